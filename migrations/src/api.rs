@@ -1,0 +1,163 @@
+//! The words of the controller's API for people and programs: what the CLI asks and what it shows.
+//!
+//! Paths (all under a bearer token): `GET /v1/status`, `GET /v1/journal?after=N&wait_ms=N`, `POST /v1/shares`,
+//! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`; for agents
+//! `GET /v1/desired?journal=ID&generation=N&plan=HASH&wait_ms=N` (204 when nothing is newer) and `POST /v1/observed`.
+
+use crate::control::{AgentId, Report, StreamReport};
+use crate::finding::Finding;
+use crate::journal::{Generation, JournalId};
+use crate::lsn::Position;
+use crate::names::{RouteName, SliceName};
+use crate::pattern::{Access, Pattern};
+use crate::share::Share;
+use crate::stage::{Epoch, Owner, Stage};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything there is to know, at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The plan's name.
+    pub plan: String,
+    /// Which journal decides.
+    pub journal: JournalId,
+    /// How long it is.
+    pub generation: Generation,
+    /// Every slice of the plan.
+    pub slices: BTreeMap<SliceName, SliceStatus>,
+    /// Every agent that reported within the last minute.
+    pub agents: Vec<AgentStatus>,
+    /// What is wrong now, e.g. a journal that cannot be reached.
+    pub findings: Vec<Finding>,
+}
+
+/// How one slice stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceStatus {
+    /// The stage of its life, with its evidence.
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// The highest epoch it has had.
+    pub epoch: Epoch,
+    /// Who may write its tables.
+    pub owner: Owner,
+    /// Whether it has tables, so that its writes move by cutover only.
+    pub has_tables: bool,
+    /// Its routes and where they go.
+    pub routes: Vec<RouteStatus>,
+    /// Its stream, as the live bridge reported last; none without tables or without a bridge.
+    pub stream: Option<StreamReport>,
+    /// The commands that lead on from here.
+    pub next_steps: Vec<String>,
+}
+
+/// Where one route goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name in the slice.
+    pub name: RouteName,
+    /// What it matches.
+    #[serde(rename = "match")]
+    pub pattern: Pattern,
+    /// Whether it reads or may write.
+    pub access: Access,
+    /// How much of it goes to the service.
+    pub share: Share,
+}
+
+/// One agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Which.
+    pub agent: AgentId,
+    /// Where it listens for its peers.
+    pub address: Option<String>,
+    /// Whether it reported within the last few seconds.
+    pub live: bool,
+    /// How long ago it reported, in ms.
+    pub seen_ms_ago: u64,
+    /// The generation it acts on, if it is of the present journal.
+    pub generation: Option<Generation>,
+    /// What it reported.
+    pub report: Report,
+}
+
+/// Where a slice's routes shall go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetShares {
+    /// Whose routes.
+    pub slice: SliceName,
+    /// One route; left out: all of the slice's routes that may be shared.
+    #[serde(default)]
+    pub route: Option<RouteName>,
+    /// How much goes to the service.
+    pub share: Share,
+    /// Who asks, for the journal.
+    pub actor: String,
+    /// Why, for the journal.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A sync verb's wish.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SyncWish {
+    /// Who asks, for the journal.
+    pub actor: String,
+    /// Why, for the journal.
+    #[serde(default)]
+    pub reason: String,
+    /// `resume` only: the change to leave out for ever.
+    #[serde(default)]
+    pub skip: Option<Position>,
+    /// `start` only: empty the sink's tables although rows of others stand in them.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// What came of a wish: where the slice stands now and what to do next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which slice.
+    pub slice: SliceName,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its owner.
+    pub owner: Owner,
+    /// The journal's length after the wish.
+    pub generation: Generation,
+    /// Proxies that are live, and how many of them act on that generation already.
+    pub proxies: Acknowledged,
+    /// What is doubtful but did not stop the wish.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// The commands that lead on.
+    pub next_steps: Vec<String>,
+}
+
+/// How many of the live agents have what was decided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Live ones.
+    pub live: u32,
+    /// Those of them that act on it.
+    pub have: u32,
+}
+
+/// Why a wish was refused, with the CLI's exit code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// 1 error, 2 usage or plan, 3 preflight failed, 4 conflict or stale.
+    pub exit: u8,
+    /// What is wrong, one sentence.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+    /// Every finding, where there are some.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+}

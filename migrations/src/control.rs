@@ -1,0 +1,280 @@
+//! The words that controller, proxies and bridges speak, versioned: what is *desired*, and what was *observed*.
+//!
+//! Agents pull: each keeps one long-poll of [`Desired`] open and posts [`Observed`]. Knows nothing of HTTP.
+
+use crate::finding::Finding;
+use crate::journal::{Generation, JournalId};
+use crate::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use crate::names::{RouteName, ServiceName, SliceName};
+use crate::pattern::{Access, Pattern};
+use crate::plan::Secret;
+use crate::share::Share;
+use crate::stage::{Epoch, Stage};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// The version of these words. An agent that reads another one stops with a clear error.
+pub const VERSION: u32 = 1;
+
+/// What the controller wants to be so: one document for proxies and bridges alike, complete in itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The journal it was folded from.
+    pub journal: JournalId,
+    /// How long that journal was. Of one journal, agents ignore a lower generation than they have.
+    pub generation: Generation,
+    /// A hash of the plan's meaning; it changes when the plan was edited and the controller restarted.
+    pub plan: String,
+    /// For proxies: who answers what.
+    pub table: Table,
+    /// For bridges: how each slice with tables stands.
+    pub streams: BTreeMap<SliceName, StreamOrder>,
+    /// Where the live bridge serves barriers, e.g. `http://127.0.0.1:7402`; none is known before it reported.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bridge: Option<String>,
+}
+
+impl Desired {
+    /// Whether an agent that has `held` takes this one: not of the same journal and older.
+    pub fn replaces(&self, held: &Desired) -> bool {
+        self.journal != held.journal || self.generation >= held.generation
+    }
+}
+
+/// Who answers which request: the proxy's whole knowledge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// The monolith's addresses, each `http://host:port` or `https://host:port`.
+    pub monolith: Vec<String>,
+    /// Each service's addresses.
+    pub services: BTreeMap<ServiceName, Vec<String>>,
+    /// Every route of every slice; what matches none goes to the monolith.
+    pub routes: Vec<TableRoute>,
+}
+
+/// One route as the proxy needs it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableRoute {
+    /// Whose it is.
+    pub slice: SliceName,
+    /// Its name in the slice.
+    pub route: RouteName,
+    /// What it matches.
+    #[serde(rename = "match")]
+    pub pattern: Pattern,
+    /// Whether it reads or may write.
+    pub access: Access,
+    /// Where the rest goes.
+    pub service: ServiceName,
+    /// How much of it.
+    pub share: Share,
+    /// What a client is recognised by.
+    pub sticky: Sticky,
+    /// Whether the slice has tables that are copied after the monolith, so that a client who just wrote must
+    /// read from the monolith until a barrier has passed.
+    pub follows: bool,
+}
+
+/// What a client is recognised by, so that a share keeps it on one side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sticky {
+    /// Our own cookie; the address where a client keeps no cookies.
+    #[default]
+    Own,
+    /// A cookie of the application; without it as `Own`.
+    Cookie(String),
+    /// A request header; without it as `Own`.
+    Header(String),
+}
+
+/// How a slice's stream stands, for the bridge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamOrder {
+    /// The slice's stage.
+    pub stage: Stage,
+    /// The highest epoch the slice has had: what its gates are set to.
+    pub epoch: Epoch,
+    /// Which copy is wanted.
+    pub attempt: Generation,
+    /// Whether applying is paused.
+    pub paused: bool,
+    /// Changes that are left out by the operator's choice.
+    pub skips: BTreeSet<Position>,
+}
+
+/// How an agent finds its controller and where it keeps what it must remember.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The controller's API, e.g. `http://127.0.0.1:7401`.
+    pub controller: String,
+    /// The bearer token of the API and of the bridge's port.
+    pub token: Secret,
+    /// The agent's own folder: its last `desired`, the embedded log.
+    pub state_dir: PathBuf,
+}
+
+/// Which agent speaks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AgentId {
+    /// Proxy or bridge.
+    pub kind: AgentKind,
+    /// Unique among its kind: host and process, new at each start.
+    pub name: String,
+}
+
+/// The two kinds of agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentKind {
+    /// Data plane for requests.
+    Proxy,
+    /// Data plane for rows.
+    Bridge,
+}
+
+/// What an agent saw, posted every second or when something changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Who.
+    pub agent: AgentId,
+    /// Where it can be reached by its peers and by `strangler tail`, if it listens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
+    /// The journal and generation it acts on; none before the first `desired`.
+    pub acts_on: Option<(JournalId, Generation)>,
+    /// The hash of the plan in that `desired`.
+    #[serde(default)]
+    pub plan: String,
+    /// What its kind reports.
+    pub report: Report,
+}
+
+/// What a kind of agent reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// From a proxy.
+    Proxy(ProxyReport),
+    /// From a bridge.
+    Bridge(BridgeReport),
+}
+
+/// Counters of a proxy since its start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProxyReport {
+    /// Requests answered, by upstream (`monolith` or a service's name).
+    pub answered: BTreeMap<String, u64>,
+    /// Requests that got a 502, 503 or 504 of our own making.
+    pub failed: u64,
+    /// Upstream addresses that fail their health checks now.
+    pub unhealthy: Vec<String>,
+}
+
+/// How the bridge's streams stand.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BridgeReport {
+    /// The capture of the monolith's changes; none while no slice is followed.
+    pub capture: Option<CaptureReport>,
+    /// Each slice with tables.
+    pub streams: BTreeMap<SliceName, StreamReport>,
+    /// What is wrong with the bridge as a whole.
+    pub findings: Vec<Finding>,
+}
+
+/// How capture stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaptureReport {
+    /// The replication slot that keeps WAL for us.
+    pub slot: String,
+    /// Which history of which server is read.
+    pub timeline: Timeline,
+    /// Everything before is durable in the log.
+    pub captured: EndLsn,
+    /// Source WAL that is not yet durable in the log.
+    pub lag_bytes: u64,
+    /// Changes captured since the bridge's start.
+    pub changes: u64,
+}
+
+/// How one slice's stream stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// What it does now.
+    pub condition: Condition,
+    /// Source WAL that is not yet durable in the sink.
+    pub lag_bytes: u64,
+    /// The age of the oldest commit that is not yet durable in the sink; 0 when there is none.
+    pub lag_ms: u64,
+    /// Changes applied since the bridge's start.
+    pub changes: u64,
+}
+
+/// What a stream does now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "condition", rename_all = "kebab-case")]
+pub enum Condition {
+    /// Nothing: the slice's stage asks for no stream.
+    Idle,
+    /// It waits for something outside to come back, e.g. a database; it tries again by itself.
+    Waiting {
+        /// For what, and since when it fails.
+        why: String,
+    },
+    /// The first copy runs.
+    Copying {
+        /// Rows copied so far.
+        rows: u64,
+        /// Rows there are, as the source's planner estimates.
+        rows_estimated: u64,
+    },
+    /// The first copy of this attempt is whole.
+    Copied {
+        /// Which copy.
+        attempt: Generation,
+        /// Its snapshot's consistent point.
+        copied_at: CommitLsn,
+    },
+    /// Changes are applied as they come.
+    Following,
+    /// Paused by the operator.
+    Paused,
+    /// It cannot be kept and must be copied again.
+    Lost {
+        /// Which copy is lost.
+        attempt: Generation,
+        /// Why.
+        why: String,
+    },
+    /// It stands at a change it cannot apply, or at a danger, until someone mends it.
+    Stopped {
+        /// What is wrong.
+        finding: Finding,
+        /// The change it stands at, for `sync resume --skip`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        position: Option<Position>,
+    },
+}
+
+/// A proxy's question to the bridge: has the sink passed everything committed by now?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BarrierRequest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Which slice's sink.
+    pub slice: SliceName,
+}
+
+/// The bridge's answer, given only when the sink has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BarrierAnswer {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The source's WAL insert position when the question came; the sink is past it.
+    pub passed: EndLsn,
+}

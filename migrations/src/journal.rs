@@ -1,0 +1,193 @@
+//! The journal: an append-only record of what was decided, and the state that it folds to.
+//!
+//! Stores (a Postgres table, a file) live elsewhere; here is what an entry means and which entry may follow.
+
+use crate::lsn::Position;
+use crate::names::{RouteName, SliceName};
+use crate::share::Share;
+use crate::stage::{Epoch, Event, IllegalMove, Stage};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Tells one journal from another, so that an agent never takes a new journal's young generation for an old one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JournalId(pub Uuid);
+
+/// The journal's length. 0 is the empty journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The one after this.
+    pub fn next(self) -> Generation {
+        Generation(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place, from 1, without gaps.
+    pub generation: Generation,
+    /// When it was written, by the store's clock: RFC 3339, UTC.
+    pub at: String,
+    /// Who asked: a user at a host, or a part of strangler.
+    pub actor: String,
+    /// Why, in the asker's words; may be empty.
+    #[serde(default)]
+    pub reason: String,
+    /// Whose life it is about.
+    pub slice: SliceName,
+    /// What was decided.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Where a slice stands, folded from its entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceState {
+    /// The stage of its life.
+    pub stage: Stage,
+    /// The highest epoch it has had.
+    pub epoch: Epoch,
+    /// Which copy this is: the generation of the entry that began it. A report about another attempt is stale.
+    pub attempt: Generation,
+    /// Shares that differ from `monolith`, per route.
+    pub shares: BTreeMap<RouteName, Share>,
+    /// Whether applying is paused.
+    pub paused: bool,
+    /// Changes that the operator chose to leave out.
+    pub skips: BTreeSet<Position>,
+}
+
+impl SliceState {
+    /// The share of a route's reads that goes to the service in the slice's present stage.
+    pub fn share(&self, route: &RouteName) -> Share {
+        match self.stage {
+            Stage::Split { .. } | Stage::Retired { .. } => Share::SERVICE,
+            _ => self.shares.get(route).copied().unwrap_or_default(),
+        }
+    }
+
+    /// The state after `event`, were it written at `generation`.
+    pub fn after(&self, generation: Generation, event: &Event) -> Result<SliceState, IllegalMove> {
+        let mut next = self.clone();
+        next.stage = self.stage.after(event)?;
+        if let Some(epoch) = event.epoch() {
+            let starts = matches!(event, Event::CutoverStarted { .. } | Event::RollbackStarted { .. });
+            if epoch < self.epoch || (starts && epoch == self.epoch) {
+                return Err(IllegalMove::StaleEpoch { current: self.epoch, got: epoch });
+            }
+            next.epoch = epoch;
+        }
+        match event {
+            Event::SyncStarted | Event::Evicted { .. } => {
+                next.attempt = generation;
+                next.shares.clear();
+                next.skips.clear();
+            }
+            Event::SyncDropped => next = SliceState { epoch: next.epoch, stage: next.stage, ..SliceState::default() },
+            Event::Shared { routes } => {
+                next.shares.extend(routes.iter().map(|(route, share)| (route.clone(), *share)));
+                next.shares.retain(|_, share| *share != Share::MONOLITH);
+            }
+            Event::Paused => next.paused = true,
+            Event::Resumed { skip } => {
+                next.paused = false;
+                next.skips.extend(skip);
+            }
+            Event::CopyCompleted { .. }
+            | Event::CutoverStarted { .. }
+            | Event::CutoverCommitted { .. }
+            | Event::CutoverAborted { .. }
+            | Event::RollbackStarted { .. }
+            | Event::RollbackCommitted { .. }
+            | Event::RollbackAborted { .. }
+            | Event::TakenOver { .. }
+            | Event::Completed => {}
+        }
+        Ok(next)
+    }
+}
+
+/// Everything the journal says, folded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Which journal.
+    pub journal: JournalId,
+    /// How long it is.
+    pub generation: Generation,
+    /// Every slice that has an entry.
+    pub slices: BTreeMap<SliceName, SliceState>,
+}
+
+/// Why a stored journal cannot be believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenJournal {
+    /// An entry is missing or doubled.
+    #[error("the journal's entry {found} stands where {expected} belongs; restore the journal from a backup")]
+    Gap {
+        /// The generation that should have come.
+        expected: Generation,
+        /// The one that came.
+        found: Generation,
+    },
+    /// An entry that could never have been written.
+    #[error("the journal's entry {generation} of slice {slice} is not legal; restore the journal from a backup")]
+    Illegal {
+        /// Which entry.
+        generation: Generation,
+        /// Whose.
+        slice: SliceName,
+        /// Why.
+        #[source]
+        source: IllegalMove,
+    },
+}
+
+impl State {
+    /// The state of an empty journal.
+    pub fn empty(journal: JournalId) -> Self {
+        Self { journal, generation: Generation(0), slices: BTreeMap::new() }
+    }
+
+    /// Where a slice stands; one without entries stands at the beginning.
+    pub fn slice(&self, name: &SliceName) -> SliceState {
+        self.slices.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Takes one more entry in.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), BrokenJournal> {
+        let expected = self.generation.next();
+        if entry.generation != expected {
+            return Err(BrokenJournal::Gap { expected, found: entry.generation });
+        }
+        let after = self.slice(&entry.slice).after(entry.generation, &entry.event).map_err(|source| {
+            BrokenJournal::Illegal { generation: entry.generation, slice: entry.slice.clone(), source }
+        })?;
+        self.slices.insert(entry.slice.clone(), after);
+        self.generation = entry.generation;
+        Ok(())
+    }
+
+    /// Folds a whole journal.
+    pub fn replay<'a>(
+        journal: JournalId,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<Self, BrokenJournal> {
+        let mut state = Self::empty(journal);
+        for entry in entries {
+            state.apply(entry)?;
+        }
+        Ok(state)
+    }
+}

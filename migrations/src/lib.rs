@@ -1,0 +1,19 @@
+//! What a migration is and what it may do next: the plan, the stages of a slice, the journal, and the
+//! words that controller, proxy and bridge speak to each other.
+//!
+//! Nothing here is asynchronous or touches a clock, a file or a socket. Everything the other crates decide,
+//! they decide by asking this one; what they do about it is theirs.
+
+pub mod api;
+pub mod control;
+pub mod finding;
+pub mod gate;
+pub mod journal;
+pub mod lsn;
+pub mod names;
+pub mod pattern;
+pub mod plan;
+pub mod preflight;
+pub mod share;
+pub mod sql;
+pub mod stage;

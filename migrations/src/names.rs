@@ -1,0 +1,178 @@
+//! Names that were parsed once and are trusted afterwards: plans, slices, routes, services, tables.
+//!
+//! Knows nothing of where a name stands or whether the thing it names exists.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest plan, slice, route or service name. Slot and topic names are made of them, and Postgres
+/// cuts identifiers at 63 bytes (`NAMEDATALEN`).
+pub const NAME_LEN_MAX: usize = 32;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    /// A plan, slice, route or service name of another shape.
+    #[error("`{0}` is not a name: use 1 to {NAME_LEN_MAX} of a-z, 0-9 and `-`, a letter first")]
+    Name(String),
+    /// A table name of another shape.
+    #[error("`{0}` is not a table name: write `schema.table`, or `table` for one in schema public")]
+    Table(String),
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = BadName;
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                if is_name(text) { Ok(Self(text.to_owned())) } else { Err(BadName::Name(text.to_owned())) }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = BadName;
+            fn try_from(text: String) -> Result<Self, BadName> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The plan's own name: part of the slot's, the publication's and the consumer's name.
+    PlanName
+);
+name!(
+    /// A slice: routes and tables that leave together.
+    SliceName
+);
+name!(
+    /// A route, unique within its slice.
+    RouteName
+);
+name!(
+    /// A service that slices move to.
+    ServiceName
+);
+
+fn is_name(text: &str) -> bool {
+    let first_is_letter = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    let rest_fits = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    first_is_letter && rest_fits && text.len() <= NAME_LEN_MAX
+}
+
+/// A table, by schema and name as the catalog spells them (unquoted).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TableName {
+    /// The schema, `public` where the plan gives none.
+    pub schema: String,
+    /// The table's own name.
+    pub name: String,
+}
+
+impl TableName {
+    /// Both parts as SQL identifiers, each in double quotes: safe to paste into a statement.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
+    }
+}
+
+impl FromStr for TableName {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Self, BadName> {
+        let bad = || BadName::Table(text.to_owned());
+        let (schema, name) = text.split_once('.').unwrap_or(("public", text));
+        let fits = |part: &str| {
+            (1..=63).contains(&part.len()) && !part.contains(['.', '"', '\0']) && part.trim() == part
+        };
+        if fits(schema) && fits(name) {
+            Ok(Self { schema: schema.to_owned(), name: name.to_owned() })
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl TryFrom<String> for TableName {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        text.parse()
+    }
+}
+
+impl From<TableName> for String {
+    fn from(table: TableName) -> String {
+        table.to_string()
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// A name as an SQL identifier in double quotes (PostgreSQL manual, 4.1.1).
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as an SQL string literal, with `E''` where it holds a backslash (PostgreSQL manual, 4.1.2).
+pub fn quote_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_lower_case_and_start_with_a_letter() {
+        assert!("orders-2".parse::<SliceName>().is_ok());
+        for bad in ["", "Orders", "2orders", "or_ders", &"a".repeat(33)] {
+            assert!(bad.parse::<SliceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_schema_is_public() {
+        let table: TableName = "orders".parse().unwrap();
+        assert_eq!(table.to_string(), "public.orders");
+        assert!("a.b.c".parse::<TableName>().is_err());
+        assert!("a.\"b".parse::<TableName>().is_err());
+    }
+
+    #[test]
+    fn identifiers_and_literals_cannot_break_out() {
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\b"), "E'a\\\\b'");
+    }
+}

@@ -1,0 +1,314 @@
+//! Route patterns: a method and a path template such as `GET /orders/{id}` or `GET /files/{*rest}`.
+//!
+//! Matching many patterns fast is the proxy's; here a pattern is parsed, shown, matched alone, and compared with another.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest pattern, in bytes.
+pub const PATTERN_LEN_MAX: usize = 1024;
+
+/// The methods a route may name.
+pub const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+
+/// Whether a method only reads (RFC 9110, 9.2.1). GET also stands for HEAD in a pattern.
+pub fn is_safe_method(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
+}
+
+/// What a route does to the slice's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// It changes nothing: its requests may be shared by percent.
+    Read,
+    /// It may change rows: with tables it moves by cutover only.
+    Write,
+}
+
+/// One part of a path between slashes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// Itself, byte for byte, on the raw (still percent-encoded) path.
+    Literal(String),
+    /// `{name}`: any one segment that is not empty.
+    Name(String),
+    /// `{*rest}`: all that follows, at least one byte; only at the end.
+    Rest(String),
+}
+
+/// A method and a path template.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern {
+    method: String,
+    segments: Vec<Segment>,
+}
+
+/// Why a text is not a route pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadPattern {
+    /// There is no method, or an unknown one.
+    #[error("`{0}` does not begin with a method; write for example `GET /orders/{{id}}`")]
+    Method(String),
+    /// The path does not start at the root, holds a query, blanks or control bytes, or is too long.
+    #[error("`{0}` is not a path; write for example `/orders/{{id}}`, without query or blanks")]
+    Path(String),
+    /// A brace that does not enclose a whole segment, or an empty or repeated name.
+    #[error("`{0}` is not a segment; write text, `{{name}}` for one segment, or `{{*rest}}` for the rest, each name once")]
+    Segment(String),
+    /// `{*rest}` before the end.
+    #[error("`{{*{0}}}` takes all that follows; it can only be the last segment")]
+    RestNotLast(String),
+}
+
+/// How two patterns meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// No request matches both.
+    Apart,
+    /// Every request that matches one matches the other: one of them is never reached.
+    Same,
+    /// All that matches the first also matches the second, which is wider; the first wins there, as meant.
+    Within,
+    /// The reverse of `Within`.
+    Around,
+    /// Some requests match both, and each also has its own: which one wins surprises the reader.
+    Crossing,
+}
+
+impl Pattern {
+    /// The method as written.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The path's segments; empty for `/`. A trailing slash is an empty last literal.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The path template without the method.
+    pub fn path(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            path.push('/');
+            match segment {
+                Segment::Literal(text) => path.push_str(text),
+                Segment::Name(name) => path.extend(["{", name, "}"]),
+                Segment::Rest(name) => path.extend(["{*", name, "}"]),
+            }
+        }
+        if path.is_empty() { "/".to_owned() } else { path }
+    }
+
+    /// Reads by default where the method is safe.
+    pub fn default_access(&self) -> Access {
+        if is_safe_method(&self.method) { Access::Read } else { Access::Write }
+    }
+
+    /// Whether one request matches, by its method and raw path. A HEAD request matches a GET pattern.
+    pub fn matches(&self, method: &str, path: &str) -> bool {
+        let method_fits = self.method == method || (self.method == "GET" && method == "HEAD");
+        let Some(path) = path.strip_prefix('/') else { return false };
+        method_fits && matches_from(&self.segments, path)
+    }
+
+    /// How the sets of requests of two patterns meet.
+    pub fn meeting(&self, other: &Pattern) -> Meeting {
+        if self.method != other.method {
+            return Meeting::Apart;
+        }
+        if !overlap(&self.segments, &other.segments) {
+            return Meeting::Apart;
+        }
+        match (covers(&other.segments, &self.segments), covers(&self.segments, &other.segments)) {
+            (true, true) => Meeting::Same,
+            (true, false) => Meeting::Within,
+            (false, true) => Meeting::Around,
+            (false, false) => Meeting::Crossing,
+        }
+    }
+}
+
+fn matches_from(segments: &[Segment], path: &str) -> bool {
+    let Some((first, later)) = segments.split_first() else { return path.is_empty() };
+    let (head, tail) = match path.split_once('/') {
+        Some((head, tail)) => (head, Some(tail)),
+        None => (path, None),
+    };
+    let fits = match first {
+        Segment::Literal(text) => text == head,
+        Segment::Name(_) => !head.is_empty(),
+        Segment::Rest(_) => return !path.is_empty(),
+    };
+    match (fits, tail) {
+        (false, _) => false,
+        (true, None) => later.is_empty(),
+        (true, Some(tail)) => !later.is_empty() && matches_from(later, tail),
+    }
+}
+
+/// Whether some path matches both.
+fn overlap(a: &[Segment], b: &[Segment]) -> bool {
+    match (a.split_first(), b.split_first()) {
+        (None, None) => true,
+        (Some((Segment::Rest(_), _)), Some(_)) | (Some(_), Some((Segment::Rest(_), _))) => {
+            !is_only_empty(a) && !is_only_empty(b)
+        }
+        (Some((x, a)), Some((y, b))) => {
+            let meet = match (x, y) {
+                (Segment::Literal(x), Segment::Literal(y)) => x == y,
+                (Segment::Literal(x), _) | (_, Segment::Literal(x)) => !x.is_empty(),
+                _ => true,
+            };
+            meet && overlap(a, b)
+        }
+        _ => false,
+    }
+}
+
+fn is_only_empty(segments: &[Segment]) -> bool {
+    matches!(segments, [Segment::Literal(text)] if text.is_empty())
+}
+
+/// Whether every path that matches `narrow` matches `wide`.
+fn covers(wide: &[Segment], narrow: &[Segment]) -> bool {
+    match (wide.split_first(), narrow.split_first()) {
+        (None, None) => true,
+        (Some((Segment::Rest(_), _)), Some(_)) => !is_only_empty(narrow),
+        (Some((x, wide)), Some((y, narrow))) => {
+            let inside = match (x, y) {
+                (Segment::Literal(x), Segment::Literal(y)) => x == y,
+                (Segment::Name(_), Segment::Literal(y)) => !y.is_empty(),
+                (Segment::Name(_), Segment::Name(_)) => true,
+                _ => false,
+            };
+            inside && covers(wide, narrow)
+        }
+        _ => false,
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = BadPattern;
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        let text = text.trim();
+        let (method, path) = text.split_once(' ').ok_or_else(|| BadPattern::Method(text.to_owned()))?;
+        if !METHODS.contains(&method) {
+            return Err(BadPattern::Method(text.to_owned()));
+        }
+        let path = path.trim_start();
+        let bad_path = || BadPattern::Path(path.to_owned());
+        let rest = path.strip_prefix('/').ok_or_else(bad_path)?;
+        let odd = |b: u8| b <= b' ' || b == 0x7f || b == b'?' || b == b'#' || !b.is_ascii();
+        if text.len() > PATTERN_LEN_MAX || rest.bytes().any(odd) {
+            return Err(bad_path());
+        }
+        let mut segments: Vec<Segment> = Vec::new();
+        if !rest.is_empty() {
+            for part in rest.split('/') {
+                if let Some(Segment::Rest(name)) = segments.last() {
+                    return Err(BadPattern::RestNotLast(name.clone()));
+                }
+                let segment = parse_segment(part)?;
+                let repeated = name_of(&segment).is_some_and(|n| segments.iter().any(|s| name_of(s) == Some(n)));
+                if repeated {
+                    return Err(BadPattern::Segment(part.to_owned()));
+                }
+                segments.push(segment);
+            }
+        }
+        Ok(Self { method: method.to_owned(), segments })
+    }
+}
+
+fn name_of(segment: &Segment) -> Option<&str> {
+    match segment {
+        Segment::Literal(_) => None,
+        Segment::Name(name) | Segment::Rest(name) => Some(name),
+    }
+}
+
+fn parse_segment(part: &str) -> Result<Segment, BadPattern> {
+    let bad = || BadPattern::Segment(part.to_owned());
+    let Some(inner) = part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) else {
+        let plain = !part.contains(['{', '}']);
+        return if plain { Ok(Segment::Literal(part.to_owned())) } else { Err(bad()) };
+    };
+    let (is_rest, name) = match inner.strip_prefix('*') {
+        Some(name) => (true, name),
+        None => (false, inner),
+    };
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    match (fits, is_rest) {
+        (false, _) => Err(bad()),
+        (true, true) => Ok(Segment::Rest(name.to_owned())),
+        (true, false) => Ok(Segment::Name(name.to_owned())),
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = BadPattern;
+    fn try_from(text: String) -> Result<Self, BadPattern> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.to_string()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {}", self.method, self.path()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn patterns_match_the_raw_path() {
+        let show = pattern("GET /orders/{id}");
+        assert!(show.matches("GET", "/orders/7"));
+        assert!(show.matches("HEAD", "/orders/7"));
+        assert!(!show.matches("GET", "/orders/"));
+        assert!(!show.matches("GET", "/orders/7/"));
+        assert!(!show.matches("POST", "/orders/7"));
+        let files = pattern("GET /files/{*rest}");
+        assert!(files.matches("GET", "/files/a/b//c"));
+        assert!(!files.matches("GET", "/files/"));
+        assert!(!files.matches("GET", "/files"));
+        assert!(pattern("GET /").matches("GET", "/"));
+    }
+
+    #[test]
+    fn malformed_patterns_are_refused() {
+        for bad in ["/orders", "get /orders", "GET orders", "GET /a b", "GET /a?x=1", "GET /{a}/{a}", "GET /a{b}", "GET /{*r}/x", "GET /{}", "GET /ä"]
+        {
+            assert!(bad.parse::<Pattern>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn meetings_tell_shadowed_from_nested_from_crossing() {
+        let meet = |a: &str, b: &str| pattern(a).meeting(&pattern(b));
+        assert_eq!(meet("GET /a/{x}", "GET /a/{y}"), Meeting::Same);
+        assert_eq!(meet("GET /a/b", "GET /a/{y}"), Meeting::Within);
+        assert_eq!(meet("GET /a/{*r}", "GET /a/{y}"), Meeting::Around);
+        assert_eq!(meet("GET /a/{x}/c", "GET /a/b/{y}"), Meeting::Crossing);
+        assert_eq!(meet("GET /a", "POST /a"), Meeting::Apart);
+        assert_eq!(meet("GET /a/", "GET /a/{*r}"), Meeting::Apart);
+        assert_eq!(meet("GET /a", "GET /b"), Meeting::Apart);
+    }
+}

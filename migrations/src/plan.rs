@@ -1,0 +1,323 @@
+//! The plan as meant: what [`check`] made of the YAML, complete and consistent.
+//!
+//! Only `check` builds these; whoever holds a [`Plan`] need not look for mistakes again. Nothing here reads a
+//! file or the environment: both are arguments.
+
+use crate::control::Sticky;
+use crate::finding::Finding;
+use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
+use crate::pattern::{Access, Pattern};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A checked plan.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Its name: part of the names of slot, publication and topics.
+    pub name: PlanName,
+    /// The system that is left.
+    pub monolith: Monolith,
+    /// Where slices go.
+    pub services: BTreeMap<ServiceName, Service>,
+    /// Where changes are kept between capture and apply.
+    pub log: LogChoice,
+    /// The proxy's settings.
+    pub proxy: ProxySettings,
+    /// The controller's settings.
+    pub controller: ControllerSettings,
+    /// The bridge's settings.
+    pub bridge: BridgeSettings,
+    /// What leaves, in the plan's order of names.
+    pub slices: BTreeMap<SliceName, Slice>,
+    /// Dangers that were accepted in writing.
+    pub accept: BTreeSet<Acceptance>,
+    /// Bounds.
+    pub limits: Limits,
+    /// A hash of the plan's meaning without its secrets, 16 hexadecimal digits.
+    pub hash: String,
+}
+
+/// The monolith.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Monolith {
+    /// Its addresses, at least one.
+    pub upstreams: Vec<Upstream>,
+    /// Its database by strangler's own role; none in a plan that only routes.
+    pub database: Option<DatabaseUrl>,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Service {
+    /// Its addresses, at least one.
+    pub upstreams: Vec<Upstream>,
+    /// Its database by strangler's own role; needed by slices with tables.
+    pub database: Option<DatabaseUrl>,
+}
+
+/// One address of the monolith or a service: `http://host:port` or `https://host:port`, without a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Upstream {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+/// A `postgres://` URL. It holds a password, so it is shown without one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    pub(crate) fn new(url: String) -> Self {
+        Self(url)
+    }
+
+    /// The whole URL, password included: for connecting, never for showing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// The URL without its password and without parameters.
+    pub fn redacted(&self) -> String {
+        let bare = self.0.split(['?', '#']).next().unwrap_or_default();
+        let Some((scheme, rest)) = bare.split_once("://") else { return "postgres://…".to_owned() };
+        match rest.rsplit_once('@') {
+            Some((user, place)) => {
+                let user = user.split(':').next().unwrap_or_default();
+                format!("{scheme}://{user}@{place}")
+            }
+            None => format!("{scheme}://{rest}"),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({})", self.redacted())
+    }
+}
+
+/// Where changes are kept between capture and apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LogChoice {
+    /// A store on this machine's disk.
+    Embedded {
+        /// It never grows beyond this; a slice that would fill it is evicted.
+        bytes_max: u64,
+    },
+    /// Topics of a Kafka cluster.
+    Kafka {
+        /// `host:port`, several with commas.
+        brokers: String,
+        /// The monolith's prefix; topics are `<prefix>.<schema>.<table>`.
+        topic_prefix: String,
+        /// Partitions of a topic that we create.
+        partitions: u16,
+        /// Replicas of a topic that we create.
+        replication: u16,
+        /// Whether keys and values carry their Connect schema (`schemas.enable`).
+        schemas: bool,
+    },
+}
+
+/// The proxy's settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProxySettings {
+    /// Where clients connect, `address:port`.
+    pub listen: String,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served, `address:port`.
+    pub admin: String,
+    /// Testers who know this may choose the side with a header; none: nobody may.
+    pub override_secret: Option<Secret>,
+    /// Whether `X-Forwarded-*` of the client are believed (a load balancer of ours stands in front) or replaced.
+    pub trust_forwarded: bool,
+    /// Path that an upstream answers with 2xx when it is well; none: a TCP connection is enough.
+    pub health_path: Option<String>,
+    /// Connecting to an upstream, ms.
+    pub connect_timeout_ms: u64,
+    /// Waiting for the next byte of an upstream, ms.
+    pub read_timeout_ms: u64,
+    /// Request and response bodies beyond this many bytes are refused; none: streamed without a bound.
+    pub body_bytes_max: Option<u64>,
+}
+
+/// A secret text: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text that must not be shown from here on.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself: for comparing, never for showing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The controller's settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ControllerSettings {
+    /// Where the API is served, `address:port`; loopback by default.
+    pub listen: String,
+}
+
+/// The bridge's settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BridgeSettings {
+    /// Where barriers, `tail` and `/metrics` are served, `address:port`; loopback by default.
+    pub listen: String,
+}
+
+/// Routes and tables that leave together.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Slice {
+    /// Its name.
+    pub name: SliceName,
+    /// Where it goes.
+    pub service: ServiceName,
+    /// Its routes, in the plan's order.
+    pub routes: Vec<Route>,
+    /// Tables that move.
+    pub tables: Vec<Table>,
+    /// Tables that the service only reads: copied and followed, never gated.
+    pub reference: Vec<Table>,
+    /// What its clients are recognised by.
+    pub sticky: Sticky,
+    /// Who else writes its tables, and what becomes of them.
+    pub writers: BTreeMap<String, WriterFate>,
+    /// What user triggers of sink tables do when changes are applied.
+    pub triggers: BTreeMap<String, TriggerFate>,
+}
+
+impl Slice {
+    /// Whether it is pure routing.
+    pub fn is_stateless(&self) -> bool {
+        self.tables.is_empty() && self.reference.is_empty()
+    }
+
+    /// All its tables, those that move first.
+    pub fn all_tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().chain(&self.reference)
+    }
+
+    /// The route of that name.
+    pub fn route(&self, name: &RouteName) -> Option<&Route> {
+        self.routes.iter().find(|route| route.name == *name)
+    }
+
+    /// Whether a route's requests may be shared by percent: reads always, writes only without tables.
+    pub fn may_share(&self, route: &Route) -> bool {
+        route.access == Access::Read || self.tables.is_empty()
+    }
+}
+
+/// A route of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Route {
+    /// Its name, unique in the slice.
+    pub name: RouteName,
+    /// What it matches.
+    pub pattern: Pattern,
+    /// Whether it reads or may write.
+    pub access: Access,
+}
+
+/// A table and how its columns are mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Table {
+    /// In the monolith's database.
+    pub from: TableName,
+    /// In the service's database.
+    pub to: TableName,
+    /// Source column → sink column.
+    pub rename: BTreeMap<String, String>,
+    /// Source columns that the sink has not.
+    pub drop: BTreeSet<String>,
+    /// Sink column ← SQL over source columns, run by the sink database.
+    pub set: BTreeMap<String, SqlExpression>,
+    /// Source column ← SQL over sink columns: the way back.
+    pub reverse: BTreeMap<String, SqlExpression>,
+}
+
+/// One SQL expression of the plan, parsed by `check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SqlExpression {
+    /// As written.
+    pub text: String,
+    /// The columns it reads.
+    pub columns: BTreeSet<String>,
+}
+
+/// What becomes of another writer at a cutover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriterFate {
+    /// It will write at the service.
+    Moved,
+    /// It will be switched off.
+    Disabled,
+    /// It may fail.
+    Accepted,
+}
+
+/// What a user trigger of a sink table does when changes are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TriggerFate {
+    /// It fires.
+    Fire,
+    /// It is left out.
+    Skip,
+}
+
+/// A danger that was accepted in writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acceptance {
+    /// A failover of the monolith's database may lose a commit.
+    AsyncFailover,
+}
+
+/// Bounds of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The slot is given up before it keeps more WAL than this, in bytes.
+    pub wal_kept_bytes_max: u64,
+    /// A row larger than this stops its slice with a finding, in bytes.
+    pub row_bytes_max: u64,
+}
+
+/// The checked plan and warnings, or every finding.
+pub type Checked = Result<(Plan, Vec<Finding>), Vec<Finding>>;

@@ -1,0 +1,320 @@
+//! The life of a slice: its stages, the events that move it, and the one function that says which moves are legal.
+//!
+//! Knows nothing of how a stage is reached or of the plan; whether a *route* may be shared is the plan's to say.
+
+use crate::lsn::{CommitLsn, Position};
+use crate::names::RouteName;
+use crate::share::Share;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A number per slice that only rises: at cutting, at returning, at a takeover. Databases refuse an older one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The one after this.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Who may write a slice's tables now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// The monolith's application.
+    Monolith,
+    /// Nobody, for the moment of a cutover or a rollback.
+    Nobody,
+    /// The service.
+    Service,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Owner::Monolith => "monolith",
+            Owner::Nobody => "nobody",
+            Owner::Service => "service",
+        })
+    }
+}
+
+/// Where a slice stands in its life. Each stage carries what proves it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub enum Stage {
+    /// Untouched: everything is the monolith's.
+    #[default]
+    Monolith,
+    /// The first copy runs.
+    Copying,
+    /// Copied, and every change is applied after it.
+    Following {
+        /// Transactions with this commit LSN or a later one are applied after the copy.
+        copied_at: CommitLsn,
+    },
+    /// Writes are stopped on the way to the service.
+    Cutting {
+        /// The cutover's epoch.
+        epoch: Epoch,
+        /// As in [`Stage::Following`], to return to.
+        copied_at: CommitLsn,
+    },
+    /// The service owns the tables.
+    Split {
+        /// The epoch that was committed.
+        epoch: Epoch,
+        /// As in [`Stage::Following`].
+        copied_at: CommitLsn,
+    },
+    /// Writes are stopped on the way back.
+    Returning {
+        /// The rollback's epoch.
+        epoch: Epoch,
+        /// As in [`Stage::Following`].
+        copied_at: CommitLsn,
+    },
+    /// The move is final.
+    Retired {
+        /// The epoch at the end.
+        epoch: Epoch,
+    },
+}
+
+/// What happened to a slice, as the journal records it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// `sync start`: copy, then follow.
+    SyncStarted,
+    /// Every row is in the sink.
+    CopyCompleted {
+        /// The snapshot's consistent point.
+        copied_at: CommitLsn,
+    },
+    /// The stream could not be kept, e.g. it would have kept too much WAL: the slice is copied again.
+    Evicted {
+        /// Why, for the reader of the journal.
+        why: String,
+    },
+    /// `sync drop`: the copy is given up.
+    SyncDropped,
+    /// Reads (and, without tables, writes) are shared anew, per route; routes left out stay as they are.
+    Shared {
+        /// The new share of each route.
+        routes: BTreeMap<RouteName, Share>,
+    },
+    /// Applying stops until resumed; capture goes on.
+    Paused,
+    /// Applying goes on.
+    Resumed {
+        /// A change to leave out for ever, chosen by the operator.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        skip: Option<Position>,
+    },
+    /// `cutover`: writes stop at the monolith.
+    CutoverStarted {
+        /// Higher than any before.
+        epoch: Epoch,
+    },
+    /// The point of no return: the service owns the tables.
+    CutoverCommitted {
+        /// That of the cutover.
+        epoch: Epoch,
+    },
+    /// A cutover is given up; the monolith owns the tables again.
+    CutoverAborted {
+        /// That of the cutover.
+        epoch: Epoch,
+    },
+    /// `rollback`: writes stop at the service.
+    RollbackStarted {
+        /// Higher than any before.
+        epoch: Epoch,
+    },
+    /// The monolith owns the tables again, with everything the service wrote.
+    RollbackCommitted {
+        /// That of the rollback.
+        epoch: Epoch,
+    },
+    /// A rollback is given up; the service still owns the tables.
+    RollbackAborted {
+        /// That of the rollback.
+        epoch: Epoch,
+    },
+    /// Another coordinator goes on with a cutover or rollback, under a higher epoch.
+    TakenOver {
+        /// Higher than any before.
+        epoch: Epoch,
+    },
+    /// `complete`: no way back any more.
+    Completed,
+}
+
+/// An event that the stage does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalMove {
+    /// The stage knows no such move.
+    #[error("a slice that is {stage} cannot take `{event}`; {hint}")]
+    Stage {
+        /// Where the slice stands.
+        stage: &'static str,
+        /// What was asked.
+        event: &'static str,
+        /// What can be done from there.
+        hint: &'static str,
+    },
+    /// The event's epoch is not the one in force, or not above it.
+    #[error("epoch {got} is stale: epoch {current} is in force; read `strangler journal` and ask again")]
+    StaleEpoch {
+        /// In force.
+        current: Epoch,
+        /// In the event.
+        got: Epoch,
+    },
+}
+
+impl Stage {
+    /// Every legal move. Anything else is an error that names what can be done instead.
+    pub fn after(self, event: &Event) -> Result<Stage, IllegalMove> {
+        use Event as E;
+        use Stage as S;
+        let illegal = || {
+            Err(IllegalMove::Stage { stage: self.name(), event: event.name(), hint: self.hint() })
+        };
+        match self {
+            S::Monolith => match event {
+                E::SyncStarted => Ok(S::Copying),
+                E::Shared { .. } => Ok(self),
+                _ => illegal(),
+            },
+            S::Copying => match event {
+                E::CopyCompleted { copied_at } => Ok(S::Following { copied_at: *copied_at }),
+                E::Evicted { .. } | E::Paused | E::Resumed { .. } => Ok(S::Copying),
+                E::SyncDropped => Ok(S::Monolith),
+                _ => illegal(),
+            },
+            S::Following { copied_at } => match event {
+                E::CutoverStarted { epoch } => Ok(S::Cutting { epoch: *epoch, copied_at }),
+                E::Evicted { .. } => Ok(S::Copying),
+                E::SyncDropped => Ok(S::Monolith),
+                E::Shared { .. } | E::Paused | E::Resumed { .. } => Ok(self),
+                _ => illegal(),
+            },
+            S::Cutting { epoch, copied_at } => match event {
+                E::CutoverCommitted { epoch: e } => same(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
+                E::CutoverAborted { epoch: e } => same(epoch, *e).map(|_| S::Following { copied_at }),
+                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Cutting { epoch, copied_at }),
+                _ => illegal(),
+            },
+            S::Split { epoch, copied_at } => match event {
+                E::RollbackStarted { epoch: e } => above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at }),
+                E::Completed => Ok(S::Retired { epoch }),
+                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
+                E::Paused | E::Resumed { .. } => Ok(self),
+                _ => illegal(),
+            },
+            S::Returning { epoch, copied_at } => match event {
+                E::RollbackCommitted { epoch: e } => same(epoch, *e).map(|_| S::Following { copied_at }),
+                E::RollbackAborted { epoch: e } => same(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
+                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at }),
+                _ => illegal(),
+            },
+            S::Retired { .. } => illegal(),
+        }
+    }
+
+    /// Who may write the slice's tables in this stage.
+    pub fn owner(self) -> Owner {
+        match self {
+            Stage::Monolith | Stage::Copying | Stage::Following { .. } => Owner::Monolith,
+            Stage::Cutting { .. } | Stage::Returning { .. } => Owner::Nobody,
+            Stage::Split { .. } | Stage::Retired { .. } => Owner::Service,
+        }
+    }
+
+    /// The stage's name in the journal, the API and on the terminal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Monolith => "monolith",
+            Stage::Copying => "copying",
+            Stage::Following { .. } => "following",
+            Stage::Cutting { .. } => "cutting",
+            Stage::Split { .. } => "split",
+            Stage::Returning { .. } => "returning",
+            Stage::Retired { .. } => "retired",
+        }
+    }
+
+    /// Whether changes of the slice's tables must be captured in this stage.
+    pub fn is_captured(self) -> bool {
+        !matches!(self, Stage::Monolith | Stage::Retired { .. })
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Stage::Monolith => "begin with `strangler sync start`",
+            Stage::Copying => "wait until `strangler sync status` says following, or `strangler sync drop`",
+            Stage::Following { .. } => "share its reads with `strangler route set`, or `strangler sync drop`",
+            Stage::Cutting { .. } => "wait for the cutover to end; `strangler status -w` shows it",
+            Stage::Split { .. } => "`strangler rollback` or `strangler complete`",
+            Stage::Returning { .. } => "wait for the rollback to end; `strangler status -w` shows it",
+            Stage::Retired { .. } => "its move is final",
+        }
+    }
+}
+
+fn same(current: Epoch, got: Epoch) -> Result<Epoch, IllegalMove> {
+    if current == got { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
+}
+
+fn above(current: Epoch, got: Epoch) -> Result<Epoch, IllegalMove> {
+    if got > current { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
+}
+
+impl Event {
+    /// The event's name in the journal.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::SyncStarted => "sync-started",
+            Event::CopyCompleted { .. } => "copy-completed",
+            Event::Evicted { .. } => "evicted",
+            Event::SyncDropped => "sync-dropped",
+            Event::Shared { .. } => "shared",
+            Event::Paused => "paused",
+            Event::Resumed { .. } => "resumed",
+            Event::CutoverStarted { .. } => "cutover-started",
+            Event::CutoverCommitted { .. } => "cutover-committed",
+            Event::CutoverAborted { .. } => "cutover-aborted",
+            Event::RollbackStarted { .. } => "rollback-started",
+            Event::RollbackCommitted { .. } => "rollback-committed",
+            Event::RollbackAborted { .. } => "rollback-aborted",
+            Event::TakenOver { .. } => "taken-over",
+            Event::Completed => "completed",
+        }
+    }
+
+    /// The epoch that the event brings, where it has one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Event::CutoverStarted { epoch }
+            | Event::CutoverCommitted { epoch }
+            | Event::CutoverAborted { epoch }
+            | Event::RollbackStarted { epoch }
+            | Event::RollbackCommitted { epoch }
+            | Event::RollbackAborted { epoch }
+            | Event::TakenOver { epoch } => Some(*epoch),
+            _ => None,
+        }
+    }
+}
