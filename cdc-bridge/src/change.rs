@@ -1,0 +1,319 @@
+//! One change as it travels from a source through the log to a sink.
+//!
+//! Values are the source's own text output, byte for byte; nothing here interprets them. Knows neither
+//! Postgres' wire (that is `source/pgoutput`) nor JSON (that is `envelope`).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use migrations::lsn::Position;
+use migrations::names::TableName;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A table's shape at the time of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Relation {
+    /// Which table.
+    pub table: TableName,
+    /// How the old row is written: it decides what `old` holds.
+    pub identity: ReplicaIdentity,
+    /// Its columns in wire order.
+    pub columns: Vec<Column>,
+}
+
+impl Relation {
+    /// The indexes of the key columns.
+    pub fn key(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().enumerate().filter(|(_, column)| column.is_key).map(|(index, _)| index)
+    }
+
+    /// A column's index by its name.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+}
+
+/// What the source writes of an old row (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaIdentity {
+    /// The primary key's columns, and only when they changed or the row went.
+    Default,
+    /// A unique index's columns, likewise.
+    Index,
+    /// All columns, always.
+    Full,
+    /// Nothing.
+    Nothing,
+}
+
+/// One column of a relation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name as the catalog spells it.
+    pub name: String,
+    /// Its type.
+    pub kind: ColumnType,
+    /// Whether it belongs to the primary key.
+    pub is_key: bool,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
+
+/// The types that are carried; a column of another type stops its slice before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColumnType {
+    /// `smallint`.
+    Int2,
+    /// `integer`.
+    Int4,
+    /// `bigint`.
+    Int8,
+    /// `oid`.
+    Oid,
+    /// `boolean`.
+    Bool,
+    /// `real`.
+    Float4,
+    /// `double precision`.
+    Float8,
+    /// `numeric(precision, scale)`.
+    Numeric {
+        /// Digits in all.
+        precision: u16,
+        /// Digits behind the point; may be negative or above the precision since PostgreSQL 15.
+        scale: i16,
+    },
+    /// `numeric` without limits.
+    NumericAny,
+    /// `text`, `varchar`, `char(n)`, `name`, `citext`.
+    Text,
+    /// `bytea`, in hex output (`bytea_output = hex`).
+    Bytea,
+    /// `uuid`.
+    Uuid,
+    /// `json`.
+    Json,
+    /// `jsonb`.
+    Jsonb,
+    /// `date`, in ISO output.
+    Date,
+    /// `time(precision)`.
+    Time {
+        /// Digits of a second, 0 to 6.
+        precision: u8,
+    },
+    /// `timestamp(precision)`.
+    Timestamp {
+        /// Digits of a second, 0 to 6.
+        precision: u8,
+    },
+    /// `timestamptz`, in UTC output.
+    Timestamptz,
+    /// An enum.
+    Enum {
+        /// The type's name, `schema.name`.
+        name: String,
+        /// Its labels in order.
+        labels: Vec<String>,
+    },
+    /// An array of one of the above.
+    Array(Box<ColumnType>),
+    /// Anything else, by the type's name; it never enters the log.
+    Unsupported(String),
+}
+
+/// One value of a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// SQL NULL, or in a key-only old row a column that was not sent.
+    Null,
+    /// A large value that did not change and was not sent (TOAST).
+    Unchanged,
+    /// The type's text output.
+    Text(&'a [u8]),
+}
+
+/// The columns of one row, kept as the bytes of pgoutput's TupleData in text format (PostgreSQL manual, 55.9):
+/// Int16 count, then per column `n`, `u`, or `t` with Int32 length and bytes. Always well formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuple(Bytes);
+
+/// Bytes that are no tuple.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a row's bytes are malformed at offset {at}; the stream cannot be read by this version of strangler")]
+pub struct BadTuple {
+    /// Where in the bytes.
+    pub at: usize,
+}
+
+impl Tuple {
+    /// Takes one tuple from the front of `bytes`, without copying.
+    pub fn take(bytes: &mut Bytes) -> Result<Tuple, BadTuple> {
+        let len = tuple_len(bytes)?;
+        Ok(Tuple(bytes.split_to(len)))
+    }
+
+    /// Builds a tuple of values.
+    pub fn of<'a>(values: impl ExactSizeIterator<Item = Value<'a>>) -> Tuple {
+        let mut bytes = BytesMut::with_capacity(2 + values.len() * 16);
+        bytes.put_u16(values.len() as u16);
+        for value in values {
+            match value {
+                Value::Null => bytes.put_u8(b'n'),
+                Value::Unchanged => bytes.put_u8(b'u'),
+                Value::Text(text) => {
+                    bytes.put_u8(b't');
+                    bytes.put_u32(text.len() as u32);
+                    bytes.put_slice(text);
+                }
+            }
+        }
+        Tuple(bytes.freeze())
+    }
+
+    /// The tuple's bytes, for a log.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// How many columns it has.
+    pub fn len(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[0], self.0[1]]))
+    }
+
+    /// Whether it has no column at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values in column order.
+    pub fn values(&self) -> Values<'_> {
+        Values { rest: &self.0[2..], left: self.len() }
+    }
+
+    /// One column's value, `Null` behind the last.
+    pub fn get(&self, index: usize) -> Value<'_> {
+        self.values().nth(index).unwrap_or(Value::Null)
+    }
+
+    /// Whether a large value was not sent.
+    pub fn has_unchanged(&self) -> bool {
+        self.values().any(|value| value == Value::Unchanged)
+    }
+}
+
+fn tuple_len(bytes: &[u8]) -> Result<usize, BadTuple> {
+    let count = bytes.get(..2).ok_or(BadTuple { at: 0 })?;
+    let mut at = 2;
+    for _ in 0..u16::from_be_bytes([count[0], count[1]]) {
+        match bytes.get(at) {
+            Some(b'n' | b'u') => at += 1,
+            Some(b't') => {
+                let len = bytes.get(at + 1..at + 5).ok_or(BadTuple { at })?;
+                let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]) as usize;
+                let end = at.checked_add(5 + len).filter(|end| *end <= bytes.len());
+                at = end.ok_or(BadTuple { at })?;
+            }
+            _ => return Err(BadTuple { at }),
+        }
+    }
+    Ok(at)
+}
+
+/// Iterates over a tuple's values.
+#[derive(Debug, Clone)]
+pub struct Values<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (kind, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        match kind {
+            b'n' => Some(Value::Null),
+            b'u' => Some(Value::Unchanged),
+            _ => {
+                let (len, rest) = rest.split_at_checked(4)?;
+                let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]) as usize;
+                let (text, rest) = rest.split_at_checked(len)?;
+                self.rest = rest;
+                Some(Value::Text(text))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Values<'_> {}
+
+/// What happened to a row or a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// A new row.
+    Insert {
+        /// The row.
+        new: Tuple,
+    },
+    /// A changed row.
+    Update {
+        /// The old row: all of it under `Full`; only its key, and only if the key changed, under `Default`.
+        old: Option<Tuple>,
+        /// The row as it is now; may hold `Unchanged`.
+        new: Tuple,
+    },
+    /// A removed row.
+    Delete {
+        /// The old row: all of it under `Full`, else its key with `Null` in the other columns.
+        old: Tuple,
+    },
+    /// The table was emptied.
+    Truncate,
+}
+
+/// The transaction a change belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// The source's transaction id.
+    pub xid: u32,
+    /// When it committed: microseconds since 1970-01-01 UTC by the source's clock.
+    pub committed_us: i64,
+}
+
+/// One committed change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its place in the source's total order.
+    pub position: Position,
+    /// The WAL position of the change's own record, Debezium's `source.lsn`; neither unique nor monotonic.
+    pub lsn: u64,
+    /// Its transaction.
+    pub transaction: Transaction,
+    /// The shape of its table.
+    pub relation: Arc<Relation>,
+    /// The slice whose applier wrote it, when it is strangler's own.
+    pub mark: Option<Arc<str>>,
+    /// What happened.
+    pub operation: Operation,
+}
+
+impl Change {
+    /// Roughly the memory it holds, in bytes.
+    pub fn size(&self) -> usize {
+        let tuples = match &self.operation {
+            Operation::Insert { new } => new.0.len(),
+            Operation::Update { old, new } => new.0.len() + old.as_ref().map_or(0, |old| old.0.len()),
+            Operation::Delete { old } => old.0.len(),
+            Operation::Truncate => 0,
+        };
+        std::mem::size_of::<Change>() + tuples
+    }
+}

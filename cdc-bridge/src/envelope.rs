@@ -1,0 +1,1 @@
+//! Debezium's words for a change.

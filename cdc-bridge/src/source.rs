@@ -1,0 +1,1 @@
+//! A source database: its slot, its stream.
