@@ -20,6 +20,9 @@ use std::path::Path;
 /// A reader's batch ends behind this many bytes of changes, so that memory stays bounded.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// [`Log::recent`] never returns more events.
+pub const RECENT_MAX: usize = 1000;
+
 /// Tells one log from another: a new store gets a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -106,19 +109,25 @@ pub enum LogError {
         hint: String,
     },
     /// The embedded log has reached its bound.
-    #[error("the log holds {bytes} bytes, its bound; a slice that does not keep up is evicted, or raise `log.embedded.max`")]
+    #[error(
+        "the log holds {bytes} bytes, its bound; a slice that does not keep up is evicted, or raise `log.embedded.max`"
+    )]
     Full {
         /// What it holds.
         bytes: u64,
     },
     /// A reader asks for what is no longer kept.
-    #[error("the log begins behind what the sink has; copy the slice again with `strangler sync drop` and `sync start`")]
+    #[error(
+        "the log begins behind what the sink has; copy the slice again with `strangler sync drop` and `sync start`"
+    )]
     Trimmed,
     /// A change cannot be kept as it is.
     #[error("{}", .0.message)]
     Refused(Finding),
     /// What was read is no log of ours.
-    #[error("the log {place} is damaged: {why}; restore it, or start anew with `strangler sync drop` and `sync start`")]
+    #[error(
+        "the log {place} is damaged: {why}; restore it, or start anew with `strangler sync drop` and `sync start`"
+    )]
     Damaged {
         /// Where.
         place: String,
@@ -155,13 +164,144 @@ pub enum Reader {
 }
 
 impl Log {
-    /// Opens the plan's log, making it if it is missing. `state_dir` is the bridge's own folder.
-    pub async fn open(choice: &LogChoice, plan: &PlanName, state_dir: &Path) -> Result<Log, LogError> {
+    /// Opens the plan's log, making it if it is missing. `database` is the source database's name, which events
+    /// carry; `state_dir` is the bridge's own folder.
+    pub async fn open(
+        choice: &LogChoice,
+        plan: &PlanName,
+        database: &str,
+        state_dir: &Path,
+    ) -> Result<Log, LogError> {
         match choice {
             LogChoice::Embedded { bytes_max } => {
-                Ok(Log::Embedded(embedded::EmbeddedLog::open(&state_dir.join("log.redb"), plan, *bytes_max).await?))
+                let path = state_dir.join("log.redb");
+                Ok(Log::Embedded(embedded::EmbeddedLog::open(&path, plan, database, *bytes_max).await?))
             }
-            choice => Ok(Log::Kafka(kafka::KafkaLog::open(choice, plan).await?)),
+            choice => Ok(Log::Kafka(kafka::KafkaLog::open(choice, plan, database).await?)),
+        }
+    }
+
+    /// Which log it is; another one after it was deleted or destroyed.
+    pub fn id(&self) -> LogId {
+        match self {
+            Log::Embedded(log) => log.id(),
+            Log::Kafka(log) => log.id(),
+        }
+    }
+
+    /// Where it is, for people: `embedded log .strangler/bridge/log.redb`, `Kafka localhost:9092, topics shop.*`.
+    pub fn describe(&self) -> String {
+        match self {
+            Log::Embedded(log) => log.describe(),
+            Log::Kafka(log) => log.describe(),
+        }
+    }
+
+    /// The last durable progress record; none where nothing was ever written.
+    pub async fn end(&self) -> Result<Option<Progress>, LogError> {
+        match self {
+            Log::Embedded(log) => log.end().await,
+            Log::Kafka(log) => log.end().await,
+        }
+    }
+
+    /// Makes ready for rows of `tables` up to `row_bytes_max` bytes: makes the missing topics, and refuses existing
+    /// ones that would lose rows.
+    pub async fn prepare(&self, tables: &BTreeSet<TableName>, row_bytes_max: u64) -> Result<(), LogError> {
+        match self {
+            Log::Embedded(log) => log.prepare(tables, row_bytes_max).await,
+            Log::Kafka(log) => log.prepare(tables, row_bytes_max).await,
+        }
+    }
+
+    /// Begins to append. It ends the session of an earlier writer.
+    pub async fn writer(&self) -> Result<Writer, LogError> {
+        match self {
+            Log::Embedded(log) => log.writer().await.map(Writer::Embedded),
+            Log::Kafka(log) => log.writer().await.map(Writer::Kafka),
+        }
+    }
+
+    /// Behind the last progress record: a reader from here sees every transaction that is completed later.
+    pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
+        match self {
+            Log::Embedded(log) => log.end_cursor().await,
+            Log::Kafka(log) => log.end_cursor().await,
+        }
+    }
+
+    /// Reads changes of `tables` from a cursor on; [`LogError::Trimmed`] where it is no longer kept.
+    pub async fn reader(&self, tables: BTreeSet<TableName>, from: &Cursor) -> Result<Reader, LogError> {
+        match self {
+            Log::Embedded(log) => log.reader(tables, from).await.map(Reader::Embedded),
+            Log::Kafka(log) => log.reader(tables, from).await.map(Reader::Kafka),
+        }
+    }
+
+    /// The newest `n` change events of `tables` (1000 at most, no tombstones), oldest first.
+    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
+        let n = n.min(RECENT_MAX);
+        match self {
+            Log::Embedded(log) => log.recent(tables, n).await,
+            Log::Kafka(log) => log.recent(tables, n).await,
+        }
+    }
+
+    /// Drops what lies before a cursor. Kafka is never trimmed by us: others may read it.
+    pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
+        match self {
+            Log::Embedded(log) => log.trim(before).await,
+            Log::Kafka(_) => Ok(()),
+        }
+    }
+
+    /// Takes away what only these tables needed: their topics.
+    pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
+        match self {
+            Log::Embedded(_) => Ok(()),
+            Log::Kafka(log) => log.forget(tables).await,
+        }
+    }
+
+    /// Takes away the log itself; the next one has another [`LogId`]. Topics of tables are [`Log::forget`]'s.
+    pub async fn destroy(&self) -> Result<(), LogError> {
+        match self {
+            Log::Embedded(log) => log.destroy().await,
+            Log::Kafka(log) => log.destroy().await,
+        }
+    }
+
+    /// Bytes that the embedded log holds, as its bound counts them; 0 for Kafka.
+    pub async fn bytes(&self) -> Result<u64, LogError> {
+        match self {
+            Log::Embedded(log) => log.bytes().await,
+            Log::Kafka(_) => Ok(0),
+        }
+    }
+}
+
+impl Writer {
+    /// Appends a flush and returns when all of it is durable: how far the source is in the log now, where the
+    /// flush has a progress record. After an error the session is over; ask for a new writer, and repeat from
+    /// the last durable progress record on. What the log has already is not written twice.
+    pub async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
+        match self {
+            Writer::Embedded(writer) => writer.append(flush).await,
+            Writer::Kafka(writer) => writer.append(flush).await,
+        }
+    }
+}
+
+impl Reader {
+    /// Waits for the next batch. It may be cancelled: nothing is lost. After [`LogError::Unavailable`] it may be
+    /// asked again.
+    ///
+    /// A batch either ends at its progress record or has none: then it is a part of a large transaction whose
+    /// rest, up to the record, is durable already.
+    pub async fn next(&mut self) -> Result<Batch, LogError> {
+        match self {
+            Reader::Embedded(reader) => reader.next().await,
+            Reader::Kafka(reader) => reader.next().await,
         }
     }
 }
