@@ -1,0 +1,208 @@
+//! `cargo xtask demo`: the whole story on one machine. A shop with two databases, customers who never stop ordering,
+//! and `strangler` taking the orders out of the monolith, command by command, on screen.
+//!
+//! This file sets up and tears down; `demo/story.rs` is the story. Everything that is started here ends here, whatever
+//! happens in between.
+
+mod claims;
+mod leftovers;
+mod probe;
+mod shop;
+mod story;
+mod strangler;
+mod traffic;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::kafka::Broker;
+use crate::prerequisites::{self, Need};
+use crate::{Misuse, Options, interrupt, port, process, terminal};
+use claims::Claims;
+use shop::Shop;
+use strangler::Strangler;
+
+/// Which log carries the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// A real broker.
+    Kafka,
+    /// The bridge's own store on disk.
+    Embedded,
+}
+
+impl Log {
+    fn name(self) -> &'static str {
+        match self {
+            Log::Kafka => "kafka",
+            Log::Embedded => "embedded",
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// `None`: Kafka where Java and Maven are found, else embedded.
+    log: Option<Log>,
+    /// End after the story instead of staying up.
+    once: bool,
+    /// Install without asking.
+    yes: bool,
+    /// Leave the folders of databases and broker behind.
+    keep: bool,
+}
+
+impl Wish {
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// When both logs are asked for.
+    pub fn from_options(options: &Options) -> Result<Wish> {
+        let log = match (options.has("kafka"), options.has("embedded")) {
+            (true, true) => {
+                return Err(Misuse(
+                    "--kafka or --embedded, not both; say which log you want to see".to_owned(),
+                )
+                .into());
+            }
+            (true, false) => Some(Log::Kafka),
+            (false, true) => Some(Log::Embedded),
+            (false, false) => None,
+        };
+        Ok(Wish { log, once: options.has("once"), yes: options.has("yes"), keep: options.has("keep") })
+    }
+}
+
+/// All that runs for the demo. Its fields end in this order: first what uses the others.
+pub struct Stage {
+    /// The customers.
+    pub traffic: traffic::Traffic,
+    /// The tool on show.
+    pub strangler: Strangler,
+    /// The shop with its databases.
+    pub shop: Shop,
+    /// The broker, if the log is Kafka.
+    pub broker: Option<Broker>,
+    /// Whether someone watches: then there is time to read.
+    pub watched: bool,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// When it was interrupted, or something that is no claim of ours is missing; a claim that did not hold is a failing
+/// exit code.
+pub fn run(wish: &Wish) -> Result<ExitCode> {
+    let log = prepare(wish)?;
+    let mut claims = Claims::new(log.name());
+    let told = tell(wish, log, &mut claims);
+    if let Err(error) = &told {
+        if error.is::<interrupt::Interrupted>() {
+            return told.map(|()| ExitCode::FAILURE);
+        }
+        println!("\n{} {error:#}", terminal::red("error:"));
+        claims.hold("the story was told to its end", false);
+    }
+    let path = demo_folder().join("report.json");
+    claims.write(&path)?;
+    println!("\n{} (report: {})", claims.summary(), path.display());
+    Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sees to the machine, says which log it will be, and builds.
+fn prepare(wish: &Wish) -> Result<Log> {
+    terminal::heading("set-up");
+    let log = match wish.log {
+        Some(log) => log,
+        None if prerequisites::missing(&Need::kafka()).is_empty() => Log::Kafka,
+        None => Log::Embedded,
+    };
+    let why = match (wish.log, log) {
+        (Some(_), _) => "as asked",
+        (None, Log::Kafka) => "Java and Maven are here; --embedded does without",
+        (None, Log::Embedded) => "Java or Maven is missing; --kafka installs them",
+    };
+    println!("log: {} ({why})", log.name());
+    let need = Need { build: true, lint: false, postgres: true, kafka: log == Log::Kafka };
+    prerequisites::ensure(&need, wish.yes)?;
+    terminal::note("building strangler and the shop (some minutes the first time)");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]).current_dir(crate::root());
+    process::succeed(&mut cargo)?;
+    Ok(log)
+}
+
+/// Sets the stage, tells the story, and stays for the audience if it was asked to.
+fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
+    let broker = match log {
+        Log::Kafka => Some(Broker::start(None, None)?),
+        Log::Embedded => None,
+    };
+    let shop = Shop::open()?;
+    let listen = format!("127.0.0.1:{}", port::free()?);
+    let kafka = broker.as_ref().map(Broker::address);
+    let strangler = Strangler::unpack(&demo_folder(), &shop, &listen, kafka.as_deref())?;
+    let traffic = traffic::Traffic::prepared(&shop, &listen, &demo_folder());
+    let watched = !wish.once && std::io::stdout().is_terminal();
+    let mut stage = Stage { traffic, strangler, shop, broker, watched };
+    if let Some(broker) = &stage.broker {
+        println!("Kafka      {}", broker.address());
+    }
+    println!(
+        "monolith   {}\nservice    {}\nproxy      http://{listen}",
+        stage.shop.monolith_url, stage.shop.orders_url
+    );
+    if wish.keep {
+        stage.keep();
+    }
+    let told = story::tell(&mut stage, claims);
+    if let Err(error) = told {
+        if !error.is::<interrupt::Interrupted>() {
+            stage.show_logs();
+        }
+        return Err(error);
+    }
+    if !wish.once {
+        story::stay(&mut stage)?;
+    }
+    story::end(&mut stage, claims).inspect_err(|_| stage.show_logs())
+}
+
+impl Stage {
+    fn keep(&mut self) {
+        for folder in self.shop.keep() {
+            println!("kept       {}", folder.display());
+        }
+        if let Some(broker) = &mut self.broker {
+            broker.keep();
+            println!("kept       {}", broker.folder().display());
+        }
+    }
+
+    /// What everyone said last; for a story that went wrong.
+    fn show_logs(&self) {
+        for (name, end) in self.strangler.log_ends() {
+            println!("\n{}\n{end}", terminal::bold(&format!("the end of {name}:")));
+        }
+    }
+}
+
+/// Where the demo's plan, state, ledger and report are.
+fn demo_folder() -> PathBuf {
+    crate::target().join("demo")
+}
+
+/// A file of `monolith-demo`, as it is in the repository.
+fn patient_file(name: &str) -> Result<String> {
+    let path = crate::root().join("monolith-demo").join(name);
+    std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+/// A program that the build left.
+fn built(name: &str) -> PathBuf {
+    crate::target().join("debug").join(name)
+}

@@ -1,0 +1,139 @@
+//! What the demo claims, whether each claim held, and the report that says so.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::traffic;
+use crate::terminal;
+
+/// One sentence that was put to the test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Claim {
+    claim: String,
+    held: bool,
+}
+
+/// `target/demo/report.json`. Figures that were not reached are null: a report never shows a zero that nobody counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Claims {
+    log: &'static str,
+    requests: Option<u64>,
+    failed: Option<u64>,
+    wrong: Option<u64>,
+    lost: Option<u64>,
+    doubled: Option<u64>,
+    differences: Option<u64>,
+    lag_ms_p50: Option<f64>,
+    lag_ms_p99: Option<f64>,
+    seconds: Option<f64>,
+    claims: Vec<Claim>,
+}
+
+impl Claims {
+    /// No claim yet.
+    pub fn new(log: &'static str) -> Claims {
+        Claims { log, ..Claims::default() }
+    }
+
+    /// Notes whether a claim held, and shows it.
+    pub fn hold(&mut self, claim: &str, held: bool) {
+        terminal::verdict(held, claim);
+        self.claims.push(Claim { claim: claim.to_owned(), held });
+    }
+
+    /// Takes in how far the service was behind the monolith, from commit to visible, in ms.
+    pub fn lag(&mut self, lag: &traffic::Lag) {
+        self.lag_ms_p50 = Some(lag.p50_ms);
+        self.lag_ms_p99 = Some(lag.p99_ms);
+    }
+
+    /// Takes in what the customers proved.
+    pub fn proof(&mut self, proof: &traffic::Proof) {
+        self.requests = Some(proof.requests);
+        self.failed = Some(proof.failed);
+        self.wrong = Some(proof.wrong);
+        self.lost = Some(proof.lost);
+        self.doubled = Some(proof.doubled);
+        self.differences = Some(proof.differences);
+        self.seconds = Some(proof.seconds);
+        self.hold(&format!("{} requests, none failed ({})", proof.requests, proof.failed), proof.failed == 0);
+        self.hold(&format!("no read went back in time ({})", proof.wrong), proof.wrong == 0);
+        self.hold(&format!("nothing that was promised is lost ({})", proof.lost), proof.lost == 0);
+        self.hold(&format!("nothing was done twice ({})", proof.doubled), proof.doubled == 0);
+        let equal = format!("both databases are equal, row by row ({} differences)", proof.differences);
+        self.hold(&equal, proof.differences == 0);
+        self.hold("there was traffic to speak of", proof.requests >= MIN_REQUESTS);
+    }
+
+    /// Whether there are claims and all of them held.
+    pub fn all_held(&self) -> bool {
+        !self.claims.is_empty() && self.claims.iter().all(|claim| claim.held)
+    }
+
+    /// One line for the end.
+    pub fn summary(&self) -> String {
+        let held = self.claims.iter().filter(|claim| claim.held).count();
+        let text = format!("{held} of {} claims held, log: {}", self.claims.len(), self.log);
+        if self.all_held() { terminal::green(&text) } else { terminal::red(&text) }
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+/// Fewer requests than this prove little.
+const MIN_REQUESTS: u64 = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proof() -> traffic::Proof {
+        traffic::Proof { requests: 1000, seconds: 9.5, ..traffic::Proof::default() }
+    }
+
+    #[test]
+    fn one_broken_claim_breaks_the_whole() {
+        let mut claims = Claims::new("embedded");
+        assert!(!claims.all_held(), "no claims are no success");
+        claims.proof(&proof());
+        assert!(claims.all_held());
+        claims.proof(&traffic::Proof { lost: 1, ..proof() });
+        assert!(!claims.all_held());
+    }
+
+    #[test]
+    fn the_report_has_every_key_and_no_invented_zero() {
+        let value = serde_json::to_value(Claims::new("kafka")).unwrap();
+        for key in [
+            "requests",
+            "failed",
+            "wrong",
+            "lost",
+            "doubled",
+            "differences",
+            "lag_ms_p50",
+            "lag_ms_p99",
+            "seconds",
+        ] {
+            assert!(value.get(key).is_some_and(serde_json::Value::is_null), "{key}");
+        }
+        assert_eq!(value["log"], "kafka");
+        let mut claims = Claims::new("kafka");
+        claims.hold("it works", true);
+        let value = serde_json::to_value(claims).unwrap();
+        assert_eq!(value["claims"], serde_json::json!([{ "claim": "it works", "held": true }]));
+    }
+}

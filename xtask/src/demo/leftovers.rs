@@ -1,0 +1,34 @@
+//! What strangler left behind after `sync drop` and `uninstall`: nothing, one hopes.
+
+use anyhow::Result;
+
+use super::Stage;
+use crate::postgres::Cluster;
+
+/// Every object in a database that strangler may have made, one per line.
+const SQL: &str = "
+SELECT 'slot ' || slot_name FROM pg_replication_slots
+UNION ALL SELECT 'publication ' || pubname FROM pg_publication
+UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'strangler%'
+UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'strangler%'
+UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'strangler%'";
+
+/// What is left in both databases and in the broker, each with its place.
+///
+/// # Errors
+/// With the words of Postgres, or when the broker does not answer.
+pub fn find(stage: &Stage) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    left.extend(in_database("monolith", &stage.shop.monolith_cluster, "shop")?);
+    left.extend(in_database("service", &stage.shop.orders_cluster, "orders")?);
+    if let Some(broker) = &stage.broker {
+        let topics = broker.topics()?.into_iter().filter(|topic| !topic.starts_with("__"));
+        left.extend(topics.map(|topic| format!("Kafka: topic {topic}")));
+    }
+    Ok(left)
+}
+
+fn in_database(name: &str, cluster: &Cluster, database: &str) -> Result<Vec<String>> {
+    let rows = cluster.psql(database, SQL)?;
+    Ok(rows.lines().map(|row| format!("{name}: {row}")).collect())
+}

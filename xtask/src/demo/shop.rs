@@ -1,0 +1,135 @@
+//! The patient: a monolith and a split-out service, each with a Postgres cluster of its own, started as their team
+//! would start them. Nothing here knows of strangler but the two logical databases' superuser URLs that a DBA hands it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{built, probe};
+use crate::postgres::Cluster;
+use crate::process::Background;
+use crate::{interrupt, port};
+
+/// The applications' own roles and passwords; strangler gets another.
+const MONOLITH_ROLE: (&str, &str) = ("shop", "shop-secret");
+const ORDERS_ROLE: (&str, &str) = ("orders", "orders-secret");
+/// Strangler's own role and password, made by `strangler install`.
+const STRANGLER_ROLE: (&str, &str) = ("strangler", "strangler-secret");
+/// Seeding ten thousand orders takes seconds; a busy machine may need longer.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// The shop, open. What is dropped first stands first.
+pub struct Shop {
+    monolith: Background,
+    orders: Background,
+    /// Where the monolith serves.
+    pub monolith_url: String,
+    /// Where the service serves.
+    pub orders_url: String,
+    /// The monolith's cluster, with the database `shop`.
+    pub monolith_cluster: Cluster,
+    /// The service's cluster, with the database `orders`.
+    pub orders_cluster: Cluster,
+}
+
+impl Shop {
+    /// Makes the databases and opens the shop.
+    ///
+    /// # Errors
+    /// With the words of Postgres, or the end of an application's log.
+    pub fn open() -> Result<Shop> {
+        let monolith_cluster = database("monolith", "shop", MONOLITH_ROLE)?;
+        let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
+        let monolith_listen = format!("127.0.0.1:{}", port::free()?);
+        let orders_listen = format!("127.0.0.1:{}", port::free()?);
+        let mut command = Command::new(built("monolith"));
+        command.args(["--migrate", "--listen", &monolith_listen]);
+        command.env("MONOLITH_DATABASE_URL", monolith_cluster.url(MONOLITH_ROLE.0, MONOLITH_ROLE.1, "shop"));
+        let monolith = serve("the monolith", command, &monolith_listen, monolith_cluster.folder())?;
+        let mut command = Command::new(built("orders"));
+        command.args(["--migrate", "--listen", &orders_listen]);
+        command.env("ORDERS_DATABASE_URL", orders_cluster.url(ORDERS_ROLE.0, ORDERS_ROLE.1, "orders"));
+        let orders = serve("the service orders", command, &orders_listen, orders_cluster.folder())?;
+        Ok(Shop {
+            monolith,
+            orders,
+            monolith_url: format!("http://{monolith_listen}"),
+            orders_url: format!("http://{orders_listen}"),
+            monolith_cluster,
+            orders_cluster,
+        })
+    }
+
+    /// The databases' URLs for the applications: monolith, orders. The traffic's proof reads through them.
+    pub fn application_urls(&self) -> (String, String) {
+        (
+            self.monolith_cluster.url(MONOLITH_ROLE.0, MONOLITH_ROLE.1, "shop"),
+            self.orders_cluster.url(ORDERS_ROLE.0, ORDERS_ROLE.1, "orders"),
+        )
+    }
+
+    /// The databases' URLs for strangler's own role: monolith, orders.
+    pub fn strangler_urls(&self) -> (String, String) {
+        (
+            self.monolith_cluster.url(STRANGLER_ROLE.0, STRANGLER_ROLE.1, "shop"),
+            self.orders_cluster.url(STRANGLER_ROLE.0, STRANGLER_ROLE.1, "orders"),
+        )
+    }
+
+    /// The databases' URLs for the superuser: monolith, orders.
+    pub fn admin_urls(&self) -> (String, String) {
+        (self.monolith_cluster.admin_url("shop"), self.orders_cluster.admin_url("orders"))
+    }
+
+    /// The highest order number on each side: monolith, service.
+    ///
+    /// # Errors
+    /// With the words of Postgres.
+    pub fn newest_orders(&self) -> Result<(i64, i64)> {
+        let newest = |cluster: &Cluster, database: &str| -> Result<i64> {
+            let text = cluster.psql(database, "SELECT coalesce(max(id), 0) FROM public.orders")?;
+            text.parse().with_context(|| format!("an order number is not {text:?}"))
+        };
+        Ok((newest(&self.monolith_cluster, "shop")?, newest(&self.orders_cluster, "orders")?))
+    }
+
+    /// Fails if an application has ended by itself.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub fn must_be_open(&mut self) -> Result<()> {
+        self.monolith.must_run()?;
+        self.orders.must_run()
+    }
+
+    /// Leaves the clusters' folders behind, and names them.
+    pub fn keep(&mut self) -> [PathBuf; 2] {
+        [&mut self.monolith_cluster, &mut self.orders_cluster].map(|cluster| {
+            cluster.keep();
+            cluster.folder().to_owned()
+        })
+    }
+}
+
+/// A cluster with one database that belongs to the application's role.
+fn database(cluster: &str, name: &str, (role, password): (&str, &str)) -> Result<Cluster> {
+    let cluster = Cluster::create(cluster)?;
+    cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}'"))?;
+    cluster.create_database(name)?;
+    cluster.psql("postgres", &format!("ALTER DATABASE \"{name}\" OWNER TO \"{role}\""))?;
+    cluster.psql(name, &format!("ALTER SCHEMA public OWNER TO \"{role}\""))?;
+    Ok(cluster)
+}
+
+/// Starts an application and waits until it is healthy.
+fn serve(name: &str, mut command: Command, listen: &str, folder: &Path) -> Result<Background> {
+    let mut application = Background::start(name, &mut command, &folder.join("application.log"))?;
+    interrupt::await_until(&format!("the start of {name}"), START_LIMIT, Duration::from_millis(50), || {
+        application.must_run()?;
+        let healthy = probe::send(listen, "GET", "/health", None).is_ok_and(|answer| answer.status == 200);
+        Ok(healthy.then_some(()))
+    })?;
+    Ok(application)
+}

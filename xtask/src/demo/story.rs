@@ -1,0 +1,258 @@
+//! The story of the README, told by the real commands: check, install, doctor, up, copy and follow, shared reads, a
+//! bridge killed on the way, back to the monolith and forth again, while customers go on ordering.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::claims::Claims;
+use super::{Stage, leftovers, probe};
+use crate::{interrupt, terminal};
+
+/// A read that the service can answer, and a write that both sides refuse as nonsense after saying who they are.
+const READ: &str = "/orders";
+const WRITE: (&str, &str, &str) = ("POST", "/orders", "{}");
+/// Strangers that look where reads go.
+const STRANGERS: u32 = 100;
+/// Strangers of whom every single one must see the same side.
+const ALL_OF: u32 = 25;
+/// How long customers go on under each share of reads.
+const UNDER_EACH_SHARE: Duration = Duration::from_secs(4);
+/// Time to read a screen, when someone does.
+const READING: Duration = Duration::from_secs(3);
+const PROXY_LIMIT: Duration = Duration::from_secs(30);
+/// From kill -9 until what was ordered afterwards is at the service.
+const BRIDGE_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// From a route change that is done until strangers see it; it should be none, but agents may be busy.
+const ROUTE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Tells it, up to the point where reads are at the service.
+///
+/// # Errors
+/// When a command fails or something ends by itself; what was claimed up to there stands in `claims`.
+pub fn tell(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    begin(stage)?;
+    copy(stage)?;
+    share_reads(stage, claims)?;
+    kill_the_bridge(stage, claims)?;
+    all_reads(stage, claims)?;
+    measure(stage, claims)?;
+    back_and_forth(stage, claims)?;
+    stage.strangler.show("status")?;
+    let status = stage.strangler.ask("status")?;
+    let owner = status.pointer("/slices/orders/owner").and_then(serde_json::Value::as_str);
+    claims.hold("the monolith owned the tables all along", owner == Some("monolith"));
+    stage.still_running()
+}
+
+fn begin(stage: &mut Stage) -> Result<()> {
+    terminal::heading("is the plan sound, are the systems ready?");
+    stage.strangler.show("check")?;
+    stage.pause()?;
+    stage.strangler.show_as_admin("install")?;
+    stage.pause()?;
+    terminal::heading("the proxy stands in front, and nothing changes");
+    stage.strangler.show("up --detach")?;
+    stage.strangler.await_proxy(PROXY_LIMIT)?;
+    stage.strangler.show("doctor orders")?;
+    stage.traffic.start()?;
+    terminal::note("from here on customers order, pay, cancel and look, through the proxy, without a pause");
+    interrupt::sleep(UNDER_EACH_SHARE)?;
+    stage.strangler.show("status")?;
+    stage.pause()
+}
+
+fn copy(stage: &mut Stage) -> Result<()> {
+    terminal::heading("the tables are copied, then followed");
+    stage.strangler.show("sync start orders")?;
+    stage.strangler.show("sync status orders")?;
+    stage.strangler.show("tail orders -n 1")?;
+    stage.pause()
+}
+
+fn share_reads(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("reads move, a share of the clients at a time");
+    for percent in [10, 50] {
+        stage.strangler.show(&format!("route set orders {percent}%"))?;
+        let (service, monolith) = probe::shares(&stage.strangler.proxy, READ, STRANGERS)?;
+        terminal::note(&format!(
+            "of {STRANGERS} strangers, {service} were served by the service, {monolith} not"
+        ));
+        if percent == 50 {
+            claims.hold("at 50 % both sides served reads", service > 0 && monolith > 0);
+        }
+        stage.under_way()?;
+    }
+    Ok(())
+}
+
+fn kill_the_bridge(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("bad luck: the bridge is killed");
+    let pid = stage.strangler.pid("bridge")?;
+    terminal::command(&format!("kill -9 {pid}"));
+    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    let killed = Instant::now();
+    // What the customers have ordered by now, half a second after the bridge's death, it can only learn when it is back.
+    interrupt::sleep(Duration::from_millis(500))?;
+    let (ordered, _) = stage.shop.newest_orders()?;
+    let shop = &stage.shop;
+    let back =
+        interrupt::await_until("the bridge's return", BRIDGE_BACK_LIMIT, Duration::from_millis(50), || {
+            Ok((shop.newest_orders()?.1 >= ordered).then(|| killed.elapsed()))
+        });
+    match back {
+        Ok(time) => {
+            let claim = "the bridge went on by itself after kill -9";
+            claims.hold(&format!("{claim} ({:.1} s)", time.as_secs_f64()), true);
+        }
+        Err(error) if error.is::<interrupt::Interrupted>() => return Err(error),
+        Err(error) => {
+            claims.hold("the bridge went on by itself after kill -9", false);
+            return Err(error);
+        }
+    }
+    let new = stage.strangler.pid("bridge")?;
+    claims.hold("it is another process than the one that was killed", new != pid);
+    stage.pause()
+}
+
+fn all_reads(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("all reads are at the service, all writes at the monolith");
+    stage.strangler.show("route set orders 100%")?;
+    claims.hold("reads at 100 % were served by the service", stage.everyone_sees("orders")?);
+    let (method, path, body) = WRITE;
+    let mut at_monolith = true;
+    for _ in 0..ALL_OF {
+        let answer = probe::send(&stage.strangler.proxy, method, path, Some(body))?;
+        at_monolith &= answer.served_by.as_deref() == Some("monolith");
+    }
+    claims.hold("writes stayed at the monolith", at_monolith);
+    stage.strangler.show("route list")?;
+    stage.under_way()
+}
+
+fn measure(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    let lag = stage.traffic.lag()?;
+    println!(
+        "\nfrom commit at the monolith to visible at the service: p50 {:.1} ms, p99 {:.1} ms",
+        lag.p50_ms, lag.p99_ms
+    );
+    claims.lag(&lag);
+    Ok(())
+}
+
+fn back_and_forth(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("second thoughts: back, in one command, and forth again");
+    stage.strangler.show("route set orders monolith")?;
+    claims.hold("back to the monolith in one command", stage.everyone_sees("monolith")?);
+    stage.under_way()?;
+    stage.strangler.show("route set orders 100%")?;
+    claims.hold("and forth again", stage.everyone_sees("orders")?);
+    stage.under_way()?;
+    stage.strangler.show("journal")
+}
+
+/// Stays up for the audience until Ctrl-C.
+///
+/// # Errors
+/// When something ends by itself.
+pub fn stay(stage: &mut Stage) -> Result<()> {
+    terminal::heading("it stays up until Ctrl-C; then the customers prove what they were promised");
+    println!("the shop, through the proxy:  http://{}/", stage.strangler.proxy);
+    println!("the monolith alone:           {}/orders", stage.shop.monolith_url);
+    println!("the service alone:            {}/orders", stage.shop.orders_url);
+    println!("\nin another terminal:\n{}", stage.strangler.for_another_terminal());
+    println!("\nthen try:");
+    for line in [
+        "status -w",
+        "tail orders",
+        "route set orders.list 25%",
+        "route list",
+        "journal -f",
+        "sync pause orders",
+    ] {
+        println!("  strangler {line}");
+    }
+    loop {
+        match interrupt::sleep(Duration::from_secs(1)) {
+            Ok(()) => stage.still_running()?,
+            Err(_) => {
+                interrupt::forgive();
+                println!();
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The end: the customers' proof, and strangler gone without a trace.
+///
+/// # Errors
+/// When a command fails, or the customers give no proof.
+pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("the customers' proof");
+    terminal::note(&stage.traffic.last_words());
+    let proof = stage.traffic.finish()?;
+    claims.proof(&proof);
+    for sample in proof.samples.iter().chain(&proof.proof_samples) {
+        println!("    {sample}");
+    }
+    terminal::heading("and gone without a trace");
+    stage.strangler.show("route set orders monolith")?;
+    stage.strangler.show("sync drop orders")?;
+    stage.strangler.show("down")?;
+    stage.strangler.show_as_admin("uninstall")?;
+    let left = leftovers::find(stage)?;
+    for thing in &left {
+        println!("    left: {thing}");
+    }
+    let what = if stage.broker.is_some() {
+        "slot, publication, topic, role or schema"
+    } else {
+        "slot, publication, role or schema"
+    };
+    claims.hold(&format!("no {what} is left behind"), left.is_empty());
+    Ok(())
+}
+
+impl Stage {
+    /// Time to read, when someone does.
+    fn pause(&self) -> Result<()> {
+        interrupt::sleep(if self.watched { READING } else { Duration::ZERO })
+    }
+
+    /// Lets the customers go on for a while, and shows how they fare.
+    fn under_way(&mut self) -> Result<()> {
+        interrupt::sleep(UNDER_EACH_SHARE)?;
+        self.still_running()?;
+        terminal::note(&format!("traffic: {}", self.traffic.last_words()));
+        Ok(())
+    }
+
+    /// Fails if the shop or the customers have ended by themselves.
+    fn still_running(&mut self) -> Result<()> {
+        self.shop.must_be_open()?;
+        self.traffic.must_run()
+    }
+
+    /// Whether every stranger's read is served by `side` now or within moments.
+    fn everyone_sees(&self, side: &str) -> Result<bool> {
+        let all =
+            |(service, monolith): (u32, u32)| if side == "monolith" { service == 0 } else { monolith == 0 };
+        let end = Instant::now() + ROUTE_LIMIT;
+        loop {
+            let seen = probe::shares(&self.strangler.proxy, READ, ALL_OF)?;
+            if seen.0 + seen.1 != ALL_OF {
+                bail!("{ALL_OF} strangers asked and {} were answered", seen.0 + seen.1);
+            }
+            if all(seen) {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+        }
+    }
+}

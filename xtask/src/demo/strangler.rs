@@ -1,0 +1,194 @@
+//! The tool on show: its plan in a folder, its commands on screen, and its end.
+//!
+//! It is used as a user uses it, by its command line; only its state folder (`.strangler/run/*.json` with a `pid`) is
+//! looked into, because a `kill -9` needs a number.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::shop::Shop;
+use super::{built, patient_file};
+use crate::{guard, interrupt, port, process, terminal};
+
+/// A quiet question to a running controller.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// `strangler down` in the end; what is left then is killed.
+const DOWN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The tool, with its plan and its environment.
+pub struct Strangler {
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    admin_urls: [String; 2],
+    /// Where the proxy listens, `host:port`.
+    pub proxy: String,
+}
+
+impl Strangler {
+    /// Puts the shop's plan into `folder`, with the log and the free ports of this run.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn unpack(folder: &Path, shop: &Shop, listen: &str, kafka: Option<&str>) -> Result<Strangler> {
+        let folder = folder.to_owned();
+        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        // A demo that was cut off may have left daemons and a state that belongs to databases long gone.
+        let state = folder.join(".strangler");
+        guard::kill_daemons(&state);
+        if state.exists() {
+            fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
+        }
+        let ports = Ports { admin: port::free()?, controller: port::free()?, bridge: port::free()? };
+        let plan = adapted(&patient_file("strangler.yaml")?, kafka, &ports);
+        fs::write(folder.join("strangler.yaml"), plan)?;
+        guard::daemons(&state);
+        let (monolith, orders) = shop.strangler_urls();
+        let environment = vec![
+            ("MONOLITH_URL", shop.monolith_url.clone()),
+            ("ORDERS_URL", shop.orders_url.clone()),
+            ("PROXY_LISTEN", listen.to_owned()),
+            ("MONOLITH_DATABASE_URL", monolith),
+            ("ORDERS_DATABASE_URL", orders),
+        ];
+        let (monolith, orders) = shop.admin_urls();
+        let admin_urls = [format!("monolith={monolith}"), format!("orders={orders}")];
+        Ok(Strangler { folder, environment, admin_urls, proxy: listen.to_owned() })
+    }
+
+    /// Shows a command as a person would type it, with its real output. Anything but exit code 0 is an error.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn show(&self, line: &str) -> Result<()> {
+        self.show_all(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// `verb` with the superuser's URLs of both databases, as a DBA runs `install` and `uninstall`.
+    ///
+    /// # Errors
+    /// As [`Strangler::show`].
+    pub fn show_as_admin(&self, verb: &str) -> Result<()> {
+        let [monolith, orders] = &self.admin_urls;
+        self.show_all(&[verb, "--admin-url", monolith, "--admin-url", orders])
+    }
+
+    fn show_all(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = self.command(arguments);
+        terminal::command(&process::shown(&command));
+        process::succeed(&mut command)
+    }
+
+    /// Asks quietly, as JSON.
+    ///
+    /// # Errors
+    /// When the command fails or answers no JSON.
+    pub fn ask(&self, line: &str) -> Result<Value> {
+        let mut arguments: Vec<&str> = line.split_whitespace().collect();
+        arguments.extend(["--output", "json"]);
+        let text = process::output(&mut self.command(&arguments), ASK_LIMIT)?;
+        serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
+    }
+
+    /// The process id of a running part (`bridge`, `proxy`, `controller`).
+    ///
+    /// # Errors
+    /// When `up` noted none.
+    pub fn pid(&self, part: &str) -> Result<i32> {
+        let path = self.folder.join(".strangler").join("run").join(format!("{part}.json"));
+        let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let noted: Value = serde_json::from_slice(&text)?;
+        let pid = noted.get("pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
+        pid.filter(|pid| *pid > 1).with_context(|| format!("{} holds no pid", path.display()))
+    }
+
+    /// Waits until the proxy serves the shop.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn await_proxy(&self, limit: Duration) -> Result<()> {
+        interrupt::await_until("an answer of the proxy", limit, Duration::from_millis(100), || {
+            let answer = super::probe::send(&self.proxy, "GET", "/orders", None);
+            Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+        })
+    }
+
+    /// The ends of the daemons' logs, by name.
+    pub fn log_ends(&self) -> Vec<(String, String)> {
+        let entries =
+            fs::read_dir(self.folder.join(".strangler").join("log")).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        let named = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        named.map(|path| (path.display().to_string(), process::end_of(path))).collect()
+    }
+
+    /// How a person in another terminal gets where we are.
+    pub fn for_another_terminal(&self) -> String {
+        let exports = self.environment.iter().map(|(name, value)| format!("export {name}={value}"));
+        let mut lines = vec![format!("cd {}", self.folder.display())];
+        lines.extend(exports);
+        lines.push(format!("alias strangler={}", built("strangler").display()));
+        lines.join("\n")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(built("strangler"));
+        command.args(arguments).current_dir(&self.folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl Drop for Strangler {
+    fn drop(&mut self) {
+        let state = self.folder.join(".strangler");
+        if state.join("run").exists() {
+            // Whether it worked shows in what is left; that is killed.
+            let _ = process::finish(&mut self.command(&["down"]), DOWN_LIMIT);
+        }
+        guard::kill_daemons(&state);
+    }
+}
+
+/// Ports that a plan may leave at their defaults, which another program on this machine may use.
+struct Ports {
+    admin: u16,
+    controller: u16,
+    bridge: u16,
+}
+
+/// The shop's plan for this run: free ports, and the broker if there is one.
+fn adapted(plan: &str, kafka: Option<&str>, ports: &Ports) -> String {
+    let mut lines: Vec<String> = plan.lines().map(str::to_owned).collect();
+    for line in &mut lines {
+        if line.starts_with("proxy: {") {
+            *line =
+                format!("proxy: {{ listen: \"${{PROXY_LISTEN}}\", admin: \"127.0.0.1:{}\" }}", ports.admin);
+        }
+    }
+    lines.push(format!("controller: {{ listen: \"127.0.0.1:{}\" }}", ports.controller));
+    lines.push(format!("bridge: {{ listen: \"127.0.0.1:{}\" }}", ports.bridge));
+    if let Some(brokers) = kafka {
+        lines.push(format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: shop }} }}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_gets_its_ports_and_its_broker() {
+        let ports = Ports { admin: 1, controller: 2, bridge: 3 };
+        let plan = adapted(&patient_file("strangler.yaml").unwrap(), Some("127.0.0.1:9"), &ports);
+        assert!(plan.contains("proxy: { listen: \"${PROXY_LISTEN}\", admin: \"127.0.0.1:1\" }"), "{plan}");
+        assert!(plan.contains("log: { kafka: { brokers: \"127.0.0.1:9\", topic_prefix: shop } }"));
+        assert!(!adapted("version: 1", None, &ports).contains("kafka"));
+    }
+}

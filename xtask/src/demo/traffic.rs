@@ -1,0 +1,180 @@
+//! The shop's customers: a program of the demo that orders, pays and cancels through the proxy, keeps a ledger of what
+//! it was promised, and proves in the end from the databases that every promise was kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+use super::built;
+use super::shop::Shop;
+use crate::process::{self, Background};
+
+/// How many customers there are, and how many requests a second they make together.
+const CUSTOMERS: (u32, u32) = (16, 200);
+/// They go on until they are asked to stop; this only bounds a demo that was forgotten.
+const LONGEST_SECONDS: u32 = 24 * 3600;
+/// Waiting until both sides are equal, and comparing them.
+const PROOF_LIMIT: Duration = Duration::from_secs(120);
+const LAG_LIMIT: Duration = Duration::from_secs(90);
+/// Commits that are measured for the lag.
+const LAG_SAMPLES: u32 = 100;
+
+/// What the customers proved.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Proof {
+    /// Requests made.
+    pub requests: u64,
+    /// Requests that got a 5xx or no answer.
+    pub failed: u64,
+    /// Answers that broke a rule, such as a read that went back in time.
+    pub wrong: u64,
+    /// Promises that the database does not keep.
+    pub lost: u64,
+    /// Writes that were done more than once.
+    pub doubled: u64,
+    /// Rows that differ between the two databases.
+    pub differences: u64,
+    /// How long the customers were at it.
+    pub seconds: f64,
+    /// Examples of what failed or was wrong.
+    #[serde(default)]
+    pub samples: Vec<String>,
+    /// Examples of what is lost, doubled or different.
+    #[serde(default)]
+    pub proof_samples: Vec<String>,
+}
+
+/// From commit at the monolith to visible at the service.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Lag {
+    /// Half of the commits took at most this, in ms.
+    #[serde(rename = "lag_ms_p50")]
+    pub p50_ms: f64,
+    /// All but one in a hundred took at most this, in ms.
+    #[serde(rename = "lag_ms_p99")]
+    pub p99_ms: f64,
+}
+
+/// The customers.
+pub struct Traffic {
+    running: Option<Background>,
+    /// Monolith's and service's database, as the applications reach them.
+    databases: (String, String),
+    proxy: String,
+    report: PathBuf,
+    ledger: PathBuf,
+    log: PathBuf,
+}
+
+impl Traffic {
+    /// Customers that have not come yet; their papers will be in `folder`.
+    pub fn prepared(shop: &Shop, proxy: &str, folder: &Path) -> Traffic {
+        Traffic {
+            running: None,
+            databases: shop.application_urls(),
+            proxy: format!("http://{proxy}"),
+            report: folder.join("traffic.json"),
+            ledger: folder.join("traffic-ledger.jsonl"),
+            log: folder.join("traffic.log"),
+        }
+    }
+
+    /// Lets them in.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        for old in [&self.report, &self.ledger, &self.log] {
+            if old.exists() {
+                fs::remove_file(old).with_context(|| format!("{} cannot be removed", old.display()))?;
+            }
+        }
+        let mut command = self.command();
+        let (customers, rate) = CUSTOMERS;
+        let [customers, rate, seconds] = [customers, rate, LONGEST_SECONDS].map(|number| number.to_string());
+        command.args([
+            "--proxy",
+            &self.proxy,
+            "--clients",
+            &customers,
+            "--rate",
+            &rate,
+            "--seconds",
+            &seconds,
+        ]);
+        command.arg("--ledger").arg(&self.ledger).arg("--report").arg(&self.report);
+        self.running = Some(Background::start("the traffic", &mut command, &self.log)?);
+        Ok(())
+    }
+
+    /// What they last said about themselves.
+    pub fn last_words(&self) -> String {
+        process::end_of(&self.log).lines().last().unwrap_or_default().trim().to_owned()
+    }
+
+    /// Fails if they have left by themselves.
+    ///
+    /// # Errors
+    /// With the end of their log.
+    pub fn must_run(&mut self) -> Result<()> {
+        match &mut self.running {
+            Some(running) => running.must_run(),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks them to stop and gives their proof.
+    ///
+    /// # Errors
+    /// When they were never let in, or did not write their report.
+    pub fn finish(&mut self) -> Result<Proof> {
+        let Some(mut running) = self.running.take() else {
+            bail!("there was no traffic to prove anything from")
+        };
+        running.must_run()?;
+        running.signal(Signal::SIGINT);
+        // Their exit code says no more than the report does.
+        running.wait(PROOF_LIMIT)?;
+        let text = fs::read_to_string(&self.report)
+            .with_context(|| format!("the traffic wrote no report. It said:\n{}", running.log_end()))?;
+        serde_json::from_str(&text).context("the traffic's report cannot be read, or nothing was compared")
+    }
+
+    /// Measures how long commits of the monolith take to be visible in the service's database.
+    ///
+    /// # Errors
+    /// When a commit did not arrive within half a minute.
+    pub fn lag(&self) -> Result<Lag> {
+        let mut command = self.command();
+        command.args(["lag", "--samples", &LAG_SAMPLES.to_string()]);
+        let text = process::output(&mut command, LAG_LIMIT)?;
+        let line = text.lines().last().unwrap_or_default();
+        serde_json::from_str(line).with_context(|| format!("the lag is not {line:?}"))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(built("traffic"));
+        command.env("MONOLITH_DATABASE_URL", &self.databases.0).env("ORDERS_DATABASE_URL", &self.databases.1);
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_that_compared_nothing_is_no_proof() {
+        let whole =
+            r#"{"requests":9,"failed":0,"wrong":0,"lost":0,"doubled":0,"differences":0,"seconds":1.5,"x":1}"#;
+        let proof: Proof = serde_json::from_str(whole).unwrap();
+        assert_eq!(proof.requests, 9);
+        let uncompared = whole.replace("\"differences\":0", "\"differences\":null");
+        assert!(serde_json::from_str::<Proof>(&uncompared).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! Ctrl-C, SIGTERM and SIGHUP as an ordinary error, so that everything that was started is ended by its owner's `Drop`.
+//!
+//! The signals are blocked and awaited by a thread (no signal handler, hence no unsafe code). Children do not inherit
+//! the block: the standard library clears the mask when it starts a program.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+/// From this many signals on the person means it: leave at once, the guard cleans up.
+const IMPATIENT: usize = 3;
+/// How often waiting code looks whether it was interrupted.
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Someone asked this program to end.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Starts listening. Call it once, before any other thread exists.
+///
+/// # Errors
+/// When the system refuses to block the signals.
+pub fn listen() -> Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("the signals cannot be blocked")?;
+    std::thread::spawn(move || {
+        while signals.wait().is_ok() {
+            if SIGNALS.fetch_add(1, Ordering::SeqCst) + 1 >= IMPATIENT {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Fails with [`Interrupted`] once a signal has come, and ever after.
+///
+/// # Errors
+/// See above.
+pub fn check() -> Result<()> {
+    if SIGNALS.load(Ordering::SeqCst) > 0 {
+        bail!(Interrupted);
+    }
+    Ok(())
+}
+
+/// Takes an interruption as heard: what comes next may be interrupted anew.
+pub fn forgive() {
+    SIGNALS.store(0, Ordering::SeqCst);
+}
+
+/// Sleeps, but not through an interruption.
+///
+/// # Errors
+/// [`Interrupted`].
+pub fn sleep(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    loop {
+        check()?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(LOOK_EVERY));
+    }
+}
+
+/// Asks again and again until there is an answer; `what` names what was waited for.
+///
+/// # Errors
+/// What `ask` fails with, [`Interrupted`], or that `limit` has passed.
+pub fn await_until<T>(
+    what: &str,
+    limit: Duration,
+    pause: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() >= end {
+            bail!("{what} did not happen within {} s", limit.as_secs());
+        }
+        sleep(pause)?;
+    }
+}

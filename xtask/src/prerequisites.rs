@@ -1,0 +1,273 @@
+//! What a fresh machine lacks, and how it gets it.
+//!
+//! Debian and its children are served by themselves; elsewhere the packages are named and the person installs them.
+//! Nothing is installed from anywhere but the system's own repositories and rustup. That Debian's Postgres package
+//! would start a server of its own on port 5432 is prevented: this program makes private ones.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{kafka, postgres, process, terminal};
+
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// While this file is here, Debian makes no cluster when a Postgres server package is installed.
+const NO_DEFAULT_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/no-main-cluster-yet.conf";
+
+/// What a verb needs of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// To compile the workspace.
+    pub build: bool,
+    /// rustfmt and clippy.
+    pub lint: bool,
+    /// Postgres server programs.
+    pub postgres: bool,
+    /// Java and Maven, to fetch and run a broker.
+    pub kafka: bool,
+}
+
+impl Need {
+    /// All there is.
+    pub fn everything() -> Need {
+        Need { build: true, lint: true, postgres: true, kafka: true }
+    }
+
+    /// What one broker needs.
+    pub fn kafka() -> Need {
+        Need { kafka: true, ..Need::default() }
+    }
+}
+
+/// One thing that is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Its name, for people.
+    pub what: &'static str,
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A Debian package, and what Homebrew calls it.
+    Package { debian: &'static str, brew: &'static str },
+    /// A component of rustup.
+    Rustup(&'static str),
+}
+
+const fn package(what: &'static str, debian: &'static str, brew: &'static str) -> Missing {
+    Missing { what, source: Source::Package { debian, brew } }
+}
+
+/// What is needed and not here.
+pub fn missing(need: &Need) -> Vec<Missing> {
+    let mut missing = Vec::new();
+    let mut check = |needed: bool, here: fn() -> bool, what: Missing| {
+        if needed && !here() {
+            missing.push(what);
+        }
+    };
+    check(need.build, || runs("cc", &["--version"]), package("a C compiler", "build-essential", "gcc"));
+    check(need.build, || runs("c++", &["--version"]), package("a C++ compiler", "build-essential", "gcc"));
+    check(need.build, || runs("make", &["--version"]), package("make", "build-essential", "make"));
+    check(need.build, || runs("cmake", &["--version"]), package("cmake", "cmake", "cmake"));
+    let rustfmt = Missing { what: "rustfmt", source: Source::Rustup("rustfmt") };
+    check(need.lint, || runs("cargo", &["fmt", "--version"]), rustfmt);
+    let clippy = Missing { what: "clippy", source: Source::Rustup("clippy") };
+    check(need.lint, || runs("cargo", &["clippy", "--version"]), clippy);
+    let server = package("Postgres server programs, 14 or newer", "postgresql", "postgresql@17");
+    check(need.postgres, || postgres::programs().is_some(), server);
+    let java = package("Java 17 or newer", "default-jre-headless", "openjdk");
+    check(need.kafka, || java_version() >= Some(kafka::OLDEST_JAVA), java);
+    check(need.kafka, || runs("mvn", &["-v"]), package("Maven", "maven", "maven"));
+    missing
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let answer = process::answer(Command::new(program).args(arguments), LOOK_LIMIT);
+    answer.is_ok_and(|(status, _, _)| status.success())
+}
+
+fn java_version() -> Option<u32> {
+    let (_, _, text) = process::answer(Command::new("java").arg("-version"), LOOK_LIMIT).ok()?;
+    parse_java_version(&text)
+}
+
+/// `openjdk version "17.0.15" 2025-04-15` → 17; the old numbering `"1.8.0"` → 1, which is too old in any case.
+fn parse_java_version(text: &str) -> Option<u32> {
+    let quoted = text.split('"').nth(1)?;
+    quoted.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Makes sure that everything needed is here, by installing what is missing.
+///
+/// # Errors
+/// When something is missing and was not or could not be installed; the message says what to run.
+pub fn ensure(need: &Need, yes: bool) -> Result<()> {
+    let lacking = missing(need);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = lacking.iter().map(|missing| missing.what).collect();
+    println!("This machine lacks: {}", names.join(", "));
+    for component in components(&lacking) {
+        process::succeed(Command::new("rustup").args(["component", "add", component])).with_context(
+            || {
+                format!(
+                    "`{component}` is missing; without rustup, install it the way this Rust was installed"
+                )
+            },
+        )?;
+    }
+    let packages = packages(&lacking);
+    if !packages.is_empty() {
+        install(&packages, &lacking, yes)?;
+    }
+    let still: Vec<&str> = missing(need).iter().map(|missing| missing.what).collect();
+    if !still.is_empty() {
+        bail!(
+            "after the installation this is still missing: {}. The system's own packages may be too old; newer \
+             Postgres: https://wiki.postgresql.org/wiki/Apt",
+            still.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn components(lacking: &[Missing]) -> Vec<&'static str> {
+    let sources = lacking.iter().map(|missing| missing.source);
+    sources
+        .filter_map(|source| match source {
+            Source::Rustup(component) => Some(component),
+            Source::Package { .. } => None,
+        })
+        .collect()
+}
+
+/// The Debian packages, each once, in order.
+fn packages(lacking: &[Missing]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for missing in lacking {
+        if let Source::Package { debian, .. } = missing.source
+            && !packages.contains(&debian)
+        {
+            packages.push(debian);
+        }
+    }
+    packages
+}
+
+/// How this process becomes root for a moment.
+fn as_root() -> Result<Vec<&'static str>> {
+    let user = process::output(Command::new("id").arg("-u"), LOOK_LIMIT)?;
+    if user.trim() == "0" {
+        return Ok(Vec::new());
+    }
+    if !runs("sudo", &["--version"]) {
+        bail!("neither root nor sudo");
+    }
+    // Without a terminal nobody can type a password: fail at once rather than wait.
+    Ok(if std::io::stdin().is_terminal() { vec!["sudo"] } else { vec!["sudo", "-n"] })
+}
+
+fn install(packages: &[&str], lacking: &[Missing], yes: bool) -> Result<()> {
+    let by_hand = format!("apt-get install {}", packages.join(" "));
+    if !runs("apt-get", &["--version"]) {
+        bail!("please install them and try again. With Homebrew: brew install {}", brews(lacking));
+    }
+    let root = as_root().with_context(|| format!("please run, as root: {by_hand}"))?;
+    let question = format!("Run `{}`?", [root.join(" "), by_hand.clone()].join(" ").trim());
+    if !yes && std::env::var_os("CI").is_none() && !terminal::agrees(&question) {
+        bail!("nothing was installed. To do it by hand, as root: {by_hand}");
+    }
+    let root = Root(root);
+    root.apt(&["update"])?;
+    if !packages.contains(&"postgresql") {
+        return root.apt_install(packages);
+    }
+    root.apt_install(&["postgresql-common"])?;
+    // Where somebody runs clusters already, the settings are theirs; a new server package makes none by itself there.
+    let folder = Path::new(NO_DEFAULT_CLUSTER).parent().unwrap_or(Path::new("/etc")).display().to_string();
+    let write = format!("mkdir -p {folder} && echo 'create_main_cluster = false' > {NO_DEFAULT_CLUSTER}");
+    root.run(&["sh", "-c", &write])?;
+    let installed = root.apt_install(packages);
+    root.run(&["rm", "-f", NO_DEFAULT_CLUSTER])?;
+    installed
+}
+
+fn brews(lacking: &[Missing]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for missing in lacking {
+        if let Source::Package { brew, .. } = missing.source
+            && !names.contains(&brew)
+        {
+            names.push(brew);
+        }
+    }
+    names.join(" ")
+}
+
+/// The prefix that makes a command run as root.
+struct Root(Vec<&'static str>);
+
+impl Root {
+    fn apt_install(&self, packages: &[&str]) -> Result<()> {
+        self.apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+    }
+
+    fn apt(&self, arguments: &[&str]) -> Result<()> {
+        // Another apt at work is waited for; questions are answered by their defaults.
+        let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
+        self.run(&[&apt, arguments].concat())
+    }
+
+    /// Runs on the terminal and in our own process group, because sudo may ask for a password there.
+    fn run(&self, words: &[&str]) -> Result<()> {
+        let words = [self.0.as_slice(), words].concat();
+        terminal::note(&format!("# {}", words.join(" ")));
+        let (program, arguments) = words.split_first().context("an empty command")?;
+        let stdin = if std::io::stdin().is_terminal() { Stdio::inherit() } else { Stdio::null() };
+        let status = Command::new(program).args(arguments).stdin(stdin).status();
+        let status = status.with_context(|| format!("`{program}` cannot be started"))?;
+        if !status.success() {
+            bail!("`{}` failed ({status})", words.join(" "));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn java_says_its_version_in_quotes() {
+        assert_eq!(parse_java_version("openjdk version \"17.0.15\" 2025-04-15\nOpenJDK"), Some(17));
+        assert_eq!(parse_java_version("openjdk version \"25\" 2025-09-16"), Some(25));
+        assert_eq!(parse_java_version("java version \"1.8.0_392\""), Some(1));
+        assert_eq!(parse_java_version("command not found"), None);
+    }
+
+    #[test]
+    fn a_package_is_asked_for_once() {
+        let lacking = [
+            package("a C compiler", "build-essential", "gcc"),
+            package("make", "build-essential", "make"),
+            package("Maven", "maven", "maven"),
+            Missing { what: "clippy", source: Source::Rustup("clippy") },
+        ];
+        assert_eq!(packages(&lacking), ["build-essential", "maven"]);
+        assert_eq!(components(&lacking), ["clippy"]);
+        assert_eq!(brews(&lacking), "gcc make maven");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_does_not_run() {
+        assert!(runs("true", &[]));
+        assert!(!runs("false", &[]));
+        assert!(!runs("no-such-program-anywhere", &[]));
+    }
+}

@@ -1,0 +1,77 @@
+//! How this program speaks to a person: headings, commands as typed, good and bad news.
+//!
+//! Colour only where someone looks: on a terminal, and never when `NO_COLOR` is set.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::OnceLock;
+
+fn painted(code: &str, text: &str) -> String {
+    static COLOUR: OnceLock<bool> = OnceLock::new();
+    let colour =
+        *COLOUR.get_or_init(|| std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Bad news.
+pub fn red(text: &str) -> String {
+    painted("31;1", text)
+}
+
+/// Good news.
+pub fn green(text: &str) -> String {
+    painted("32", text)
+}
+
+/// What stands back.
+pub fn dim(text: &str) -> String {
+    painted("2", text)
+}
+
+/// What stands out.
+pub fn bold(text: &str) -> String {
+    painted("1", text)
+}
+
+/// Begins a chapter of the output.
+pub fn heading(text: &str) {
+    println!("\n{}", bold(&format!("── {text}")));
+    flush();
+}
+
+/// One quiet line of explanation.
+pub fn note(text: &str) {
+    println!("{}", dim(text));
+    flush();
+}
+
+/// Shows a command the way a person would type it.
+pub fn command(line: &str) {
+    println!("\n{} {}", dim("$"), bold(line));
+    flush();
+}
+
+/// A statement that was checked, and how it came out.
+pub fn verdict(held: bool, text: &str) {
+    println!("  {} {text}", if held { green("✓") } else { red("✗") });
+    flush();
+}
+
+/// Children write to the same terminal; without this their lines would overtake ours.
+fn flush() {
+    // A terminal that went away is no reason to stop cleaning up.
+    let _ = std::io::stdout().flush();
+}
+
+/// Asks a question that Enter answers with yes. Without a terminal nobody is there to say no.
+pub fn agrees(question: &str) -> bool {
+    if !std::io::stdin().is_terminal() {
+        return true;
+    }
+    print!("{question} [Y/n] ");
+    flush();
+    let mut answer = String::new();
+    if std::io::stdin().lock().read_line(&mut answer).is_err() {
+        return false;
+    }
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes")
+}

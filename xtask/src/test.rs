@@ -1,0 +1,146 @@
+//! `cargo xtask test`: everything that must hold before a change is taken, in the order in which it fails fastest.
+//!
+//! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. In CI nothing may be
+//! skipped. What each test checks is not known here.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::kafka::Broker;
+use crate::prerequisites::{self, Need};
+use crate::{interrupt, process, terminal, tidy};
+
+/// Names a running broker to the tests, as `host:port`.
+pub const KAFKA_VARIABLE: &str = "STRANGLER_TEST_KAFKA";
+
+/// How one step came out.
+enum Outcome {
+    Passed,
+    Skipped(&'static str),
+}
+
+/// The steps so far.
+struct Course {
+    total: usize,
+    done: Vec<(&'static str, Duration)>,
+    skipped: Vec<&'static str>,
+}
+
+impl Course {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<Outcome>) -> Result<()> {
+        interrupt::check()?;
+        let number = self.done.len() + self.skipped.len() + 1;
+        terminal::heading(&format!("{number}/{} {name}", self.total));
+        let start = Instant::now();
+        match work().with_context(|| format!("step {number}, {name}, failed"))? {
+            Outcome::Passed => {
+                let time = start.elapsed();
+                terminal::verdict(true, &format!("{name} ({:.1} s)", time.as_secs_f64()));
+                self.done.push((name, time));
+            }
+            Outcome::Skipped(why) => {
+                terminal::verdict(false, &format!("{name}: skipped, {why}"));
+                self.skipped.push(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs all steps; stops at the first that fails.
+///
+/// # Errors
+/// Only for an interruption; a failed step is a failing exit code with a summary.
+pub fn run(yes: bool) -> Result<ExitCode> {
+    let mut course = Course { total: 8, done: Vec::new(), skipped: Vec::new() };
+    let start = Instant::now();
+    let result = steps(&mut course, yes);
+    if let Err(error) = &result
+        && error.is::<interrupt::Interrupted>()
+    {
+        return result.map(|()| ExitCode::FAILURE);
+    }
+    terminal::heading("summary");
+    for (name, time) in &course.done {
+        println!("  {:>7.1} s  {name}", time.as_secs_f64());
+    }
+    for name in &course.skipped {
+        println!("  {:>9}  {name}", "skipped");
+    }
+    println!("  {:>7.1} s  in all", start.elapsed().as_secs_f64());
+    if let Err(error) = &result {
+        println!("{} {error:#}", terminal::red("failed:"));
+    }
+    let failed = usize::from(result.is_err());
+    println!("{} passed, {failed} failed", course.done.len());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn steps(course: &mut Course, yes: bool) -> Result<()> {
+    let in_ci = std::env::var_os("CI").is_some();
+    let running = std::env::var(KAFKA_VARIABLE).ok().filter(|address| !address.is_empty());
+    let mut with_kafka = true;
+    course.step("prerequisites", || {
+        let must = Need { build: true, lint: true, postgres: true, kafka: false };
+        prerequisites::ensure(&must, yes)?;
+        if running.is_none() {
+            match prerequisites::ensure(&Need::kafka(), yes) {
+                Err(error) if in_ci => return Err(error),
+                Err(error) => {
+                    println!("without Kafka: {error:#}");
+                    with_kafka = false;
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(Outcome::Passed)
+    })?;
+    course.step("fmt", || cargo(&["fmt", "--all", "--check"], None))?;
+    course.step("tidy", || {
+        let findings = tidy::findings(&crate::root())?;
+        for finding in &findings {
+            println!("{finding}");
+        }
+        anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
+        Ok(Outcome::Passed)
+    })?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    course.step("clippy", || cargo(&clippy, None))?;
+    // Tests that drive the finished programs find them built, whatever their order.
+    course.step("build", || cargo(&["build", "--workspace", "--all-targets"], None))?;
+    course.step("tests", || {
+        let broker = if running.is_none() && with_kafka { Some(Broker::start(None, None)?) } else { None };
+        let address = running.clone().or_else(|| broker.as_ref().map(Broker::address));
+        if let Some(address) = &address {
+            terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
+        }
+        cargo(&["test", "--workspace"], address.as_deref())
+    })?;
+    course.step("demo, embedded log", || demo("--embedded"))?;
+    course.step("demo, Kafka", || {
+        // The demo always brings its own broker.
+        if prerequisites::missing(&Need::kafka()).is_empty() || in_ci {
+            return demo("--kafka");
+        }
+        Ok(Outcome::Skipped("Java or Maven is missing"))
+    })
+}
+
+fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<Outcome> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments).current_dir(crate::root());
+    if let Some(address) = kafka {
+        cargo.env(KAFKA_VARIABLE, address);
+    }
+    process::succeed(&mut cargo)?;
+    Ok(Outcome::Passed)
+}
+
+/// The demo in a process of its own, as a user starts it.
+fn demo(log: &str) -> Result<Outcome> {
+    let myself = std::env::current_exe()?;
+    process::succeed(Command::new(myself).args(["demo", "--once", "--yes", log]).current_dir(crate::root()))?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,155 @@
+//! Who may depend on whom, read from a crate's manifest. It reads the few forms of TOML that manifests use.
+
+/// All crates of the workspace, by folder and by package name.
+const WORKSPACE: [(&str, &str); 7] = [
+    ("migrations", "strangler-migration"),
+    ("proxy", "strangler-proxy"),
+    ("cdc-bridge", "strangler-cdc-bridge"),
+    ("controller", "strangler-controller"),
+    ("cli", "strangler-cli"),
+    ("monolith-demo", "monolith-demo"),
+    ("xtask", "xtask"),
+];
+
+/// What the core may not know: no runtime, no sockets, no broker, no database.
+const NOT_IN_THE_CORE: [&str; 6] = ["tokio", "tokio-util", "pingora", "rdkafka", "tokio-postgres", "reqwest"];
+/// All that xtask may use, so that the first command on a fresh machine compiles in seconds.
+const LIGHT: [&str; 4] = ["anyhow", "nix", "serde", "serde_json"];
+
+/// The crates of the workspace that a crate may import.
+fn allowed(folder: &str) -> &'static [&'static str] {
+    match folder {
+        "proxy" | "cdc-bridge" | "controller" => &["migrations"],
+        "cli" => &["migrations", "proxy", "cdc-bridge", "controller"],
+        _ => &[],
+    }
+}
+
+/// The broken dependency rules of the crate in `folder`, whose manifest is `manifest`.
+pub fn broken(folder: &str, manifest: &str) -> Vec<String> {
+    let dependencies = read(manifest);
+    let mut broken = Vec::new();
+    for (other, package) in WORKSPACE {
+        let imports = dependencies.iter().any(|name| name == other || name == package);
+        if imports && !allowed(folder).contains(&other) {
+            broken.push(format!("{folder} may not depend on {other}: {}", reason(folder, other)));
+        }
+    }
+    for name in &dependencies {
+        if folder == "migrations" && NOT_IN_THE_CORE.contains(&name.as_str()) {
+            broken.push(format!("the core may not depend on {name}: it decides, others do"));
+        }
+        if folder == "xtask" && !LIGHT.contains(&name.as_str()) {
+            broken
+                .push(format!("xtask may not depend on {name}: it stays quick to build on a fresh machine"));
+        }
+    }
+    broken
+}
+
+fn reason(folder: &str, other: &str) -> &'static str {
+    match (folder, other) {
+        (_, "xtask") => "nobody imports xtask",
+        ("monolith-demo", _) | (_, "monolith-demo") => "the patient does not know the surgeon",
+        ("migrations", _) => "the core imports no crate of the workspace",
+        ("xtask", _) => "it drives the finished binaries, as a user would",
+        _ => "they speak by the words in migrations::control",
+    }
+}
+
+/// The names of all dependencies, of every kind: the keys, and the packages where they are renamed.
+fn read(manifest: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut table = String::new();
+    for line in manifest.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(header) = line.strip_prefix('[') {
+            table = header.trim_matches(['[', ']']).to_owned();
+            // `[dependencies.tokio]` names one in the header.
+            if let Some((before, name)) = table.rsplit_once('.')
+                && is_dependencies(before)
+            {
+                names.push(name.trim_matches('"').to_owned());
+            }
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let inside_one = table.rsplit_once('.').is_some_and(|(before, _)| is_dependencies(before));
+        if is_dependencies(&table) {
+            let name = key.split('.').next().unwrap_or_default();
+            names.push(name.trim().trim_matches('"').to_owned());
+            names.extend(renamed(value));
+        } else if inside_one && key.trim() == "package" {
+            names.push(value.trim().trim_matches('"').to_owned());
+        }
+    }
+    names
+}
+
+/// `dependencies`, `dev-dependencies`, `build-dependencies`, also under `target.'cfg(…)'`.
+fn is_dependencies(table: &str) -> bool {
+    let last = table.rsplit('.').next().unwrap_or_default();
+    ["dependencies", "dev-dependencies", "build-dependencies"].contains(&last)
+}
+
+/// The package in `{ package = "x", … }`.
+fn renamed(value: &str) -> Option<String> {
+    let (_, rest) = value.split_once("package")?;
+    rest.split('"').nth(1).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allowed_pass() {
+        let manifest =
+            "[package]\nname = \"x\"\n[dependencies]\nmigrations.workspace = true\nserde = \"1\"\n";
+        assert_eq!(broken("proxy", manifest), Vec::<String>::new());
+        assert_eq!(
+            broken("cli", "[dependencies]\nproxy.workspace = true\ncontroller = { workspace = true }"),
+            [""; 0]
+        );
+        assert_eq!(broken("xtask", "[dependencies]\nanyhow.workspace = true\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_forbidden_one_is_found_in_every_spelling() {
+        for manifest in [
+            "[dependencies]\ncontroller.workspace = true",
+            "[dependencies]\ncontroller = { workspace = true }",
+            "[dev-dependencies]\ncontroller = { path = \"../controller\" }",
+            "[dependencies.controller]\nworkspace = true",
+            "[build-dependencies]\nstrangler-controller = { path = \"../controller\" }",
+            "[target.'cfg(unix)'.dependencies]\n\"controller\" = \"1\"",
+            "[dependencies]\nboss = { package = \"strangler-controller\", path = \"../controller\" }",
+            "[dependencies.boss]\npackage = \"strangler-controller\"",
+        ] {
+            assert_eq!(broken("proxy", manifest).len(), 1, "{manifest}");
+        }
+    }
+
+    #[test]
+    fn each_crate_has_its_own_rule() {
+        let imports =
+            |folder: &str, name: &str| !broken(folder, &format!("[dependencies]\n{name} = \"1\"")).is_empty();
+        assert!(imports("migrations", "tokio"));
+        assert!(imports("migrations", "tokio-postgres"));
+        assert!(imports("migrations", "proxy"));
+        assert!(imports("cdc-bridge", "proxy"));
+        assert!(imports("controller", "cdc-bridge"));
+        assert!(imports("monolith-demo", "migrations"));
+        assert!(imports("cli", "monolith-demo"));
+        assert!(imports("cli", "xtask"));
+        assert!(imports("xtask", "migrations"));
+        assert!(imports("xtask", "tokio"));
+        assert!(!imports("cdc-bridge", "tokio-postgres"));
+    }
+
+    #[test]
+    fn other_tables_are_not_dependencies() {
+        let manifest = "[features]\ntokio = []\n[lints]\nworkspace = true\n[package.metadata]\nproxy = \"1\" # proxy = 1";
+        assert_eq!(broken("migrations", manifest), [""; 0]);
+    }
+}
