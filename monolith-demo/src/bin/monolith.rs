@@ -1,0 +1,65 @@
+//! The shop's monolith: one Postgres, a page, a JSON API and a background job.
+
+use std::time::Duration;
+
+use clap::Parser;
+use monolith_demo::shop::{Shop, database, schema, server, side::Side, warehouse};
+
+/// The shop's monolith.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Address to serve on.
+    #[arg(long, env = "MONOLITH_LISTEN", default_value = "127.0.0.1:4000")]
+    listen: String,
+    /// The monolith's Postgres.
+    #[arg(long, env = "MONOLITH_DATABASE_URL", hide_env_values = true)]
+    database: String,
+    /// Makes the schema first, and seeds it if there is no customer yet.
+    #[arg(long)]
+    migrate: bool,
+    /// Customers to seed.
+    #[arg(long, default_value_t = 1000)]
+    seed_customers: u32,
+    /// Products to seed.
+    #[arg(long, default_value_t = 200)]
+    seed_products: u32,
+    /// Orders to seed.
+    #[arg(long, default_value_t = 10_000)]
+    seed_orders: u32,
+    /// Pause between two rounds of the background job, in milliseconds; 0 turns it off.
+    #[arg(long, default_value_t = 500)]
+    job_interval_ms: u64,
+    /// Most connections to the database.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    monolith_demo::start_log();
+    let args = Args::parse();
+    let pool = database::pool(&args.database, "shop-monolith", args.connections)?;
+    if args.migrate {
+        let seed = schema::Seed {
+            customers: args.seed_customers,
+            products: args.seed_products,
+            orders: args.seed_orders,
+        };
+        schema::migrate_monolith(&pool, seed).await?;
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let job = (args.job_interval_ms > 0)
+        .then(|| database::pool(&args.database, "shop-warehouse", 1))
+        .transpose()?
+        .map(|pool| tokio::spawn(warehouse::run(pool, Duration::from_millis(args.job_interval_ms), stopped)));
+    let listener = server::bind(&args.listen).await?;
+    tracing::info!(address = %listener.local_addr()?, "the monolith serves");
+    let router = server::monolith(Shop::new(pool, Side::monolith()));
+    let served = server::serve(listener, router, server::asked_to_stop()).await;
+    stop.send_replace(true);
+    if let Some(job) = job {
+        job.await?;
+    }
+    served
+}

@@ -1,0 +1,35 @@
+//! The service `orders`, split out of the shop's monolith, with its own Postgres.
+
+use clap::Parser;
+use monolith_demo::shop::{Shop, database, schema, server, side::Side};
+
+/// The service `orders`.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Address to serve on.
+    #[arg(long, env = "ORDERS_LISTEN", default_value = "127.0.0.1:4001")]
+    listen: String,
+    /// The service's own Postgres.
+    #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
+    database: String,
+    /// Makes the schema first. Its rows come from the monolith, so nothing is seeded.
+    #[arg(long)]
+    migrate: bool,
+    /// Most connections to the database.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    monolith_demo::start_log();
+    let args = Args::parse();
+    let pool = database::pool(&args.database, "shop-orders", args.connections)?;
+    if args.migrate {
+        schema::migrate_orders(&pool).await?;
+    }
+    let listener = server::bind(&args.listen).await?;
+    tracing::info!(address = %listener.local_addr()?, "the service orders serves");
+    server::serve(listener, server::orders(Shop::new(pool, Side::orders())), server::asked_to_stop()).await
+}

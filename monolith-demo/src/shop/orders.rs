@@ -1,0 +1,261 @@
+//! Orders in the database: reads in one statement, writes in one transaction each.
+//!
+//! Knows no HTTP and no schema: the statements come from the [`Side`](super::side::Side), the rules from
+//! [`super::order`].
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::Transaction;
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+
+use super::Shop;
+use super::money::Cents;
+use super::order::{
+    Change, Item, Line, Locked, NewOrder, NewPayment, Order, Orders, Payment, Search, Status, check_note,
+};
+use super::refusal::Refusal;
+
+/// Most orders one answer holds.
+pub const LIST_MAX: i64 = 100;
+
+impl Shop {
+    /// One order with its items and payments.
+    ///
+    /// # Errors
+    /// [`Refusal::Absent`] when there is none, or what the database says.
+    pub async fn show(&self, id: i64) -> Result<Order, Refusal> {
+        let db = self.pool.get().await?;
+        let sql = format!("{} where o.id = $1", self.side.order);
+        let row = db.query_opt(&db.prepare_cached(&sql).await?, &[&id]).await?;
+        row.map_or_else(|| Err(Refusal::no_order(id)), |row| self.read(&row))
+    }
+
+    /// The newest orders that match, at most `limit` of them.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn search(&self, wish: &Search, limit: i64) -> Result<Orders, Refusal> {
+        // Only conditions that were asked for are written, so that each shape gets its own plan and index.
+        let limit = limit.clamp(1, LIST_MAX);
+        let status = wish.status.map(Status::as_str);
+        let mut sql = format!("{} where true", self.side.order);
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&limit];
+        if let Some(customer) = &wish.customer {
+            params.push(customer);
+            sql += &format!(" and o.customer_id = ${}", params.len());
+        }
+        if let Some(status) = &status {
+            params.push(status);
+            sql += &format!(" and o.{} = ${}::text::order_status", self.side.status, params.len());
+        }
+        if let Some(text) = &wish.text {
+            params.push(text);
+            sql += &format!(" and strpos(lower(o.note), lower(${}::text)) > 0", params.len());
+        }
+        sql += " order by o.id desc limit $1";
+        let db = self.pool.get().await?;
+        let rows = db.query(&db.prepare_cached(&sql).await?, &params).await?;
+        let orders = rows.iter().map(|row| self.read(row)).collect::<Result<_, _>>()?;
+        Ok(Orders { orders, served_by: self.name().into() })
+    }
+
+    /// Takes an order, if the customer's credit and the stock allow it.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`], [`Refusal::Absent`] for an unknown customer, [`Refusal::Business`] `credit`,
+    /// `stock` or `product`, or what the database says.
+    pub async fn place(&self, wish: &NewOrder) -> Result<Order, Refusal> {
+        wish.check()?;
+        let mut db = self.pool.get().await?;
+        let tx = db.transaction().await?;
+        // Two orders of one customer must not both use up the same credit. Not a row lock: the service
+        // only reads the customers.
+        tx.execute(&tx.prepare_cached("select pg_advisory_xact_lock($1)").await?, &[&wish.customer]).await?;
+        let sql = "select (credit_limit * 100)::bigint from customers where id = $1";
+        let Some(row) = tx.query_opt(&tx.prepare_cached(sql).await?, &[&wish.customer]).await? else {
+            return Err(Refusal::Absent { what: "customer", id: wish.customer.to_string() });
+        };
+        let credit = Cents(row.try_get(0)?);
+        let prices = self.prices(&tx, &wish.items).await?;
+        let owed: i64 = query_one(&tx, self.side.owed, &[&wish.customer]).await?.try_get(0)?;
+        let total = total(&wish.items, &prices)?;
+        if owed + total.0 > credit.0 {
+            let message = format!("{total} more than {} open would pass the limit of {credit}", Cents(owed));
+            return Err(Refusal::business("credit", message));
+        }
+        let row = query_one(&tx, self.side.insert_order, &[&wish.customer, &wish.note, &total.0]).await?;
+        let id: i64 = row.try_get(0)?;
+        let products: Vec<i64> = wish.items.iter().map(|line| line.product).collect();
+        let quantities: Vec<i32> = wish.items.iter().map(|line| line.qty).collect();
+        let cents: Vec<i64> = prices.iter().map(|price| price.0).collect();
+        execute(&tx, self.side.insert_items, &[&id, &products, &quantities, &cents]).await?;
+        self.answer_and_commit(tx, id).await
+    }
+
+    /// Changes the note.
+    ///
+    /// # Errors
+    /// [`Refusal::Absent`], [`Refusal::Business`] `version`, or what the database says.
+    pub async fn change(&self, id: i64, change: &Change) -> Result<Order, Refusal> {
+        check_note(change.note.as_deref())?;
+        let mut db = self.pool.get().await?;
+        let tx = db.transaction().await?;
+        self.lock(&tx, id).await?.may_change(change.version)?;
+        let sql = "update orders set note = $2, version = version + 1 where id = $1";
+        execute(&tx, sql, &[&id, &change.note]).await?;
+        self.answer_and_commit(tx, id).await
+    }
+
+    /// Books a payment.
+    ///
+    /// # Errors
+    /// [`Refusal::Absent`], [`Refusal::Business`] `overpaid` or `cancelled`, or what the database says.
+    pub async fn pay(&self, id: i64, payment: &NewPayment) -> Result<Order, Refusal> {
+        if payment.method.is_empty() || payment.method.len() > 100 || payment.method.contains('\0') {
+            return Err(Refusal::Malformed("method: 1 to 100 bytes".into()));
+        }
+        let mut db = self.pool.get().await?;
+        let tx = db.transaction().await?;
+        self.lock(&tx, id).await?.may_pay(payment.amount)?;
+        execute(&tx, self.side.insert_payment, &[&id, &payment.amount.0, &payment.method]).await?;
+        execute(&tx, "update orders set version = version + 1 where id = $1", &[&id]).await?;
+        self.answer_and_commit(tx, id).await
+    }
+
+    /// Calls an order off.
+    ///
+    /// # Errors
+    /// [`Refusal::Absent`], [`Refusal::Business`] `status` or `paid`, or what the database says.
+    pub async fn cancel(&self, id: i64) -> Result<Order, Refusal> {
+        let mut db = self.pool.get().await?;
+        let tx = db.transaction().await?;
+        self.lock(&tx, id).await?.may_cancel()?;
+        execute(&tx, self.side.cancel, &[&id]).await?;
+        self.answer_and_commit(tx, id).await
+    }
+
+    /// Deletes a cancelled order.
+    ///
+    /// # Errors
+    /// [`Refusal::Absent`], [`Refusal::Business`] `status`, or what the database says.
+    pub async fn remove(&self, id: i64) -> Result<(), Refusal> {
+        let mut db = self.pool.get().await?;
+        let tx = db.transaction().await?;
+        self.lock(&tx, id).await?.may_remove()?;
+        for sql in self.side.remove {
+            execute(&tx, sql, &[&id]).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// The price of each line, after looking whether there is enough of everything.
+    async fn prices(&self, tx: &Transaction<'_>, lines: &[Line]) -> Result<Vec<Cents>, Refusal> {
+        let mut wanted: BTreeMap<i64, i32> = BTreeMap::new();
+        for line in lines {
+            *wanted.entry(line.product).or_default() += line.qty;
+        }
+        let ids: Vec<i64> = wanted.keys().copied().collect();
+        let sql = "select id, (price * 100)::bigint, stock from products where id = any($1)";
+        let rows = tx.query(&tx.prepare_cached(sql).await?, &[&ids]).await?;
+        let mut known = BTreeMap::new();
+        for row in &rows {
+            known.insert(row.try_get::<_, i64>(0)?, (row.try_get::<_, i64>(1)?, row.try_get::<_, i32>(2)?));
+        }
+        for (product, qty) in wanted {
+            match known.get(&product) {
+                None => return Err(Refusal::business("product", format!("there is no product {product}"))),
+                Some((_, stock)) if *stock < qty => {
+                    let message = format!("{qty} of product {product} were asked for, {stock} are there");
+                    return Err(Refusal::business("stock", message));
+                }
+                Some(_) => {}
+            }
+        }
+        let price = |line: &Line| known.get(&line.product).map(|(cents, _)| Cents(*cents));
+        lines.iter().map(price).collect::<Option<_>>().ok_or_else(|| Refusal::Unexpected("a price".into()))
+    }
+
+    async fn lock(&self, tx: &Transaction<'_>, id: i64) -> Result<Locked, Refusal> {
+        let row = tx.query_opt(&tx.prepare_cached(self.side.lock).await?, &[&id]).await?;
+        let row = row.ok_or_else(|| Refusal::no_order(id))?;
+        // A second statement on purpose: it sees what was committed while the first waited for the lock.
+        let paid = query_one(tx, self.side.paid, &[&id]).await?;
+        Ok(Locked {
+            version: row.try_get("version")?,
+            status: status(&row)?,
+            total: Cents(row.try_get("total")?),
+            paid: Cents(paid.try_get(0)?),
+        })
+    }
+
+    async fn answer_and_commit(&self, tx: Transaction<'_>, id: i64) -> Result<Order, Refusal> {
+        let sql = format!("{} where o.id = $1", self.side.order);
+        let order = self.read(&query_one(&tx, &sql, &[&id]).await?)?;
+        tx.commit().await?;
+        Ok(order)
+    }
+
+    fn read(&self, row: &Row) -> Result<Order, Refusal> {
+        read_order(row, self.name())
+    }
+}
+
+/// Reads one row of a side's order statement.
+///
+/// # Errors
+/// When a column is missing or holds something else.
+pub fn read_order(row: &Row, served_by: &str) -> Result<Order, Refusal> {
+    let Json(items): Json<Vec<(i64, i64, i32, i64)>> = row.try_get("items")?;
+    let Json(payments): Json<Vec<(i64, i64, String, String)>> = row.try_get("payments")?;
+    let items = items.into_iter();
+    let payments = payments.into_iter();
+    let payments: Vec<Payment> = payments
+        .map(|(id, cents, method, paid_at)| Payment { id, amount: Cents(cents), method, paid_at })
+        .collect();
+    Ok(Order {
+        id: row.try_get("id")?,
+        customer: row.try_get("customer_id")?,
+        status: status(row)?,
+        note: row.try_get("note")?,
+        total: Cents(row.try_get("total")?),
+        paid: Cents(payments.iter().map(|payment| payment.amount.0).sum()),
+        placed_at: row.try_get("placed_at")?,
+        version: row.try_get("version")?,
+        items: items
+            .map(|(id, product, qty, cents)| Item { id, product, qty, price: Cents(cents) })
+            .collect(),
+        payments,
+        served_by: served_by.into(),
+    })
+}
+
+fn status(row: &Row) -> Result<Status, Refusal> {
+    let word: &str = row.try_get("status")?;
+    Status::from_word(word).ok_or_else(|| Refusal::Unexpected(format!("status {word}")))
+}
+
+fn total(lines: &[Line], prices: &[Cents]) -> Result<Cents, Refusal> {
+    let mut total = Some(Cents(0));
+    for (line, price) in lines.iter().zip(prices) {
+        total = total.zip(price.times(line.qty)).and_then(|(sum, line)| sum.plus(line));
+    }
+    total.ok_or_else(|| Refusal::business("total", "an order this dear cannot be booked"))
+}
+
+async fn query_one(
+    tx: &Transaction<'_>,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Row, tokio_postgres::Error> {
+    tx.query_one(&tx.prepare_cached(sql).await?, params).await
+}
+
+async fn execute(
+    tx: &Transaction<'_>,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<u64, tokio_postgres::Error> {
+    tx.execute(&tx.prepare_cached(sql).await?, params).await
+}

@@ -1,0 +1,116 @@
+//! Why a request was refused, and how that is said over HTTP.
+//!
+//! Every refusal is JSON: `{"error": {"code", "message", "hint"}}`.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use deadpool_postgres::PoolError;
+use serde_json::json;
+
+/// A request that was not done, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request itself is wrong: 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// What it speaks of does not exist: 404.
+    #[error("there is no {what} {id}")]
+    Absent {
+        /// `order`, `customer`, `page` …
+        what: &'static str,
+        /// Which one.
+        id: String,
+    },
+    /// The rules of the trade forbid it: 409.
+    #[error("{message}")]
+    Business {
+        /// A stable word for programs.
+        code: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+    /// The database refused or broke: 500, or 503 when the connection is gone.
+    #[error("the database did not do it")]
+    Database(#[from] tokio_postgres::Error),
+    /// No connection to the database was to be had in time: 503.
+    #[error("the database cannot be reached")]
+    Pool(#[from] PoolError),
+    /// The database holds something that this program does not understand: 500.
+    #[error("the database holds something unexpected: {0}")]
+    Unexpected(String),
+}
+
+impl Refusal {
+    /// A refusal by the rules of the trade.
+    pub fn business(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Business { code, message: message.into() }
+    }
+
+    /// An order that does not exist.
+    #[must_use]
+    pub fn no_order(id: i64) -> Self {
+        Self::Absent { what: "order", id: id.to_string() }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Absent { .. } => StatusCode::NOT_FOUND,
+            Self::Business { .. } => StatusCode::CONFLICT,
+            Self::Database(error) if error.is_closed() || error.as_db_error().is_none() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Pool(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(_) | Self::Unexpected(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code_and_hint(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Malformed(_) => ("malformed", "Mend the request; the README shows each body."),
+            Self::Absent { .. } => ("absent", "GET /orders lists what there is."),
+            Self::Business { code, .. } => (code, "Read the order again and decide anew."),
+            Self::Database(_) => ("database", "The server's log has the database's own words."),
+            Self::Pool(_) => ("unreachable", "Start the database, or wait and try again."),
+            Self::Unexpected(_) => ("unexpected", "Run the program with --migrate, then try again."),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let (code, hint) = self.code_and_hint();
+        let mut message = self.to_string();
+        if let Self::Database(error) = &self
+            && let Some(words) = error.as_db_error()
+        {
+            message = format!("{message}: {}", words.message());
+        }
+        if status.is_server_error() {
+            tracing::warn!(%status, error = ?self, "request failed");
+        }
+        let body = json!({ "error": { "code": code, "message": message, "hint": hint } });
+        (status, Json(body)).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Malformed(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Self {
+        Self::Malformed(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Malformed(rejection.body_text())
+    }
+}

@@ -1,0 +1,120 @@
+//! Puts a side of the shop on a socket, and takes it off gracefully.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::refusal::Refusal;
+use super::{Shop, api, catalogue, page};
+
+/// How long requests under way may take after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Everything that the monolith serves.
+pub fn monolith(shop: Shop) -> Router {
+    finish(api::routes().merge(catalogue::routes()).route("/", get(page::front)), shop)
+}
+
+/// Everything that the split-out service serves.
+pub fn orders(shop: Shop) -> Router {
+    finish(api::routes(), shop)
+}
+
+/// Serves until `stop` ends, then lets requests under way finish, for at most ten seconds.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        // Small answers must not wait for more to send; a socket that refuses is merely slower.
+        let _ = stream.set_nodelay(true);
+    });
+    let (stopped, mut deadline) = tokio::sync::watch::channel(false);
+    let stop = async move {
+        stop.await;
+        let _ = stopped.send(true);
+    };
+    let too_late = async move {
+        // An error means that the sender is gone: the server ended by itself.
+        if deadline.wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, router).with_graceful_shutdown(stop) => served.context("serving failed"),
+        () = too_late => {
+            tracing::warn!("some requests did not finish in time and were cut off");
+            Ok(())
+        }
+    }
+}
+
+/// Ends when the process is asked to stop, by ctrl-c or SIGTERM.
+pub async fn asked_to_stop() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM cannot be heard");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+    tracing::info!("asked to stop");
+}
+
+/// Binds `address` or says what is in the way.
+///
+/// # Errors
+/// When the address is taken or cannot be read.
+pub async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: is it taken? choose another with --listen"))
+}
+
+fn finish(routes: Router<Shop>, shop: Shop) -> Router {
+    routes
+        .route("/health", get(health))
+        .fallback(absent)
+        .method_not_allowed_fallback(absent)
+        .layer(axum::middleware::from_fn_with_state(shop.clone(), sign))
+        .with_state(shop)
+}
+
+async fn health(State(shop): State<Shop>) -> Result<Json<Value>, Refusal> {
+    let db = shop.pool.get().await?;
+    db.simple_query("select 1").await?;
+    Ok(Json(json!({ "status": "ok", "served_by": shop.name() })))
+}
+
+async fn absent(request: Request) -> Refusal {
+    Refusal::Absent { what: "page", id: format!("{} {}", request.method(), request.uri().path()) }
+}
+
+async fn sign(State(shop): State<Shop>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert("x-served-by", HeaderValue::from_static(shop.name()));
+    response
+}

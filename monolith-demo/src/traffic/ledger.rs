@@ -1,0 +1,310 @@
+//! What the clients were promised: the newest acknowledged state of every order, kept in memory and in a
+//! file of JSON lines, from which the same ledger can be read again.
+//!
+//! Knows no database and no network; [`super::proof`] holds it against the databases.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::promise::{Facts, Promise, Removal};
+
+/// What a client wanted to do to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Place a new one.
+    Place,
+    /// Change its note.
+    Change,
+    /// Pay towards it.
+    Pay,
+    /// Call it off.
+    Cancel,
+    /// Delete it.
+    Remove,
+}
+
+/// One line of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub enum Entry {
+    /// A write is about to be sent. Without a later line about it, nobody knows whether it was done.
+    Begun {
+        /// Which client.
+        client: u32,
+        /// What it wants.
+        deed: Deed,
+        /// To which order; none for a new one.
+        order: Option<i64>,
+        /// The client's own reference, which must appear in the database at most once.
+        reference: Option<String>,
+    },
+    /// A write was acknowledged with these facts.
+    Kept {
+        /// Which client.
+        client: u32,
+        /// What was done.
+        deed: Deed,
+        /// The order afterwards.
+        facts: Facts,
+    },
+    /// A read told a newer version than the ledger knew: a promise, too.
+    Seen {
+        /// The order as it was read.
+        facts: Facts,
+    },
+    /// A deletion was acknowledged.
+    Removed {
+        /// Which client.
+        client: u32,
+        /// Which order.
+        order: i64,
+    },
+    /// A write failed in a way that leaves open whether it was done.
+    Unknown {
+        /// Which client.
+        client: u32,
+        /// What it wanted.
+        deed: Deed,
+        /// To which order; none for a new one.
+        order: Option<i64>,
+        /// The client's own reference.
+        reference: Option<String>,
+        /// How it failed.
+        why: String,
+    },
+}
+
+/// The promises of one run, and the file they are written to.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    orders: BTreeMap<i64, Promise>,
+    unknown: u64,
+    file: Option<File>,
+}
+
+impl Ledger {
+    /// An empty ledger that appends to `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn append_to(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| {
+            format!("the ledger {} cannot be written: choose another with --ledger", path.display())
+        })?;
+        Ok(Self { file: Some(file), ..Self::default() })
+    }
+
+    /// Reads a ledger back. A torn last line, as a killed run leaves it, is ignored.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a line in it is not an entry.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let file = File::open(path)
+            .with_context(|| format!("the ledger {} cannot be read: give --ledger", path.display()))?;
+        let mut ledger = Self::default();
+        let mut torn: Option<(usize, serde_json::Error)> = None;
+        for (index, line) in BufReader::new(file).lines().enumerate() {
+            if let Some((number, error)) = torn.take() {
+                return Err(error).with_context(|| format!("{}, line {number}", path.display()));
+            }
+            match serde_json::from_str::<Entry>(&line?) {
+                Ok(entry) => {
+                    ledger.fold(&entry);
+                }
+                Err(error) => torn = Some((index + 1, error)),
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Takes an entry into account and writes it down. Says so if it contradicts what was told before.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn enter(&mut self, entry: &Entry) -> anyhow::Result<Option<String>> {
+        let contradiction = self.fold(entry);
+        if let Some(file) = &mut self.file {
+            let mut line = serde_json::to_vec(entry)?;
+            line.push(b'\n');
+            // One write for the whole line, so that only the last line of a killed run can be torn.
+            file.write_all(&line).context("the ledger cannot be written: is the disk full?")?;
+        }
+        Ok(contradiction)
+    }
+
+    /// Does this read tell anything that the ledger does not know yet, or knows differently?
+    #[must_use]
+    pub fn is_news(&self, facts: &Facts) -> bool {
+        match self.orders.get(&facts.order).and_then(|promise| promise.facts.as_ref()) {
+            Some(known) => {
+                facts.version > known.version || (facts.version == known.version && facts != known)
+            }
+            None => true,
+        }
+    }
+
+    /// How far the deletion of this order got.
+    #[must_use]
+    pub fn removal(&self, order: i64) -> Removal {
+        self.orders.get(&order).map_or(Removal::None, |promise| promise.removal)
+    }
+
+    /// All promises, by number of the order.
+    #[must_use]
+    pub fn promises(&self) -> &BTreeMap<i64, Promise> {
+        &self.orders
+    }
+
+    /// How many writes may or may not have been done.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// The one place where entries change promises: while running, and when read back.
+    fn fold(&mut self, entry: &Entry) -> Option<String> {
+        match entry {
+            Entry::Begun { deed: Deed::Remove, order: Some(order), .. } => {
+                let promise = self.orders.entry(*order).or_default();
+                promise.removal = match promise.removal {
+                    Removal::None => Removal::Begun,
+                    known => known,
+                };
+                None
+            }
+            Entry::Begun { .. } => None,
+            Entry::Kept { facts, .. } | Entry::Seen { facts } => self.remember(facts),
+            Entry::Removed { order, .. } => {
+                self.orders.entry(*order).or_default().removal = Removal::Done;
+                None
+            }
+            Entry::Unknown { .. } => {
+                self.unknown += 1;
+                None
+            }
+        }
+    }
+
+    fn remember(&mut self, facts: &Facts) -> Option<String> {
+        let promise = self.orders.entry(facts.order).or_default();
+        match &promise.facts {
+            Some(known) if known.version > facts.version => None,
+            Some(known) if known.version == facts.version => (known != facts)
+                .then(|| format!("two answers for one version disagree: {known:?} and {facts:?}")),
+            _ => {
+                promise.facts = Some(facts.clone());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shop::money::Cents;
+    use crate::shop::order::Status;
+
+    fn facts(order: i64, version: i32) -> Facts {
+        Facts {
+            order,
+            version,
+            status: Status::Placed,
+            note: Some(format!("v{version}")),
+            total: Cents(1000),
+            paid: Cents(0),
+            items: 1,
+            payments: vec![],
+        }
+    }
+
+    fn kept(order: i64, version: i32) -> Entry {
+        Entry::Kept { client: 1, deed: Deed::Change, facts: facts(order, version) }
+    }
+
+    fn begun(order: i64) -> Entry {
+        Entry::Begun { client: 1, deed: Deed::Remove, order: Some(order), reference: None }
+    }
+
+    fn promise(entries: &[Entry]) -> Promise {
+        let mut ledger = Ledger::default();
+        for entry in entries {
+            ledger.enter(entry).unwrap();
+        }
+        ledger.promises()[&7].clone()
+    }
+
+    #[test]
+    fn the_newest_acknowledged_version_is_the_promise() {
+        let promise = promise(&[kept(7, 2), kept(7, 4), kept(7, 3)]);
+        assert_eq!(promise.facts, Some(facts(7, 4)));
+        assert_eq!(promise.broken_by(Some(&facts(7, 4))), None);
+        assert_eq!(promise.broken_by(Some(&facts(7, 5))), None);
+        assert!(promise.broken_by(Some(&facts(7, 3))).is_some());
+        assert!(promise.broken_by(None).is_some());
+    }
+
+    #[test]
+    fn same_version_with_other_contents_is_a_broken_promise() {
+        let promise = promise(&[kept(7, 2)]);
+        assert!(promise.broken_by(Some(&Facts { note: None, ..facts(7, 2) })).is_some());
+    }
+
+    #[test]
+    fn an_acknowledged_payment_outlives_later_versions() {
+        let paid = Facts { payments: vec![11], paid: Cents(5), ..facts(7, 2) };
+        let promise = promise(&[Entry::Kept { client: 1, deed: Deed::Pay, facts: paid }]);
+        assert!(promise.broken_by(Some(&facts(7, 3))).is_some());
+        assert_eq!(promise.broken_by(Some(&Facts { payments: vec![11, 12], ..facts(7, 3) })), None);
+    }
+
+    #[test]
+    fn a_deletion_excuses_absence_and_once_acknowledged_demands_it() {
+        let tried = promise(&[kept(7, 2), begun(7)]);
+        assert_eq!(tried.broken_by(None), None);
+        assert_eq!(tried.broken_by(Some(&facts(7, 2))), None);
+        let done = promise(&[kept(7, 2), begun(7), Entry::Removed { client: 1, order: 7 }, begun(7)]);
+        assert_eq!(done.broken_by(None), None);
+        assert!(done.broken_by(Some(&facts(7, 2))).is_some());
+    }
+
+    #[test]
+    fn two_answers_for_one_version_must_agree() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.enter(&kept(7, 2)).unwrap(), None);
+        let other = Facts { total: Cents(1), ..facts(7, 2) };
+        assert!(ledger.is_news(&other));
+        assert!(ledger.enter(&Entry::Seen { facts: other }).unwrap().is_some());
+        assert!(!ledger.is_news(&facts(7, 1)));
+    }
+
+    #[test]
+    fn a_ledger_read_back_is_the_same_even_if_its_last_line_is_torn() {
+        let path = std::env::temp_dir().join(format!("ledger-{}.jsonl", uuid::Uuid::new_v4()));
+        let mut written = Ledger::append_to(&path).unwrap();
+        let unknown = Entry::Unknown {
+            client: 2,
+            deed: Deed::Place,
+            order: None,
+            reference: Some("r".into()),
+            why: "timeout".into(),
+        };
+        for entry in [kept(7, 2), begun(8), unknown, Entry::Removed { client: 1, order: 8 }] {
+            written.enter(&entry).unwrap();
+        }
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"entry\":\"ke").unwrap();
+        let read = Ledger::read(&path).unwrap();
+        assert_eq!(read.promises(), written.promises());
+        assert_eq!(read.unknown(), 1);
+        file.write_all(b"\n{}\n").unwrap();
+        assert!(Ledger::read(&path).is_err());
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,246 @@
+//! The proof, from the databases: nothing lost, nothing doubled, both sides equal row by row.
+//!
+//! Both sides are read in one snapshot each, ordered by id, a page at a time, so a million rows need no
+//! memory. The shop need not stand still: rows that differ are suspects, read again on both sides until
+//! each was found equal once, or the patience is over. A row that is really different never is.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio_postgres::{Client, Portal, Row, Transaction};
+
+use super::ledger::Ledger;
+use super::promise::Facts;
+use super::report::{Proof, keep_sample};
+use super::tables::{Mapped, TABLES};
+use crate::shop::database::connect;
+use crate::shop::orders::read_order;
+use crate::shop::side::Side;
+
+/// Rows per page.
+const PAGE: i32 = 5000;
+/// Most suspects that are read again one by one; with more the other side is simply far behind.
+const SUSPECTS_MAX: usize = 100_000;
+/// Keys per statement.
+const KEYS: usize = 1000;
+/// Pause between two looks at the suspects.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Databases {
+    /// The monolith's.
+    pub monolith: String,
+    /// The service's; without it only the promises are proven.
+    pub orders: Option<String>,
+    /// How long the two may take to become equal.
+    pub patience: Duration,
+}
+
+/// A row, by table and id, that was not the same on both sides.
+type Suspects = BTreeSet<(usize, i64)>;
+
+/// Proves a ledger from the databases.
+///
+/// # Errors
+/// When a database cannot be reached or read.
+pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Proof> {
+    let mut monolith = connect(&databases.monolith, "shop-proof").await.context("the monolith's database")?;
+    let mut proof = Proof { unknown: ledger.unknown(), ..Proof::default() };
+    match &databases.orders {
+        None => find_doubled(&mut proof, &[&monolith]).await?,
+        Some(url) => {
+            let mut orders = connect(url, "shop-proof").await.context("the service's database")?;
+            // First of all, because it is what waits for the other side.
+            find_differences(&mut proof, &mut monolith, &mut orders, databases.patience).await?;
+            find_doubled(&mut proof, &[&monolith, &orders]).await?;
+        }
+    }
+    find_lost(&mut proof, &monolith, ledger).await?;
+    Ok(proof)
+}
+
+async fn find_lost(proof: &mut Proof, monolith: &Client, ledger: &Ledger) -> anyhow::Result<()> {
+    let sql = format!("{} where o.id = any($1)", Side::monolith().order);
+    let statement = monolith.prepare(&sql).await.context("the monolith's orders cannot be read")?;
+    let promises: Vec<_> = ledger.promises().iter().collect();
+    for some in promises.chunks(KEYS) {
+        let ids: Vec<i64> = some.iter().map(|(id, _)| **id).collect();
+        let mut found = std::collections::BTreeMap::new();
+        for row in &monolith.query(&statement, &[&ids]).await? {
+            let order = read_order(row, "monolith")?;
+            found.insert(order.id, Facts::from(&order));
+        }
+        for (id, promise) in some {
+            proof.promises += 1;
+            if let Some(lost) = promise.broken_by(found.get(*id)) {
+                proof.lost += 1;
+                keep_sample(&mut proof.proof_samples, || format!("lost: order {id}: {lost}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn find_doubled(proof: &mut Proof, sides: &[&Client]) -> anyhow::Result<()> {
+    // The texts are the same on both sides, so one set counts a reference once that is doubled on both.
+    let statements = [
+        "select substring(note from '^ref:[0-9a-f-]{36}') as ref, count(*) from orders \
+          where note like 'ref:%' group by 1 having count(*) > 1",
+        "select method as ref, count(*) from payments where method like 'card ref:%' \
+          group by 1 having count(*) > 1",
+    ];
+    let mut doubled: BTreeSet<String> = BTreeSet::new();
+    for side in sides {
+        for sql in statements {
+            for row in side.query(sql, &[]).await.context("references cannot be counted")? {
+                let reference: Option<String> = row.try_get(0)?;
+                let count: i64 = row.try_get(1)?;
+                let reference = reference.unwrap_or_else(|| "an unreadable reference".into());
+                if doubled.insert(reference.clone()) {
+                    keep_sample(&mut proof.proof_samples, || format!("doubled: {reference} × {count}"));
+                }
+            }
+        }
+    }
+    proof.doubled = doubled.len() as u64;
+    Ok(())
+}
+
+async fn find_differences(
+    proof: &mut Proof,
+    monolith: &mut Client,
+    orders: &mut Client,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    let (mut suspects, mut count) = compare_all(proof, monolith, orders).await?;
+    while count as usize > suspects.len() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (suspects, count) = compare_all(proof, monolith, orders).await?;
+    }
+    let beyond = count - suspects.len() as u64;
+    loop {
+        suspects = compare_again(&suspects, monolith, orders).await?;
+        if suspects.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    for (table, id) in suspects.iter().take(super::report::SAMPLES_MAX) {
+        let Some(table) = TABLES.get(*table) else { continue };
+        let here = some_rows(monolith, table.monolith, &[*id]).await?.pop().map(|(_, row)| row);
+        let there = some_rows(orders, table.orders, &[*id]).await?.pop().map(|(_, row)| row);
+        let side = |row: Option<String>| row.unwrap_or_else(|| "absent".into());
+        let (here, there) = (side(here), side(there));
+        keep_sample(&mut proof.proof_samples, || {
+            format!("differs: {} {id}: monolith {here}, orders {there}", table.name)
+        });
+    }
+    proof.differences = Some(beyond + suspects.len() as u64);
+    Ok(())
+}
+
+/// Compares all tables once; gives the first suspects and how many there are in all.
+async fn compare_all(
+    proof: &mut Proof,
+    monolith: &mut Client,
+    orders: &mut Client,
+) -> anyhow::Result<(Suspects, u64)> {
+    let here = snapshot(monolith).await?;
+    let there = snapshot(orders).await?;
+    let (mut suspects, mut count) = (Suspects::new(), 0);
+    proof.rows = 0;
+    for (index, table) in TABLES.iter().enumerate() {
+        let mut left = Pages::open(&here, table.monolith).await.with_context(|| name(table, "monolith"))?;
+        let mut right = Pages::open(&there, table.orders).await.with_context(|| name(table, "orders"))?;
+        let (mut a, mut b) = (left.next().await?, right.next().await?);
+        loop {
+            let (differs, step_left, step_right) = match (&a, &b) {
+                (None, None) => break,
+                (Some(x), Some(y)) if x.0 == y.0 => ((x.1 != y.1).then_some(x.0), true, true),
+                (Some(x), Some(y)) if x.0 < y.0 => (Some(x.0), true, false),
+                (Some(x), None) => (Some(x.0), true, false),
+                (_, Some(y)) => (Some(y.0), false, true),
+            };
+            if let Some(id) = differs {
+                count += 1;
+                if suspects.len() < SUSPECTS_MAX {
+                    suspects.insert((index, id));
+                }
+            }
+            if step_left {
+                proof.rows += 1;
+                a = left.next().await?;
+            }
+            if step_right {
+                b = right.next().await?;
+            }
+        }
+    }
+    Ok((suspects, count))
+}
+
+/// Reads suspects again on both sides; those that still differ remain.
+async fn compare_again(suspects: &Suspects, monolith: &Client, orders: &Client) -> anyhow::Result<Suspects> {
+    let mut remaining = Suspects::new();
+    for (index, table) in TABLES.iter().enumerate() {
+        let ids: Vec<i64> =
+            suspects.range((index, i64::MIN)..=(index, i64::MAX)).map(|(_, id)| *id).collect();
+        for ids in ids.chunks(KEYS) {
+            let here: BTreeSet<_> = some_rows(monolith, table.monolith, ids).await?.into_iter().collect();
+            let there: BTreeSet<_> = some_rows(orders, table.orders, ids).await?.into_iter().collect();
+            remaining.extend(here.symmetric_difference(&there).map(|(id, _)| (index, *id)));
+        }
+    }
+    Ok(remaining)
+}
+
+async fn some_rows(side: &Client, select: &str, ids: &[i64]) -> anyhow::Result<Vec<(i64, String)>> {
+    let rows = side.query(&format!("{select} where id = any($1)"), &[&ids]).await?;
+    rows.iter().map(id_and_row).collect()
+}
+
+async fn snapshot(side: &mut Client) -> anyhow::Result<Transaction<'_>> {
+    let snapshot = side
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    Ok(snapshot)
+}
+
+fn name(table: &Mapped, side: &str) -> String {
+    format!("table {} cannot be read on the side of {side}", table.name)
+}
+
+fn id_and_row(row: &Row) -> anyhow::Result<(i64, String)> {
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// The rows of one table in the order of their ids, fetched a page at a time.
+struct Pages<'a> {
+    tx: &'a Transaction<'a>,
+    portal: Portal,
+    page: std::vec::IntoIter<Row>,
+    more: bool,
+}
+
+impl<'a> Pages<'a> {
+    async fn open(tx: &'a Transaction<'a>, select: &str) -> anyhow::Result<Self> {
+        let statement = tx.prepare(&format!("{select} order by id")).await?;
+        let portal = tx.bind(&statement, &[]).await?;
+        Ok(Self { tx, portal, page: Vec::new().into_iter(), more: true })
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Option<(i64, String)>> {
+        if self.page.len() == 0 && self.more {
+            let rows = self.tx.query_portal(&self.portal, PAGE).await?;
+            self.more = rows.len() == PAGE as usize;
+            self.page = rows.into_iter();
+        }
+        self.page.next().as_ref().map(id_and_row).transpose()
+    }
+}

@@ -1,0 +1,175 @@
+//! What a run says about itself: a count while it runs, a report at the end.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::latency::Latencies;
+
+/// How many examples of each kind are kept.
+pub const SAMPLES_MAX: usize = 20;
+
+/// Counts of a run so far.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Requests answered or failed.
+    pub requests: u64,
+    /// Requests that got a 5xx or no answer.
+    pub failed: u64,
+    /// Answers that broke a rule.
+    pub wrong: u64,
+    /// Requests refused for business reasons, which is fine.
+    pub refused: u64,
+    /// Who answered, by the header `x-served-by`; `nobody` where it was missing.
+    pub by_served: BTreeMap<String, u64>,
+    /// How long requests took.
+    pub latencies: Latencies,
+    /// Examples of what was wrong or failed.
+    pub samples: Vec<String>,
+}
+
+/// The counts that all clients share.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Counts>);
+
+impl Tally {
+    /// Counts a request that was answered by `served_by`.
+    pub fn answered(&self, served_by: &str, took: Duration) {
+        let mut counts = self.lock();
+        counts.requests += 1;
+        counts.latencies.add(took);
+        if let Some(count) = counts.by_served.get_mut(served_by) {
+            *count += 1;
+        } else if counts.by_served.len() < SAMPLES_MAX {
+            counts.by_served.insert(served_by.to_owned(), 1);
+        }
+    }
+
+    /// Counts a request that got no answer at all.
+    pub fn unanswered(&self, took: Duration) {
+        let mut counts = self.lock();
+        counts.requests += 1;
+        counts.latencies.add(took);
+    }
+
+    /// Counts a failure: a 5xx or no answer.
+    pub fn failed(&self, what: String) {
+        let mut counts = self.lock();
+        counts.failed += 1;
+        keep_sample(&mut counts.samples, || format!("failed: {what}"));
+    }
+
+    /// Counts a broken rule.
+    pub fn wrong(&self, what: &str) {
+        let mut counts = self.lock();
+        counts.wrong += 1;
+        keep_sample(&mut counts.samples, || format!("wrong: {what}"));
+    }
+
+    /// Counts a refusal for business reasons.
+    pub fn refused(&self) {
+        self.lock().refused += 1;
+    }
+
+    /// The counts as they are now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        // Counting cannot leave the counts half-changed in a way that matters.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps an example while there are few.
+pub fn keep_sample(samples: &mut Vec<String>, sample: impl FnOnce() -> String) {
+    if samples.len() < SAMPLES_MAX {
+        samples.push(sample());
+    }
+}
+
+/// What the databases say about the promises.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Proof {
+    /// Promises that the monolith's database does not keep.
+    pub lost: u64,
+    /// Client references that are in a database more than once.
+    pub doubled: u64,
+    /// Rows that differ between the two sides; none where there was no second side to compare with.
+    pub differences: Option<u64>,
+    /// Rows compared on the monolith's side.
+    pub rows: u64,
+    /// Promises that were held against the database.
+    pub promises: u64,
+    /// Writes that failed in a way that leaves open whether they were done.
+    pub unknown: u64,
+    /// Examples of what is lost, doubled or different.
+    pub proof_samples: Vec<String>,
+}
+
+impl Proof {
+    /// Is nothing lost, doubled or different?
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.lost == 0 && self.doubled == 0 && self.differences.unwrap_or(0) == 0
+    }
+}
+
+/// The report of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Requests answered or failed.
+    pub requests: u64,
+    /// Requests that got a 5xx or no answer.
+    pub failed: u64,
+    /// Answers that broke a rule.
+    pub wrong: u64,
+    /// Requests refused for business reasons.
+    pub refused: u64,
+    /// What the databases say.
+    #[serde(flatten)]
+    pub proof: Proof,
+    /// Who answered how often.
+    pub by_served: BTreeMap<String, u64>,
+    /// Half of the requests took at most this, in milliseconds.
+    pub latency_ms_p50: f64,
+    /// All but one in a hundred took at most this, in milliseconds.
+    pub latency_ms_p99: f64,
+    /// How long the run took, without the proof.
+    pub seconds: f64,
+    /// Examples of what failed or was wrong.
+    pub samples: Vec<String>,
+}
+
+impl Report {
+    /// Puts counts and proof together.
+    #[must_use]
+    pub fn new(counts: Counts, proof: Proof, took: Duration) -> Self {
+        let mut by_served = counts.by_served;
+        for side in ["monolith", "orders"] {
+            by_served.entry(side.to_owned()).or_default();
+        }
+        Self {
+            requests: counts.requests,
+            failed: counts.failed,
+            wrong: counts.wrong,
+            refused: counts.refused,
+            proof,
+            by_served,
+            latency_ms_p50: counts.latencies.quantile_ms(0.5),
+            latency_ms_p99: counts.latencies.quantile_ms(0.99),
+            seconds: (took.as_secs_f64() * 100.0).round() / 100.0,
+            samples: counts.samples,
+        }
+    }
+
+    /// Did everything hold, with at most this many failed requests?
+    #[must_use]
+    pub fn holds(&self, failed_max: u64) -> bool {
+        self.failed <= failed_max && self.wrong == 0 && self.proof.holds()
+    }
+}

@@ -1,0 +1,159 @@
+//! A run: many clients at a bounded rate, a count each second, and the proof at the end.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::cookies::Jar;
+use super::customer::{Common, Customer};
+use super::exchange::{Identity, Line, Outcome};
+use super::ledger::Ledger;
+use super::proof;
+use super::report::{Counts, Report, Tally};
+use crate::shop::catalogue::{Customers, Products};
+
+/// How long the shop may take to answer for the first time.
+const START: Duration = Duration::from_secs(15);
+
+/// What a run is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the clients go.
+    pub proxy: String,
+    /// How many there are.
+    pub clients: u32,
+    /// Requests per second, of all together, at most.
+    pub rate: u32,
+    /// How long they go on.
+    pub lasts: Duration,
+    /// Where the promises are written.
+    pub ledger: PathBuf,
+    /// Where the clients' dice start.
+    pub seed: u64,
+    /// The databases to prove it from.
+    pub databases: proof::Databases,
+}
+
+/// Runs until the time is over or `stop` becomes true, then proves. `progress` is called each second.
+///
+/// # Errors
+/// When the shop does not answer at the start, the ledger cannot be written or a database cannot be read.
+/// What the shop does wrong is in the report.
+pub async fn run(
+    settings: &Settings,
+    stop: watch::Receiver<bool>,
+    progress: impl Fn(Duration, &Counts),
+) -> anyhow::Result<Report> {
+    let common = prepare(settings).await?;
+    let begun = Instant::now();
+    let mut clients = JoinSet::new();
+    for number in 0..settings.clients {
+        let identity = if number % 2 == 0 {
+            Identity::Cookies(Jar::default())
+        } else {
+            Identity::Header(format!("client-{number}"))
+        };
+        let line = Line::new(&settings.proxy, identity, common.tally.clone())?;
+        let dice = StdRng::seed_from_u64(settings.seed.wrapping_add(u64::from(number)));
+        let client = Customer::new(number, line, dice, common.clone());
+        clients.spawn(live(
+            client,
+            pace(settings),
+            delay(settings, number),
+            begun + settings.lasts,
+            stop.clone(),
+        ));
+    }
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    clock.tick().await;
+    loop {
+        tokio::select! {
+            _ = clock.tick() => progress(begun.elapsed(), &common.tally.counts()),
+            ended = clients.join_next() => match ended {
+                Some(result) => result.context("a client broke down")??,
+                None => break,
+            },
+        }
+    }
+    let took = begun.elapsed();
+    progress(took, &common.tally.counts());
+    // Out of the lock: the proof waits for databases, and nobody writes to this ledger any more.
+    let ledger = std::mem::take(&mut *common.ledger());
+    let proof = proof::prove(&settings.databases, &ledger).await?;
+    Ok(Report::new(common.tally.counts(), proof, took))
+}
+
+async fn live(
+    mut client: Customer,
+    pace: Duration,
+    delay: Duration,
+    until: Instant,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let start = tokio::time::Instant::now() + delay;
+    let mut clock = tokio::time::interval_at(start, pace);
+    // A client that waited for a slow answer does not catch up: the rate is an upper bound.
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        client.act().await?;
+    }
+}
+
+fn pace(settings: &Settings) -> Duration {
+    Duration::from_secs_f64(f64::from(settings.clients.max(1)) / f64::from(settings.rate.max(1)))
+}
+
+/// Clients start one after the other, spread over one pace.
+fn delay(settings: &Settings, number: u32) -> Duration {
+    pace(settings).mul_f64(f64::from(number) / f64::from(settings.clients.max(1)))
+}
+
+async fn prepare(settings: &Settings) -> anyhow::Result<Arc<Common>> {
+    let customers: Customers = first(&settings.proxy, "/customers").await?;
+    let products: Products = first(&settings.proxy, "/products").await?;
+    let customers: Vec<i64> = customers.customers.iter().map(|customer| customer.id).collect();
+    let products: Vec<i64> = products.products.iter().map(|product| product.id).collect();
+    anyhow::ensure!(
+        !customers.is_empty() && !products.is_empty(),
+        "the shop is empty: start the monolith with --migrate and some --seed-customers and --seed-products"
+    );
+    let ledger = Mutex::new(Ledger::append_to(&settings.ledger)?);
+    Ok(Arc::new(Common { customers, products, ledger, tally: Arc::default() }))
+}
+
+/// Asks until there is an answer, for a while: the shop may still be starting. These requests do not count.
+async fn first<T: DeserializeOwned>(base: &str, path: &str) -> anyhow::Result<T> {
+    let mut line = Line::new(base, Identity::Header("start".into()), Arc::new(Tally::default()))?;
+    let begun = Instant::now();
+    loop {
+        let what = match line.send(Method::GET, path, None::<&()>).await {
+            Outcome::Answer(answer) if answer.status.is_success() => {
+                return serde_json::from_slice(&answer.body).with_context(|| format!("GET {path}"));
+            }
+            Outcome::Answer(answer) => format!("{}", answer.status),
+            Outcome::Failed(what) => what,
+        };
+        anyhow::ensure!(
+            begun.elapsed() < START,
+            "{base}{path} does not answer as a shop: {what}. Is it running, and is --proxy right?"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

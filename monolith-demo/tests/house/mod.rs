@@ -1,0 +1,112 @@
+//! A house to test in: a private Postgres, and both sides of the shop on free ports.
+
+#![allow(dead_code, reason = "each test file uses its own part of the house")]
+
+mod cluster;
+
+use std::time::Duration;
+
+use cluster::Cluster;
+use monolith_demo::shop::schema::Seed;
+use monolith_demo::shop::side::Side;
+use monolith_demo::shop::{Shop, database, schema, server};
+use monolith_demo::traffic::proof;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// A small shop.
+pub const SEED: Seed = Seed { customers: 50, products: 20, orders: 400 };
+
+/// Both sides, each with its database and an address of its own.
+pub struct House {
+    /// Address of the monolith.
+    pub monolith: String,
+    /// Address of the service.
+    pub orders: String,
+    /// The monolith's database.
+    pub monolith_url: String,
+    /// The service's database.
+    pub orders_url: String,
+    /// Keeps the servers running; they stop when it is dropped.
+    _stop: watch::Sender<bool>,
+    _cluster: Cluster,
+}
+
+impl House {
+    pub async fn build(seed: Seed) -> Self {
+        let cluster = Cluster::start();
+        let (monolith_url, orders_url) = (cluster.database("monolith"), cluster.database("orders"));
+        let (stop, stopped) = watch::channel(false);
+        let pool = database::pool(&monolith_url, "test-monolith", 12).unwrap();
+        schema::migrate_monolith(&pool, seed).await.unwrap();
+        // A second time must be harmless, and must not seed again.
+        schema::migrate_monolith(&pool, seed).await.unwrap();
+        let monolith = serve(server::monolith(Shop::new(pool, Side::monolith())), stopped.clone()).await;
+        let pool = database::pool(&orders_url, "test-orders", 12).unwrap();
+        schema::migrate_orders(&pool).await.unwrap();
+        schema::migrate_orders(&pool).await.unwrap();
+        let orders = serve(server::orders(Shop::new(pool, Side::orders())), stopped).await;
+        Self { monolith, orders, monolith_url, orders_url, _stop: stop, _cluster: cluster }
+    }
+
+    /// Makes the service's database what the mapping says that it should be.
+    pub async fn copy(&self) {
+        let source = database::connect(&self.monolith_url, "test-copy").await.unwrap();
+        let sink = database::connect(&self.orders_url, "test-copy").await.unwrap();
+        sink.batch_execute("truncate customers, products, orders, items, payments").await.unwrap();
+        for (table, select) in [
+            ("customers", "select * from customers"),
+            ("products", "select * from products"),
+            (
+                "orders",
+                "select id, customer_id, status as state, note, (total * 100)::bigint as total_cents, \
+                 placed_at, version from orders",
+            ),
+            (
+                "items",
+                "select id, order_id, product_id, qty as quantity, (price * 100)::bigint as unit_cents \
+                 from order_items",
+            ),
+            (
+                "payments",
+                "select id, order_id, (amount * 100)::bigint as amount_cents, method, paid_at from payments",
+            ),
+        ] {
+            let rows = format!("select coalesce(json_agg(r), '[]')::text from ({select}) r");
+            let rows: String = source.query_one(&rows, &[]).await.unwrap().get(0);
+            let insert = format!(
+                "insert into {table} select * from json_populate_recordset(null::{table}, $1::text::json)"
+            );
+            sink.execute(&insert, &[&rows]).await.unwrap();
+            let name = if table == "items" { "order_items" } else { table };
+            let last = format!("select nextval(pg_get_serial_sequence('{name}', 'id')) + 1");
+            let last: i64 = source.query_one(&last, &[]).await.unwrap().get(0);
+            for (side, name) in [(&source, name), (&sink, table)] {
+                let set = format!("select setval(pg_get_serial_sequence('{name}', 'id'), $1)");
+                side.query_one(&set, &[&last]).await.unwrap();
+            }
+        }
+    }
+
+    pub fn databases(&self) -> proof::Databases {
+        proof::Databases {
+            monolith: self.monolith_url.clone(),
+            orders: Some(self.orders_url.clone()),
+            patience: Duration::from_millis(500),
+        }
+    }
+
+    pub async fn sql(&self, url: &str, sql: &str) {
+        database::connect(url, "test").await.unwrap().batch_execute(sql).await.unwrap();
+    }
+}
+
+/// Serves on a free port and gives the address.
+pub async fn serve(router: axum::Router, mut stop: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(server::serve(listener, router, async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    }));
+    format!("http://{address}")
+}

@@ -1,0 +1,165 @@
+//! Traffic against a real shop: it finds an honest shop honest, and the prover can fail.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say where")]
+
+mod house;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{Method, Response};
+use house::{House, SEED};
+use monolith_demo::shop::{database, warehouse};
+use monolith_demo::traffic::ledger::Ledger;
+use monolith_demo::traffic::promise::Removal;
+use monolith_demo::traffic::{lag, proof, run};
+use tokio::sync::watch;
+
+fn settings(house: &House, ledger: PathBuf) -> run::Settings {
+    run::Settings {
+        proxy: house.monolith.clone(),
+        clients: 12,
+        rate: 400,
+        lasts: Duration::from_secs(4),
+        ledger,
+        seed: 7,
+        databases: proof::Databases { orders: None, ..house.databases() },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() {
+    let house = House::build(SEED).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.jsonl");
+    let (stop, stopped) = watch::channel(false);
+    let pool = database::pool(&house.monolith_url, "test-warehouse", 1).unwrap();
+    let job = tokio::spawn(warehouse::run(pool, Duration::from_millis(50), stopped.clone()));
+    let report = run::run(&settings(&house, path.clone()), stopped, |_, _| {}).await.unwrap();
+    stop.send_replace(true);
+    job.await.unwrap();
+    assert!(report.holds(0), "{report:#?}");
+    assert!(report.requests > 400 && report.by_served["monolith"] == report.requests, "{report:#?}");
+    assert!(report.proof.promises > 50 && report.proof.differences.is_none(), "{report:#?}");
+
+    let ledger = Ledger::read(&path).unwrap();
+    let prove = async || proof::prove(&house.databases(), &ledger).await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let deeds = ["place", "change", "pay", "cancel", "remove"];
+    assert!(
+        deeds.iter().all(|deed| text.contains(&format!("\"deed\":\"{deed}\""))),
+        "some deed never happened"
+    );
+
+    assert!(prove().await.differences.unwrap() > 1000, "an empty service is different in every row");
+    house.copy().await;
+    let proof = prove().await;
+    assert!(proof.holds() && proof.rows > 1000, "{proof:#?}");
+
+    // One difference: a row that the service has in another state, one it lacks, one it has beyond.
+    house.sql(&house.orders_url, "update orders set note = concat(note, '!') where id = 17").await;
+    house.sql(&house.orders_url, "delete from payments where id = (select max(id) from payments)").await;
+    house
+        .sql(
+            &house.orders_url,
+            "insert into items (id, order_id, product_id, quantity, unit_cents) values (999999, 1, 1, 1, 1)",
+        )
+        .await;
+    let proof = prove().await;
+    assert_eq!((proof.differences, proof.lost, proof.doubled), (Some(3), 0, 0), "{proof:#?}");
+    assert_eq!(proof.proof_samples.iter().filter(|sample| sample.starts_with("differs")).count(), 3);
+
+    // A doubled row, the same on both sides, so that only the reference gives it away.
+    let double = "insert into orders (customer_id, note, total) select customer_id, note, total from orders \
+                  where note like 'ref:%' order by id limit 1";
+    house.sql(&house.monolith_url, double).await;
+    house.copy().await;
+    let proof = prove().await;
+    assert_eq!((proof.differences, proof.lost, proof.doubled), (Some(0), 0, 1), "{proof:#?}");
+
+    // A lost order, a lost change and a lost payment, again the same on both sides.
+    // Of orders that no client tried to delete, for those may be gone by right.
+    let (mut placed, mut paid) = (vec![], None);
+    for (id, promise) in ledger.promises().iter().filter(|(_, promise)| promise.removal == Removal::None) {
+        match &promise.facts {
+            Some(facts) if !facts.payments.is_empty() => paid = paid.or(facts.payments.first()),
+            Some(facts) if *id > 400 && facts.version > 1 => placed.push(*id),
+            _ => {}
+        }
+    }
+    house.sql(&house.monolith_url, &format!("delete from orders where id = {}", placed[0])).await;
+    house.sql(&house.monolith_url, &format!("update orders set version = 1 where id = {}", placed[1])).await;
+    house.sql(&house.monolith_url, &format!("delete from payments where id = {}", paid.unwrap())).await;
+    house.copy().await;
+    let proof = prove().await;
+    assert_eq!((proof.differences, proof.lost), (Some(0), 3), "{proof:#?}");
+    assert!(!proof.holds());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_measured_and_its_probe_leaves_no_trace() {
+    let house = House::build(SEED).await;
+    house.copy().await;
+    // The stream is played by one that copies orders over every few milliseconds.
+    let dblink = "create extension postgres_fdw; create server m foreign data wrapper postgres_fdw \
+                  options (host '127.0.0.1', port 'PORT', dbname 'monolith'); \
+                  create user mapping for shop server m options (user 'shop', password_required 'false'); \
+                  create foreign table source (id bigint, customer_id bigint, status order_status, note text, \
+                  total numeric(12, 2), placed_at timestamptz, version int) server m options (table_name 'orders')";
+    let port = house.monolith_url.split([':', '/']).rev().nth(1).unwrap().to_owned();
+    house.sql(&house.orders_url, &dblink.replace("PORT", &port)).await;
+    let sink = database::connect(&house.orders_url, "test-stream").await.unwrap();
+    let stream = tokio::spawn(async move {
+        for _ in 0..2000 {
+            sink.batch_execute(
+                "insert into orders select id, customer_id, status, note, (total * 100)::bigint, placed_at, version \
+                   from source where note like 'lag-probe%' on conflict (id) do update set note = excluded.note, \
+                   version = excluded.version; \
+                 delete from orders where note like 'lag-probe%' and id not in (select id from source)",
+            )
+            .await
+            .unwrap();
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    });
+    let lag = lag::measure(&house.monolith_url, &house.orders_url, 10).await.unwrap();
+    stream.abort();
+    assert!(lag.samples == 10 && lag.lag_ms_p50 > 0.0 && lag.lag_ms_p99 >= lag.lag_ms_p50, "{lag:?}");
+    let proof = proof::prove(&house.databases(), &Ledger::default()).await.unwrap();
+    assert!(proof.holds(), "{proof:#?}");
+}
+
+/// Sends reads of orders to the service, which stands still, and everything else to the monolith.
+async fn careless_proxy(house: Arc<House>, http: reqwest::Client, request: Request) -> Response<Body> {
+    let path = request.uri().path_and_query().unwrap().to_string();
+    let read = request.method() == Method::GET && path.starts_with("/orders") || path == "/orders/search";
+    let base = if read { &house.orders } else { &house.monolith };
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    let answer = http.request(parts.method, format!("{base}{path}")).headers(parts.headers).body(body);
+    let answer = answer.send().await.unwrap();
+    let mut response = Response::builder().status(answer.status());
+    *response.headers_mut().unwrap() = answer.headers().clone();
+    response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_notices_reads_that_go_back_in_time() {
+    let house = Arc::new(House::build(SEED).await);
+    house.copy().await;
+    let (_stop, stopped) = watch::channel(false);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let behind = house.clone();
+    let router = axum::Router::new().fallback(move |request| careless_proxy(behind, http, request));
+    let proxy = house::serve(router, stopped.clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = run::Settings { proxy, ..settings(&house, dir.path().join("ledger.jsonl")) };
+    let report = run::run(&settings, stopped, |_, _| {}).await.unwrap();
+    assert_eq!((report.failed, report.proof.lost), (0, 0), "{report:#?}");
+    assert!(report.by_served["orders"] > 100 && report.by_served["monolith"] > 100, "{report:#?}");
+    assert!(report.wrong > 20 && !report.holds(0), "{report:#?}");
+    let found = |kind: &str| report.samples.iter().any(|sample| sample.contains(kind));
+    assert!(found("vanished") || found("missing from a list"), "{report:#?}");
+}
