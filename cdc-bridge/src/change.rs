@@ -123,6 +123,35 @@ pub enum ColumnType {
     Unsupported(String),
 }
 
+impl ColumnType {
+    /// The type as a reader of SQL knows it.
+    pub fn sql(&self) -> String {
+        match self {
+            ColumnType::Int2 => "smallint".to_owned(),
+            ColumnType::Int4 => "integer".to_owned(),
+            ColumnType::Int8 => "bigint".to_owned(),
+            ColumnType::Oid => "oid".to_owned(),
+            ColumnType::Bool => "boolean".to_owned(),
+            ColumnType::Float4 => "real".to_owned(),
+            ColumnType::Float8 => "double precision".to_owned(),
+            ColumnType::Numeric { precision, scale } => format!("numeric({precision},{scale})"),
+            ColumnType::NumericAny => "numeric".to_owned(),
+            ColumnType::Text => "text".to_owned(),
+            ColumnType::Bytea => "bytea".to_owned(),
+            ColumnType::Uuid => "uuid".to_owned(),
+            ColumnType::Json => "json".to_owned(),
+            ColumnType::Jsonb => "jsonb".to_owned(),
+            ColumnType::Date => "date".to_owned(),
+            ColumnType::Time { precision } => format!("time({precision})"),
+            ColumnType::Timestamp { precision } => format!("timestamp({precision})"),
+            ColumnType::Timestamptz => "timestamptz".to_owned(),
+            ColumnType::Enum { name, .. } => name.clone(),
+            ColumnType::Array(element) => format!("{}[]", element.sql()),
+            ColumnType::Unsupported(name) => name.clone(),
+        }
+    }
+}
+
 /// One value of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {

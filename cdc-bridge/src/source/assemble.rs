@@ -1,0 +1,298 @@
+//! From the stream's messages to committed changes: each gets its position, its transaction, its table's shape and,
+//! when strangler's own applier wrote it, its mark.
+//!
+//! Knows no socket and no catalog: the caller tells it each table's shape when asked ([`Step::NeedRelation`]).
+//! Positions count everything a transaction holds, wanted or not, so that they do not depend on any filter.
+
+pub mod shape;
+
+use crate::change::{Change, Operation, Relation, ReplicaIdentity, Transaction, Tuple};
+use crate::log::Message;
+use crate::source::pgoutput::{OldTuple, WireMessage, WireRelation};
+use bytes::Bytes;
+use migrations::lsn::{CommitLsn, EndLsn, Position};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Logical messages with this beginning are strangler's own and are kept; others are counted and dropped.
+pub const OWN_PREFIX: &str = "strangler.";
+
+/// The applier's first statement in each of its transactions: its content names the slice, and every later change
+/// of the transaction is marked with it. The echo mark.
+pub const APPLY_PREFIX: &str = "strangler.apply";
+
+/// From Postgres' epoch (2000-01-01) back to Unix' (1970-01-01), in microseconds.
+pub const PG_EPOCH_US: i64 = 946_684_800_000_000;
+
+/// What a message led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do.
+    Nothing,
+    /// A table's rows follow: answer with [`Assembler::learn`] or [`Assembler::ignore`] before the next message.
+    NeedRelation(WireRelation),
+    /// A row changed.
+    Change(Change),
+    /// Wanted tables were emptied, one change each, in the order in which they were named.
+    Truncated(Vec<Change>),
+    /// One of strangler's own logical messages.
+    Message(Message),
+    /// The transaction is complete: everything since the last step of this kind is committed.
+    Committed {
+        /// Up to where the stream is done now.
+        end: EndLsn,
+        /// Where its commit record starts.
+        commit: CommitLsn,
+        /// When it committed: microseconds since 1970-01-01 UTC by the source's clock.
+        committed_us: i64,
+    },
+}
+
+/// Why the stream makes no sense. None of these is worth another try with the same server session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// A row or a commit without a transaction.
+    #[error("the change stream holds a {what} outside a transaction at {at}; {RECONNECT}")]
+    Outside {
+        /// What.
+        what: &'static str,
+        /// Where in the WAL.
+        at: EndLsn,
+    },
+    /// A transaction begins inside another: streaming of open transactions is never asked for.
+    #[error("the change stream begins transaction {new} inside {open}; {RECONNECT}")]
+    Nested {
+        /// The open one.
+        open: CommitLsn,
+        /// The new one.
+        new: CommitLsn,
+    },
+    /// A commit names another transaction than its begin.
+    #[error("the change stream commits transaction {commit} inside {open}; {RECONNECT}")]
+    OtherCommit {
+        /// The open one.
+        open: CommitLsn,
+        /// The one that the commit names.
+        commit: CommitLsn,
+    },
+    /// A row of a table that was never described.
+    #[error("the change stream holds a row of table {oid} before its description; {RECONNECT}")]
+    UnknownRelation {
+        /// The table's oid.
+        oid: u32,
+    },
+    /// A row does not fit its table's shape.
+    #[error("a row of {table} does not fit the table's shape: {why}; {RECONNECT}")]
+    OtherShape {
+        /// The table.
+        table: String,
+        /// In what.
+        why: String,
+    },
+    /// The mark of an applier is not text.
+    #[error(
+        "a `{APPLY_PREFIX}` message at {at} is not UTF-8; only strangler may write messages with this prefix"
+    )]
+    BadMark {
+        /// Where in the WAL.
+        at: EndLsn,
+    },
+}
+
+const RECONNECT: &str = "the bridge reconnects and reads it again from the last confirmed place; if it \
+    repeats, run `strangler doctor`";
+
+/// Turns one session's messages into changes. A new session needs a new one: the server describes every table anew.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    relations: HashMap<u32, Known>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Wanted(Arc<Relation>),
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Open {
+    commit: CommitLsn,
+    transaction: Transaction,
+    /// The ordinal of the newest change.
+    ordinal: u64,
+    mark: Option<Arc<str>>,
+}
+
+impl Open {
+    fn next(&mut self) -> Position {
+        self.ordinal += 1;
+        Position { commit: self.commit, ordinal: self.ordinal }
+    }
+}
+
+impl Assembler {
+    /// Nothing known, no transaction open.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A wanted table's shape: the stream's columns with the catalog's facts. It holds until the next one.
+    pub fn learn(&mut self, oid: u32, relation: Relation) {
+        self.relations.insert(oid, Known::Wanted(Arc::new(relation)));
+    }
+
+    /// The table's rows are counted, and otherwise dropped.
+    pub fn ignore(&mut self, oid: u32) {
+        self.relations.insert(oid, Known::Ignored);
+    }
+
+    /// The shape that holds now, if the table is wanted.
+    pub fn relation(&self, oid: u32) -> Option<&Arc<Relation>> {
+        match self.relations.get(&oid) {
+            Some(Known::Wanted(relation)) => Some(relation),
+            _ => None,
+        }
+    }
+
+    /// Whether a transaction is open: what came since its begin is not yet complete.
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes the next message; `wal_start` is where the server says that it starts in the WAL.
+    pub fn push(&mut self, wal_start: u64, message: WireMessage) -> Result<Step, AssembleError> {
+        match message {
+            WireMessage::Insert { oid, new } => self.row(wal_start, oid, "row", |relation| {
+                fits(relation, &new)?;
+                Ok(Operation::Insert { new })
+            }),
+            WireMessage::Update { oid, old, new } => self.row(wal_start, oid, "row", |relation| {
+                fits(relation, &new)?;
+                let old = old.map(|old| old_row(relation, old)).transpose()?;
+                Ok(Operation::Update { old, new })
+            }),
+            WireMessage::Delete { oid, old } => self.row(wal_start, oid, "row", |relation| {
+                Ok(Operation::Delete { old: old_row(relation, old)? })
+            }),
+            WireMessage::Truncate { oids, .. } => self.truncate(wal_start, &oids),
+            WireMessage::Begin { final_lsn, committed_pg_us, xid } => {
+                self.begin(CommitLsn(final_lsn), committed_pg_us, xid)
+            }
+            WireMessage::Commit { commit_lsn, end_lsn, .. } => {
+                self.commit(wal_start, CommitLsn(commit_lsn), EndLsn(end_lsn))
+            }
+            WireMessage::Message { transactional, lsn, prefix, content } => {
+                self.message(transactional, lsn, prefix, &content)
+            }
+            WireMessage::Relation(relation) => Ok(Step::NeedRelation(relation)),
+            WireMessage::Type { .. } | WireMessage::Origin { .. } => Ok(Step::Nothing),
+        }
+    }
+
+    fn begin(&mut self, commit: CommitLsn, committed_pg_us: i64, xid: u32) -> Result<Step, AssembleError> {
+        if let Some(open) = &self.open {
+            return Err(AssembleError::Nested { open: open.commit, new: commit });
+        }
+        let transaction = Transaction { xid, committed_us: committed_pg_us.saturating_add(PG_EPOCH_US) };
+        self.open = Some(Open { commit, transaction, ordinal: 0, mark: None });
+        Ok(Step::Nothing)
+    }
+
+    fn commit(&mut self, wal_start: u64, commit: CommitLsn, end: EndLsn) -> Result<Step, AssembleError> {
+        let outside = AssembleError::Outside { what: "commit", at: EndLsn(wal_start) };
+        let open = self.open.take().ok_or(outside)?;
+        if open.commit != commit {
+            return Err(AssembleError::OtherCommit { open: open.commit, commit });
+        }
+        Ok(Step::Committed { end, commit, committed_us: open.transaction.committed_us })
+    }
+
+    fn row(
+        &mut self,
+        lsn: u64,
+        oid: u32,
+        what: &'static str,
+        operation: impl FnOnce(&Relation) -> Result<Operation, AssembleError>,
+    ) -> Result<Step, AssembleError> {
+        let open = self.open.as_mut().ok_or(AssembleError::Outside { what, at: EndLsn(lsn) })?;
+        let position = open.next();
+        let relation = match self.relations.get(&oid) {
+            Some(Known::Wanted(relation)) => relation,
+            Some(Known::Ignored) => return Ok(Step::Nothing),
+            None => return Err(AssembleError::UnknownRelation { oid }),
+        };
+        let operation = operation(relation)?;
+        let (transaction, mark) = (open.transaction, open.mark.clone());
+        Ok(Step::Change(Change {
+            position,
+            lsn,
+            transaction,
+            relation: Arc::clone(relation),
+            mark,
+            operation,
+        }))
+    }
+
+    fn truncate(&mut self, lsn: u64, oids: &[u32]) -> Result<Step, AssembleError> {
+        let mut changes = Vec::with_capacity(oids.len());
+        for oid in oids {
+            match self.row(lsn, *oid, "truncate", |_| Ok(Operation::Truncate))? {
+                Step::Change(change) => changes.push(change),
+                _ => continue,
+            }
+        }
+        Ok(if changes.is_empty() { Step::Nothing } else { Step::Truncated(changes) })
+    }
+
+    fn message(
+        &mut self,
+        transactional: bool,
+        lsn: u64,
+        prefix: String,
+        content: &Bytes,
+    ) -> Result<Step, AssembleError> {
+        let position = match (&mut self.open, transactional) {
+            (Some(open), true) => open.next(),
+            (None, true) => return Err(AssembleError::Outside { what: "message", at: EndLsn(lsn) }),
+            // It belongs to no transaction and no commit record lies at its own place, so this is unique. The
+            // server sends it between transactions, behind those that committed before it.
+            (_, false) => Position { commit: CommitLsn(lsn), ordinal: 1 },
+        };
+        if prefix == APPLY_PREFIX {
+            let slice =
+                std::str::from_utf8(content).map_err(|_| AssembleError::BadMark { at: EndLsn(lsn) })?;
+            if let (Some(open), true) = (&mut self.open, transactional) {
+                open.mark = Some(Arc::from(slice));
+            }
+            return Ok(Step::Nothing);
+        }
+        if !prefix.starts_with(OWN_PREFIX) {
+            return Ok(Step::Nothing);
+        }
+        let content = String::from_utf8_lossy(content).into_owned();
+        Ok(Step::Message(Message { position, prefix, content }))
+    }
+}
+
+fn fits(relation: &Relation, tuple: &Tuple) -> Result<(), AssembleError> {
+    if tuple.len() == relation.columns.len() {
+        return Ok(());
+    }
+    let why = format!("it has {} columns, the table {}", tuple.len(), relation.columns.len());
+    Err(AssembleError::OtherShape { table: relation.table.to_string(), why })
+}
+
+/// A key-only row under `FULL`, or a whole row otherwise, would be read as something it is not.
+fn old_row(relation: &Relation, old: OldTuple) -> Result<Tuple, AssembleError> {
+    fits(relation, &old.tuple)?;
+    if old.full != (relation.identity == ReplicaIdentity::Full) {
+        let sent = if old.full { "all columns" } else { "the key only" };
+        let why = format!("its old row holds {sent}, its replica identity is {:?}", relation.identity);
+        return Err(AssembleError::OtherShape { table: relation.table.to_string(), why });
+    }
+    Ok(old.tuple)
+}
+
+#[cfg(test)]
+mod tests;

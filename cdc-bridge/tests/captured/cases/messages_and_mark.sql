@@ -1,0 +1,10 @@
+SELECT pg_logical_emit_message(false, 'strangler.note', 'outside');
+BEGIN;
+INSERT INTO one VALUES (20);
+SELECT pg_logical_emit_message(true, 'strangler.apply', 'orders');
+INSERT INTO one VALUES (21);
+SELECT pg_logical_emit_message(true, 'strangler.fence', '{"slice":"orders","epoch":7}');
+SELECT pg_logical_emit_message(true, 'someone.else', '\xff00'::bytea);
+UPDATE one SET id = 22 WHERE id = 21;
+COMMIT;
+DELETE FROM one;
