@@ -40,6 +40,8 @@ async fn main() -> anyhow::Result<()> {
     monolith_demo::start_log();
     let args = Args::parse();
     let pool = database::pool(&args.database, "shop-monolith", args.connections)?;
+    // Before a long seed, so that a taken address is said at once.
+    let listener = server::bind(&args.listen).await?;
     if args.migrate {
         let seed = schema::Seed {
             customers: args.seed_customers,
@@ -53,7 +55,6 @@ async fn main() -> anyhow::Result<()> {
         .then(|| database::pool(&args.database, "shop-warehouse", 1))
         .transpose()?
         .map(|pool| tokio::spawn(warehouse::run(pool, Duration::from_millis(args.job_interval_ms), stopped)));
-    let listener = server::bind(&args.listen).await?;
     tracing::info!(address = %listener.local_addr()?, "the monolith serves");
     let router = server::monolith(Shop::new(pool, Side::monolith()));
     let served = server::serve(listener, router, server::asked_to_stop()).await;

@@ -26,10 +26,10 @@ async fn main() -> anyhow::Result<()> {
     monolith_demo::start_log();
     let args = Args::parse();
     let pool = database::pool(&args.database, "shop-orders", args.connections)?;
+    let listener = server::bind(&args.listen).await?;
     if args.migrate {
         schema::migrate_orders(&pool).await?;
     }
-    let listener = server::bind(&args.listen).await?;
     tracing::info!(address = %listener.local_addr()?, "the service orders serves");
     server::serve(listener, server::orders(Shop::new(pool, Side::orders())), server::asked_to_stop()).await
 }
