@@ -51,7 +51,7 @@ pub struct Wish {
     /// End after the story instead of staying up.
     once: bool,
     /// Install without asking.
-    yes: bool,
+    pub yes: bool,
     /// Leave the folders of databases and broker behind.
     keep: bool,
 }
@@ -74,6 +74,11 @@ impl Wish {
             (false, false) => None,
         };
         Ok(Wish { log, once: options.has("once"), yes: options.has("yes"), keep: options.has("keep") })
+    }
+
+    /// What the machine must have for it.
+    pub fn need(&self) -> Need {
+        Need { build: true, lint: false, postgres: true, kafka: self.log == Some(Log::Kafka) }
     }
 }
 
@@ -113,7 +118,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Sees to the machine, says which log it will be, and builds.
+/// Says which log it will be, and builds.
 fn prepare(wish: &Wish) -> Result<Log> {
     terminal::heading("set-up");
     let log = match wish.log {
@@ -127,8 +132,6 @@ fn prepare(wish: &Wish) -> Result<Log> {
         (None, Log::Embedded) => "Java or Maven is missing; --kafka installs them",
     };
     println!("log: {} ({why})", log.name());
-    let need = Need { build: true, lint: false, postgres: true, kafka: log == Log::Kafka };
-    prerequisites::ensure(&need, wish.yes)?;
     terminal::note("building strangler and the shop (some minutes the first time)");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]).current_dir(crate::root());

@@ -1,53 +1,125 @@
-//! A second process that outlives this one and ends what this one could not: if `cargo xtask` is killed with -9, its
-//! databases, broker and daemons still go away.
+//! Two processes: a worker that does what the command line asks for, and a guard that outlives it.
 //!
-//! The guard reads one line per fact from a pipe; when the pipe closes, because we ended or died, it kills what was not
-//! released and removes the folders. It knows process groups and folders, not what runs in them.
+//! The guard is the process that the person started. It gets the signals, tells the worker of them, and when the worker
+//! is gone, in whatever way, it kills what the worker had started and removes its folders. The worker in turn takes the
+//! guard's death for an interruption. So nothing is left behind unless both are killed in the same instant. The guard
+//! knows process groups and folders, not what they are for. (A signal handler would do with one process, but is unsafe
+//! code; and signals blocked in the worker would stay blocked in every program it starts.)
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, Write};
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// The hidden verb under which this program starts itself as the guard.
-pub const VERB: &str = "__guard";
+use crate::interrupt;
+
+/// The hidden verb that makes this program the worker; the real command line follows it.
+pub const WORKER: &str = "__worker";
 /// Every folder the guard may remove has a name that begins so.
 pub const FOLDER_PREFIX: &str = "strangler-";
+/// From this many signals on the person means it: the worker is killed.
+const IMPATIENT: usize = 3;
+/// What shells add to a signal's number for the exit code of the program it ended.
+const ENDED_BY_SIGNAL: i32 = 128;
+/// A worker that is asked again and again by its starter cannot be slower than this to notice.
+const CHARGES_LIMIT: Duration = Duration::from_secs(2);
 
-static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+/// The worker's line to its guard.
+static LINE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
-/// Posts the guard, and begins to listen for Ctrl-C.
+/// The signals by which a person or a system asks a program to end.
+fn signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals
+}
+
+/// Starts the worker for this command line, guards it, and ends with its exit code.
 ///
 /// # Errors
 /// When this program cannot be started a second time.
-pub fn post() -> Result<()> {
-    crate::interrupt::listen()?;
+pub fn over(arguments: &[String]) -> Result<ExitCode> {
+    let signals = signals();
+    signals.thread_block().context("the signals cannot be blocked")?;
+    let (ours, theirs) = UnixStream::pair().context("no line to the worker")?;
     let myself = std::env::current_exe().context("this program does not find itself")?;
-    let mut guard = Command::new(myself)
-        .arg(VERB)
-        .stdin(Stdio::piped())
+    let mut worker = Command::new(myself)
+        .arg(WORKER)
+        .args(arguments)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         .process_group(0)
         .spawn()
-        .context("the guard process does not start")?;
-    if let Some(pipe) = guard.stdin.take() {
-        let _ = PIPE.set(Mutex::new(pipe));
-    }
+        .context("the worker process does not start")?;
+    forward(signals, ours.try_clone().context("no line to the worker")?, &worker);
+    // Without this limit, a stray child that inherited the worker's end would keep us waiting.
+    let (send, charges) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(Charges::listen(BufReader::new(ours))));
+    let status = worker.wait().context("the worker cannot be awaited")?;
+    charges.recv_timeout(CHARGES_LIMIT).unwrap_or_default().end();
+    Ok(ExitCode::from(code(status)))
+}
+
+/// Tells the worker of every signal, and kills it when the person insists.
+fn forward(signals: SigSet, mut line: UnixStream, worker: &Child) {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let group = Pid::from_raw(worker.id().cast_signed());
+    std::thread::spawn(move || {
+        while signals.wait().is_ok() {
+            if COUNT.fetch_add(1, Ordering::SeqCst) + 1 >= IMPATIENT {
+                let _ = killpg(group, Signal::SIGKILL);
+            }
+            // A worker that is gone needs no word.
+            let _ = line.write_all(b"!");
+        }
+    });
+}
+
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| ENDED_BY_SIGNAL + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// What the worker does first: takes up its line, and lets its children be interruptible again.
+///
+/// # Errors
+/// When this process was not started by a guard.
+pub fn enter() -> Result<()> {
+    signals().thread_unblock().context("the signals cannot be unblocked")?;
+    let line = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from)
+        .context("no line to the guard")?;
+    let mut listening = line.try_clone().context("no line to the guard")?;
+    let _ = LINE.set(Mutex::new(line));
+    std::thread::spawn(move || {
+        // The end of the line is the guard's death, and an interruption too.
+        while matches!(listening.read(&mut [0]), Ok(1)) {
+            interrupt::raise();
+        }
+        interrupt::raise();
+    });
     Ok(())
 }
 
 /// One fact for the guard; without a guard (in tests) nothing happens.
 fn tell(word: &str, what: &dyn std::fmt::Display) {
-    if let Some(pipe) = PIPE.get() {
-        let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(line) = LINE.get() {
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
         // A guard that is gone cannot be told; the owners' `Drop` still cleans up.
-        let _ = writeln!(pipe, "{word} {what}");
+        let _ = line.write_all(format!("{word} {what}\n").as_bytes());
     }
 }
 
@@ -106,6 +178,32 @@ struct Charges {
 }
 
 impl Charges {
+    /// Takes in lines until the worker is gone.
+    fn listen(lines: impl BufRead) -> Charges {
+        let mut charges = Charges::default();
+        for line in lines.lines().map_while(Result::ok) {
+            charges.take(&line);
+        }
+        charges
+    }
+
+    /// Ends what is left.
+    fn end(&self) {
+        for state in &self.daemons {
+            kill_daemons(state);
+        }
+        for group in &self.groups {
+            let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
+        }
+        if !self.groups.is_empty() {
+            // Postgres' backends notice their postmaster's death on their own; they still write until then.
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        for folder in &self.folders {
+            remove(folder);
+        }
+    }
+
     /// Takes in one line; an unreadable one changes nothing.
     fn take(&mut self, line: &str) {
         let Some((word, what)) = line.split_once(' ') else { return };
@@ -143,29 +241,6 @@ pub fn remove(path: &Path) {
     }
 }
 
-/// The guard's own life: listen until the pipe closes, then end what is left.
-pub fn stand() -> ExitCode {
-    let mut charges = Charges::default();
-    for line in std::io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
-        charges.take(&line);
-    }
-    for state in &charges.daemons {
-        kill_daemons(state);
-    }
-    for group in &charges.groups {
-        let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
-    }
-    if !charges.groups.is_empty() {
-        // Postgres' backends notice their postmaster's death on their own; they still write until then.
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    for folder in &charges.folders {
-        remove(folder);
-    }
-    ExitCode::SUCCESS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,11 +248,8 @@ mod tests {
     #[test]
     fn what_was_released_is_no_charge_any_more() {
         let ours = std::env::temp_dir().join("strangler-x-1");
-        let mut charges = Charges::default();
-        charges.take("group 100");
-        charges.take("group 200");
-        charges.take("release 100");
-        charges.take(&format!("folder {}", ours.display()));
+        let lines = format!("group 100\ngroup 200\nrelease 100\nfolder {}\n", ours.display());
+        let mut charges = Charges::listen(lines.as_bytes());
         assert_eq!(charges.groups, BTreeSet::from([200]));
         assert_eq!(charges.folders, BTreeSet::from([ours.clone()]));
         charges.take(&format!("keep {}", ours.display()));

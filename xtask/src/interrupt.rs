@@ -1,18 +1,14 @@
-//! Ctrl-C, SIGTERM and SIGHUP as an ordinary error, so that everything that was started is ended by its owner's `Drop`.
+//! Ctrl-C and its kin as an ordinary error, so that everything that was started is ended by its owner's `Drop`.
 //!
-//! The signals are blocked and awaited by a thread (no signal handler, hence no unsafe code). Children do not inherit
-//! the block: the standard library clears the mask when it starts a program.
+//! Where the signal came from is the guard's business (`guard.rs`); here it is a number that waiting code looks at.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use anyhow::{Result, bail};
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 
-/// From this many signals on the person means it: leave at once, the guard cleans up.
-const IMPATIENT: usize = 3;
 /// How often waiting code looks whether it was interrupted.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -28,24 +24,9 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Starts listening. Call it once, before any other thread exists.
-///
-/// # Errors
-/// When the system refuses to block the signals.
-pub fn listen() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("the signals cannot be blocked")?;
-    std::thread::spawn(move || {
-        while signals.wait().is_ok() {
-            if SIGNALS.fetch_add(1, Ordering::SeqCst) + 1 >= IMPATIENT {
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(())
+/// Notes that someone asked.
+pub fn raise() {
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
 }
 
 /// Fails with [`Interrupted`] once a signal has come, and ever after.

@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
-use crate::prerequisites::{self, Need};
 use crate::process::{self, Background};
 use crate::{guard, interrupt, port, terminal};
 
@@ -35,8 +34,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// When Java or Maven is missing, the fetch fails, or the broker does not start.
-pub fn run(port: Option<u16>, folder: Option<&Path>, yes: bool) -> Result<ExitCode> {
-    prerequisites::ensure(&Need::kafka(), yes)?;
+pub fn run(port: Option<u16>, folder: Option<&Path>) -> Result<ExitCode> {
     let mut broker = Broker::start(folder, port)?;
     terminal::note("Kafka answers; Ctrl-C ends it");
     println!("{}", broker.address());
@@ -265,6 +263,7 @@ fn java(home: &Path, class: &str) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prerequisites::{self, Need};
 
     #[test]
     fn the_broker_comes_back_on_its_port_after_a_kill() {

@@ -23,6 +23,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use prerequisites::Need;
+
 const USAGE: &str = "\
 cargo xtask demo  [--kafka|--embedded] [--once] [--yes] [--keep]
     the whole story on this machine: two Postgres clusters, a shop, the proxy, the bridge, traffic.
@@ -47,12 +49,14 @@ const USAGE_ERROR: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let verb = arguments.next().unwrap_or_default();
-    if verb == guard::VERB {
-        return guard::stand();
-    }
-    match dispatch(&verb, arguments.collect()) {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = if arguments.first().is_some_and(|first| first == guard::WORKER) {
+        arguments.remove(0);
+        guard::enter().and_then(|()| Job::read(arguments)?.work())
+    } else {
+        Job::read(arguments.clone()).and_then(|job| job.begin(&arguments))
+    };
+    match result {
         Ok(code) => code,
         Err(error) if error.is::<interrupt::Interrupted>() => {
             eprintln!("\ninterrupted");
@@ -65,41 +69,72 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(verb: &str, arguments: Vec<String>) -> Result<ExitCode> {
-    match verb {
-        "demo" => {
-            let options = Options::read(arguments, &["kafka", "embedded", "once", "yes", "keep"], &[], 0)?;
-            guard::post()?;
-            demo::run(&demo::Wish::from_options(&options)?)
+/// What the command line asks for.
+enum Job {
+    Help,
+    Tidy,
+    Prerequisites { yes: bool },
+    Kafka { port: Option<u16>, folder: Option<PathBuf>, yes: bool },
+    Demo(demo::Wish),
+    Test { yes: bool },
+}
+
+impl Job {
+    fn read(mut arguments: Vec<String>) -> Result<Job> {
+        if arguments.is_empty() {
+            return Ok(Job::Help);
         }
-        "test" => {
-            let options = Options::read(arguments, &["yes"], &[], 0)?;
-            guard::post()?;
-            test::run(options.has("yes"))
+        let verb = arguments.remove(0);
+        let options =
+            |flags: &[&str], values: &[&str], words| Options::read(arguments.clone(), flags, values, words);
+        Ok(match verb.as_str() {
+            "demo" => {
+                let options = options(&["kafka", "embedded", "once", "yes", "keep"], &[], 0)?;
+                Job::Demo(demo::Wish::from_options(&options)?)
+            }
+            "test" => Job::Test { yes: options(&["yes"], &[], 0)?.has("yes") },
+            "kafka" => {
+                let options = options(&["yes"], &["port", "dir"], 0)?;
+                let port = options.value("port").map(str::parse).transpose();
+                let port = port.map_err(|_| Misuse("--port wants a number up to 65535".to_owned()))?;
+                Job::Kafka { port, folder: options.value("dir").map(PathBuf::from), yes: options.has("yes") }
+            }
+            "tidy" => options(&[], &[], 0).map(|_| Job::Tidy)?,
+            "prerequisites" => Job::Prerequisites { yes: options(&["yes"], &[], 0)?.has("yes") },
+            "bench" => bail!(bench::refusal(&options(&["yes"], &[], 1)?)),
+            "help" | "--help" | "-h" => Job::Help,
+            other => bail!(Misuse(format!("there is no `cargo xtask {other}`"))),
+        })
+    }
+
+    /// What needs a terminal to answer questions happens here, before there is a worker; what starts other programs
+    /// happens there.
+    fn begin(self, arguments: &[String]) -> Result<ExitCode> {
+        match &self {
+            Job::Help => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Job::Tidy => return tidy::run(&root()),
+            Job::Prerequisites { yes } => {
+                prerequisites::ensure(&Need::everything(), *yes)?;
+                terminal::verdict(true, "nothing is missing");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Job::Kafka { yes, .. } => prerequisites::ensure(&Need::kafka(), *yes)?,
+            Job::Demo(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
+            Job::Test { yes } => test::prepare(*yes)?,
         }
-        "kafka" => {
-            let options = Options::read(arguments, &["yes"], &["port", "dir"], 0)?;
-            guard::post()?;
-            let port = options.value("port").map(|port| port.parse()).transpose();
-            let port = port.map_err(|_| Misuse("--port wants a number up to 65535".to_owned()))?;
-            kafka::run(port, options.value("dir").map(Path::new), options.has("yes"))
+        guard::over(arguments)
+    }
+
+    fn work(self) -> Result<ExitCode> {
+        match self {
+            Job::Help | Job::Tidy | Job::Prerequisites { .. } => bail!("this needs no worker"),
+            Job::Kafka { port, folder, .. } => kafka::run(port, folder.as_deref()),
+            Job::Demo(wish) => demo::run(&wish),
+            Job::Test { .. } => test::run(),
         }
-        "tidy" => {
-            Options::read(arguments, &[], &[], 0)?;
-            tidy::run(&root())
-        }
-        "prerequisites" => {
-            let options = Options::read(arguments, &["yes"], &[], 0)?;
-            prerequisites::ensure(&prerequisites::Need::everything(), options.has("yes"))?;
-            terminal::verdict(true, "nothing is missing");
-            Ok(ExitCode::SUCCESS)
-        }
-        "bench" => bench::run(&Options::read(arguments, &["yes"], &[], 1)?),
-        "" | "help" | "--help" | "-h" => {
-            println!("{USAGE}");
-            Ok(ExitCode::SUCCESS)
-        }
-        other => bail!(Misuse(format!("there is no `cargo xtask {other}`"))),
     }
 }
 

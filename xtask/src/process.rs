@@ -17,6 +17,9 @@ use crate::{guard, interrupt};
 /// How much of a log an error message shows, in bytes and in lines.
 const SHOWN_OF_LOG: (u64, usize) = (16 * 1024, 20);
 
+/// How long a program on the terminal may take to end when we are interrupted.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(20);
+
 /// A running child with its own process group; dropping it kills the group.
 #[derive(Debug)]
 struct Group {
@@ -80,14 +83,18 @@ impl Drop for Group {
 /// Runs a program on the terminal to its end.
 ///
 /// # Errors
-/// When it cannot be started, or when we were interrupted; then it has been killed.
+/// When it cannot be started, or when we were interrupted; then it was asked to end, and is killed if it does not.
 pub fn run(command: &mut Command) -> Result<ExitStatus> {
     let mut group = Group::start(command.stdin(Stdio::null()))?;
     loop {
         if let Some(status) = group.poll()? {
             return Ok(status);
         }
-        interrupt::check()?;
+        if let Err(interrupted) = interrupt::check() {
+            group.signal(Signal::SIGTERM);
+            group.wait(FAREWELL_LIMIT)?;
+            return Err(interrupted);
+        }
         std::thread::sleep(interrupt::LOOK_EVERY);
     }
 }

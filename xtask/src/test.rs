@@ -49,14 +49,34 @@ impl Course {
     }
 }
 
+/// Sees to what the machine lacks. Outside of CI a person may do without Kafka.
+///
+/// # Errors
+/// When something is missing that nothing can be tested without.
+pub fn prepare(yes: bool) -> Result<()> {
+    prerequisites::ensure(&Need { kafka: false, ..Need::everything() }, yes)?;
+    match prerequisites::ensure(&Need::kafka(), yes) {
+        Err(error) if !in_ci() => {
+            println!("going on without Kafka: {error:#}");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// In CI nothing may be skipped.
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
+}
+
 /// Runs all steps; stops at the first that fails.
 ///
 /// # Errors
 /// Only for an interruption; a failed step is a failing exit code with a summary.
-pub fn run(yes: bool) -> Result<ExitCode> {
-    let mut course = Course { total: 8, done: Vec::new(), skipped: Vec::new() };
+pub fn run() -> Result<ExitCode> {
+    let mut course = Course { total: 7, done: Vec::new(), skipped: Vec::new() };
     let start = Instant::now();
-    let result = steps(&mut course, yes);
+    let result = steps(&mut course);
     if let Err(error) = &result
         && error.is::<interrupt::Interrupted>()
     {
@@ -78,25 +98,9 @@ pub fn run(yes: bool) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn steps(course: &mut Course, yes: bool) -> Result<()> {
-    let in_ci = std::env::var_os("CI").is_some();
+fn steps(course: &mut Course) -> Result<()> {
     let running = std::env::var(KAFKA_VARIABLE).ok().filter(|address| !address.is_empty());
-    let mut with_kafka = true;
-    course.step("prerequisites", || {
-        let must = Need { build: true, lint: true, postgres: true, kafka: false };
-        prerequisites::ensure(&must, yes)?;
-        if running.is_none() {
-            match prerequisites::ensure(&Need::kafka(), yes) {
-                Err(error) if in_ci => return Err(error),
-                Err(error) => {
-                    println!("without Kafka: {error:#}");
-                    with_kafka = false;
-                }
-                Ok(()) => {}
-            }
-        }
-        Ok(Outcome::Passed)
-    })?;
+    let with_kafka = prerequisites::missing(&Need::kafka()).is_empty();
     course.step("fmt", || cargo(&["fmt", "--all", "--check"], None))?;
     course.step("tidy", || {
         let findings = tidy::findings(&crate::root())?;
@@ -121,10 +125,7 @@ fn steps(course: &mut Course, yes: bool) -> Result<()> {
     course.step("demo, embedded log", || demo("--embedded"))?;
     course.step("demo, Kafka", || {
         // The demo always brings its own broker.
-        if prerequisites::missing(&Need::kafka()).is_empty() || in_ci {
-            return demo("--kafka");
-        }
-        Ok(Outcome::Skipped("Java or Maven is missing"))
+        if with_kafka || in_ci() { demo("--kafka") } else { Ok(Outcome::Skipped("Java or Maven is missing")) }
     })
 }
 
