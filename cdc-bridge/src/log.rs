@@ -5,7 +5,9 @@
 //! crash a new writer may repeat changes from any earlier transaction on, byte for byte the same. A reader delivers
 //! each change once, in strictly rising position, and only up to what a progress record promises.
 
+mod binary;
 pub mod embedded;
+mod floor;
 pub mod kafka;
 
 use crate::change::Change;

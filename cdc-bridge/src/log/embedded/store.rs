@@ -1,0 +1,432 @@
+//! The store on disk: one redb file with the values of all flushes, the relations they use, and one record about
+//! the log itself. It appends, reads, drops and opens itself again after a failure; it knows nothing of changes.
+//!
+//! Everything here blocks: callers are on threads that may.
+
+use crate::log::{LogError, LogId, Progress};
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+
+const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
+const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const STATE: &str = "state";
+const VERSION: u32 = 1;
+
+/// What redb may cache; the log is read once and in order, so a large cache would hold what nobody asks for again.
+const CACHE_BYTES: usize = 16 << 20;
+/// Values dropped in one transaction, so that an append never waits long behind a trim.
+const TRIM_VALUES_MAX: usize = 256;
+/// A page of redb, and what it adds to a value in a page of its own (measured with its statistics, rounded up).
+const PAGE_BYTES: u64 = 4096;
+const PAGE_OVERHEAD: u64 = 64;
+
+/// What the log says about itself, kept beside the values in the same transactions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    /// Which log it is.
+    pub log: LogId,
+    /// The plan and the source database that it was made for, for people who find the file.
+    pub plan: String,
+    /// The source database.
+    pub database: String,
+    /// The first key that is kept.
+    pub first: u64,
+    /// Values before this key are promised by a progress record.
+    pub promised: u64,
+    /// Space that the kept values take.
+    pub bytes: u64,
+    /// The last progress record.
+    pub last: Option<Progress>,
+}
+
+/// The store, shared by everyone in this process.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    bytes_max: u64,
+    names: (String, String),
+    slot: RwLock<Option<Open>>,
+    /// Held by whoever changes the store; the session tells writers from each other.
+    session: Mutex<u64>,
+    published: watch::Sender<State>,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: Database,
+    inode: u64,
+}
+
+/// What an append adds, made beforehand.
+#[derive(Debug, Default)]
+pub struct Addition {
+    /// In order; the last one ends with the progress record, where there is one.
+    pub values: Vec<Bytes>,
+    /// Relations that the store may not have yet, with their JSON.
+    pub relations: Vec<(u64, Vec<u8>)>,
+    /// The record that ends the last value.
+    pub progress: Option<Progress>,
+}
+
+/// Why an operation on the store did not succeed.
+enum Failure {
+    Redb(redb::Error),
+    Said(LogError),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Redb(error.into())
+    }
+}
+
+impl Store {
+    /// Opens or makes the file.
+    pub fn open(path: &Path, plan: &str, database: &str, bytes_max: u64) -> Result<Store, LogError> {
+        let names = (plan.to_owned(), database.to_owned());
+        let (open, state) = open(path, &names)?;
+        let published = watch::Sender::new(state);
+        let slot = RwLock::new(Some(open));
+        Ok(Store { path: path.to_owned(), bytes_max, names, slot, session: Mutex::new(0), published })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is durable now, and a way to wait for more.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.published.subscribe()
+    }
+
+    /// Begins a writer's session: the values of a transaction that was never finished go, and every earlier
+    /// session is over.
+    pub fn begin_session(&self) -> Result<(u64, State), LogError> {
+        let mut session = self.lock();
+        self.change(|transaction, state| {
+            let mut flushes = transaction.open_table(FLUSHES)?;
+            let tail: Vec<u64> = flushes.range(state.promised..)?.map(key_of).collect::<Result<_, _>>()?;
+            for key in tail {
+                state.bytes -= removed(&mut flushes, key)?.min(state.bytes);
+            }
+            Ok(())
+        })?;
+        *session += 1;
+        Ok((*session, self.published.borrow().clone()))
+    }
+
+    /// Appends, durably. Nothing of it is kept on an error, or all of it is.
+    pub fn append(&self, session: u64, addition: &Addition) -> Result<(), LogError> {
+        let current = self.lock();
+        if *current != session {
+            return Err(self.unavailable("another writer has begun", "end this one; there is one at a time"));
+        }
+        let added: u64 = addition.values.iter().map(|value| space(value.len())).sum();
+        let bytes_max = self.bytes_max;
+        self.change(|transaction, state| {
+            if state.bytes + added > bytes_max {
+                return Err(Failure::Said(LogError::Full { bytes: state.bytes }));
+            }
+            let mut relations = transaction.open_table(RELATIONS)?;
+            for (hash, json) in &addition.relations {
+                relations.insert(hash, json.as_slice())?;
+            }
+            let mut flushes = transaction.open_table(FLUSHES)?;
+            let mut key = next_key(&flushes, state)?;
+            for value in &addition.values {
+                flushes.insert(key, value.as_ref())?;
+                key += 1;
+            }
+            state.bytes += added;
+            if let Some(progress) = &addition.progress {
+                state.promised = key;
+                state.last = Some(progress.clone());
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops the promised values before a key.
+    pub fn trim(&self, before: u64) -> Result<(), LogError> {
+        loop {
+            let _changing = self.lock();
+            let before = before.min(self.published.borrow().promised);
+            if self.published.borrow().first >= before {
+                return Ok(());
+            }
+            self.change(|transaction, state| {
+                let mut flushes = transaction.open_table(FLUSHES)?;
+                let keys = flushes.range(state.first..before)?.take(TRIM_VALUES_MAX).map(key_of);
+                let keys: Vec<u64> = keys.collect::<Result<_, _>>()?;
+                let all = keys.len() < TRIM_VALUES_MAX;
+                for key in keys {
+                    state.bytes -= removed(&mut flushes, key)?.min(state.bytes);
+                    state.first = key + 1;
+                }
+                state.first = if all { before } else { state.first };
+                Ok(())
+            })?;
+        }
+    }
+
+    /// Empties the store; it is another log afterwards, and every writer's session is over.
+    pub fn destroy(&self) -> Result<(), LogError> {
+        let mut session = self.lock();
+        self.change(|transaction, state| {
+            let next = next_key(&transaction.open_table(FLUSHES)?, state)?;
+            transaction.delete_table(FLUSHES)?;
+            transaction.delete_table(RELATIONS)?;
+            transaction.open_table(FLUSHES)?;
+            transaction.open_table(RELATIONS)?;
+            *state = State::new(&(state.plan.clone(), state.database.clone()), next);
+            Ok(())
+        })?;
+        *session += 1;
+        Ok(())
+    }
+
+    /// Hands the values from `from` up to, not including, `to` to `visit`, in order, until it has enough. It may
+    /// look relations up. [`LogError::Trimmed`] where the first is no longer kept.
+    pub fn read(
+        &self,
+        from: u64,
+        to: u64,
+        mut visit: impl FnMut(
+            u64,
+            Bytes,
+            &dyn Fn(u64) -> Result<Vec<u8>, LogError>,
+        ) -> Result<ControlFlow<()>, LogError>,
+    ) -> Result<(), LogError> {
+        self.with(|open| {
+            let transaction = open.database.begin_read()?;
+            let flushes = transaction.open_table(FLUSHES)?;
+            let relations = transaction.open_table(RELATIONS)?;
+            let relation = |hash: u64| match relations.get(hash) {
+                Ok(Some(json)) => Ok(json.value().to_vec()),
+                Ok(None) => Err(self.damaged("it lacks a table's shape")),
+                Err(error) => Err(self.damaged(&error.to_string())),
+            };
+            let mut expected = from;
+            for entry in flushes.range(from..to)? {
+                let (key, value) = entry?;
+                if key.value() != expected {
+                    return Err(Failure::Said(LogError::Trimmed));
+                }
+                expected += 1;
+                let value = Bytes::copy_from_slice(value.value());
+                if visit(key.value(), value, &relation).map_err(Failure::Said)?.is_break() {
+                    return Ok(());
+                }
+            }
+            if expected < to { Err(Failure::Said(LogError::Trimmed)) } else { Ok(()) }
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        // A panicking holder leaves a number that is right either way.
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One write transaction over the store and its state; the new state is published once it is durable. The
+    /// caller holds the session's lock.
+    fn change(
+        &self,
+        change: impl FnOnce(&WriteTransaction, &mut State) -> Result<(), Failure>,
+    ) -> Result<(), LogError> {
+        let state = self.with(|open| {
+            self.check_file(open)?;
+            let mut state = self.published.borrow().clone();
+            let transaction = open.database.begin_write()?;
+            change(&transaction, &mut state)?;
+            put_state(&transaction, &state)?;
+            transaction.commit()?;
+            Ok(state)
+        });
+        let state =
+            state.inspect_err(|error| tracing::debug!(%error, "the embedded log did not take a change"))?;
+        self.published.send_replace(state);
+        Ok(())
+    }
+
+    /// Writing on into a file that was deleted would promise what nobody finds again.
+    fn check_file(&self, open: &Open) -> Result<(), Failure> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) if found.ino() == open.inode => Ok(()),
+            _ => {
+                let why = "its file was deleted or replaced while the bridge was running";
+                Err(Failure::Said(self.unavailable(why, "restart the bridge, and start its slices anew")))
+            }
+        }
+    }
+
+    /// Runs with the open database. After a failure of the disk redb wants to be opened again: the next call does.
+    fn with<T>(&self, run: impl FnOnce(&Open) -> Result<T, Failure>) -> Result<T, LogError> {
+        let guard = self.opened()?;
+        // `opened` answers with an open database or an error.
+        let Some(open) = guard.as_ref() else { return Err(self.unavailable("it is closed", HINT_DISK)) };
+        match run(open) {
+            Ok(value) => Ok(value),
+            Err(Failure::Said(error)) => Err(error),
+            Err(Failure::Redb(error)) => {
+                drop(guard);
+                *self.slot.write().unwrap_or_else(PoisonError::into_inner) = None;
+                Err(said(&self.path, &error))
+            }
+        }
+    }
+
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Option<Open>>, LogError> {
+        let guard = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_some() {
+            return Ok(guard);
+        }
+        drop(guard);
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            let (open, state) = open(&self.path, &self.names)?;
+            if state.log != self.published.borrow().log {
+                return Err(self.unavailable(
+                    "its file was deleted or replaced while the bridge was running",
+                    "restart the bridge, and start its slices anew",
+                ));
+            }
+            *slot = Some(open);
+            // A commit that failed to our face may have reached the disk all the same.
+            self.published.send_replace(state);
+        }
+        drop(slot);
+        Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An error that names this store.
+    pub fn damaged(&self, why: &str) -> LogError {
+        LogError::Damaged { place: self.path.display().to_string(), why: why.to_owned() }
+    }
+
+    fn unavailable(&self, why: &str, hint: &str) -> LogError {
+        unavailable(&self.path, why, hint)
+    }
+}
+
+impl State {
+    fn new((plan, database): &(String, String), first: u64) -> Self {
+        Self {
+            version: VERSION,
+            log: LogId(uuid::Uuid::new_v4().to_string()),
+            plan: plan.clone(),
+            database: database.clone(),
+            first,
+            promised: first,
+            bytes: 0,
+            last: None,
+        }
+    }
+}
+
+const HINT_DISK: &str = "make room or mend the disk; nothing was confirmed, and the bridge goes on by itself";
+
+fn open(path: &Path, names: &(String, String)) -> Result<(Open, State), LogError> {
+    let io = |error: std::io::Error| unavailable(path, &error.to_string(), HINT_DISK);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let database = redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+        .map_err(|error| said(path, &error.into()))?;
+    // A new file is only found again after a crash when its folder is on disk, too.
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    let state = first_state(&database, names).map_err(|failure| match failure {
+        Failure::Redb(error) => said(path, &error),
+        Failure::Said(error) => error,
+    })?;
+    if state.version != VERSION {
+        let why = format!("it is of version {}, this strangler reads version {VERSION}", state.version);
+        return Err(LogError::Damaged { place: path.display().to_string(), why });
+    }
+    let inode = std::fs::metadata(path).map_err(io)?.ino();
+    Ok((Open { database, inode }, state))
+}
+
+/// The state that a file has, or a new log's where it has none.
+fn first_state(database: &Database, names: &(String, String)) -> Result<State, Failure> {
+    let transaction = database.begin_write()?;
+    let found = {
+        let meta = transaction.open_table(META)?;
+        let found = meta.get(STATE)?;
+        found.map(|json| serde_json::from_slice::<State>(json.value()))
+    };
+    match found {
+        Some(Ok(state)) => Ok(state),
+        Some(Err(error)) => Err(Failure::Redb(redb::Error::Corrupted(error.to_string()))),
+        None => {
+            let state = State::new(names, 1);
+            transaction.open_table(FLUSHES)?;
+            transaction.open_table(RELATIONS)?;
+            put_state(&transaction, &state)?;
+            transaction.commit()?;
+            Ok(state)
+        }
+    }
+}
+
+fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
+    let json = serde_json::to_vec(state)
+        .map_err(|error| Failure::Redb(redb::Error::Corrupted(error.to_string())))?;
+    transaction.open_table(META)?.insert(STATE, json.as_slice())?;
+    Ok(())
+}
+
+fn next_key(flushes: &impl ReadableTable<u64, &'static [u8]>, state: &State) -> Result<u64, Failure> {
+    let last = flushes.last()?.map(|(key, _)| key.value() + 1);
+    Ok(last.unwrap_or(state.promised).max(state.promised))
+}
+
+type Entry<'a> =
+    Result<(redb::AccessGuard<'a, u64>, redb::AccessGuard<'a, &'static [u8]>), redb::StorageError>;
+
+fn key_of(entry: Entry<'_>) -> Result<u64, redb::StorageError> {
+    entry.map(|(key, _)| key.value())
+}
+
+/// Removes a value and tells how much space it took.
+fn removed(flushes: &mut redb::Table<'_, u64, &'static [u8]>, key: u64) -> Result<u64, Failure> {
+    Ok(flushes.remove(key)?.map_or(0, |value| space(value.value().len())))
+}
+
+/// The space that a value takes in the file. redb gives large values a run of pages that is a power of two; small
+/// ones share pages, half filled where keys rise.
+fn space(len: usize) -> u64 {
+    let len = len as u64 + PAGE_OVERHEAD;
+    if len > PAGE_BYTES { len.next_power_of_two() } else { 2 * len }
+}
+
+fn said(path: &Path, error: &redb::Error) -> LogError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => {
+            let hint = "one bridge writes a log: stop the other one with `strangler down`, or give this one a folder of its own";
+            unavailable(path, "another bridge uses it", hint)
+        }
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. } => {
+            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
+        }
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
+        }
+        _ => unavailable(path, &error.to_string(), HINT_DISK),
+    }
+}
+
+fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
+    LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
+}

@@ -1,0 +1,79 @@
+//! What the log has already: repeated changes, messages and records are passed over here, so that a source may begin
+//! again from any earlier transaction. Pure; both adapters' writers ask it.
+
+use super::{Flush, LogError, LogId, Progress};
+use migrations::finding::Finding;
+use migrations::lsn::{EndLsn, Position, Timeline};
+
+/// How far a writer is.
+#[derive(Debug)]
+pub struct Floor {
+    log: LogId,
+    timeline: Option<Timeline>,
+    end: EndLsn,
+    last: Position,
+}
+
+/// What of a flush must be written.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Changes and record that are new.
+    pub flush: Flush,
+    /// What the flush's record stated, new or not.
+    pub end: Option<EndLsn>,
+}
+
+impl Floor {
+    /// A writer of `log` behind the last durable progress record.
+    pub fn new(log: LogId, last: Option<&Progress>) -> Self {
+        Self {
+            log,
+            timeline: last.map(|progress| progress.timeline.clone()),
+            end: last.map(|progress| progress.end).unwrap_or_default(),
+            last: Position::default(),
+        }
+    }
+
+    /// Takes what is new out of a flush.
+    pub fn admit(&mut self, mut flush: Flush) -> Result<Admitted, LogError> {
+        flush.changes.retain(|change| {
+            let is_new = !self.end.is_past(change.position.commit) && change.position > self.last;
+            if is_new {
+                self.last = change.position;
+            }
+            is_new
+        });
+        let end = flush.progress.as_ref().map(|progress| progress.end);
+        if let Some(mut progress) = flush.progress.take() {
+            self.check(&progress, &flush)?;
+            progress.log = self.log.clone();
+            progress.messages.retain(|message| !self.end.is_past(message.position.commit));
+            if progress.end > self.end || !flush.changes.is_empty() || !progress.messages.is_empty() {
+                self.end = self.end.max(progress.end);
+                progress.end = self.end;
+                self.timeline = Some(progress.timeline.clone());
+                flush.progress = Some(progress);
+            }
+        }
+        Ok(Admitted { flush, end })
+    }
+
+    /// LSNs of another server or timeline look like old or far ones; a record that does not cover its own changes
+    /// would never have them delivered. Either would lose changes silently.
+    fn check(&self, progress: &Progress, flush: &Flush) -> Result<(), LogError> {
+        let timeline = self.timeline.as_ref().unwrap_or(&progress.timeline);
+        if *timeline != progress.timeline {
+            let message = format!("the log follows {timeline}, the source is now {}", progress.timeline);
+            let hint = "begin anew: `strangler sync drop`, then `strangler sync start`, for every slice";
+            return Err(LogError::Refused(Finding::error("log.other-timeline", message, hint)));
+        }
+        let uncovered = flush.changes.last().filter(|change| !progress.end.is_past(change.position.commit));
+        if let Some(change) = uncovered {
+            let message =
+                format!("a change at {} came before a record that ends at {}", change.position, progress.end);
+            let hint = "restart the bridge; if it happens again, report it with this message";
+            return Err(LogError::Refused(Finding::error("log.order", message, hint)));
+        }
+        Ok(())
+    }
+}

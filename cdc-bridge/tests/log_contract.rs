@@ -1,0 +1,400 @@
+//! What every log must do, run on each kind: the embedded one, and Kafka on the broker of `STRANGLER_TEST_KAFKA`.
+
+#[path = "log_contract/embedded.rs"]
+mod embedded_only;
+#[path = "log_contract/history.rs"]
+mod history;
+#[path = "log_contract/place.rs"]
+mod place;
+
+use cdc_bridge::change::Operation;
+use cdc_bridge::log::{Flush, LogError, Progress, Writer};
+use history::{
+    Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
+};
+use migrations::lsn::EndLsn;
+use place::{Place, Watcher};
+use std::time::Duration;
+
+macro_rules! contract {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Place::embedded()).await;
+            })*
+        }
+        mod kafka {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Place::kafka()).await;
+            })*
+        }
+    };
+}
+
+contract!(
+    what_is_appended_is_read_in_order,
+    every_kind_of_change_arrives_as_it_was,
+    nothing_is_delivered_before_its_progress_record,
+    a_large_transaction_streams_in_bounded_batches,
+    a_new_writer_repeats_and_nothing_comes_twice,
+    a_second_writer_ends_the_first,
+    any_cursor_gives_the_same_rest,
+    two_readers_go_at_their_own_speed,
+    a_cursor_at_the_end_sees_whole_transactions_only,
+    messages_and_progress_alone_arrive,
+    a_tables_shape_may_change,
+    another_timeline_is_refused,
+    the_newest_events_are_shown,
+    a_destroyed_log_is_another_one,
+);
+
+async fn append(writer: &mut Writer, flush: Flush) -> Option<EndLsn> {
+    writer.append(flush).await.unwrap().map(|end| *end.get())
+}
+
+async fn append_all(writer: &mut Writer, flushes: Vec<Flush>) {
+    for flush in flushes {
+        let end = flush.progress.as_ref().map(|progress| progress.end);
+        assert_eq!(append(writer, flush).await, end);
+    }
+}
+
+fn some(history: &mut History, count: usize) -> Vec<Committed> {
+    (0..count).map(|_| history.random()).collect()
+}
+
+async fn what_is_appended_is_read_in_order(place: Place) {
+    let log = place.ready().await;
+    assert_eq!(log.end().await.unwrap(), None);
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::thrown("what_is_appended_is_read_in_order"));
+    let transactions = some(&mut history, 40);
+    let mut writer = log.writer().await.unwrap();
+    append_all(&mut writer, flushes(&mut history.dice, &transactions)).await;
+    let last = transactions.last().unwrap();
+    let end = log.end().await.unwrap().unwrap();
+    assert_eq!((end.end, &end.log), (last.end, &log.id()));
+    for wanted in [tables(&[0, 1, 2]), tables(&[1])] {
+        let mut watcher = Watcher::new(&log, &wanted, &start).await;
+        watcher.until(last.end).await;
+        assert_eq!(watcher.changes, changes_of(&transactions, &wanted));
+        assert_eq!(watcher.messages, messages_of(&transactions));
+    }
+    place.clean(&log).await;
+}
+
+async fn every_kind_of_change_arrives_as_it_was(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(1));
+    let mut writer = log.writer().await.unwrap();
+    let mut committed = history.commit(vec![
+        (0, Operation::Insert { new: row(1, "") }),
+        (1, Operation::Insert { new: key_row(1) }),
+        (0, Operation::Update { old: Some(key_row(1)), new: row(2, "moved") }),
+        (0, Operation::Update { old: None, new: row(2, "changed") }),
+        (0, Operation::Delete { old: key_row(2) }),
+        (1, Operation::Truncate),
+        (1, Operation::Insert { new: row(2, &"large ".repeat(300_000)) }),
+    ]);
+    committed.changes[3].mark = Some("orders".into());
+    append(&mut writer, flush(std::slice::from_ref(&committed))).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0, 1]), &start).await;
+    watcher.until(committed.end).await;
+    assert_eq!(watcher.changes, committed.changes);
+    place.clean(&log).await;
+}
+
+async fn nothing_is_delivered_before_its_progress_record(place: Place) {
+    let log = place.ready().await;
+    let mut watcher = Watcher::new(&log, &tables(&[0, 1, 2]), &log.end_cursor().await.unwrap()).await;
+    let mut history = History::new(Dice::new(2));
+    let inserts = (0..30).map(|id| (id % 3, Operation::Insert { new: row(id, "x") })).collect();
+    let committed = history.commit(inserts);
+    let mut writer = log.writer().await.unwrap();
+    let mut whole = flush(std::slice::from_ref(&committed));
+    let tail = whole.changes.split_off(10);
+    assert_eq!(append(&mut writer, Flush { changes: whole.changes, progress: None }).await, None);
+    assert!(watcher.is_silent(Duration::from_millis(300)).await);
+    append(&mut writer, Flush { changes: tail, progress: whole.progress }).await;
+    watcher.until(committed.end).await;
+    assert_eq!(watcher.changes, committed.changes);
+    place.clean(&log).await;
+}
+
+async fn a_large_transaction_streams_in_bounded_batches(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(3));
+    let note = "n".repeat(1000);
+    let inserts = (0..5000).map(|id| (id % 3, Operation::Insert { new: row(id, &note) })).collect();
+    let transactions = [history.commit(inserts), history.commit(vec![(0, Operation::Truncate)])];
+    let mut writer = log.writer().await.unwrap();
+    let parts: Vec<_> = transactions[0].changes.chunks(1500).map(<[_]>::to_vec).collect();
+    let count = parts.len();
+    for (index, changes) in parts.into_iter().enumerate() {
+        let progress = (index + 1 == count).then(|| history::progress(&transactions[0]));
+        append(&mut writer, Flush { changes, progress }).await;
+    }
+    append(&mut writer, flush(&transactions[1..])).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0, 1, 2]), &start).await;
+    watcher.until(transactions[1].end).await;
+    assert_eq!(watcher.changes, changes_of(&transactions, &tables(&[0, 1, 2])));
+    assert!(watcher.batches >= 5, "{} batches", watcher.batches);
+    place.clean(&log).await;
+}
+
+async fn a_new_writer_repeats_and_nothing_comes_twice(place: Place) {
+    let mut log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::thrown("a_new_writer_repeats_and_nothing_comes_twice"));
+    let transactions = some(&mut history, 60);
+    let all = tables(&[0, 1, 2]);
+    let mut watcher = Watcher::new(&log, &all, &start).await;
+    let mut confirmed = 0;
+    for round in 0..8 {
+        let last_round = round == 7;
+        let upto = if last_round { 60 } else { (confirmed + 1 + history.dice.below(8) as usize).min(60) };
+        // A source begins again where it was confirmed, or before.
+        let from = confirmed.saturating_sub(history.dice.below(4) as usize);
+        let mut writer = log.writer().await.unwrap();
+        let mut plan = flushes(&mut history.dice, &transactions[from..upto]);
+        if !last_round {
+            // The writer dies somewhere in the middle, perhaps within a transaction.
+            plan.truncate(1 + history.dice.below(plan.len() as u64) as usize);
+        }
+        for flush in plan {
+            if let Some(end) = append(&mut writer, flush).await {
+                confirmed = confirmed.max(transactions.partition_point(|committed| committed.end <= end));
+            }
+        }
+        if history.dice.one_in(2) {
+            drop(writer);
+            watcher.until(transactions[..confirmed].last().map_or(EndLsn(0), |last| last.end)).await;
+            if history.dice.one_in(2) {
+                watcher.close();
+                drop(log);
+                log = place.reopen().await;
+                watcher.restart(&log, &all).await;
+            }
+        }
+    }
+    watcher.until(transactions[59].end).await;
+    assert_eq!(watcher.changes, changes_of(&transactions, &all));
+    assert_eq!(watcher.messages, messages_of(&transactions));
+    place.clean(&log).await;
+}
+
+async fn a_second_writer_ends_the_first(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(4));
+    let insert = |id| vec![(0, Operation::Insert { new: row(id, "x") })];
+    let transactions = [history.commit(insert(1)), history.commit(insert(2)), history.commit(insert(3))];
+    let mut first = log.writer().await.unwrap();
+    append(&mut first, flush(&transactions[..1])).await;
+    let mut second = log.writer().await.unwrap();
+    let refused = first.append(flush(&transactions[1..2])).await;
+    assert!(matches!(refused, Err(LogError::Unavailable { .. })), "{refused:?}");
+    append(&mut second, flush(&transactions[..2])).await;
+    append(&mut second, flush(&transactions[2..])).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.until(transactions[2].end).await;
+    assert_eq!(watcher.changes, changes_of(&transactions, &tables(&[0])));
+    place.clean(&log).await;
+}
+
+async fn any_cursor_gives_the_same_rest(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::thrown("any_cursor_gives_the_same_rest"));
+    let transactions = some(&mut history, 50);
+    let mut writer = log.writer().await.unwrap();
+    append_all(&mut writer, flushes(&mut history.dice, &transactions)).await;
+    for wanted in [tables(&[0, 1, 2]), tables(&[0, 2])] {
+        let mut watcher = Watcher::new(&log, &wanted, &start).await;
+        for _ in 0..12 {
+            if watcher.step().await >= transactions[49].end {
+                break;
+            }
+            if history.dice.one_in(2) {
+                watcher.restart(&log, &wanted).await;
+            }
+        }
+        watcher.until(transactions[49].end).await;
+        assert_eq!(watcher.changes, changes_of(&transactions, &wanted));
+        let end = watcher.cursor.clone();
+        let mut behind = Watcher::new(&log, &wanted, &end).await;
+        assert!(behind.is_silent(Duration::from_millis(200)).await);
+    }
+    place.clean(&log).await;
+}
+
+async fn two_readers_go_at_their_own_speed(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::thrown("two_readers_go_at_their_own_speed"));
+    let transactions = some(&mut history, 40);
+    let (fast, slow) = (tables(&[0, 1]), tables(&[1, 2]));
+    let mut hare = Watcher::new(&log, &fast, &start).await;
+    let mut tortoise = Watcher::new(&log, &slow, &start).await;
+    let mut writer = log.writer().await.unwrap();
+    for part in transactions.chunks(5) {
+        append_all(&mut writer, flushes(&mut history.dice, part)).await;
+        hare.until(part.last().unwrap().end).await;
+    }
+    tortoise.until(transactions[39].end).await;
+    assert_eq!(hare.changes, changes_of(&transactions, &fast));
+    assert_eq!(tortoise.changes, changes_of(&transactions, &slow));
+    place.clean(&log).await;
+}
+
+async fn a_cursor_at_the_end_sees_whole_transactions_only(place: Place) {
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(5));
+    let inserts = || (0..40).map(|id| (id % 3, Operation::Insert { new: row(id, "x") })).collect();
+    let transactions = [history.commit(inserts()), history.commit(inserts())];
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(&transactions[..1])).await;
+    let mut whole = flush(&transactions[1..]);
+    let tail = whole.changes.split_off(20);
+    append(&mut writer, Flush { changes: whole.changes, progress: None }).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0, 1, 2]), &log.end_cursor().await.unwrap()).await;
+    append(&mut writer, Flush { changes: tail, progress: whole.progress }).await;
+    watcher.until(transactions[1].end).await;
+    assert_eq!(watcher.changes, transactions[1].changes);
+    place.clean(&log).await;
+}
+
+async fn messages_and_progress_alone_arrive(place: Place) {
+    let log = place.ready().await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &log.end_cursor().await.unwrap()).await;
+    let mut history = History::new(Dice::new(6));
+    let mut writer = log.writer().await.unwrap();
+    let mut sent = Vec::new();
+    for round in 0..5 {
+        let mut committed = history.commit(Vec::new());
+        if round % 2 == 0 {
+            let commit = migrations::lsn::CommitLsn(committed.end.0 - 48);
+            let position = migrations::lsn::Position { commit, ordinal: 1 };
+            committed.messages.push(message(position, &format!("{round}")));
+        }
+        append(&mut writer, flush(std::slice::from_ref(&committed))).await;
+        // A record that says nothing new is durable, too.
+        let again = Flush { changes: Vec::new(), progress: Some(history::progress(&committed)) };
+        assert_eq!(append(&mut writer, again).await, Some(committed.end));
+        sent.push(committed);
+        watcher.until(sent[round].end).await;
+    }
+    assert_eq!(watcher.messages, messages_of(&sent));
+    assert!(watcher.changes.is_empty());
+    assert_eq!(log.end().await.unwrap().unwrap().end, sent[4].end);
+    place.clean(&log).await;
+}
+
+async fn a_tables_shape_may_change(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(7));
+    let narrow = history.commit(vec![(0, Operation::Insert { new: row(1, "narrow") })]);
+    let mut wide = history.commit(vec![(0, Operation::Insert { new: wide_row() })]);
+    wide.changes[0].relation = history::relation_of(0, true);
+    let back = history.commit(vec![(0, Operation::Insert { new: row(3, "narrow again") })]);
+    let transactions = [narrow, wide, back];
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(&transactions[..1])).await;
+    append(&mut writer, flush(&transactions[1..2])).await;
+    drop(writer);
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(&transactions[2..])).await;
+    let wanted = tables(&[0]);
+    let mut watcher = Watcher::new(&log, &wanted, &start).await;
+    watcher.step().await;
+    watcher.restart(&log, &wanted).await;
+    watcher.until(transactions[2].end).await;
+    assert_eq!(watcher.changes, changes_of(&transactions, &wanted));
+    place.clean(&log).await;
+}
+
+fn wide_row() -> cdc_bridge::change::Tuple {
+    use cdc_bridge::change::{Tuple, Value};
+    Tuple::of([Value::Text(b"2"), Value::Text(b"wide"), Value::Text(b"7")].into_iter())
+}
+
+async fn another_timeline_is_refused(place: Place) {
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(8));
+    let committed = history.commit(Vec::new());
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(std::slice::from_ref(&committed))).await;
+    let next = history.commit(vec![(0, Operation::Insert { new: row(1, "x") })]);
+    let mut promoted = flush(std::slice::from_ref(&next));
+    promoted.progress = promoted.progress.map(|mut progress: Progress| {
+        progress.timeline.timeline = 2;
+        progress
+    });
+    let refused = writer.append(promoted).await;
+    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == "log.other-timeline"));
+    assert_eq!(log.end().await.unwrap().unwrap().end, committed.end);
+    place.clean(&log).await;
+}
+
+async fn the_newest_events_are_shown(place: Place) {
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(9));
+    let mut writer = log.writer().await.unwrap();
+    assert!(log.recent(&tables(&[0, 1]), 5).await.unwrap().is_empty());
+    for id in 0..20 {
+        let operations = vec![
+            (0, Operation::Insert { new: row(id, "zero") }),
+            (1, Operation::Insert { new: row(id, "one") }),
+            (2, Operation::Delete { old: key_row(id) }),
+        ];
+        let committed = history.commit(operations);
+        append(&mut writer, flush(std::slice::from_ref(&committed))).await;
+    }
+    let events = log.recent(&tables(&[0, 2]), 5).await.unwrap();
+    let seen: Vec<_> = events.iter().map(|event| (topic_end(&event.topic), event.value["op"].as_str().unwrap())).collect();
+    assert_eq!(seen, [("t2", "d"), ("t0", "c"), ("t2", "d"), ("t0", "c"), ("t2", "d")]);
+    assert_eq!(events[4].value["before"]["id"], 19);
+    assert_eq!(events[3].value["after"]["note"], "zero");
+    assert_eq!(events[3].value["source"]["table"], "t0");
+    assert_eq!(events[3].value["source"]["db"], "shopdb");
+    assert_eq!(events[3].key["id"], 19);
+    assert_eq!(log.recent(&tables(&[1]), 1000).await.unwrap().len(), 20);
+    assert_eq!(table(0).name, "t0");
+    place.clean(&log).await;
+}
+
+fn topic_end(topic: &str) -> &str {
+    topic.rsplit('.').next().unwrap()
+}
+
+async fn a_destroyed_log_is_another_one(place: Place) {
+    let log = place.ready().await;
+    let before = log.id();
+    let mut history = History::new(Dice::new(10));
+    let mut writer = log.writer().await.unwrap();
+    let committed = history.commit(vec![(0, Operation::Insert { new: row(1, "x") })]);
+    append(&mut writer, flush(std::slice::from_ref(&committed))).await;
+    let cursor = log.end_cursor().await.unwrap();
+    place.clean(&log).await;
+    assert_ne!(log.id(), before);
+    let refused = log.reader(tables(&[0]), &cursor).await;
+    assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
+    // The slot is where it was; the new log begins with what comes next.
+    drop((log, writer));
+    let log = place.reopen().await;
+    log.prepare(&tables(&[0, 1, 2]), 4 << 20).await.unwrap();
+    assert_eq!(log.end().await.unwrap(), None);
+    let start = log.end_cursor().await.unwrap();
+    let next = history.commit(vec![(0, Operation::Insert { new: row(2, "y") })]);
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(std::slice::from_ref(&next))).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.until(next.end).await;
+    assert_eq!(watcher.changes, next.changes);
+    place.clean(&log).await;
+}
