@@ -29,6 +29,8 @@ pub const WORKER: &str = "__worker";
 pub const FOLDER_PREFIX: &str = "strangler-";
 /// From this many signals on the person means it: the worker is killed.
 const IMPATIENT: usize = 3;
+/// How often daemons are looked for, 50 ms apart, until none is left.
+const DAEMON_ROUNDS: u32 = 20;
 /// What shells add to a signal's number for the exit code of the program it ended.
 const ENDED_BY_SIGNAL: i32 = 128;
 /// A worker that is asked again and again by its starter cannot be slower than this to notice.
@@ -151,22 +153,37 @@ pub fn daemons(path: &Path) {
 /// Kills the daemons that noted their pids in `<state>/run/*.json`. A pid whose program is not `strangler` is left
 /// alone: the number has been given to someone else.
 pub fn kill_daemons(state: &Path) {
-    for pid in noted_pids(state) {
-        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        let name = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("strangler") {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    // One of them restarts the others until it is dead itself.
+    for _ in 0..DAEMON_ROUNDS {
+        let mut found = false;
+        for pid in noted_pids(state) {
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let name =
+                program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with("strangler") {
+                found = true;
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
         }
+        if !found {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// The `pid` fields of `<state>/run/*.json`.
+/// The pids in `<state>/run/*.json`.
 fn noted_pids(state: &Path) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir(state.join("run")) else { return Vec::new() };
     let texts = entries.flatten().filter_map(|entry| std::fs::read(entry.path()).ok());
     let values = texts.filter_map(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-    let pids = values.filter_map(|value| value.get("pid")?.as_i64()?.try_into().ok());
-    pids.filter(|pid: &i32| *pid > 1).collect()
+    values.filter_map(|value| pid_in(&value)).collect()
+}
+
+/// The `pid` of a note, or of the `process` in it.
+pub fn pid_in(note: &serde_json::Value) -> Option<i32> {
+    let pid = note.get("pid").or_else(|| note.pointer("/process/pid"))?;
+    pid.as_i64()?.try_into().ok().filter(|pid| *pid > 1)
 }
 
 /// What the guard still has to end.
@@ -254,6 +271,17 @@ mod tests {
         assert_eq!(charges.folders, BTreeSet::from([ours.clone()]));
         charges.take(&format!("keep {}", ours.display()));
         assert!(charges.folders.is_empty());
+    }
+
+    #[test]
+    fn a_pid_is_found_where_notes_keep_it() {
+        assert_eq!(pid_in(&serde_json::json!({ "pid": 7 })), Some(7));
+        assert_eq!(pid_in(&serde_json::json!({ "process": { "pid": 8 }, "address": "x" })), Some(8));
+        for wrong in
+            [serde_json::json!({ "pid": 1 }), serde_json::json!({ "pid": -5 }), serde_json::json!([7])]
+        {
+            assert_eq!(pid_in(&wrong), None);
+        }
     }
 
     #[test]

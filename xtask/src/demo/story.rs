@@ -102,14 +102,13 @@ fn kill_the_bridge(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
         interrupt::await_until("the bridge's return", BRIDGE_BACK_LIMIT, Duration::from_millis(50), || {
             Ok((shop.newest_orders()?.1 >= ordered).then(|| killed.elapsed()))
         });
+    let claim = "the bridge went on by itself after kill -9";
     match back {
-        Ok(time) => {
-            let claim = "the bridge went on by itself after kill -9";
-            claims.hold(&format!("{claim} ({:.1} s)", time.as_secs_f64()), true);
-        }
-        Err(error) if error.is::<interrupt::Interrupted>() => return Err(error),
+        Ok(time) => claims.hold_with(claim, true, &format!("{:.1} s", time.as_secs_f64())),
         Err(error) => {
-            claims.hold("the bridge went on by itself after kill -9", false);
+            if !error.is::<interrupt::Interrupted>() {
+                claims.hold(claim, false);
+            }
             return Err(error);
         }
     }
@@ -167,7 +166,7 @@ pub fn stay(stage: &mut Stage) -> Result<()> {
     println!("\nthen try:");
     for line in [
         "status -w",
-        "tail orders",
+        "tail orders -f",
         "route set orders.list 25%",
         "route list",
         "journal -f",
@@ -201,19 +200,14 @@ pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     }
     terminal::heading("and gone without a trace");
     stage.strangler.show("route set orders monolith")?;
-    stage.strangler.show("sync drop orders")?;
+    stage.strangler.show("sync drop orders --yes")?;
     stage.strangler.show("down")?;
-    stage.strangler.show_as_admin("uninstall")?;
+    stage.strangler.show_as_admin("uninstall --yes")?;
     let left = leftovers::find(stage)?;
     for thing in &left {
         println!("    left: {thing}");
     }
-    let what = if stage.broker.is_some() {
-        "slot, publication, topic, role or schema"
-    } else {
-        "slot, publication, role or schema"
-    };
-    claims.hold(&format!("no {what} is left behind"), left.is_empty());
+    claims.hold("no slot, publication, topic, role, schema or trigger is left behind", left.is_empty());
     Ok(())
 }
 

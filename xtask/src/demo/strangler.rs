@@ -17,6 +17,8 @@ use crate::{guard, interrupt, port, process, terminal};
 
 /// A quiet question to a running controller.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// A part that died is started again within moments.
+const NOTE_LIMIT: Duration = Duration::from_secs(10);
 /// `strangler down` in the end; what is left then is killed.
 const DOWN_LIMIT: Duration = Duration::from_secs(20);
 
@@ -68,13 +70,15 @@ impl Strangler {
         self.show_all(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// `verb` with the superuser's URLs of both databases, as a DBA runs `install` and `uninstall`.
+    /// `line` with the superuser's URLs of both databases, as a DBA runs `install` and `uninstall`.
     ///
     /// # Errors
     /// As [`Strangler::show`].
-    pub fn show_as_admin(&self, verb: &str) -> Result<()> {
+    pub fn show_as_admin(&self, line: &str) -> Result<()> {
         let [monolith, orders] = &self.admin_urls;
-        self.show_all(&[verb, "--admin-url", monolith, "--admin-url", orders])
+        let mut arguments: Vec<&str> = line.split_whitespace().collect();
+        arguments.extend(["--admin-url", monolith, "--admin-url", orders]);
+        self.show_all(&arguments)
     }
 
     fn show_all(&self, arguments: &[&str]) -> Result<()> {
@@ -94,16 +98,21 @@ impl Strangler {
         serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
     }
 
-    /// The process id of a running part (`bridge`, `proxy`, `controller`).
+    /// The process id of a running part (`bridge`, `proxy`, `controller`); a part that is being restarted is awaited.
     ///
     /// # Errors
-    /// When `up` noted none.
+    /// When `up` notes none.
     pub fn pid(&self, part: &str) -> Result<i32> {
         let path = self.folder.join(".strangler").join("run").join(format!("{part}.json"));
-        let text = fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-        let noted: Value = serde_json::from_slice(&text)?;
-        let pid = noted.get("pid").and_then(Value::as_i64).and_then(|pid| i32::try_from(pid).ok());
-        pid.filter(|pid| *pid > 1).with_context(|| format!("{} holds no pid", path.display()))
+        interrupt::await_until(
+            &format!("a pid in {}", path.display()),
+            NOTE_LIMIT,
+            interrupt::LOOK_EVERY,
+            || {
+                let note = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+                Ok(note.as_ref().and_then(guard::pid_in))
+            },
+        )
     }
 
     /// Waits until the proxy serves the shop.
