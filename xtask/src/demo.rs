@@ -52,6 +52,8 @@ pub struct Wish {
     once: bool,
     /// Install without asking.
     pub yes: bool,
+    /// Take the programs that the last build left.
+    built: bool,
     /// Leave the folders of databases and broker behind.
     keep: bool,
 }
@@ -73,7 +75,13 @@ impl Wish {
             (false, true) => Some(Log::Embedded),
             (false, false) => None,
         };
-        Ok(Wish { log, once: options.has("once"), yes: options.has("yes"), keep: options.has("keep") })
+        Ok(Wish {
+            log,
+            once: options.has("once"),
+            yes: options.has("yes"),
+            keep: options.has("keep"),
+            built: options.has("built"),
+        })
     }
 
     /// What the machine must have for it.
@@ -132,6 +140,9 @@ fn prepare(wish: &Wish) -> Result<Log> {
         (None, Log::Embedded) => "Java or Maven is missing; --kafka installs them",
     };
     println!("log: {} ({why})", log.name());
+    if wish.built {
+        return Ok(log);
+    }
     terminal::note("building strangler and the shop (some minutes the first time)");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]).current_dir(crate::root());

@@ -26,10 +26,11 @@ use anyhow::{Result, bail};
 use prerequisites::Need;
 
 const USAGE: &str = "\
-cargo xtask demo  [--kafka|--embedded] [--once] [--yes] [--keep]
+cargo xtask demo  [--kafka|--embedded] [--once] [--yes] [--keep] [--built]
     the whole story on this machine: two Postgres clusters, a shop, the proxy, the bridge, traffic.
     --once ends by itself, exits 0 only if every claim held, writes target/demo/report.json
     --keep leaves the databases' and the broker's folders behind
+    --built takes the programs that the last build left
 cargo xtask test  [--yes]
     fmt, tidy, clippy, every test, and the demo on both logs
 cargo xtask kafka [--port N] [--dir D] [--yes]
@@ -89,7 +90,7 @@ impl Job {
             |flags: &[&str], values: &[&str], words| Options::read(arguments.clone(), flags, values, words);
         Ok(match verb.as_str() {
             "demo" => {
-                let options = options(&["kafka", "embedded", "once", "yes", "keep"], &[], 0)?;
+                let options = options(&["kafka", "embedded", "once", "yes", "keep", "built"], &[], 0)?;
                 Job::Demo(demo::Wish::from_options(&options)?)
             }
             "test" => Job::Test { yes: options(&["yes"], &[], 0)?.has("yes") },

@@ -139,9 +139,12 @@ fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The demo in a process of its own, as a user starts it.
+/// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
+/// from the workspace would compile their dependencies again, with other features.
 fn demo(log: &str) -> Result<Outcome> {
     let myself = std::env::current_exe()?;
-    process::succeed(Command::new(myself).args(["demo", "--once", "--yes", log]).current_dir(crate::root()))?;
+    process::succeed(
+        Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(crate::root()),
+    )?;
     Ok(Outcome::Passed)
 }
