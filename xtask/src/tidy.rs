@@ -15,9 +15,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::terminal;
 
-/// The workspace's crates, by folder.
-const CRATES: [&str; 7] =
-    ["migrations", "proxy", "cdc-bridge", "controller", "cli", "monolith-demo", "xtask"];
 /// Crates under the station law, with the stations that are excepted from it.
 const STATIONS: [(&str, &[&str]); 3] = [("proxy", &[]), ("cdc-bridge", &["log"]), ("controller", &[])];
 
@@ -62,10 +59,13 @@ pub fn run(root: &Path) -> Result<ExitCode> {
 pub fn findings(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut files = 0;
-    for name in CRATES {
-        let manifest = root.join(name).join("Cargo.toml");
-        let text = fs::read_to_string(&manifest)
-            .with_context(|| format!("{} cannot be read", manifest.display()))?;
+    for name in dependencies::unknown_members(&read(&root.join("Cargo.toml"))?) {
+        let message =
+            format!("`{name}` is a new crate: say in xtask/src/tidy/dependencies.rs who may import it");
+        findings.push(Finding { file: "Cargo.toml".to_owned(), line: 0, message });
+    }
+    for name in dependencies::crates() {
+        let text = read(&root.join(name).join("Cargo.toml"))?;
         let place = format!("{name}/Cargo.toml");
         for message in dependencies::broken(name, &text) {
             findings.push(Finding { file: place.clone(), line: 0, message });
@@ -73,8 +73,7 @@ pub fn findings(root: &Path) -> Result<Vec<Finding>> {
         for path in rust_files(&root.join(name))? {
             files += 1;
             let relative = path.strip_prefix(root).unwrap_or(&path);
-            let text =
-                fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+            let text = read(&path)?;
             let pure = pure_by_law(root, relative);
             for (line, message) in source::broken(relative, &text, pure) {
                 findings.push(Finding { file: relative.display().to_string(), line, message });
@@ -85,6 +84,10 @@ pub fn findings(root: &Path) -> Result<Vec<Finding>> {
         bail!("no source was found under {}", root.display());
     }
     Ok(findings)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 /// Whether the station law wants this file pure: it lies in a folder `x/` beside a file `x.rs`, and is no test module.

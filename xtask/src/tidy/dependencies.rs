@@ -1,13 +1,14 @@
 //! Who may depend on whom, read from a crate's manifest. It reads the few forms of TOML that manifests use.
 
 /// All crates of the workspace, by folder and by package name.
-const WORKSPACE: [(&str, &str); 7] = [
+const WORKSPACE: [(&str, &str); 8] = [
     ("migrations", "strangler-migration"),
     ("proxy", "strangler-proxy"),
     ("cdc-bridge", "strangler-cdc-bridge"),
     ("controller", "strangler-controller"),
     ("cli", "strangler-cli"),
     ("monolith-demo", "monolith-demo"),
+    ("testbed", "testbed"),
     ("xtask", "xtask"),
 ];
 
@@ -16,9 +17,24 @@ const NOT_IN_THE_CORE: [&str; 6] = ["tokio", "tokio-util", "pingora", "rdkafka",
 /// All that xtask may use, so that the first command on a fresh machine compiles in seconds.
 const LIGHT: [&str; 4] = ["anyhow", "nix", "serde", "serde_json"];
 
-/// The crates of the workspace that a crate may import.
-fn allowed(folder: &str) -> &'static [&'static str] {
+/// The crates of the workspace, by folder.
+pub fn crates() -> impl Iterator<Item = &'static str> {
+    WORKSPACE.iter().map(|(folder, _)| *folder)
+}
+
+/// The members of the workspace that no rule names, from the root manifest: each new one must say who may import it.
+pub fn unknown_members(manifest: &str) -> Vec<String> {
+    let members =
+        manifest.split_once("members = [").map_or("", |(_, rest)| rest.split(']').next().unwrap_or_default());
+    let names = members.split(',').map(|name| name.trim().trim_matches('"')).filter(|name| !name.is_empty());
+    names.filter(|name| crates().all(|known| known != *name)).map(str::to_owned).collect()
+}
+
+/// The crates of the workspace that a crate may import, for its tests or altogether.
+fn allowed(folder: &str, in_tests: bool) -> &'static [&'static str] {
     match folder {
+        "proxy" | "cdc-bridge" | "controller" if in_tests => &["migrations", "testbed"],
+        "cli" if in_tests => &["migrations", "proxy", "cdc-bridge", "controller", "testbed"],
         "proxy" | "cdc-bridge" | "controller" => &["migrations"],
         "cli" => &["migrations", "proxy", "cdc-bridge", "controller"],
         _ => &[],
@@ -30,12 +46,13 @@ pub fn broken(folder: &str, manifest: &str) -> Vec<String> {
     let dependencies = read(manifest);
     let mut broken = Vec::new();
     for (other, package) in WORKSPACE {
-        let imports = dependencies.iter().any(|name| name == other || name == package);
-        if imports && !allowed(folder).contains(&other) {
+        let imports = |dependency: &&Dependency| dependency.name == other || dependency.name == package;
+        let mut imports = dependencies.iter().filter(imports);
+        if imports.any(|dependency| !allowed(folder, dependency.in_tests).contains(&other)) {
             broken.push(format!("{folder} may not depend on {other}: {}", reason(folder, other)));
         }
     }
-    for name in &dependencies {
+    for Dependency { name, .. } in &dependencies {
         if folder == "migrations" && NOT_IN_THE_CORE.contains(&name.as_str()) {
             broken.push(format!("the core may not depend on {name}: it decides, others do"));
         }
@@ -50,6 +67,8 @@ pub fn broken(folder: &str, manifest: &str) -> Vec<String> {
 fn reason(folder: &str, other: &str) -> &'static str {
     match (folder, other) {
         (_, "xtask") => "nobody imports xtask",
+        (_, "testbed") => "it is for tests, in dev-dependencies",
+        ("testbed", _) => "it knows nothing of strangler",
         ("monolith-demo", _) | (_, "monolith-demo") => "the patient does not know the surgeon",
         ("migrations", _) => "the core imports no crate of the workspace",
         ("xtask", _) => "it drives the finished binaries, as a user would",
@@ -57,33 +76,41 @@ fn reason(folder: &str, other: &str) -> &'static str {
     }
 }
 
-/// The names of all dependencies, of every kind: the keys, and the packages where they are renamed.
-fn read(manifest: &str) -> Vec<String> {
-    let mut names = Vec::new();
+/// One dependency: its key, or the package that the key renames.
+#[derive(Debug, PartialEq, Eq)]
+struct Dependency {
+    name: String,
+    in_tests: bool,
+}
+
+/// All dependencies, of every kind.
+fn read(manifest: &str) -> Vec<Dependency> {
+    let mut dependencies = Vec::new();
     let mut table = String::new();
     for line in manifest.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if let Some(header) = line.strip_prefix('[') {
             table = header.trim_matches(['[', ']']).to_owned();
-            // `[dependencies.tokio]` names one in the header.
-            if let Some((before, name)) = table.rsplit_once('.')
-                && is_dependencies(before)
-            {
-                names.push(name.trim_matches('"').to_owned());
-            }
-            continue;
         }
-        let Some((key, value)) = line.split_once('=') else { continue };
-        let inside_one = table.rsplit_once('.').is_some_and(|(before, _)| is_dependencies(before));
-        if is_dependencies(&table) {
-            let name = key.split('.').next().unwrap_or_default();
-            names.push(name.trim().trim_matches('"').to_owned());
-            names.extend(renamed(value));
-        } else if inside_one && key.trim() == "package" {
-            names.push(value.trim().trim_matches('"').to_owned());
+        let in_tests = table.contains("dev-dependencies");
+        let mut found = |name: &str| {
+            let name = name.trim().trim_matches('"').to_owned();
+            dependencies.push(Dependency { name, in_tests });
+        };
+        // `[dependencies.tokio]` names one in the header.
+        let of_one = table.rsplit_once('.').filter(|(before, _)| is_dependencies(before));
+        if line.starts_with('[') {
+            of_one.into_iter().for_each(|(_, name)| found(name));
+        } else if let Some((key, value)) = line.split_once('=') {
+            if is_dependencies(&table) {
+                found(key.split('.').next().unwrap_or_default());
+                renamed(value).into_iter().for_each(found);
+            } else if of_one.is_some() && key.trim() == "package" {
+                found(value);
+            }
         }
     }
-    names
+    dependencies
 }
 
 /// `dependencies`, `dev-dependencies`, `build-dependencies`, also under `target.'cfg(…)'`.
@@ -93,9 +120,9 @@ fn is_dependencies(table: &str) -> bool {
 }
 
 /// The package in `{ package = "x", … }`.
-fn renamed(value: &str) -> Option<String> {
+fn renamed(value: &str) -> Option<&str> {
     let (_, rest) = value.split_once("package")?;
-    rest.split('"').nth(1).map(str::to_owned)
+    rest.split('"').nth(1)
 }
 
 #[cfg(test)]
@@ -145,6 +172,20 @@ mod tests {
         assert!(imports("xtask", "migrations"));
         assert!(imports("xtask", "tokio"));
         assert!(!imports("cdc-bridge", "tokio-postgres"));
+    }
+
+    #[test]
+    fn the_test_bed_is_for_tests() {
+        assert_eq!(broken("proxy", "[dev-dependencies]\ntestbed.workspace = true"), [""; 0]);
+        assert_eq!(broken("proxy", "[dependencies]\ntestbed.workspace = true").len(), 1);
+        assert_eq!(broken("monolith-demo", "[dev-dependencies]\ntestbed.workspace = true").len(), 1);
+        assert_eq!(broken("testbed", "[dependencies]\nmigrations.workspace = true").len(), 1);
+    }
+
+    #[test]
+    fn a_new_member_must_have_its_rule() {
+        let manifest = "[workspace]\nmembers = [\n  \"proxy\",\n  \"cli\", \"dashboard\"]\nexclude = [\"x\"]";
+        assert_eq!(unknown_members(manifest), ["dashboard"]);
     }
 
     #[test]
