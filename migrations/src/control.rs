@@ -2,6 +2,8 @@
 //!
 //! Agents pull: each keeps one long-poll of [`Desired`] open and posts [`Observed`]. Knows nothing of HTTP.
 
+pub(crate) mod derive;
+
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lsn::{CommitLsn, EndLsn, Position, Timeline};

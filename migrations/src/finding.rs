@@ -71,6 +71,47 @@ impl Finding {
     }
 }
 
+/// Findings as plain text for a terminal, each with its line and a mark below it, as a compiler shows them; then a
+/// line that counts them. Empty for no findings.
+pub fn render(findings: &[Finding]) -> String {
+    let mut text: String = findings.iter().map(|finding| render_one(finding) + "\n").collect();
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let counted = |count: usize, what: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        _ => Some(format!("{count} {what}s")),
+    };
+    let counts: Vec<String> = [counted(errors, "error"), counted(findings.len() - errors, "warning")]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !counts.is_empty() {
+        text.push_str(&counts.join(", "));
+        text.push('\n');
+    }
+    text
+}
+
+fn render_one(finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let mut text = format!("{severity}: {} [{}]\n", finding.message, finding.code);
+    let mut margin = 1;
+    if let Some(place) = &finding.place {
+        let number = place.line.to_string();
+        margin = number.len();
+        let shown: String = place.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let column = usize::try_from(place.column).unwrap_or(1).min(shown.chars().count() + 1).max(1);
+        let gap = " ".repeat(margin);
+        text.push_str(&format!("{gap}--> {}:{}:{}\n", place.file, place.line, place.column));
+        text.push_str(&format!("{gap} |\n{number} | {shown}\n{gap} | {}^\n", " ".repeat(column - 1)));
+    }
+    text.push_str(&format!("{} = {}\n", " ".repeat(margin), finding.hint));
+    text
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {

@@ -95,7 +95,9 @@ impl SliceState {
                 next.shares.clear();
                 next.skips.clear();
             }
-            Event::SyncDropped => next = SliceState { epoch: next.epoch, stage: next.stage, ..SliceState::default() },
+            Event::SyncDropped => {
+                next = SliceState { epoch: next.epoch, stage: next.stage, ..SliceState::default() }
+            }
             Event::Shared { routes } => {
                 next.shares.extend(routes.iter().map(|(route, share)| (route.clone(), *share)));
                 next.shares.retain(|_, share| *share != Share::MONOLITH);
@@ -142,7 +144,9 @@ pub enum BrokenJournal {
         found: Generation,
     },
     /// An entry that could never have been written.
-    #[error("the journal's entry {generation} of slice {slice} is not legal; restore the journal from a backup")]
+    #[error(
+        "the journal's entry {generation} of slice {slice} is not legal; restore the journal from a backup"
+    )]
     Illegal {
         /// Which entry.
         generation: Generation,

@@ -146,7 +146,11 @@ pub fn quote_identifier(name: &str) -> String {
 /// A text as an SQL string literal, with `E''` where it holds a backslash (PostgreSQL manual, 4.1.2).
 pub fn quote_literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");
-    if doubled.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
 }
 
 #[cfg(test)]

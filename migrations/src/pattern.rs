@@ -57,7 +57,9 @@ pub enum BadPattern {
     #[error("`{0}` is not a path; write for example `/orders/{{id}}`, without query or blanks")]
     Path(String),
     /// A brace that does not enclose a whole segment, or an empty or repeated name.
-    #[error("`{0}` is not a segment; write text, `{{name}}` for one segment, or `{{*rest}}` for the rest, each name once")]
+    #[error(
+        "`{0}` is not a segment; write text, `{{name}}` for one segment, or `{{*rest}}` for the rest, each name once"
+    )]
     Segment(String),
     /// `{*rest}` before the end.
     #[error("`{{*{0}}}` takes all that follows; it can only be the last segment")]
@@ -214,7 +216,8 @@ impl FromStr for Pattern {
                     return Err(BadPattern::RestNotLast(name.clone()));
                 }
                 let segment = parse_segment(part)?;
-                let repeated = name_of(&segment).is_some_and(|n| segments.iter().any(|s| name_of(s) == Some(n)));
+                let repeated =
+                    name_of(&segment).is_some_and(|n| segments.iter().any(|s| name_of(s) == Some(n)));
                 if repeated {
                     return Err(BadPattern::Segment(part.to_owned()));
                 }
@@ -294,8 +297,18 @@ mod tests {
 
     #[test]
     fn malformed_patterns_are_refused() {
-        for bad in ["/orders", "get /orders", "GET orders", "GET /a b", "GET /a?x=1", "GET /{a}/{a}", "GET /a{b}", "GET /{*r}/x", "GET /{}", "GET /ä"]
-        {
+        for bad in [
+            "/orders",
+            "get /orders",
+            "GET orders",
+            "GET /a b",
+            "GET /a?x=1",
+            "GET /{a}/{a}",
+            "GET /a{b}",
+            "GET /{*r}/x",
+            "GET /{}",
+            "GET /ä",
+        ] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }
     }

@@ -3,6 +3,15 @@
 //! Only `check` builds these; whoever holds a [`Plan`] need not look for mistakes again. Nothing here reads a
 //! file or the environment: both are arguments.
 
+mod check;
+mod environment;
+mod fingerprint;
+mod sql;
+mod tree;
+mod written;
+
+pub use check::check;
+
 use crate::control::Sticky;
 use crate::finding::Finding;
 use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
@@ -73,7 +82,9 @@ pub struct Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        // An IPv6 address is written in brackets (RFC 3986, 3.2.2) and kept without.
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}", self.host, self.port)
     }
 }
 
@@ -267,6 +278,18 @@ pub struct Table {
     pub set: BTreeMap<String, SqlExpression>,
     /// Source column ← SQL over sink columns: the way back.
     pub reverse: BTreeMap<String, SqlExpression>,
+}
+
+impl Table {
+    /// The sink column that takes a source column's value as it is; none where the column is dropped or
+    /// its place is taken by expressions (a `set` of the same name, or a `reverse` that makes it anew).
+    pub fn sink_column<'t>(&'t self, source: &'t str) -> Option<&'t str> {
+        if self.drop.contains(source) || self.reverse.contains_key(source) {
+            return None;
+        }
+        let sink = self.rename.get(source).map_or(source, String::as_str);
+        (!self.set.contains_key(sink)).then_some(sink)
+    }
 }
 
 /// One SQL expression of the plan, parsed by `check`.

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 /// The text is not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a share: write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)")]
+#[error(
+    "`{0}` is not a share: write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)"
+)]
 pub struct BadShare(pub String);
 
 /// The part of the clients that a service answers. A client's bucket is below it or not, so raising a share
@@ -40,7 +42,9 @@ impl fmt::Display for Share {
             (0, 0) => f.pad("monolith"),
             (100, 0) => f.pad("service"),
             (whole, 0) => f.pad(&format!("{whole}%")),
-            (whole, cents) => f.pad(format!("{whole}.{cents:02}").trim_end_matches('0').to_owned().as_str()).and_then(|()| f.write_str("%")),
+            (whole, cents) => f
+                .pad(format!("{whole}.{cents:02}").trim_end_matches('0').to_owned().as_str())
+                .and_then(|()| f.write_str("%")),
         }
     }
 }

@@ -49,7 +49,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Where a slice stands in its life. Each stage carries what proves it.
+/// Where a slice stands in its life. Each stage carries what proves it. In JSON its epoch is `stage_epoch`, as a
+/// stage is laid flat beside the slice's own `epoch`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
 pub enum Stage {
@@ -66,6 +67,7 @@ pub enum Stage {
     /// Writes are stopped on the way to the service.
     Cutting {
         /// The cutover's epoch.
+        #[serde(rename = "stage_epoch")]
         epoch: Epoch,
         /// As in [`Stage::Following`], to return to.
         copied_at: CommitLsn,
@@ -73,6 +75,7 @@ pub enum Stage {
     /// The service owns the tables.
     Split {
         /// The epoch that was committed.
+        #[serde(rename = "stage_epoch")]
         epoch: Epoch,
         /// As in [`Stage::Following`].
         copied_at: CommitLsn,
@@ -80,6 +83,7 @@ pub enum Stage {
     /// Writes are stopped on the way back.
     Returning {
         /// The rollback's epoch.
+        #[serde(rename = "stage_epoch")]
         epoch: Epoch,
         /// As in [`Stage::Following`].
         copied_at: CommitLsn,
@@ -87,6 +91,7 @@ pub enum Stage {
     /// The move is final.
     Retired {
         /// The epoch at the end.
+        #[serde(rename = "stage_epoch")]
         epoch: Epoch,
     },
 }
@@ -189,9 +194,8 @@ impl Stage {
     pub fn after(self, event: &Event) -> Result<Stage, IllegalMove> {
         use Event as E;
         use Stage as S;
-        let illegal = || {
-            Err(IllegalMove::Stage { stage: self.name(), event: event.name(), hint: self.hint() })
-        };
+        let illegal =
+            || Err(IllegalMove::Stage { stage: self.name(), event: event.name(), hint: self.hint() });
         match self {
             S::Monolith => match event {
                 E::SyncStarted => Ok(S::Copying),
@@ -212,13 +216,17 @@ impl Stage {
                 _ => illegal(),
             },
             S::Cutting { epoch, copied_at } => match event {
-                E::CutoverCommitted { epoch: e } => same(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
+                E::CutoverCommitted { epoch: e } => {
+                    same(epoch, *e).map(|epoch| S::Split { epoch, copied_at })
+                }
                 E::CutoverAborted { epoch: e } => same(epoch, *e).map(|_| S::Following { copied_at }),
                 E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Cutting { epoch, copied_at }),
                 _ => illegal(),
             },
             S::Split { epoch, copied_at } => match event {
-                E::RollbackStarted { epoch: e } => above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at }),
+                E::RollbackStarted { epoch: e } => {
+                    above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at })
+                }
                 E::Completed => Ok(S::Retired { epoch }),
                 E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
                 E::Paused | E::Resumed { .. } => Ok(self),

@@ -1,0 +1,264 @@
+//! From a wish to the event that the journal takes, or to the reason why not and what to do instead.
+//!
+//! Pure: whoever holds plan and state gets the same answer. Live checks (`doctor`) come before, and the journal's
+//! compare-and-swap after.
+
+use super::{Refusal, SetShares, SyncWish};
+use crate::control::derive;
+use crate::finding::Finding;
+use crate::journal::{SliceState, State};
+use crate::names::{RouteName, SliceName};
+use crate::plan::{Plan, Route, Slice};
+use crate::share::Share;
+use crate::stage::{Event, IllegalMove, Stage};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Exit code for a wish that makes no sense for this plan.
+const USAGE: u8 = 2;
+/// Exit code for a wish that the slice's stage does not allow.
+const CONFLICT: u8 = 4;
+
+/// A sync verb that is journalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncVerb {
+    /// Copy, then follow.
+    Start,
+    /// Stop applying; capture goes on.
+    Pause,
+    /// Apply again.
+    Resume,
+    /// Give the copy up.
+    Drop,
+}
+
+/// The text is not a sync verb.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a sync verb; use start, pause, resume or drop")]
+pub struct BadVerb(pub String);
+
+impl FromStr for SyncVerb {
+    type Err = BadVerb;
+    fn from_str(text: &str) -> Result<Self, BadVerb> {
+        match text {
+            "start" => Ok(Self::Start),
+            "pause" => Ok(Self::Pause),
+            "resume" => Ok(Self::Resume),
+            "drop" => Ok(Self::Drop),
+            _ => Err(BadVerb(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for SyncVerb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Start => "start",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+/// What somebody wants to be decided.
+#[derive(Debug, Clone, Copy)]
+pub enum Wish<'a> {
+    /// Routes shall go elsewhere.
+    Shares(&'a SetShares),
+    /// A slice's stream shall start, stop, go on or end.
+    Sync(&'a SliceName, SyncVerb, &'a SyncWish),
+}
+
+/// The event that a wish comes to. Refused with exit 2 where the plan has no such slice or route or the wish makes
+/// no sense for it, and with exit 4 where the slice's stage does not allow it.
+pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, Refusal> {
+    let name = match wish {
+        Wish::Shares(shares) => &shares.slice,
+        Wish::Sync(slice, ..) => slice,
+    };
+    let slice = known_slice(plan, state, name)?;
+    let current = state.slice(name);
+    let event = match wish {
+        Wish::Shares(shares) => shared(slice, &current, shares)?,
+        Wish::Sync(_, verb, wish) => synced(slice, &current, verb, wish)?,
+    };
+    match current.after(state.generation.next(), &event) {
+        Ok(_) => Ok(event),
+        Err(illegal) => Err(conflict(name, wish, illegal)),
+    }
+}
+
+/// Slices that the journal knows in some stage and the plan does not name any more: their streams have no orders.
+pub fn forgotten_slices(plan: &Plan, state: &State) -> Vec<Finding> {
+    let forgotten = state
+        .slices
+        .iter()
+        .filter(|(name, slice)| slice.stage != Stage::Monolith && !plan.slices.contains_key(*name));
+    let finding = |(name, slice): (&SliceName, &SliceState)| {
+        let message =
+            format!("slice {name} is {} by the journal, and the plan does not name it", slice.stage.name());
+        let hint = format!("put it back into the plan; to end it, run `strangler sync drop {name}` then");
+        Finding::error("journal.forgotten-slice", message, hint)
+    };
+    forgotten.map(finding).collect()
+}
+
+/// The commands that lead on from where a slice stands; none for one that the plan does not name.
+pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> {
+    let Some(slice) = plan.slices.get(slice) else { return Vec::new() };
+    let (name, state) = (&slice.name, state.slice(&slice.name));
+    let own =
+        |commands: &[&str]| commands.iter().map(|command| format!("strangler {command} {name}")).collect();
+    if slice.is_stateless() {
+        return share_steps(slice, &state);
+    }
+    match state.stage {
+        _ if state.paused => own(&["sync resume"]),
+        Stage::Monolith => own(&["doctor", "sync start"]),
+        Stage::Copying => own(&["sync status"]),
+        Stage::Following { .. } => {
+            let mut steps = share_steps(slice, &state);
+            steps.extend::<Vec<String>>(own(&["tail"]));
+            steps
+        }
+        Stage::Cutting { .. } | Stage::Returning { .. } => vec!["strangler status -w".to_owned()],
+        Stage::Split { .. } | Stage::Retired { .. } => vec!["strangler journal".to_owned()],
+    }
+}
+
+fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
+    let shares: Vec<Share> =
+        slice.routes.iter().filter(|r| slice.may_share(r)).map(|r| derive::share(slice, r, state)).collect();
+    let set = |share: &str| format!("strangler route set {} {share}", slice.name);
+    match (shares.iter().min(), shares.iter().max()) {
+        (Some(&low), Some(_)) if low == Share::SERVICE => vec![set("monolith")],
+        (Some(_), Some(&high)) if high == Share::MONOLITH => vec![set("10%")],
+        (Some(&low), Some(_)) => {
+            let more = if low.buckets() < Share::BUCKETS / 2 { "50%" } else { "100%" };
+            vec![set(more), set("monolith")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Refusal> {
+    if let Some(slice) = plan.slices.get(name) {
+        return Ok(slice);
+    }
+    if state.slice(name).stage != Stage::Monolith {
+        let message = format!("the journal knows slice {name}, but the plan does not name it any more");
+        return Err(refusal(USAGE, message, "put it back into the plan and restart the controller"));
+    }
+    let names = plan.slices.keys().map(SliceName::as_str);
+    Err(refusal(USAGE, format!("the plan has no slice {name}"), likely(name.as_str(), names, "slices")))
+}
+
+fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, Refusal> {
+    let routes: Vec<&Route> = match &wish.route {
+        Some(name) => vec![shareable(slice, name)?],
+        None => slice.routes.iter().filter(|route| slice.may_share(route)).collect(),
+    };
+    if routes.is_empty() {
+        let message = format!("slice {} has no route that may be shared", slice.name);
+        let hint = "writes of a slice with tables move whole, by cutover; mark a route `access: read` if it only reads";
+        return Err(refusal(USAGE, message, hint));
+    }
+    let copied = !matches!(state.stage, Stage::Monolith | Stage::Copying);
+    if !slice.is_stateless() && !copied && wish.share != Share::MONOLITH {
+        let message = format!("the service has no complete copy of the tables of slice {} yet", slice.name);
+        let hint = match state.stage {
+            Stage::Monolith => format!("run `strangler sync start {}` first", slice.name),
+            _ => format!("wait until `strangler sync status {}` says following", slice.name),
+        };
+        return Err(refusal(CONFLICT, message, hint));
+    }
+    let routes: BTreeMap<RouteName, Share> =
+        routes.into_iter().map(|route| (route.name.clone(), wish.share)).collect();
+    Ok(Event::Shared { routes })
+}
+
+fn shareable<'s>(slice: &'s Slice, name: &RouteName) -> Result<&'s Route, Refusal> {
+    let Some(route) = slice.route(name) else {
+        let names = slice.routes.iter().map(|route| route.name.as_str());
+        let message = format!("slice {} has no route {name}", slice.name);
+        return Err(refusal(USAGE, message, likely(name.as_str(), names, "routes")));
+    };
+    if slice.may_share(route) {
+        return Ok(route);
+    }
+    let message = format!(
+        "{}.{name} ({}) writes the slice's tables, and their writes are never shared: they move whole, by cutover",
+        slice.name, route.pattern
+    );
+    let hint = format!(
+        "share the reads: `strangler route set {} 10%`; or mark it `access: read` if it only reads",
+        slice.name
+    );
+    Err(refusal(USAGE, message, hint))
+}
+
+fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) -> Result<Event, Refusal> {
+    if slice.is_stateless() {
+        let message = format!("slice {} has no tables, so there is nothing to sync", slice.name);
+        return Err(refusal(
+            USAGE,
+            message,
+            format!("share its routes: `strangler route set {} 10%`", slice.name),
+        ));
+    }
+    if wish.skip.is_some() && verb != SyncVerb::Resume {
+        let hint = format!("run `strangler sync resume {} --skip POSITION`", slice.name);
+        return Err(refusal(USAGE, format!("`sync {verb}` cannot skip a change"), hint));
+    }
+    if wish.replace && verb != SyncVerb::Start {
+        let hint = format!("run `strangler sync start {} --replace`", slice.name);
+        return Err(refusal(USAGE, format!("`sync {verb}` cannot replace rows"), hint));
+    }
+    match verb {
+        SyncVerb::Start => Ok(Event::SyncStarted),
+        SyncVerb::Pause if state.paused => {
+            let message = format!("slice {} is paused already", slice.name);
+            Err(refusal(CONFLICT, message, format!("go on with `strangler sync resume {}`", slice.name)))
+        }
+        SyncVerb::Pause => Ok(Event::Paused),
+        SyncVerb::Resume => Ok(Event::Resumed { skip: wish.skip }),
+        SyncVerb::Drop => Ok(Event::SyncDropped),
+    }
+}
+
+fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Refusal {
+    let asked = match wish {
+        Wish::Shares(_) => "route set".to_owned(),
+        Wish::Sync(_, verb, _) => format!("sync {verb}"),
+    };
+    match illegal {
+        IllegalMove::Stage { stage, hint, .. } => refusal(
+            CONFLICT,
+            format!("slice {slice} is in stage {stage}, where `{asked}` is not possible"),
+            hint,
+        ),
+        IllegalMove::StaleEpoch { .. } => {
+            refusal(CONFLICT, illegal.to_string(), "read `strangler journal` and ask again")
+        }
+    }
+}
+
+fn likely<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone, what: &str) -> String {
+    let near = candidates.clone().max_by(|a, b| {
+        let like = |candidate: &str| strsim::normalized_damerau_levenshtein(word, candidate);
+        like(a).total_cmp(&like(b))
+    });
+    match near {
+        None => format!("the plan names no {what}"),
+        Some(near) if strsim::normalized_damerau_levenshtein(word, near) >= 0.5 => {
+            format!("did you mean {near}?")
+        }
+        Some(_) => format!("its {what} are {}", candidates.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn refusal(exit: u8, message: impl Into<String>, hint: impl Into<String>) -> Refusal {
+    Refusal { exit, message: message.into(), hint: hint.into(), findings: Vec::new() }
+}

@@ -1,0 +1,75 @@
+//! What is desired follows from the plan and the journal alone: the same two give the same document everywhere.
+
+use super::{Desired, StreamOrder, Table, TableRoute, VERSION};
+use crate::journal::{SliceState, State};
+use crate::plan::{Plan, Route, Slice, Upstream};
+use crate::share::Share;
+use crate::stage::Owner;
+
+impl Desired {
+    /// Folds plan and journal into what agents act on. `bridge` is where the live bridge serves barriers, if
+    /// one reported. Slices of the journal that the plan does not name have no part in it.
+    pub fn from(plan: &Plan, state: &State, bridge: Option<String>) -> Desired {
+        let shown = |upstreams: &[Upstream]| upstreams.iter().map(Upstream::to_string).collect();
+        let slices = || plan.slices.values().map(|slice| (slice, state.slice(&slice.name)));
+        let routes = slices().flat_map(|(slice, state)| {
+            let row = |route| table_route(slice, route, &state);
+            slice.routes.iter().map(row).collect::<Vec<_>>()
+        });
+        Desired {
+            version: VERSION,
+            journal: state.journal,
+            generation: state.generation,
+            plan: plan.hash.clone(),
+            table: Table {
+                monolith: shown(&plan.monolith.upstreams),
+                services: plan
+                    .services
+                    .iter()
+                    .map(|(name, one)| (name.clone(), shown(&one.upstreams)))
+                    .collect(),
+                routes: routes.collect(),
+            },
+            streams: slices()
+                .filter(|(slice, _)| !slice.is_stateless())
+                .map(|(slice, state)| (slice.name.clone(), stream_order(state)))
+                .collect(),
+            bridge,
+        }
+    }
+}
+
+fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
+    TableRoute {
+        slice: slice.name.clone(),
+        route: route.name.clone(),
+        pattern: route.pattern.clone(),
+        access: route.access,
+        service: slice.service.clone(),
+        share: share(slice, route, state),
+        sticky: slice.sticky.clone(),
+        follows: !slice.is_stateless() && state.stage.owner() != Owner::Service,
+    }
+}
+
+/// How much of a route goes to the service now. Writes of a slice with tables are where the tables' owner is; while
+/// nobody owns them they still point at the monolith, whose gate refuses them.
+pub(crate) fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
+    if slice.may_share(route) {
+        return state.share(&route.name);
+    }
+    match state.stage.owner() {
+        Owner::Service => Share::SERVICE,
+        Owner::Monolith | Owner::Nobody => Share::MONOLITH,
+    }
+}
+
+fn stream_order(state: SliceState) -> StreamOrder {
+    StreamOrder {
+        stage: state.stage,
+        epoch: state.epoch,
+        attempt: state.attempt,
+        paused: state.paused,
+        skips: state.skips,
+    }
+}

@@ -1,0 +1,223 @@
+//! What can only be seen by comparing parts of the plan: routes that meet, tables named twice, databases that are
+//! missing or the same, addresses taken twice.
+
+use super::slice::SliceDraft;
+use super::{Draft, SideDraft};
+use crate::names::ServiceName;
+use crate::pattern::{Meeting, Pattern, Segment};
+use crate::plan::tree::Spot;
+use crate::plan::written::Notes;
+use crate::plan::{Route, Table};
+use std::collections::{BTreeMap, HashMap};
+
+/// More routes than this are not compared.
+const ROUTES_MAX: usize = 10_000;
+/// After so many crossings the reader has understood.
+const CROSSINGS_SHOWN_MAX: usize = 50;
+
+/// Notes everything that only shows across the file.
+pub(super) fn check(draft: &Draft, notes: &mut Notes<'_>) {
+    routes(&draft.slices, notes);
+    sources(&draft.slices, notes);
+    sinks(draft, notes);
+    databases(draft, notes);
+    listeners(draft, notes);
+}
+
+struct Found<'d> {
+    slice: &'d str,
+    spot: Spot,
+    route: &'d Route,
+}
+
+impl Found<'_> {
+    fn name(&self) -> String {
+        format!("`{}.{}` (line {})", self.slice, self.route.name, self.spot.line)
+    }
+}
+
+fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
+    let all: Vec<Found<'_>> = slices
+        .iter()
+        .flat_map(|slice| {
+            slice.routes.iter().map(|(spot, route)| Found { slice: &slice.label, spot: *spot, route })
+        })
+        .collect();
+    if all.len() > ROUTES_MAX {
+        let message = format!("the plan has {} routes; {ROUTES_MAX} can be used", all.len());
+        let spot = all.get(ROUTES_MAX).map_or(Spot::default(), |found| found.spot);
+        notes.error(spot, "plan.too-many-routes", message, "join routes with `{name}` and `{*rest}`");
+        return;
+    }
+    let mut shapes: HashMap<String, &Found<'_>> = HashMap::new();
+    for found in &all {
+        let Some(first) = shapes.insert(shape(&found.route.pattern), found) else { continue };
+        for (one, other) in [(first, found), (found, first)] {
+            let message = format!("this route matches the same requests as {}", other.name());
+            notes.error(one.spot, "plan.route-twice", message, "keep one of the two");
+        }
+    }
+    // A path without names is one path: it cannot cross another pattern.
+    let wide: Vec<&Found<'_>> = all.iter().filter(|found| has_names(&found.route.pattern)).collect();
+    let pairs = wide.iter().enumerate().flat_map(|(at, a)| wide[..at].iter().map(move |b| (*b, *a)));
+    let crossing = pairs.filter(|(a, b)| a.route.pattern.meeting(&b.route.pattern) == Meeting::Crossing);
+    for (a, b) in crossing.take(CROSSINGS_SHOWN_MAX) {
+        let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
+        let message = format!("some requests match both this route and {}", a.name());
+        let hint = format!(
+            "`{}` wins them over `{}`; if that is not meant, write a third route",
+            winner.route.pattern, loser.route.pattern
+        );
+        notes.warning(b.spot, "plan.routes-cross", message, hint);
+    }
+}
+
+/// The pattern without the names of its segments: equal for patterns that match the same requests.
+fn shape(pattern: &Pattern) -> String {
+    let mut shape = pattern.method().to_owned();
+    for segment in pattern.segments() {
+        match segment {
+            Segment::Literal(text) => shape.extend(["/", text]),
+            Segment::Name(_) => shape.push_str("/{}"),
+            Segment::Rest(_) => shape.push_str("/{*}"),
+        }
+    }
+    shape
+}
+
+fn has_names(pattern: &Pattern) -> bool {
+    pattern.segments().iter().any(|segment| !matches!(segment, Segment::Literal(_)))
+}
+
+/// Whether `a` gets the requests that both match: at the first difference text beats `{name}` beats `{*rest}`.
+fn wins(a: &Pattern, b: &Pattern) -> bool {
+    let rank = |segment: &Segment| match segment {
+        Segment::Literal(_) => 0,
+        Segment::Name(_) => 1,
+        Segment::Rest(_) => 2,
+    };
+    let mut ranks = a.segments().iter().zip(b.segments()).map(|(a, b)| (rank(a), rank(b)));
+    ranks.find(|(a, b)| a != b).is_none_or(|(a, b)| a < b)
+}
+
+/// One naming of a table.
+struct Named<'d> {
+    slice: &'d SliceDraft,
+    spot: Spot,
+    table: &'d Table,
+    moved: bool,
+}
+
+fn named(slices: &[SliceDraft]) -> impl Iterator<Item = Named<'_>> {
+    slices.iter().flat_map(|slice| {
+        let moved = slice.tables.iter().map(|entry| (entry, true));
+        let reference = slice.reference.iter().map(|entry| (entry, false));
+        moved.chain(reference).map(move |((spot, table), moved)| Named { slice, spot: *spot, table, moved })
+    })
+}
+
+/// A source table may be read by several services, but moves once, and no service gets it twice.
+fn sources(slices: &[SliceDraft], notes: &mut Notes<'_>) {
+    let mut seen: BTreeMap<String, Vec<Named<'_>>> = BTreeMap::new();
+    for here in named(slices) {
+        let before = seen.entry(here.table.from.to_string()).or_default();
+        if let Some(there) = before.iter().find(|there| collide(&here, there)) {
+            let hint = if here.slice.label == there.slice.label {
+                "name it once, under `tables` or under `reference`".to_owned()
+            } else if here.moved && there.moved {
+                "a table moves with one slice; the others may name it under `reference`".to_owned()
+            } else {
+                format!("the service has it by slice `{}` already", there.slice.label)
+            };
+            twice(&here, there, &format!("table `{}`", here.table.from), &hint, notes);
+        }
+        before.push(here);
+    }
+}
+
+fn collide(a: &Named<'_>, b: &Named<'_>) -> bool {
+    let same_service = a.slice.service.is_some() && a.slice.service == b.slice.service;
+    let same_slice = std::ptr::eq(a.slice, b.slice);
+    same_slice || same_service || (a.moved && b.moved)
+}
+
+fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes<'_>) {
+    for (one, other) in [(a, b), (b, a)] {
+        let message =
+            format!("{what} stands in slice `{}` too (line {})", other.slice.label, other.spot.line);
+        notes.error(one.spot, "plan.table-twice", message, hint);
+    }
+}
+
+/// Two source tables must not be written into one sink table.
+fn sinks(draft: &Draft, notes: &mut Notes<'_>) {
+    let mut seen: BTreeMap<(String, String), Named<'_>> = BTreeMap::new();
+    for here in named(&draft.slices) {
+        let Some(service) = &here.slice.service else { continue };
+        let database = database_of(draft, service);
+        let key = (database, here.table.to.to_string());
+        if let Some(there) = seen.get(&key) {
+            // The same source is a finding of its own.
+            if here.table.from != there.table.from {
+                let hint = "give one of them a `to:` of its own";
+                twice(&here, there, &format!("the service's table `{}`", here.table.to), hint, notes);
+            }
+        } else {
+            seen.insert(key, here);
+        }
+    }
+}
+
+fn database_of(draft: &Draft, service: &ServiceName) -> String {
+    let database = draft.services.get(service).and_then(|side| side.database.as_ref());
+    database.map_or_else(|| service.to_string(), |database| database.identity.clone())
+}
+
+fn databases(draft: &Draft, notes: &mut Notes<'_>) {
+    let mut told: Vec<&str> = Vec::new();
+    for slice in draft.slices.iter().filter(|slice| slice.wants_databases) {
+        let service = slice.service.as_ref().and_then(|name| draft.services.get(name));
+        for side in [draft.monolith.as_ref(), service].into_iter().flatten() {
+            let missing = side.database.is_none() && !side.database_broken;
+            if missing && !told.contains(&side.label.as_str()) {
+                told.push(&side.label);
+                missing_database(side, slice, notes);
+            }
+        }
+    }
+    let Some(monolith) = draft.monolith.as_ref().and_then(|side| side.database.as_ref()) else { return };
+    for side in draft.services.values() {
+        let Some(database) = side.database.as_ref().filter(|own| own.identity == monolith.identity) else {
+            continue;
+        };
+        let message = format!("{} has the same database as the monolith", side.label);
+        let hint = "a slice's tables move between two databases; give the service one of its own";
+        notes.error(database.spot, "plan.same-database", message, hint);
+    }
+}
+
+fn missing_database(side: &SideDraft, slice: &SliceDraft, notes: &mut Notes<'_>) {
+    let message = format!("{} needs `database`, as slice `{}` has tables", side.label, slice.label);
+    let hint = "write `database: ${DATABASE_URL}`, a URL of strangler's own role";
+    notes.error(side.spot, "plan.missing-database", message, hint);
+}
+
+fn listeners(draft: &Draft, notes: &mut Notes<'_>) {
+    for (at, here) in draft.listeners.iter().enumerate() {
+        let clash = draft.listeners[..at].iter().find(|there| {
+            let (a, b) = (here.address, there.address);
+            let both = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() == b.port() && a.port() != 0 && both
+        });
+        if let Some(there) = clash {
+            let message =
+                format!("`{}` and `{}` both listen on port {}", there.key, here.key, here.address.port());
+            notes.error(
+                here.spot,
+                "plan.same-listen",
+                message,
+                format!("give `{}` a port of its own", here.key),
+            );
+        }
+    }
+}

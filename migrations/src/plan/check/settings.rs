@@ -1,0 +1,254 @@
+//! The parts of the plan that say how strangler itself runs: log, proxy, controller, bridge, limits, acceptances.
+
+use super::address::{self, Listener};
+use super::reading::{self, Fields};
+use crate::names::PlanName;
+use crate::plan::tree::Node;
+use crate::plan::written::{Notes, is_variable};
+use crate::plan::{Acceptance, BridgeSettings, ControllerSettings, Limits, LogChoice, ProxySettings, Secret};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// What the embedded log may take of the disk by default.
+const EMBEDDED_BYTES: u64 = 8 * GIB;
+/// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
+const TOPIC_PREFIX_LEN_MAX: usize = 100;
+/// Timeouts lie between these, in ms.
+const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+/// A shorter override secret could be guessed.
+const OVERRIDE_SECRET_LEN_MIN: usize = 8;
+
+pub(super) struct Settings {
+    /// None where it could not be read.
+    pub log: Option<LogChoice>,
+    pub proxy: ProxySettings,
+    pub controller: ControllerSettings,
+    pub bridge: BridgeSettings,
+    pub limits: Limits,
+    pub accept: BTreeSet<Acceptance>,
+}
+
+impl Settings {
+    pub fn read(
+        plan: &Fields<'_>,
+        name: Option<&PlanName>,
+        listeners: &mut Vec<Listener>,
+        notes: &mut Notes<'_>,
+    ) -> Self {
+        let log = match plan.get("log") {
+            Some(node) => log(node, name, notes),
+            None => Some(LogChoice::Embedded { bytes_max: EMBEDDED_BYTES }),
+        };
+        let proxy = proxy(plan, listeners, notes);
+        let controller = ControllerSettings {
+            listen: only_listen(plan, "controller", "controller.listen", 7401, listeners, notes),
+        };
+        let bridge =
+            BridgeSettings { listen: only_listen(plan, "bridge", "bridge.listen", 7402, listeners, notes) };
+        let accept = reading::items(plan.get("accept"), "accept", notes);
+        let accept = accept.into_iter().filter_map(|node| {
+            reading::choice(
+                node,
+                "a danger that can be accepted",
+                &[("async-failover", Acceptance::AsyncFailover)],
+                notes,
+            )
+        });
+        Self {
+            log,
+            proxy,
+            controller,
+            bridge,
+            accept: accept.collect(),
+            limits: limits(plan.get("limits"), notes),
+        }
+    }
+}
+
+fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<LogChoice> {
+    let fields = Fields::open(node, "log", &["embedded", "kafka"], notes)?;
+    let (embedded, kafka) = (fields.get("embedded"), fields.get("kafka"));
+    if let (Some(_), Some(second)) = (embedded, kafka) {
+        let message = "a plan has one log, and this one has two";
+        notes.error(second.owner, "plan.two-logs", message, "keep `embedded` or `kafka`");
+        return None;
+    }
+    if let Some(node) = kafka {
+        return kafka_log(node, name, notes);
+    }
+    let mut bytes_max = Some(EMBEDDED_BYTES);
+    if let Some(node) = embedded {
+        let fields = Fields::open(node, "log.embedded", &["max"], notes)?;
+        if let Some(node) = fields.get("max") {
+            bytes_max = reading::bytes(node, "a size of the log", MIB..=1024 * GIB, notes);
+        }
+    }
+    bytes_max.map(|bytes_max| LogChoice::Embedded { bytes_max })
+}
+
+fn kafka_log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<LogChoice> {
+    let keys = ["brokers", "topic_prefix", "partitions", "replication", "schemas"];
+    let fields = Fields::open(node, "log.kafka", &keys, notes)?;
+    let brokers = fields
+        .need("brokers", "write `brokers: localhost:9092`", notes)
+        .and_then(|node| brokers(node, notes));
+    let topic_prefix = match fields.get("topic_prefix") {
+        Some(node) => topic_prefix(node, notes),
+        None => name.map(|name| name.as_str().to_owned()),
+    };
+    let mut count = |key, what, max| match fields.get(key) {
+        Some(node) => reading::integer(node, what, 1..=max, notes).and_then(|n| u16::try_from(n).ok()),
+        None => Some(1),
+    };
+    let partitions = count("partitions", "a number of partitions", 1000);
+    let replication = count("replication", "a number of replicas", 32);
+    let schemas = match fields.get("schemas") {
+        Some(node) => reading::boolean(node, "a choice of `schemas`", notes),
+        None => Some(false),
+    };
+    Some(LogChoice::Kafka {
+        brokers: brokers?,
+        topic_prefix: topic_prefix?,
+        partitions: partitions?,
+        replication: replication?,
+        schemas: schemas?,
+    })
+}
+
+fn brokers(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
+    let meant = reading::text(node, "brokers", notes)?;
+    let one = |broker: &str| {
+        let (host, port) = broker.trim().rsplit_once(':')?;
+        let fits = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        port.parse::<u16>().ok().filter(|port| *port != 0 && fits)
+    };
+    if meant.split(',').all(|broker| one(broker).is_some()) {
+        return Some(meant.split(',').map(str::trim).collect::<Vec<_>>().join(","));
+    }
+    let message = "these are not brokers of a Kafka cluster";
+    notes.error(node.spot, "plan.bad-value", message, "write `host:port`, several with commas between them");
+    None
+}
+
+fn topic_prefix(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
+    let scalar = reading::scalar(node, "a topic prefix", notes)?;
+    let meant = scalar.meant.as_deref()?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=TOPIC_PREFIX_LEN_MAX).contains(&meant.len()) && meant.bytes().all(fits) {
+        return Some(meant.to_owned());
+    }
+    let message = format!("`{}` is not a topic prefix", reading::shown(&scalar.written));
+    let hint = format!("use 1 to {TOPIC_PREFIX_LEN_MAX} of A-Z, a-z, 0-9, `.`, `_` and `-`");
+    notes.error(node.spot, "plan.bad-value", message, hint);
+    None
+}
+
+fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>) -> ProxySettings {
+    let keys = [
+        "listen",
+        "admin",
+        "override_secret",
+        "trust_forwarded",
+        "health_path",
+        "connect_timeout",
+        "read_timeout",
+        "max_body",
+    ];
+    let fields = plan.get("proxy").and_then(|node| Fields::open(node, "proxy", &keys, notes));
+    let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
+    let owner = fields.as_ref().map_or(plan.owner, |fields| fields.owner);
+    let listen = address::listen(get("listen"), "proxy.listen", loopback(8080), owner, listeners, notes);
+    let admin = address::listen(get("admin"), "proxy.admin", loopback(8081), owner, listeners, notes);
+    let mut timeout = |key, default| {
+        let read = get(key).and_then(|node| reading::milliseconds(node, "a timeout", TIMEOUTS_MS, notes));
+        read.unwrap_or(default)
+    };
+    let (connect_timeout_ms, read_timeout_ms) =
+        (timeout("connect_timeout", 2_000), timeout("read_timeout", 30_000));
+    ProxySettings {
+        listen,
+        admin,
+        override_secret: get("override_secret").and_then(|node| override_secret(node, notes)),
+        trust_forwarded: get("trust_forwarded")
+            .and_then(|node| reading::boolean(node, "a choice of `trust_forwarded`", notes))
+            .unwrap_or(false),
+        health_path: get("health_path").and_then(|node| health_path(node, notes)),
+        connect_timeout_ms,
+        read_timeout_ms,
+        body_bytes_max: get("max_body")
+            .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
+    }
+}
+
+fn override_secret(node: &Node, notes: &mut Notes<'_>) -> Option<Secret> {
+    let scalar = reading::scalar(node, "the override secret", notes)?;
+    if !is_variable(&scalar.written) {
+        notes.keep_secret(&scalar.written);
+        let hint = "set it in the environment and write `override_secret: ${STRANGLER_OVERRIDE}`";
+        notes.warning(node.spot, "plan.literal-secret", "the override secret stands in the plan", hint);
+    }
+    let meant = scalar.meant.as_deref()?;
+    let sendable = meant.bytes().all(|b| b.is_ascii_graphic());
+    if meant.len() < OVERRIDE_SECRET_LEN_MIN || !sendable {
+        let message = "the override secret is too short or cannot be sent in a header";
+        let hint = format!("use at least {OVERRIDE_SECRET_LEN_MIN} letters, digits or signs, without blanks");
+        notes.error(node.spot, "plan.bad-secret", message, hint);
+        return None;
+    }
+    Some(Secret::new(meant.to_owned()))
+}
+
+fn health_path(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
+    let scalar = reading::scalar(node, "the health path", notes)?;
+    let meant = scalar.meant.as_deref()?;
+    if meant.starts_with('/')
+        && meant.len() <= 1024
+        && meant.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+    {
+        return Some(meant.to_owned());
+    }
+    let message = format!("`{}` is not a path", reading::shown(&scalar.written));
+    notes.error(node.spot, "plan.bad-value", message, "write for example `health_path: /healthz`");
+    None
+}
+
+/// A part of the plan whose only key is `listen`; loopback by default, a warning elsewhere.
+fn only_listen(
+    plan: &Fields<'_>,
+    part: &'static str,
+    key: &'static str,
+    port: u16,
+    listeners: &mut Vec<Listener>,
+    notes: &mut Notes<'_>,
+) -> String {
+    let fields = plan.get(part).and_then(|node| Fields::open(node, part, &["listen"], notes));
+    let node = fields.as_ref().and_then(|fields| fields.get("listen"));
+    let owner = fields.as_ref().map_or(plan.owner, |fields| fields.owner);
+    let listen = address::listen(node, key, loopback(port), owner, listeners, notes);
+    let open = listen.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
+    if let (true, Some(node)) = (open, node) {
+        let message = format!("the {part} listens beyond this machine, and its token travels unencrypted");
+        let hint = format!("write `127.0.0.1:{port}`, or put TLS of your own in front");
+        notes.warning(node.spot, "plan.open-listen", message, hint);
+    }
+    listen
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+fn limits(node: Option<&Node>, notes: &mut Notes<'_>) -> Limits {
+    let fields = node.and_then(|node| Fields::open(node, "limits", &["max_wal_kept", "max_row"], notes));
+    let mut size = |key, what, bounds, default| {
+        let node = fields.as_ref().and_then(|fields| fields.get(key));
+        node.and_then(|node| reading::bytes(node, what, bounds, notes)).unwrap_or(default)
+    };
+    Limits {
+        wal_kept_bytes_max: size("max_wal_kept", "a size of WAL to keep", MIB..=1024 * GIB, 16 * GIB),
+        // Kafka counts a message's bytes in 32 bits, Postgres a field's in 30.
+        row_bytes_max: size("max_row", "a size of a row", 1024..=GIB, 16 * MIB),
+    }
+}

@@ -1,0 +1,326 @@
+//! What is derived from plan and journal: orders for agents, answers to wishes, next steps; and that all words read back.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
+
+use migrations::api::{
+    Acknowledged, AgentStatus, Outcome, RouteStatus, SetShares, SliceStatus, Status, SyncVerb, SyncWish,
+    Wish, forgotten_slices, next_steps, plan_event,
+};
+use migrations::control::{
+    AgentId, AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamReport,
+    VERSION,
+};
+use migrations::finding::Finding;
+use migrations::journal::{Entry, Generation, JournalId, State};
+use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use migrations::names::SliceName;
+use migrations::plan::{Plan, check};
+use migrations::share::Share;
+use migrations::stage::{Epoch, Event, Owner, Stage};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use uuid::Uuid;
+
+const PLAN: &str = r#"
+version: 1
+name: shop
+monolith: { upstream: "http://127.0.0.1:4000", database: "postgres://s@h/shop" }
+services:
+  orders: { upstream: "http://127.0.0.1:4001", database: "postgres://s@h/orders" }
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders, show: "GET /orders/{id}", place: POST /orders }
+    tables: [public.orders]
+    reference: [public.customers]
+  pages:
+    service: orders
+    routes: { about: GET /about, contact: POST /contact }
+"#;
+
+fn plan() -> Plan {
+    check("strangler.yaml", PLAN, &|_| None).unwrap().0
+}
+
+fn slice(name: &str) -> SliceName {
+    name.parse().unwrap()
+}
+
+fn state(events: &[(&str, Event)]) -> State {
+    let mut state = State::empty(JournalId(Uuid::nil()));
+    for (name, event) in events {
+        let entry = Entry {
+            generation: state.generation.next(),
+            at: "2026-01-01T00:00:00Z".into(),
+            actor: "a@b".into(),
+            reason: String::new(),
+            slice: slice(name),
+            event: event.clone(),
+        };
+        state.apply(&entry).unwrap();
+    }
+    state
+}
+
+fn following() -> Vec<(&'static str, Event)> {
+    vec![("orders", Event::SyncStarted), ("orders", Event::CopyCompleted { copied_at: CommitLsn(5) })]
+}
+
+fn split() -> Vec<(&'static str, Event)> {
+    let mut events = following();
+    events.push(("orders", Event::CutoverStarted { epoch: Epoch(1) }));
+    events.push(("orders", Event::CutoverCommitted { epoch: Epoch(1) }));
+    events
+}
+
+fn shares(name: &str, route: Option<&str>, share: &str) -> SetShares {
+    SetShares {
+        slice: slice(name),
+        route: route.map(|route| route.parse().unwrap()),
+        share: share.parse().unwrap(),
+        actor: "a@b".into(),
+        reason: String::new(),
+    }
+}
+
+fn share_of(desired: &Desired, route: &str) -> (Share, bool) {
+    let route = desired.table.routes.iter().find(|row| row.route.as_str() == route).unwrap();
+    (route.share, route.follows)
+}
+
+#[test]
+fn shared_reads_go_to_the_service_and_writes_stay_with_the_owner() {
+    let plan = plan();
+    let mut events = following();
+    let wish = shares("orders", None, "25%");
+    events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap()));
+    let desired = Desired::from(&plan, &state(&events), Some("http://127.0.0.1:7402".into()));
+    let quarter: Share = "25%".parse().unwrap();
+    assert_eq!(share_of(&desired, "list"), (quarter, true));
+    assert_eq!(share_of(&desired, "place"), (Share::MONOLITH, true));
+    assert_eq!(share_of(&desired, "about"), (Share::MONOLITH, false));
+    assert_eq!(desired.generation, Generation(3));
+    assert_eq!(desired.plan, plan.hash);
+    assert_eq!(desired.streams.keys().collect::<Vec<_>>(), [&slice("orders")]);
+    assert_eq!(desired.streams[&slice("orders")].attempt, Generation(1));
+    assert_eq!(desired.table.monolith, ["http://127.0.0.1:4000"]);
+}
+
+#[test]
+fn after_the_split_everything_of_the_slice_is_at_the_service() {
+    let plan = plan();
+    let desired = Desired::from(&plan, &state(&split()), None);
+    for route in ["list", "show", "place"] {
+        assert_eq!(share_of(&desired, route), (Share::SERVICE, false));
+    }
+    let mut cutting = following();
+    cutting.push(("orders", Event::CutoverStarted { epoch: Epoch(1) }));
+    let desired = Desired::from(&plan, &state(&cutting), None);
+    assert_eq!(share_of(&desired, "place"), (Share::MONOLITH, true));
+}
+
+#[test]
+fn a_slice_without_tables_shares_its_writes_too() {
+    let plan = plan();
+    let empty = state(&[]);
+    let event = plan_event(&plan, &empty, Wish::Shares(&shares("pages", None, "service"))).unwrap();
+    let desired = Desired::from(&plan, &state(&[("pages", event)]), None);
+    assert_eq!(share_of(&desired, "contact"), (Share::SERVICE, false));
+}
+
+#[test]
+fn wishes_are_refused_with_a_way_on() {
+    let plan = plan();
+    let (start, follow) = (state(&[]), state(&following()));
+    let copying = state(&following()[..1]);
+    let wish = SyncWish { actor: "a@b".into(), ..SyncWish::default() };
+    let skip = SyncWish { skip: Some(Position::default()), ..wish.clone() };
+    let sync = |state: &State, name: &str, verb, wish: &SyncWish| {
+        plan_event(&plan, state, Wish::Sync(&slice(name), verb, wish)).unwrap_err()
+    };
+    let share = |state: &State, name, route, to| {
+        plan_event(&plan, state, Wish::Shares(&shares(name, route, to))).unwrap_err()
+    };
+    let refusals = [
+        share(&start, "order", None, "10%"),
+        share(&start, "zebra", None, "10%"),
+        share(&follow, "orders", Some("lst"), "10%"),
+        share(&follow, "orders", Some("place"), "10%"),
+        share(&start, "orders", None, "10%"),
+        share(&copying, "orders", Some("list"), "10%"),
+        share(&state(&split()), "orders", None, "10%"),
+        sync(&start, "pages", SyncVerb::Start, &wish),
+        sync(&follow, "orders", SyncVerb::Start, &wish),
+        sync(&start, "orders", SyncVerb::Drop, &wish),
+        sync(&follow, "orders", SyncVerb::Pause, &skip),
+    ];
+    let shown: Vec<String> =
+        refusals.iter().map(|r| format!("{} {}; {}", r.exit, r.message, r.hint)).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn legal_wishes_become_events() {
+    let plan = plan();
+    let wish = SyncWish::default();
+    let orders = slice("orders");
+    let event = |state: &State, verb| plan_event(&plan, state, Wish::Sync(&orders, verb, &wish)).unwrap();
+    assert_eq!(event(&state(&[]), SyncVerb::Start), Event::SyncStarted);
+    assert_eq!(event(&state(&following()), SyncVerb::Pause), Event::Paused);
+    assert_eq!(event(&state(&following()), SyncVerb::Resume), Event::Resumed { skip: None });
+    assert_eq!(event(&state(&following()), SyncVerb::Drop), Event::SyncDropped);
+    // Back to the monolith is never refused for want of a copy.
+    let back = plan_event(&plan, &state(&[]), Wish::Shares(&shares("orders", None, "monolith")));
+    assert!(matches!(back, Ok(Event::Shared { .. })));
+}
+
+#[test]
+fn next_steps_are_commands() {
+    let plan = plan();
+    let steps = |state: &State, name| next_steps(&plan, &slice(name), state);
+    assert_eq!(steps(&state(&[]), "orders"), ["strangler doctor orders", "strangler sync start orders"]);
+    assert_eq!(steps(&state(&following()[..1]), "orders"), ["strangler sync status orders"]);
+    assert_eq!(
+        steps(&state(&following()), "orders"),
+        ["strangler route set orders 10%", "strangler tail orders"]
+    );
+    assert_eq!(steps(&state(&[]), "pages"), ["strangler route set pages 10%"]);
+    assert!(steps(&state(&[]), "nobody").is_empty());
+}
+
+#[test]
+fn a_slice_that_the_plan_forgot_is_a_finding() {
+    let plan = plan();
+    assert!(forgotten_slices(&plan, &state(&following())).is_empty());
+    let findings = forgotten_slices(&plan, &state(&[("stock", Event::SyncStarted)]));
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].message.contains("stock is copying"));
+    let wish = SyncWish::default();
+    let gone = state(&[("stock", Event::SyncStarted)]);
+    let refusal = plan_event(&plan, &gone, Wish::Sync(&slice("stock"), SyncVerb::Drop, &wish)).unwrap_err();
+    assert_eq!(refusal.exit, 2);
+}
+
+fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+    let text = serde_json::to_string(value).unwrap();
+    let read: T = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    assert_eq!(&read, value);
+}
+
+fn stages() -> Vec<Stage> {
+    let (epoch, copied_at) = (Epoch(3), CommitLsn(u64::MAX));
+    vec![
+        Stage::Monolith,
+        Stage::Copying,
+        Stage::Following { copied_at },
+        Stage::Cutting { epoch, copied_at },
+        Stage::Split { epoch, copied_at },
+        Stage::Returning { epoch, copied_at },
+        Stage::Retired { epoch },
+    ]
+}
+
+fn conditions() -> Vec<Condition> {
+    let finding = Finding::error("apply.constraint", "a row does not fit", "look at it");
+    vec![
+        Condition::Idle,
+        Condition::Waiting { why: "the sink is down".into() },
+        Condition::Copying { rows: 5, rows_estimated: 10 },
+        Condition::Copied { attempt: Generation(4), copied_at: CommitLsn(7) },
+        Condition::Following,
+        Condition::Paused,
+        Condition::Lost { attempt: Generation(4), why: "slot".into() },
+        Condition::Stopped { finding, position: Some(Position { commit: CommitLsn(9), ordinal: 2 }) },
+    ]
+}
+
+#[test]
+fn orders_and_reports_read_back() {
+    let plan = plan();
+    for events in [vec![], following(), split()] {
+        reads_back(&Desired::from(&plan, &state(&events), Some("http://127.0.0.1:7402".into())));
+        reads_back(&Desired::from(&plan, &state(&events), None));
+    }
+    for condition in conditions() {
+        let stream = StreamReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6 };
+        let capture = CaptureReport {
+            slot: "strangler_shop_a".into(),
+            timeline: Timeline { system_id: "1".into(), timeline: 1 },
+            captured: EndLsn(5),
+            lag_bytes: 1,
+            changes: 2,
+        };
+        let report = BridgeReport {
+            capture: Some(capture),
+            streams: BTreeMap::from([(slice("orders"), stream)]),
+            findings: vec![],
+        };
+        reads_back(&Observed {
+            version: VERSION,
+            agent: AgentId { kind: AgentKind::Bridge, name: "h-1".into() },
+            address: None,
+            acts_on: Some((JournalId(Uuid::nil()), Generation(3))),
+            plan: plan.hash.clone(),
+            report: Report::Bridge(report),
+        });
+    }
+}
+
+#[test]
+fn status_and_outcome_read_back_in_every_stage() {
+    for stage in stages() {
+        let route = RouteStatus {
+            name: "list".parse().unwrap(),
+            pattern: "GET /orders/{id}".parse().unwrap(),
+            access: migrations::pattern::Access::Read,
+            share: "12.5%".parse().unwrap(),
+        };
+        let one = SliceStatus {
+            stage,
+            epoch: Epoch(4),
+            owner: Owner::Nobody,
+            has_tables: true,
+            routes: vec![route],
+            stream: Some(StreamReport {
+                condition: Condition::Following,
+                lag_bytes: 0,
+                lag_ms: 0,
+                changes: 0,
+            }),
+            next_steps: vec!["strangler status".into()],
+        };
+        reads_back(&one);
+        let agent = AgentStatus {
+            agent: AgentId { kind: AgentKind::Proxy, name: "h-1".into() },
+            address: Some("http://127.0.0.1:1".into()),
+            live: true,
+            seen_ms_ago: 5,
+            generation: Some(Generation(3)),
+            report: Report::Proxy(Default::default()),
+        };
+        reads_back(&Status {
+            plan: "shop".into(),
+            journal: JournalId(Uuid::nil()),
+            generation: Generation(3),
+            slices: BTreeMap::from([(slice("orders"), one)]),
+            agents: vec![agent],
+            findings: vec![Finding::warning("a", "b", "c")],
+        });
+        let outcome = Outcome {
+            slice: slice("orders"),
+            stage,
+            epoch: Epoch(4),
+            owner: Owner::Service,
+            generation: Generation(9),
+            proxies: Acknowledged { live: 2, have: 1 },
+            findings: vec![],
+            next_steps: vec![],
+        };
+        reads_back(&outcome);
+        let flat: serde_json::Value = serde_json::to_value(&outcome).unwrap();
+        assert_eq!(flat["stage"], stage.name());
+        assert_eq!(flat["epoch"], 4);
+    }
+}

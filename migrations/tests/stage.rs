@@ -1,0 +1,225 @@
+//! The life of a slice and its journal: properties of every legal sequence, and that everything reads back.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
+
+use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState, State};
+use migrations::lsn::{CommitLsn, Position};
+use migrations::names::SliceName;
+use migrations::share::Share;
+use migrations::stage::{Epoch, Event, IllegalMove, Owner, Stage};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+fn share() -> impl Strategy<Value = Share> {
+    (0u16..=100).prop_map(|percent| format!("{percent}%").parse().unwrap())
+}
+
+fn position() -> impl Strategy<Value = Position> {
+    (any::<u64>(), any::<u64>()).prop_map(|(commit, ordinal)| Position { commit: CommitLsn(commit), ordinal })
+}
+
+/// Any event, its epoch anywhere near those that are reached.
+fn event() -> impl Strategy<Value = Event> {
+    let epoch = || (0u64..12).prop_map(Epoch);
+    prop_oneof![
+        4 => Just(Event::SyncStarted),
+        4 => any::<u64>().prop_map(|lsn| Event::CopyCompleted { copied_at: CommitLsn(lsn) }),
+        1 => "\\PC{0,20}".prop_map(|why| Event::Evicted { why }),
+        1 => Just(Event::SyncDropped),
+        2 => proptest::collection::btree_map("[a-z]{1,4}".prop_map(|name| name.parse().unwrap()), share(), 0..4)
+            .prop_map(|routes| Event::Shared { routes }),
+        1 => Just(Event::Paused),
+        1 => proptest::option::of(position()).prop_map(|skip| Event::Resumed { skip }),
+        5 => epoch().prop_map(|epoch| Event::CutoverStarted { epoch }),
+        5 => epoch().prop_map(|epoch| Event::CutoverCommitted { epoch }),
+        2 => epoch().prop_map(|epoch| Event::CutoverAborted { epoch }),
+        5 => epoch().prop_map(|epoch| Event::RollbackStarted { epoch }),
+        3 => epoch().prop_map(|epoch| Event::RollbackCommitted { epoch }),
+        2 => epoch().prop_map(|epoch| Event::RollbackAborted { epoch }),
+        2 => epoch().prop_map(|epoch| Event::TakenOver { epoch }),
+        1 => Just(Event::Completed),
+    ]
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    let at = || (0u64..12, any::<u64>()).prop_map(|(epoch, lsn)| (Epoch(epoch), CommitLsn(lsn)));
+    prop_oneof![
+        Just(Stage::Monolith),
+        Just(Stage::Copying),
+        at().prop_map(|(_, copied_at)| Stage::Following { copied_at }),
+        at().prop_map(|(epoch, copied_at)| Stage::Cutting { epoch, copied_at }),
+        at().prop_map(|(epoch, copied_at)| Stage::Split { epoch, copied_at }),
+        at().prop_map(|(epoch, copied_at)| Stage::Returning { epoch, copied_at }),
+        at().prop_map(|(epoch, _)| Stage::Retired { epoch }),
+    ]
+}
+
+fn slices() -> [SliceName; 3] {
+    ["orders", "stock", "billing"].map(|name| name.parse().unwrap())
+}
+
+/// Wishes in any order: those that are legal become a journal, the way a controller writes one.
+fn journal() -> impl Strategy<Value = (Vec<Entry>, State, Vec<State>)> {
+    proptest::collection::vec((0usize..3, event()), 20..120).prop_map(|wishes| {
+        let mut state = State::empty(JournalId(Uuid::nil()));
+        let (mut entries, mut states) = (Vec::new(), vec![state.clone()]);
+        for (at, event) in wishes {
+            let entry = entry(state.generation.next(), slices()[at].clone(), event);
+            if state.apply(&entry).is_ok() {
+                entries.push(entry);
+                states.push(state.clone());
+            }
+        }
+        (entries, state, states)
+    })
+}
+
+fn entry(generation: Generation, slice: SliceName, event: Event) -> Entry {
+    Entry {
+        generation,
+        at: "2026-01-01T00:00:00Z".into(),
+        actor: "a@b".into(),
+        reason: String::new(),
+        slice,
+        event,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_stage_has_one_owner_and_only_the_decision_changes_it(stage in stage(), event in event()) {
+        let owner = stage.owner();
+        let Ok(after) = stage.after(&event) else { return Ok(()) };
+        match (owner, after.owner()) {
+            (a, b) if a == b => {}
+            // Ownership is laid down first, and taken up by whoever it was decided for.
+            (Owner::Monolith | Owner::Service, Owner::Nobody) | (Owner::Nobody, Owner::Monolith | Owner::Service) => {}
+            (from, to) => prop_assert!(false, "{from} hands over to {to} directly"),
+        }
+        if let (Stage::Retired { .. }, _) = (stage, after) {
+            prop_assert!(false, "nothing follows retired");
+        }
+    }
+
+    #[test]
+    fn a_move_under_an_epoch_that_is_not_in_force_is_refused(stage in stage(), event in event()) {
+        let (Some(got), Ok(after)) = (event.epoch(), stage.after(&event)) else { return Ok(()) };
+        let held = |stage| match stage {
+            Stage::Cutting { epoch, .. } | Stage::Split { epoch, .. } | Stage::Returning { epoch, .. }
+            | Stage::Retired { epoch } => Some(epoch),
+            Stage::Monolith | Stage::Copying | Stage::Following { .. } => None,
+        };
+        if let Some(before) = held(stage) {
+            prop_assert!(got >= before);
+        }
+        if let Some(now) = held(after) {
+            prop_assert_eq!(now, got);
+        }
+    }
+
+    #[test]
+    fn epochs_never_fall_and_each_start_and_takeover_raises_them((entries, _, states) in journal()) {
+        for (at, entry) in entries.iter().enumerate() {
+            let (before, after) = (states[at].slice(&entry.slice), states[at + 1].slice(&entry.slice));
+            prop_assert!(after.epoch >= before.epoch);
+            if matches!(entry.event, Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::TakenOver { .. }) {
+                prop_assert!(after.epoch > before.epoch, "{:?} from {:?}", entry.event, before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_replayed_journal_is_the_state_that_wrote_it((entries, state, _) in journal()) {
+        let replayed = State::replay(JournalId(Uuid::nil()), &entries);
+        prop_assert_eq!(replayed.as_ref(), Ok(&state));
+        let text = serde_json::to_string(&entries).unwrap();
+        let read: Vec<Entry> = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(State::replay(JournalId(Uuid::nil()), &read), Ok(state.clone()));
+        let read: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        prop_assert_eq!(read, state);
+    }
+
+    #[test]
+    fn a_gap_a_double_and_a_foreign_entry_are_refused((entries, _, _) in journal(), at in any::<prop::sample::Index>()) {
+        if entries.len() < 2 {
+            return Ok(());
+        }
+        let at = at.index(entries.len() - 1);
+        let mut gap = entries.clone();
+        gap.remove(at);
+        let found = State::replay(JournalId(Uuid::nil()), &gap);
+        prop_assert!(matches!(found, Err(BrokenJournal::Gap { .. })), "{found:?}");
+        let mut double = entries.clone();
+        double.insert(at, entries[at].clone());
+        let found = State::replay(JournalId(Uuid::nil()), &double);
+        prop_assert!(matches!(found, Err(BrokenJournal::Gap { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn an_illegal_entry_is_refused_and_changes_nothing((_, state, _) in journal(), event in event()) {
+        let slice = slices()[0].clone();
+        let legal = state.slice(&slice).after(state.generation.next(), &event).is_ok();
+        let mut next = state.clone();
+        let applied = next.apply(&entry(state.generation.next(), slice, event));
+        prop_assert_eq!(applied.is_ok(), legal);
+        if !legal {
+            let illegal = matches!(applied, Err(BrokenJournal::Illegal { .. }));
+            prop_assert!(illegal);
+            prop_assert_eq!(next, state);
+        }
+    }
+
+    #[test]
+    fn entries_and_stages_read_back_from_json(event in event(), stage in stage(), generation in any::<u64>()) {
+        let entry = entry(Generation(generation), slices()[1].clone(), event);
+        let read: Entry = serde_json::from_str(&serde_json::to_string(&entry).unwrap()).unwrap();
+        prop_assert_eq!(read, entry);
+        let read: Stage = serde_json::from_str(&serde_json::to_string(&stage).unwrap()).unwrap();
+        prop_assert_eq!(read, stage);
+    }
+
+    #[test]
+    fn shares_count_only_where_the_stage_lets_them(stage in stage(), share in share()) {
+        let route = "list".parse().unwrap();
+        let state = SliceState { stage, shares: BTreeMap::from([(route, share)]), ..SliceState::default() };
+        let route = "list".parse().unwrap();
+        let expected = if stage.owner() == Owner::Service { Share::SERVICE } else { share };
+        prop_assert_eq!(state.share(&route), expected);
+    }
+}
+
+#[test]
+fn an_entry_is_one_flat_object() {
+    let entry = entry(Generation(7), slices()[0].clone(), Event::CutoverStarted { epoch: Epoch(3) });
+    let expected = r#"{"generation":7,"at":"2026-01-01T00:00:00Z","actor":"a@b","reason":"","slice":"orders","event":"cutover-started","epoch":3}"#;
+    assert_eq!(serde_json::to_string(&entry).unwrap(), expected);
+}
+
+#[test]
+fn a_new_copy_forgets_the_shares_and_skips_of_the_old_one() {
+    let list = || "list".parse().unwrap();
+    let shared = Event::Shared { routes: BTreeMap::from([(list(), "25%".parse().unwrap())]) };
+    let skip = Event::Resumed { skip: Some(Position::default()) };
+    let events = [
+        Event::SyncStarted,
+        Event::CopyCompleted { copied_at: CommitLsn(5) },
+        shared,
+        skip,
+        Event::Evicted { why: "disk".into() },
+    ];
+    let mut state = SliceState::default();
+    for (at, event) in (1..).zip(&events) {
+        state = state.after(Generation(at), event).unwrap();
+    }
+    assert_eq!(state.attempt, Generation(5));
+    assert!(state.shares.is_empty() && state.skips.is_empty());
+    assert_eq!(state.share(&list()), Share::MONOLITH);
+}
+
+#[test]
+fn a_refused_move_says_what_can_be_done_instead() {
+    let error = Stage::Copying.after(&Event::CutoverStarted { epoch: Epoch(1) }).unwrap_err();
+    assert!(matches!(error, IllegalMove::Stage { stage: "copying", event: "cutover-started", .. }));
+    assert!(error.to_string().contains("strangler sync status"));
+}
