@@ -1,0 +1,60 @@
+//! The admin listener: `/metrics`, `/healthz` and `/readyz`.
+//!
+//! For operators and orchestrators; it takes no orders.
+
+use crate::metrics::Metrics;
+use crate::table::Tables;
+use async_trait::async_trait;
+use http::{Response, StatusCode, header};
+use pingora::apps::http_app::ServeHttp;
+use pingora::protocols::http::ServerSession;
+use std::sync::Arc;
+
+/// What it answers from.
+pub struct Admin {
+    /// Whether there is a table.
+    pub tables: Arc<Tables>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        let (status, kind, body) = match (request.method.as_str(), request.uri.path()) {
+            ("GET", "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", self.metrics.text()),
+            ("GET" | "HEAD", "/healthz") => json(StatusCode::OK, "{\"status\":\"alive\"}"),
+            ("GET" | "HEAD", "/readyz") => self.readiness(),
+            _ => json(StatusCode::NOT_FOUND, "{\"error\":\"here are /metrics, /healthz and /readyz\"}"),
+        };
+        let body = if request.method == http::Method::HEAD { Vec::new() } else { body };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let length = response.body().len().into();
+        response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
+        response
+    }
+}
+
+impl Admin {
+    fn readiness(&self) -> (StatusCode, &'static str, Vec<u8>) {
+        match self.tables.holds() {
+            Some((journal, generation, plan)) => {
+                let body = serde_json::json!({
+                    "status": "ready", "journal": journal, "generation": generation, "plan": plan
+                });
+                (StatusCode::OK, "application/json", body.to_string().into_bytes())
+            }
+            None => json(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "{\"error\":\"no routing table yet\",\"hint\":\"start the controller\"}",
+            ),
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &str) -> (StatusCode, &'static str, Vec<u8>) {
+    (status, "application/json", body.as_bytes().to_vec())
+}

@@ -1,0 +1,143 @@
+//! Who a client is, as far as a share must know: a key found in its request, hashed into a bucket.
+//!
+//! Pure. Knows nothing of routes; the order of keys is: the slice's header or cookie, else our own cookie,
+//! else the address.
+
+use http::{HeaderMap, header};
+use migrations::control::Sticky;
+use migrations::share::Share;
+use std::net::IpAddr;
+use twox_hash::XxHash64;
+
+/// Our own cookie: a random id, given with the first answer of a route that is shared.
+pub const CLIENT_COOKIE: &str = "strangler_client";
+
+/// What a client was recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// The header or cookie that the slice names.
+    Chosen,
+    /// Our own cookie.
+    Own,
+    /// Its address: it keeps no cookies, or has not got ours yet.
+    Address,
+}
+
+/// A client as one slice sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// A hash of slice and key.
+    pub hash: u64,
+    /// What the key was.
+    pub kind: KeyKind,
+}
+
+impl Client {
+    /// Recognises the client of a request, in the eyes of the slice with this salt.
+    pub fn of(headers: &HeaderMap, sticky: &Sticky, address: IpAddr, salt: u64) -> Client {
+        let chosen = match sticky {
+            Sticky::Own => None,
+            Sticky::Cookie(name) => cookie(headers, name),
+            Sticky::Header(name) => headers.get(name.as_str()).map(|value| value.as_bytes()),
+        };
+        if let Some(key) = chosen.filter(|key| !key.is_empty()) {
+            return Client { hash: hash(salt, key), kind: KeyKind::Chosen };
+        }
+        if let Some(key) = cookie(headers, CLIENT_COOKIE).filter(|key| !key.is_empty()) {
+            return Client { hash: hash(salt, key), kind: KeyKind::Own };
+        }
+        let hash = match address.to_canonical() {
+            IpAddr::V4(address) => hash(salt, &address.octets()),
+            IpAddr::V6(address) => hash(salt, &address.octets()),
+        };
+        Client { hash, kind: KeyKind::Address }
+    }
+
+    /// The client that will come back with this value of our own cookie.
+    pub fn with_own_cookie(value: &str, salt: u64) -> Client {
+        Client { hash: hash(salt, value.as_bytes()), kind: KeyKind::Own }
+    }
+
+    /// Its bucket, 0 to 9 999. It does not depend on the share, so raising a share moves nobody back.
+    pub fn bucket(self) -> u16 {
+        (self.hash % u64::from(Share::BUCKETS)) as u16
+    }
+}
+
+/// What makes a slice's buckets its own, so that not the same clients are the first in every slice.
+pub fn salt(slice: &str) -> u64 {
+    hash(0, slice.as_bytes())
+}
+
+/// A cookie's value (RFC 6265, 4.2): the first of that name.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(value)
+    })
+}
+
+fn hash(seed: u64, key: &[u8]) -> u64 {
+    XxHash64::oneshot(seed, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn with_cookies(line: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_str(line).unwrap());
+        headers
+    }
+
+    #[test]
+    fn the_key_is_the_slices_then_our_cookie_then_the_address() {
+        let session = Sticky::Cookie("session".to_owned());
+        let kind = |line: &str| Client::of(&with_cookies(line), &session, HOME, 1).kind;
+        assert_eq!(kind("a=b; session=x; strangler_client=y"), KeyKind::Chosen);
+        assert_eq!(kind("sessions=x; strangler_client=y"), KeyKind::Own);
+        assert_eq!(kind("session=; other=y"), KeyKind::Address);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-user", HeaderValue::from_static("7"));
+        let user = Sticky::Header("X-User".to_owned());
+        assert_eq!(Client::of(&headers, &user, HOME, 1).kind, KeyKind::Chosen);
+    }
+
+    #[test]
+    fn a_new_cookie_is_recognised_when_it_comes_back() {
+        let back = Client::of(&with_cookies("strangler_client=abc"), &Sticky::Own, HOME, 5);
+        assert_eq!(back, Client::with_own_cookie("abc", 5));
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_either_notation() {
+        let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let empty = HeaderMap::new();
+        let of = |address| Client::of(&empty, &Sticky::Own, address, 5);
+        assert_eq!(of(mapped), of(HOME));
+    }
+
+    #[test]
+    fn buckets_are_even() {
+        let below =
+            (0..20_000).filter(|n| Client::with_own_cookie(&n.to_string(), salt("orders")).bucket() < 2500);
+        let count = below.count();
+        assert!((4700..5300).contains(&count), "{count}");
+    }
+
+    proptest! {
+        #[test]
+        fn raising_a_share_moves_no_client_back(key: u64, low in 0u16..=10_000, high in 0u16..=10_000) {
+            let bucket = Client::with_own_cookie(&key.to_string(), 3).bucket();
+            prop_assert!(bucket < Share::BUCKETS);
+            let (low, high) = (low.min(high), low.max(high));
+            prop_assert!(bucket >= low || bucket < high);
+        }
+    }
+}

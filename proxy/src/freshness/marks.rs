@@ -1,0 +1,194 @@
+//! Who must not read from the service yet: marks, barriers, and which of them have passed. No clock, no socket.
+//!
+//! Every barrier that this proxy starts has a number from one [`Count`]. A mark is the number that the next
+//! barrier will have, taken *after* the client's write ended or its answer was read. So a barrier with that
+//! number or a higher one was asked for after the mark, and when it has passed, the service has all the client
+//! knows of. Marks are kept in a fixed number of slots: clients that share one wait for each other's barriers,
+//! which is always safe, and memory stays bounded.
+
+use crate::route::decision::Stale;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// How many slots a slice has. At 1 000 marked clients one in sixteen shares its slot with another.
+const SLOTS: usize = 1 << 14;
+
+/// Numbers the barriers of all slices of this proxy.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The number of the next barrier: what a mark made now must wait for.
+    pub fn mark(&self) -> u64 {
+        self.0.load(SeqCst) + 1
+    }
+
+    /// A barrier starts; the question may be sent only after this returns.
+    pub fn start(&self) -> u64 {
+        self.0.fetch_add(1, SeqCst) + 1
+    }
+}
+
+/// The marks of one slice.
+#[derive(Debug)]
+pub struct Marks {
+    slots: Box<[Slot]>,
+    wanted: AtomicU64,
+    passed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    wrote: AtomicU64,
+    saw: AtomicU64,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        let slots = (0..SLOTS).map(|_| Slot::default()).collect();
+        Self { slots, wanted: AtomicU64::new(0), passed: AtomicU64::new(0) }
+    }
+}
+
+impl Marks {
+    /// A client's write ended.
+    pub fn wrote(&self, client: u64, mark: u64) {
+        self.slot(client).wrote.fetch_max(mark, SeqCst);
+    }
+
+    /// A client has read at the monolith what the service may not have.
+    pub fn saw(&self, client: u64, mark: u64) {
+        self.slot(client).saw.fetch_max(mark, SeqCst);
+    }
+
+    /// Why the client must not read from the service now. What its cookie knows is taken together with what
+    /// is remembered here.
+    pub fn stale(&self, client: u64, cookie_wrote: u64, cookie_saw: u64) -> Option<Stale> {
+        let slot = self.slot(client);
+        let wrote = slot.wrote.load(SeqCst).max(cookie_wrote);
+        let saw = slot.saw.load(SeqCst).max(cookie_saw);
+        let passed = self.passed.load(SeqCst);
+        if wrote > passed {
+            Some(Stale::Wrote(wrote))
+        } else if saw > passed {
+            Some(Stale::Saw(saw))
+        } else {
+            None
+        }
+    }
+
+    /// Whether a barrier of this number or a later one has passed.
+    pub fn has_passed(&self, mark: u64) -> bool {
+        mark <= self.passed.load(SeqCst)
+    }
+
+    /// Somebody waits for `mark`. True if nobody has asked for it before, so that the asker must be woken.
+    pub fn want(&self, mark: u64) -> bool {
+        self.wanted.fetch_max(mark, SeqCst) < mark
+    }
+
+    /// Whether a barrier must be started.
+    pub fn wants_barrier(&self) -> bool {
+        self.wanted.load(SeqCst) > self.passed.load(SeqCst)
+    }
+
+    /// The sink has passed barrier `number`.
+    pub fn pass(&self, number: u64) {
+        self.passed.fetch_max(number, SeqCst);
+    }
+
+    fn slot(&self, client: u64) -> &Slot {
+        // Buckets use the remainder by 10 000; the high bits are independent of it.
+        &self.slots[(client >> 40) as usize % SLOTS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    /// One thing that happens in the model.
+    #[derive(Debug, Clone)]
+    enum Deed {
+        Write { client: u64 },
+        Read { client: u64 },
+        OtherWrite,
+        Start,
+        Pass,
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        let client = (0u64..4).prop_map(|c| c << 40);
+        prop_oneof![
+            client.clone().prop_map(|client| Deed::Write { client }),
+            client.prop_map(|client| Deed::Read { client }),
+            Just(Deed::OtherWrite),
+            Just(Deed::Start),
+            Just(Deed::Pass),
+        ]
+    }
+
+    /// The monolith's data are a version that writes raise. The service has exactly what the last barrier that
+    /// passed made sure of, the oldest it may have.
+    #[derive(Default)]
+    struct World {
+        monolith: u64,
+        service: u64,
+        in_flight: Option<(u64, u64)>,
+        known: HashMap<u64, u64>,
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_reads_older_data_than_it_knows(deeds in proptest::collection::vec(deed(), 1..200)) {
+            let (count, marks) = (Count::default(), Marks::default());
+            let mut world = World::default();
+            for deed in deeds {
+                match deed {
+                    Deed::Write { client } => {
+                        world.monolith += 1;
+                        world.known.insert(client, world.monolith);
+                        marks.wrote(client, count.mark());
+                    }
+                    Deed::Read { client } => {
+                        let version = if marks.stale(client, 0, 0).is_some() {
+                            marks.saw(client, count.mark());
+                            world.monolith
+                        } else {
+                            world.service
+                        };
+                        let known = world.known.entry(client).or_default();
+                        prop_assert!(version >= *known, "{client} knew {known} and read {version}");
+                        *known = version;
+                    }
+                    Deed::OtherWrite => world.monolith += 1,
+                    Deed::Start if world.in_flight.is_none() => {
+                        let number = count.start();
+                        world.in_flight = Some((number, world.monolith));
+                    }
+                    Deed::Start => {}
+                    Deed::Pass => if let Some((number, version)) = world.in_flight.take() {
+                        world.service = version;
+                        marks.pass(number);
+                    },
+                }
+            }
+        }
+
+        #[test]
+        fn a_mark_made_while_a_barrier_is_in_flight_waits_for_the_next(client: u64) {
+            let (count, marks) = (Count::default(), Marks::default());
+            let first = count.start();
+            let mark = count.mark();
+            marks.wrote(client, mark);
+            prop_assert!(marks.want(mark) && !marks.want(mark));
+            marks.pass(first);
+            prop_assert_eq!(marks.stale(client, 0, 0), Some(Stale::Wrote(mark)));
+            prop_assert!(marks.wants_barrier());
+            marks.pass(count.start());
+            prop_assert_eq!(marks.stale(client, 0, 0), None);
+            prop_assert!(!marks.wants_barrier());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the proxy counts, for Prometheus. Labels come from the plan only, so their number is bounded by it.
+//!
+//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map.
+
+use crate::route::decision::{Side, Why};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const LATENCY_BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// All metrics of one proxy.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    failures: IntCounterVec,
+    latency: HistogramVec,
+    answered: IntCounterVec,
+    barriers: IntCounterVec,
+    decisions: [IntCounter; Why::ALL.len()],
+    /// Requests refused before any upstream: no table, too large, malformed.
+    pub refused: IntCounterVec,
+    /// Marks that send a client to the monolith until a barrier has passed.
+    pub marks: IntCounter,
+    /// Override headers without the right secret.
+    pub overrides_refused: IntCounter,
+    /// Answers of our own making with 502, 503 or 504.
+    pub failed: IntCounter,
+    /// Access log lines that were dropped because the writer was behind.
+    pub log_lines_dropped: IntCounter,
+    /// The generation of the table in use.
+    pub generation: IntGauge,
+    /// Whether there is a table.
+    pub ready: IntGauge,
+    /// Upstream addresses that fail their checks.
+    pub unwell: IntGauge,
+}
+
+/// What is counted about one upstream.
+#[derive(Clone)]
+pub struct PoolCounters {
+    /// Seconds from a request's first byte to the end of its answer.
+    pub latency: Histogram,
+    /// Requests answered.
+    pub answered: IntCounter,
+    /// Connections refused or reset.
+    pub broken: IntCounter,
+    /// Timeouts.
+    pub timeouts: IntCounter,
+}
+
+/// What is counted about one slice's barriers.
+#[derive(Clone)]
+pub struct BarrierCounters {
+    /// Barriers that passed.
+    pub passed: IntCounter,
+    /// Questions without an answer.
+    pub failed: IntCounter,
+}
+
+/// Requests of one route by side and status class, looked up at first use.
+#[derive(Default)]
+pub struct RouteCounters {
+    cells: [OnceLock<IntCounter>; 2 * CLASSES.len()],
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let vec = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let one = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let latency = HistogramVec::new(
+            HistogramOpts::new("strangler_proxy_request_seconds", "Time from request to end of answer")
+                .buckets(LATENCY_BUCKETS.to_vec()),
+            &["upstream"],
+        )?;
+        registry.register(Box::new(latency.clone()))?;
+        let decisions =
+            vec("strangler_proxy_decisions_total", "Requests by why their side was chosen", &["why"])?;
+        Ok(Self {
+            requests: vec(
+                "strangler_proxy_requests_total",
+                "Requests",
+                &["upstream", "slice", "route", "class"],
+            )?,
+            failures: vec(
+                "strangler_proxy_upstream_failures_total",
+                "Upstream failures",
+                &["upstream", "kind"],
+            )?,
+            answered: vec("strangler_proxy_answered_total", "Requests answered", &["upstream"])?,
+            barriers: vec("strangler_proxy_barriers_total", "Barriers", &["slice", "outcome"])?,
+            decisions: Why::ALL.map(|why| decisions.with_label_values(&[why.word()])),
+            refused: vec("strangler_proxy_refused_total", "Requests refused before any upstream", &["why"])?,
+            marks: one("strangler_proxy_marks_total", "Marks that wait for a barrier")?,
+            overrides_refused: one(
+                "strangler_proxy_overrides_refused_total",
+                "Overrides without the secret",
+            )?,
+            failed: one("strangler_proxy_failed_total", "Own answers with 502, 503 or 504")?,
+            log_lines_dropped: one("strangler_proxy_log_lines_dropped_total", "Access log lines dropped")?,
+            generation: gauge("strangler_proxy_generation", "Generation of the table in use")?,
+            ready: gauge("strangler_proxy_ready", "1 with a table")?,
+            unwell: gauge("strangler_proxy_unwell_addresses", "Upstream addresses that fail their checks")?,
+            latency,
+            registry,
+        })
+    }
+
+    /// The counters of an upstream.
+    pub fn pool(&self, upstream: &str) -> PoolCounters {
+        PoolCounters {
+            latency: self.latency.with_label_values(&[upstream]),
+            answered: self.answered.with_label_values(&[upstream]),
+            broken: self.failures.with_label_values(&[upstream, "broken"]),
+            timeouts: self.failures.with_label_values(&[upstream, "timeout"]),
+        }
+    }
+
+    /// The counters of a slice's barriers.
+    pub fn barriers(&self, slice: &str) -> BarrierCounters {
+        BarrierCounters {
+            passed: self.barriers.with_label_values(&[slice, "passed"]),
+            failed: self.barriers.with_label_values(&[slice, "failed"]),
+        }
+    }
+
+    /// One more request whose side was chosen for this reason.
+    pub fn decided(&self, why: Why) {
+        self.decisions[why.number()].inc();
+    }
+
+    /// One more request of a route, answered by `upstream` on this side.
+    pub fn answered(&self, cells: &RouteCounters, side: Side, labels: [&str; 3], status: u16) {
+        let class = usize::from(status / 100).min(CLASSES.len() - 1);
+        let cell = &cells.cells[(side as usize) * CLASSES.len() + class];
+        let [upstream, slice, route] = labels;
+        cell.get_or_init(|| self.requests.with_label_values(&[upstream, slice, route, CLASSES[class]])).inc();
+    }
+
+    /// Requests answered, by upstream, since the start.
+    pub fn answered_by_upstream(&self) -> BTreeMap<String, u64> {
+        use prometheus::core::Collector;
+        let families = self.answered.collect();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        let named = metrics.filter_map(|metric| {
+            let upstream = metric.get_label().first()?.value().to_owned();
+            Some((upstream, metric.get_counter().get_value() as u64))
+        });
+        named.collect()
+    }
+
+    /// Everything in Prometheus' text format.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+}

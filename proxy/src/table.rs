@@ -1,0 +1,335 @@
+//! The live table: what `desired` says, made ready for requests, swapped in one atomic step, and kept on disk.
+//!
+//! A request takes one table and keeps it to its end. Of one journal an older generation is never taken. Does
+//! not know how `desired` arrives, or what a single request is decided to be.
+
+use crate::client::{self, Client};
+use crate::freshness::Freshness;
+use crate::freshness::marks::Count;
+use crate::metrics::{Metrics, RouteCounters};
+use crate::route::Routes;
+use crate::upstream::address::{self, BadAddress};
+use crate::upstream::{Patience, Pool, Target, Targets};
+use arc_swap::ArcSwapOption;
+use migrations::control::{Desired, Sticky, TableRoute, VERSION};
+use migrations::journal::{Generation, JournalId};
+use migrations::names::{ServiceName, SliceName};
+use migrations::pattern::Access;
+use migrations::share::Share;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const FILE: &str = "desired.json";
+/// No barrier has this number: the route is not settled before its real number is known.
+const NOT_YET: u64 = u64::MAX;
+
+/// One table, ready for requests.
+pub struct Live {
+    /// The journal and generation it is of.
+    pub acts_on: (JournalId, Generation),
+    /// The hash of its plan.
+    pub plan: String,
+    /// Who answers what matches no route.
+    pub monolith: Arc<Pool>,
+    /// What is counted about requests that match no route.
+    pub unmatched: RouteCounters,
+    /// Slices of which reads are shared while the service follows the monolith.
+    pub followers: Vec<Follower>,
+    routes: Routes,
+    live_routes: Vec<LiveRoute>,
+    services: Vec<Arc<Pool>>,
+}
+
+/// A slice that clients may wait for.
+pub struct Follower {
+    /// Its marks and barriers.
+    pub freshness: Arc<Freshness>,
+    /// What its clients are recognised by.
+    pub sticky: Sticky,
+    /// What makes its buckets its own.
+    pub salt: u64,
+}
+
+/// One route, ready for requests.
+pub struct LiveRoute {
+    /// As the table has it.
+    pub entry: TableRoute,
+    /// Who answers the shared part.
+    pub service: Arc<Pool>,
+    /// The slice's marks, if its service follows and any of its reads are shared.
+    pub freshness: Option<Arc<Freshness>>,
+    /// What makes the slice's buckets its own.
+    pub salt: u64,
+    /// What is counted about it.
+    pub counters: RouteCounters,
+    before: Share,
+    settles_at: AtomicU64,
+}
+
+impl Live {
+    /// The route of a request.
+    pub fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
+        self.routes.find(method, path).map(|number| number as usize)
+    }
+
+    /// The route of that number.
+    pub fn nth(&self, number: usize) -> Option<&LiveRoute> {
+        self.live_routes.get(number)
+    }
+
+    /// Every address of every upstream.
+    pub fn targets(&self) -> impl Iterator<Item = Arc<Target>> {
+        self.pools().flat_map(|pool| pool.targets.iter().cloned())
+    }
+
+    /// Whether an authority is one of our upstreams.
+    pub fn is_upstream(&self, tls: bool, authority: &str) -> bool {
+        let mut targets = self.pools().flat_map(|pool| &pool.targets);
+        targets.any(|target| address::is_authority(&target.upstream, tls, authority))
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        std::iter::once(&self.monolith).chain(&self.services)
+    }
+}
+
+impl LiveRoute {
+    /// The part of the share that needs no barrier: all of it, or what it was before it was raised.
+    pub fn settled(&self) -> Share {
+        let Some(freshness) = &self.freshness else { return self.entry.share };
+        if freshness.marks.has_passed(self.settles_at.load(SeqCst)) { self.entry.share } else { self.before }
+    }
+
+    /// Whether some clients are at one side and some at the other.
+    pub fn is_between(&self) -> bool {
+        self.entry.share != Share::MONOLITH && self.entry.share != Share::SERVICE
+    }
+
+    /// The client as this route's slice sees it.
+    pub fn client(&self, headers: &http::HeaderMap, address: std::net::IpAddr) -> Client {
+        Client::of(headers, &self.entry.sticky, address, self.salt)
+    }
+}
+
+/// Why a `desired` cannot be used. The table in use stays.
+#[derive(Debug, thiserror::Error)]
+pub enum BadDesired {
+    /// It is in other words than ours.
+    #[error("`desired` is of version {0}, this proxy speaks {VERSION}; run the same release everywhere")]
+    Version(u32),
+    /// An address that is none.
+    #[error("an upstream of the table has no usable address; run `strangler check`")]
+    Address(#[from] BadAddress),
+    /// A route to a service that is not in the table.
+    #[error("the table has no service `{0}`; run `strangler check`")]
+    Service(ServiceName),
+    /// The stored file is not `desired`.
+    #[error("the stored table cannot be read; it is replaced when the controller answers")]
+    Unreadable(#[from] serde_json::Error),
+    /// The stored file cannot be read or written.
+    #[error("the stored table `{path}` is out of reach; give the proxy's user access to its state folder")]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The table in use, and all that outlives a swap.
+pub struct Tables {
+    /// Numbers this proxy's barriers.
+    pub count: Arc<Count>,
+    /// Where the bridge serves barriers.
+    pub bridge: Arc<ArcSwapOption<String>>,
+    live: ArcSwapOption<Live>,
+    held: Mutex<Held>,
+    targets: Targets,
+    metrics: Arc<Metrics>,
+    file: PathBuf,
+}
+
+#[derive(Default)]
+struct Held {
+    desired: Option<Desired>,
+    freshness: BTreeMap<SliceName, Arc<Freshness>>,
+    unserved: Vec<Arc<Freshness>>,
+}
+
+impl Tables {
+    /// No table yet.
+    pub fn new(state_dir: &Path, patience: Patience, metrics: Arc<Metrics>) -> Self {
+        Self {
+            count: Arc::default(),
+            bridge: Arc::default(),
+            live: ArcSwapOption::empty(),
+            held: Mutex::default(),
+            targets: Targets::new(patience),
+            metrics,
+            file: state_dir.join(FILE),
+        }
+    }
+
+    /// The table in use.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        self.live.load_full()
+    }
+
+    /// The table in use, for a moment without waiting: cheaper than [`Tables::live`].
+    pub fn peek(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
+        self.live.load()
+    }
+
+    /// What a request for something newer names.
+    pub fn holds(&self) -> Option<(JournalId, Generation, String)> {
+        self.live.load().as_ref().map(|live| (live.acts_on.0, live.acts_on.1, live.plan.clone()))
+    }
+
+    /// Slices whose barriers nobody asks for yet; each is given out once.
+    pub fn take_unserved(&self) -> Vec<Arc<Freshness>> {
+        std::mem::take(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner).unserved)
+    }
+
+    /// Takes what was stored before a restart. Whether there was anything.
+    pub fn restore(&self) -> Result<bool, BadDesired> {
+        let text = match std::fs::read(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(BadDesired::Disk { path: self.file.clone(), source }),
+        };
+        self.swap(serde_json::from_slice(&text)?)
+    }
+
+    /// Puts a newer table in use and keeps it. Whether it was newer; an equal one only brings the bridge's address.
+    /// Blocks on the resolver and on the disk.
+    pub fn take(&self, desired: Desired) -> Result<bool, BadDesired> {
+        let text = serde_json::to_vec(&desired)?;
+        let swapped = self.swap(desired)?;
+        if swapped {
+            store(&self.file, &text)
+                .map_err(|source| BadDesired::Disk { path: self.file.clone(), source })?;
+        }
+        Ok(swapped)
+    }
+
+    fn swap(&self, desired: Desired) -> Result<bool, BadDesired> {
+        if desired.version != VERSION {
+            return Err(BadDesired::Version(desired.version));
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.desired.as_ref().is_some_and(|now| !desired.replaces(now) || desired == *now) {
+            return Ok(false);
+        }
+        let next = Arc::new(self.prepared(&desired, &mut held)?);
+        self.bridge.store(desired.bridge.clone().map(Arc::new));
+        self.live.store(Some(next.clone()));
+        self.settle(&next);
+        self.metrics.generation.set(desired.generation.0 as i64);
+        self.metrics.ready.set(1);
+        held.desired = Some(desired);
+        Ok(true)
+    }
+
+    /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
+    fn settle(&self, live: &Live) {
+        for route in live.live_routes.iter().filter(|route| route.settles_at.load(SeqCst) == NOT_YET) {
+            let mark = self.count.mark();
+            route.settles_at.store(mark, SeqCst);
+            if let Some(freshness) = &route.freshness {
+                freshness.want(mark);
+            }
+        }
+    }
+
+    fn prepared(&self, desired: &Desired, held: &mut Held) -> Result<Live, BadDesired> {
+        let table = &desired.table;
+        let pool = |name: &str, addresses: &[String]| {
+            self.targets.pool(name, addresses, self.metrics.pool(name)).map(Arc::new)
+        };
+        let mut services = BTreeMap::new();
+        for (name, addresses) in &table.services {
+            services.insert(name, pool(name.as_str(), addresses)?);
+        }
+        let followers = self.followers(&table.routes, held);
+        let before = self.live();
+        let routes = table.routes.iter().map(|entry| {
+            let service =
+                services.get(&entry.service).ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
+            let freshness = followers.iter().find(|f| entry.follows && f.freshness.slice == entry.slice);
+            Ok(live_route(entry, service.clone(), freshness.map(|f| f.freshness.clone()), before.as_deref()))
+        });
+        Ok(Live {
+            acts_on: (desired.journal, desired.generation),
+            plan: desired.plan.clone(),
+            monolith: pool("monolith", &table.monolith)?,
+            unmatched: RouteCounters::default(),
+            routes: Routes::new(table.routes.iter().map(|entry| &entry.pattern)),
+            live_routes: routes.collect::<Result<_, BadDesired>>()?,
+            services: services.into_values().collect(),
+            followers,
+        })
+    }
+
+    /// One for each slice that follows and has a shared read.
+    fn followers(&self, routes: &[TableRoute], held: &mut Held) -> Vec<Follower> {
+        let is_shared = |e: &&TableRoute| e.follows && e.access == Access::Read && e.share != Share::MONOLITH;
+        let shared: BTreeMap<_, _> = routes.iter().filter(is_shared).map(|e| (&e.slice, &e.sticky)).collect();
+        for (slice, freshness) in &held.freshness {
+            freshness.set_followed(shared.contains_key(slice));
+        }
+        let mut followers = Vec::with_capacity(shared.len());
+        for (slice, sticky) in shared {
+            let freshness = held.freshness.entry(slice.clone()).or_insert_with(|| {
+                let counters = self.metrics.barriers(slice.as_str());
+                let fresh = Arc::new(Freshness::new(slice.clone(), self.count.clone(), counters));
+                held.unserved.push(fresh.clone());
+                fresh
+            });
+            let salt = client::salt(slice.as_str());
+            followers.push(Follower { freshness: freshness.clone(), sticky: sticky.clone(), salt });
+        }
+        followers
+    }
+}
+
+fn live_route(
+    entry: &TableRoute,
+    service: Arc<Pool>,
+    freshness: Option<Arc<Freshness>>,
+    before: Option<&Live>,
+) -> LiveRoute {
+    // The same clients are asked about the same requests only if nothing but the share has changed.
+    let same = |old: &&LiveRoute| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
+    let old = before
+        .and_then(|live| live.live_routes.iter().filter(|old| old.entry.route == entry.route).find(same));
+    let before = match old.filter(|old| old.freshness.is_some()) {
+        Some(old) => old.settled().min(entry.share),
+        None => Share::MONOLITH,
+    };
+    let settles_at = if freshness.is_none() || before == entry.share { 0 } else { NOT_YET };
+    LiveRoute {
+        service,
+        freshness,
+        salt: client::salt(entry.slice.as_str()),
+        counters: RouteCounters::default(),
+        before,
+        settles_at: AtomicU64::new(settles_at),
+        entry: entry.clone(),
+    }
+}
+
+/// Replaces a file so that a crash leaves the old one or the new one, whole.
+fn store(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let fresh = path.with_extension("json.new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    File::open(folder)?.sync_all()
+}

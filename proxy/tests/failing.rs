@@ -1,0 +1,137 @@
+//! What happens when an upstream does not: reads of the service fall back, writes never, and the client is told.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use rig::{Asked, Reply, Rig, ask, route, text};
+use std::time::Duration;
+
+const QUICK: &str = "  connect_timeout: 500ms\n  read_timeout: 700ms\n";
+
+fn reads_and_writes() -> Vec<migrations::control::TableRoute> {
+    let search = migrations::control::TableRoute {
+        access: migrations::pattern::Access::Read,
+        ..route("search", "POST /orders/search", "service", false)
+    };
+    vec![
+        route("list", "GET /orders", "service", false),
+        route("place", "POST /orders", "service", false),
+        route("put", "PUT /orders/{id}", "service", false),
+        route("drop", "DELETE /orders/{id}", "service", false),
+        search,
+    ]
+}
+
+fn rig_with(service: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Rig {
+    Rig::with(QUICK, reads_and_writes(), |_| text(200, "monolith"), service)
+}
+
+fn hang(_: &Asked) -> Reply {
+    Reply::Speak(Box::new(|_| std::thread::sleep(Duration::from_secs(3))))
+}
+
+#[test]
+fn a_read_that_the_service_breaks_off_is_answered_by_the_monolith() {
+    let rig = rig_with(|_| Reply::Close);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    let found = ask(rig.proxy.address, "POST", "/orders/search", &[], b"what");
+    assert_eq!(found.text(), "monolith");
+    assert_eq!(rig.monolith.last().body, b"what");
+    assert!(rig.proxy.metric("strangler_proxy_decisions_total{why=\"fallback\"} ") >= 2.0);
+}
+
+#[test]
+fn a_read_whose_body_was_too_large_to_keep_is_not_sent_again() {
+    let rig = rig_with(|_| Reply::Close);
+    let found = ask(rig.proxy.address, "POST", "/orders/search", &[], &vec![b'x'; 200_000]);
+    assert_eq!(found.status, 502);
+    assert_eq!(rig.monolith.count(), 0);
+}
+
+#[test]
+fn a_read_that_the_service_does_not_answer_in_time_is_answered_by_the_monolith() {
+    let rig = rig_with(hang);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+}
+
+#[test]
+fn a_broken_write_is_never_sent_again() {
+    let rig = rig_with(|_| Reply::Close);
+    for (method, target) in [("POST", "/orders"), ("PUT", "/orders/1"), ("DELETE", "/orders/1")] {
+        let before = rig.service.count();
+        let got = rig.ask(method, target);
+        assert_eq!(got.status, 502, "{method}");
+        assert_eq!(rig.service.count(), before + 1, "{method} was sent once");
+        let told = got.json();
+        assert_eq!(told["upstream"], "orders");
+        assert!(told["error"].is_string() && told["hint"].is_string());
+    }
+    assert_eq!(rig.monolith.count(), 0);
+    assert_eq!(rig.proxy.metric("strangler_proxy_failed_total "), 3.0);
+}
+
+#[test]
+fn a_late_write_is_504() {
+    let rig = rig_with(hang);
+    let got = rig.ask("POST", "/orders");
+    assert_eq!((got.status, got.json()["upstream"].as_str()), (504, Some("orders")));
+    assert!(
+        rig.proxy.metric("strangler_proxy_upstream_failures_total{kind=\"timeout\",upstream=\"orders\"} ")
+            >= 1.0
+    );
+}
+
+#[test]
+fn an_error_that_the_service_answers_is_passed_on() {
+    let rig = rig_with(|_| text(503, "busy"));
+    let got = rig.ask("GET", "/orders");
+    assert_eq!((got.status, got.text().as_str()), (503, "busy"));
+    assert_eq!(rig.monolith.count(), 0);
+}
+
+#[test]
+fn a_monolith_that_is_down_is_502_at_once() {
+    let mut rig = rig_with(|_| text(200, "service"));
+    let gone = rig::free_address();
+    let mut desired = rig.desired(2, reads_and_writes());
+    desired.table.monolith = vec![format!("http://{gone}")];
+    rig.generation = 2;
+    rig.controller.publish(desired);
+    rig.proxy.until("the table is in use", || rig.proxy.metric("strangler_proxy_generation ") == 2.0);
+    let started = std::time::Instant::now();
+    let got = rig.ask("GET", "/");
+    assert_eq!((got.status, got.json()["upstream"].as_str()), (502, Some("monolith")));
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn several_addresses_take_turns_and_a_dead_one_is_skipped_even_for_writes() {
+    let mut rig = rig_with(|_| text(200, "service"));
+    let other = rig::Origin::new(|_| text(200, "other"));
+    let mut desired = rig.desired(2, reads_and_writes());
+    let dead = format!("http://{}", rig::free_address());
+    desired.table.monolith = vec![rig.monolith.url(), dead, other.url()];
+    rig.generation = 2;
+    rig.controller.publish(desired);
+    rig.proxy.until("the table is in use", || rig.proxy.metric("strangler_proxy_generation ") == 2.0);
+    for _ in 0..12 {
+        assert_eq!(rig.ask("POST", "/anything").status, 200);
+    }
+    assert!(rig.monolith.count() >= 3 && other.count() >= 3);
+    rig.proxy.until("the dead one is known", || {
+        let reports = rig.controller.observed.lock().unwrap();
+        let last = reports.last().map(|o| serde_json::to_string(o).unwrap()).unwrap_or_default();
+        last.contains("unhealthy\":[\"http://")
+    });
+}
+
+#[test]
+fn an_unwell_service_is_not_asked_for_reads() {
+    let lines = "  health_path: /health\n";
+    let service =
+        |asked: &Asked| if asked.target == "/health" { text(500, "") } else { text(200, "service") };
+    let rig = Rig::with(lines, reads_and_writes(), |_| text(200, "monolith"), service);
+    rig.proxy.until("the service is unwell", || rig.ask("GET", "/orders").text() == "monolith");
+    assert_eq!(rig.ask("POST", "/orders").text(), "service", "a write has nowhere else to go");
+}

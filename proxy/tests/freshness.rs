@@ -1,0 +1,206 @@
+//! A client that wrote, or saw newer data at the monolith, does not read older data from the service.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use migrations::control::{Sticky, TableRoute};
+use rig::{Browser, Gate, Rig, ask, route};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+fn at(share: &str) -> Vec<TableRoute> {
+    vec![route("list", "GET /orders", share, true), route("place", "POST /orders", "monolith", true)]
+}
+
+/// A rig whose reads are all at the service, with the barrier for the raise itself passed.
+fn settled() -> Rig {
+    let rig = Rig::new(at("service"));
+    rig.proxy.until("the share is settled", || rig.ask("GET", "/orders").text() == "service");
+    rig
+}
+
+fn barriers(gate: &Gate) -> usize {
+    gate.asked.load(SeqCst)
+}
+
+#[test]
+fn a_client_with_cookies_reads_its_write_from_the_monolith_until_the_barrier_has_passed() {
+    let rig = settled();
+    rig.controller.gate.open(false);
+    let mut writer = Browser::new(rig.proxy.address);
+    assert_eq!(writer.ask("POST", "/orders").text(), "monolith");
+    assert!(writer.jar.contains_key("strangler_seen"), "{:?}", writer.jar);
+    for _ in 0..5 {
+        assert_eq!(writer.ask("GET", "/orders").text(), "monolith");
+    }
+    rig.controller.gate.open(true);
+    rig.proxy.until("the service has caught up", || {
+        std::thread::sleep(Duration::from_millis(5));
+        ask(rig.proxy.address, "GET", "/orders", &[], b"").text() == "service"
+    });
+    let mut reads = 0;
+    while writer.ask("GET", "/orders").text() == "monolith" {
+        reads += 1;
+        assert!(reads < 200, "the client is stuck at the monolith");
+    }
+    writer.ask("GET", "/orders");
+    assert!(!writer.jar.contains_key("strangler_seen"), "the cookie is taken back: {:?}", writer.jar);
+}
+
+#[test]
+fn a_client_without_cookies_is_remembered_by_its_key() {
+    let mut routes = at("service");
+    routes.iter_mut().for_each(|r| r.sticky = Sticky::Header("X-User".to_owned()));
+    let rig = Rig::new(routes);
+    let user =
+        |name: &str, method: &str| ask(rig.proxy.address, method, "/orders", &[("X-User", name)], b"").text();
+    rig.proxy
+        .until("the share is settled", || user("ann", "GET") == "service" && user("bob", "GET") == "service");
+    rig.controller.gate.open(false);
+    assert_eq!(user("ann", "POST"), "monolith");
+    for _ in 0..3 {
+        assert_eq!(user("ann", "GET"), "monolith");
+        assert_eq!(user("bob", "GET"), "service", "bob wrote nothing");
+    }
+    rig.controller.gate.open(true);
+    rig.proxy.until("ann is back", || user("ann", "GET") == "service");
+}
+
+#[test]
+fn any_write_marks_matched_or_not_and_so_does_one_that_failed() {
+    let monolith = |asked: &rig::Asked| match (asked.method.as_str(), asked.target.as_str()) {
+        ("DELETE", _) => rig::Reply::Close,
+        _ => rig::text(200, "monolith"),
+    };
+    let rig = Rig::with("", at("service"), monolith, |_| rig::text(200, "service"));
+    for (method, target) in [("PATCH", "/somewhere/else"), ("DELETE", "/broken")] {
+        rig.controller.gate.open(true);
+        let mut client = Browser::new(rig.proxy.address);
+        rig.proxy.until("reads are at the service", || rig.ask("GET", "/orders").text() == "service");
+        rig.controller.gate.open(false);
+        client.ask(method, target);
+        assert_eq!(client.ask("GET", "/orders").text(), "monolith", "after {method}");
+    }
+}
+
+#[test]
+fn a_write_whose_client_left_marks_it_all_the_same() {
+    let monolith = |asked: &rig::Asked| {
+        if asked.method == "POST" {
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        rig::text(200, "monolith")
+    };
+    let rig = Rig::with("", at("service"), monolith, |_| rig::text(200, "service"));
+    rig.proxy.until("the share is settled", || rig.ask("GET", "/orders").text() == "service");
+    rig.controller.gate.open(false);
+    {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(rig.proxy.address).unwrap();
+        stream.write_all(b"POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    rig.proxy.until("the proxy noticed", || {
+        String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).contains("499")
+    });
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+}
+
+#[test]
+fn a_raised_share_waits_for_a_barrier_and_only_for_the_new_clients() {
+    let keyed = |share: &str| {
+        let mut routes = at(share);
+        routes.iter_mut().for_each(|r| r.sticky = Sticky::Header("X-User".to_owned()));
+        routes
+    };
+    let mut rig = Rig::new(keyed("30%"));
+    let side = |rig: &Rig, n: usize| {
+        ask(rig.proxy.address, "GET", "/orders", &[("X-User", &n.to_string())], b"").text()
+    };
+    rig.proxy.until("the share is settled", || (0..60).any(|n| side(&rig, n) == "service"));
+    std::thread::sleep(Duration::from_millis(100));
+    let old: Vec<usize> = (0..60).filter(|n| side(&rig, *n) == "service").collect();
+    assert!(!old.is_empty());
+    rig.controller.gate.open(false);
+    rig.publish(keyed("100%"));
+    for n in 0..60 {
+        let expected = if old.contains(&n) { "service" } else { "monolith" };
+        assert_eq!(side(&rig, n), expected, "client {n}");
+    }
+    rig.controller.gate.open(true);
+    rig.proxy.until("all are at the service", || (0..60).all(|n| side(&rig, n) == "service"));
+}
+
+#[test]
+fn a_read_that_fell_back_marks_its_client() {
+    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_broken = broken.clone();
+    let service = move |_: &rig::Asked| {
+        if is_broken.load(SeqCst) { rig::Reply::Close } else { rig::text(200, "service") }
+    };
+    let rig = Rig::with("", at("service"), |_| rig::text(200, "monolith"), service);
+    rig.proxy.until("the share is settled", || rig.ask("GET", "/orders").text() == "service");
+    rig.controller.gate.open(false);
+    broken.store(true, SeqCst);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    broken.store(false, SeqCst);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith", "the service is back, but may be behind");
+    rig.controller.gate.open(true);
+    rig.proxy.until("it reads from the service again", || rig.ask("GET", "/orders").text() == "service");
+}
+
+#[test]
+fn a_cookie_of_another_proxy_or_from_before_a_restart_must_wait() {
+    let rig = settled();
+    rig.controller.gate.open(false);
+    let foreign = [("Cookie", "strangler_seen=abc.3; strangler_client=someone")];
+    let got = ask(rig.proxy.address, "GET", "/orders", &foreign, b"");
+    assert_eq!(got.text(), "monolith");
+    assert!(!got.cookies()["strangler_seen"].starts_with("abc."), "it is given anew: {:?}", got.cookies());
+    rig.controller.gate.open(true);
+    rig.proxy.until("it may read from the service", || {
+        ask(rig.proxy.address, "GET", "/orders", &foreign, b"").text() == "service"
+    });
+}
+
+#[test]
+fn after_a_restart_nobody_reads_from_the_service_before_a_barrier() {
+    let mut rig = settled();
+    rig.controller.gate.open(false);
+    let controller = rig.controller.origin.url();
+    rig.restart(&controller);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    rig.controller.gate.open(true);
+    rig.proxy.until("the barrier has passed", || rig.ask("GET", "/orders").text() == "service");
+}
+
+#[test]
+fn where_no_read_is_shared_there_are_neither_marks_nor_barriers() {
+    let rig = Rig::new(at("monolith"));
+    let mut client = Browser::new(rig.proxy.address);
+    for _ in 0..10 {
+        client.ask("POST", "/orders");
+        client.ask("GET", "/orders");
+    }
+    assert!(client.jar.is_empty(), "{:?}", client.jar);
+    assert_eq!(barriers(&rig.controller.gate), 0);
+    assert_eq!(rig.proxy.metric("strangler_proxy_marks_total "), 0.0);
+}
+
+#[test]
+fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
+    let rig = settled();
+    std::thread::sleep(Duration::from_millis(200));
+    let before = barriers(&rig.controller.gate);
+    for _ in 0..10 {
+        assert_eq!(rig.ask("GET", "/orders").text(), "service");
+    }
+    assert_eq!(barriers(&rig.controller.gate), before, "a read at the service asks for nothing");
+    rig.controller.gate.open(false);
+    for _ in 0..20 {
+        rig.ask("POST", "/orders");
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(barriers(&rig.controller.gate), before + 1, "one in flight");
+}
