@@ -12,6 +12,7 @@ use super::binary::{Encoder, Malformed, Value, relation_hash};
 use super::floor::Floor;
 use super::{Cursor, Event, Flush, LogError, LogId, Progress};
 use crate::change::{Change, Relation};
+use crate::envelope::{self, Context, Encoded};
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::{PlanName, TableName};
 use reader::Shapes;
@@ -106,9 +107,13 @@ impl EmbeddedLog {
     /// The newest change events, as Debezium would write them.
     pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
         let tables = tables.clone();
-        let changes = self.blocking(move |store| recent(store, tables, n)).await?;
-        let _ = (&self.plan, &self.database, changes);
-        Ok(Vec::new())
+        let context = Context {
+            prefix: self.plan.to_string(),
+            database: self.database.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schemas: false,
+        };
+        self.blocking(move |store| Ok(events(context, recent(store, tables, n)?, n))).await
     }
 
     /// Drops what lies before a cursor.
@@ -248,6 +253,29 @@ impl Work {
 /// Roughly what a change adds to a value.
 fn tuples(change: &Change) -> usize {
     change.size().saturating_sub(std::mem::size_of::<Change>()) + 64
+}
+
+/// The newest events of some changes, without their tombstones.
+fn events(context: Context, changes: VecDeque<Change>, n: usize) -> Vec<Event> {
+    let mut encoder = envelope::Encoder::new(context);
+    let mut encoded = Encoded::new();
+    let json = |bytes: Option<&[u8]>| serde_json::from_slice(bytes.unwrap_or(b"null")).unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut events = VecDeque::new();
+    for change in &changes {
+        // Nothing is processed here: the time of commit is the only one there is.
+        encoder.encode(change, change.transaction.committed_us, &mut encoded);
+        for record in encoded.records().filter(|record| record.value.is_some()) {
+            events.push_back(Event {
+                topic: encoder.topic(&change.relation.table),
+                key: json(record.key),
+                value: json(record.value),
+                headers: record.headers().map(|(name, value)| (name.to_owned(), text(value))).collect(),
+            });
+        }
+    }
+    events.drain(..events.len().saturating_sub(n));
+    events.into()
 }
 
 /// The newest changes of some tables, oldest first.

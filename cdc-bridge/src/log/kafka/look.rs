@@ -1,0 +1,115 @@
+//! Short looks into topics: where they begin and end, and their last records. Everything here blocks.
+
+use super::client::{ANSWER_MAX, Cluster};
+use crate::log::LogError;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::topic_partition_list::Offset;
+use std::time::{Duration, Instant};
+
+/// A consumer that is pointed at one partition after the other.
+pub struct Look {
+    cluster: Cluster,
+    consumer: BaseConsumer,
+}
+
+impl Look {
+    /// Connects when it is first used.
+    pub fn new(cluster: &Cluster) -> Result<Look, LogError> {
+        let consumer = cluster.consumer(1).create().map_err(|error| cluster.error(&error))?;
+        Ok(Look { cluster: cluster.clone(), consumer })
+    }
+
+    /// How many partitions a topic has; none where there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), ANSWER_MAX)
+            .map_err(|error| self.cluster.error(&error))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Ok(None);
+        };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => Ok(Some(found.partitions().len() as i32).filter(|count| *count > 0)),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+            Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(None),
+            Some(code) => Err(self.cluster.unavailable(&format!("topic {topic}: {code}"))),
+        }
+    }
+
+    /// The first offset that is kept and the next that will be written; none where there is no such partition.
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
+        match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {
+            Ok(bounds) => Ok(Some(bounds)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(self.cluster.error(&error)),
+        }
+    }
+
+    /// The records from an offset up to, not including, another.
+    pub fn read(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<OwnedMessage>, LogError> {
+        let mut found = Vec::new();
+        if from >= to {
+            return Ok(found);
+        }
+        let wrong = |error: KafkaError| self.cluster.error(&error);
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(wrong)?;
+        self.consumer.assign(&place).map_err(wrong)?;
+        let deadline = Instant::now() + ANSWER_MAX;
+        while Instant::now() < deadline {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                None => {}
+                Some(Err(error)) if is_passing(&error) => {}
+                Some(Err(error)) => return Err(wrong(error)),
+                Some(Ok(message)) => {
+                    let (offset, ours) = (message.offset(), message.topic() == topic);
+                    if ours && message.partition() == partition && offset < to {
+                        found.push(message.detach());
+                    }
+                    if offset + 1 >= to {
+                        self.consumer.unassign().map_err(wrong)?;
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+        Err(self.cluster.unavailable(&format!("it does not deliver record {from} of {topic}")))
+    }
+}
+
+/// The topic or the partition is not there.
+pub fn is_missing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
+}
+
+/// The client library goes on by itself after it.
+pub fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+        )
+    )
+}

@@ -1,0 +1,159 @@
+//! What strangler writes into the topic `<prefix>.strangler.progress`, and where a reader of it begins again. Pure.
+//!
+//! A record's key tells its kind: `log` is the first of all, it names the log; `tables` holds the shapes of the
+//! tables whose changes follow; `progress` promises.
+
+use crate::change::Relation;
+use crate::log::{Cursor, LogId, Progress};
+use migrations::lsn::{EndLsn, Position};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A header of every record of a change: the hash of its table's shape, in hexadecimal.
+pub const RELATION_HEADER: &str = "strangler.relation";
+/// The version of all these records.
+pub const VERSION: u32 = 1;
+
+/// One record of the topic.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// The log's name.
+    Log(LogRecord),
+    /// Shapes of tables: all that the writer's session has used so far, each table's newest.
+    Tables(TablesRecord),
+    /// How far the log is.
+    Progress(Box<ProgressRecord>),
+}
+
+/// Key `log`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The log.
+    pub log: LogId,
+}
+
+/// Key `tables`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TablesRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The log.
+    pub log: LogId,
+    /// Shapes by their hash in hexadecimal.
+    pub relations: BTreeMap<String, Relation>,
+}
+
+/// Key `progress`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgressRecord {
+    /// The promise itself.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// Everything up to here had been acknowledged when this record was sent, so what is behind it may be missing
+    /// if the writer died.
+    pub acknowledged: EndLsn,
+    /// The last position that was sent to each partition, by topic.
+    pub sent: BTreeMap<String, BTreeMap<i32, Sent>>,
+}
+
+/// What was sent to one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The last change's position.
+    pub last: Position,
+    /// Where the changes behind `acknowledged` begin.
+    pub offset: i64,
+}
+
+impl Record {
+    /// Reads a record; none for one of another kind or version.
+    pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Record> {
+        let value = value?;
+        match key? {
+            b"log" => serde_json::from_slice(value).ok().map(Record::Log),
+            b"tables" => serde_json::from_slice(value).ok().map(Record::Tables),
+            b"progress" => {
+                serde_json::from_slice(value).ok().map(|record| Record::Progress(Box::new(record)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The record's version.
+    pub fn version(&self) -> u32 {
+        match self {
+            Record::Log(record) => record.version,
+            Record::Tables(record) => record.version,
+            Record::Progress(record) => record.progress.version,
+        }
+    }
+
+    /// The log that it belongs to.
+    pub fn log(&self) -> &LogId {
+        match self {
+            Record::Log(record) => &record.log,
+            Record::Tables(record) => &record.log,
+            Record::Progress(record) => &record.progress.log,
+        }
+    }
+
+    /// Its key and value.
+    pub fn bytes(&self) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
+        Ok(match self {
+            Record::Log(record) => ("log", serde_json::to_vec(record)?),
+            Record::Tables(record) => ("tables", serde_json::to_vec(record)?),
+            Record::Progress(record) => ("progress", serde_json::to_vec(record)?),
+        })
+    }
+}
+
+impl ProgressRecord {
+    /// The partitions whose promised records may be missing: those that were sent to since `acknowledged`.
+    pub fn doubtful(&self) -> impl Iterator<Item = (&str, i32, Sent)> {
+        let all = self.sent.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(|(partition, sent)| (topic.as_str(), *partition, *sent))
+        });
+        all.filter(|(_, _, sent)| !self.acknowledged.is_past(sent.last.commit))
+    }
+
+    /// What holds of it if its own flush did not arrive; none where nothing had been acknowledged before.
+    pub fn before(&self) -> Option<Progress> {
+        let known = self.acknowledged > EndLsn(0);
+        known.then(|| Progress {
+            end: self.acknowledged,
+            committed_us: 0,
+            messages: Vec::new(),
+            ..self.progress.clone()
+        })
+    }
+}
+
+/// A reader's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// The log.
+    pub log: LogId,
+    /// The next record of the progress topic.
+    pub progress: i64,
+    /// The newest `tables` record before it.
+    pub tables: Option<i64>,
+    /// Changes before here have been delivered.
+    pub end: EndLsn,
+    /// The next record of each partition, by topic.
+    pub offsets: BTreeMap<String, BTreeMap<i32, i64>>,
+}
+
+impl Bookmark {
+    /// Reads a cursor; none for one that is not Kafka's.
+    pub fn read(cursor: &Cursor) -> Option<Bookmark> {
+        serde_json::from_str(&cursor.0).ok()
+    }
+
+    /// As a cursor.
+    pub fn cursor(&self) -> Cursor {
+        // Strings and numbers always serialise.
+        Cursor(serde_json::to_string(self).unwrap_or_default())
+    }
+}

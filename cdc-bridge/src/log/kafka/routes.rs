@@ -1,0 +1,98 @@
+//! The partitions that the writers of this process send to, and what was sent and acknowledged. Pure.
+
+use super::record::Sent;
+use migrations::lsn::Position;
+use std::collections::BTreeMap;
+
+/// The number of a partition here; it is never given to another one.
+pub type Slot = usize;
+
+/// The records of the progress topic are acknowledged under this number.
+pub const PROGRESS_SLOT: Slot = Slot::MAX;
+
+/// A topic's partitions: consecutive slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    first: Slot,
+    /// How many partitions it has.
+    pub count: i32,
+}
+
+impl Route {
+    /// The slot of one of its partitions.
+    pub fn slot(&self, partition: i32) -> Slot {
+        self.first + partition as usize
+    }
+}
+
+/// All topics.
+#[derive(Debug, Default)]
+pub struct Routes {
+    topics: BTreeMap<String, Route>,
+    parts: Vec<Part>,
+    /// Rises whenever routes that were handed out no longer hold.
+    pub generation: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    sent: Sent,
+    /// The next offset behind what was acknowledged.
+    next: i64,
+}
+
+impl Routes {
+    /// A topic's route, once it was added.
+    pub fn get(&self, topic: &str) -> Option<Route> {
+        self.topics.get(topic).copied()
+    }
+
+    /// Adds a topic: for each partition the last position sent by anyone, and where it ends now.
+    pub fn add(&mut self, topic: &str, partitions: &[(Position, i64)]) -> Route {
+        let route = Route { first: self.parts.len(), count: partitions.len() as i32 };
+        let part =
+            |(last, next): &(Position, i64)| Part { sent: Sent { last: *last, offset: *next }, next: *next };
+        self.parts.extend(partitions.iter().map(part));
+        self.topics.insert(topic.to_owned(), route);
+        route
+    }
+
+    /// These topics are gone.
+    pub fn remove(&mut self, topics: &[String]) {
+        self.topics.retain(|topic, _| !topics.contains(topic));
+        self.generation += 1;
+    }
+
+    /// All of them are, or are to be looked at again.
+    pub fn clear(&mut self) {
+        self.topics.clear();
+        self.generation += 1;
+    }
+
+    /// A change is sent to a partition.
+    pub fn note_sent(&mut self, slot: Slot, position: Position) {
+        if let Some(part) = self.parts.get_mut(slot) {
+            part.sent.last = position;
+        }
+    }
+
+    /// A flush was acknowledged: the next offset by slot. Behind a progress record, readers may begin behind it.
+    pub fn acknowledge(&mut self, next: &[i64], behind_record: bool) {
+        for (part, next) in self.parts.iter_mut().zip(next) {
+            part.next = part.next.max(*next);
+        }
+        if behind_record {
+            self.parts.iter_mut().for_each(|part| part.sent.offset = part.next);
+        }
+    }
+
+    /// What a progress record says: the partitions that changes were ever sent to.
+    pub fn sent(&self) -> BTreeMap<String, BTreeMap<i32, Sent>> {
+        let partitions = |route: &Route| -> BTreeMap<i32, Sent> {
+            let all = (0..route.count).map(|partition| (partition, self.parts[route.slot(partition)].sent));
+            all.filter(|(_, sent)| sent.last != Position::default()).collect()
+        };
+        let topics = self.topics.iter().map(|(topic, route)| (topic.clone(), partitions(route)));
+        topics.filter(|(_, partitions)| !partitions.is_empty()).collect()
+    }
+}
