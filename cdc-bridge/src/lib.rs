@@ -3,7 +3,20 @@
 //!
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 
+pub mod agent;
+pub mod apply;
+pub mod bridge;
+pub mod capture;
+pub mod catalog;
 pub mod change;
+pub mod connect;
+pub mod copy;
 pub mod envelope;
+pub mod kept;
 pub mod log;
+pub mod port;
+pub mod sink;
 pub mod source;
+pub mod stream;
+
+pub use bridge::{BridgeError, serve};

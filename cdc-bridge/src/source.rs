@@ -1,20 +1,196 @@
-//! A source database: its slot and its stream, captured into the log.
+//! A source database: its slots, its WAL, its barriers. What makes sense of its stream is in `source/`.
 //!
-//! One session at a time reads one slot. It knows which tables are wanted, not what slices do with them. What makes
-//! sense of the stream is in `source/`; confirming to the slot is done only behind what the log attests as durable.
+//! Knows nothing of the log or of slices; [`crate::capture`] reads the stream.
 
 pub mod assemble;
 pub mod begin;
 pub mod pgoutput;
-mod session;
 
-pub use session::PROBE_INTERVAL;
+use crate::connect::{ConnectError, connect, in_words, replication};
+use begin::Slot;
+use migrations::lsn::{CommitLsn, EndLsn};
+use migrations::names::PlanName;
+use migrations::plan::{DatabaseUrl, Plan};
+use migrations::sql;
+use pgwire_replication::ReplicationClient;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_postgres::Client;
 
-use crate::connect::ConnectError;
-use crate::log::LogError;
-use migrations::control::CaptureReport;
-use migrations::finding::Finding;
-use migrations::journal::Generation;
-use migrations::lsn::{EndLsn, Timeline};
-use migrations::names::{SliceName, TableName};
-use std::collections::BTreeSet;
+/// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
+
+/// A source cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server refused; in its words.
+    #[error("the monolith's database refused: {0}; `strangler doctor` names the fix")]
+    Refused(String),
+    /// A snapshot waits for open transactions.
+    #[error("the copy's snapshot waits for an open transaction: {0}; end it, and the copy goes on by itself")]
+    Blocked(String),
+}
+
+impl From<tokio_postgres::Error> for SourceError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        SourceError::Refused(in_words(&error))
+    }
+}
+
+impl From<pgwire_replication::PgWireError> for SourceError {
+    fn from(error: pgwire_replication::PgWireError) -> Self {
+        SourceError::Refused(error.to_string())
+    }
+}
+
+/// The source of a plan. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where it is.
+    pub url: DatabaseUrl,
+    /// Whose slots and publication.
+    pub plan: PlanName,
+    /// The largest row, in bytes.
+    pub row_bytes_max: u64,
+    /// The slot is given up before it keeps more, in bytes.
+    pub wal_kept_bytes_max: u64,
+}
+
+impl Source {
+    /// The plan's source; none in a plan that only routes.
+    pub fn of(plan: &Plan) -> Option<Source> {
+        Some(Source {
+            url: plan.monolith.database.clone()?,
+            plan: plan.name.clone(),
+            row_bytes_max: plan.limits.row_bytes_max,
+            wal_kept_bytes_max: plan.limits.wal_kept_bytes_max,
+        })
+    }
+
+    /// An ordinary connection.
+    pub async fn connect(&self, application: &str) -> Result<Client, ConnectError> {
+        connect(&self.url, application).await
+    }
+
+    /// A replication session that has not begun to stream.
+    pub async fn replication(&self, slot: &str, from: EndLsn) -> Result<ReplicationClient, SourceError> {
+        let row_bytes = usize::try_from(self.row_bytes_max).unwrap_or(usize::MAX);
+        let config = replication(&self.url, slot, &sql::publication(&self.plan))?
+            .with_start_lsn(pgwire_replication::Lsn(from.0))
+            .with_status_interval(Duration::from_secs(1))
+            .with_wakeup_interval(Duration::from_secs(2))
+            .with_buffer_size(4096)
+            // An update carries the old row beside the new one, and text is longer than what is stored.
+            .with_max_message_size(row_bytes.saturating_mul(4).saturating_add(64 << 10));
+        Ok(ReplicationClient::connect_gated(config).await?)
+    }
+}
+
+/// The plan's slots, of this log and of others.
+pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, SourceError> {
+    let sql = "SELECT slot_name::text, coalesce(confirmed_flush_lsn::text, '0/0'), \
+               coalesce(wal_status = 'lost', false), active FROM pg_replication_slots \
+               WHERE database = current_database() AND NOT temporary AND starts_with(slot_name::text, $1)";
+    let prefix = sql::slot_prefix(plan);
+    let mut slots = Vec::new();
+    for row in client.query(sql, &[&prefix]).await? {
+        let name: String = row.get(0);
+        // The rest is eight characters of a log's id; a longer one belongs to a plan whose name begins like ours.
+        if name.len() != prefix.len() + 8 {
+            continue;
+        }
+        let confirmed = row.get::<_, String>(1).parse().unwrap_or_default();
+        slots.push(Slot { name, confirmed, is_lost: row.get(2), is_active: row.get(3) });
+    }
+    Ok(slots)
+}
+
+/// Makes a slot and returns its consistent point.
+pub async fn create_slot(client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
+    let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+    let created = timeout(SNAPSHOT_WAIT, client.query_one(sql, &[&slot])).await;
+    match created {
+        Ok(row) => Ok(row?.get::<_, String>(0).parse().unwrap_or_default()),
+        Err(_) => Err(blocked(client).await),
+    }
+}
+
+/// Drops a slot that nobody reads.
+pub async fn drop_slot(client: &Client, slot: &str) -> Result<(), SourceError> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
+    client.execute(sql, &[&slot]).await?;
+    Ok(())
+}
+
+/// How much WAL a slot keeps back, in bytes.
+pub async fn kept_bytes(client: &Client, slot: &str) -> Result<u64, SourceError> {
+    let sql = "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint \
+               FROM pg_replication_slots WHERE slot_name = $1";
+    let row = client.query_opt(sql, &[&slot]).await?;
+    Ok(row.map_or(0, |row| row.get::<_, i64>(0).max(0) as u64))
+}
+
+/// Samples the WAL's end, then commits a logical message behind it, so that the stream soon passes the sample even
+/// in a quiet database.
+pub async fn barrier(client: &Client) -> Result<EndLsn, SourceError> {
+    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+    client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', '')", &[]).await?;
+    Ok(row.get::<_, String>(0).parse().unwrap_or_default())
+}
+
+/// A snapshot at an exact place in the stream. It lasts as long as this value.
+pub struct Snapshot {
+    /// For `SET TRANSACTION SNAPSHOT`.
+    pub name: String,
+    /// Transactions with this commit LSN or a later one are not in it.
+    pub consistent_point: CommitLsn,
+    session: ReplicationClient,
+}
+
+impl Snapshot {
+    /// Takes a snapshot by a temporary slot, which goes with the session. Waits for the open transactions of the whole
+    /// cluster, and after a while says which one blocks. (`EXPORT_SNAPSHOT` is understood before and after 15.)
+    pub async fn take(source: &Source, client: &Client, slice: &str) -> Result<Snapshot, SourceError> {
+        let slot = format!("strangler_copy_{}_{}", slice.replace('-', "_"), std::process::id());
+        let mut session = source.replication(&slot, EndLsn(0)).await?;
+        let sql = format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let rows = match timeout(SNAPSHOT_WAIT, session.simple_query(&sql)).await {
+            Ok(rows) => rows?,
+            Err(_) => return Err(blocked(client).await),
+        };
+        let text = |column: usize| {
+            let value = rows.first().and_then(|row| row.get(column)).and_then(Option::as_ref);
+            value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let point = text(1).and_then(|text| text.parse().ok());
+        match (point, text(2)) {
+            (Some(consistent_point), Some(name)) => Ok(Snapshot { name, consistent_point, session }),
+            _ => Err(SourceError::Refused("it made a slot without a snapshot".to_owned())),
+        }
+    }
+
+    /// Lets the snapshot and its slot go: a session that never streamed ends when its client is dropped.
+    pub fn release(self) {
+        drop(self.session);
+    }
+}
+
+async fn blocked(client: &Client) -> SourceError {
+    let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), state, \
+               extract(epoch FROM clock_timestamp() - xact_start)::bigint FROM pg_stat_activity \
+               WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";
+    match client.query_opt(sql, &[]).await {
+        Ok(Some(row)) => SourceError::Blocked(format!(
+            "backend {} of {} ({}), {} for {} s",
+            row.get::<_, i32>(0),
+            row.get::<_, String>(2),
+            row.get::<_, String>(1),
+            row.get::<_, Option<String>>(3).unwrap_or_default(),
+            row.get::<_, Option<i64>>(4).unwrap_or(0),
+        )),
+        _ => SourceError::Blocked("one that has ended meanwhile".to_owned()),
+    }
+}

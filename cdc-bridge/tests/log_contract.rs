@@ -356,7 +356,8 @@ async fn the_newest_events_are_shown(place: Place) {
         append(&mut writer, flush(std::slice::from_ref(&committed))).await;
     }
     let events = log.recent(&tables(&[0, 2]), 5).await.unwrap();
-    let seen: Vec<_> = events.iter().map(|event| (topic_end(&event.topic), event.value["op"].as_str().unwrap())).collect();
+    let seen: Vec<_> =
+        events.iter().map(|event| (topic_end(&event.topic), event.value["op"].as_str().unwrap())).collect();
     assert_eq!(seen, [("t2", "d"), ("t0", "c"), ("t2", "d"), ("t0", "c"), ("t2", "d")]);
     assert_eq!(events[4].value["before"]["id"], 19);
     assert_eq!(events[3].value["after"]["note"], "zero");

@@ -1,0 +1,319 @@
+//! The whole bridge: one capture, one stream per slice, the agent and the port, wired by watch channels.
+//!
+//! The only place that spawns. Bounded by what it is made of: a flush in flight, a batch per stream.
+
+use crate::agent::Agent;
+use crate::envelope::Context;
+use crate::log::{Log, LogError};
+use crate::port::{Port, Watched};
+use crate::source::Source;
+use crate::stream::{self, Ordered};
+use crate::{capture, connect};
+use migrations::control::{BridgeReport, CaptureReport, Desired, Link};
+use migrations::finding::Finding;
+use migrations::journal::Generation;
+use migrations::names::{SliceName, TableName};
+use migrations::plan::{LogChoice, Plan, Slice};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How often the log is trimmed behind its readers.
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+const OPEN_RETRY: Duration = Duration::from_secs(2);
+
+/// Why the bridge did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// The plan has nothing for a bridge to do.
+    #[error(
+        "the plan names no database, so there is nothing to bridge; give `monolith.database` and a slice with tables"
+    )]
+    NoDatabase,
+    /// The port is taken or not allowed.
+    #[error(
+        "the bridge cannot listen on {listen}: {source}; another bridge may run, or set `bridge.listen` in the plan"
+    )]
+    Listen {
+        /// The address.
+        listen: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Its folder cannot be made.
+    #[error("the folder {folder} cannot be made: {source}; free the place or its rights")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The source's URL cannot be used.
+    #[error(transparent)]
+    Url(#[from] connect::ConnectError),
+    /// A part of it ended.
+    #[error("a part of the bridge ended unexpectedly: {0}; it is started again")]
+    Ended(String),
+}
+
+/// One slice's channels.
+struct Lane {
+    orders: watch::Sender<Ordered>,
+    state: watch::Receiver<stream::State>,
+    tables: BTreeSet<TableName>,
+}
+
+struct Lanes {
+    slices: BTreeMap<SliceName, Lane>,
+    orders: watch::Sender<Option<capture::Order>>,
+    capture: watch::Sender<capture::Status>,
+}
+
+/// What is told to the controller before the log is open.
+#[derive(Default)]
+struct Opening {
+    trouble: Option<String>,
+}
+
+/// Runs the bridge until `shutdown`.
+pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
+    let source = Source::of(&plan).ok_or(BridgeError::NoDatabase)?;
+    let folder = link.state_dir.clone();
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| BridgeError::Folder { folder: folder.display().to_string(), source })?;
+    let listen = plan.bridge.listen.clone();
+    let listener = tokio::net::TcpListener::bind(&listen)
+        .await
+        .map_err(|source| BridgeError::Listen { listen: listen.clone(), source })?;
+    let address = listener.local_addr().map_or(listen, |address| address.to_string());
+    let agent = Agent::new(link.clone(), format!("http://{address}"));
+    let (desired, told) = watch::channel(None);
+    let (lanes, contexts) = lanes(&plan);
+    let lanes = Arc::new(lanes);
+    let opening = Arc::new(Mutex::new(Opening::default()));
+
+    let mut parts = JoinSet::new();
+    let puller = agent.clone();
+    parts.spawn(async move { puller.pull(&desired).await });
+    let (reported, opened, plan_hash, held) =
+        (lanes.clone(), opening.clone(), plan.hash.clone(), told.clone());
+    let report = move || reported.report(&opened, &plan_hash, held.borrow().as_ref());
+    let observed = told.clone();
+    parts.spawn(async move { agent.observe(observed, report).await });
+    let work = run(plan, link, source, listener, told, lanes, contexts, opening);
+    tokio::select! {
+        ended = work => ended,
+        ended = parts.join_next() => Err(BridgeError::Ended(format!("{ended:?}"))),
+        () = shutdown => Ok(()),
+    }
+}
+
+type Contexts =
+    Vec<(Slice, migrations::plan::DatabaseUrl, watch::Receiver<Ordered>, watch::Sender<stream::State>)>;
+
+fn lanes(plan: &Plan) -> (Lanes, Contexts) {
+    let mut slices = BTreeMap::new();
+    let mut contexts = Vec::new();
+    for slice in plan.slices.values().filter(|slice| !slice.is_stateless()) {
+        let Some(sink) = plan.services.get(&slice.service).and_then(|service| service.database.clone())
+        else {
+            continue;
+        };
+        let (orders, told) = watch::channel(None);
+        let (tell, state) = watch::channel(stream::State::new());
+        let tables = slice.all_tables().map(|table| table.from.clone()).collect();
+        slices.insert(slice.name.clone(), Lane { orders, state, tables });
+        contexts.push((slice.clone(), sink, told, tell));
+    }
+    let lanes = Lanes {
+        slices,
+        orders: watch::Sender::new(None),
+        capture: watch::Sender::new(capture::Status::default()),
+    };
+    (lanes, contexts)
+}
+
+#[allow(clippy::too_many_arguments, reason = "it is the wiring itself, called once")]
+async fn run(
+    plan: Plan,
+    link: Link,
+    source: Source,
+    listener: tokio::net::TcpListener,
+    told: watch::Receiver<Option<Desired>>,
+    lanes: Arc<Lanes>,
+    contexts: Contexts,
+    opening: Arc<Mutex<Opening>>,
+) -> Result<(), BridgeError> {
+    let database = connect::database_name(&source.url)?;
+    let log = open(&plan, &database, &link, &opening).await;
+    let port = Port {
+        token: link.token.clone(),
+        source: source.clone(),
+        log: log.clone(),
+        context: context(&plan, &database),
+        capture: lanes.capture.subscribe(),
+        slices: lanes.watched(),
+        barriers: tokio::sync::Mutex::new(None),
+    };
+    let mut parts = JoinSet::new();
+    parts.spawn(async move {
+        if let Err(why) = axum::serve(listener, port.router()).await {
+            tracing::error!("the bridge's port ended: {why}");
+        }
+    });
+    for (slice, sink, orders, state) in contexts {
+        let (source, log, capture) = (source.clone(), log.clone(), lanes.capture.subscribe());
+        parts.spawn(stream::run(stream::Context { slice, source, log, sink, capture }, orders, state));
+    }
+    let (orders, status) = (lanes.orders.subscribe(), lanes.capture.clone());
+    parts.spawn(capture::run(source, log.clone(), orders, status));
+    let directed = lanes.clone();
+    parts.spawn(async move { directed.direct(told).await });
+    parts.spawn(async move { lanes.trim(&log).await });
+    let ended = parts.join_next().await;
+    Err(BridgeError::Ended(format!("{ended:?}")))
+}
+
+/// What events say of the source: the prefix is the topics' where there are topics, else the plan's name.
+fn context(plan: &Plan, database: &str) -> Context {
+    let (prefix, schemas) = match &plan.log {
+        LogChoice::Kafka { topic_prefix, schemas, .. } => (topic_prefix.clone(), *schemas),
+        _ => (plan.name.to_string(), false),
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Context { prefix, database: database.to_owned(), version, schemas }
+}
+
+/// Opens the log, as often as it takes.
+async fn open(plan: &Plan, database: &str, link: &Link, opening: &Mutex<Opening>) -> Log {
+    loop {
+        let opened: Result<Log, LogError> = Log::open(&plan.log, &plan.name, database, &link.state_dir).await;
+        let why = match opened {
+            Ok(log) => {
+                if let Ok(mut opening) = opening.lock() {
+                    opening.trouble = None;
+                }
+                tracing::info!("{} is open", log.describe());
+                return log;
+            }
+            Err(why) => why.to_string(),
+        };
+        tracing::warn!("{why}");
+        if let Ok(mut opening) = opening.lock() {
+            opening.trouble = Some(why);
+        }
+        sleep(OPEN_RETRY).await;
+    }
+}
+
+impl Lanes {
+    fn watched(&self) -> BTreeMap<SliceName, Watched> {
+        let watched = |lane: &Lane| Watched { tables: lane.tables.clone(), state: lane.state.clone() };
+        self.slices.iter().map(|(name, lane)| (name.clone(), watched(lane))).collect()
+    }
+
+    /// Hands every newer `desired` on: to capture which tables are wanted, to each stream its order.
+    async fn direct(&self, mut told: watch::Receiver<Option<Desired>>) {
+        loop {
+            let desired = told.borrow_and_update().clone();
+            if let Some(desired) = desired {
+                self.orders.send_if_modified(|held| {
+                    let next = Some(self.order(&desired));
+                    let is_new = *held != next;
+                    *held = next;
+                    is_new
+                });
+                for (name, lane) in &self.slices {
+                    let order = desired.streams.get(name).cloned();
+                    lane.orders.send_replace(order.map(|order| (desired.generation, order)));
+                }
+            }
+            if told.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn order(&self, desired: &Desired) -> capture::Order {
+        let mut order = capture::Order::default();
+        for (name, lane) in &self.slices {
+            let Some(wanted) = desired.streams.get(name).filter(|wanted| wanted.stage.is_captured()) else {
+                continue;
+            };
+            order.tables.extend(lane.tables.iter().cloned());
+            order.attempts.insert((name.clone(), wanted.attempt));
+        }
+        order
+    }
+
+    fn attempts(&self) -> BTreeSet<(SliceName, Generation)> {
+        self.orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default()
+    }
+
+    /// Trims the log behind its slowest reader; where it is full, that reader is given up.
+    async fn trim(&self, log: &Log) {
+        loop {
+            sleep(TRIM_INTERVAL).await;
+            let attempts = self.attempts();
+            let states: Vec<_> = attempts
+                .iter()
+                .filter_map(|(name, attempt)| {
+                    let state = self.slices.get(name)?.state.borrow().clone();
+                    Some((name.clone(), *attempt, state))
+                })
+                .collect();
+            let Some((name, attempt, slowest)) = states.iter().min_by_key(|(_, _, state)| state.passed)
+            else {
+                continue;
+            };
+            if self.capture.borrow().is_full {
+                let why = "the embedded log is full, and this slice is the one furthest behind".to_owned();
+                self.capture.send_modify(|status| {
+                    status.is_full = false;
+                    status.lost = Some((BTreeSet::from([(name.clone(), *attempt)]), why));
+                });
+            }
+            let all_known = states.iter().all(|(_, _, state)| state.cursor.is_some());
+            if let (true, Some(cursor)) = (all_known, &slowest.cursor) {
+                if let Err(why) = log.trim(cursor).await {
+                    tracing::warn!("the log cannot be trimmed: {why}");
+                }
+            }
+        }
+    }
+
+    fn report(&self, opening: &Mutex<Opening>, plan: &str, held: Option<&Desired>) -> BridgeReport {
+        let status = self.capture.borrow().clone();
+        let now = stream::now_us();
+        let mut findings: Vec<Finding> = status.finding.clone().into_iter().collect();
+        let trouble = opening.lock().ok().and_then(|opening| opening.trouble.clone());
+        if let Some(why) = trouble.or_else(|| status.trouble.clone().filter(|_| findings.is_empty())) {
+            findings.push(Finding::warning("bridge.waits", why, "it is tried again by itself"));
+        }
+        if held.is_some_and(|held| held.plan != plan) {
+            findings.push(Finding::warning(
+                "bridge.other-plan",
+                "the bridge runs another plan than the controller",
+                "start the older of the two again: `strangler down`, `strangler up`",
+            ));
+        }
+        BridgeReport {
+            capture: status.timeline.clone().map(|timeline| CaptureReport {
+                slot: status.slot.clone(),
+                timeline,
+                captured: status.captured,
+                lag_bytes: status.server_end.bytes_since(status.captured),
+                changes: status.changes,
+            }),
+            streams: self
+                .slices
+                .iter()
+                .map(|(name, lane)| (name.clone(), lane.state.borrow().report(&status, now)))
+                .collect(),
+            findings,
+        }
+    }
+}

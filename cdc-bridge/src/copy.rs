@@ -1,0 +1,350 @@
+//! The first copy: every row of a slice at one exact place in the source's stream, straight into the sink.
+//!
+//! Nothing of it goes through the log. A copy that was interrupted begins again with empty tables. Knows nothing of the
+//! slice's stage; what is read next is cut in `copy/`.
+
+pub mod chunk;
+
+use crate::catalog;
+use crate::connect::{ConnectError, connect, in_words};
+use crate::kept::{self, Kept, Place};
+use crate::log::{Log, LogError};
+use crate::sink::mapping::{Mapping, SinkTable};
+use crate::sink::{SinkError, order};
+use crate::source::{Snapshot, Source, SourceError};
+use bytes::Bytes;
+use chunk::Extent;
+use futures_util::{SinkExt, StreamExt};
+use migrations::finding::Finding;
+use migrations::gate;
+use migrations::journal::Generation;
+use migrations::lsn::{EndLsn, Position, Timeline};
+use migrations::names::TableName;
+use migrations::plan::{DatabaseUrl, Slice};
+use migrations::stage::Epoch;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+/// Chunks that are copied at the same time, each by a connection on either side.
+const WORKERS: usize = 3;
+
+/// Why a copy did not become whole. It begins again.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The sink.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl From<ConnectError> for CopyError {
+    fn from(error: ConnectError) -> Self {
+        CopyError::Source(error.into())
+    }
+}
+
+/// What is copied, from where to where.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The slice.
+    pub slice: &'a Slice,
+    /// Its gates' epoch.
+    pub epoch: Epoch,
+    /// Which copy it is.
+    pub attempt: Generation,
+    /// From where.
+    pub source: &'a Source,
+    /// Which history of the source is read.
+    pub timeline: Timeline,
+    /// To where.
+    pub sink: &'a DatabaseUrl,
+    /// Where changes after the copy are kept.
+    pub log: &'a Log,
+}
+
+/// How far a copy is; shared with whoever reports it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows that are in the sink.
+    pub rows: AtomicU64,
+    /// Rows there are, as the source's planner estimates.
+    pub estimated: AtomicU64,
+}
+
+/// A table ready to be copied.
+struct Table {
+    mapping: Mapping,
+    extent: Extent,
+    is_binary: bool,
+}
+
+/// Copies the slice; capture must already keep its tables' changes. `client` holds the slice's lock at the sink.
+pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> Result<Kept, CopyError> {
+    let source = job.source.connect("strangler copy").await?;
+    make_gates(job, &source, client).await?;
+    let (tables, columns) = tables(job, &source, client, progress).await?;
+    // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
+    let cursor = job.log.end_cursor().await?;
+    let mut kept = Kept {
+        log: job.log.id(),
+        timeline: job.timeline.clone(),
+        attempt: job.attempt,
+        copied_at: None,
+        position: Position::default(),
+        passed: EndLsn(0),
+        place: Place { cursor, columns },
+    };
+    kept::keep(client, job.slice, &kept).await?;
+    empty(client, job.slice).await?;
+    let snapshot = Snapshot::take(job.source, &source, job.slice.name.as_str()).await?;
+    let references = catalog::references(client).await.map_err(SinkError::of)?;
+    let to = job.slice.all_tables().map(|table| table.to.clone()).collect();
+    for level in order::levels(&to, &references).map_err(SinkError::stop)? {
+        copy_level(job, &snapshot.name, &tables, &level, progress).await?;
+    }
+    let point = snapshot.consistent_point;
+    kept.copied_at = Some(point);
+    kept.position = Position { commit: point, ordinal: 0 };
+    kept.passed = EndLsn(point.0);
+    kept::keep(client, job.slice, &kept).await?;
+    snapshot.release();
+    Ok(kept)
+}
+
+/// The service's gate shut, the monolith's open.
+async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(), CopyError> {
+    let epoch = job.epoch.0 as i64;
+    for (client, is_shut) in [(sink, true), (source, false)] {
+        let made = async {
+            client.batch_execute(&gate::make(&job.slice.name)).await?;
+            client.execute(&gate::set(&job.slice.name), &[&is_shut, &epoch]).await
+        };
+        made.await.map_err(|error| match error.code().map(|code| &code.code()[..2]) {
+            Some("42") => SinkError::stop(not_installed(job.slice, &in_words(&error))),
+            _ => SinkError::Away { why: in_words(&error) },
+        })?;
+    }
+    Ok(())
+}
+
+type Tables = BTreeMap<TableName, Table>;
+type Columns = BTreeMap<TableName, BTreeSet<String>>;
+
+/// Joins the plan with both catalogs, by sink table.
+async fn tables(
+    job: &Job<'_>,
+    source: &Client,
+    sink: &Client,
+    progress: &Progress,
+) -> Result<(Tables, Columns), CopyError> {
+    let references = catalog::references(sink).await.map_err(SinkError::of)?;
+    let (mut tables, mut columns) = (Tables::new(), Columns::new());
+    let (mut estimated, mut missing) = (0, None);
+    for table in job.slice.all_tables() {
+        let relation = catalog::relation(source, &table.from).await.map_err(SourceError::from)?;
+        let types = catalog::sink_table(source, &table.from).await.map_err(SourceError::from)?;
+        let target = catalog::sink_table(sink, &table.to).await.map_err(SinkError::of)?;
+        let (Some(relation), Some(types), Some(target)) = (relation, types, target) else {
+            missing = Some(table);
+            break;
+        };
+        let mapping = Mapping::new(table, &relation, &target, None).map_err(SinkError::stop)?;
+        let (blocks, rows) = extent(source, &table.from).await?;
+        estimated += rows;
+        let is_whole = order::refers_to_itself(&table.to, &references);
+        let is_binary = mapping.is_binary(&relation, &sql_types(types));
+        let names = relation.columns.iter().map(|column| column.name.clone()).collect();
+        columns.insert(table.from.clone(), names);
+        tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
+    }
+    if let Some(table) = missing {
+        return Err(SinkError::stop(no_table(&table.from, &table.to)).into());
+    }
+    progress.rows.store(0, Ordering::Relaxed);
+    progress.estimated.store(estimated, Ordering::Relaxed);
+    Ok((tables, columns))
+}
+
+fn sql_types(table: SinkTable) -> BTreeMap<String, String> {
+    table.columns.into_iter().map(|column| (column.name, column.sql_type)).collect()
+}
+
+async fn extent(source: &Client, table: &TableName) -> Result<(u64, u64), CopyError> {
+    let sql = "SELECT CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint \
+               ELSE 0 END, (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint FROM pg_partition_tree(c.oid) t \
+               JOIN pg_class l ON l.oid = t.relid) + CASE WHEN c.relispartition OR c.relkind = 'p' THEN 0 \
+               ELSE greatest(c.reltuples, 0)::bigint END \
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE n.nspname = $1 AND c.relname = $2";
+    let row = source.query_one(sql, &[&table.schema, &table.name]).await.map_err(SourceError::from)?;
+    Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+}
+
+type Queue = Arc<Mutex<VecDeque<(Arc<Work>, chunk::Condition)>>>;
+
+/// One table's statements, shared by the workers.
+struct Work {
+    from: TableName,
+    read_columns: String,
+    is_binary: bool,
+    /// The table that COPY fills, and the statement that goes on from there if that is a staging table.
+    fills: String,
+    fills_columns: String,
+    staging: Option<(String, String)>,
+}
+
+async fn copy_level(
+    job: &Job<'_>,
+    snapshot: &str,
+    tables: &Tables,
+    level: &[TableName],
+    progress: &Arc<Progress>,
+) -> Result<(), CopyError> {
+    let mut queue = VecDeque::new();
+    for (n, name) in level.iter().enumerate() {
+        let Some(table) = tables.get(name) else { continue };
+        let work = Arc::new(Work::of(table, n));
+        queue.extend(chunk::chunks(&table.extent).into_iter().map(|condition| (work.clone(), condition)));
+    }
+    let workers = queue.len().min(WORKERS);
+    let queue: Queue = Arc::new(Mutex::new(queue));
+    let mut running = JoinSet::new();
+    for _ in 0..workers {
+        let (source, sink) = (job.source.clone(), job.sink.clone());
+        let (queue, progress, snapshot) = (queue.clone(), progress.clone(), snapshot.to_owned());
+        running.spawn(async move { work(&source, &sink, &snapshot, &queue, &progress).await });
+    }
+    // Dropping the set at the first error ends the other workers too.
+    while let Some(done) = running.join_next().await {
+        done.map_err(|why| SinkError::Away { why: why.to_string() })??;
+    }
+    Ok(())
+}
+
+impl Work {
+    fn of(table: &Table, n: usize) -> Work {
+        let mapping = &table.mapping;
+        let (fills, fills_columns, staging) = if mapping.is_direct() {
+            (mapping.to.quoted(), mapping.sink_columns(), None)
+        } else {
+            let name = format!("pg_temp.strangler_staging_{n}");
+            let make = format!(
+                "CREATE TEMP TABLE strangler_staging_{n} ({}) ON COMMIT DELETE ROWS",
+                mapping.staging()
+            );
+            (name.clone(), mapping.source_columns(), Some((make, mapping.insert_staged(&name))))
+        };
+        Work {
+            from: mapping.from.clone(),
+            read_columns: mapping.source_columns(),
+            is_binary: table.is_binary,
+            fills,
+            fills_columns,
+            staging,
+        }
+    }
+}
+
+/// Copies chunk after chunk until none is left.
+async fn work(
+    source: &Source,
+    sink: &DatabaseUrl,
+    snapshot: &str,
+    queue: &Queue,
+    progress: &Progress,
+) -> Result<(), CopyError> {
+    let source = source.connect("strangler copy").await?;
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        migrations::names::quote_literal(snapshot)
+    );
+    source.batch_execute(&begin).await.map_err(SourceError::from)?;
+    let sink = connect(sink, "strangler copy").await.map_err(SinkError::from)?;
+    let mut staged: BTreeSet<String> = BTreeSet::new();
+    loop {
+        let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
+        let Some((work, condition)) = next else { return Ok(()) };
+        if let Some((make, _)) = &work.staging {
+            if staged.insert(work.fills.clone()) {
+                sink.batch_execute(make).await.map_err(SinkError::of)?;
+            }
+        }
+        let rows = copy_chunk(&source, &sink, &work, &condition).await?;
+        progress.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+}
+
+async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, CopyError> {
+    let read = chunk::read(&work.from, &work.read_columns, condition, work.is_binary);
+    let write = chunk::write(&work.fills, &work.fills_columns, work.is_binary);
+    let rows = source.copy_out(&read).await.map_err(SourceError::from)?;
+    let mut rows = std::pin::pin!(rows);
+    sink.batch_execute("BEGIN").await.map_err(SinkError::of)?;
+    let refused = |error: tokio_postgres::Error| refused(work, error);
+    let copy = sink.copy_in::<_, Bytes>(&write).await.map_err(refused)?;
+    let mut copy = std::pin::pin!(copy);
+    while let Some(piece) = rows.next().await {
+        copy.feed(piece.map_err(SourceError::from)?).await.map_err(refused)?;
+    }
+    let count = copy.finish().await.map_err(refused)?;
+    if let Some((_, insert)) = &work.staging {
+        sink.batch_execute(insert).await.map_err(refused)?;
+    }
+    sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
+    Ok(count)
+}
+
+/// Empties the slice's sink tables together.
+pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
+    let tables: Vec<String> = slice.all_tables().map(|table| table.to.quoted()).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("TRUNCATE {}", tables.join(", "));
+    client.batch_execute(&sql).await.map_err(|error| match error.code().map(|code| code.code()) {
+        Some("0A000") => SinkError::stop(Finding::error(
+            "sink.referenced",
+            format!("the tables of slice {} cannot be emptied: {}", slice.name, in_words(&error)),
+            "add the referring table to the slice, or drop its foreign key in the service's database",
+        )),
+        _ => SinkError::of(error),
+    })
+}
+
+/// Data that the sink's tables refuse will be refused again; everything else is tried again.
+fn refused(work: &Work, error: tokio_postgres::Error) -> SinkError {
+    match error.code().map(|code| &code.code()[..2]) {
+        Some("22" | "23") => SinkError::stop(Finding::error(
+            "copy.refused-row",
+            format!("a row of {} does not fit the service's table: {}", work.from, in_words(&error)),
+            "mend the service's table or the mapping in the plan, then `strangler sync resume`",
+        )),
+        _ => SinkError::of(error),
+    }
+}
+
+fn not_installed(slice: &Slice, words: &str) -> Finding {
+    Finding::error(
+        "gate.not-installed",
+        format!("the gate of slice {} cannot be made: {words}", slice.name),
+        "run `strangler install` with an admin URL for each database, then `strangler sync resume`",
+    )
+}
+
+fn no_table(from: &TableName, to: &TableName) -> Finding {
+    Finding::error(
+        "copy.no-table",
+        format!(
+            "there is no table {from} in the monolith's database or no {to} in the service's, or no right to see it"
+        ),
+        "`strangler doctor` says which, and the statement that mends it",
+    )
+}

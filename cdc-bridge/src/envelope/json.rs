@@ -1,0 +1,96 @@
+//! Writes JSON's strings, numbers and base64 straight into bytes.
+//!
+//! Knows no table and no type of Postgres.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Writes a string with its quotes. The text must be UTF-8, else the JSON is not.
+pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    escaped(text, out);
+    out.push(b'"');
+}
+
+/// Writes a string's inside. Escapes are those of Jackson, which writes Debezium's JSON.
+pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
+    let mut plain = 0;
+    for (at, byte) in text.iter().enumerate() {
+        if !matches!(byte, 0..0x20 | b'"' | b'\\') {
+            continue;
+        }
+        out.extend_from_slice(&text[plain..at]);
+        plain = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0C => out.extend_from_slice(b"\\f"),
+            control => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(control >> 4)]);
+                out.push(HEX[usize::from(control & 15)]);
+            }
+        }
+    }
+    out.extend_from_slice(&text[plain..]);
+}
+
+/// Writes a whole number.
+pub(super) fn number(value: i128, out: &mut Vec<u8>) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    digits(value.unsigned_abs(), 1, out);
+}
+
+/// Writes a number's digits, with zeros before them up to `width` (39 at most).
+pub(super) fn digits(value: u128, width: usize, out: &mut Vec<u8>) {
+    let mut buffer = [b'0'; 39];
+    let mut at = buffer.len();
+    // Division of 128 bits is slow, and nearly every number is short.
+    let mut long = value;
+    while long > u128::from(u64::MAX) {
+        at -= 1;
+        buffer[at] += (long % 10) as u8;
+        long /= 10;
+    }
+    let mut rest = long as u64;
+    while rest > 0 {
+        at -= 1;
+        buffer[at] += (rest % 10) as u8;
+        rest /= 10;
+    }
+    at = at.min(buffer.len() - width.min(buffer.len()));
+    out.extend_from_slice(&buffer[at..]);
+}
+
+/// Writes bytes as a base64 string with its quotes.
+pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    // The place is as long as base64 makes it, which is all that can fail.
+    let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
+    out.truncate(start + written);
+    out.push(b'"');
+}
+
+/// Reads base64 (without quotes).
+pub(super) fn unbase64(text: &[u8]) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+/// Reads a JSON string (with quotes) that was scanned as a whole value.
+pub(super) fn unquoted<'a>(json: &'a str, scratch: &'a mut String) -> Option<&'a str> {
+    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
+    if !inside.contains('\\') {
+        return Some(inside);
+    }
+    *scratch = serde_json::from_str(json).ok()?;
+    Some(scratch)
+}

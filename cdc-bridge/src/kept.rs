@@ -1,0 +1,111 @@
+//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
+
+use crate::log::{Cursor, LogId};
+use crate::sink::SinkError;
+use migrations::finding::Finding;
+use migrations::journal::Generation;
+use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use migrations::names::TableName;
+use migrations::plan::Slice;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::Client;
+
+/// How far a slice's sink is, and what it is following.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The log it reads.
+    pub log: LogId,
+    /// Which history of which source it reads.
+    pub timeline: Timeline,
+    /// Which copy its rows began as.
+    pub attempt: Generation,
+    /// The copy's consistent point; none while the copy is not whole.
+    pub copied_at: Option<CommitLsn>,
+    /// The last change that was applied or passed over.
+    pub position: Position,
+    /// Every transaction that ends at or before here is applied.
+    pub passed: EndLsn,
+    /// Where to read on, and what the tables looked like.
+    pub place: Place,
+}
+
+/// The part of [`Kept`] that only the bridge understands, one JSON value in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Where the log's reader begins again.
+    pub cursor: Cursor,
+    /// Each source table's columns when it was copied: what came later may be left out.
+    pub columns: BTreeMap<TableName, BTreeSet<String>>,
+}
+
+/// Reads what is kept about a slice's stream.
+pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {
+    let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
+               passed::text, cursor FROM strangler.stream WHERE slice = $1";
+    let row = client.query_opt(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+    let Some(row) = row else { return Ok(None) };
+    let damaged = || {
+        SinkError::stop(Finding::error(
+            "sink.damaged",
+            format!("the row of slice {} in strangler.stream cannot be read", slice.name),
+            format!(
+                "copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`",
+                slice.name
+            ),
+        ))
+    };
+    let lsn = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_else(|| "0/0".to_owned());
+    let copied_at = row.get::<_, Option<String>>(4).map(|text| text.parse()).transpose();
+    let place: serde_json::Value = row.get(8);
+    Ok(Some(Kept {
+        log: LogId(row.get(0)),
+        timeline: Timeline { system_id: row.get(1), timeline: row.get::<_, i32>(2) as u32 },
+        attempt: Generation(row.get::<_, i64>(3) as u64),
+        copied_at: copied_at.map_err(|_| damaged())?,
+        position: Position {
+            commit: lsn(5).parse().map_err(|_| damaged())?,
+            ordinal: row.get::<_, Option<i64>>(6).unwrap_or(0) as u64,
+        },
+        passed: lsn(7).parse().map_err(|_| damaged())?,
+        place: serde_json::from_value(place).map_err(|_| damaged())?,
+    }))
+}
+
+/// Begins (no `copied_at`) or completes what is kept about a slice's stream.
+pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), SinkError> {
+    let sql = "INSERT INTO strangler.stream (slice, source, log_id, system_id, timeline, attempt, copied_at, \
+               commit_lsn, ordinal, passed, cursor) \
+               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10) \
+               ON CONFLICT (slice) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
+               timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
+               commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
+               cursor = excluded.cursor, updated_at = clock_timestamp()";
+    let place = serde_json::to_value(&kept.place).map_err(|why| SinkError::Away { why: why.to_string() })?;
+    client
+        .execute(
+            sql,
+            &[
+                &slice.name.as_str(),
+                &kept.log.0,
+                &kept.timeline.system_id,
+                &(kept.timeline.timeline as i32),
+                &(kept.attempt.0 as i64),
+                &kept.copied_at.map(|lsn| lsn.to_string()),
+                &kept.position.commit.to_string(),
+                &(kept.position.ordinal as i64),
+                &kept.passed.to_string(),
+                &place,
+            ],
+        )
+        .await
+        .map_err(SinkError::of)?;
+    Ok(())
+}
+
+/// Forgets a slice's stream.
+pub async fn forget(client: &Client, slice: &Slice) -> Result<(), SinkError> {
+    let sql = "DELETE FROM strangler.stream WHERE slice = $1";
+    client.execute(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+    Ok(())
+}

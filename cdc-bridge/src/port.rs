@@ -1,0 +1,278 @@
+//! The bridge's own port: barriers for proxies, change events for people, metrics.
+//!
+//! Everything under `/v1` asks for the controller's token.
+
+use crate::change::Change;
+use crate::envelope::{Context, Encoded, Encoder};
+use crate::log::{Event, Log, LogError};
+use crate::source::{self, Source};
+use crate::{capture, stream};
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
+use migrations::names::{SliceName, TableName};
+use migrations::plan::Secret;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+
+/// A barrier that takes longer is asked again by the proxy, which reads from the monolith meanwhile.
+const BARRIER_WAIT: Duration = Duration::from_secs(10);
+
+/// Events that `tail` gives at once.
+const TAIL_MAX: usize = 1000;
+const TAIL_POLL: Duration = Duration::from_millis(200);
+
+/// What the port tells of one slice.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Its source tables.
+    pub tables: BTreeSet<TableName>,
+    /// Its stream.
+    pub state: watch::Receiver<stream::State>,
+}
+
+/// What the port works with.
+#[derive(Debug)]
+pub struct Port {
+    /// The token of everything under `/v1`.
+    pub token: Secret,
+    /// Where barriers are sampled.
+    pub source: Source,
+    /// Where events are read.
+    pub log: Log,
+    /// What its events say of the source.
+    pub context: Context,
+    /// How capture stands.
+    pub capture: watch::Receiver<capture::Status>,
+    /// Every slice with tables.
+    pub slices: BTreeMap<SliceName, Watched>,
+    /// The barriers' connection, made when the first one comes.
+    pub barriers: Mutex<Option<Arc<Client>>>,
+}
+
+impl Port {
+    /// Its routes.
+    pub fn router(self) -> Router {
+        let port = Arc::new(self);
+        let guarded = Router::new()
+            .route("/v1/barrier", post(barrier))
+            .route("/v1/tail", get(tail))
+            .layer(axum::middleware::from_fn_with_state(port.clone(), authorise));
+        Router::new()
+            .merge(guarded)
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .with_state(port)
+    }
+
+    /// A connection that works; a broken one is replaced.
+    async fn barrier_client(&self) -> Result<Arc<Client>, crate::connect::ConnectError> {
+        let mut held = self.barriers.lock().await;
+        match held.as_ref() {
+            Some(client) if !client.is_closed() => Ok(client.clone()),
+            _ => {
+                let client = Arc::new(self.source.connect("strangler barrier").await?);
+                *held = Some(client.clone());
+                Ok(client)
+            }
+        }
+    }
+}
+
+fn refusal(status: StatusCode, error: &str, hint: &str) -> Response {
+    (status, Json(json!({ "error": error, "hint": hint }))).into_response()
+}
+
+async fn authorise(
+    State(port): State<Arc<Port>>,
+    headers: HeaderMap,
+    request: Request,
+    next: Next,
+) -> Response {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    if bool::from(given.as_bytes().ct_eq(port.token.expose().as_bytes())) {
+        next.run(request).await
+    } else {
+        refusal(StatusCode::UNAUTHORIZED, "the token is missing or wrong", "set STRANGLER_TOKEN")
+    }
+}
+
+async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierRequest>) -> Response {
+    let Some(watched) = port.slices.get(&request.slice) else {
+        return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
+    };
+    let sampled = match port.barrier_client().await {
+        Ok(client) => source::barrier(&client).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let sampled = match sampled {
+        Ok(sampled) => sampled,
+        Err(why) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &why, "it is asked again by itself"),
+    };
+    let mut state = watched.state.clone();
+    match timeout(BARRIER_WAIT, state.wait_for(|state| state.passed >= sampled)).await {
+        Ok(Ok(_)) => Json(BarrierAnswer { version: VERSION, passed: sampled }).into_response(),
+        _ => {
+            refusal(StatusCode::GATEWAY_TIMEOUT, "the sink has not passed yet", "it is asked again by itself")
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct TailQuery {
+    slice: SliceName,
+    #[serde(default)]
+    n: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> Response {
+    let Some(watched) = port.slices.get(&query.slice) else {
+        return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
+    };
+    let tables = watched.tables.clone();
+    let count = query.n.unwrap_or(if query.follow { 0 } else { 10 }).min(TAIL_MAX);
+    let recent = match port.log.recent(&tables, count).await {
+        Ok(recent) => recent,
+        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
+    };
+    let first: String = recent.iter().map(line).collect();
+    let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
+    let body = if query.follow {
+        let cursor = match port.log.end_cursor().await {
+            Ok(cursor) => cursor,
+            Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
+        };
+        let reader = match port.log.reader(tables, &cursor).await {
+            Ok(reader) => reader,
+            Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
+        };
+        let later =
+            futures_util::stream::try_unfold((reader, port.clone()), |(mut reader, port)| async move {
+                let batch = reader.next().await?;
+                if batch.changes.is_empty() {
+                    sleep(TAIL_POLL).await;
+                }
+                let lines: String = events(&port.context, &batch.changes).iter().map(line).collect();
+                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, port))))
+            });
+        Body::from_stream(futures_util::StreamExt::chain(first, later))
+    } else {
+        Body::from_stream(first)
+    };
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// The records of some changes, without tombstones.
+fn events(context: &Context, changes: &[Change]) -> Vec<Event> {
+    let mut encoder = Encoder::new(context.clone());
+    let mut encoded = Encoded::new();
+    let mut events = Vec::new();
+    for change in changes {
+        encoder.encode(change, stream::now_us(), &mut encoded);
+        let topic = encoder.topic(&change.relation.table);
+        events.extend(encoded.records().filter(|record| record.value.is_some()).map(|record| {
+            Event {
+                topic: topic.clone(),
+                key: record.key.and_then(|key| serde_json::from_slice(key).ok()).unwrap_or_default(),
+                value: record.value.and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default(),
+                headers: record
+                    .headers()
+                    .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
+                    .collect(),
+            }
+        }));
+    }
+    events
+}
+
+fn line(event: &Event) -> String {
+    let mut line = serde_json::to_string(event).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+async fn metrics(State(port): State<Arc<Port>>) -> Response {
+    let capture = port.capture.borrow().clone();
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, kind: &str, lines: Vec<(String, f64)>| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in lines {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let bytes = port.log.bytes().await.unwrap_or(0);
+    let lag = capture.server_end.bytes_since(capture.captured);
+    gauge(
+        "strangler_capture_changes_total",
+        "Changes written to the log since the start.",
+        "counter",
+        vec![(String::new(), capture.changes as f64)],
+    );
+    gauge(
+        "strangler_capture_lag_bytes",
+        "Source WAL not yet durable in the log.",
+        "gauge",
+        vec![(String::new(), lag as f64)],
+    );
+    gauge(
+        "strangler_log_bytes",
+        "Bytes that the embedded log holds.",
+        "gauge",
+        vec![(String::new(), bytes as f64)],
+    );
+    let now = stream::now_us();
+    let reports: Vec<_> = port
+        .slices
+        .iter()
+        .map(|(name, watched)| {
+            (format!("{{slice=\"{name}\"}}"), watched.state.borrow().report(&capture, now))
+        })
+        .collect();
+    let each = |value: &dyn Fn(&migrations::control::StreamReport) -> f64| {
+        reports.iter().map(|(labels, report)| (labels.clone(), value(report))).collect::<Vec<_>>()
+    };
+    gauge(
+        "strangler_stream_lag_bytes",
+        "Source WAL not yet durable in the sink.",
+        "gauge",
+        each(&|r| r.lag_bytes as f64),
+    );
+    gauge(
+        "strangler_stream_lag_ms",
+        "Age of the oldest commit that is not durable in the sink, else how long the last took.",
+        "gauge",
+        each(&|r| r.lag_ms as f64),
+    );
+    gauge(
+        "strangler_stream_changes_total",
+        "Changes applied since the start.",
+        "counter",
+        each(&|r| r.changes as f64),
+    );
+    let stopped = |r: &migrations::control::StreamReport| {
+        f64::from(u8::from(matches!(r.condition, migrations::control::Condition::Stopped { .. })))
+    };
+    gauge(
+        "strangler_stream_stopped",
+        "1 while the stream stands at something it cannot apply.",
+        "gauge",
+        each(&stopped),
+    );
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

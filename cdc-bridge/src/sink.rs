@@ -1,0 +1,314 @@
+//! One slice's sink: rows and position in one transaction, behind a shut gate.
+//!
+//! What is to be done to rows is worked out in `sink/`; here it is sent. Knows nothing of the log or the source.
+
+pub mod copy_text;
+pub mod mapping;
+pub mod order;
+pub mod reduce;
+
+use crate::change::{Change, Relation};
+use crate::connect::{ConnectError, connect, in_words};
+use crate::kept::{self, Kept, Place};
+use crate::log::{Cursor, Progress};
+use crate::{catalog, source::assemble};
+use mapping::{Mapping, SinkTable};
+use migrations::finding::Finding;
+use migrations::journal::Generation;
+use migrations::lsn::{EndLsn, Position};
+use migrations::names::TableName;
+use migrations::plan::{DatabaseUrl, Slice};
+use migrations::stage::Epoch;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+/// A position that only moved on without rows is written at most this often.
+const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Statements kept prepared; more would only come from many tables times many column sets.
+const STATEMENTS_MAX: usize = 256;
+
+/// Why a batch was not applied. Nothing of it is in the database then.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The database does not answer or is busy: worth another try.
+    #[error("the service's database does not take changes: {why}")]
+    Away {
+        /// In its words.
+        why: String,
+    },
+    /// It will not work by itself.
+    #[error("{}", .finding.message)]
+    Stopped {
+        /// What is wrong.
+        finding: Box<Finding>,
+        /// The change it stands at.
+        position: Option<Position>,
+    },
+}
+
+impl From<ConnectError> for SinkError {
+    fn from(error: ConnectError) -> Self {
+        SinkError::Away { why: error.to_string() }
+    }
+}
+
+impl SinkError {
+    /// It will not work by itself, as the finding says.
+    pub fn stop(finding: Finding) -> Self {
+        SinkError::Stopped { finding: Box::new(finding), position: None }
+    }
+
+    /// An error outside of rows: rights and missing objects stop, everything else is tried again.
+    pub fn of(error: tokio_postgres::Error) -> Self {
+        let why = in_words(&error);
+        match error.code().map(|code| &code.code()[..2]) {
+            Some("42") => SinkError::stop(Finding::error(
+                "sink.not-installed",
+                format!("the service's database refuses strangler: {why}"),
+                "run `strangler install` again with an admin URL for this service, then `strangler sync resume`",
+            )),
+            _ => SinkError::Away { why },
+        }
+    }
+}
+
+/// One slice's connection to its service's database, with the right to apply.
+pub struct Sink {
+    pub(crate) client: Client,
+    pub(crate) slice: Slice,
+    epoch: Epoch,
+    attempt: Generation,
+    tables: BTreeMap<TableName, SinkTable>,
+    pub(crate) ranks: BTreeMap<TableName, usize>,
+    /// Sink tables whose rows may be gone with their parent before their own delete comes.
+    pub(crate) cascaded: BTreeSet<TableName>,
+    mappings: HashMap<TableName, (Arc<Relation>, Arc<Mapping>)>,
+    statements: HashMap<String, Statement>,
+    columns: BTreeMap<TableName, BTreeSet<String>>,
+    in_transaction: bool,
+    written: Instant,
+    last: Position,
+}
+
+impl std::fmt::Debug for Sink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sink")
+            .field("slice", &self.slice.name)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sink {
+    /// Connects and takes the slice's lock, which a second bridge does not get; then reads what is kept.
+    pub async fn open(url: &DatabaseUrl, slice: &Slice) -> Result<(Client, Option<Kept>), SinkError> {
+        let client = connect(url, "strangler apply").await?;
+        let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
+        let is_ours: bool =
+            client.query_one(lock, &[&slice.name.as_str()]).await.map_err(SinkError::of)?.get(0);
+        if !is_ours {
+            return Err(SinkError::Away {
+                why: format!("another bridge applies slice {}; stop one of the two", slice.name),
+            });
+        }
+        let kept = kept::load(&client, slice).await?;
+        Ok((client, kept))
+    }
+
+    /// Makes a sink of an open client: from here on it applies what comes after `kept`.
+    pub async fn follow(client: Client, slice: &Slice, epoch: Epoch, kept: &Kept) -> Result<Sink, SinkError> {
+        let mut tables = BTreeMap::new();
+        for table in slice.all_tables() {
+            let sink = catalog::sink_table(&client, &table.to).await.map_err(SinkError::of)?;
+            tables.insert(table.from.clone(), sink.ok_or_else(|| SinkError::stop(no_table(&table.to)))?);
+        }
+        let ranks = ranks(&client, slice).await?;
+        let cascaded = catalog::cascaded(&client).await.map_err(SinkError::of)?;
+        Ok(Sink {
+            client,
+            slice: slice.clone(),
+            epoch,
+            attempt: kept.attempt,
+            tables,
+            ranks,
+            cascaded,
+            mappings: HashMap::new(),
+            statements: HashMap::new(),
+            columns: kept.place.columns.clone(),
+            in_transaction: false,
+            written: Instant::now(),
+            last: kept.position,
+        })
+    }
+
+    /// Applies changes, which continue the last ones, and commits where `progress` says that a transaction ends
+    /// there. Returns what is durable in the sink from then on; none if nothing new is.
+    pub async fn apply(
+        &mut self,
+        changes: &[Change],
+        progress: Option<&(Progress, Cursor)>,
+    ) -> Result<Option<EndLsn>, SinkError> {
+        let applied = self.apply_inner(changes, progress).await;
+        if applied.is_err() && self.in_transaction {
+            self.in_transaction = false;
+            let _ = self.client.batch_execute("ROLLBACK").await;
+        }
+        applied
+    }
+
+    async fn apply_inner(
+        &mut self,
+        changes: &[Change],
+        progress: Option<&(Progress, Cursor)>,
+    ) -> Result<Option<EndLsn>, SinkError> {
+        if let Some(last) = changes.last() {
+            self.begin().await?;
+            self.apply_rows(changes).await?;
+            self.last = last.position;
+        }
+        let Some((progress, cursor)) = progress else { return Ok(None) };
+        if !self.in_transaction && self.written.elapsed() < IDLE_POSITION_INTERVAL {
+            return Ok(None);
+        }
+        self.write_position(progress.end, cursor).await?;
+        if self.in_transaction {
+            self.client.batch_execute("COMMIT").await.map_err(SinkError::of)?;
+            self.in_transaction = false;
+        }
+        self.written = Instant::now();
+        Ok(Some(progress.end))
+    }
+
+    /// Begins the sink's transaction: marks it as ours, and holds the gate as it is until the end.
+    async fn begin(&mut self) -> Result<(), SinkError> {
+        if self.in_transaction {
+            return Ok(());
+        }
+        let mark = "SELECT pg_logical_emit_message(true, 'strangler.apply', $1)";
+        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR SHARE";
+        let mark = self.statement(mark).await?;
+        let gate = self.statement(gate).await?;
+        let slice = self.slice.name.as_str();
+        self.in_transaction = true;
+        let parameters: [&(dyn ToSql + Sync); 1] = [&slice];
+        let (begun, marked, gates) = tokio::join!(
+            self.client.batch_execute("BEGIN"),
+            self.client.query(&mark, &parameters),
+            self.client.query_opt(&gate, &parameters),
+        );
+        begun.map_err(SinkError::of)?;
+        marked.map_err(SinkError::of)?;
+        let shut = gates.map_err(SinkError::of)?.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
+        match shut {
+            Some((true, epoch)) if epoch == self.epoch.0 as i64 => Ok(()),
+            found => Err(SinkError::stop(not_ours(&self.slice, self.epoch, found))),
+        }
+    }
+
+    async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), SinkError> {
+        let sql = "UPDATE strangler.stream SET commit_lsn = $3::text::pg_lsn, ordinal = $4, \
+                   passed = $5::text::pg_lsn, cursor = $6, updated_at = clock_timestamp() \
+                   WHERE slice = $1 AND attempt = $2";
+        let statement = self.statement(sql).await?;
+        let place = Place { cursor: cursor.clone(), columns: self.columns.clone() };
+        let place = serde_json::to_value(&place).map_err(|why| SinkError::Away { why: why.to_string() })?;
+        let updated = self
+            .client
+            .execute(
+                &statement,
+                &[
+                    &self.slice.name.as_str(),
+                    &(self.attempt.0 as i64),
+                    &self.last.commit.to_string(),
+                    &(self.last.ordinal as i64),
+                    &passed.to_string(),
+                    &place,
+                ],
+            )
+            .await
+            .map_err(SinkError::of)?;
+        if updated == 1 { Ok(()) } else { Err(SinkError::stop(superseded(&self.slice))) }
+    }
+
+    /// The mapping of a change's table as the table is now.
+    pub(crate) fn mapping(&mut self, relation: &Arc<Relation>) -> Result<Arc<Mapping>, SinkError> {
+        if let Some((known, mapping)) = self.mappings.get(&relation.table) {
+            if Arc::ptr_eq(known, relation) {
+                return Ok(mapping.clone());
+            }
+            if **known != **relation {
+                let used = self.columns.get(&relation.table).cloned().unwrap_or_default();
+                assemble::shape::compatible(known, relation, |name| used.contains(name))
+                    .map_err(|finding| SinkError::stop(*finding))?;
+            }
+        }
+        let from = &relation.table;
+        let table = self.slice.all_tables().find(|table| table.from == *from).cloned();
+        let (Some(table), Some(sink)) = (table, self.tables.get(from)) else {
+            return Err(SinkError::stop(no_table(from)));
+        };
+        let mapping =
+            Mapping::new(&table, relation, sink, self.columns.get(from)).map_err(SinkError::stop)?;
+        let mapping = Arc::new(mapping);
+        self.mappings.insert(from.clone(), (relation.clone(), mapping.clone()));
+        Ok(mapping)
+    }
+
+    async fn statement(&mut self, sql: &str) -> Result<Statement, SinkError> {
+        self.prepared(sql).await.map_err(SinkError::of)
+    }
+
+    pub(crate) async fn prepared(&mut self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.statements.clear();
+        }
+        let statement = self.client.prepare(sql).await?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
+/// Each source table's level in the order of the sink's foreign keys.
+async fn ranks(client: &Client, slice: &Slice) -> Result<BTreeMap<TableName, usize>, SinkError> {
+    let references = catalog::references(client).await.map_err(SinkError::of)?;
+    let tables = slice.all_tables().map(|table| table.to.clone()).collect();
+    let levels = order::levels(&tables, &references).map_err(SinkError::stop)?;
+    let rank = |to: &TableName| levels.iter().position(|level| level.contains(to)).unwrap_or(0);
+    Ok(slice.all_tables().map(|table| (table.from.clone(), rank(&table.to))).collect())
+}
+
+fn no_table(table: &TableName) -> Finding {
+    Finding::error(
+        "sink.no-table",
+        format!("there is no table {table} in the service's database, or it is not in the plan"),
+        "create it there, or correct the plan, then `strangler sync resume`",
+    )
+}
+
+fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding {
+    let found = match found {
+        None => "missing".to_owned(),
+        Some((true, other)) => format!("shut at epoch {other}"),
+        Some((false, other)) => format!("open at epoch {other}"),
+    };
+    Finding::error(
+        "sink.gate",
+        format!("the service's gate of slice {} is {found}, not shut at epoch {epoch}", slice.name),
+        "another bridge or coordinator moved it; see `strangler status` and `strangler journal`",
+    )
+}
+
+fn superseded(slice: &Slice) -> Finding {
+    Finding::error(
+        "sink.superseded",
+        format!("another copy of slice {} has begun in the service's database", slice.name),
+        "another bridge works on it: stop one of the two, then `strangler sync resume`",
+    )
+}

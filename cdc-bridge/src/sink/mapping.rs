@@ -1,0 +1,360 @@
+//! How a source table's rows become a sink table's: which column comes from where, and the SQL that says so.
+//!
+//! Pure: it knows the plan's mapping, the source's shape and the sink's columns, and makes statements of them.
+
+use crate::change::{ColumnType, Relation};
+use migrations::finding::Finding;
+use migrations::names::{TableName, quote_identifier};
+use migrations::plan::Table;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A sink table as its catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkTable {
+    /// Which.
+    pub name: TableName,
+    /// Its columns in order.
+    pub columns: Vec<SinkColumn>,
+}
+
+/// One column of a sink table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type as SQL, with modifiers.
+    pub sql_type: String,
+    /// Whether the database computes it.
+    pub is_generated: bool,
+    /// Whether it belongs to the primary key.
+    pub is_key: bool,
+}
+
+/// A source column that a statement takes as a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Input {
+    index: usize,
+    name: String,
+    sql_type: String,
+}
+
+/// A sink column and what fills it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Output {
+    column: String,
+    sql_type: String,
+    is_key: bool,
+    /// SQL over the inputs' source names.
+    expression: String,
+    /// The indexes of the source columns it reads.
+    reads: BTreeSet<usize>,
+}
+
+/// One table's mapping, ready to make statements.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    /// The source table.
+    pub from: TableName,
+    /// The sink table.
+    pub to: TableName,
+    /// The source's key columns, by index: a row's identity in the stream.
+    pub key: Vec<usize>,
+    inputs: Vec<Input>,
+    outputs: Vec<Output>,
+    has_expressions: bool,
+}
+
+/// A statement and the source columns whose texts are its parameters, each one `text[]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The SQL.
+    pub sql: String,
+    /// Parameter `$n` is the array of the texts of source column `columns[n-1]`.
+    pub columns: Vec<usize>,
+}
+
+impl Mapping {
+    /// Joins plan, source and sink, or says what does not fit. `known` are the source columns that were there when
+    /// the slice was copied: a column that came later and that the sink has not is left out.
+    pub fn new(
+        table: &Table,
+        source: &Relation,
+        sink: &SinkTable,
+        known: Option<&BTreeSet<String>>,
+    ) -> Result<Mapping, Finding> {
+        let used: BTreeSet<&str> =
+            table.set.values().flat_map(|expression| expression.columns.iter().map(String::as_str)).collect();
+        let mut inputs = Vec::new();
+        let mut outputs = Vec::new();
+        for (index, column) in source.columns.iter().enumerate() {
+            let target = table.sink_column(&column.name);
+            let by_name = used.contains(column.name.as_str());
+            if target.is_none() && !by_name {
+                continue;
+            }
+            if let ColumnType::Unsupported(name) = &column.kind {
+                return Err(unsupported(table, &column.name, name));
+            }
+            let direct =
+                target.and_then(|target| sink.columns.iter().find(|c| c.name == target && !c.is_generated));
+            if let (Some(target), None) = (target, direct) {
+                if known.is_some_and(|known| !known.contains(&column.name)) {
+                    continue;
+                }
+                return Err(no_column(table, &column.name, target));
+            }
+            let sql_type = match direct {
+                Some(sink_column) if !by_name => sink_column.sql_type.clone(),
+                _ => sql_type(&column.kind),
+            };
+            inputs.push(Input { index, name: column.name.clone(), sql_type });
+            if let Some(sink_column) = direct {
+                outputs.push(Output {
+                    column: sink_column.name.clone(),
+                    sql_type: sink_column.sql_type.clone(),
+                    is_key: sink_column.is_key,
+                    expression: quote_identifier(&column.name),
+                    reads: BTreeSet::from([index]),
+                });
+            }
+        }
+        for (target, expression) in &table.set {
+            let Some(sink_column) = sink.columns.iter().find(|c| c.name == *target) else {
+                return Err(no_column(table, "(set)", target));
+            };
+            let reads = expression.columns.iter().filter_map(|name| source.index_of(name)).collect();
+            outputs.push(Output {
+                column: target.clone(),
+                sql_type: sink_column.sql_type.clone(),
+                is_key: sink_column.is_key,
+                expression: format!("({})", expression.text),
+                reads,
+            });
+        }
+        let key: Vec<usize> = source.key().collect();
+        let keyed = !key.is_empty()
+            && key.iter().all(|index| outputs.iter().any(|o| o.is_key && o.reads.contains(index)))
+            && outputs.iter().filter(|o| o.is_key).count() == key.len()
+            && outputs.iter().filter(|o| o.is_key).all(|o| o.reads.iter().all(|read| key.contains(read)));
+        if !keyed {
+            return Err(no_key(table));
+        }
+        let has_expressions = !table.set.is_empty();
+        Ok(Mapping { from: table.from.clone(), to: table.to.clone(), key, inputs, outputs, has_expressions })
+    }
+
+    /// Whether rows can be streamed into the sink by COPY as they are.
+    pub fn is_direct(&self) -> bool {
+        !self.has_expressions
+    }
+
+    /// The source columns that go over, in the order of [`Mapping::sink_columns`]; only for a direct mapping.
+    pub fn source_indexes(&self) -> Vec<usize> {
+        self.inputs.iter().map(|input| input.index).collect()
+    }
+
+    /// The source columns' quoted names, in the same order.
+    pub fn source_columns(&self) -> String {
+        list(self.inputs.iter().map(|input| quote_identifier(&input.name)))
+    }
+
+    /// The sink columns' quoted names.
+    pub fn sink_columns(&self) -> String {
+        list(self.outputs.iter().map(|output| quote_identifier(&output.column)))
+    }
+
+    /// Whether the binary format of COPY means the same on both sides; `types` are the source columns' SQL types. Enums
+    /// are left out: their arrays carry the oid of the source's type.
+    pub fn is_binary(&self, source: &Relation, types: &BTreeMap<String, String>) -> bool {
+        self.inputs.iter().all(|input| {
+            let kind = &source.columns[input.index].kind;
+            let is_enum = match kind {
+                ColumnType::Enum { .. } => true,
+                ColumnType::Array(element) => matches!(**element, ColumnType::Enum { .. }),
+                _ => false,
+            };
+            let is_same = types.get(&input.name) == Some(&input.sql_type) || input.sql_type == sql_type(kind);
+            is_same && !is_enum
+        })
+    }
+
+    /// Inserts rows.
+    pub fn insert(&self) -> Statement {
+        let sql = format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
+            self.to.quoted(),
+            self.sink_columns(),
+            list(self.outputs.iter().map(|output| output.expression.clone())),
+            self.rows(&self.inputs),
+        );
+        Statement { sql, columns: self.source_indexes() }
+    }
+
+    /// Inserts what stands in a staging table whose columns are the inputs, see [`Mapping::staging`].
+    pub fn insert_staged(&self, staging: &str) -> String {
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {staging}",
+            self.to.quoted(),
+            self.sink_columns(),
+            list(self.outputs.iter().map(|output| output.expression.clone())),
+        )
+    }
+
+    /// The column definitions of a staging table that takes the source's columns as they are.
+    pub fn staging(&self) -> String {
+        list(self.inputs.iter().map(|input| format!("{} {}", quote_identifier(&input.name), input.sql_type)))
+    }
+
+    /// Updates rows by their key; columns that read an `unchanged` source column keep their values. None if no
+    /// column is left to set.
+    pub fn update(&self, unchanged: &BTreeSet<usize>) -> Option<Statement> {
+        let set: Vec<&Output> =
+            self.outputs.iter().filter(|o| !o.is_key && o.reads.is_disjoint(unchanged)).collect();
+        if set.is_empty() {
+            return None;
+        }
+        let inputs: Vec<Input> =
+            self.inputs.iter().filter(|input| !unchanged.contains(&input.index)).cloned().collect();
+        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
+        let sql = format!(
+            "UPDATE {} AS t SET {} FROM (SELECT {} FROM {}) AS s WHERE {}",
+            self.to.quoted(),
+            list(set.iter().map(|o| format!("{0} = s.{0}", quote_identifier(&o.column)))),
+            list(set.iter().chain(&keys).map(|o| self.named(o))),
+            self.rows(&inputs),
+            matching(&keys, "s"),
+        );
+        Some(Statement { sql, columns: inputs.iter().map(|input| input.index).collect() })
+    }
+
+    /// Deletes rows by their key.
+    pub fn delete(&self) -> Statement {
+        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
+        let inputs = self.key_inputs();
+        let sql = format!(
+            "DELETE FROM {} AS t USING (SELECT {} FROM {}) AS s WHERE {}",
+            self.to.quoted(),
+            list(keys.iter().map(|o| self.named(o))),
+            self.rows(&inputs),
+            matching(&keys, "s"),
+        );
+        Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
+    }
+
+    /// Changes one row's key and its other columns: the first parameters are the new row's, then the old key's.
+    pub fn rekey(&self, unchanged: &BTreeSet<usize>) -> (Statement, Vec<usize>) {
+        let set: Vec<&Output> = self.outputs.iter().filter(|o| o.reads.is_disjoint(unchanged)).collect();
+        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
+        let inputs: Vec<Input> =
+            self.inputs.iter().filter(|input| !unchanged.contains(&input.index)).cloned().collect();
+        let old = self.key_inputs();
+        let sql = format!(
+            "UPDATE {} AS t SET {} FROM (SELECT {} FROM {}) AS s, (SELECT {} FROM {}) AS o WHERE {}",
+            self.to.quoted(),
+            list(set.iter().map(|o| format!("{0} = s.{0}", quote_identifier(&o.column)))),
+            list(set.iter().map(|o| self.named(o))),
+            self.rows(&inputs),
+            list(keys.iter().map(|o| self.named(o))),
+            rows_from(&old, inputs.len()),
+            matching(&keys, "o"),
+        );
+        let statement = Statement { sql, columns: inputs.iter().map(|input| input.index).collect() };
+        (statement, old.iter().map(|input| input.index).collect())
+    }
+
+    /// Whether a sink column needs the value of a source column that was not sent although another column's
+    /// expression reads it: then the value is not known at all.
+    pub fn misses(&self, unchanged: &BTreeSet<usize>) -> bool {
+        self.outputs.iter().any(|o| {
+            let touched = o.reads.intersection(unchanged).count();
+            touched > 0 && touched < o.reads.len()
+        })
+    }
+
+    fn key_inputs(&self) -> Vec<Input> {
+        self.inputs.iter().filter(|input| self.key.contains(&input.index)).cloned().collect()
+    }
+
+    fn named(&self, output: &Output) -> String {
+        format!("({})::{} AS {}", output.expression, output.sql_type, quote_identifier(&output.column))
+    }
+
+    fn rows(&self, inputs: &[Input]) -> String {
+        rows_from(inputs, 0)
+    }
+}
+
+/// `unnest` of text arrays, each column cast to its type under its source name.
+fn rows_from(inputs: &[Input], parameters_before: usize) -> String {
+    let casts = list(
+        inputs
+            .iter()
+            .enumerate()
+            .map(|(n, input)| format!("u.v{n}::{} AS {}", input.sql_type, quote_identifier(&input.name))),
+    );
+    let arrays = list((1..=inputs.len()).map(|n| format!("${}::text[]", n + parameters_before)));
+    let names = list((0..inputs.len()).map(|n| format!("v{n}")));
+    format!("(SELECT {casts} FROM unnest({arrays}) AS u({names})) AS r")
+}
+
+fn matching(keys: &[&Output], other: &str) -> String {
+    let parts: Vec<String> =
+        keys.iter().map(|o| format!("t.{0} = {other}.{0}", quote_identifier(&o.column))).collect();
+    parts.join(" AND ")
+}
+
+fn list(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// The SQL name of a source type, as a sink database must know it.
+pub fn sql_type(kind: &ColumnType) -> String {
+    match kind {
+        ColumnType::Int2 => "int2".to_owned(),
+        ColumnType::Int4 => "int4".to_owned(),
+        ColumnType::Int8 => "int8".to_owned(),
+        ColumnType::Oid => "oid".to_owned(),
+        ColumnType::Bool => "bool".to_owned(),
+        ColumnType::Float4 => "float4".to_owned(),
+        ColumnType::Float8 => "float8".to_owned(),
+        ColumnType::Numeric { .. } | ColumnType::NumericAny => "numeric".to_owned(),
+        ColumnType::Text => "text".to_owned(),
+        ColumnType::Bytea => "bytea".to_owned(),
+        ColumnType::Uuid => "uuid".to_owned(),
+        ColumnType::Json => "json".to_owned(),
+        ColumnType::Jsonb => "jsonb".to_owned(),
+        ColumnType::Date => "date".to_owned(),
+        ColumnType::Time { .. } => "time".to_owned(),
+        ColumnType::Timestamp { .. } => "timestamp".to_owned(),
+        ColumnType::Timestamptz => "timestamptz".to_owned(),
+        ColumnType::Enum { name, .. } => name.split('.').map(quote_identifier).collect::<Vec<_>>().join("."),
+        ColumnType::Array(element) => format!("{}[]", sql_type(element)),
+        ColumnType::Unsupported(name) => name.clone(),
+    }
+}
+
+fn unsupported(table: &Table, column: &str, kind: &str) -> Finding {
+    Finding::error(
+        "source.unsupported-type",
+        format!("column {column} of {} is a {kind}, which is not carried yet", table.from),
+        format!("leave it out with `drop: [{column}]` in the plan"),
+    )
+}
+
+fn no_column(table: &Table, column: &str, target: &str) -> Finding {
+    Finding::error(
+        "sink.no-column",
+        format!("column {column} of {} has no column {target} in {} to go to", table.from, table.to),
+        format!(
+            "add it to the service's table, or write `rename: {{ {column}: … }}` or `drop: [{column}]` in the plan"
+        ),
+    )
+}
+
+fn no_key(table: &Table) -> Finding {
+    Finding::error(
+        "sink.other-key",
+        format!("the primary keys of {} and {} do not match through the mapping", table.from, table.to),
+        format!("give {} a primary key of the columns that the key of {} becomes", table.to, table.from),
+    )
+}

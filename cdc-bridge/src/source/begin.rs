@@ -1,0 +1,138 @@
+//! Whether and from where a source's stream can go on: what the slot keeps against what the log holds.
+//!
+//! Pure. The one thing that must never happen is to go on silently over a gap.
+
+use crate::log::Progress;
+use migrations::finding::Finding;
+use migrations::lsn::{EndLsn, Timeline};
+
+/// A replication slot of ours, as the source has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Everything before is confirmed: the server no longer keeps it for us.
+    pub confirmed: EndLsn,
+    /// Whether the server gave it up (`wal_status = lost`).
+    pub is_lost: bool,
+    /// Whether a session reads it now.
+    pub is_active: bool,
+}
+
+/// How a session begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// There is neither slot nor log: make the slot, and a first progress record at its consistent point.
+    Anew,
+    /// The slot was made but the log does not know it yet: write that first progress record.
+    Adopt(EndLsn),
+    /// Go on behind what the log holds.
+    Resume(EndLsn),
+    /// What lies between is gone: every slice that follows must be copied again.
+    Lost(String),
+    /// It must not begin before someone has looked.
+    Stop(Finding),
+}
+
+/// Decides. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
+pub fn decide(own: &str, slots: &[Slot], end: Option<&Progress>, server: &Timeline) -> Begin {
+    if let Some(foreign) = slots.iter().find(|slot| slot.name != own) {
+        return Begin::Stop(foreign_slot(foreign, own));
+    }
+    let Some(end) = end else {
+        return match slots.first() {
+            None => Begin::Anew,
+            Some(slot) if slot.is_lost => Begin::Lost(format!("the source gave slot {own} up")),
+            Some(slot) => Begin::Adopt(slot.confirmed),
+        };
+    };
+    if end.timeline != *server {
+        return Begin::Stop(other_server(&end.timeline, server));
+    }
+    match slots.first() {
+        None => Begin::Lost(format!("slot {own} is gone from the source")),
+        Some(slot) if slot.is_lost => {
+            Begin::Lost(format!("the source gave slot {own} up: it kept too much WAL"))
+        }
+        Some(slot) if slot.confirmed > end.end => Begin::Lost(format!(
+            "the log ends at {}, the source keeps changes only from {} on",
+            end.end, slot.confirmed
+        )),
+        Some(_) => Begin::Resume(end.end),
+    }
+}
+
+fn foreign_slot(slot: &Slot, own: &str) -> Finding {
+    Finding::error(
+        "capture.foreign-slot",
+        format!(
+            "replication slot {} belongs to another log of this plan than the present one ({own}), and keeps WAL: the \
+             log it filled was moved or deleted, or another bridge uses it",
+            slot.name
+        ),
+        format!(
+            "bring that log back; or give it up: `SELECT pg_drop_replication_slot('{}')`, then `strangler sync drop` and \
+             `strangler sync start` for each slice",
+            slot.name
+        ),
+    )
+}
+
+fn other_server(log: &Timeline, server: &Timeline) -> Finding {
+    Finding::error(
+        "capture.other-server",
+        format!(
+            "the log was filled from {log}, the database is {server} now: it was restored, or a replica was promoted, \
+             and its positions may mean other changes"
+        ),
+        "copy every slice again: `strangler sync drop` and `strangler sync start`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogId;
+
+    fn server() -> Timeline {
+        Timeline { system_id: "7".to_owned(), timeline: 1 }
+    }
+
+    fn slot(name: &str, confirmed: u64) -> Slot {
+        Slot { name: name.to_owned(), confirmed: EndLsn(confirmed), is_lost: false, is_active: false }
+    }
+
+    fn end(at: u64) -> Progress {
+        Progress {
+            version: 1,
+            log: LogId("l".to_owned()),
+            timeline: server(),
+            end: EndLsn(at),
+            committed_us: 0,
+            messages: vec![],
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_only_without_a_gap() {
+        let s = server();
+        assert_eq!(decide("s", &[], None, &s), Begin::Anew);
+        assert_eq!(decide("s", &[slot("s", 5)], None, &s), Begin::Adopt(EndLsn(5)));
+        assert_eq!(decide("s", &[slot("s", 5)], Some(&end(9)), &s), Begin::Resume(EndLsn(9)));
+        assert_eq!(decide("s", &[slot("s", 9)], Some(&end(9)), &s), Begin::Resume(EndLsn(9)));
+        assert!(matches!(decide("s", &[slot("s", 10)], Some(&end(9)), &s), Begin::Lost(_)));
+        assert!(matches!(decide("s", &[], Some(&end(9)), &s), Begin::Lost(_)));
+    }
+
+    #[test]
+    fn a_deleted_log_with_a_live_slot_and_another_server_stop() {
+        let s = server();
+        assert!(
+            matches!(decide("s", &[slot("old", 5)], None, &s), Begin::Stop(f) if f.code == "capture.foreign-slot")
+        );
+        let promoted = Timeline { timeline: 2, ..server() };
+        assert!(
+            matches!(decide("s", &[slot("s", 5)], Some(&end(9)), &promoted), Begin::Stop(f) if f.code == "capture.other-server")
+        );
+    }
+}

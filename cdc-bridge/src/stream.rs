@@ -1,0 +1,444 @@
+//! One slice's stream from end to end: copied, then followed, or taken away, as the desired order says.
+//!
+//! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
+//! changed drops what is being done, and the databases roll back what was not committed.
+
+use crate::capture;
+use crate::change::Change;
+use crate::copy::{self, CopyError, Job};
+use crate::kept::{self, Kept};
+use crate::log::{Cursor, Log, LogError, Reader};
+use crate::sink::{Sink, SinkError};
+use crate::source::{Source, SourceError};
+use migrations::control::{Condition, StreamOrder, StreamReport};
+use migrations::finding::Finding;
+use migrations::gate;
+use migrations::journal::Generation;
+use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use migrations::names::TableName;
+use migrations::plan::{DatabaseUrl, Slice};
+use migrations::stage::Stage;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// An order with the journal's length when it was given: a longer journal wakes a stopped stream.
+pub type Ordered = Option<(Generation, StreamOrder)>;
+
+/// What a stream works with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The slice.
+    pub slice: Slice,
+    /// Where it is captured.
+    pub source: Source,
+    /// Where its changes are kept.
+    pub log: Log,
+    /// Where it goes.
+    pub sink: DatabaseUrl,
+    /// How capture stands.
+    pub capture: watch::Receiver<capture::Status>,
+}
+
+/// How a stream stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// What is told to the controller; its lag is worked out when it is told.
+    pub condition: Condition,
+    /// Everything before is durable in the sink; the slice's tables are as the source was there.
+    pub passed: EndLsn,
+    /// What lies before this in the log is not needed any more; none while that is not known.
+    pub cursor: Option<Cursor>,
+    /// Changes applied since the start.
+    pub changes: u64,
+    /// How long the last change took from its commit to here, in ms.
+    pub took_ms: u64,
+    /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
+    pub committed_us: i64,
+}
+
+impl State {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self {
+            condition: Condition::Idle,
+            passed: EndLsn(0),
+            cursor: None,
+            changes: 0,
+            took_ms: 0,
+            committed_us: 0,
+        }
+    }
+
+    /// The report, with the lag against where the source and the log are.
+    pub fn report(&self, capture: &capture::Status, now_us: i64) -> StreamReport {
+        let follows =
+            matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
+        let is_behind = follows && self.passed < capture.captured;
+        let age_ms = u64::try_from((now_us - self.committed_us) / 1000).unwrap_or(0);
+        StreamReport {
+            condition: self.condition.clone(),
+            lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
+            lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
+            changes: self.changes,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The present time in microseconds since 1970.
+pub fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Why a stream does not go on.
+#[derive(Debug)]
+enum Halt {
+    /// Something is away; it is tried again.
+    Away(String),
+    /// Someone must look; the next entry of the journal wakes it.
+    Stopped(Box<Finding>, Option<Position>),
+    /// The copy must begin anew.
+    Lost(String),
+}
+
+impl From<SinkError> for Halt {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Away { why } => Halt::Away(why),
+            SinkError::Stopped { finding, position } => Halt::Stopped(finding, position),
+        }
+    }
+}
+
+impl From<LogError> for Halt {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Trimmed => Halt::Lost(error.to_string()),
+            LogError::Refused(finding) => Halt::Stopped(Box::new(finding), None),
+            other => Halt::Away(other.to_string()),
+        }
+    }
+}
+
+impl From<SourceError> for Halt {
+    fn from(error: SourceError) -> Self {
+        Halt::Away(error.to_string())
+    }
+}
+
+impl From<CopyError> for Halt {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Source(error) => error.into(),
+            CopyError::Sink(error) => error.into(),
+            CopyError::Log(error) => error.into(),
+        }
+    }
+}
+
+/// Runs a slice's stream until `orders` closes.
+pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>, state: watch::Sender<State>) {
+    let mut wait = RETRY_MIN;
+    loop {
+        let Some((generation, order)) = orders.borrow_and_update().clone() else {
+            if orders.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let began = Instant::now();
+        let stream = Stream { context: &context, order: &order, state: &state };
+        let halt = tokio::select! {
+            halt = stream.pursue() => halt,
+            open = another(&mut orders, &order) => if open { continue } else { return },
+        };
+        if began.elapsed() > RETRY_MAX {
+            wait = RETRY_MIN;
+        }
+        stream.tell(&halt);
+        let retry = !matches!(halt, Halt::Stopped(..));
+        tokio::select! {
+            () = sleep(wait), if retry => wait = (wait * 2).min(RETRY_MAX),
+            open = newer(&mut orders, generation) => if open { wait = RETRY_MIN } else { return },
+        }
+    }
+}
+
+/// Waits for an order that asks for something else; false when there will be none.
+async fn another(orders: &mut watch::Receiver<Ordered>, now: &StreamOrder) -> bool {
+    orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| next != now)).await.is_ok()
+}
+
+/// Waits for a longer journal, or for another order of the same; false when there will be none.
+async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool {
+    orders.wait_for(|next| next.as_ref().is_some_and(|(generation, _)| *generation != than)).await.is_ok()
+}
+
+struct Stream<'a> {
+    context: &'a Context,
+    order: &'a StreamOrder,
+    state: &'a watch::Sender<State>,
+}
+
+impl Stream<'_> {
+    /// Does what the order says; returns only when it cannot go on.
+    async fn pursue(&self) -> Halt {
+        let done = match self.order.stage {
+            Stage::Monolith | Stage::Retired { .. } => self.take_away().await,
+            Stage::Copying => self.copy().await,
+            Stage::Following { copied_at }
+            | Stage::Cutting { copied_at, .. }
+            | Stage::Split { copied_at, .. }
+            | Stage::Returning { copied_at, .. } => self.follow(copied_at).await,
+        };
+        match done {
+            // What was asked is done, and stays so until the order changes.
+            Ok(()) => std::future::pending().await,
+            Err(halt) => halt,
+        }
+    }
+
+    fn tell(&self, halt: &Halt) {
+        let condition = match halt {
+            Halt::Away(why) => {
+                tracing::warn!(slice = %self.context.slice.name, "stream waits: {why}");
+                Condition::Waiting { why: why.clone() }
+            }
+            Halt::Stopped(finding, position) => {
+                tracing::error!(slice = %self.context.slice.name, "stream stopped: {finding}");
+                Condition::Stopped { finding: (**finding).clone(), position: *position }
+            }
+            Halt::Lost(why) => Condition::Lost { attempt: self.order.attempt, why: why.clone() },
+        };
+        self.set(condition);
+    }
+
+    fn set(&self, condition: Condition) {
+        self.state.send_modify(|state| state.condition = condition);
+    }
+
+    /// Undoes `sync start`: the copied rows, what is kept about them, the gates, the topics. Nothing to do where
+    /// nothing is kept.
+    async fn take_away(&self) -> Result<(), Halt> {
+        let context = self.context;
+        self.state.send_modify(|state| *state = State { changes: state.changes, ..State::new() });
+        if self.order.attempt == Generation(0) && matches!(self.order.stage, Stage::Monolith) {
+            // No copy was ever begun, or `sync drop` was; only what is kept in the sink tells the two apart.
+            match Sink::open(&context.sink, &context.slice).await {
+                Ok((client, Some(_))) => {
+                    let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
+                    copy::empty(&client, &context.slice).await?;
+                    context.log.forget(&self.tables()).await?;
+                    for client in [&source, &client] {
+                        client
+                            .batch_execute(&gate::unmake(&context.slice.name))
+                            .await
+                            .map_err(SinkError::of)?;
+                    }
+                    kept::forget(&client, &context.slice).await?;
+                }
+                Ok((_, None)) | Err(SinkError::Stopped { .. }) => {}
+                Err(SinkError::Away { why }) => return Err(Halt::Away(why)),
+            }
+        }
+        self.set(Condition::Idle);
+        Ok(())
+    }
+
+    fn tables(&self) -> BTreeSet<TableName> {
+        self.context.slice.all_tables().map(|table| table.from.clone()).collect()
+    }
+
+    async fn copy(&self) -> Result<(), Halt> {
+        let timeline = self.captured().await?;
+        let context = self.context;
+        let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
+        let kept = match kept {
+            Some(kept) if kept.attempt == self.order.attempt && kept.copied_at.is_some() => kept,
+            _ => {
+                let job = Job {
+                    slice: &context.slice,
+                    epoch: self.order.epoch,
+                    attempt: self.order.attempt,
+                    source: &context.source,
+                    timeline,
+                    sink: &context.sink,
+                    log: &context.log,
+                };
+                let progress = Arc::new(copy::Progress::default());
+                tokio::select! {
+                    kept = copy::copy(&job, &client, &progress) => kept?,
+                    never = self.report_copy(&progress) => match never {},
+                }
+            }
+        };
+        let Some(copied_at) = kept.copied_at else { return Ok(()) };
+        self.state.send_modify(|state| state.cursor = Some(kept.place.cursor.clone()));
+        self.set(Condition::Copied { attempt: self.order.attempt, copied_at });
+        Ok(())
+    }
+
+    async fn report_copy(&self, progress: &copy::Progress) -> std::convert::Infallible {
+        loop {
+            self.set(Condition::Copying {
+                rows: progress.rows.load(Ordering::Relaxed),
+                rows_estimated: progress.estimated.load(Ordering::Relaxed),
+            });
+            sleep(COPY_REPORT_INTERVAL).await;
+        }
+    }
+
+    /// Waits until capture keeps the slice's tables.
+    async fn captured(&self) -> Result<Timeline, Halt> {
+        let tables = self.tables();
+        let mut capture = self.context.capture.clone();
+        loop {
+            let status = capture.borrow_and_update().clone();
+            self.check_lost(&status)?;
+            if let (true, Some(timeline)) = (tables.is_subset(&status.tables), status.timeline) {
+                return Ok(timeline);
+            }
+            if let Some(finding) = status.finding {
+                self.set(Condition::Stopped { finding, position: None });
+            } else if let Some(why) = status.trouble {
+                self.set(Condition::Waiting { why });
+            }
+            capture.changed().await.map_err(|_| Halt::Away("capture has ended".to_owned()))?;
+        }
+    }
+
+    fn check_lost(&self, status: &capture::Status) -> Result<(), Halt> {
+        let ours = (self.context.slice.name.clone(), self.order.attempt);
+        match &status.lost {
+            Some((attempts, why)) if attempts.contains(&ours) => Err(Halt::Lost(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn follow(&self, copied_at: CommitLsn) -> Result<(), Halt> {
+        let context = self.context;
+        let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
+        let kept = self.check_kept(kept)?;
+        self.state.send_modify(|state| {
+            state.cursor = Some(kept.place.cursor.clone());
+            state.passed = kept.passed;
+        });
+        if self.order.paused {
+            self.set(Condition::Paused);
+            return Ok(());
+        }
+        let reader = context.log.reader(self.tables(), &kept.place.cursor).await?;
+        let sink = Sink::follow(client, &context.slice, self.order.epoch, &kept).await?;
+        self.set(Condition::Following);
+        let mut capture = context.capture.clone();
+        let lost = async {
+            loop {
+                let status = capture.borrow_and_update().clone();
+                if let Err(halt) = self.check_lost(&status).and_then(|()| check_server(&kept, &status)) {
+                    return halt;
+                }
+                if capture.changed().await.is_err() {
+                    return Halt::Away("capture has ended".to_owned());
+                }
+            }
+        };
+        tokio::select! {
+            halt = self.apply(reader, sink, &kept, copied_at) => Err(halt),
+            halt = lost => Err(halt),
+        }
+    }
+
+    /// What is kept must be this copy, read from this log.
+    fn check_kept(&self, kept: Option<Kept>) -> Result<Kept, Halt> {
+        let lost = |why: &str| Err(Halt::Lost(why.to_owned()));
+        match kept {
+            None => lost("the service's database knows nothing of the copy"),
+            Some(kept) if kept.attempt != self.order.attempt || kept.copied_at.is_none() => {
+                lost("the service's database holds another copy than the journal says")
+            }
+            Some(kept) if kept.log != self.context.log.id() => {
+                Err(Halt::Stopped(Box::new(other_log(&self.context.slice, &self.context.log)), None))
+            }
+            Some(kept) => Ok(kept),
+        }
+    }
+
+    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept, copied_at: CommitLsn) -> Halt {
+        loop {
+            let batch = match reader.next().await {
+                Ok(batch) => batch,
+                Err(error) => return error.into(),
+            };
+            let mut changes = batch.changes;
+            changes.retain(|change| self.is_wanted(change, kept, copied_at));
+            let durable = match sink.apply(&changes, batch.progress.as_ref()).await {
+                Ok(durable) => durable,
+                Err(error) => return error.into(),
+            };
+            let Some((progress, cursor)) = batch.progress else { continue };
+            self.state.send_modify(|state| {
+                state.passed = state.passed.max(progress.end);
+                state.committed_us = progress.committed_us;
+                if durable.is_some() {
+                    state.cursor = Some(cursor);
+                }
+                if !changes.is_empty() {
+                    state.changes += changes.len() as u64;
+                    state.took_ms = u64::try_from((now_us() - progress.committed_us) / 1000).unwrap_or(0);
+                }
+            });
+        }
+    }
+
+    fn is_wanted(&self, change: &Change, kept: &Kept, copied_at: CommitLsn) -> bool {
+        let is_new = change.position > kept.position && change.position.commit >= copied_at;
+        let is_our_echo = change.mark.as_deref() == Some(self.context.slice.name.as_str());
+        is_new && !is_our_echo && !self.order.skips.contains(&change.position)
+    }
+}
+
+fn check_server(kept: &Kept, status: &capture::Status) -> Result<(), Halt> {
+    match &status.timeline {
+        Some(server) if *server != kept.timeline => Err(Halt::Stopped(
+            Box::new(Finding::error(
+                "sink.other-server",
+                format!(
+                    "the slice was copied from {}, the monolith's database is {server} now",
+                    kept.timeline
+                ),
+                "it was restored or a replica was promoted: copy the slice again, `strangler sync drop`, `sync start`",
+            )),
+            None,
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn other_log(slice: &Slice, log: &Log) -> Finding {
+    Finding::error(
+        "sink.other-log",
+        format!(
+            "slice {} was following another log than {}: that one was moved or deleted",
+            slice.name,
+            log.describe()
+        ),
+        format!(
+            "bring it back, or copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`",
+            slice.name
+        ),
+    )
+}

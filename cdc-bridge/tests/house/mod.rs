@@ -1,0 +1,217 @@
+//! A bridge between real databases, told what to do by a controller that only repeats what the test says.
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use migrations::control::{Condition, Desired, Link, Observed, Report, StreamReport};
+use migrations::journal::{Entry, Generation, JournalId, State as Journal};
+use migrations::names::SliceName;
+use migrations::plan::{Plan, Secret};
+use migrations::sql::{self, Database};
+use migrations::stage::Event;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use testbed::Cluster;
+use tokio::task::JoinHandle;
+
+pub const WAIT: Duration = Duration::from_secs(60);
+
+/// What the controller of the test knows.
+struct Desk {
+    plan: Plan,
+    journal: Mutex<Journal>,
+    observed: Mutex<Option<Observed>>,
+}
+
+pub struct House {
+    pub source: Cluster,
+    pub sink: Cluster,
+    pub plan: Plan,
+    pub folder: tempfile::TempDir,
+    desk: Arc<Desk>,
+    link: Link,
+    bridge: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub fn slice() -> SliceName {
+    "orders".parse().unwrap()
+}
+
+impl House {
+    /// Two databases with these tables, `install`ed for this plan; the bridge is not started yet.
+    pub async fn new(source_sql: &str, sink_sql: &str, plan: &str) -> House {
+        let _ = tracing_subscriber::fmt().with_env_filter("cdc_bridge=info").with_test_writer().try_init();
+        let (source, sink) = (Cluster::start(), Cluster::start());
+        for (cluster, name, ddl) in [(&source, "shop", source_sql), (&sink, "orders", sink_sql)] {
+            cluster.database(name);
+            cluster.sql("postgres", "CREATE ROLE app LOGIN");
+            cluster.sql(name, &format!("GRANT ALL ON SCHEMA public TO app; SET ROLE app; {ddl}"));
+        }
+        let port = testbed::free_port();
+        let text = format!(
+            "{plan}\nbridge: {{ listen: 127.0.0.1:{port} }}\n\
+             monolith: {{ upstream: 'http://127.0.0.1:9', database: '{}' }}\n\
+             services: {{ orders: {{ upstream: 'http://127.0.0.1:9', database: '{}' }} }}\n",
+            source.url("strangler", "shop"),
+            sink.url("strangler", "orders")
+        );
+        let (plan, _) = migrations::plan::check("test.yaml", &text, &|_| None)
+            .unwrap_or_else(|findings| panic!("{findings:#?}"));
+        for database in Database::all(&plan) {
+            let (cluster, name) = match &database {
+                Database::Monolith => (&source, "shop"),
+                Database::Service(_) => (&sink, "orders"),
+            };
+            let steps = sql::install(&plan, &database).unwrap();
+            let script: Vec<String> = steps.into_iter().map(|step| step.sql).collect();
+            cluster.sql(name, &format!("BEGIN; {}; COMMIT", script.join(";\n")));
+        }
+        let journal = Journal::empty(JournalId(uuid::Uuid::new_v4()));
+        let desk =
+            Arc::new(Desk { plan: plan.clone(), journal: Mutex::new(journal), observed: Mutex::new(None) });
+        let controller = listen(desk.clone()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let link =
+            Link { controller, token: Secret::new("t".to_owned()), state_dir: folder.path().join("bridge") };
+        House { source, sink, plan, folder, desk, link, bridge: Mutex::new(None) }
+    }
+
+    /// Starts the bridge; it runs until [`House::stop`].
+    pub fn start(&self) {
+        let (plan, link) = (self.plan.clone(), self.link.clone());
+        let running = tokio::spawn(async move {
+            loop {
+                let ended = cdc_bridge::serve(plan.clone(), link.clone(), std::future::pending()).await;
+                eprintln!("bridge ended: {ended:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        *self.bridge.lock().unwrap() = Some(running);
+    }
+
+    /// Drops the bridge wherever it is; nothing is finished or closed in order.
+    pub async fn stop(&self) {
+        let running = self.bridge.lock().unwrap().take();
+        if let Some(running) = running {
+            running.abort();
+            let _ = running.await;
+        }
+    }
+
+    /// Writes the journal's next entry.
+    pub fn decide(&self, event: Event) {
+        decide(&self.desk, event);
+    }
+
+    /// Starts the copy and waits until the slice follows.
+    pub async fn follow(&self) {
+        self.decide(Event::SyncStarted);
+        self.until("following", |report| report.condition == Condition::Following).await;
+    }
+
+    /// Waits until the stream's report is as wanted.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&StreamReport) -> bool) -> StreamReport {
+        let began = Instant::now();
+        loop {
+            let report = self.report();
+            if let Some(report) = report.as_ref().filter(|report| wanted(report)) {
+                return report.clone();
+            }
+            assert!(began.elapsed() < WAIT, "not {what}: {:?}", self.report());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn report(&self) -> Option<StreamReport> {
+        match &self.desk.observed.lock().unwrap().as_ref()?.report {
+            Report::Bridge(report) => report.streams.get(&slice()).cloned(),
+            Report::Proxy(_) => None,
+        }
+    }
+
+    /// Asks the bridge for a barrier and waits for it, however often that takes.
+    pub async fn barrier(&self) {
+        let began = Instant::now();
+        let url = format!("http://{}/v1/barrier", self.plan.bridge.listen);
+        loop {
+            let body = serde_json::json!({ "version": 1, "slice": "orders" });
+            let asked = reqwest::Client::new().post(&url).bearer_auth("t").json(&body).send().await;
+            if asked.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            assert!(began.elapsed() < WAIT, "no barrier passes: {:?}", self.report());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Compares two queries' rows after a barrier.
+    pub async fn same(&self, at_source: &str, at_sink: &str) {
+        self.barrier().await;
+        let (left, right) = (self.source.sql("shop", at_source), self.sink.sql("orders", at_sink));
+        if left != right {
+            let differ: Vec<_> = left.lines().zip(right.lines()).filter(|(a, b)| a != b).take(5).collect();
+            let counts = (left.lines().count(), right.lines().count());
+            panic!("{at_source}: {counts:?} rows, first differences {differ:#?}");
+        }
+    }
+}
+
+fn decide(desk: &Desk, event: Event) {
+    let mut journal = desk.journal.lock().unwrap();
+    let entry = Entry {
+        generation: journal.generation.next(),
+        at: String::new(),
+        actor: "test".to_owned(),
+        reason: String::new(),
+        slice: slice(),
+        event,
+    };
+    journal.apply(&entry).unwrap();
+}
+
+async fn listen(desk: Arc<Desk>) -> String {
+    let router = Router::new()
+        .route("/v1/desired", get(desired))
+        .route("/v1/observed", post(observed))
+        .with_state(desk);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+async fn desired(
+    State(desk): State<Arc<Desk>>,
+    axum::extract::Query(query): axum::extract::Query<std::collections::BTreeMap<String, String>>,
+) -> axum::response::Response {
+    use axum::response::IntoResponse;
+    let held: Option<u64> = query.get("generation").and_then(|held| held.parse().ok());
+    for _ in 0..1000 {
+        let journal = desk.journal.lock().unwrap().clone();
+        if held != Some(journal.generation.0) {
+            return Json(Desired::from(&desk.plan, &journal, None)).into_response();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    axum::http::StatusCode::NO_CONTENT.into_response()
+}
+
+/// Does what the real controller does with a bridge's report: completes a copy, evicts what is lost.
+async fn observed(State(desk): State<Arc<Desk>>, Json(observed): Json<Observed>) {
+    if let Report::Bridge(report) = &observed.report {
+        let state = desk.journal.lock().unwrap().slice(&slice());
+        let current = |attempt: &Generation| *attempt == state.attempt;
+        match report.streams.get(&slice()).map(|stream| &stream.condition) {
+            Some(Condition::Copied { attempt, copied_at })
+                if current(attempt) && state.stage.name() == "copying" =>
+            {
+                decide(&desk, Event::CopyCompleted { copied_at: *copied_at });
+            }
+            Some(Condition::Lost { attempt, why }) if current(attempt) => {
+                decide(&desk, Event::Evicted { why: why.clone() });
+            }
+            _ => {}
+        }
+    }
+    *desk.observed.lock().unwrap() = Some(observed);
+}

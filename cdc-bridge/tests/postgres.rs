@@ -1,0 +1,131 @@
+//! The bridge between two real Postgres clusters, over both logs.
+
+mod house;
+
+use house::House;
+
+const SOURCE: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'fine', 'it''s \"ok\", really');
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total numeric(12,2) NOT NULL,
+        note text, email text UNIQUE, placed timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE order_items (order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE, line int NOT NULL,
+        qty int NOT NULL, legacy text, PRIMARY KEY (order_id, line));
+    CREATE TABLE things (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), a smallint, b bigint, c real, d double precision,
+        e numeric, f bool, g bytea, h json, i jsonb, j date, k time, l timestamp, m timestamptz, n mood, o text[],
+        p int[], q mood[], r varchar(20), s char(5), t oid, u numeric[], v timestamp(3), w text);
+    INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 200) g;
+    INSERT INTO orders SELECT g, 1 + g % 200, g * 1.25, 'note ' || g, 'e' || g FROM generate_series(1, 20000) g;
+    INSERT INTO order_items SELECT 1 + g % 20000, g, g % 7, 'old' FROM generate_series(1, 40000) g;";
+
+const SINK: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'fine', 'it''s \"ok\", really');
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total_cents bigint NOT NULL,
+        note text, email text UNIQUE, placed timestamptz NOT NULL);
+    CREATE TABLE items (order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE, line int NOT NULL,
+        quantity int NOT NULL, PRIMARY KEY (order_id, line));
+    CREATE TABLE things (id uuid PRIMARY KEY, a smallint, b bigint, c real, d double precision,
+        e numeric, f bool, g bytea, h json, i jsonb, j date, k time, l timestamp, m timestamptz, n mood, o text[],
+        p int[], q mood[], r varchar(20), s char(5), t oid, u numeric[], v timestamp(3), w text);";
+
+const PLAN: &str = "
+version: 1
+name: shop
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables:
+      - from: public.orders
+        drop: [total]
+        set: { total_cents: '(total * 100)::bigint' }
+        reverse: { total: 'total_cents / 100.0' }
+      - { from: public.order_items, to: public.items, rename: { qty: quantity }, drop: [legacy] }
+      - public.things
+    reference: [public.customers]
+";
+
+const ORDERS: (&str, &str) = (
+    "SELECT id, customer, (total * 100)::bigint, note, email, placed FROM orders ORDER BY id",
+    "SELECT id, customer, total_cents, note, email, placed FROM orders ORDER BY id",
+);
+const ITEMS: (&str, &str) = (
+    "SELECT order_id, line, qty FROM order_items ORDER BY 1, 2",
+    "SELECT order_id, line, quantity FROM items ORDER BY 1, 2",
+);
+const THINGS: (&str, &str) = ("SELECT * FROM things ORDER BY id", "SELECT * FROM things ORDER BY id");
+const CUSTOMERS: (&str, &str) =
+    ("SELECT * FROM customers ORDER BY id", "SELECT * FROM customers ORDER BY id");
+
+fn log(kind: &str) -> String {
+    if kind == "embedded" {
+        return String::new();
+    }
+    let broker = std::env::var("STRANGLER_TEST_KAFKA")
+        .expect("STRANGLER_TEST_KAFKA=host:port names a broker; `cargo xtask test` starts one");
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    format!("log: {{ kafka: {{ brokers: '{broker}', topic_prefix: {prefix}, partitions: 2 }} }}")
+}
+
+async fn house(kind: &str) -> House {
+    House::new(SOURCE, SINK, &format!("{PLAN}{}", log(kind))).await
+}
+
+async fn all_same(house: &House) {
+    for (left, right) in [ORDERS, ITEMS, THINGS, CUSTOMERS] {
+        house.same(left, right).await;
+    }
+}
+
+/// Every kind of change, edge values included, in transactions small and large.
+const CHANGES: &[&str] = &[
+    "INSERT INTO orders VALUES (100001, 1, 12.34, E'tab\\t newline\\n back\\\\slash', 'x1')",
+    "UPDATE orders SET total = total + 0.01 WHERE id <= 5000",
+    "UPDATE orders SET id = 200000 WHERE id = 100001",
+    "DELETE FROM orders WHERE id BETWEEN 6000 AND 6100",
+    "BEGIN; UPDATE orders SET email = NULL WHERE id = 1; UPDATE orders SET email = 'e1' WHERE id = 2; \
+     UPDATE orders SET email = 'e2' WHERE id = 1; COMMIT",
+    "BEGIN; DELETE FROM orders WHERE id = 3; INSERT INTO orders VALUES (3, 2, 1, 'again', 'e3'); COMMIT",
+    "BEGIN; INSERT INTO customers VALUES (999, 'new'); INSERT INTO orders VALUES (300000, 999, 5, NULL, NULL); \
+     INSERT INTO order_items VALUES (300000, 1, 2, 'x'); COMMIT",
+    "INSERT INTO things (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w) VALUES \
+     (-32768, 9223372036854775807, 'NaN', '-Infinity', 'NaN', true, '\\x00ff27', '{\"a\" :  1}', '{\"b\": [1.10]}', \
+      '4713-01-01 BC', '24:00:00', 'infinity', '294276-12-31 23:59:59.999999+00', 'it''s \"ok\", really', \
+      ARRAY['a', NULL, 'NULL', 'q\"uote', 'back\\slash', ''], ARRAY[[1,2],[3,4]], ARRAY['sad','fine']::mood[], \
+      '', 'ab', 4294967295, ARRAY[1.50, 'NaN'], '2024-02-29 12:00:00.123', '__debezium_unavailable_value')",
+    "INSERT INTO things (e, w, g) SELECT 1.000, repeat(md5(g::text), 3000), decode(repeat(md5(g::text), 500), 'hex') \
+     FROM generate_series(1, 20) g",
+    "UPDATE things SET a = 7 WHERE w IS NOT NULL",
+    "UPDATE things SET w = w || 'x', b = 1 WHERE a = 7",
+    "INSERT INTO orders SELECT g, 1 + g % 200, g, repeat('n', 100), NULL FROM generate_series(400001, 460000) g",
+    "UPDATE orders SET note = note || '!' WHERE id > 400000",
+    "DELETE FROM orders WHERE id > 430000",
+    "BEGIN; TRUNCATE order_items; INSERT INTO order_items VALUES (5, 1, 3, NULL); COMMIT",
+];
+
+async fn every_change_arrives(kind: &str) {
+    let house = house(kind).await;
+    house.start();
+    house.follow().await;
+    all_same(&house).await;
+    for change in CHANGES {
+        house.source.sql("shop", change);
+    }
+    all_same(&house).await;
+    house.stop().await;
+    house.source.sql("shop", "UPDATE orders SET note = 'while away' WHERE id < 100");
+    house.start();
+    all_same(&house).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_arrives_over_the_embedded_log() {
+    every_change_arrives("embedded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_arrives_over_kafka() {
+    every_change_arrives("kafka").await;
+}
