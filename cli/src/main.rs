@@ -1,2 +1,51 @@
-//! .
-fn main() {}
+//! The `strangler` binary: reads the command line, does one verb, and says what came of it with an exit code.
+//!
+//! Knows no verb's meaning; each stands in `verb/`, and all that is printed goes through `ui`.
+
+mod args;
+mod draft;
+mod house;
+mod invocation;
+mod part;
+mod problem;
+mod remote;
+mod supervisor;
+mod survey;
+mod ui;
+mod verb;
+
+use args::{Cli, Verb};
+use clap::Parser;
+use invocation::Invocation;
+use problem::Problem;
+use std::process::ExitCode;
+use ui::Ui;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(&cli.global);
+    match run(&cli, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            ui.problem(&problem);
+            ExitCode::from(problem.exit())
+        }
+    }
+}
+
+fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
+    // One process-wide choice of cryptography; a second installation could only be the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let call = Invocation::new(&cli.global, ui);
+    // The proxy brings runtimes of its own and must not be started inside another one.
+    if let Verb::Proxy(args) = &cli.verb {
+        return verb::part::proxy(&call, args);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Problem::error(format!("no threads can be started: {error}")).hint("look at `ulimit -u`")
+    })?;
+    let done = runtime.block_on(verb::run(&call, &cli.verb));
+    // A look-up that hangs in a thread must not keep a finished command from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}

@@ -1,0 +1,204 @@
+//! A first plan as text, with comments that say what to change. Pure.
+
+use crate::survey::{Survey, SurveyedTable};
+use migrations::names::NAME_LEN_MAX;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// What a first plan is made of.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The plan's name.
+    pub name: String,
+    /// The monolith's address.
+    pub upstream: String,
+    /// The service's name, which is the slice's as well.
+    pub service: String,
+    /// The service's address.
+    pub service_upstream: String,
+    /// Where the proxy listens.
+    pub listen: String,
+    /// Tables that move; none for a plan that only routes.
+    pub tables: Vec<SurveyedTable>,
+}
+
+/// A text made into a name of the plan: lower case, letters, digits and dashes; none if nothing is left.
+pub fn name(text: &str) -> Option<String> {
+    let lower = text.to_lowercase();
+    let mapped: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let words: Vec<&str> = mapped.split('-').filter(|word| !word.is_empty()).collect();
+    let joined = words.join("-");
+    let from_letter = joined.trim_start_matches(|c: char| !c.is_ascii_lowercase());
+    let cut: String = from_letter.chars().take(NAME_LEN_MAX).collect();
+    Some(cut.trim_end_matches('-').to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The variable that holds a service's database URL.
+pub fn variable(service: &str) -> String {
+    format!("{}_DATABASE_URL", service.to_uppercase().replace('-', "_"))
+}
+
+/// The plan.
+pub fn text(draft: &Draft, survey: Option<&Survey>) -> String {
+    let Draft { name, upstream, service, service_upstream, listen, tables } = draft;
+    let with_tables = !tables.is_empty();
+    let database = |variable: &str, comment: &str| {
+        if with_tables { format!("\n{variable}{comment}") } else { String::new() }
+    };
+    let monolith_database = database(
+        "  database: ${MONOLITH_DATABASE_URL}",
+        "   # a role of strangler's own, which `strangler install` makes",
+    );
+    let service_database = database(&format!("    database: ${{{}}}", variable(service)), "   # likewise");
+    let mut plan = format!(
+        "# A plan of strangler, written by `strangler init`. Read it, change it, then run `strangler check`.
+version: 1
+name: {name}
+monolith:
+  upstream: {upstream}   # where the monolith answers today{monolith_database}
+services:
+  {service}:
+    upstream: {service_upstream}   # where the new service answers{service_database}
+proxy: {{ listen: \"{listen}\" }}   # where clients connect from now on
+slices:
+  {service}:
+    service: {service}
+    routes:   # guessed from the name: write what the application really serves
+"
+    );
+    let path = tables.first().map_or_else(|| service.clone(), |table| bare(&table.name).to_owned());
+    for (route, method, rest) in [
+        ("list", "GET", ""),
+        ("show", "GET", "/{id}"),
+        ("place", "POST", ""),
+        ("change", "PUT", "/{id}"),
+        ("remove", "DELETE", "/{id}"),
+    ] {
+        // Writing to a string cannot fail.
+        let _ = writeln!(plan, "      {route}: {method} /{path}{rest}");
+    }
+    if let Some(survey) = survey.filter(|_| with_tables) {
+        plan.push_str(&table_lines(tables, survey));
+    }
+    plan
+}
+
+fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
+    let moved: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let mut lines =
+        String::from("    tables:   # they leave together; a table may be renamed and its columns mapped\n");
+    for table in tables {
+        let key = if table.key.is_empty() {
+            "no primary key: add one before `strangler install`".to_owned()
+        } else {
+            format!("key: {}", table.key.join(", "))
+        };
+        let _ = writeln!(lines, "      - {}   # {key}", scalar(&table.name));
+    }
+    let needed: BTreeSet<&str> = tables
+        .iter()
+        .flat_map(|table| table.points_to.iter().map(String::as_str))
+        .filter(|name| !moved.contains(name))
+        .collect();
+    if !needed.is_empty() {
+        lines.push_str("    reference:   # what they point to: copied and followed, never moved\n");
+        for name in needed {
+            let _ = writeln!(lines, "      - {}", scalar(name));
+        }
+    }
+    let behind = survey.tables.iter().filter(|table| !moved.contains(table.name.as_str()));
+    for table in behind {
+        for target in table.points_to.iter().filter(|target| moved.contains(target.as_str())) {
+            let _ = writeln!(
+                lines,
+                "    # {} stays at the monolith and points to {target}: does it belong to this slice?",
+                table.name
+            );
+        }
+    }
+    lines
+}
+
+fn bare(table: &str) -> &str {
+    table.rsplit('.').next().unwrap_or(table)
+}
+
+/// A name as YAML: in quotes unless it is plainly a word.
+fn scalar(name: &str) -> String {
+    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    if is_plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, key: &[&str], points_to: &[&str]) -> SurveyedTable {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        SurveyedTable {
+            name: name.to_owned(),
+            key: owned(key),
+            rows_estimated: 0,
+            points_to: owned(points_to),
+        }
+    }
+
+    fn draft(tables: Vec<SurveyedTable>) -> Draft {
+        Draft {
+            name: "shop".to_owned(),
+            upstream: "http://127.0.0.1:4000".to_owned(),
+            service: "orders".to_owned(),
+            service_upstream: "http://127.0.0.1:4001".to_owned(),
+            listen: "127.0.0.1:8080".to_owned(),
+            tables,
+        }
+    }
+
+    /// What `check` finds in a text, with both database URLs set.
+    fn findings(text: &str) -> Vec<String> {
+        let environment = |name: &str| match name {
+            "MONOLITH_DATABASE_URL" => Some("postgres://strangler:secret@localhost/shop".to_owned()),
+            "ORDERS_DATABASE_URL" => Some("postgres://strangler:secret@localhost/orders".to_owned()),
+            _ => None,
+        };
+        match migrations::plan::check("strangler.yaml", text, &environment) {
+            Ok((_, warnings)) => warnings.iter().map(ToString::to_string).collect(),
+            Err(findings) => findings.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn check_accepts_a_plan_that_only_routes() {
+        assert_eq!(findings(&text(&draft(Vec::new()), None)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn check_accepts_a_plan_with_tables_and_what_stays_behind_is_named() {
+        let orders = table("public.orders", &["id"], &["public.customers"]);
+        let odd = table("sales.order items", &[], &["public.orders"]);
+        let survey = Survey {
+            tables: vec![
+                orders.clone(),
+                odd.clone(),
+                table("public.customers", &["id"], &[]),
+                table("public.invoices", &["id"], &["public.orders"]),
+            ],
+        };
+        let text = text(&draft(vec![orders, odd]), Some(&survey));
+        assert_eq!(findings(&text), Vec::<String>::new(), "{text}");
+        assert!(text.contains("- 'sales.order items'   # no primary key"), "{text}");
+        assert!(text.contains("    reference:   # what they point to: copied and followed, never moved\n      - public.customers\n"));
+        assert!(
+            text.contains("# public.invoices stays at the monolith and points to public.orders"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn names_are_made_from_what_is_there() {
+        assert_eq!(name("Order_Items").as_deref(), Some("order-items"));
+        assert_eq!(name("2nd  Shop!").as_deref(), Some("nd-shop"));
+        assert_eq!(name("123"), None);
+        assert_eq!(variable("order-items"), "ORDER_ITEMS_DATABASE_URL");
+    }
+}

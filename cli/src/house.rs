@@ -1,0 +1,274 @@
+//! The state folder `.strangler/` beside the plan: token, who runs, logs, and each part's own folder.
+//!
+//! Knows files and processes' ids; what runs, and when it is started again, is `supervisor`'s.
+
+pub mod record;
+
+use crate::part::Part;
+use crate::problem::{Kind, Problem};
+use migrations::plan::Secret;
+use rand::Rng;
+use record::{Record, Watch};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Name of the state folder.
+const FOLDER: &str = ".strangler";
+/// A log beyond this is set aside once, so that two of these are the most a part keeps.
+const LOG_BYTES_MAX: u64 = 32 << 20;
+/// How much of a log's end is read for a message.
+const LOG_TAIL_BYTES: u64 = 8 << 10;
+
+/// A plan's state folder.
+#[derive(Debug, Clone)]
+pub struct House {
+    dir: PathBuf,
+}
+
+/// Held by the one `up` of a folder, for as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+
+impl House {
+    /// The state folder beside `plan`; nothing is made yet.
+    pub fn beside(plan: &Path) -> Self {
+        let folder = plan.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self { dir: folder.join(FOLDER) }
+    }
+
+    /// Where the state folder is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes the folder and what is in it, readable by the user alone.
+    pub fn make(&self) -> Result<(), Problem> {
+        for folder in [self.dir.clone(), self.dir.join("run"), self.dir.join("log")] {
+            private_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// A part's own folder, made if it is missing.
+    pub fn state_dir(&self, part: Part) -> Result<PathBuf, Problem> {
+        self.make()?;
+        let folder = self.dir.join(part.name());
+        private_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// The token of the folder, if one was made.
+    pub fn token(&self) -> Result<Option<Secret>, Problem> {
+        let path = self.dir.join("token");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()).map(Secret::new)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unusable(&path, &error)),
+        }
+    }
+
+    /// The token of the folder, made now if there is none.
+    pub fn token_or_new(&self) -> Result<Secret, Problem> {
+        self.make()?;
+        if let Some(token) = self.token()? {
+            return Ok(token);
+        }
+        let mut bytes = [0u8; 32];
+        rand::rng().fill_bytes(&mut bytes);
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.write("token", format!("{text}\n").as_bytes())?;
+        Ok(Secret::new(text))
+    }
+
+    /// Takes the folder for one `up`; none while another one has it.
+    pub fn lock(&self) -> Result<Option<Lock>, Problem> {
+        self.make()?;
+        let path = self.dir.join("run/lock");
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.map_err(|error| unusable(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(unusable(&path, &error)),
+        }
+    }
+
+    /// Who runs a part, if the process noted for it still lives. A stale note is taken away.
+    pub fn running(&self, part: Part) -> Option<Record> {
+        self.living(part.name(), |record: &Record| record.is_alive())
+    }
+
+    /// What was noted of a part last, whether or not it still lives.
+    pub fn noted(&self, part: Part) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.note_path(part.name())).ok()?).ok()
+    }
+
+    /// The `up` of this folder, if it still lives. A stale note is taken away.
+    pub fn up(&self) -> Option<Watch> {
+        self.living("up", |watch: &Watch| watch.process.is_alive())
+    }
+
+    /// Notes who runs a part.
+    pub fn note(&self, part: Part, record: &Record) -> Result<(), Problem> {
+        self.write_note(part.name(), record)
+    }
+
+    /// Notes the `up` of this folder.
+    pub fn note_up(&self, watch: &Watch) -> Result<(), Problem> {
+        self.write_note("up", watch)
+    }
+
+    /// Takes a part's note away.
+    pub fn forget(&self, part: Part) {
+        // A note that cannot be taken away is stale, and recognised as such.
+        let _ = fs::remove_file(self.note_path(part.name()));
+    }
+
+    /// Takes `up`'s note away.
+    pub fn forget_up(&self) {
+        let _ = fs::remove_file(self.note_path("up"));
+    }
+
+    /// Where a part, or `up`, writes its log.
+    pub fn log_path(&self, name: &str) -> PathBuf {
+        self.dir.join("log").join(format!("{name}.log"))
+    }
+
+    /// A log opened for appending.
+    pub fn log(&self, name: &str) -> Result<File, Problem> {
+        self.make()?;
+        let path = self.log_path(name);
+        let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        open.map_err(|error| unusable(&path, &error))
+    }
+
+    /// Sets a log aside that has grown too long. Its writer appends, so it goes on at the beginning.
+    pub fn trim_log(&self, name: &str) -> io::Result<()> {
+        let path = self.log_path(name);
+        if fs::metadata(&path)?.len() > LOG_BYTES_MAX {
+            fs::copy(&path, path.with_extension("log.1"))?;
+            OpenOptions::new().write(true).open(&path)?.set_len(0)?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of a log, for a message.
+    pub fn log_end(&self, name: &str, lines: usize) -> Vec<String> {
+        let read = || -> io::Result<String> {
+            let mut file = File::open(self.log_path(name))?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+            let mut bytes = Vec::new();
+            file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let text = read().unwrap_or_default();
+        let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    fn living<T: DeserializeOwned>(&self, name: &str, is_alive: impl Fn(&T) -> bool) -> Option<T> {
+        let path = self.note_path(name);
+        let bytes = fs::read(&path).ok()?;
+        let record = serde_json::from_slice(&bytes).ok().filter(is_alive);
+        if record.is_none() {
+            let _ = fs::remove_file(&path);
+        }
+        record
+    }
+
+    fn write_note(&self, name: &str, record: &impl Serialize) -> Result<(), Problem> {
+        let bytes = serde_json::to_vec(record)
+            .map_err(|error| Problem::error(format!("a note of `{name}` cannot be written: {error}")))?;
+        self.write(&format!("run/{name}.json"), &bytes)
+    }
+
+    fn note_path(&self, name: &str) -> PathBuf {
+        self.dir.join("run").join(format!("{name}.json"))
+    }
+
+    /// Writes a file whole or not at all, readable by the user alone.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
+        let path = self.dir.join(name);
+        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        let write = || -> io::Result<()> {
+            let mut file =
+                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(|error| unusable(&path, &error))
+    }
+}
+
+fn private_folder(folder: &Path) -> Result<(), Problem> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(folder, &error))
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(Kind::Error, format!("{} cannot be used: {error}", path.display()))
+        .hint(format!("let this user own and write {}", path.parent().unwrap_or(path).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn house() -> (tempfile::TempDir, House) {
+        let folder = tempfile::tempdir().unwrap();
+        let house = House::beside(&folder.path().join("strangler.yaml"));
+        (folder, house)
+    }
+
+    #[test]
+    fn the_token_is_made_once_and_is_the_users_alone() {
+        let (_folder, house) = house();
+        assert!(house.token().unwrap().is_none());
+        let made = house.token_or_new().unwrap();
+        assert_eq!(house.token_or_new().unwrap().expose(), made.expose());
+        assert_eq!(made.expose().len(), 64);
+        let mode = fs::metadata(house.dir().join("token")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let (_folder, house) = house();
+        let lock = house.lock().unwrap();
+        assert!(lock.is_some());
+        assert!(house.lock().unwrap().is_none());
+        drop(lock);
+        assert!(house.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_note_of_a_process_that_is_gone_is_taken_away() {
+        let (_folder, house) = house();
+        house.make().unwrap();
+        house.note(Part::Proxy, &Record::of(std::process::id(), 0)).unwrap();
+        assert!(house.running(Part::Proxy).is_some());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = Record::of(child.id(), 0);
+        child.wait().unwrap();
+        house.note(Part::Proxy, &gone).unwrap();
+        assert!(house.running(Part::Proxy).is_none());
+        assert!(!house.dir().join("run/proxy.json").exists());
+    }
+
+    #[test]
+    fn a_log_that_grew_is_set_aside() {
+        let (_folder, house) = house();
+        let mut log = house.log("proxy").unwrap();
+        log.set_len(LOG_BYTES_MAX + 1).unwrap();
+        house.trim_log("proxy").unwrap();
+        log.write_all(b"one\n\ntwo\n").unwrap();
+        assert_eq!(house.log_end("proxy", 5), ["one", "two"]);
+        assert_eq!(fs::metadata(house.log_path("proxy")).unwrap().len(), 9);
+    }
+}

@@ -1,0 +1,145 @@
+//! One call of the binary: its global options, and what follows from them – the plan, the state folder, the controller.
+
+use crate::args::Global;
+use crate::house::House;
+use crate::problem::Problem;
+use crate::remote::Remote;
+use crate::ui::Ui;
+use migrations::finding::Finding;
+use migrations::plan::{Plan, Secret};
+use std::path::{Path, PathBuf};
+
+/// What every verb is given.
+#[derive(Debug)]
+pub struct Invocation<'a> {
+    global: &'a Global,
+    /// Where to print.
+    pub ui: &'a Ui,
+}
+
+impl<'a> Invocation<'a> {
+    /// From the options as typed.
+    pub fn new(global: &'a Global, ui: &'a Ui) -> Self {
+        Self { global, ui }
+    }
+
+    /// The plan's file as the user named it.
+    pub fn plan_file(&self) -> &Path {
+        &self.global.plan
+    }
+
+    /// The plan's file from the root, for processes that may stand elsewhere.
+    pub fn plan_file_absolute(&self) -> PathBuf {
+        std::path::absolute(&self.global.plan).unwrap_or_else(|_| self.global.plan.clone())
+    }
+
+    /// The state folder beside the plan.
+    pub fn house(&self) -> House {
+        House::beside(&self.plan_file_absolute())
+    }
+
+    /// The checked plan and its warnings.
+    pub fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
+        let file = self.plan_file().display().to_string();
+        let text = std::fs::read_to_string(self.plan_file()).map_err(|error| {
+            let problem = Problem::usage(format!("the plan {file} cannot be read: {error}"));
+            match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    problem.hint("`strangler init` writes one; `--plan FILE` names another")
+                }
+                _ => problem.hint("name a readable file with `--plan FILE`"),
+            }
+        })?;
+        migrations::plan::check(&file, &text, &environment).map_err(|findings| {
+            let count = findings.iter().filter(|finding| finding.is_error()).count();
+            let mistakes = if count == 1 { "mistake" } else { "mistakes" };
+            Problem::usage(format!("the plan {file} has {count} {mistakes}"))
+                .hint("mend it, then run `strangler check`")
+                .with(findings)
+        })
+    }
+
+    /// The checked plan; all its mistakes are shown when it has some.
+    pub fn plan(&self) -> Result<Plan, Problem> {
+        match self.checked() {
+            Ok((plan, _)) => Ok(plan),
+            Err(problem) => {
+                self.ui.rendered(&problem.findings);
+                Err(problem)
+            }
+        }
+    }
+
+    /// The controller that was named, the one that `up` started here, or the one of the plan.
+    pub fn remote(&self) -> Result<Remote, Problem> {
+        let house = self.house();
+        let base = match (&self.global.controller, house.up()) {
+            (Some(named), _) => named.clone(),
+            (None, Some(up)) => up.controller,
+            (None, None) => local(&self.plan()?.controller.listen),
+        };
+        Remote::new(&base, self.token()?)
+    }
+
+    /// The controller that a part on this machine is to follow.
+    pub fn controller_of(&self, plan: &Plan) -> String {
+        self.global.controller.clone().unwrap_or_else(|| local(&plan.controller.listen))
+    }
+
+    /// The token from the environment, else that of the state folder.
+    pub fn token(&self) -> Result<Option<Secret>, Problem> {
+        match token_of_environment() {
+            Some(token) => Ok(Some(token)),
+            None => self.house().token(),
+        }
+    }
+
+    /// The token from the environment, else that of the state folder, made now if there is none.
+    pub fn token_or_new(&self) -> Result<Secret, Problem> {
+        match token_of_environment() {
+            Some(token) => Ok(token),
+            None => self.house().token_or_new(),
+        }
+    }
+
+    /// Who asks, for the journal: `user@host`.
+    pub fn actor(&self) -> String {
+        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let user = named("USER").or_else(|| named("LOGNAME"));
+        let user = user.unwrap_or_else(|| "somebody".to_owned());
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| named("HOSTNAME"));
+        format!("{user}@{}", host.as_deref().map_or("localhost", str::trim))
+    }
+}
+
+/// The environment as the plan may name it; variables that are not Unicode cannot be part of a plan.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn token_of_environment() -> Option<Secret> {
+    std::env::var("STRANGLER_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new)
+}
+
+/// How a part that listens at `listen` is reached from this machine: a wildcard address stands for loopback.
+pub fn local(listen: &str) -> String {
+    let (host, port) = listen.rsplit_once(':').unwrap_or(("127.0.0.1", listen));
+    let host = match host {
+        "0.0.0.0" | "" | "*" => "127.0.0.1",
+        "[::]" => "[::1]",
+        named => named,
+    };
+    format!("http://{host}:{port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_reached_by_loopback() {
+        assert_eq!(local("0.0.0.0:7401"), "http://127.0.0.1:7401");
+        assert_eq!(local("[::]:7401"), "http://[::1]:7401");
+        assert_eq!(local("10.0.0.1:80"), "http://10.0.0.1:80");
+    }
+}

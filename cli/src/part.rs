@@ -1,0 +1,124 @@
+//! The three parts of the house: how each is started in this process, and what the controller does for `install` and
+//! `doctor`. The only file that names their crates.
+
+use crate::problem::Problem;
+use crate::supervisor::Signals;
+use migrations::control::Link;
+use migrations::finding::Finding;
+use migrations::names::SliceName;
+use migrations::plan::{Plan, Secret};
+use migrations::sql::Database;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// One of the processes that `up` keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Journal and API.
+    Controller,
+    /// Data plane for rows.
+    Bridge,
+    /// Data plane for requests.
+    Proxy,
+}
+
+impl Part {
+    /// All of them, in the order they are started in; they are stopped with the proxy last.
+    pub const ALL: [Part; 3] = [Part::Controller, Part::Bridge, Part::Proxy];
+
+    /// Its verb, and the name of its notes, log and folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Controller => "controller",
+            Part::Bridge => "bridge",
+            Part::Proxy => "proxy",
+        }
+    }
+
+    /// The parts that a plan needs: without a database there are no rows to move.
+    pub fn of(plan: &Plan) -> Vec<Part> {
+        let has_rows = plan.monolith.database.is_some();
+        Part::ALL.into_iter().filter(|part| *part != Part::Bridge || has_rows).collect()
+    }
+}
+
+/// Runs the controller until asked to end.
+pub async fn controller(plan: Plan, token: Secret, state_dir: PathBuf) -> Result<(), Problem> {
+    let mut signals = Signals::listen()?;
+    let asked = async move { signals.received().await };
+    controller::serve(plan, token, state_dir, asked).await.map_err(|error| failed(&error))
+}
+
+/// Runs the bridge until asked to end.
+pub async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
+    let mut signals = Signals::listen()?;
+    let asked = async move { signals.received().await };
+    cdc_bridge::serve(plan, link, asked).await.map_err(|error| failed(&error))
+}
+
+/// Runs a proxy until asked to end. Blocks, and brings its own runtimes.
+pub fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
+    proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(|error| failed(&error))
+}
+
+/// Everything that is in the way at the live systems, or doubtful there.
+pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+    controller::doctor(plan, slice).await
+}
+
+/// Makes what the plan needs in its databases; `report` gets a line for each step.
+pub async fn install(
+    plan: &Plan,
+    urls: &AdminUrls,
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), Problem> {
+    controller::install(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
+}
+
+/// Takes it away again; `report` gets a line for each step.
+pub async fn uninstall(
+    plan: &Plan,
+    urls: &AdminUrls,
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), Problem> {
+    controller::uninstall(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
+}
+
+/// An administrator's URL for each database.
+pub type AdminUrls = BTreeMap<Database, Secret>;
+
+fn exposed(urls: &AdminUrls) -> BTreeMap<String, String> {
+    urls.iter().map(|(database, url)| (database.as_str().to_owned(), url.expose().to_owned())).collect()
+}
+
+/// A crate's error as a problem. Their messages end with what to do, after a semicolon; what the system said stands in
+/// the source.
+fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let text = error.to_string();
+    let (what, to_do) =
+        text.split_once("; ").map_or((text.as_str(), None), |(what, to_do)| (what, Some(to_do)));
+    let root = std::iter::successors(error.source(), |error| error.source()).last().map(ToString::to_string);
+    let message = match root {
+        Some(root) if !what.contains(&root) => format!("{what}: {root}"),
+        _ => what.to_owned(),
+    };
+    let mut problem = Problem::error(message).because(error);
+    problem.hints.extend(to_do.map(str::to_owned));
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the proxy cannot listen at 0.0.0.0:80; change `proxy.listen`")]
+    struct Refused(#[source] std::io::Error);
+
+    #[test]
+    fn a_crates_error_becomes_a_problem_with_a_hint() {
+        let problem = failed(&Refused(std::io::Error::other("permission denied")));
+        assert_eq!(problem.message, "the proxy cannot listen at 0.0.0.0:80: permission denied");
+        assert_eq!(problem.hints, ["change `proxy.listen`"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! Why a command did not do what was asked: what kind of failure, in one sentence, and what to do next.
+//!
+//! Knows the exit codes and nothing of how a problem is shown.
+
+use migrations::api::Refusal;
+use migrations::finding::Finding;
+use serde::Serialize;
+
+/// The kinds of failure, one exit code each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything without a code of its own.
+    Error,
+    /// The command line or the plan is wrong.
+    Usage,
+    /// The live systems are not ready.
+    Preflight,
+    /// Somebody else decided otherwise, or knows more.
+    Conflict,
+    /// Given up safely: the old owner serves.
+    Aborted,
+    /// Committed, but the way forward is unfinished.
+    Unfinished,
+    /// Both sides were compared and differ.
+    Differences,
+    /// The work may go on, only the watching ended.
+    TimedOut,
+}
+
+impl Kind {
+    /// The process's exit code.
+    pub fn exit(self) -> u8 {
+        match self {
+            Kind::Error => 1,
+            Kind::Usage => 2,
+            Kind::Preflight => 3,
+            Kind::Conflict => 4,
+            Kind::Aborted => 5,
+            Kind::Unfinished => 6,
+            Kind::Differences => 7,
+            Kind::TimedOut => 8,
+        }
+    }
+
+    /// The kind behind an exit code that the controller gave.
+    fn of_exit(exit: u8) -> Self {
+        match exit {
+            2 => Kind::Usage,
+            3 => Kind::Preflight,
+            4 => Kind::Conflict,
+            5 => Kind::Aborted,
+            6 => Kind::Unfinished,
+            7 => Kind::Differences,
+            8 => Kind::TimedOut,
+            _ => Kind::Error,
+        }
+    }
+}
+
+/// A failure as the user meets it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What is wrong, without a full stop.
+    pub message: String,
+    /// What to do next, the likeliest first.
+    pub hints: Vec<String>,
+    /// What was found, where the failure is a list of findings.
+    pub findings: Vec<Finding>,
+    /// What lies behind, for `-v`.
+    pub causes: Vec<String>,
+}
+
+impl Problem {
+    /// A failure of a kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hints: Vec::new(), findings: Vec::new(), causes: Vec::new() }
+    }
+
+    /// A failure without a kind of its own.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self::new(Kind::Error, message)
+    }
+
+    /// A wrong command line or plan.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The same failure with one more thing to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same failure with what was found.
+    pub fn with(mut self, findings: Vec<Finding>) -> Self {
+        self.findings = findings;
+        self
+    }
+
+    /// The same failure with what caused it, outermost first.
+    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let chain = std::iter::successors(Some(error), |error| error.source());
+        self.causes.extend(chain.map(ToString::to_string));
+        self
+    }
+
+    /// The process's exit code.
+    pub fn exit(&self) -> u8 {
+        self.kind.exit()
+    }
+
+    /// The problem as `--output json` shows it.
+    pub fn document(&self) -> Document<'_> {
+        Document {
+            error: &self.message,
+            hint: self.hints.join("; "),
+            findings: &self.findings,
+            exit: self.exit(),
+        }
+    }
+}
+
+/// A problem as JSON.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    error: &'a str,
+    hint: String,
+    findings: &'a [Finding],
+    exit: u8,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        // Some messages already end with what to do; it is said once.
+        let said_twice = format!("; {}", refusal.hint);
+        let message = refusal.message.strip_suffix(&said_twice).unwrap_or(&refusal.message);
+        let mut problem = Problem::new(Kind::of_exit(refusal.exit), message).with(refusal.findings);
+        problem.hints.extend(Some(refusal.hint).filter(|hint| !hint.is_empty()));
+        problem
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_read_back() {
+        for exit in 1..=8 {
+            assert_eq!(Kind::of_exit(exit).exit(), exit);
+        }
+        assert_eq!(Kind::of_exit(0).exit(), 1, "a refusal is never a success");
+    }
+
+    #[test]
+    fn a_problem_keeps_its_chain_of_causes() {
+        let inner = std::io::Error::other("disk full");
+        assert_eq!(Problem::error("cannot write").because(&inner).causes, ["disk full"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! Progress of something that takes a while: a bar on a terminal, a plain line now and then elsewhere.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How often a plain line is written where no terminal is.
+const PLAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// One bar, one series of lines, or silence.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    speaks: bool,
+    last: Option<(Instant, String)>,
+}
+
+impl Progress {
+    /// A bar where stderr is a terminal; silent unless `speaks`.
+    pub fn new(speaks: bool) -> Self {
+        let bar = (speaks && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self { bar, speaks, last: None }
+    }
+
+    /// Something is under way, without a measure.
+    pub fn state(&mut self, text: &str) {
+        if let Some(bar) = &self.bar {
+            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(text.to_owned());
+        } else {
+            self.plain(text);
+        }
+    }
+
+    /// `done` of `whole` is done; `whole` may be an estimate that is passed.
+    pub fn part(&mut self, text: &str, done: u64, whole: u64) {
+        if let Some(bar) = &self.bar {
+            if let Ok(style) =
+                ProgressStyle::with_template("{msg}  {bar:24.cyan/dim} {percent:>3} %  eta {eta}")
+            {
+                bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            }
+            bar.set_length(whole.max(done));
+            bar.set_position(done);
+            bar.set_message(text.to_owned());
+        } else {
+            self.plain(text);
+        }
+    }
+
+    /// Whether figures that change all the time may be shown: a bar is redrawn, lines pile up.
+    pub fn is_live(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    /// Something happened: a line of its own that stays.
+    pub fn note(&self, text: &str) {
+        if !self.speaks {
+            return;
+        }
+        // Nobody can be told that stderr is closed.
+        let write = || writeln!(anstream::stderr().lock(), "{text}");
+        let _ = match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        };
+    }
+
+    /// Takes the bar away, before a result is printed.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn plain(&mut self, text: &str) {
+        let due = match &self.last {
+            None => true,
+            Some((at, last)) => last != text && at.elapsed() >= PLAIN_EVERY,
+        };
+        if self.speaks && due {
+            self.note(text);
+            self.last = Some((Instant::now(), text.to_owned()));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

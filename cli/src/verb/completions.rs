@@ -1,0 +1,22 @@
+//! `strangler completions`: a script that teaches a shell our verbs and options.
+
+use crate::args::Cli;
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Which script.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// For which shell
+    shell: Shell,
+}
+
+/// Writes the script.
+pub fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "strangler", &mut script);
+    call.ui.raw(&String::from_utf8_lossy(&script));
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! `strangler doctor`: whether the live systems are ready, with the fix for each that is not.
+
+use crate::invocation::Invocation;
+use crate::problem::{Kind, Problem};
+use migrations::names::SliceName;
+use serde_json::json;
+
+/// What to look at.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One slice [default: all of them]
+    slice: Option<SliceName>,
+}
+
+/// Looks at the live systems.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let plan = call.plan()?;
+    if let Some(slice) = args.slice.as_ref().filter(|slice| !plan.slices.contains_key(*slice)) {
+        let names: Vec<&str> = plan.slices.keys().map(SliceName::as_str).collect();
+        return Err(Problem::usage(format!("the plan has no slice `{slice}`"))
+            .hint(format!("it has: {}", names.join(", "))));
+    }
+    let mut progress = call.ui.progress();
+    progress.state("looking at the live systems");
+    let findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
+    progress.clear();
+    for finding in &findings {
+        call.ui.finding(finding);
+    }
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let subject =
+        args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));
+    if errors > 0 {
+        let things = if errors == 1 { "1 thing is".to_owned() } else { format!("{errors} things are") };
+        return Err(Problem::new(Kind::Preflight, format!("{subject}: {things} in the way"))
+            .hint("mend what is marked ✗, then run `strangler doctor` again")
+            .with(findings));
+    }
+    let next = next(&plan, args.slice.as_ref());
+    call.ui.tick(&format!("{subject}: the live systems are ready"));
+    call.ui.json(&json!({ "ready": true, "findings": findings, "next_steps": next }));
+    call.ui.next_steps(&next);
+    Ok(())
+}
+
+fn next(plan: &migrations::plan::Plan, slice: Option<&SliceName>) -> Vec<String> {
+    let with_tables = plan.slices.values().find(|candidate| !candidate.is_stateless());
+    let slice = slice.or(with_tables.map(|slice| &slice.name));
+    let start = slice.map(|slice| format!("strangler sync start {slice}"));
+    std::iter::once("strangler up --detach".to_owned()).chain(start).collect()
+}

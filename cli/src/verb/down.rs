@@ -1,0 +1,68 @@
+//! `strangler down`: stops what `up` started here, and names what keeps WAL meanwhile.
+
+use crate::house::record::Kept;
+use crate::invocation::Invocation;
+use crate::part::Part;
+use crate::problem::Problem;
+use crate::ui::Ui;
+use serde_json::json;
+use std::time::Duration;
+
+/// How long the supervisor may take; it kills parts before this is over.
+const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a part without a supervisor may take.
+const PART_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Stops everything of this folder.
+pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
+    let house = call.house();
+    let mut kept = None;
+    let mut stopped = false;
+    let mut killed = false;
+    if let Some(watch) = house.up() {
+        let mut progress = call.ui.progress();
+        progress.state("stopping");
+        stopped = true;
+        killed = !watch.process.end(SUPERVISOR_PATIENCE).await;
+        kept = watch.kept;
+        house.forget_up();
+    }
+    // Left over when the supervisor was killed, now or before; the proxy last.
+    for part in Part::ALL {
+        if let Some(record) = house.running(part) {
+            stopped = true;
+            killed |= !record.end(PART_PATIENCE).await;
+            house.forget(part);
+        }
+    }
+    call.ui.json(&json!({
+        "stopped": stopped, "killed": killed, "slot": kept.as_ref().map(|kept| &kept.slot),
+        "next_steps": ["strangler up --detach"],
+    }));
+    match (stopped, killed) {
+        (false, _) => call.ui.line("nothing of this plan runs here"),
+        (true, false) => call.ui.tick("stopped"),
+        (true, true) => call.ui.tick("stopped; what did not end in time was killed, and loses nothing by it"),
+    }
+    if let Some(kept) = &kept {
+        say_kept(call.ui, kept);
+    } else {
+        call.ui.next_steps(&["strangler up --detach".to_owned()]);
+    }
+    Ok(())
+}
+
+/// Names the slot that keeps WAL while nothing runs, and how to be rid of it.
+pub fn say_kept(ui: &Ui, kept: &Kept) {
+    ui.note(format!(
+        "the replication slot {} keeps WAL in the monolith's database until the bridge runs again",
+        kept.slot
+    ));
+    let drops: Vec<String> = kept.slices.iter().map(|slice| format!("strangler sync drop {slice}")).collect();
+    ui.hint(&format!(
+        "`strangler up --detach` goes on from there; to give the copy up run `{}` then, or, with strangler gone for \
+         good, in the monolith's database: SELECT pg_drop_replication_slot('{}');",
+        drops.join(" && "),
+        kept.slot
+    ));
+}

@@ -1,0 +1,153 @@
+//! `strangler init`: a first plan, from a live database or for routing only.
+
+use crate::draft::{self, Draft};
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use crate::survey::{Survey, SurveyedTable, survey};
+use crate::ui::figure;
+use crate::ui::grid::{Grid, bad, plain, strong};
+use migrations::names::ServiceName;
+use serde_json::json;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+/// What is known already.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Without --table it lists the database's tables.\n\
+    Without a database it writes a plan that only routes: --upstream and --service are needed then.")]
+pub struct Args {
+    /// The monolith's database, as any role that may read its catalog; the plan names a variable instead
+    #[arg(value_name = "DATABASE_URL", hide_env_values = true)]
+    database: Option<String>,
+    /// A table that leaves, as `schema.table`; again for each
+    #[arg(long = "table", value_name = "TABLE", requires = "database")]
+    tables: Vec<String>,
+    /// Where the monolith answers
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The service's name, and where it answers
+    #[arg(long, value_name = "NAME[=URL]")]
+    service: Option<String>,
+    /// Where the proxy shall listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// The plan's name [default: the folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Overwrite a plan that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// Lists tables, or writes a plan.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let Some(url) = &args.database else {
+        if args.upstream.is_none() || args.service.is_none() {
+            return Err(Problem::usage("there is nothing to make a plan from")
+                .hint("for routing only: `strangler init --upstream http://127.0.0.1:4000 --service orders=http://127.0.0.1:4001`")
+                .hint("with tables: `strangler init postgres://user@host/database` lists them"));
+        }
+        return write(call, args, Vec::new(), None);
+    };
+    let survey = survey(url).await?;
+    if args.tables.is_empty() {
+        list(call, &survey);
+        return Ok(());
+    }
+    let find = |name: &String| {
+        survey.table(name).cloned().ok_or_else(|| {
+            Problem::usage(format!("the database has no table `{name}`"))
+                .hint("`strangler init DATABASE_URL` without --table lists them")
+        })
+    };
+    let tables = args.tables.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    write(call, args, tables, Some(&survey))
+}
+
+fn list(call: &Invocation<'_>, survey: &Survey) {
+    let mut grid = Grid::new(&["table", "key", "rows, about", "points to"]);
+    for table in &survey.tables {
+        let key = if table.key.is_empty() { bad("none") } else { plain(table.key.join(", ")) };
+        let rows = plain(figure::count(table.rows_estimated));
+        grid.row([strong(&table.name), key, rows, plain(table.points_to.join(", "))]);
+    }
+    let tables = survey.tables.iter().map(|table| {
+        json!({ "table": table.name, "key": table.key, "rows_estimated": table.rows_estimated, "points_to": table.points_to })
+    });
+    let next = "strangler init DATABASE_URL --table SCHEMA.TABLE …";
+    call.ui.json(&json!({ "tables": tables.collect::<Vec<_>>(), "next_steps": [next] }));
+    call.ui.line(grid.text());
+    call.ui.hint(&format!("name those that leave together: `{next}` writes a plan"));
+}
+
+fn write(
+    call: &Invocation<'_>,
+    args: &Args,
+    tables: Vec<SurveyedTable>,
+    survey: Option<&Survey>,
+) -> Result<(), Problem> {
+    let (service, service_upstream) = service(args, &tables)?;
+    let draft = Draft {
+        name: args.name.clone().unwrap_or_else(|| folder_name(&call.plan_file_absolute())),
+        upstream: args.upstream.clone().unwrap_or_else(|| "http://127.0.0.1:4000".to_owned()),
+        service,
+        service_upstream,
+        listen: args.listen.clone(),
+        tables,
+    };
+    let text = draft::text(&draft, survey);
+    save(call.plan_file(), &text, args.force)?;
+    let file = call.plan_file().display();
+    let variables: Vec<String> = match draft.tables.is_empty() {
+        true => Vec::new(),
+        false => vec!["MONOLITH_DATABASE_URL".to_owned(), draft::variable(&draft.service)],
+    };
+    call.ui.json(&json!({
+        "plan": file.to_string(), "variables": variables, "next_steps": ["strangler check"],
+    }));
+    call.ui.tick(&format!("wrote {file}"));
+    if !variables.is_empty() {
+        call.ui.hint(&format!(
+            "set {}, e.g. `export MONOLITH_DATABASE_URL=postgres://strangler:PASSWORD@HOST/DATABASE`",
+            variables.join(" and ")
+        ));
+    }
+    call.ui.hint("read it, change it, then `strangler check`");
+    Ok(())
+}
+
+/// The service's name and address; the first table lends its name where none was given.
+fn service(args: &Args, tables: &[SurveyedTable]) -> Result<(String, String), Problem> {
+    let given = args.service.as_deref();
+    let (name, url) = match given.and_then(|text| text.split_once('=')) {
+        Some((name, url)) => (Some(name.to_owned()), Some(url.to_owned())),
+        None => (given.map(str::to_owned), None),
+    };
+    let lent = || tables.first().and_then(|table| draft::name(table.name.rsplit('.').next()?));
+    let name = name.or_else(lent).unwrap_or_else(|| "service".to_owned());
+    let name: ServiceName = name
+        .parse()
+        .map_err(|error| Problem::usage(format!("{error}")).hint("write `--service orders=http://…`"))?;
+    Ok((name.to_string(), url.unwrap_or_else(|| "http://127.0.0.1:4001".to_owned())))
+}
+
+fn folder_name(plan: &Path) -> String {
+    let folder = plan.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    folder.as_deref().and_then(draft::name).unwrap_or_else(|| "migration".to_owned())
+}
+
+fn save(path: &Path, text: &str, force: bool) -> Result<(), Problem> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(force).truncate(force).create_new(!force);
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| {
+        let file = path.display();
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Problem::usage(format!("{file} is there already"))
+                .hint("add --force to overwrite it, or --plan FILE for another name"),
+            _ => Problem::error(format!("{file} cannot be written: {error}"))
+                .hint("name another with --plan FILE"),
+        }
+    })
+}

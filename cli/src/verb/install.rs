@@ -1,0 +1,193 @@
+//! `strangler install`: schema, role, gates, rights and publication in every database of the plan.
+
+use crate::invocation::Invocation;
+use crate::part::{self, AdminUrls};
+use crate::problem::Problem;
+use migrations::plan::{Plan, Secret};
+use migrations::sql::{self, Database};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// How to get in, or what to print.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A role that may create roles and owns the tables, for the database NAME: `monolith` or a service's name
+    ///
+    /// Without NAME it is for the database with the same host, port and name.
+    #[arg(long = "admin-url", value_name = "[NAME=]URL", required_unless_present = "print")]
+    admin_urls: Vec<AdminUrl>,
+    /// Print the SQL for a DBA instead
+    #[arg(long, conflicts_with = "admin_urls")]
+    print: bool,
+}
+
+/// One `[NAME=]URL`.
+#[derive(Debug, Clone)]
+pub struct AdminUrl {
+    name: Option<String>,
+    url: Secret,
+}
+
+impl FromStr for AdminUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_url = |text: &str| text.starts_with("postgres://") || text.starts_with("postgresql://");
+        match text.split_once('=') {
+            _ if is_url(text) => Ok(Self { name: None, url: Secret::new(text.to_owned()) }),
+            Some((name, url)) if is_url(url) => {
+                Ok(Self { name: Some(name.to_owned()), url: Secret::new(url.to_owned()) })
+            }
+            // The text is not shown: it may hold a password.
+            _ => Err("write [NAME=]postgres://user:password@host:5432/database".to_owned()),
+        }
+    }
+}
+
+/// Installs, or prints what would be installed.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let plan = call.plan()?;
+    if args.print {
+        return print(call, &plan);
+    }
+    let urls = addressed(&plan, &args.admin_urls)?;
+    let mut steps = Vec::new();
+    let mut report = |step: &str| {
+        call.ui.line(format!("  {step}"));
+        steps.push(step.to_owned());
+    };
+    part::install(&plan, &urls, &mut report).await?;
+    let next = next(&plan);
+    call.ui.tick("installed; run it again whenever the plan's tables change");
+    call.ui.json(&json!({ "installed": steps, "next_steps": next }));
+    call.ui.next_steps(&next);
+    Ok(())
+}
+
+fn print(call: &Invocation<'_>, plan: &Plan) -> Result<(), Problem> {
+    let databases = databases(plan)?;
+    let mut scripts = BTreeMap::new();
+    for database in &databases {
+        let script = sql::install(plan, database).and_then(|steps| sql::printed(plan, database, &steps));
+        let script =
+            script.map_err(|error| Problem::usage(error.to_string()).hint("then run `strangler check`"))?;
+        scripts.insert(database.as_str().to_owned(), script);
+    }
+    call.ui.json(&json!({ "sql": scripts, "next_steps": next(plan) }));
+    for script in scripts.values() {
+        call.ui.line(script.trim_end());
+    }
+    call.ui.next_steps(&next(plan));
+    Ok(())
+}
+
+fn next(plan: &Plan) -> Vec<String> {
+    let slice = plan.slices.values().find(|slice| !slice.is_stateless());
+    vec![
+        slice.map_or_else(
+            || "strangler doctor".to_owned(),
+            |slice| format!("strangler doctor {}", slice.name),
+        ),
+    ]
+}
+
+/// The plan's databases; a plan without one has nothing to install.
+pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
+    let databases = Database::all(plan);
+    if databases.is_empty() {
+        return Err(Problem::usage("the plan names no database: there is nothing to install or take away")
+            .hint("a plan that only routes needs none: `strangler up --detach`"));
+    }
+    Ok(databases)
+}
+
+/// Which URL is for which database; every database of the plan needs one.
+pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
+    let databases = databases(plan)?;
+    let names: Vec<&str> = databases.iter().map(Database::as_str).collect();
+    let mut addressed = BTreeMap::new();
+    for admin in urls {
+        let found = match &admin.name {
+            Some(name) => databases.iter().find(|database| database.as_str() == name),
+            None => databases.iter().find(|database| {
+                let known = database.url(plan).map(|url| place(url.expose()));
+                known.flatten().is_some_and(|known| Some(known) == place(admin.url.expose()))
+            }),
+        };
+        let Some(database) = found else {
+            let whom = admin.name.as_ref().map_or_else(
+                || "an --admin-url is for no database of the plan".to_owned(),
+                |name| format!("`{name}` is no database of the plan"),
+            );
+            return Err(Problem::usage(whom)
+                .hint(format!("say for which: --admin-url NAME=URL, with {}", names.join(", "))));
+        };
+        if addressed.insert(database.clone(), admin.url.clone()).is_some() {
+            return Err(
+                Problem::usage(format!("there are two --admin-url for {database}")).hint("leave one out")
+            );
+        }
+    }
+    if let Some(missing) = databases.iter().find(|database| !addressed.contains_key(*database)) {
+        return Err(Problem::usage(format!("there is no --admin-url for {missing}")).hint(format!(
+            "add --admin-url {}=postgres://…, or let a DBA run `strangler install --print`",
+            missing.as_str()
+        )));
+    }
+    Ok(addressed)
+}
+
+/// Host, port and database of a URL: what two roles of the same database have in common.
+fn place(url: &str) -> Option<(String, String)> {
+    let bare = url.split_once("://")?.1.split(['?', '#']).next()?;
+    let place = bare.rsplit_once('@').map_or(bare, |(_, place)| place);
+    let (host, database) = place.split_once('/')?;
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5432") };
+    Some((host, database.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: &str = "
+version: 1
+name: shop
+monolith: { upstream: http://127.0.0.1:4000, database: postgres://s:p@db/shop }
+services:
+  orders: { upstream: http://127.0.0.1:4001, database: postgres://s:p@db:5433/orders }
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables: [public.orders]
+";
+
+    fn told(urls: &[&str]) -> Result<Vec<String>, String> {
+        let plan = migrations::plan::check("p", PLAN, &|_| None).unwrap().0;
+        let urls: Vec<AdminUrl> = urls.iter().map(|url| url.parse().unwrap()).collect();
+        let told = addressed(&plan, &urls).map_err(|problem| problem.message)?;
+        Ok(told.iter().map(|(database, url)| format!("{}={}", database.as_str(), url.expose())).collect())
+    }
+
+    #[test]
+    fn each_database_gets_its_url_by_name_or_by_place() {
+        let named = ["orders=postgres://root@x/y", "monolith=postgres://root@db/shop"];
+        assert_eq!(told(&named).unwrap(), ["monolith=postgres://root@db/shop", "orders=postgres://root@x/y"]);
+        let placed = ["postgres://root@db:5433/orders", "postgres://root:a=b@db:5432/shop"];
+        assert_eq!(told(&placed).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_missing_doubled_or_strange_url_is_said() {
+        assert!(
+            told(&["monolith=postgres://root@db/shop"]).unwrap_err().contains("service orders's database")
+        );
+        assert!(told(&["billing=postgres://root@db/shop"]).unwrap_err().contains("`billing`"));
+        assert!(told(&["postgres://root@elsewhere/shop"]).unwrap_err().contains("no database of the plan"));
+        let twice = ["monolith=postgres://a@db/shop", "monolith=postgres://b@db/shop"];
+        assert!(told(&twice).unwrap_err().contains("two --admin-url"));
+        assert!(!"secret".parse::<AdminUrl>().unwrap_err().contains("secret"));
+    }
+}

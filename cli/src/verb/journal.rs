@@ -1,0 +1,110 @@
+//! `strangler journal`: who decided what, when, and why.
+
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use crate::remote::Remote;
+use crate::supervisor::Signals;
+use crate::ui::Ui;
+use crate::verb::route::toward;
+use migrations::journal::{Entry, Generation};
+use migrations::stage::Event;
+use owo_colors::OwoColorize;
+use std::time::Duration;
+
+/// How long one question of `-f` waits for an answer.
+const WAIT: Duration = Duration::from_secs(25);
+/// How long `-f` waits before it asks again after a failure.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How much of it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Go on with entries as they are written, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last N entries
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    count: Option<usize>,
+}
+
+/// Prints the journal.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let remote = call.remote()?;
+    let entries = all(&remote).await?;
+    let skipped = args.count.map_or(0, |count| entries.len().saturating_sub(count));
+    for entry in &entries[skipped..] {
+        show(call.ui, entry);
+    }
+    if entries.is_empty() {
+        call.ui.note("nothing has been decided yet");
+        call.ui.hint("`strangler sync start SLICE` or `strangler route set SLICE 10%` is the first decision");
+    }
+    let mut last = entries.last().map_or(Generation(0), |entry| entry.generation);
+    let mut signals = args.follow.then(Signals::listen).transpose()?;
+    while let Some(signals) = signals.as_mut().filter(|_| !call.ui.is_gone()) {
+        let answer = tokio::select! {
+            answer = remote.journal(last, WAIT) => answer,
+            () = signals.received() => break,
+        };
+        match answer {
+            Ok(entries) => {
+                for entry in entries.iter().filter(|entry| entry.generation > last) {
+                    show(call.ui, entry);
+                }
+                last = entries.last().map_or(last, |entry| entry.generation.max(last));
+            }
+            Err(problem) => {
+                call.ui.warn(&problem.message);
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The whole journal, however much of it one answer holds.
+async fn all(remote: &Remote) -> Result<Vec<Entry>, Problem> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let last = entries.last().map_or(Generation(0), |entry| entry.generation);
+        let more = remote.journal(last, Duration::ZERO).await?;
+        let before = entries.len();
+        // Each round must bring something newer, so that this ends.
+        entries.extend(more.into_iter().filter(|entry| entry.generation > last));
+        if entries.len() == before {
+            return Ok(entries);
+        }
+    }
+}
+
+fn show(ui: &Ui, entry: &Entry) {
+    ui.json(entry);
+    let reason = if entry.reason.is_empty() { String::new() } else { format!("  “{}”", entry.reason) };
+    // Tenths of seconds are enough for people; JSON has the time as it was written.
+    let at = entry.at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
+    ui.line(format!(
+        "{:>5}  {}  {}  {}{reason}  {}",
+        entry.generation.to_string().dimmed(),
+        at.dimmed(),
+        entry.slice.as_str().bold(),
+        words(&entry.event),
+        entry.actor.dimmed(),
+    ));
+}
+
+fn words(event: &Event) -> String {
+    let name = event.name();
+    match event {
+        Event::Shared { routes } => {
+            let routes = routes.iter().map(|(route, share)| format!("{route} {}", toward(*share)));
+            format!("{name}: {}", routes.collect::<Vec<_>>().join(", "))
+        }
+        Event::CopyCompleted { copied_at } => format!("{name} at {copied_at}"),
+        Event::Evicted { why } => format!("{name}: {why}"),
+        Event::Resumed { skip: Some(skip) } => format!("{name}, leaving out {skip}"),
+        other => match other.epoch() {
+            Some(epoch) => format!("{name} (epoch {epoch})"),
+            None => name.to_owned(),
+        },
+    }
+}

@@ -1,0 +1,76 @@
+//! `strangler controller|proxy|bridge`: one part in the foreground, until SIGINT or SIGTERM.
+
+use crate::invocation::Invocation;
+use crate::part::{self, Part};
+use crate::problem::Problem;
+use clap::ValueEnum;
+use migrations::control::Link;
+use migrations::plan::Plan;
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// How a part speaks.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How its log on stderr is written [default: text on a terminal, JSON elsewhere]
+    #[arg(long, value_enum, env = "STRANGLER_LOG_FORMAT")]
+    log_format: Option<Format>,
+    /// What is logged, e.g. `debug` or `proxy=trace,info`
+    #[arg(long, env = "STRANGLER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For reading.
+    Text,
+    /// One JSON document a line.
+    Json,
+}
+
+/// Runs the controller.
+pub async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    open_log(args)?;
+    let plan = call.plan()?;
+    let state_dir = call.house().state_dir(Part::Controller)?;
+    part::controller(plan, call.token_or_new()?, state_dir).await
+}
+
+/// Runs a proxy. Must not be called inside a runtime: the proxy brings its own.
+pub fn proxy(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    open_log(args)?;
+    let plan = call.plan()?;
+    part::proxy(&plan, link(call, &plan, Part::Proxy)?)
+}
+
+/// Runs the bridge.
+pub async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    open_log(args)?;
+    let plan = call.plan()?;
+    let link = link(call, &plan, Part::Bridge)?;
+    part::bridge(plan, link).await
+}
+
+fn link(call: &Invocation<'_>, plan: &Plan, part: Part) -> Result<Link, Problem> {
+    let token = call.token()?.ok_or_else(|| {
+        Problem::error("there is no token to speak to the controller with")
+            .hint("set STRANGLER_TOKEN to the controller's, or run this where its .strangler/token is")
+    })?;
+    Ok(Link { controller: call.controller_of(plan), token, state_dir: call.house().state_dir(part)? })
+}
+
+fn open_log(args: &Args) -> Result<(), Problem> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        Problem::usage(format!("`{}` does not say what to log: {error}", args.log))
+            .hint("write for example `info`, or `proxy=debug,info`")
+    })?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let format = args.log_format.unwrap_or(if is_terminal { Format::Text } else { Format::Json });
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let opened = match format {
+        Format::Text => log.with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none()).try_init(),
+        Format::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    opened.map_err(|error| Problem::error(format!("the log cannot be opened: {error}")))
+}

@@ -1,0 +1,207 @@
+//! `strangler route`: where requests go, and how much of them goes to the service.
+
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use crate::remote::{Remote, timed_out};
+use crate::ui::grid::{Grid, good, plain, strong};
+use migrations::api::{Acknowledged, Outcome, RouteStatus, SetShares, SliceStatus, Status};
+use migrations::control::AgentKind;
+use migrations::journal::Generation;
+use migrations::names::{RouteName, SliceName};
+use migrations::pattern::Access;
+use migrations::share::Share;
+use serde_json::json;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// How long live proxies may take to follow, beyond the controller's own waiting.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What to do about routes.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Show every route and where it goes
+    List,
+    /// Send requests to the monolith, to the service, or a share of the clients to the service
+    Set(Set),
+}
+
+/// Which routes, and where to.
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// A slice, for all of its routes that may be shared, or one route of it
+    #[arg(value_name = "SLICE[.ROUTE]")]
+    route: Routes,
+    /// `monolith`, `service`, or a percentage such as `25%`; a client stays on its side
+    #[arg(value_name = "monolith|service|N%")]
+    share: Share,
+    /// Why, for the journal
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// A slice, or one route of it.
+#[derive(Debug, Clone)]
+pub struct Routes {
+    slice: SliceName,
+    route: Option<RouteName>,
+}
+
+impl FromStr for Routes {
+    type Err = migrations::names::BadName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.split_once('.') {
+            Some((slice, route)) => Self { slice: slice.parse()?, route: Some(route.parse()?) },
+            None => Self { slice: text.parse()?, route: None },
+        })
+    }
+}
+
+/// Lists or sets.
+pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
+    let remote = call.remote()?;
+    match verb {
+        Verb::List => list(call, &remote.status().await?),
+        Verb::Set(set) => share(call, &remote, set).await?,
+    }
+    Ok(())
+}
+
+fn list(call: &Invocation<'_>, status: &Status) {
+    let mut grid = Grid::new(&["route", "matches", "access", "goes to"]);
+    let mut rows = Vec::new();
+    for (slice, stands) in &status.slices {
+        for route in &stands.routes {
+            let name = format!("{slice}.{}", route.name);
+            let goes =
+                if route.share == Share::MONOLITH { plain(route.share) } else { good(toward(route.share)) };
+            grid.row([
+                strong(&name),
+                plain(String::from(route.pattern.clone())),
+                plain(access(route.access)),
+                goes,
+            ]);
+            rows.push(json!({
+                "slice": slice, "route": route.name, "match": route.pattern, "access": route.access,
+                "share": route.share, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
+            }));
+        }
+    }
+    call.ui.json(&json!({ "routes": rows, "generation": status.generation }));
+    call.ui.line(grid.text());
+    call.ui.hint("`strangler route set SLICE[.ROUTE] monolith|service|N%` changes it");
+}
+
+async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), Problem> {
+    let Routes { slice, route } = set.route.clone();
+    let wish = SetShares {
+        slice: slice.clone(),
+        route: route.clone(),
+        share: set.share,
+        actor: call.actor(),
+        reason: set.reason.clone(),
+    };
+    let mut outcome = remote.set_shares(&wish).await?;
+    if outcome.proxies.have < outcome.proxies.live {
+        outcome.proxies = followed(remote, outcome.generation, outcome.proxies).await?;
+    }
+    let Acknowledged { live, have } = outcome.proxies;
+    let status = remote.status().await?;
+    let what = status.slices.get(&slice).map_or("requests", |stands| subject(stands, route.as_ref()));
+    let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
+    let proxies = if live == 1 { "proxy" } else { "proxies" };
+    call.ui.line(format!("{name}: {what} {} on {have} of {live} live {proxies}", toward(set.share)));
+    finish(call, &outcome);
+    if have < live {
+        return Err(timed_out(format!("{} of {live} live {proxies} did not follow yet", live - have))
+            .hint("`strangler status` shows which; it is decided, and each follows as soon as it can"));
+    }
+    if live == 0 {
+        call.ui.hint("no proxy is live; `strangler up --detach` starts one");
+    }
+    Ok(())
+}
+
+/// Shows what an outcome says beside its headline.
+pub fn finish(call: &Invocation<'_>, outcome: &Outcome) {
+    call.ui.json(outcome);
+    for finding in &outcome.findings {
+        call.ui.finding(finding);
+    }
+    call.ui.next_steps(&outcome.next_steps);
+}
+
+/// Waits until all live proxies act on `generation`, as far as patience goes.
+async fn followed(
+    remote: &Remote,
+    generation: Generation,
+    mut last: Acknowledged,
+) -> Result<Acknowledged, Problem> {
+    let until = Instant::now() + FOLLOW_PATIENCE;
+    while last.have < last.live && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let status = remote.status().await?;
+        let live = status.agents.iter().filter(|agent| agent.live && agent.agent.kind == AgentKind::Proxy);
+        let (mut all, mut have) = (0, 0);
+        for agent in live {
+            all += 1;
+            have += u32::from(agent.generation.is_some_and(|held| held >= generation));
+        }
+        last = Acknowledged { live: all, have };
+    }
+    Ok(last)
+}
+
+fn subject(slice: &SliceStatus, route: Option<&RouteName>) -> &'static str {
+    let named = route.and_then(|name| slice.routes.iter().find(|route| route.name == *name));
+    match named {
+        Some(RouteStatus { access: Access::Read, .. }) => "reads",
+        Some(RouteStatus { access: Access::Write, .. }) => "writes",
+        None if slice.has_tables => "reads",
+        None => "requests",
+    }
+}
+
+/// A share as the end of a sentence.
+pub fn toward(share: Share) -> String {
+    match share {
+        Share::MONOLITH => "at the monolith".to_owned(),
+        Share::SERVICE => "at the service".to_owned(),
+        part => format!("{} % at the service", part.to_string().trim_end_matches('%')),
+    }
+}
+
+fn access(access: Access) -> &'static str {
+    match access {
+        Access::Read => "read",
+        Access::Write => "write",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_or_one_route_of_it_is_named() {
+        let both: Routes = "orders.list".parse().unwrap();
+        assert_eq!((both.slice.as_str(), both.route.unwrap().as_str()), ("orders", "list"));
+        assert!("orders".parse::<Routes>().unwrap().route.is_none());
+        for bad in ["", ".", "orders.", ".list", "a.b.c"] {
+            assert!(bad.parse::<Routes>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_reads_as_the_end_of_a_sentence() {
+        let shares: Vec<String> = ["monolith", "25%", "12.5%", "service"]
+            .iter()
+            .map(|text| toward(text.parse().unwrap()))
+            .collect();
+        assert_eq!(
+            shares,
+            ["at the monolith", "25 % at the service", "12.5 % at the service", "at the service"]
+        );
+    }
+}

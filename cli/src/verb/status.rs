@@ -1,0 +1,180 @@
+//! `strangler status`: slices × stage × owner × reads × lag, who is alive, and what is wrong.
+
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use crate::supervisor::Signals;
+use crate::supervisor::outlook::condition;
+use crate::ui::Ui;
+use crate::ui::figure;
+use crate::ui::grid::{Grid, bad, doubtful, good, plain, strong};
+use crate::verb::route::toward;
+use comfy_table::Cell;
+use migrations::api::{AgentStatus, SliceStatus, Status};
+use migrations::control::{AgentKind, Condition, Report, StreamReport};
+use migrations::journal::Generation;
+use migrations::pattern::Access;
+use migrations::share::Share;
+use std::time::Duration;
+
+/// How often `-w` looks again.
+const REDRAW_EVERY: Duration = Duration::from_secs(1);
+
+/// Once, or again and again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Look again each second until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Shows how everything stands.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let remote = call.remote()?;
+    if !args.watch {
+        let status = remote.status().await?;
+        show(call.ui, &status, remote.base());
+        let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
+        call.ui.next_steps(steps.first_chunk::<1>().map_or(&[], |first| first));
+        return Ok(());
+    }
+    let mut signals = Signals::listen()?;
+    while !call.ui.is_gone() {
+        match remote.status().await {
+            Ok(status) => {
+                call.ui.clear();
+                show(call.ui, &status, remote.base());
+            }
+            // A controller that restarts is what one watches for.
+            Err(problem) => {
+                call.ui.clear();
+                call.ui.problem(&problem);
+            }
+        }
+        tokio::select! {
+            () = signals.received() => break,
+            () = tokio::time::sleep(REDRAW_EVERY) => {}
+        }
+    }
+    Ok(())
+}
+
+fn show(ui: &Ui, status: &Status, base: &str) {
+    ui.json(status);
+    ui.line(format!("{}  generation {}  controller {base}", status.plan, status.generation));
+    ui.line("");
+    ui.line(slices(status));
+    ui.line("");
+    ui.line(agents(status));
+    let stopped = status.slices.values().filter_map(|slice| slice.stream.as_ref());
+    let streams = stopped.filter_map(|stream| match &stream.condition {
+        Condition::Stopped { finding, .. } => Some(finding),
+        _ => None,
+    });
+    let bridges = status.agents.iter().filter_map(|agent| match &agent.report {
+        Report::Bridge(bridge) if agent.live => Some(&bridge.findings),
+        _ => None,
+    });
+    for finding in status.findings.iter().chain(streams).chain(bridges.flatten()) {
+        ui.line("");
+        ui.finding(finding);
+    }
+}
+
+fn slices(status: &Status) -> String {
+    let mut grid = Grid::new(&["slice", "stage", "owner", "reads", "writes", "lag"]);
+    for (name, slice) in &status.slices {
+        grid.row([
+            strong(name),
+            stage(slice),
+            plain(slice.owner),
+            plain(shared(slice, Access::Read)),
+            plain(shared(slice, Access::Write)),
+            plain(slice.stream.as_ref().map_or_else(|| "–".to_owned(), lag)),
+        ]);
+    }
+    grid.text()
+}
+
+/// A slice's stage and what its stream does, coloured by how well it is.
+pub fn stage(slice: &SliceStatus) -> Cell {
+    let text = condition(slice, true);
+    let text = text.split(", lag").next().unwrap_or_default().to_owned();
+    match slice.stream.as_ref().map(|stream| &stream.condition) {
+        Some(Condition::Stopped { .. } | Condition::Lost { .. }) => bad(text),
+        Some(Condition::Copying { .. } | Condition::Waiting { .. } | Condition::Paused) => doubtful(text),
+        Some(Condition::Following | Condition::Copied { .. }) => good(text),
+        Some(Condition::Idle) | None => plain(text),
+    }
+}
+
+/// How far a stream is behind; there is nothing to be behind of before it follows.
+pub fn lag(stream: &StreamReport) -> String {
+    match stream.condition {
+        Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
+        _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
+    }
+}
+
+/// Where a slice's reads or writes go; a range where its routes differ.
+fn shared(slice: &SliceStatus, access: Access) -> String {
+    let shares = slice.routes.iter().filter(|route| route.access == access).map(|route| route.share);
+    let Some(least) = shares.clone().min() else { return "–".to_owned() };
+    let most = shares.max().unwrap_or(least);
+    let short = |share: Share| match share {
+        Share::MONOLITH => "monolith".to_owned(),
+        Share::SERVICE => "service".to_owned(),
+        part => toward(part).trim_end_matches(" at the service").to_owned(),
+    };
+    if least == most { short(least) } else { format!("{} … {}", short(least), short(most)) }
+}
+
+fn agents(status: &Status) -> String {
+    let mut grid = Grid::new(&["part", "name", "state", "seen", "reports"]);
+    for agent in &status.agents {
+        let kind = match agent.agent.kind {
+            AgentKind::Proxy => "proxy",
+            AgentKind::Bridge => "bridge",
+        };
+        grid.row([
+            strong(kind),
+            plain(&agent.agent.name),
+            liveness(agent, status.generation),
+            plain(format!("{} ago", figure::span(agent.seen_ms_ago))),
+            plain(report(&agent.report)),
+        ]);
+    }
+    if status.agents.is_empty() { "no proxy and no bridge has reported".to_owned() } else { grid.text() }
+}
+
+fn liveness(agent: &AgentStatus, generation: Generation) -> Cell {
+    match (agent.live, agent.generation) {
+        (false, _) => bad("silent"),
+        (true, Some(held)) if held >= generation => good("live"),
+        (true, Some(held)) => doubtful(format!("live, at {held}")),
+        (true, None) => doubtful("live, without orders"),
+    }
+}
+
+fn report(report: &Report) -> String {
+    match report {
+        Report::Proxy(proxy) => {
+            let answered =
+                proxy.answered.iter().map(|(name, count)| format!("{name} {}", figure::count(*count)));
+            let mut words: Vec<String> = answered.collect();
+            words.push(format!("failed {}", figure::count(proxy.failed)));
+            if !proxy.unhealthy.is_empty() {
+                words.push(format!("unhealthy {}", proxy.unhealthy.join(" ")));
+            }
+            words.join("  ")
+        }
+        Report::Bridge(bridge) => match &bridge.capture {
+            Some(capture) => format!(
+                "slot {}  captured {}  {} behind",
+                capture.slot,
+                figure::count(capture.changes),
+                figure::size(capture.lag_bytes)
+            ),
+            None => "captures nothing".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,60 @@
+//! `strangler tail`: a slice's change events from the log, as a consumer of the topics would read them.
+
+use crate::invocation::Invocation;
+use crate::problem::Problem;
+use crate::remote::Tail;
+use crate::supervisor::Signals;
+use crate::ui::change;
+use futures_util::StreamExt;
+use migrations::control::AgentKind;
+use migrations::names::SliceName;
+
+/// Which events.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which slice
+    slice: SliceName,
+    /// How many of the last events
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
+    count: u32,
+    /// Go on with those that come, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Prints events.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let remote = call.remote()?;
+    let status = remote.status().await?;
+    if !status.slices.contains_key(&args.slice) {
+        return Err(Problem::usage(format!("the plan has no slice `{}`", args.slice))
+            .hint("`strangler status` lists them"));
+    }
+    let bridge = status.agents.iter().find(|agent| agent.live && agent.agent.kind == AgentKind::Bridge);
+    let address = bridge.and_then(|agent| agent.address.as_deref()).ok_or_else(|| {
+        Problem::error("no bridge is live, and only it can read the log")
+            .hint("start it with `strangler up --detach`, or look at .strangler/log/bridge.log")
+    })?;
+    let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
+    let mut signals = Signals::listen()?;
+    let mut lines = std::pin::pin!(remote.tail(address, &tail).await?);
+    let mut shown = 0u64;
+    while !call.ui.is_gone() {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            () = signals.received() => break,
+        };
+        match line.transpose()? {
+            None => break,
+            Some(line) if line.is_empty() => {}
+            Some(line) if call.ui.is_json() => call.ui.raw(&format!("{line}\n")),
+            Some(line) => call.ui.raw(&format!("{}\n", change::pretty(&line))),
+        }
+        shown += 1;
+    }
+    if shown == 0 && !args.follow {
+        call.ui.note("no changes yet; the first copy does not pass through the log");
+        call.ui.hint(&format!("`strangler tail {} -f` waits for them", args.slice));
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `strangler uninstall`: takes away everything that `install` made: slots, publication, gates, schema and role.
+
+use crate::invocation::Invocation;
+use crate::part;
+use crate::problem::{Kind, Problem};
+use crate::verb::install::{AdminUrl, addressed};
+use serde_json::json;
+
+/// How to get in.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// As for `install`: `monolith` or a service's name, and a role that may drop what was made
+    #[arg(long = "admin-url", value_name = "[NAME=]URL", required = true)]
+    admin_urls: Vec<AdminUrl>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Takes everything away.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    let plan = call.plan()?;
+    let urls = addressed(&plan, &args.admin_urls)?;
+    if let Some(watch) = call.house().up() {
+        return Err(Problem::new(
+            Kind::Conflict,
+            format!("strangler is up here (pid {})", watch.process.pid),
+        )
+        .hint("stop it first: `strangler down`"));
+    }
+    let names: Vec<String> = urls.keys().map(ToString::to_string).collect();
+    let question = format!("Take strangler away from {}? The journal goes with it.", names.join(" and "));
+    if !args.yes && !call.ui.confirm(&question) {
+        return Err(Problem::usage("nothing was taken away").hint("say yes, or add --yes"));
+    }
+    let mut steps = Vec::new();
+    let mut report = |step: &str| {
+        call.ui.line(format!("  {step}"));
+        steps.push(step.to_owned());
+    };
+    part::uninstall(&plan, &urls, &mut report).await?;
+    call.ui.tick("nothing of strangler is left in these databases");
+    call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
+    call.ui.hint(&format!("{} holds what is left here: logs and the token", call.house().dir().display()));
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! `strangler up`: controller, proxy and bridge on this machine, kept alive until `down`, Ctrl-C or SIGTERM.
+
+use crate::house::{House, Lock};
+use crate::invocation::{Invocation, local};
+use crate::part::Part;
+use crate::problem::{Kind, Problem};
+use crate::remote::Remote;
+use crate::supervisor::{Starter, Supervisor, end_leftovers};
+use crate::verb::down::say_kept;
+use migrations::api::Status;
+use migrations::plan::Plan;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often readiness is asked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A part that had to be started again this often before it was ready will not become so by itself.
+const RESTARTS_MAX: u32 = 2;
+/// How long a supervisor that came up in vain may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to be up.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Return as soon as all is ready; `strangler down` stops it
+    #[arg(short, long)]
+    detach: bool,
+    /// With --detach: how long to wait until all is ready, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+    /// What --detach starts: the same without a terminal
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    supervise: bool,
+}
+
+/// What can be asked about being up.
+struct Gauge {
+    remote: Remote,
+    readyz: String,
+}
+
+impl Gauge {
+    /// The status, once the controller answers and the proxy is ready.
+    async fn ready(&self) -> Result<Status, String> {
+        let status = self.remote.status().await.map_err(|problem| problem.message)?;
+        if self.remote.is_well(&self.readyz).await {
+            Ok(status)
+        } else {
+            Err(format!("the proxy is not ready at {}", self.readyz))
+        }
+    }
+}
+
+/// Starts everything, here or detached.
+pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+    if args.supervise {
+        // A session of its own, so that the end of the terminal does not reach it. Refused only to a process that
+        // leads a group already, and that one is as well off.
+        let _ = nix::unistd::setsid();
+    }
+    let plan = call.plan()?;
+    let house = call.house();
+    let token = call.token_or_new()?;
+    let gauge = Gauge {
+        remote: Remote::new(&local(&plan.controller.listen), Some(token))?,
+        readyz: format!("{}/readyz", local(&plan.proxy.admin)),
+    };
+    match house.lock()? {
+        None => already(call, &plan, &house, &gauge).await,
+        Some(lock) if args.detach => detach(call, &plan, &house, &gauge, lock, args.timeout).await,
+        Some(lock) => stay(call, &plan, house, gauge, lock).await,
+    }
+}
+
+/// Another one has the folder: fine if it is up, a conflict while it is not.
+async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge) -> Result<(), Problem> {
+    let pid = house.up().map(|watch| format!(" (pid {})", watch.process.pid)).unwrap_or_default();
+    match gauge.ready().await {
+        Ok(status) => {
+            call.ui.line(format!("already up{pid}"));
+            report(call, plan, house, gauge, &status, true);
+            Ok(())
+        }
+        Err(why) => Err(Problem::new(
+            Kind::Conflict,
+            format!(
+                "another `strangler up`{pid} is at work in {}, and not ready: {why}",
+                house.dir().display()
+            ),
+        )
+        .hint("wait for it, or stop it with `strangler down`")),
+    }
+}
+
+/// In the foreground, until asked to end.
+async fn stay(
+    call: &Invocation<'_>,
+    plan: &Plan,
+    house: House,
+    gauge: Gauge,
+    lock: Lock,
+) -> Result<(), Problem> {
+    let starter = Starter {
+        executable: executable()?,
+        plan: call.plan_file_absolute(),
+        controller: gauge.remote.base().to_owned(),
+    };
+    call.ui.note(format!("proxy http://{}  controller {}", plan.proxy.listen, gauge.remote.base()));
+    end_leftovers(&house, call.ui).await;
+    let supervisor = Supervisor::new(house, starter, Part::of(plan), call.ui.progress())?;
+    let watch = supervisor.run(gauge.remote).await?;
+    drop(lock);
+    call.ui.tick("stopped");
+    if let Some(kept) = &watch.kept {
+        say_kept(call.ui, kept);
+    }
+    Ok(())
+}
+
+/// Starts a supervisor without a terminal and waits until all is ready.
+async fn detach(
+    call: &Invocation<'_>,
+    plan: &Plan,
+    house: &House,
+    gauge: &Gauge,
+    lock: Lock,
+    seconds: u64,
+) -> Result<(), Problem> {
+    let log = house.log("up")?;
+    let copy = log.try_clone().map_err(|error| Problem::error(error.to_string()))?;
+    let mut command = Command::new(executable()?);
+    command.arg("--plan").arg(call.plan_file_absolute()).args(["up", "--supervise"]);
+    command.stdin(Stdio::null()).stdout(copy).stderr(log);
+    // The child takes the lock itself; whoever comes between us is told apart by its exit code.
+    drop(lock);
+    let mut child =
+        command.spawn().map_err(|error| Problem::error("strangler cannot start itself").because(&error))?;
+    let mut progress = call.ui.progress();
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let status = loop {
+        let why = match gauge.ready().await {
+            Ok(status) if house.up().is_some_and(|watch| watch.process.pid == child.id()) => break status,
+            Ok(_) => "another controller answers at our address".to_owned(),
+            Err(why) => why,
+        };
+        progress.state(&format!("starting: {why}"));
+        if let Some(problem) = hopeless(house, plan, &mut child) {
+            end(&mut child).await;
+            return Err(problem);
+        }
+        if Instant::now() >= until {
+            end(&mut child).await;
+            return Err(Problem::new(
+                Kind::TimedOut,
+                format!("not ready within {seconds} s, stopped again: {why}"),
+            )
+            .hint(format!("look at {}", house.dir().join("log").display())));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    };
+    progress.clear();
+    report(call, plan, house, gauge, &status, false);
+    Ok(())
+}
+
+/// Why it will not become ready: the supervisor has ended, or a part dies again and again.
+fn hopeless(house: &House, plan: &Plan, child: &mut Child) -> Option<Problem> {
+    let is_ours = house.up().is_some_and(|watch| watch.process.pid == child.id());
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(match status.code() {
+            Some(4) => Problem::new(Kind::Conflict, "another `strangler up` was faster")
+                .hint("`strangler status` shows it; `strangler down` stops it"),
+            _ => last_words(house, "up", "strangler did not come up"),
+        });
+    }
+    let failing = Part::of(plan).into_iter().filter(|_| is_ours).find_map(|part| {
+        let record = house.noted(part).filter(|record| record.restarts >= RESTARTS_MAX)?;
+        Some((part, record.ended.unwrap_or_else(|| "ended".to_owned())))
+    });
+    let (part, ended) = failing?;
+    Some(last_words(house, part.name(), &format!("the {} does not stay up: it {ended}", part.name())))
+}
+
+fn last_words(house: &House, name: &str, message: &str) -> Problem {
+    let words = house.log_end(name, 4);
+    let message =
+        if words.is_empty() { message.to_owned() } else { format!("{message}\n  {}", words.join("\n  ")) };
+    Problem::error(message).hint(format!("the whole log is {}", house.log_path(name).display()))
+}
+
+async fn end(child: &mut Child) {
+    let record = crate::house::record::Record::of(child.id(), 0);
+    record.signal(Signal::SIGTERM);
+    if !record.wait(STOP_PATIENCE).await {
+        record.signal(Signal::SIGKILL);
+    }
+    // Gone, or just killed: nothing is waited for that could hang.
+    let _ = child.wait();
+}
+
+/// What is up, and where it goes from here.
+fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, status: &Status, already: bool) {
+    let proxy = format!("http://{}", plan.proxy.listen);
+    let next: Vec<String> =
+        status.slices.values().flat_map(|slice| slice.next_steps.iter().cloned()).take(2).collect();
+    call.ui.tick(&format!("controller  {}", gauge.remote.base()));
+    if Part::of(plan).contains(&Part::Bridge) {
+        call.ui.tick(&format!("bridge      {}", local(&plan.bridge.listen)));
+    }
+    call.ui.tick(&format!("proxy       {proxy}"));
+    for finding in &status.findings {
+        call.ui.finding(finding);
+    }
+    call.ui.json(&json!({
+        "already": already, "controller": gauge.remote.base(), "proxy": proxy,
+        "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
+        "findings": status.findings, "next_steps": next,
+    }));
+    call.ui.next_steps(&next);
+}
+
+/// Our own executable; one that was replaced meanwhile is found under its name again.
+fn executable() -> Result<PathBuf, Problem> {
+    let path = std::env::current_exe().map_err(|error| {
+        Problem::error("strangler does not find its own executable")
+            .because(&error)
+            .hint("run it by its full path")
+    })?;
+    let text = path.to_string_lossy();
+    Ok(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
+}

@@ -1,0 +1,316 @@
+//! The whole house without a database: `up --detach` in front of two tiny upstreams, routes flipped under load,
+//! parts killed with -9, `down`.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A plan's folder; whatever runs there ends with the test.
+struct House {
+    folder: TempDir,
+    proxy: u16,
+}
+
+impl House {
+    /// Two upstreams that answer their own name, and a plan of nine lines.
+    fn new() -> Self {
+        let (monolith, service) = (upstream("monolith"), upstream("service"));
+        let [proxy, admin, controller] = free_ports();
+        let plan = format!(
+            "version: 1
+name: shop
+monolith: {{ upstream: \"http://127.0.0.1:{monolith}\" }}
+services: {{ hello: {{ upstream: \"http://127.0.0.1:{service}\" }} }}
+proxy: {{ listen: \"127.0.0.1:{proxy}\", admin: \"127.0.0.1:{admin}\" }}
+controller: {{ listen: \"127.0.0.1:{controller}\" }}
+slices:
+  hello: {{ service: hello, routes: {{ hello: GET /hello, say: POST /hello }} }}
+"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("strangler.yaml"), plan).unwrap();
+        Self { folder, proxy }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
+        command.args(arguments).current_dir(self.folder.path());
+        for name in ["STRANGLER_PLAN", "STRANGLER_TOKEN", "STRANGLER_CONTROLLER"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs a verb that must succeed; its stdout.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}\n{out}\n{err}\n{}", self.logs());
+        out.into_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--output", "json"]].concat())).unwrap()
+    }
+
+    fn pid(&self, name: &str) -> Option<u32> {
+        let text = fs::read(self.folder.path().join(format!(".strangler/run/{name}.json"))).ok()?;
+        let note: Value = serde_json::from_slice(&text).ok()?;
+        u32::try_from(note["pid"].as_u64()?).ok()
+    }
+
+    /// Kills a part and waits until another process has its place.
+    fn kill_and_wait(&self, name: &str) {
+        let killed = self.pid(name).unwrap();
+        signal(killed, Signal::SIGKILL);
+        self.eventually(&format!("a new {name}"), || self.pid(name).is_some_and(|pid| pid != killed));
+    }
+
+    /// Who answers a request through the proxy: `monolith` or `service`; an error is shown in its place.
+    fn ask(&self) -> String {
+        ask(self.proxy).unwrap_or_else(|error| format!("failed: {error}"))
+    }
+
+    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < until, "waited in vain for {what}\n{}", self.logs());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn logs(&self) -> String {
+        let mut text = String::new();
+        for name in ["up", "controller", "proxy"] {
+            let log = fs::read_to_string(self.folder.path().join(format!(".strangler/log/{name}.log")));
+            let log = log.unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(15)..].join("\n");
+            text.push_str(&format!("--- {name}\n{end}\n"));
+        }
+        text
+    }
+
+    /// Processes whose command line names this folder.
+    fn processes(&self) -> Vec<u32> {
+        let folder = self.folder.path().canonicalize().unwrap().display().to_string();
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
+        pids.filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&folder)
+        })
+        .collect()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
+}
+
+/// Ports that were free a moment ago.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// An HTTP server that answers every request with its name, and lives as long as the test process.
+fn upstream(name: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            thread::spawn(move || serve(connection, name));
+        }
+    });
+    port
+}
+
+fn serve(connection: TcpStream, name: &str) -> Option<()> {
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    let mut writer = connection;
+    loop {
+        let mut length = 0usize;
+        let mut first = true;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() && !first {
+                break;
+            }
+            first = false;
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        reader.by_ref().take(length as u64).read_to_end(&mut Vec::new()).ok()?;
+        write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len()).ok()?;
+    }
+}
+
+/// One request on a connection of its own; the body of a 200.
+fn ask(port: u16) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(connection, "GET /hello HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if !head.starts_with("HTTP/1.1 200") {
+        return Err(std::io::Error::other(head.to_owned()));
+    }
+    // The answer may come in one chunk.
+    let name = ["monolith", "service"].into_iter().find(|name| body.contains(name));
+    name.map(str::to_owned).ok_or_else(|| std::io::Error::other(answer.clone()))
+}
+
+/// Requests without a pause until stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    threads: Vec<thread::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn start(port: u16) -> Self {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let threads = (0..4).map(|_| {
+            let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+            thread::spawn(move || {
+                let mut failed = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match ask(port) {
+                        Ok(_) => _ = done.fetch_add(1, Ordering::Relaxed),
+                        Err(error) => failed.push(error.to_string()),
+                    }
+                }
+                failed
+            })
+        });
+        Self { threads: threads.collect(), stop, done }
+    }
+
+    /// How many succeeded, and every failure.
+    fn end(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failed = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (self.done.load(Ordering::Relaxed), failed)
+    }
+}
+
+#[test]
+fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
+    let house = House::new();
+    let up = house.json(&["up", "--detach"]);
+    assert_eq!(up["already"], false, "{up}");
+    assert_eq!(house.ask(), "monolith");
+    assert!(house.ok(&["up", "--detach"]).contains("already up"));
+
+    let load = Load::start(house.proxy);
+    let said = house.ok(&["route", "set", "hello", "25%"]);
+    assert_eq!(
+        said,
+        "hello: requests 25 % at the service on 1 of 1 live proxies\n".replace("proxies", "proxy")
+    );
+    for _ in 0..10 {
+        house.ok(&["route", "set", "hello", "service"]);
+        assert_eq!(house.ask(), "service", "a route is set when the command returns");
+        house.ok(&["route", "set", "hello", "monolith"]);
+        assert_eq!(house.ask(), "monolith");
+    }
+    let (done, failed) = load.end();
+    assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first());
+    assert!(done > 100, "only {done} requests");
+
+    house.ok(&["route", "set", "hello.hello", "service"]);
+    house.kill_and_wait("proxy");
+    house.eventually("the service's answer after the proxy's death", || house.ask() == "service");
+    house.kill_and_wait("controller");
+    house.eventually("a controller", || house.command(&["status"]).output().unwrap().status.success());
+    let routes = house.json(&["route", "list"]);
+    assert_eq!(routes["routes"][0]["share"], "service", "{routes}");
+    assert_eq!(routes["routes"][1]["share"], "monolith", "{routes}");
+    assert_eq!(house.ask(), "service");
+    let status = house.json(&["status"]);
+    assert_eq!(status["slices"]["hello"]["owner"], "monolith", "{status}");
+    let journal = house.ok(&["journal", "--output", "json"]);
+    assert_eq!(journal.lines().count(), 22, "{journal}");
+
+    assert!(house.ok(&["down"]).contains("stopped"));
+    assert_eq!(house.processes(), [] as [u32; 0], "{}", house.logs());
+    assert!(TcpStream::connect(("127.0.0.1", house.proxy)).is_err());
+    assert!(house.ok(&["down"]).contains("nothing of this plan runs here"));
+
+    // The routes outlive everything.
+    house.ok(&["up", "--detach"]);
+    house.eventually("the service's answer after a restart", || house.ask() == "service");
+    // A supervisor that was killed leaves parts behind; `down` still ends them.
+    signal(house.pid("up").unwrap(), Signal::SIGKILL);
+    house.ok(&["down"]);
+    assert_eq!(house.processes(), [] as [u32; 0]);
+}
+
+#[test]
+fn ctrl_c_stops_an_up_in_the_foreground() {
+    let house = House::new();
+    let mut up = house
+        .command(&["up"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    house.eventually("an answer", || house.ask() == "monolith");
+    signal(up.id(), Signal::SIGINT);
+    assert!(ended(&mut up), "{}", house.logs());
+    house.eventually("the end of all", || house.processes().is_empty());
+    assert!(!Path::new(&house.folder.path().join(".strangler/run/up.json")).exists());
+}
+
+fn ended(child: &mut Child) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.success();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill().and_then(|()| child.wait());
+    false
+}
+
+#[test]
+fn a_part_that_cannot_start_is_named_with_its_last_words() {
+    let house = House::new();
+    let _taken = TcpListener::bind(("127.0.0.1", house.proxy)).unwrap();
+    let output = house.command(&["up", "--detach"]).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}\n{}", house.logs());
+    assert!(err.contains("the proxy does not stay up") && err.contains("proxy.log"), "{err}");
+    assert_eq!(house.processes(), [] as [u32; 0]);
+}

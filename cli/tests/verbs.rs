@@ -1,0 +1,244 @@
+//! The real binary, verb by verb, without anything running: what it prints on both streams and its exit codes.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+const PLAN: &str = "version: 1
+name: shop
+monolith: { upstream: \"http://127.0.0.1:4000\" }
+services: { orders: { upstream: \"http://127.0.0.1:4001\" } }
+controller: { listen: \"127.0.0.1:PORT\" }
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders, show: \"GET /orders/{id}\", place: POST /orders }
+";
+
+/// What came of one call: exit code and both streams, with what differs from run to run replaced.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn all(&self) -> String {
+        format!("exit {:?}\n--- stdout\n{}--- stderr\n{}", self.code.unwrap_or(-1), self.out, self.err)
+    }
+}
+
+fn strangler(folder: &Path, arguments: &[&str]) -> Said {
+    strangler_with(folder, arguments, &[])
+}
+
+fn strangler_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("USER", "tester");
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let real = folder.canonicalize().unwrap().display().to_string();
+    let text = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap().replace(&real, "FOLDER");
+        text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    };
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A folder with a plan whose controller listens on a port that nobody has.
+fn folder(plan: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fs::write(folder.path().join("strangler.yaml"), plan.replace("PORT", &port.to_string())).unwrap();
+    folder
+}
+
+fn without_port(text: &str) -> String {
+    let mut parts = text.split("127.0.0.1:");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("127.0.0.1:PORT");
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    out
+}
+
+#[test]
+fn help_lists_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!("help", strangler(folder.path(), &["--help"]).all());
+    insta::assert_snapshot!("help_sync", strangler(folder.path(), &["sync", "start", "--help"]).all());
+    insta::assert_snapshot!("help_init", strangler(folder.path(), &["init", "--help"]).all());
+    insta::assert_snapshot!("no_verb", strangler(folder.path(), &[]).all());
+}
+
+#[test]
+fn an_unknown_verb_is_a_usage_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = strangler(folder.path(), &["stauts"]);
+    assert_eq!(said.code, Some(2));
+    insta::assert_snapshot!("unknown_verb", said.all());
+    // Verbs that only exist in the design are not offered.
+    assert_eq!(strangler(folder.path(), &["cutover", "orders"]).code, Some(2));
+}
+
+#[test]
+fn a_sound_plan_is_counted() {
+    let folder = folder(PLAN);
+    insta::assert_snapshot!("check_good", strangler(folder.path(), &["check"]).all());
+    let said = strangler(folder.path(), &["check", "--output", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((document["plan"].as_str(), document["routes"].as_u64()), (Some("shop"), Some(3)));
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn every_finding_of_a_wrong_plan_is_shown() {
+    let folder = folder(
+        "version: 1\nname: shop\nmonolit: { upstream: \"http://127.0.0.1:4000\" }\nservices:\n  orders: { upstream: nowhere }\n",
+    );
+    let said = strangler(folder.path(), &["check"]);
+    assert_eq!(said.code, Some(2));
+    insta::assert_snapshot!("check_bad", said.all());
+    let said = strangler(folder.path(), &["--output", "json", "check"]);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert!(document["findings"].as_array().is_some_and(|findings| findings.len() >= 2), "{document}");
+    assert!(document["error"].is_string() && document["hint"].is_string());
+    assert_eq!(said.code, Some(2));
+}
+
+#[test]
+fn every_verb_that_needs_a_plan_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!("no_plan", strangler(folder.path(), &["check"]).all());
+    for verb in [&["up"][..], &["doctor"], &["status"], &["proxy"], &["install", "--print"]] {
+        let said = strangler(folder.path(), verb);
+        assert_eq!(said.code, Some(2), "{verb:?} {}", said.all());
+        assert!(said.err.contains("strangler init"), "{verb:?} {}", said.err);
+    }
+}
+
+#[test]
+fn without_a_controller_the_hint_says_how_to_start_one() {
+    let folder = folder(PLAN);
+    let said = strangler(folder.path(), &["status"]);
+    assert_eq!(said.code, Some(1));
+    insta::assert_snapshot!("status_without_controller", without_port(&said.all()));
+    for verb in [
+        &["route", "set", "orders", "25%"][..],
+        &["route", "list"],
+        &["sync", "start", "orders"],
+        &["sync", "drop", "orders", "--yes"],
+        &["tail", "orders"],
+        &["journal"],
+    ] {
+        let said = strangler(folder.path(), verb);
+        assert_eq!(said.code, Some(1), "{verb:?} {}", said.all());
+        assert!(said.err.contains("strangler up --detach"), "{verb:?} {}", said.err);
+    }
+    let said = strangler(folder.path(), &["status", "--output", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert!(document["hint"].as_str().is_some_and(|hint| hint.contains("strangler up --detach")));
+    assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn words_that_are_no_share_or_name_are_usage_errors() {
+    let folder = folder(PLAN);
+    for verb in
+        [&["route", "set", "orders", "25"][..], &["route", "set", "Orders", "25%"], &["sync", "pause", "a.b"]]
+    {
+        assert_eq!(strangler(folder.path(), verb).code, Some(2), "{verb:?}");
+    }
+    insta::assert_snapshot!("bad_share", strangler(folder.path(), &["route", "set", "orders", "25"]).all());
+}
+
+#[test]
+fn nothing_is_dropped_without_a_yes() {
+    let folder = folder(PLAN);
+    let said = strangler(folder.path(), &["sync", "drop", "orders"]);
+    assert_eq!(said.code, Some(2));
+    insta::assert_snapshot!("drop_without_yes", said.all());
+}
+
+#[test]
+fn down_where_nothing_runs_is_done() {
+    let folder = folder(PLAN);
+    insta::assert_snapshot!("down_nothing", strangler(folder.path(), &["down"]).all());
+}
+
+#[test]
+fn a_second_up_is_refused_while_the_first_is_not_ready() {
+    let folder = folder(PLAN);
+    fs::create_dir_all(folder.path().join(".strangler/run")).unwrap();
+    let lock = fs::File::create(folder.path().join(".strangler/run/lock")).unwrap();
+    lock.try_lock().unwrap();
+    let said = strangler(folder.path(), &["up", "--detach"]);
+    assert_eq!(said.code, Some(4), "{}", said.all());
+    insta::assert_snapshot!("up_twice", without_port(&said.all()));
+}
+
+#[test]
+fn completions_are_written_for_each_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let said = strangler(folder.path(), &["completions", shell]);
+        assert_eq!(said.code, Some(0));
+        assert!(said.out.contains("strangler") && said.out.len() > 1_000, "{shell}");
+    }
+}
+
+#[test]
+fn init_writes_a_plan_that_check_accepts_and_overwrites_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = [
+        "init",
+        "--upstream",
+        "http://127.0.0.1:4000",
+        "--service",
+        "orders=http://127.0.0.1:4001",
+        "--name",
+        "shop",
+    ];
+    insta::assert_snapshot!("init", strangler(folder.path(), &init).all());
+    insta::assert_snapshot!("init_plan", fs::read_to_string(folder.path().join("strangler.yaml")).unwrap());
+    let said = strangler(folder.path(), &["check"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let again = strangler(folder.path(), &init);
+    assert_eq!(again.code, Some(2));
+    insta::assert_snapshot!("init_again", again.all());
+    assert_eq!(strangler(folder.path(), &[&init[..], &["--force"]].concat()).code, Some(0));
+    assert_eq!(strangler(tempfile::tempdir().unwrap().path(), &["init"]).code, Some(2));
+}
+
+#[test]
+fn install_prints_its_sql_without_the_password() {
+    let plan = PLAN
+        .replace("4000\" }", "4000\", database: \"${MONOLITH_DATABASE_URL}\" }")
+        .replace("4001\" }", "4001\", database: \"${ORDERS_DATABASE_URL}\" }")
+        + "    tables: [public.orders]\n";
+    let folder = folder(&plan);
+    let environment = [
+        ("MONOLITH_DATABASE_URL", "postgres://strangler:verysecret@127.0.0.1:1/shop"),
+        ("ORDERS_DATABASE_URL", "postgres://strangler:verysecret@127.0.0.1:1/orders"),
+    ];
+    let said = strangler_with(folder.path(), &["install", "--print"], &environment);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.out.contains("CREATE SCHEMA") && !said.all().contains("verysecret"));
+    // A database that is not there is an error with a hint, and shows no password either.
+    let urls = ["install", "--admin-url", "monolith=postgres://root:verysecret@127.0.0.1:1/shop"];
+    let said = strangler_with(folder.path(), &urls, &environment);
+    assert_eq!(said.code, Some(2), "one database has no URL: {}", said.all());
+    let urls = [&urls[..], &["--admin-url", "orders=postgres://root:verysecret@127.0.0.1:1/orders"]].concat();
+    let said = strangler_with(folder.path(), &urls, &environment);
+    assert!(matches!(said.code, Some(1 | 3)) && said.err.contains("hint:"), "{}", said.all());
+    assert!(!said.all().contains("verysecret"), "{}", said.all());
+}
