@@ -1,1 +1,62 @@
-//! What was seen of the live systems, and every reason why a slice is not ready.
+//! Whether the live systems are ready for a slice: an observation of both databases goes in, every finding comes
+//! out, each with the statement or command that mends it.
+//!
+//! Looks at nothing itself: who asks the databases fills an [`Observation`], so that every finding can be tested
+//! without one.
+
+mod columns;
+mod fits;
+mod installed;
+mod observation;
+mod references;
+mod server;
+mod tables;
+
+pub use observation::{
+    ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen, Observation,
+    RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen, TriggerSeen, TypeSeen,
+};
+
+use crate::finding::Finding;
+use crate::plan::{Plan, Slice};
+use crate::sql::Database;
+
+/// The code of the finding that `sync start --replace` overrides: rows of others stand in the sink's tables.
+pub const NOT_EMPTY: &str = "sink.not-empty";
+
+/// Everything that is wrong or doubtful for following a slice, errors first. A database that was not observed is
+/// passed over: why it could not be is its observer's finding.
+pub fn judge(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
+    if slice.is_stateless() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for database in [&seen.source, &seen.sink].into_iter().flatten() {
+        server::judge(plan, database, &mut found);
+        installed::judge(plan, slice, database, &mut found);
+        tables::judge(slice, database, &mut found);
+        references::judge(slice, database, &mut found);
+    }
+    if let (Some(source), Some(sink)) = (&seen.source, &seen.sink) {
+        if source.is_same_database(sink) {
+            found.push(Finding::error(
+                "sink.same-database",
+                format!("the monolith and service {} share database {}", slice.service, source.name),
+                "give the service a database of its own; it may stand on the same server",
+            ));
+        }
+        for table in slice.all_tables() {
+            columns::judge(table, source, sink, &mut found);
+        }
+    }
+    found.sort_by_key(|finding| finding.severity);
+    found
+}
+
+/// How a hint names a statement and where it is to be run.
+fn run(database: &Database, statement: &str) -> String {
+    format!("run in {database}: {statement}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,17 @@
 //! All SQL that strangler installs, and the names of what it makes in databases.
+//!
+//! The files in `sql/` are static: what they must know about the plan they read as JSON from a setting of their
+//! transaction, so no name is ever pasted into a script. Owners and keys they find out themselves; nothing here
+//! needs a live database, and a DBA can run the same text.
 
-use crate::names::PlanName;
+mod login;
+
+use crate::names::{PlanName, ServiceName, TableName, quote_literal};
+use crate::plan::{DatabaseUrl, Plan, Slice, TriggerFate};
+use serde_json::{Value, json};
+use std::fmt;
+
+pub use login::Login;
 
 /// The schema of everything we install.
 pub const SCHEMA: &str = "strangler";
@@ -19,4 +30,225 @@ pub fn slot(plan: &PlanName, log: &str) -> String {
 /// What the names of all of a plan's slots begin with.
 pub fn slot_prefix(plan: &PlanName) -> String {
     format!("strangler_{}_", plan.as_str().replace('-', "_"))
+}
+
+/// A regular expression for the names of a plan's slots and of no other plan's: plan `shop` must not take the
+/// slots of plan `shop-2`.
+pub fn slot_pattern(plan: &PlanName) -> String {
+    format!("^{}[a-z0-9]{{1,8}}$", slot_prefix(plan))
+}
+
+/// A database that strangler works in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Database {
+    /// The monolith's: journal, publication, the source tables' gates.
+    Monolith,
+    /// A service's: streams, the sink tables' gates.
+    Service(ServiceName),
+}
+
+impl Database {
+    /// `monolith`, or the service's name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Database::Monolith => "monolith",
+            Database::Service(service) => service.as_str(),
+        }
+    }
+
+    /// Every database of a plan in which something is installed: the monolith's if there is one, and those of
+    /// services that get tables.
+    pub fn all(plan: &Plan) -> Vec<Database> {
+        let monolith = plan.monolith.database.as_ref().map(|_| Database::Monolith);
+        let services = plan.services.iter().filter(|(name, service)| {
+            let gets_tables = plan.slices.values().any(|s| s.service == **name && !s.is_stateless());
+            service.database.is_some() && gets_tables
+        });
+        monolith.into_iter().chain(services.map(|(name, _)| Database::Service(name.clone()))).collect()
+    }
+
+    /// Its URL in the plan, by strangler's own role.
+    pub fn url<'a>(&self, plan: &'a Plan) -> Option<&'a DatabaseUrl> {
+        match self {
+            Database::Monolith => plan.monolith.database.as_ref(),
+            Database::Service(service) => plan.services.get(service)?.database.as_ref(),
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Database::Monolith => f.write_str("the monolith's database"),
+            Database::Service(service) => write!(f, "service {service}'s database"),
+        }
+    }
+}
+
+/// One step of a script. All steps of a script belong into one transaction, in their order.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it does, for the one who watches.
+    pub title: String,
+    /// Several statements. It may hold the role's password: for running, never for showing.
+    pub sql: String,
+    is_secret: bool,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Step({})", self.title)
+    }
+}
+
+/// Why no script can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoScript {
+    /// The plan names no database there.
+    #[error("the plan gives {0} no URL; write one under `database:`")]
+    NoDatabase(String),
+    /// The URL names no user.
+    #[error(
+        "the URL of {0} names no user; write `postgres://strangler:password@host/database` with a role of strangler's own, which `strangler install` makes"
+    )]
+    NoUser(String),
+}
+
+/// The script that makes everything strangler needs in a database. It may be run again at any time, and must be
+/// when the plan's tables change.
+pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
+    let login = login(plan, database)?;
+    let mut steps = vec![facts_step(plan, database, &login.user)];
+    if let Some(password) = &login.password {
+        steps.push(Step {
+            title: "password of the role".to_owned(),
+            sql: format!(
+                "SELECT pg_catalog.set_config('strangler.password', {}, true);",
+                quote_literal(password)
+            ),
+            is_secret: true,
+        });
+    }
+    steps.push(file(format!("role {}", login.user), include_str!("../sql/0001_role.sql")));
+    steps.push(file("schema strangler", include_str!("../sql/0002_schema.sql")));
+    match database {
+        Database::Monolith => steps.push(file("journal", include_str!("../sql/0003_journal.sql"))),
+        Database::Service(_) => steps.push(file("streams", include_str!("../sql/0004_stream.sql"))),
+    }
+    steps.push(file("gate", include_str!("../sql/0005_gate.sql")));
+    steps.push(file("slices", include_str!("../sql/0006_slices.sql")));
+    steps.push(file("rights", include_str!("../sql/0007_rights.sql")));
+    if *database == Database::Monolith {
+        let title = format!("publication {}", publication(&plan.name));
+        steps.push(file(title, include_str!("../sql/0008_publication.sql")));
+    }
+    Ok(steps)
+}
+
+/// The script that takes everything away from a database again. It fails while a service owns a slice's tables
+/// and while a bridge reads a slot.
+pub fn uninstall(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
+    let login = login(plan, database)?;
+    Ok(vec![
+        facts_step(plan, database, &login.user),
+        file("nothing stands in the way", include_str!("../sql/0101_may_leave.sql")),
+        file("slots, publication, gates, schema strangler", include_str!("../sql/0102_leave.sql")),
+        file(format!("role {}", login.user), include_str!("../sql/0103_role_leaves.sql")),
+    ])
+}
+
+/// A script as a DBA runs it with `psql`: one transaction, without the password, which psql asks for.
+pub fn printed(plan: &Plan, database: &Database, steps: &[Step]) -> Result<String, NoScript> {
+    let login = login(plan, database)?;
+    let mut text =
+        format!("-- For {database}, to be run with psql by a superuser or the owner of the tables.\n");
+    text.push_str("\\set ON_ERROR_STOP on\nBEGIN;\n");
+    for step in steps.iter().filter(|step| !step.is_secret) {
+        text.push_str(&format!("\n-- {}\n{}\n", step.title, step.sql.trim_end()));
+    }
+    text.push_str("\nCOMMIT;\n");
+    if steps.iter().any(|step| step.is_secret) {
+        let user = crate::names::quote_identifier(&login.user);
+        text.push_str(&format!(
+            "-- The password that stands in the plan's database URL:\n\\password {user}\n"
+        ));
+    }
+    Ok(text)
+}
+
+/// The user and the password by which strangler enters a database.
+pub fn login(plan: &Plan, database: &Database) -> Result<Login, NoScript> {
+    let url = database.url(plan).ok_or_else(|| NoScript::NoDatabase(database.to_string()))?;
+    Login::of(url).ok_or_else(|| NoScript::NoUser(database.to_string()))
+}
+
+/// What the scripts know about the plan, and what `doctor` compares with what was installed.
+pub fn facts(plan: &Plan, database: &Database, role: &str) -> Value {
+    let slices: Vec<Value> = plan
+        .slices
+        .values()
+        .filter(|slice| !slice.is_stateless())
+        .filter(|slice| match database {
+            Database::Monolith => true,
+            Database::Service(service) => slice.service == *service,
+        })
+        .map(|slice| slice_facts(slice, database))
+        .collect();
+    json!({
+        "plan": plan.name,
+        "part": database.as_str(),
+        "side": if *database == Database::Monolith { "monolith" } else { "service" },
+        "role": role,
+        "publication": publication(&plan.name),
+        "slots": slot_pattern(&plan.name),
+        "slices": slices,
+    })
+}
+
+/// One slice's part of [`facts`].
+pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
+    let name = |table: &TableName| json!({ "schema": table.schema, "name": table.name });
+    let is_monolith = *database == Database::Monolith;
+    let names = |tables: &[crate::plan::Table]| -> Vec<Value> {
+        tables.iter().map(|table| name(if is_monolith { &table.from } else { &table.to })).collect()
+    };
+    let skip: Vec<&String> = slice
+        .triggers
+        .iter()
+        .filter(|(_, fate)| **fate == TriggerFate::Skip && !is_monolith)
+        .map(|(trigger, _)| trigger)
+        .collect();
+    json!({
+        "slice": slice.name,
+        "service": slice.service,
+        "moved": names(&slice.tables),
+        "reference": names(&slice.reference),
+        "skip": skip,
+    })
+}
+
+fn facts_step(plan: &Plan, database: &Database, role: &str) -> Step {
+    let facts = quote_literal(&facts(plan, database, role).to_string());
+    let sql = format!(
+        "SET LOCAL client_min_messages = warning;\nSELECT pg_catalog.set_config('strangler.facts', {facts}, true);"
+    );
+    Step { title: format!("what plan {} says about {database}", plan.name), sql, is_secret: false }
+}
+
+fn file(title: impl Into<String>, sql: &str) -> Step {
+    Step { title: title.into(), sql: sql.to_owned(), is_secret: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plans_slots_are_not_taken_for_anothers() {
+        let shop: PlanName = "shop".parse().unwrap();
+        let shop_2: PlanName = "shop-2".parse().unwrap();
+        assert_eq!(slot(&shop, "AB-cd1234ef99"), "strangler_shop_abcd1234");
+        assert!(slot(&shop_2, "abcd").starts_with(&slot_prefix(&shop)));
+        assert_eq!(slot_pattern(&shop), "^strangler_shop_[a-z0-9]{1,8}$");
+    }
 }

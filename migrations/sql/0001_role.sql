@@ -1,0 +1,42 @@
+-- The role that strangler works by. It must be strangler's own and never the application's: the gates let it pass.
+-- The password comes from the setting strangler.password; without one the role gets none.
+DO $$
+DECLARE
+    facts jsonb := current_setting('strangler.facts')::jsonb;
+    us text := facts->>'role';
+    secret text := current_setting('strangler.password', true);
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us) THEN
+        EXECUTE format('CREATE ROLE %I LOGIN', us);
+        IF coalesce(secret, '') <> '' THEN
+            EXECUTE format('ALTER ROLE %I PASSWORD %L', us, secret);
+        END IF;
+    END IF;
+    IF facts->>'side' <> 'monolith'
+        OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us AND (rolreplication OR rolsuper)) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        EXECUTE format('ALTER ROLE %I REPLICATION', us);
+    EXCEPTION WHEN insufficient_privilege THEN
+        -- Amazon's servers have no REPLICATION attribute to give away, but a role that stands for it.
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
+            RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = format('Run as a superuser: ALTER ROLE %I REPLICATION; then run `strangler install` again.', us);
+        END IF;
+        EXECUTE format('GRANT rds_replication TO %I', us);
+    END;
+END
+$$;
+
+-- Sees what other sessions do (who blocks the first copy), where the server lets us give that right.
+DO $$
+DECLARE
+    us text := (current_setting('strangler.facts')::jsonb)->>'role';
+BEGIN
+    EXECUTE format('GRANT pg_read_all_stats TO %I', us);
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'role % cannot see what other sessions do; `strangler doctor` will not name long transactions', us;
+END
+$$;

@@ -1,0 +1,39 @@
+-- What the monolith publishes: exactly the plan's tables. A table without a key is left out: published, the
+-- application's own updates of it would fail. An unlogged one cannot be published at all.
+DO $$
+DECLARE
+    facts jsonb := current_setting('strangler.facts')::jsonb;
+    name text := facts->>'publication';
+    published text;
+    left_out text;
+BEGIN
+    WITH listed AS (
+        SELECT DISTINCT format('%I.%I', t->>'schema', t->>'name')::regclass AS rel
+        FROM jsonb_array_elements(facts->'slices') s, LATERAL jsonb_array_elements((s->'moved') || (s->'reference')) t
+    ), judged AS (
+        SELECT l.rel, (
+            SELECT bool_and(c.relpersistence = 'p' AND (c.relreplident IN ('f', 'i') OR (c.relreplident = 'd' AND EXISTS (
+                SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisprimary))))
+            FROM strangler.relations(ARRAY[l.rel]) r JOIN pg_catalog.pg_class c ON c.oid = r.rel) AS is_fit
+        FROM listed l
+    )
+    SELECT string_agg(rel::text, ', ' ORDER BY rel::text) FILTER (WHERE is_fit),
+           string_agg(rel::text, ', ' ORDER BY rel::text) FILTER (WHERE NOT is_fit)
+        INTO published, left_out FROM judged;
+
+    IF left_out IS NOT NULL THEN
+        RAISE WARNING 'not published, because it has no primary key or is unlogged: %; mend it and run `strangler install` again', left_out;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = name) THEN
+        EXECUTE format('CREATE PUBLICATION %I WITH (publish_via_partition_root = true)', name);
+    END IF;
+    EXECUTE format('ALTER PUBLICATION %I SET (publish = %L, publish_via_partition_root = true)',
+                   name, 'insert, update, delete, truncate');
+    IF published IS NOT NULL THEN
+        EXECUTE format('ALTER PUBLICATION %I SET TABLE %s', name, published);
+    ELSIF EXISTS (SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = name) THEN
+        EXECUTE format('ALTER PUBLICATION %I DROP TABLE %s', name,
+            (SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_catalog.pg_publication_tables WHERE pubname = name));
+    END IF;
+END
+$$;

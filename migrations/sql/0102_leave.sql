@@ -1,0 +1,39 @@
+-- Takes everything of strangler's away from this database. Whatever is missing already is passed over.
+SET LOCAL lock_timeout = '5s';
+
+DO $$
+DECLARE
+    facts jsonb := current_setting('strangler.facts')::jsonb;
+    us text := facts->>'role';
+    one record;
+BEGIN
+    IF facts->>'side' = 'monolith' THEN
+        PERFORM pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
+            WHERE slot_name ~ (facts->>'slots') AND NOT active AND database = current_database();
+        EXECUTE format('DROP PUBLICATION IF EXISTS %I', facts->>'publication');
+    END IF;
+    IF to_regnamespace('strangler') IS NULL THEN
+        RETURN;
+    END IF;
+    IF to_regclass('strangler.skipped_trigger') IS NOT NULL THEN
+        FOR one IN EXECUTE $q$
+            SELECT s.on_table, s.name, s.was FROM strangler.skipped_trigger s
+            JOIN pg_catalog.pg_trigger t ON t.tgrelid = to_regclass(s.on_table) AND t.tgname = s.name
+            ORDER BY s.on_table, s.name$q$
+        LOOP
+            EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', one.on_table,
+                           CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.name);
+        END LOOP;
+    END IF;
+    -- With the schema goes the function that the gates' triggers call, and with it they go, tables in name order.
+    FOR one IN
+        SELECT t.tgrelid::regclass AS rel, t.tgname
+        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname = 'refuse' AND t.tgparentid = 0
+        ORDER BY t.tgrelid::regclass::text, t.tgname
+    LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', one.tgname, one.rel);
+    END LOOP;
+    DROP SCHEMA strangler CASCADE;
+END
+$$;

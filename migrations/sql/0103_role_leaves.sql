@@ -1,0 +1,27 @@
+-- Takes the role's rights in this database away, and the role itself where no other database needs it.
+DO $$
+DECLARE
+    us text := (current_setting('strangler.facts')::jsonb)->>'role';
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us) THEN
+        RETURN;
+    END IF;
+    IF us = current_user OR us = session_user THEN
+        RAISE WARNING 'role % stays: you are connected by it', us;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner WHERE r.rolname = us) THEN
+        RAISE WARNING 'role % stays: it owns tables here, so it is not strangler''s alone', us;
+        RETURN;
+    END IF;
+    IF NOT pg_has_role(current_user, us, 'USAGE') THEN
+        EXECUTE format('GRANT %I TO CURRENT_USER', us);
+    END IF;
+    EXECUTE format('DROP OWNED BY %I', us);
+    BEGIN
+        EXECUTE format('DROP ROLE %I', us);
+    EXCEPTION WHEN dependent_objects_still_exist OR object_in_use THEN
+        RAISE WARNING 'role % stays: other databases of this server still use it', us;
+    END;
+END
+$$;

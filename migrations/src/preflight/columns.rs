@@ -1,0 +1,258 @@
+//! Findings about a table's columns under the plan's mapping: does every value find its place unchanged?
+
+use super::fits::{Fit, fit, is_supported};
+use super::observation::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
+use super::run;
+use crate::finding::Finding;
+use crate::names::quote_identifier;
+use crate::plan::Table;
+use std::collections::BTreeSet;
+
+struct Pair<'a> {
+    table: &'a Table,
+    source: &'a TableSeen,
+    sink: &'a TableSeen,
+    sources: &'a DatabaseSeen,
+    sinks: &'a DatabaseSeen,
+}
+
+pub(super) fn judge(table: &Table, source: &DatabaseSeen, sink: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let (Some(from), Some(to)) = (source.tables.get(&table.from), sink.tables.get(&table.to)) else { return };
+    let pair = Pair { table, source: from, sink: to, sources: source, sinks: sink };
+    pair.named_columns(found);
+    for column in from.columns.iter().filter(|column| !column.is_generated) {
+        pair.column(column, found);
+    }
+    pair.expressions(found);
+    pair.unfilled(found);
+    pair.key(found);
+}
+
+impl Pair<'_> {
+    fn target<'b>(&'b self, column: &'b str) -> &'b str {
+        self.table.rename.get(column).map_or(column, String::as_str)
+    }
+
+    /// Whether the column's value goes over as it is.
+    fn goes_over(&self, column: &str) -> bool {
+        self.table.sink_column(column).is_some()
+    }
+
+    fn read_by_set(&self) -> BTreeSet<&str> {
+        self.table.set.values().flat_map(|set| set.columns.iter().map(String::as_str)).collect()
+    }
+
+    fn named_columns(&self, found: &mut Vec<Finding>) {
+        let renamed = self.table.rename.keys();
+        let read = self.read_by_set();
+        let named: BTreeSet<&str> =
+            renamed.chain(&self.table.drop).map(String::as_str).chain(read.iter().copied()).collect();
+        for name in named.into_iter().filter(|name| self.source.column(name).is_none()) {
+            found.push(Finding::error(
+                "source.no-column",
+                format!(
+                    "the plan names column {name}, which the monolith's table {} has not",
+                    self.table.from
+                ),
+                "correct the column's name in the plan",
+            ));
+        }
+        for name in read {
+            if self.source.column(name).is_some_and(|column| column.is_generated) {
+                found.push(Finding::error(
+                    "source.generated-in-set",
+                    format!(
+                        "`set` reads column {name} of {}, which is generated and therefore in no stream",
+                        self.table.from
+                    ),
+                    "write the generating expression itself in `set`",
+                ));
+            }
+        }
+    }
+
+    fn column(&self, column: &ColumnSeen, found: &mut Vec<Finding>) {
+        let goes_over = self.goes_over(&column.name);
+        let is_read = self.read_by_set().contains(column.name.as_str());
+        if !goes_over && !is_read {
+            return;
+        }
+        let drop = format!("write `drop: [{}]` at table {} of the plan", column.name, self.table.from);
+        if !is_supported(&column.kind) {
+            let message = format!(
+                "column {} of {} has type {}, which strangler does not carry yet",
+                column.name, self.table.from, column.declared
+            );
+            found.push(Finding::error("source.type", message, drop));
+            return;
+        }
+        if !goes_over {
+            return;
+        }
+        let target = self.target(&column.name);
+        let Some(sink) = self.sink.column(target) else {
+            let add = format!(
+                "ALTER TABLE {} ADD COLUMN {} {};",
+                self.table.to.quoted(),
+                quote_identifier(target),
+                column.declared
+            );
+            found.push(Finding::error(
+                "sink.no-column",
+                format!(
+                    "column {} of {} has no place: the service's table {} has no column {target}",
+                    column.name, self.table.from, self.table.to
+                ),
+                format!("{drop}, or {}", run(&self.sinks.database, &add)),
+            ));
+            return;
+        };
+        if sink.is_generated {
+            let message = format!(
+                "column {target} of the service's table {} is generated and cannot be written",
+                self.table.to
+            );
+            found.push(Finding::error("sink.generated-column", message, drop));
+            return;
+        }
+        self.fits(column, sink, found);
+        if column.is_nullable && !sink.is_nullable {
+            let relax = format!(
+                "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;",
+                self.table.to.quoted(),
+                quote_identifier(target)
+            );
+            found.push(Finding::warning(
+                "sink.not-null",
+                format!("column {} of {} may be null, column {target} of {} may not: the first null stops the slice", column.name, self.table.from, self.table.to),
+                run(&self.sinks.database, &relax),
+            ));
+        }
+    }
+
+    fn fits(&self, column: &ColumnSeen, sink: &ColumnSeen, found: &mut Vec<Finding>) {
+        let alter = format!(
+            "ALTER TABLE {} ALTER COLUMN {} TYPE {};",
+            self.table.to.quoted(),
+            quote_identifier(&sink.name),
+            column.declared
+        );
+        let what = format!(
+            "column {} of {} is {}, column {} of the service's {} is {}",
+            column.name, self.table.from, column.declared, sink.name, self.table.to, sink.declared
+        );
+        match fit(column, sink) {
+            Fit::Exact => {}
+            Fit::MayRefuse => found.push(Finding::warning(
+                "sink.narrower-type",
+                format!("{what}: a value that does not fit stops the slice"),
+                run(&self.sinks.database, &alter),
+            )),
+            Fit::Changes => found.push(Finding::error(
+                "sink.type",
+                format!("{what}: values would not arrive unchanged"),
+                format!(
+                    "write a `set` for {} in the plan, or {}",
+                    sink.name,
+                    run(&self.sinks.database, &alter)
+                ),
+            )),
+        }
+    }
+
+    fn expressions(&self, found: &mut Vec<Finding>) {
+        for (target, set) in &self.table.set {
+            match self.sink.column(target) {
+                None => found.push(Finding::error(
+                    "sink.no-column",
+                    format!(
+                        "the plan sets column {target}, which the service's table {} has not",
+                        self.table.to
+                    ),
+                    "add the column there, or correct its name in the plan",
+                )),
+                Some(column) if column.is_generated => found.push(Finding::error(
+                    "sink.generated-column",
+                    format!("the plan sets column {target} of {}, which is generated", self.table.to),
+                    format!("take `{target}` out of `set`"),
+                )),
+                Some(_) => {}
+            }
+            let toastable =
+                set.columns.iter().find(|c| self.source.column(c).is_some_and(|c| c.is_toastable));
+            if let Some(column) = toastable.filter(|_| self.source.identity != IdentitySeen::Full) {
+                let statement = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", self.table.from.quoted());
+                found.push(Finding::error(
+                    "source.toast-in-set",
+                    format!("`set` of {target} reads column {column} of {}, whose large values the stream leaves out when they did not change", self.table.from),
+                    run(&self.sources.database, &statement),
+                ));
+            }
+        }
+    }
+
+    fn unfilled(&self, found: &mut Vec<Finding>) {
+        let filled: BTreeSet<&str> = self
+            .source
+            .columns
+            .iter()
+            .filter(|column| !column.is_generated && self.goes_over(&column.name))
+            .map(|column| self.target(&column.name))
+            .chain(self.table.set.keys().map(String::as_str))
+            .collect();
+        for column in &self.sink.columns {
+            let fills_itself = column.is_nullable || column.has_default || column.is_generated;
+            if fills_itself || filled.contains(column.name.as_str()) {
+                continue;
+            }
+            let relax = format!(
+                "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;",
+                self.table.to.quoted(),
+                quote_identifier(&column.name)
+            );
+            found.push(Finding::error(
+                "sink.unfilled-column",
+                format!(
+                    "column {} of the service's table {} may not be null, and nothing fills it",
+                    column.name, self.table.to
+                ),
+                format!("write a `set` for it in the plan, or {}", run(&self.sinks.database, &relax)),
+            ));
+        }
+    }
+
+    fn key(&self, found: &mut Vec<Finding>) {
+        if self.source.key.is_empty() {
+            return;
+        }
+        let lost: Vec<&String> = self.source.key.iter().filter(|column| !self.goes_over(column)).collect();
+        if let Some(column) = lost.first() {
+            found.push(Finding::error(
+                "plan.key-lost",
+                format!(
+                    "column {column} of {} is part of its primary key and must go over as it is",
+                    self.table.from
+                ),
+                format!("take `{column}` out of `drop` and `set`"),
+            ));
+            return;
+        }
+        let wanted: Vec<&str> = self.source.key.iter().map(|column| self.target(column)).collect();
+        let has: BTreeSet<&str> = self.sink.key.iter().map(String::as_str).collect();
+        if has == wanted.iter().copied().collect() {
+            return;
+        }
+        let to = self.table.to.quoted();
+        let list = wanted.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
+        let hint = if self.sink.key.is_empty() {
+            run(&self.sinks.database, &format!("ALTER TABLE {to} ADD PRIMARY KEY ({list});"))
+        } else {
+            format!("give {to} the primary key ({list}) instead of ({})", self.sink.key.join(", "))
+        };
+        found.push(Finding::error(
+            "sink.other-key",
+            format!("the service's table {} has not the primary key of {}", self.table.to, self.table.from),
+            hint,
+        ));
+    }
+}

@@ -1,0 +1,264 @@
+//! What was seen of a slice's two databases at one moment. Data only.
+
+use crate::names::TableName;
+use crate::sql::Database;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Both databases of a slice; none where it could not be reached.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observation {
+    /// The monolith's.
+    pub source: Option<DatabaseSeen>,
+    /// The service's.
+    pub sink: Option<DatabaseSeen>,
+}
+
+/// One database, as strangler's role sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatabaseSeen {
+    /// Which it is in the plan.
+    pub database: Database,
+    /// Its own name.
+    pub name: String,
+    /// The server's identifier, where we may read it.
+    pub system_id: Option<String>,
+    /// The server.
+    pub server: ServerSeen,
+    /// The role we are.
+    pub role: RoleSeen,
+    /// What `strangler install` left; none where it has not run.
+    pub installed: Option<InstalledSeen>,
+    /// The plan's tables that exist.
+    pub tables: BTreeMap<TableName, TableSeen>,
+    /// Foreign keys from or to these tables.
+    pub foreign_keys: Vec<ForeignKeySeen>,
+    /// All replication slots of the server.
+    pub slots: Vec<SlotSeen>,
+    /// Prepared transactions of this database, by their global identifiers.
+    pub prepared: Vec<String>,
+    /// Transactions of the server that are open for long.
+    pub long_transactions: Vec<TransactionSeen>,
+}
+
+impl DatabaseSeen {
+    /// Whether both are one database of one server.
+    pub fn is_same_database(&self, other: &DatabaseSeen) -> bool {
+        self.system_id.is_some() && self.system_id == other.system_id && self.name == other.name
+    }
+}
+
+/// A Postgres server's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSeen {
+    /// `server_version_num`, e.g. 150018 for 15.18.
+    pub version: u32,
+    /// Whether it is a replica.
+    pub is_standby: bool,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// `max_replication_slots`.
+    pub slots_max: u32,
+    /// `max_wal_senders`.
+    pub wal_senders_max: u32,
+    /// How many of them run.
+    pub wal_senders: u32,
+    /// `max_slot_wal_keep_size`; none is without a limit.
+    pub slot_wal_bytes_max: Option<u64>,
+}
+
+/// The role by which strangler enters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleSeen {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a superuser.
+    pub is_superuser: bool,
+    /// Whether it may open replication sessions.
+    pub may_replicate: bool,
+    /// Whether row-level security does not concern it.
+    pub bypasses_row_security: bool,
+    /// Whether it may make temporary tables here.
+    pub may_make_temporary: bool,
+    /// Sessions by this role that are not strangler's.
+    pub other_sessions: Vec<SessionSeen>,
+}
+
+/// A session of somebody else by our role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSeen {
+    /// Its process at the server.
+    pub pid: i32,
+    /// Its `application_name`.
+    pub application: String,
+}
+
+/// What `strangler install` left in a database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstalledSeen {
+    /// For which plan.
+    pub plan: String,
+    /// What the scripts were told then ([`crate::sql::facts`]); none where this part was not installed.
+    pub facts: Option<Value>,
+    /// The functions in schema `strangler` that we may call, by name.
+    pub functions: BTreeSet<String>,
+    /// The tables of the plan's publication; none where there is no such publication.
+    pub published: Option<BTreeSet<TableName>>,
+    /// Slices that have a row in `strangler.stream`: their sink tables were filled by us.
+    pub streams: BTreeSet<String>,
+}
+
+/// One table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableSeen {
+    /// What it is.
+    pub kind: KindSeen,
+    /// The role that owns it.
+    pub owner: String,
+    /// The primary key's columns, in its order; empty without one.
+    pub key: Vec<String>,
+    /// Unique indexes over columns that are never null: candidates for a primary key.
+    pub unique_indexes: Vec<IndexSeen>,
+    /// Its replica identity.
+    pub identity: IdentitySeen,
+    /// Its columns, in their order.
+    pub columns: Vec<ColumnSeen>,
+    /// User triggers that are enabled.
+    pub triggers: Vec<TriggerSeen>,
+    /// Whether it is unlogged or temporary, so that its changes are in no WAL.
+    pub is_unlogged: bool,
+    /// Whether row-level security is on.
+    pub has_row_security: bool,
+    /// Whether other tables inherit from it, not being its partitions.
+    pub has_children: bool,
+    /// The partitioned table that it is a partition of.
+    pub partition_of: Option<TableName>,
+    /// Whether it holds no row; none where we may not look.
+    pub is_empty: Option<bool>,
+    /// Whether we may use its schema.
+    pub may_use_schema: bool,
+    /// What we may do with it: `SELECT`, `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`.
+    pub rights: BTreeSet<String>,
+}
+
+impl TableSeen {
+    /// The column of that name.
+    pub fn column(&self, name: &str) -> Option<&ColumnSeen> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+/// What stands behind a table's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KindSeen {
+    /// An ordinary table.
+    Table,
+    /// A partitioned table.
+    Partitioned,
+    /// A view, a foreign table or something else that has no changes of its own.
+    Other,
+}
+
+/// A unique index over columns that are never null.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexSeen {
+    /// Its name.
+    pub name: String,
+    /// Its columns, in its order.
+    pub columns: Vec<String>,
+}
+
+/// A table's replica identity: what the stream tells of a changed row's old version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentitySeen {
+    /// The primary key.
+    Default,
+    /// The whole row.
+    Full,
+    /// Another unique index.
+    Index,
+    /// Nothing: updates of a published table fail.
+    Nothing,
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnSeen {
+    /// Its name.
+    pub name: String,
+    /// Its type as one would write it, e.g. `numeric(12,2)`.
+    pub declared: String,
+    /// Its type.
+    pub kind: TypeSeen,
+    /// Its type's modifier (`atttypmod`); −1 without one.
+    pub modifier: i32,
+    /// Whether it may be null.
+    pub is_nullable: bool,
+    /// Whether it fills itself when an insert leaves it out: a default or an identity.
+    pub has_default: bool,
+    /// Whether it is computed from other columns.
+    pub is_generated: bool,
+    /// Whether large values of it are stored apart, so that the stream leaves unchanged ones out.
+    pub is_toastable: bool,
+}
+
+/// A column's type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TypeSeen {
+    /// One of Postgres' own, by its catalog name, e.g. `int4`.
+    Base(String),
+    /// An enum with its labels in their order.
+    Enum(Vec<String>),
+    /// An array of these.
+    Array(Box<TypeSeen>),
+    /// A domain, a composite or an extension's type, by name.
+    Other(String),
+}
+
+/// A user trigger that is enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriggerSeen {
+    /// Its name.
+    pub name: String,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignKeySeen {
+    /// The constraint's name.
+    pub name: String,
+    /// The table that refers.
+    pub from: TableName,
+    /// The table that is referred to.
+    pub to: TableName,
+    /// Whether its check can wait for the end of the transaction.
+    pub is_deferrable: bool,
+    /// Whether deleting or changing what is referred to writes the referring table: cascade, set null, set default.
+    pub cascades: bool,
+}
+
+/// A replication slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotSeen {
+    /// Its name.
+    pub name: String,
+    /// Whether someone reads it.
+    pub is_active: bool,
+    /// Whether the server has thrown away WAL that it needs.
+    pub is_lost: bool,
+    /// WAL that is kept for it, in bytes.
+    pub kept_bytes: u64,
+}
+
+/// A transaction that is open for long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionSeen {
+    /// Its process at the server.
+    pub pid: i32,
+    /// Its role.
+    pub user: String,
+    /// Its `application_name`.
+    pub application: String,
+    /// How long it is open, in seconds.
+    pub seconds: u64,
+}

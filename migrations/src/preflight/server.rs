@@ -1,0 +1,225 @@
+//! Findings about a server and the role by which we enter it.
+
+use super::observation::{DatabaseSeen, ServerSeen};
+use super::run;
+use crate::finding::Finding;
+use crate::names::{quote_identifier, quote_literal};
+use crate::plan::Plan;
+use crate::sql::{self, Database};
+
+/// The first minor release of each major without a bug that loses changes: `ALTER PUBLICATION … ADD TABLE` beside
+/// open transactions (release notes of 17.6, 16.10, 15.14, 14.19).
+const MINORS: [(u32, u32); 4] = [(14, 19), (15, 14), (16, 10), (17, 6)];
+
+/// The oldest major release.
+const MAJOR_MIN: u32 = 14;
+
+/// Capture's own slot, and one for a first copy while it runs. A WAL sender goes with each.
+const SLOTS_NEEDED: u32 = 2;
+
+pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    version(seen, found);
+    role(seen, found);
+    if seen.server.is_standby {
+        found.push(Finding::error(
+            "server.standby",
+            format!("{} is a replica: nothing can be written there", seen.database),
+            "name the primary server in the plan's database URL",
+        ));
+    }
+    if seen.database == Database::Monolith {
+        replication(plan, seen, found);
+        wal_kept(plan, &seen.server, found);
+        slots(plan, seen, found);
+        blockers(seen, found);
+    }
+}
+
+fn version(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let (major, minor) = (seen.server.version / 10_000, seen.server.version % 10_000);
+    if major < MAJOR_MIN {
+        found.push(Finding::error(
+            "server.version",
+            format!("{} is Postgres {major}.{minor}; {MAJOR_MIN} is the oldest that works", seen.database),
+            "upgrade the server",
+        ));
+    } else if let Some((_, wanted)) = MINORS.iter().find(|(m, wanted)| *m == major && minor < *wanted) {
+        found.push(Finding::warning(
+            "server.minor-version",
+            format!(
+                "{} is Postgres {major}.{minor}, which can lose changes when tables are published",
+                seen.database
+            ),
+            format!("update the server to {major}.{wanted} or later"),
+        ));
+    }
+}
+
+fn role(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let name = quote_identifier(&seen.role.name);
+    let owned: Vec<String> = seen
+        .tables
+        .iter()
+        .filter(|(_, table)| table.owner == seen.role.name)
+        .map(|(table, _)| table.to_string())
+        .collect();
+    if !owned.is_empty() {
+        found.push(Finding::error(
+            "role.owns-tables",
+            format!("role {} owns {} in {}: it is the application's, and the gate lets it pass", seen.role.name, owned.join(", "), seen.database),
+            "name a role of strangler's own in the plan's database URL, then run `strangler install --admin-url URL`",
+        ));
+    }
+    if seen.role.is_superuser {
+        found.push(Finding::warning(
+            "role.superuser",
+            format!("role {} is a superuser in {}; strangler needs far less", seen.role.name, seen.database),
+            "name a role of strangler's own in the plan's database URL, then run `strangler install --admin-url URL`",
+        ));
+    }
+    if let Some(session) = seen.role.other_sessions.first() {
+        let who =
+            if session.application.is_empty() { "an unnamed application" } else { &session.application };
+        found.push(Finding::warning(
+            "role.shared",
+            format!(
+                "{who} (process {}) is connected to {} as {}, and the gate lets it pass",
+                session.pid, seen.database, seen.role.name
+            ),
+            "let every application connect by a role of its own",
+        ));
+    }
+    if !seen.role.may_make_temporary && seen.database != Database::Monolith {
+        let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {name};", quote_identifier(&seen.name));
+        found.push(Finding::error(
+            "sink.no-temporary",
+            format!("role {} may not make temporary tables in {}", seen.role.name, seen.database),
+            run(&seen.database, &grant),
+        ));
+    }
+}
+
+fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let server = &seen.server;
+    if server.wal_level != "logical" {
+        found.push(Finding::error(
+            "source.wal-level",
+            format!("the monolith's server has wal_level {}; changes can be read only with logical", server.wal_level),
+            "run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; and restart the server (managed: set its parameter, e.g. rds.logical_replication = 1)",
+        ));
+    }
+    let has_slot = seen.slots.iter().any(|slot| slot.name.starts_with(&sql::slot_prefix(&plan.name)));
+    let needed = if has_slot { SLOTS_NEEDED - 1 } else { SLOTS_NEEDED };
+    let used = u32::try_from(seen.slots.len()).unwrap_or(u32::MAX);
+    if server.slots_max.saturating_sub(used) < needed {
+        found.push(Finding::error(
+            "source.no-free-slot",
+            format!(
+                "{used} of the monolith's {} replication slots are taken, and {needed} more are needed",
+                server.slots_max
+            ),
+            format!(
+                "run as a superuser: ALTER SYSTEM SET max_replication_slots = {}; and restart the server",
+                used + needed
+            ),
+        ));
+    }
+    if server.wal_senders_max.saturating_sub(server.wal_senders) < needed {
+        found.push(Finding::error(
+            "source.no-free-wal-sender",
+            format!(
+                "{} of the monolith's {} WAL senders are taken, and {needed} more are needed",
+                server.wal_senders, server.wal_senders_max
+            ),
+            format!(
+                "run as a superuser: ALTER SYSTEM SET max_wal_senders = {}; and restart the server",
+                server.wal_senders + needed
+            ),
+        ));
+    }
+    if !seen.role.may_replicate {
+        let name = quote_identifier(&seen.role.name);
+        found.push(Finding::error(
+            "source.no-replication-right",
+            format!("role {} may not open a replication session", seen.role.name),
+            run(&seen.database, &format!("ALTER ROLE {name} REPLICATION;")),
+        ));
+    }
+}
+
+fn wal_kept(plan: &Plan, server: &ServerSeen, found: &mut Vec<Finding>) {
+    let wanted = plan.limits.wal_kept_bytes_max;
+    let megabytes = wanted.saturating_mul(2) / (1024 * 1024);
+    let hint = format!(
+        "run as a superuser: ALTER SYSTEM SET max_slot_wal_keep_size = '{}MB'; SELECT pg_reload_conf();",
+        megabytes.max(1)
+    );
+    match server.slot_wal_bytes_max {
+        None => found.push(Finding::warning(
+            "source.wal-unlimited",
+            "the monolith's server keeps WAL for a slot without a limit: a forgotten slot fills its disk",
+            hint,
+        )),
+        Some(limit) if limit < wanted => found.push(Finding::warning(
+            "source.wal-limit-low",
+            format!("the monolith's server gives a slot up at {limit} bytes of WAL, before the plan's limit of {wanted} bytes"),
+            format!("lower `limits: max_wal_kept` in the plan, or {hint}"),
+        )),
+        Some(_) => {}
+    }
+}
+
+fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    for slot in seen.slots.iter().filter(|slot| slot.name.starts_with(&sql::slot_prefix(&plan.name))) {
+        let drop = format!("SELECT pg_drop_replication_slot({});", quote_literal(&slot.name));
+        if slot.is_lost {
+            found.push(Finding::warning(
+                "source.slot-lost",
+                format!(
+                    "the server has thrown away WAL that slot {} needs; the slices must be copied again",
+                    slot.name
+                ),
+                run(&seen.database, &drop),
+            ));
+        } else if !slot.is_active {
+            found.push(Finding::warning(
+                "source.slot-idle",
+                format!(
+                    "nobody reads slot {}, and {} bytes of WAL are kept for it",
+                    slot.name, slot.kept_bytes
+                ),
+                format!(
+                    "start the bridge (`strangler up`); if it is gone for good, {}",
+                    run(&seen.database, &drop)
+                ),
+            ));
+        }
+    }
+}
+
+fn blockers(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    for gid in &seen.prepared {
+        let gid_literal = quote_literal(gid);
+        found.push(Finding::warning(
+            "source.prepared-transaction",
+            format!("prepared transaction {gid} is open; the first copy and the gate wait for it"),
+            run(
+                &seen.database,
+                &format!("COMMIT PREPARED {gid_literal}; or ROLLBACK PREPARED {gid_literal};"),
+            ),
+        ));
+    }
+    for open in &seen.long_transactions {
+        found.push(Finding::warning(
+            "source.long-transaction",
+            format!(
+                "{} ({}, process {}) has a transaction open for {} s; the first copy waits for it",
+                open.application, open.user, open.pid, open.seconds
+            ),
+            format!(
+                "let it end, or {}",
+                run(&seen.database, &format!("SELECT pg_terminate_backend({});", open.pid))
+            ),
+        ));
+    }
+}

@@ -1,0 +1,194 @@
+//! Findings about each table by itself: is it there, can its changes be read or written?
+
+use super::observation::{DatabaseSeen, IdentitySeen, KindSeen, TableSeen};
+use super::{NOT_EMPTY, run};
+use crate::finding::Finding;
+use crate::names::{TableName, quote_identifier};
+use crate::plan::Slice;
+use crate::sql::Database;
+
+/// What strangler must be allowed to do with a sink's table.
+const SINK_RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+
+pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let is_source = seen.database == Database::Monolith;
+    for table in slice.all_tables() {
+        let name = if is_source { &table.from } else { &table.to };
+        let Some(table) = seen.tables.get(name) else {
+            found.push(Finding::error(
+                if is_source { "source.no-table" } else { "sink.no-table" },
+                format!("{} has no table {name}", seen.database),
+                format!("make it, or correct the table's name under slice {} of the plan", slice.name),
+            ));
+            continue;
+        };
+        shape(name, table, seen, found);
+        rights(name, table, seen, found);
+        if is_source {
+            source_key(name, table, seen, found);
+        } else {
+            sink_rows(slice, name, table, seen, found);
+            sink_triggers(slice, name, table, found);
+        }
+    }
+    if !is_source {
+        unknown_triggers(slice, seen, found);
+    }
+}
+
+fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    if table.kind == KindSeen::Other {
+        found.push(Finding::error(
+            "table.kind",
+            format!("{name} in {} is no table of its own but a view or a foreign table", seen.database),
+            "name the table behind it in the plan",
+        ));
+    }
+    if table.is_unlogged {
+        found.push(Finding::error(
+            "table.unlogged",
+            format!(
+                "table {name} in {} is unlogged: its changes are in no stream and do not survive a crash",
+                seen.database
+            ),
+            run(&seen.database, &format!("ALTER TABLE {} SET LOGGED;", name.quoted())),
+        ));
+    }
+    if table.has_children {
+        found.push(Finding::error(
+            "table.inherited",
+            format!(
+                "other tables inherit from {name} in {}: their rows show in it and cannot be told apart",
+                seen.database
+            ),
+            format!(
+                "make {name} a partitioned table, or name each heir in the plan and take the inheritance away"
+            ),
+        ));
+    }
+    if let Some(parent) = &table.partition_of {
+        found.push(Finding::error(
+            "table.partition",
+            format!(
+                "table {name} in {} is a partition of {parent}: writes through {parent} pass its gate",
+                seen.database
+            ),
+            format!("name {parent} in the plan instead"),
+        ));
+    }
+    if table.has_row_security && !seen.role.bypasses_row_security {
+        let role = quote_identifier(&seen.role.name);
+        found.push(Finding::error(
+            "table.row-security",
+            format!(
+                "row-level security of table {name} in {} hides rows from role {}",
+                seen.database, seen.role.name
+            ),
+            run(&seen.database, &format!("ALTER ROLE {role} BYPASSRLS;")),
+        ));
+    }
+}
+
+fn rights(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let role = quote_identifier(&seen.role.name);
+    if !table.may_use_schema {
+        let schema = quote_identifier(&name.schema);
+        found.push(Finding::error(
+            "table.no-schema-right",
+            format!("role {} may not use schema {} in {}", seen.role.name, name.schema, seen.database),
+            run(&seen.database, &format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
+        ));
+    }
+    let wanted: &[&str] = if seen.database == Database::Monolith { &["SELECT"] } else { &SINK_RIGHTS };
+    let missing: Vec<&str> = wanted.iter().copied().filter(|right| !table.rights.contains(*right)).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        found.push(Finding::error(
+            "table.no-right",
+            format!("role {} lacks {missing} on table {name} in {}", seen.role.name, seen.database),
+            run(&seen.database, &format!("GRANT {missing} ON TABLE {} TO {role};", name.quoted())),
+        ));
+    }
+}
+
+fn source_key(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let quoted = name.quoted();
+    if table.key.is_empty() {
+        let statement = match (table.unique_indexes.first(), table.column("id")) {
+            (Some(index), _) => {
+                format!("ALTER TABLE {quoted} ADD PRIMARY KEY USING INDEX {};", quote_identifier(&index.name))
+            }
+            (None, Some(_)) => format!("ALTER TABLE {quoted} ADD PRIMARY KEY (\"id\");"),
+            (None, None) => {
+                format!("ALTER TABLE {quoted} ADD PRIMARY KEY (…the columns that tell its rows apart…);")
+            }
+        };
+        found.push(Finding::error(
+            "source.no-primary-key",
+            format!("table {name} in {} has no primary key; its rows cannot be told apart", seen.database),
+            run(&seen.database, &statement),
+        ));
+        return;
+    }
+    let wrong = match table.identity {
+        IdentitySeen::Default | IdentitySeen::Full => return,
+        IdentitySeen::Index => "tells changes by another index than the primary key",
+        IdentitySeen::Nothing => "has replica identity NOTHING: once published, updates of it fail",
+    };
+    found.push(Finding::error(
+        "source.replica-identity",
+        format!("table {name} in {} {wrong}", seen.database),
+        run(&seen.database, &format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT;")),
+    ));
+}
+
+fn sink_rows(
+    slice: &Slice,
+    name: &TableName,
+    table: &TableSeen,
+    seen: &DatabaseSeen,
+    found: &mut Vec<Finding>,
+) {
+    let is_ours = seen.installed.as_ref().is_some_and(|i| i.streams.contains(slice.name.as_str()));
+    if table.is_empty == Some(false) && !is_ours {
+        found.push(Finding::error(
+            NOT_EMPTY,
+            format!("table {name} in {} holds rows that strangler did not bring", seen.database),
+            format!("empty it, or let `strangler sync start {} --replace` empty it", slice.name),
+        ));
+    }
+}
+
+fn sink_triggers(slice: &Slice, name: &TableName, table: &TableSeen, found: &mut Vec<Finding>) {
+    for trigger in table.triggers.iter().filter(|trigger| !slice.triggers.contains_key(&trigger.name)) {
+        found.push(Finding::error(
+            "sink.unmarked-trigger",
+            format!("trigger {} of the service's table {name} would fire for each row that strangler brings", trigger.name),
+            format!(
+                "write under slice {} of the plan `triggers: {{ {}: skip }}`, or `fire` if it shall, then run `strangler install`",
+                slice.name, trigger.name
+            ),
+        ));
+    }
+}
+
+fn unknown_triggers(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let stands = |name: &str| {
+        slice
+            .all_tables()
+            .filter_map(|table| seen.tables.get(&table.to))
+            .any(|table| table.triggers.iter().any(|t| t.name == name))
+    };
+    // A trigger that was skipped is disabled while the gate is shut, and disabled ones are not observed.
+    let is_followed = seen.installed.as_ref().is_some_and(|i| i.streams.contains(slice.name.as_str()));
+    for name in slice.triggers.keys().filter(|name| !is_followed && !stands(name)) {
+        found.push(Finding::warning(
+            "sink.no-trigger",
+            format!(
+                "the plan marks trigger {name}, but no sink table of slice {} has one enabled",
+                slice.name
+            ),
+            "correct its name or take it out of the plan",
+        ));
+    }
+}

@@ -1,0 +1,395 @@
+//! One hand-built world in which all is well, and for each finding the one change that brings it.
+
+use super::*;
+use crate::names::TableName;
+use crate::plan;
+use std::collections::{BTreeMap, BTreeSet};
+
+const PLAN: &str = r#"
+version: 1
+name: shop
+monolith: { upstream: "http://127.0.0.1:4000", database: "postgres://strangler:x@127.0.0.1/shop" }
+services:
+  orders: { upstream: "http://127.0.0.1:4001", database: "postgres://strangler:x@127.0.0.1/orders" }
+slices:
+  orders:
+    service: orders
+    routes: { show: "GET /orders/{id}" }
+    tables:
+      - from: public.orders
+        rename: { note: remark }
+        set: { total_cents: "(total * 100)::bigint" }
+        reverse: { total: "total_cents / 100.0" }
+    reference: [public.customers]
+"#;
+
+struct World {
+    plan: Plan,
+    source: DatabaseSeen,
+    sink: DatabaseSeen,
+}
+
+fn table(name: &str) -> TableName {
+    name.parse().unwrap()
+}
+
+fn column(name: &str, base: &str) -> ColumnSeen {
+    ColumnSeen {
+        name: name.to_owned(),
+        declared: base.to_owned(),
+        kind: TypeSeen::Base(base.to_owned()),
+        modifier: -1,
+        is_nullable: false,
+        has_default: false,
+        is_generated: false,
+        is_toastable: base == "text",
+    }
+}
+
+fn seen_table(columns: &[(&str, &str)], rights: &[&str]) -> TableSeen {
+    TableSeen {
+        kind: KindSeen::Table,
+        owner: "app".to_owned(),
+        key: vec!["id".to_owned()],
+        unique_indexes: Vec::new(),
+        identity: IdentitySeen::Default,
+        columns: columns.iter().map(|(name, base)| column(name, base)).collect(),
+        triggers: Vec::new(),
+        is_unlogged: false,
+        has_row_security: false,
+        has_children: false,
+        partition_of: None,
+        is_empty: Some(true),
+        may_use_schema: true,
+        rights: rights.iter().map(|right| (*right).to_owned()).collect(),
+    }
+}
+
+fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSeen>) -> DatabaseSeen {
+    let slice = plan.slices.values().next().unwrap();
+    let functions = ["gate_make", "gate_set", "gate_unmake"].map(|verb| format!("{verb}_{}", slice.name));
+    DatabaseSeen {
+        name: database.as_str().to_owned(),
+        system_id: Some("7".to_owned()),
+        server: ServerSeen {
+            version: 150_018,
+            is_standby: false,
+            wal_level: "logical".to_owned(),
+            slots_max: 10,
+            wal_senders_max: 10,
+            wal_senders: 0,
+            slot_wal_bytes_max: Some(64 << 30),
+        },
+        role: RoleSeen {
+            name: "strangler".to_owned(),
+            is_superuser: false,
+            may_replicate: true,
+            bypasses_row_security: false,
+            may_make_temporary: true,
+            other_sessions: Vec::new(),
+        },
+        installed: Some(InstalledSeen {
+            plan: plan.name.to_string(),
+            facts: Some(crate::sql::facts(plan, &database, "strangler")),
+            functions: functions.into_iter().collect(),
+            published: Some(slice.all_tables().map(|table| table.from.clone()).collect()),
+            streams: BTreeSet::new(),
+        }),
+        tables,
+        foreign_keys: Vec::new(),
+        slots: Vec::new(),
+        prepared: Vec::new(),
+        long_transactions: Vec::new(),
+        database,
+    }
+}
+
+impl World {
+    fn sound() -> World {
+        Self::of(PLAN)
+    }
+
+    fn of(text: &str) -> World {
+        let (plan, _) = plan::check("plan.yaml", text, &|_| None).unwrap();
+        let read = ["SELECT"];
+        let write = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+        let from = [("id", "int8"), ("customer_id", "int8"), ("note", "text"), ("total", "numeric")];
+        let to = [("id", "int8"), ("customer_id", "int8"), ("remark", "text"), ("total_cents", "int8")];
+        let customers = [("id", "int8"), ("name", "text")];
+        let mut orders = seen_table(&from, &read);
+        orders.columns[3].is_toastable = false;
+        let sources = [(table("orders"), orders), (table("customers"), seen_table(&customers, &read))];
+        let sinks = [
+            (table("orders"), seen_table(&to, &write)),
+            (table("customers"), seen_table(&customers, &write)),
+        ];
+        let service = Database::Service("orders".parse().unwrap());
+        World {
+            source: database(&plan, Database::Monolith, sources.into_iter().collect()),
+            sink: database(&plan, service, sinks.into_iter().collect()),
+            plan,
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let slice = self.plan.slices.values().next().unwrap();
+        let seen = Observation { source: Some(self.source.clone()), sink: Some(self.sink.clone()) };
+        judge(&self.plan, slice, &seen)
+    }
+
+    fn source(&mut self) -> &mut TableSeen {
+        self.source.tables.get_mut(&table("orders")).unwrap()
+    }
+
+    fn sink(&mut self) -> &mut TableSeen {
+        self.sink.tables.get_mut(&table("orders")).unwrap()
+    }
+}
+
+/// The finding that a change brings, which must be the only one, and its hint must hold these words.
+#[track_caller]
+fn brings(code: &str, hint: &str, change: impl FnOnce(&mut World)) -> Finding {
+    let mut world = World::sound();
+    change(&mut world);
+    let found = world.findings();
+    assert_eq!(found.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), [code], "{found:#?}");
+    assert!(found[0].hint.contains(hint), "{}", found[0].hint);
+    found[0].clone()
+}
+
+#[test]
+fn a_sound_world_has_no_finding() {
+    assert_eq!(World::sound().findings(), []);
+}
+
+#[test]
+fn what_was_not_observed_is_passed_over() {
+    let world = World::sound();
+    let slice = world.plan.slices.values().next().unwrap();
+    assert_eq!(judge(&world.plan, slice, &Observation::default()), []);
+}
+
+#[test]
+fn the_servers_settings() {
+    let wal = "ALTER SYSTEM SET wal_level = 'logical';";
+    assert!(brings("source.wal-level", wal, |w| w.source.server.wal_level = "replica".to_owned()).is_error());
+    brings("source.no-free-slot", "max_replication_slots = 2", |w| w.source.server.slots_max = 1);
+    brings("source.no-free-wal-sender", "max_wal_senders = 11", |w| w.source.server.wal_senders = 9);
+    brings("source.wal-unlimited", "max_slot_wal_keep_size", |w| w.source.server.slot_wal_bytes_max = None);
+    brings("source.wal-limit-low", "max_wal_kept", |w| w.source.server.slot_wal_bytes_max = Some(1 << 20));
+    brings("server.standby", "primary", |w| w.sink.server.is_standby = true);
+    brings("server.version", "upgrade", |w| w.source.server.version = 130_020);
+    assert!(!brings("server.minor-version", "15.14", |w| w.source.server.version = 150_013).is_error());
+    let mut newest = World::sound();
+    newest.source.server.version = 180_000;
+    assert_eq!(newest.findings(), []);
+}
+
+#[test]
+fn the_role() {
+    brings("source.no-replication-right", "ALTER ROLE \"strangler\" REPLICATION;", |w| {
+        w.source.role.may_replicate = false
+    });
+    brings("role.superuser", "role of strangler's own", |w| w.sink.role.is_superuser = true);
+    brings("role.owns-tables", "role of strangler's own", |w| w.source().owner = "strangler".to_owned());
+    brings("sink.no-temporary", "GRANT TEMPORARY ON DATABASE \"orders\"", |w| {
+        w.sink.role.may_make_temporary = false
+    });
+    brings("role.shared", "a role of its own", |w| {
+        w.source.role.other_sessions.push(SessionSeen { pid: 7, application: "puma".to_owned() });
+    });
+}
+
+#[test]
+fn slots_and_open_transactions() {
+    let slot = |name: &str, is_active, is_lost| SlotSeen {
+        name: name.to_owned(),
+        is_active,
+        is_lost,
+        kept_bytes: 9,
+    };
+    let drop = "SELECT pg_drop_replication_slot('strangler_shop_ab');";
+    brings("source.slot-idle", drop, |w| w.source.slots.push(slot("strangler_shop_ab", false, false)));
+    brings("source.slot-lost", drop, |w| w.source.slots.push(slot("strangler_shop_ab", false, true)));
+    brings("source.prepared-transaction", "ROLLBACK PREPARED 'it''s';", |w| {
+        w.source.prepared.push("it's".to_owned())
+    });
+    brings("source.long-transaction", "pg_terminate_backend(7)", |w| {
+        let (user, application) = ("app".to_owned(), "report".to_owned());
+        w.source.long_transactions.push(TransactionSeen { pid: 7, user, application, seconds: 90 });
+    });
+    let mut read = World::sound();
+    read.source.slots.extend([slot("strangler_shop_ab", true, false), slot("another", false, false)]);
+    assert_eq!(read.findings(), []);
+}
+
+#[test]
+fn what_is_installed() {
+    brings("install.missing", "strangler install --admin-url", |w| w.sink.installed = None);
+    brings("install.other-plan", "strangler uninstall", |w| {
+        w.source.installed.as_mut().unwrap().plan = "old".to_owned()
+    });
+    brings("install.outdated", "strangler install", |w| w.source.installed.as_mut().unwrap().facts = None);
+    brings("install.no-function", "strangler install", |w| {
+        w.sink.installed.as_mut().unwrap().functions.remove("gate_set_orders");
+    });
+    brings("install.no-publication", "strangler install", |w| {
+        w.source.installed.as_mut().unwrap().published = None
+    });
+    brings("install.not-published", "strangler install", |w| {
+        w.source.installed.as_mut().unwrap().published.as_mut().unwrap().remove(&table("customers"));
+    });
+}
+
+#[test]
+fn the_tables_themselves() {
+    brings("source.no-table", "make it", |w| drop(w.source.tables.remove(&table("customers"))));
+    brings("sink.no-table", "make it", |w| drop(w.sink.tables.remove(&table("customers"))));
+    brings("table.kind", "the table behind it", |w| w.source().kind = KindSeen::Other);
+    brings("table.unlogged", "ALTER TABLE \"public\".\"orders\" SET LOGGED;", |w| {
+        w.source().is_unlogged = true
+    });
+    brings("table.inherited", "partitioned", |w| w.source().has_children = true);
+    brings("table.partition", "name public.all_orders", |w| {
+        w.source().partition_of = Some(table("all_orders"))
+    });
+    brings("table.row-security", "ALTER ROLE \"strangler\" BYPASSRLS;", |w| {
+        w.source().has_row_security = true
+    });
+    brings("table.no-schema-right", "GRANT USAGE ON SCHEMA \"public\"", |w| w.sink().may_use_schema = false);
+    brings(
+        "table.no-right",
+        "GRANT DELETE, TRUNCATE ON TABLE \"public\".\"orders\" TO \"strangler\";",
+        |w| {
+            w.sink().rights.retain(|right| !["DELETE", "TRUNCATE"].contains(&right.as_str()));
+        },
+    );
+    brings("sink.same-database", "a database of its own", |w| w.sink.name = w.source.name.clone());
+}
+
+#[test]
+fn keys_and_replica_identity() {
+    let add = "ALTER TABLE \"public\".\"orders\" ADD PRIMARY KEY (\"id\");";
+    brings("source.no-primary-key", add, |w| w.source().key.clear());
+    brings("source.no-primary-key", "ADD PRIMARY KEY USING INDEX \"by_no\";", |w| {
+        w.source().key.clear();
+        w.source()
+            .unique_indexes
+            .push(IndexSeen { name: "by_no".to_owned(), columns: vec!["no".to_owned()] });
+    });
+    let default = "REPLICA IDENTITY DEFAULT;";
+    brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Nothing);
+    brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Index);
+    brings("sink.other-key", add, |w| w.sink().key.clear());
+    brings("sink.other-key", "(\"id\") instead of (remark)", |w| w.sink().key = vec!["remark".to_owned()]);
+    brings("plan.key-lost", "take `note`", |w| {
+        w.source().key = vec!["note".to_owned()];
+        w.plan.slices.values_mut().next().unwrap().tables[0].drop.insert("note".to_owned());
+        w.source.installed.as_mut().unwrap().facts =
+            Some(crate::sql::facts(&w.plan, &Database::Monolith, "strangler"));
+        w.sink().columns[2].is_nullable = true;
+    });
+}
+
+#[test]
+fn columns_and_their_types() {
+    let other = |name: &str| TypeSeen::Other(name.to_owned());
+    brings("source.type", "drop: [note]", |w| w.source().columns[2].kind = other("tsvector"));
+    brings("source.type", "drop: [note]", |w| {
+        w.source().columns[2].kind = TypeSeen::Array(Box::new(TypeSeen::Base("inet".to_owned())));
+    });
+    brings("sink.no-column", "ADD COLUMN \"extra\" int4;", |w| {
+        w.source().columns.push(column("extra", "int4"));
+    });
+    brings("sink.generated-column", "drop: [customer_id]", |w| w.sink().columns[1].is_generated = true);
+    brings("sink.type", "TYPE int8;", |w| w.sink().columns[1] = column("customer_id", "bool"));
+    let narrow =
+        brings("sink.narrower-type", "TYPE int8;", |w| w.sink().columns[1] = column("customer_id", "int4"));
+    assert!(!narrow.is_error());
+    brings("sink.type", "set", |w| {
+        w.source().columns[2].kind = TypeSeen::Enum(vec!["a".to_owned(), "b".to_owned()]);
+        w.sink().columns[2].kind = TypeSeen::Enum(vec!["b".to_owned(), "a".to_owned()]);
+    });
+    brings("sink.not-null", "ALTER COLUMN \"remark\" DROP NOT NULL;", |w| {
+        w.source().columns[2].is_nullable = true
+    });
+    brings("sink.unfilled-column", "ALTER COLUMN \"region\" DROP NOT NULL;", |w| {
+        w.sink().columns.push(column("region", "text"));
+    });
+    let mut filled = World::sound();
+    filled.sink().columns.push(ColumnSeen { has_default: true, ..column("region", "text") });
+    filled.source().columns.push(ColumnSeen { is_generated: true, ..column("search", "tsvector") });
+    assert_eq!(filled.findings(), []);
+}
+
+#[test]
+fn expressions_over_columns() {
+    let full = "ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL;";
+    brings("source.toast-in-set", full, |w| w.source().columns[3].is_toastable = true);
+    let mut whole = World::sound();
+    whole.source().columns[3].is_toastable = true;
+    whole.source().identity = IdentitySeen::Full;
+    assert_eq!(whole.findings(), []);
+    brings("source.no-column", "correct", |w| drop(w.source().columns.remove(3)));
+    brings("source.generated-in-set", "generating expression", |w| w.source().columns[3].is_generated = true);
+    brings("sink.no-column", "add the column", |w| drop(w.sink().columns.remove(3)));
+    brings("sink.generated-column", "`total_cents`", |w| w.sink().columns[3].is_generated = true);
+}
+
+#[test]
+fn rows_and_triggers_of_the_sink() {
+    brings(NOT_EMPTY, "--replace", |w| w.sink().is_empty = Some(false));
+    let mut ours = World::sound();
+    ours.sink().is_empty = Some(false);
+    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned());
+    assert_eq!(ours.findings(), []);
+
+    let trigger = || TriggerSeen { name: "audit".to_owned() };
+    brings("sink.unmarked-trigger", "triggers: { audit: skip }", |w| w.sink().triggers.push(trigger()));
+    let mut marked = World::of(&PLAN.replace("    routes:", "    triggers: { audit: skip }\n    routes:"));
+    assert_eq!(marked.findings().iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["sink.no-trigger"]);
+    marked.sink().triggers.push(trigger());
+    assert_eq!(marked.findings(), []);
+}
+
+#[test]
+fn foreign_keys() {
+    let key = |from: &str, to: &str| ForeignKeySeen {
+        name: "fk".to_owned(),
+        from: table(from),
+        to: table(to),
+        is_deferrable: false,
+        cascades: true,
+    };
+    let across = brings("source.foreign-key-across", "DROP CONSTRAINT \"fk\";", |w| {
+        w.source.foreign_keys.push(key("orders", "customers"));
+    });
+    assert!(!across.is_error());
+    brings("source.foreign-key-across", "DROP CONSTRAINT", |w| {
+        w.source.foreign_keys.push(key("invoices", "orders"))
+    });
+    brings("sink.foreign-key-outside", "add public.regions", |w| {
+        w.sink.foreign_keys.push(key("orders", "regions"))
+    });
+    brings("sink.foreign-key-cascades", "fk", |w| w.sink.foreign_keys.push(key("notes", "orders")));
+    brings("sink.self-reference", "DEFERRABLE", |w| w.sink.foreign_keys.push(key("orders", "orders")));
+
+    let mut circle = World::sound();
+    circle.sink.foreign_keys.extend([key("orders", "customers"), key("customers", "orders")]);
+    let found = circle.findings();
+    assert!(
+        found.len() == 2 && found.iter().all(|f| f.code == "sink.foreign-key-circle" && f.is_error()),
+        "{found:?}"
+    );
+    circle.sink.foreign_keys[1].is_deferrable = true;
+    assert_eq!(circle.findings(), []);
+}
+
+#[test]
+fn errors_come_first() {
+    let mut world = World::sound();
+    world.source.server.slot_wal_bytes_max = None;
+    world.sink().key.clear();
+    let found = world.findings();
+    assert_eq!(found.iter().map(Finding::is_error).collect::<Vec<_>>(), [true, false]);
+}
