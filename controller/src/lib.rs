@@ -1,1 +1,24 @@
-//! .
+//! The controller: it keeps the journal, answers people and agents over HTTP, looks at the live systems, and
+//! installs what strangler needs in databases.
+//!
+//! It decides nothing by itself: what a wish or a report means is asked of `migrations`. It never touches the rows of
+//! a slice; the bridge does.
+
+mod agents;
+mod api;
+mod catalog;
+mod connect;
+mod desk;
+mod drive;
+mod install;
+mod journal_file;
+mod journal_table;
+mod observe;
+mod serve;
+mod store;
+
+pub use connect::{ConnectError, Session, connect};
+pub use install::{InstallError, install, uninstall};
+pub use observe::{doctor, observe};
+pub use serve::{ServeError, serve};
+pub use store::{Draft, Store, StoreError};

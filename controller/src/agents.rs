@@ -1,0 +1,112 @@
+//! What the agents reported last. Kept in memory only: a controller that restarts hears from each within a second.
+
+use migrations::api::{Acknowledged, AgentStatus};
+use migrations::control::{AgentId, AgentKind, Observed, Report, StreamReport};
+use migrations::journal::{Generation, JournalId};
+use migrations::names::SliceName;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// An agent that reported within this time is live: it reports every second.
+const LIVE: Duration = Duration::from_secs(5);
+/// An agent that has been silent for so long is not shown any more.
+const SHOWN: Duration = Duration::from_secs(60);
+/// More agents than any fleet has; beyond it the longest silent one is forgotten.
+const AGENTS_MAX: usize = 1_000;
+
+/// The last report of every agent.
+#[derive(Debug, Default)]
+pub(crate) struct Agents {
+    seen: Mutex<BTreeMap<AgentId, Seen>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    observed: Observed,
+}
+
+impl Agents {
+    /// Takes a report in.
+    pub(crate) fn report(&self, observed: Observed) {
+        let now = Instant::now();
+        let mut seen = self.lock();
+        seen.retain(|_, agent| now.duration_since(agent.at) < SHOWN);
+        if seen.len() >= AGENTS_MAX && !seen.contains_key(&observed.agent) {
+            let oldest = seen.iter().min_by_key(|(_, agent)| agent.at).map(|(id, _)| id.clone());
+            oldest.map(|id| seen.remove(&id));
+        }
+        seen.insert(observed.agent.clone(), Seen { at: now, observed });
+    }
+
+    /// Every agent that reported within the last minute.
+    pub(crate) fn status(&self, journal: JournalId) -> Vec<AgentStatus> {
+        let now = Instant::now();
+        let seen = self.lock();
+        let shown = seen.values().filter(|agent| now.duration_since(agent.at) < SHOWN);
+        shown
+            .map(|agent| {
+                let silent = now.duration_since(agent.at);
+                let observed = agent.observed.clone();
+                AgentStatus {
+                    agent: observed.agent,
+                    address: observed.address,
+                    live: silent < LIVE,
+                    seen_ms_ago: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+                    generation: observed
+                        .acts_on
+                        .filter(|(id, _)| *id == journal)
+                        .map(|(_, generation)| generation),
+                    report: observed.report,
+                }
+            })
+            .collect()
+    }
+
+    /// How many live proxies act on `generation` or a later one of that journal and of that plan.
+    pub(crate) fn acknowledged(
+        &self,
+        journal: JournalId,
+        generation: Generation,
+        plan: &str,
+    ) -> Acknowledged {
+        let seen = self.lock();
+        let proxies = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
+        proxies.fold(Acknowledged::default(), |mut sum, agent| {
+            let acts_on = agent.observed.acts_on;
+            let has = acts_on.is_some_and(|(id, held)| id == journal && held >= generation);
+            sum.live += 1;
+            sum.have += u32::from(has && agent.observed.plan == plan);
+            sum
+        })
+    }
+
+    /// Where the live bridge serves; the one that reported last, should there be two.
+    pub(crate) fn bridge(&self) -> Option<String> {
+        let seen = self.lock();
+        let bridges = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Bridge);
+        let addressed = bridges.filter_map(|agent| Some((agent.at, agent.observed.address.clone()?)));
+        addressed.max_by_key(|(at, _)| *at).map(|(_, address)| address)
+    }
+
+    /// How the live bridge says a slice's stream stands.
+    pub(crate) fn stream(&self, slice: &SliceName) -> Option<StreamReport> {
+        let seen = self.lock();
+        let reports = live(&seen).filter_map(|agent| match &agent.observed.report {
+            Report::Bridge(bridge) => bridge.streams.get(slice).map(|stream| (agent.at, stream)),
+            Report::Proxy(_) => None,
+        });
+        reports.max_by_key(|(at, _)| *at).map(|(_, stream)| stream.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Seen>> {
+        // A panic elsewhere leaves the map whole: each change of it is one call.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn live(seen: &BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &Seen> {
+    let now = Instant::now();
+    seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
+}

@@ -1,0 +1,315 @@
+//! The controller's API over HTTP: for people and programs, and for the agents that pull. The words are
+//! `migrations::api`'s and `migrations::control`'s; here is only how they travel.
+
+mod answer;
+
+use crate::desk::{self, Desk};
+use crate::drive;
+use crate::observe;
+use crate::store::Draft;
+use answer::Failure;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use migrations::api::{Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, plan_event};
+use migrations::control::{self, Observed, Report};
+use migrations::finding::Finding;
+use migrations::journal::{Entry, Generation, JournalId};
+use migrations::names::SliceName;
+use migrations::plan::Secret;
+use migrations::preflight::NOT_EMPTY;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// No poll is kept open longer, whatever it asks.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a decision waits for the proxies to have it.
+const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
+const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
+/// A report of a bridge with very many slices; far more than any real one.
+const BODY_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Clone)]
+struct Shared {
+    desk: Arc<Desk>,
+    token: Arc<Secret>,
+    ends: watch::Receiver<bool>,
+}
+
+/// Every path of the API. `ends` turns true when open polls shall answer because the process ends.
+pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>) -> Router {
+    let shared = Shared { desk, token: Arc::new(token), ends };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/journal", get(journal))
+        .route("/v1/shares", post(shares))
+        .route("/v1/slices/{slice}/sync/{verb}", post(sync))
+        .route("/v1/slices/{slice}/doctor", get(doctor))
+        .route("/v1/desired", get(desired))
+        .route("/v1/observed", post(observed))
+        .fallback(|| async { answer::not_found() })
+        .layer(middleware::from_fn_with_state(shared.clone(), only_with_token))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(shared)
+}
+
+async fn only_with_token(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let wanted = shared.token.expose();
+    if !wanted.is_empty() && bool::from(token.as_bytes().ct_eq(wanted.as_bytes())) {
+        next.run(request).await
+    } else {
+        answer::no_token().into_response()
+    }
+}
+
+async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
+    let desk = &shared.desk;
+    // The newest truth where it can be had; else the last known one, with a finding that says so. While the journal
+    // is known to be out of reach nobody waits for it here: it is tried every second anyway.
+    let state = match (desk.trouble(), desk.state()) {
+        (Some(_), Some(known)) => known,
+        (_, known) => match desk.refresh().await {
+            Ok(state) => state,
+            Err(error) => known.ok_or_else(|| desk::refusal(&error))?,
+        },
+    };
+    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), desk.trouble(), |slice| {
+        desk.agents.stream(slice)
+    })))
+}
+
+#[derive(Deserialize)]
+struct JournalQuery {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn journal(
+    State(shared): State<Shared>,
+    query: Result<Query<JournalQuery>, QueryRejection>,
+) -> Result<Json<Vec<Entry>>, Failure> {
+    let Query(query) = query?;
+    let deadline = deadline(query.wait_ms);
+    let mut revisions = shared.desk.revisions();
+    loop {
+        revisions.mark_unchanged();
+        let entries =
+            shared.desk.entries(Generation(query.after)).await.map_err(|error| desk::refusal(&error))?;
+        if !entries.is_empty() || !shared.news(&mut revisions, deadline).await {
+            return Ok(Json(entries));
+        }
+    }
+}
+
+async fn shares(
+    State(shared): State<Shared>,
+    wish: Result<Json<SetShares>, JsonRejection>,
+) -> Result<Json<Outcome>, Failure> {
+    let Json(wish) = wish?;
+    detached(async move {
+        let asked = Wish::Shares(&wish);
+        shared.decide(&wish.slice, asked, (&wish.actor, &wish.reason), Vec::new()).await
+    })
+    .await
+}
+
+async fn sync(
+    State(shared): State<Shared>,
+    Path((slice, verb)): Path<(String, String)>,
+    wish: Result<Json<SyncWish>, JsonRejection>,
+) -> Result<Json<Outcome>, Failure> {
+    let Json(wish) = wish?;
+    let slice = shared.slice(&slice)?;
+    let verb: SyncVerb = verb.parse().map_err(|_| answer::not_found())?;
+    detached(async move {
+        let asked = Wish::Sync(&slice, verb, &wish);
+        let mut findings = Vec::new();
+        if verb == SyncVerb::Start {
+            findings = shared.ready(&slice, asked, wish.replace).await?;
+        }
+        shared.decide(&slice, asked, (&wish.actor, &wish.reason), findings).await
+    })
+    .await
+}
+
+/// Runs to its end even if the one who asked hangs up: a wish that was taken is not left half done.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(answer::broken()))
+}
+
+async fn doctor(
+    State(shared): State<Shared>,
+    Path(slice): Path<String>,
+) -> Result<Json<Vec<Finding>>, Failure> {
+    let slice = shared.slice(&slice)?;
+    Ok(Json(observe::doctor(&shared.desk.plan, Some(&slice)).await))
+}
+
+#[derive(Deserialize)]
+struct DesiredQuery {
+    journal: Option<JournalId>,
+    #[serde(default)]
+    generation: u64,
+    #[serde(default)]
+    plan: String,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+impl DesiredQuery {
+    fn has(&self, desired: &control::Desired) -> bool {
+        self.journal == Some(desired.journal)
+            && Generation(self.generation) >= desired.generation
+            && self.plan == desired.plan
+    }
+}
+
+async fn desired(
+    State(shared): State<Shared>,
+    query: Result<Query<DesiredQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query?;
+    let deadline = deadline(query.wait_ms);
+    let mut revisions = shared.desk.revisions();
+    let bridge = shared.desk.bridge();
+    loop {
+        revisions.mark_unchanged();
+        let desired = shared.desk.desired();
+        if let Some(desired) = &desired
+            && (!query.has(desired) || desired.bridge != bridge)
+        {
+            return Ok(Json(desired).into_response());
+        }
+        if shared.news(&mut revisions, deadline).await {
+            continue;
+        }
+        return match desired {
+            // Who polls has no word for the bridge's address, so a change that fell between two polls is told again.
+            Some(desired) if query.wait_ms > 0 && shared.desk.bridge_moved_within(WAIT_MAX * 2) => {
+                Ok(Json(desired).into_response())
+            }
+            Some(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+            None => Err(answer::no_journal(shared.desk.trouble())),
+        };
+    }
+}
+
+async fn observed(
+    State(shared): State<Shared>,
+    observed: Result<Json<Observed>, JsonRejection>,
+) -> Result<StatusCode, Failure> {
+    let Json(observed) = observed?;
+    if observed.version != control::VERSION {
+        return Err(answer::other_version(observed.version));
+    }
+    let report = observed.report.clone();
+    shared.desk.agents.report(observed);
+    shared.desk.look_for_bridge();
+    if let Report::Bridge(report) = report {
+        // A bridge that hangs up does not take back what its report proves.
+        let desk = Arc::clone(&shared.desk);
+        let taken = tokio::spawn(async move { drive::take(&desk, &report).await });
+        let _ = taken.await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Shared {
+    fn slice(&self, name: &str) -> Result<SliceName, Failure> {
+        let known = name.parse::<SliceName>().ok().filter(|name| self.desk.plan.slices.contains_key(name));
+        known.ok_or_else(|| answer::no_slice(&self.desk.plan, name))
+    }
+
+    /// Waits for something newer; false when the deadline came first or the process ends.
+    async fn news(&self, revisions: &mut watch::Receiver<u64>, deadline: Instant) -> bool {
+        let mut ends = self.ends.clone();
+        tokio::select! {
+            changed = revisions.changed() => changed.is_ok(),
+            () = tokio::time::sleep_until(deadline) => false,
+            _ = ends.wait_for(|ended| *ended) => false,
+        }
+    }
+
+    /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
+    async fn ready(&self, slice: &SliceName, wish: Wish<'_>, replace: bool) -> Result<Vec<Finding>, Failure> {
+        // Cheap objections come before the long look.
+        let state = self.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
+        plan_event(&self.desk.plan, &state, wish)?;
+        let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
+        findings.retain(|finding| !(replace && finding.code == NOT_EMPTY));
+        if findings.iter().any(Finding::is_error) {
+            return Err(answer::not_ready(slice, findings).into());
+        }
+        Ok(findings)
+    }
+
+    /// Journals a wish and waits until the live proxies have it. The work goes on if the asker hangs up.
+    async fn decide(
+        &self,
+        slice: &SliceName,
+        wish: Wish<'_>,
+        (actor, reason): (&str, &str),
+        findings: Vec<Finding>,
+    ) -> Result<Json<Outcome>, Failure> {
+        let desk = &self.desk;
+        let (state, _) = desk
+            .decide(|state| {
+                let event = plan_event(&desk.plan, state, wish)?;
+                let (actor, reason) = (actor.to_owned(), reason.to_owned());
+                Ok(Some(Draft { actor, reason, slice: slice.clone(), event }))
+            })
+            .await?;
+        let deadline = Instant::now() + ACKNOWLEDGE_MAX;
+        let plan = &desk.plan.hash;
+        let mut proxies = desk.agents.acknowledged(state.journal, state.generation, plan);
+        while proxies.have < proxies.live && Instant::now() < deadline {
+            tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
+            proxies = desk.agents.acknowledged(state.journal, state.generation, plan);
+        }
+        Ok(Json(answer::outcome(&desk.plan, &state, slice, proxies, findings)))
+    }
+}
+
+fn deadline(wait_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Failure::refused(refusal)
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        answer::misunderstood(&rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        answer::misunderstood(&rejection.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.refusal)).into_response()
+    }
+}

@@ -1,0 +1,155 @@
+//! Connections to Postgres, made in one place: TLS where the URL asks for it, time limits always.
+//!
+//! Knows nothing of what is asked through them.
+
+use migrations::plan::DatabaseUrl;
+use std::future::poll_fn;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
+
+/// A server that does not answer in this time is down.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Warnings that are kept until someone reads them; more are dropped.
+const NOTICES_MAX: usize = 256;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be used.
+    #[error("the database URL {url} cannot be used: {why}")]
+    Url {
+        /// Without its password.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The server did not take us in.
+    #[error("no connection to {url}: {why}")]
+    Refused {
+        /// Without its password.
+        url: String,
+        /// In the server's or the system's words.
+        why: String,
+        /// The server's error code (SQLSTATE), where it answered at all.
+        code: Option<String>,
+    },
+}
+
+impl ConnectError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let code = match self {
+            ConnectError::Url { .. } => {
+                return "write it as postgres://user:password@host:5432/database".to_owned();
+            }
+            ConnectError::Refused { code, .. } => code.as_deref().unwrap_or_default(),
+        };
+        match code {
+            "28P01" => {
+                "run `strangler install --admin-url URL`, which makes the role with this password; if the role exists, set it: ALTER ROLE … PASSWORD '…';".to_owned()
+            }
+            "28000" => {
+                "run `strangler install --admin-url URL`, which makes the role; pg_hba.conf must let it in"
+                    .to_owned()
+            }
+            "3D000" => "make the database, or correct its name in the URL".to_owned(),
+            "53300" => "raise max_connections or close some connections".to_owned(),
+            _ => "start the server, or correct host and port in the URL".to_owned(),
+        }
+    }
+}
+
+/// A connection, driven by a task of its own until it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    /// To ask by.
+    pub client: Client,
+    /// Warnings of the server, as they come.
+    pub notices: mpsc::Receiver<String>,
+}
+
+/// Opens a connection. `application` is what the server's `pg_stat_activity` shows of us; it begins with `strangler`.
+pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<Session, ConnectError> {
+    open(url.expose(), &url.redacted(), application).await
+}
+
+/// As [`connect`], for the URL of an administrator, which stands in no plan.
+pub(crate) async fn connect_as_admin(url: &str, application: &str) -> Result<Session, ConnectError> {
+    open(url, "the administrator's URL", application).await
+}
+
+async fn open(url: &str, shown: &str, application: &str) -> Result<Session, ConnectError> {
+    let bad = |why: String| ConnectError::Url { url: shown.to_owned(), why };
+    let (url, is_verified) = without_verify(url);
+    let mut config = Config::from_str(&url).map_err(|error| bad(error.to_string()))?;
+    config.application_name(application).connect_timeout(CONNECT_TIMEOUT);
+    let opened = if is_verified || config.get_ssl_mode() == SslMode::Require {
+        let tls =
+            tokio_postgres_rustls::MakeRustlsConnect::new(tls().map_err(|error| bad(error.to_string()))?);
+        tokio::time::timeout(CONNECT_TIMEOUT, spawn(&config, tls)).await
+    } else {
+        tokio::time::timeout(CONNECT_TIMEOUT, spawn(&config, NoTls)).await
+    };
+    let refused = |why: String, code| ConnectError::Refused { url: shown.to_owned(), why, code };
+    match opened {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(refused(in_words(&error), error.code().map(|code| code.code().to_owned()))),
+        Err(_) => Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), None)),
+    }
+}
+
+async fn spawn<T>(config: &Config, tls: T) -> Result<Session, tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, mut connection) = config.connect(tls).await?;
+    let (sender, notices) = mpsc::channel(NOTICES_MAX);
+    tokio::spawn(async move {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            match message {
+                // A full queue means that nobody reads; a warning less is no harm.
+                Ok(AsyncMessage::Notice(notice)) => drop(sender.try_send(notice.message().to_owned())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(error = %in_words(&error), "a database connection ended");
+                    break;
+                }
+            }
+        }
+    });
+    Ok(Session { client, notices })
+}
+
+/// `verify-ca` and `verify-full` are libpq's words, unknown to the driver; our TLS always verifies.
+fn without_verify(url: &str) -> (String, bool) {
+    let is_verified = url.contains("sslmode=verify-full") || url.contains("sslmode=verify-ca");
+    let url =
+        url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    (url, is_verified)
+}
+
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+/// The server's own words where it spoke, else the driver's with their cause. Statements are never part of it.
+pub(crate) fn in_words(error: &tokio_postgres::Error) -> String {
+    if let Some(server) = error.as_db_error() {
+        return server.message().to_owned();
+    }
+    match std::error::Error::source(error) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,254 @@
+//! The desk where decisions are made: it holds what the journal says, asks `migrations` what a wish comes to, and
+//! writes it by compare-and-swap. It wakes whoever waits for something newer.
+//!
+//! Nothing here is true because it is remembered: before each decision the journal is read again, so several
+//! controllers may stand beside one journal.
+
+use crate::agents::Agents;
+use crate::store::{Draft, Store, StoreError};
+use migrations::api::Refusal;
+use migrations::control::Desired;
+use migrations::finding::Finding;
+use migrations::journal::{Entry, Generation, JournalId, State};
+use migrations::plan::Plan;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How often a decision is made anew after somebody else was faster. They are rare and each succeeds for someone.
+const TRIES: u32 = 8;
+
+/// What controllers, agents and people come to.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) plan: Plan,
+    pub(crate) agents: Agents,
+    store: Store,
+    known: Mutex<Known>,
+    reading: tokio::sync::Mutex<()>,
+    revision: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    state: Option<State>,
+    trouble: Option<Finding>,
+    bridge: Option<String>,
+    bridge_moved: Option<Instant>,
+}
+
+impl Desk {
+    pub(crate) fn new(plan: Plan, store: Store) -> Self {
+        Self {
+            plan,
+            agents: Agents::default(),
+            store,
+            known: Mutex::default(),
+            reading: tokio::sync::Mutex::new(()),
+            revision: watch::Sender::new(0),
+        }
+    }
+
+    /// Rises whenever something newer is desired.
+    pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// What the journal said when it was read last; none before it was read once.
+    pub(crate) fn state(&self) -> Option<State> {
+        self.lock().state.clone()
+    }
+
+    /// Why the journal cannot be read now.
+    pub(crate) fn trouble(&self) -> Option<Finding> {
+        self.lock().trouble.clone()
+    }
+
+    /// Where the live bridge is.
+    pub(crate) fn bridge(&self) -> Option<String> {
+        self.lock().bridge.clone()
+    }
+
+    /// Whether the bridge's address changed so lately that an agent between two polls may have missed it.
+    pub(crate) fn bridge_moved_within(&self, time: Duration) -> bool {
+        self.lock().bridge_moved.is_some_and(|moved| moved.elapsed() < time)
+    }
+
+    /// The document for the agents; none before the journal was read once.
+    pub(crate) fn desired(&self) -> Option<Desired> {
+        let state = self.state()?;
+        Some(Desired::from(&self.plan, &state, self.bridge()))
+    }
+
+    /// Looks whether the live bridge is where it was, and wakes the agents if not.
+    pub(crate) fn look_for_bridge(&self) {
+        let bridge = self.agents.bridge();
+        let mut known = self.lock();
+        if known.bridge == bridge {
+            return;
+        }
+        // Agents keep the last address while no bridge is live: a barrier that nobody answers is as good as none.
+        if bridge.is_some() {
+            known.bridge = bridge;
+            known.bridge_moved = Some(Instant::now());
+            drop(known);
+            self.wake();
+        }
+    }
+
+    /// Reads what is new in the journal.
+    pub(crate) async fn refresh(&self) -> Result<State, StoreError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let read = self.read().await;
+        let mut known = self.lock();
+        match read {
+            Ok(state) => {
+                if known.trouble.take().is_some() {
+                    tracing::info!("the journal can be read again");
+                }
+                let is_news = known.state.as_ref() != Some(&state);
+                known.state = Some(state.clone());
+                drop(known);
+                if is_news {
+                    self.wake();
+                }
+                Ok(state)
+            }
+            Err(error) => {
+                let finding = finding(&error);
+                if known.trouble.as_ref() != Some(&finding) {
+                    tracing::error!(error = %chain(&error), "the journal cannot be read");
+                }
+                known.trouble = Some(finding);
+                Err(error)
+            }
+        }
+    }
+
+    /// Entries after a generation.
+    pub(crate) async fn entries(&self, after: Generation) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.store.load(after).await?.1)
+    }
+
+    /// Decides: reads the journal, asks `make` what the wish comes to now, and writes it. `make` is asked again
+    /// whenever somebody else wrote in between. None where it finds nothing to decide.
+    pub(crate) async fn decide(
+        &self,
+        make: impl Fn(&State) -> Result<Option<Draft>, Refusal>,
+    ) -> Result<(State, Option<Entry>), Refusal> {
+        for _ in 0..TRIES {
+            let mut state = self.refresh().await.map_err(|error| refusal(&error))?;
+            let Some(draft) = make(&state)? else { return Ok((state, None)) };
+            let generation = state.generation.next();
+            let head =
+                state.slice(&draft.slice).after(generation, &draft.event).map_err(|illegal| Refusal {
+                    exit: 4,
+                    message: illegal.to_string(),
+                    hint: "look at `strangler status`".to_owned(),
+                    findings: Vec::new(),
+                })?;
+            match self.store.append(state.generation, &draft, &head).await {
+                Ok(entry) => {
+                    tracing::info!(
+                        generation = entry.generation.0, slice = %entry.slice, event = entry.event.name(),
+                        actor = entry.actor, "decided"
+                    );
+                    state.apply(&entry).map_err(|broken| refusal(&StoreError::Broken(broken)))?;
+                    self.take(state.clone());
+                    return Ok((state, Some(entry)));
+                }
+                Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(refusal(&error)),
+            }
+        }
+        Err(Refusal {
+            exit: 4,
+            message: format!("others decided faster {TRIES} times in a row"),
+            hint: "read `strangler journal` and ask again".to_owned(),
+            findings: Vec::new(),
+        })
+    }
+
+    /// Keeps a newer state, and wakes who waits for it.
+    fn take(&self, state: State) {
+        let mut known = self.lock();
+        let is_newer = known
+            .state
+            .as_ref()
+            .is_none_or(|held| held.journal != state.journal || held.generation < state.generation);
+        if is_newer {
+            known.state = Some(state);
+        }
+        drop(known);
+        self.wake();
+    }
+
+    async fn read(&self) -> Result<State, StoreError> {
+        let held = self.state();
+        let after = held.as_ref().map_or(Generation(0), |state| state.generation);
+        let (journal, entries) = self.store.load(after).await?;
+        match held {
+            Some(state) if state.journal == journal => extend(state, &entries),
+            // Another journal took the old one's place, e.g. after a new install: its beginning counts too.
+            Some(_) if after > Generation(0) => {
+                let (journal, entries) = self.store.load(Generation(0)).await?;
+                replay(journal, &entries)
+            }
+            _ => replay(journal, &entries),
+        }
+    }
+
+    fn wake(&self) {
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // A panic elsewhere leaves it whole: each field is set at once.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn replay(journal: JournalId, entries: &[Entry]) -> Result<State, StoreError> {
+    extend(State::empty(journal), entries)
+}
+
+fn extend(mut state: State, entries: &[Entry]) -> Result<State, StoreError> {
+    for entry in entries.iter().filter(|entry| entry.generation > Generation(0)) {
+        state.apply(entry)?;
+    }
+    Ok(state)
+}
+
+/// The answer to a wish that the journal's store could not take.
+pub(crate) fn refusal(error: &StoreError) -> Refusal {
+    let exit = if matches!(error, StoreError::Conflict(_)) { 4 } else { 1 };
+    let finding = finding(error);
+    Refusal { exit, message: finding.message, hint: finding.hint, findings: Vec::new() }
+}
+
+fn finding(error: &StoreError) -> Finding {
+    let (code, hint) = match error {
+        StoreError::Conflict(_) => ("journal.conflict", "read `strangler journal` and ask again".to_owned()),
+        StoreError::Unreachable { hint, .. } => ("journal.unreachable", hint.clone()),
+        StoreError::Refused { hint, .. } => ("journal.refused", hint.clone()),
+        StoreError::Uncertain { .. } => {
+            ("journal.uncertain", "look at `strangler journal` before asking again".to_owned())
+        }
+        StoreError::Damaged { .. } | StoreError::Broken(_) => {
+            ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
+        }
+    };
+    Finding::error(code, chain(error), hint)
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

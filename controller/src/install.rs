@@ -1,0 +1,155 @@
+//! Runs the scripts of `migrations::sql` in every database of a plan, each in one transaction, by an administrator's
+//! connection. `strangler install --print` shows the same text instead.
+
+use crate::connect::{ConnectError, Session, connect_as_admin, in_words};
+use migrations::plan::Plan;
+use migrations::sql::{self, Database, NoScript, Step};
+use std::collections::BTreeMap;
+use tokio_postgres::error::SqlState;
+
+/// A busy table keeps a script waiting at most so long for its lock, so that the application behind it is not held up.
+const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; BEGIN";
+
+/// Why a database could not be prepared or left. What was begun there was undone.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// No administrator's URL was given for it.
+    #[error("no administrator's URL is given for {database}; give it with `--admin-url {part}=postgres://…`")]
+    NoAdmin {
+        /// Which database.
+        database: Database,
+        /// Its word in `--admin-url`.
+        part: String,
+    },
+    /// An administrator's URL is about nothing in the plan.
+    #[error("the plan has no database `{given}`; it has: {known}")]
+    UnknownPart {
+        /// What was given.
+        given: String,
+        /// What there is.
+        known: String,
+    },
+    /// The plan does not say enough.
+    #[error(transparent)]
+    NoScript(#[from] NoScript),
+    /// There is no connection.
+    #[error("{database} cannot be reached; {hint}")]
+    Connect {
+        /// Which database.
+        database: Database,
+        /// What to do.
+        hint: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The server refused a step. Nothing of the script stays in that database.
+    #[error("{database} refused `{step}`: {why}; {hint}")]
+    Refused {
+        /// Which database.
+        database: Database,
+        /// What was to be done.
+        step: String,
+        /// In the server's words.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// Makes everything that the plan needs in its databases: role, schema, gates' functions, rights, publication. It may
+/// be run again at any time. `admin_urls` by `monolith` or the service's name; `report` gets a line for each step and
+/// each warning of a server.
+pub async fn install(
+    plan: &Plan,
+    admin_urls: &BTreeMap<String, String>,
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), InstallError> {
+    let databases = known(plan, admin_urls)?;
+    for database in &databases {
+        let steps = sql::install(plan, database)?;
+        run(database, admin_urls, &steps, report).await?;
+    }
+    Ok(())
+}
+
+/// Takes everything away again: slots, publication, gates, schema, rights, role. The monolith goes first, because it
+/// says whether a service still owns a slice.
+pub async fn uninstall(
+    plan: &Plan,
+    admin_urls: &BTreeMap<String, String>,
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), InstallError> {
+    let databases = known(plan, admin_urls)?;
+    for database in &databases {
+        let steps = sql::uninstall(plan, database)?;
+        run(database, admin_urls, &steps, report).await?;
+    }
+    Ok(())
+}
+
+fn known(plan: &Plan, admin_urls: &BTreeMap<String, String>) -> Result<Vec<Database>, InstallError> {
+    let databases = Database::all(plan);
+    if let Some(given) =
+        admin_urls.keys().find(|part| databases.iter().all(|database| database.as_str() != *part))
+    {
+        let known: Vec<&str> = databases.iter().map(Database::as_str).collect();
+        return Err(InstallError::UnknownPart { given: given.clone(), known: known.join(", ") });
+    }
+    match databases.iter().find(|database| !admin_urls.contains_key(database.as_str())) {
+        Some(database) => {
+            Err(InstallError::NoAdmin { database: database.clone(), part: database.as_str().to_owned() })
+        }
+        None => Ok(databases),
+    }
+}
+
+async fn run(
+    database: &Database,
+    admin_urls: &BTreeMap<String, String>,
+    steps: &[Step],
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), InstallError> {
+    let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
+    let mut session = connect_as_admin(url, "strangler install").await.map_err(|source| {
+        InstallError::Connect { database: database.clone(), hint: source.hint(), source }
+    })?;
+    execute(database, &session, "begin", LIMITS).await?;
+    for step in steps {
+        // An error ends the transaction; dropping the connection then rolls it back.
+        execute(database, &session, &step.title, &step.sql).await?;
+        report(&format!("{database}: {}", step.title));
+        while let Ok(warning) = session.notices.try_recv() {
+            report(&format!("{database}: warning: {warning}"));
+        }
+    }
+    execute(database, &session, "commit", "COMMIT").await
+}
+
+async fn execute(database: &Database, session: &Session, title: &str, sql: &str) -> Result<(), InstallError> {
+    let Err(error) = session.client.batch_execute(sql).await else { return Ok(()) };
+    let server = error.as_db_error();
+    let hint = match server.and_then(|server| server.hint()) {
+        Some(hint) => hint.to_owned(),
+        None => hint_of(server.map(|server| server.code())).to_owned(),
+    };
+    Err(InstallError::Refused {
+        database: database.clone(),
+        step: title.to_owned(),
+        // Neither the statement nor its context: both may hold the role's password.
+        why: in_words(&error),
+        hint,
+    })
+}
+
+fn hint_of(code: Option<&SqlState>) -> &'static str {
+    match code {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            "use the URL of a superuser, or of a role that owns the tables and may create roles; or give the text of `strangler install --print` to a DBA"
+        }
+        Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
+            "a table is busy; run it again in a quieter moment"
+        }
+        _ => "mend it, then run the command again; nothing was changed",
+    }
+}

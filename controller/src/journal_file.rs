@@ -1,0 +1,141 @@
+//! The journal in a file, for plans without a database: a line of JSON for its id, then one for each entry. A lock on
+//! the file makes the compare-and-swap between processes of one machine.
+
+mod lines;
+
+use crate::store::{Draft, StoreError};
+use lines::Lines;
+use migrations::journal::{Entry, Generation, JournalId};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+/// How long another process may hold the file. An append takes a few milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// A journal grows by a few entries a day; one beyond this is none of ours.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// The journal's file.
+#[derive(Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+}
+
+impl JournalFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+        let path = self.path.clone();
+        blocking(&self.path, move || {
+            let (_, _, lines) = open(&path)?;
+            let entries = lines.entries.into_iter().filter(|entry| entry.generation > after).collect();
+            Ok((lines.journal, entries))
+        })
+        .await
+    }
+
+    pub(crate) async fn append(&self, expected: Generation, draft: &Draft) -> Result<Entry, StoreError> {
+        let (path, draft) = (self.path.clone(), draft.clone());
+        blocking(&self.path, move || append(&path, expected, draft)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let lost = |error: tokio::task::JoinError| refused(path, &error);
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}
+
+fn append(path: &Path, expected: Generation, draft: Draft) -> Result<Entry, StoreError> {
+    let (mut file, kept, lines) = open(path)?;
+    let length = lines.entries.last().map_or(Generation(0), |entry| entry.generation);
+    if length != expected {
+        return Err(StoreError::Conflict(expected));
+    }
+    let entry = Entry {
+        generation: expected.next(),
+        at: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+        actor: draft.actor,
+        reason: draft.reason,
+        slice: draft.slice,
+        event: draft.event,
+    };
+    let line = lines::line(&entry).map_err(|error| refused(path, &error))?;
+    // What a crash left half written behind the last whole line makes room.
+    let written = file
+        .set_len(kept)
+        .and_then(|()| file.seek(SeekFrom::Start(kept)))
+        .and_then(|_| file.write_all(line.as_bytes()))
+        .and_then(|()| file.sync_all());
+    match written {
+        Ok(()) => Ok(entry),
+        Err(error) => {
+            // Whatever reached the disk must not be taken for an entry. If even this fails, the torn line is
+            // passed over by the next reader.
+            let _ = file.set_len(kept);
+            Err(refused(path, &error))
+        }
+    }
+}
+
+/// Opens, locks and reads the file, and begins it where it is missing or empty. The lock ends with the file.
+fn open(path: &Path) -> Result<(File, u64, Lines), StoreError> {
+    let failed = |error: std::io::Error| refused(path, &error);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+    lock(&file, path)?;
+    if file.metadata().map_err(failed)?.len() > BYTES_MAX {
+        return Err(StoreError::Refused {
+            why: format!("{} is larger than any journal", path.display()),
+            hint: "move it away, or name another folder with --state-dir".to_owned(),
+        });
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(failed)?;
+    if let Some((kept, lines)) = lines::read(&text)? {
+        return Ok((file, kept, lines));
+    }
+    let journal = JournalId(Uuid::new_v4());
+    let first = lines::first_line(journal).map_err(|error| refused(path, &error))?;
+    file.set_len(0).map_err(failed)?;
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    file.write_all(first.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok((file, first.len() as u64, Lines { journal, entries: Vec::new() }))
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Refused {
+                    why: format!("another process holds {}", path.display()),
+                    hint: "stop the other controller".to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(refused(path, &error)),
+        }
+    }
+}
+
+fn refused(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Refused {
+        why: format!("{}: {error}", path.display()),
+        hint: "make the folder writable and see that its disk has room".to_owned(),
+    }
+}

@@ -1,0 +1,206 @@
+//! The journal in schema `strangler` of the monolith's database. The primary key and the database's own count of
+//! entries make the compare-and-swap; the head row changes in the same transaction.
+
+use crate::connect::{connect, in_words};
+use crate::store::{Draft, StoreError};
+use migrations::journal::{Entry, Generation, JournalId, SliceState};
+use migrations::plan::DatabaseUrl;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row, Transaction};
+
+/// A question that takes longer has failed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entries read at once.
+const PAGE: i64 = 5_000;
+
+const ID: &str = "SELECT id FROM strangler.journal_id";
+const LOAD: &str = "
+    SELECT generation, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), actor, reason, slice, event
+      FROM strangler.journal WHERE generation > $1 ORDER BY generation LIMIT $2";
+const APPEND: &str = "
+    INSERT INTO strangler.journal (generation, actor, reason, slice, event)
+    SELECT $1::bigint, $2::text, $3::text, $4::text, $5::jsonb
+     WHERE (SELECT coalesce(max(generation), 0) FROM strangler.journal) = $1::bigint - 1
+    RETURNING generation, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), actor, reason, slice, event";
+const HEAD: &str = "
+    INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch, generation = excluded.generation";
+
+/// The journal's tables, behind one connection that is opened anew after a failure.
+#[derive(Debug)]
+pub struct JournalTable {
+    url: DatabaseUrl,
+    session: Mutex<Option<Arc<Mutex<Client>>>>,
+}
+
+enum Failure {
+    Postgres(tokio_postgres::Error),
+    Late,
+    Conflict,
+    Lost(String),
+    Damaged(u64, String),
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Failure::Postgres(error)
+    }
+}
+
+impl JournalTable {
+    pub(crate) fn new(url: DatabaseUrl) -> Self {
+        Self { url, session: Mutex::new(None) }
+    }
+
+    pub(crate) async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+        let client = self.client().await?;
+        let client = client.lock().await;
+        let loaded = within(read(&client, after)).await;
+        self.settled(after, loaded).await
+    }
+
+    pub(crate) async fn append(
+        &self,
+        expected: Generation,
+        draft: &Draft,
+        head: &SliceState,
+    ) -> Result<Entry, StoreError> {
+        let client = self.client().await?;
+        let mut client = client.lock().await;
+        let written = write(&mut client, expected, draft, head).await;
+        self.settled(expected, written).await
+    }
+
+    async fn client(&self) -> Result<Arc<Mutex<Client>>, StoreError> {
+        let mut held = self.session.lock().await;
+        if let Some(client) = held.as_ref() {
+            return Ok(Arc::clone(client));
+        }
+        let session = connect(&self.url, "strangler controller")
+            .await
+            .map_err(|source| StoreError::Unreachable { hint: source.hint(), source })?;
+        let client = Arc::new(Mutex::new(session.client));
+        *held = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// After any failure but a lost race the connection is thrown away: the next question opens another.
+    async fn settled<T>(&self, expected: Generation, outcome: Result<T, Failure>) -> Result<T, StoreError> {
+        let failure = match outcome {
+            Ok(value) => return Ok(value),
+            Err(Failure::Conflict) => return Err(StoreError::Conflict(expected)),
+            Err(failure) => failure,
+        };
+        *self.session.lock().await = None;
+        let refused = |why: String, hint: &str| StoreError::Refused { why, hint: hint.to_owned() };
+        Err(match failure {
+            Failure::Conflict => StoreError::Conflict(expected),
+            Failure::Late => refused(
+                format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
+                "look at the monolith's database, then ask again",
+            ),
+            Failure::Lost(why) => StoreError::Uncertain { why },
+            Failure::Damaged(place, why) => StoreError::Damaged { place, why },
+            Failure::Postgres(error) => match error.code() {
+                Some(code) if *code == SqlState::UNIQUE_VIOLATION => StoreError::Conflict(expected),
+                Some(code) if is_missing(code) => refused(
+                    in_words(&error),
+                    "run `strangler install --admin-url URL`, which makes the journal",
+                ),
+                _ => refused(in_words(&error), "look at the monolith's database, then ask again"),
+            },
+        })
+    }
+}
+
+fn is_missing(code: &SqlState) -> bool {
+    [&SqlState::UNDEFINED_TABLE, &SqlState::INVALID_SCHEMA_NAME, &SqlState::INSUFFICIENT_PRIVILEGE]
+        .contains(&code)
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or(Err(Failure::Late))
+}
+
+async fn read(client: &Client, after: Generation) -> Result<(JournalId, Vec<Entry>), Failure> {
+    let id = client
+        .query_opt(ID, &[])
+        .await?
+        .map(|row| JournalId(row.get(0)))
+        .ok_or_else(|| Failure::Damaged(0, "strangler.journal_id holds no row".to_owned()))?;
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut last = number(after.0);
+    loop {
+        let rows = client.query(LOAD, &[&last, &PAGE]).await?;
+        for row in &rows {
+            entries.push(entry(row)?);
+            last = row.get(0);
+        }
+        // A shorter page is the journal's end, so the loop is bounded by its length.
+        if number(rows.len() as u64) < PAGE {
+            return Ok((id, entries));
+        }
+    }
+}
+
+async fn write(
+    client: &mut Client,
+    expected: Generation,
+    draft: &Draft,
+    head: &SliceState,
+) -> Result<Entry, Failure> {
+    let (transaction, entry) = within(prepare(client, expected, draft, head)).await?;
+    // Up to here a failure writes nothing. From here on only the server's own words say so.
+    match tokio::time::timeout(ANSWER_TIMEOUT, transaction.commit()).await {
+        Ok(Ok(())) => Ok(entry),
+        Ok(Err(error)) if error.as_db_error().is_some() => Err(Failure::Postgres(error)),
+        Ok(Err(error)) => Err(Failure::Lost(in_words(&error))),
+        Err(_) => Err(Failure::Lost("no answer to the commit".to_owned())),
+    }
+}
+
+async fn prepare<'a>(
+    client: &'a mut Client,
+    expected: Generation,
+    draft: &Draft,
+    head: &SliceState,
+) -> Result<(Transaction<'a>, Entry), Failure> {
+    let damaged = |error: serde_json::Error| Failure::Damaged(expected.0 + 1, error.to_string());
+    let generation = number(expected.next().0);
+    let event = serde_json::to_value(&draft.event).map_err(damaged)?;
+    let stage = serde_json::to_value(head.stage).map_err(damaged)?;
+    let slice = draft.slice.as_str();
+    let transaction = client.transaction().await?;
+    let row = transaction
+        .query_opt(APPEND, &[&generation, &draft.actor, &draft.reason, &slice, &event])
+        .await?
+        .ok_or(Failure::Conflict)?;
+    transaction.execute(HEAD, &[&slice, &stage, &number(head.epoch.0), &generation]).await?;
+    let entry = entry(&row)?;
+    Ok((transaction, entry))
+}
+
+fn entry(row: &Row) -> Result<Entry, Failure> {
+    let generation = u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+    let damaged = |why: String| Failure::Damaged(generation, why);
+    Ok(Entry {
+        generation: Generation(generation),
+        at: row.get(1),
+        actor: row.get(2),
+        reason: row.get(3),
+        slice: row
+            .get::<_, &str>(4)
+            .parse()
+            .map_err(|error: migrations::names::BadName| damaged(error.to_string()))?,
+        event: serde_json::from_value(row.get::<_, Value>(5)).map_err(|error| damaged(error.to_string()))?,
+    })
+}
+
+/// Postgres has no unsigned numbers; generations and epochs stay far below the half of them.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

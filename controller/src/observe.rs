@@ -1,0 +1,277 @@
+//! Looks at the live systems as strangler's role sees them, for `doctor` and before `sync start`. What the sight means
+//! is `migrations::preflight`'s to say.
+
+use crate::catalog;
+use crate::connect::{connect, in_words};
+use futures_util::future::join_all;
+use migrations::finding::Finding;
+use migrations::names::{SliceName, TableName};
+use migrations::plan::{Plan, Slice, Upstream};
+use migrations::preflight::{
+    self, DatabaseSeen, InstalledSeen, Observation, RoleSeen, ServerSeen, SessionSeen, SlotSeen,
+    TransactionSeen,
+};
+use migrations::sql::{self, Database};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_postgres::{Client, Error};
+
+/// One database is looked at for at most so long; a lock somewhere must not hold `doctor` up.
+const LOOK_MAX: Duration = Duration::from_secs(20);
+/// An upstream that is near takes a connection in far less.
+const UPSTREAM_MAX: Duration = Duration::from_secs(2);
+
+const SETTINGS: &str =
+    "SET statement_timeout = '10s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on";
+const SERVER: &str = "
+    SELECT current_database(), current_setting('server_version_num')::int, pg_is_in_recovery(),
+           current_setting('wal_level'), current_setting('max_replication_slots')::int,
+           current_setting('max_wal_senders')::int, (SELECT count(*)::int FROM pg_stat_replication),
+           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size')";
+const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
+const ROLE: &str = "
+    SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolreplication OR EXISTS (
+               SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication' AND pg_has_role(r.oid, g.oid, 'MEMBER')),
+           r.rolsuper OR r.rolbypassrls, has_database_privilege(current_database(), 'TEMPORARY')
+      FROM pg_roles r WHERE r.rolname = session_user";
+const OTHERS: &str = "
+    SELECT pid, coalesce(application_name, '') FROM pg_stat_activity
+     WHERE usename = session_user AND pid <> pg_backend_pid() AND datname = current_database()
+       AND coalesce(application_name, '') NOT LIKE 'strangler%' ORDER BY pid LIMIT 5";
+const SLOTS: &str = "
+    SELECT slot_name::text, active, coalesce(wal_status = 'lost', false),
+           CASE WHEN pg_is_in_recovery() THEN 0
+                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END
+      FROM pg_replication_slots ORDER BY slot_name";
+const PREPARED: &str =
+    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared LIMIT 5";
+const LONG: &str = "
+    SELECT pid, coalesce(usename::text, ''), coalesce(application_name, ''),
+           extract(epoch FROM clock_timestamp() - xact_start)::bigint
+      FROM pg_stat_activity
+     WHERE xact_start < clock_timestamp() - interval '60 s' AND backend_type = 'client backend'
+       AND pid <> pg_backend_pid() AND coalesce(application_name, '') NOT LIKE 'strangler%'
+     ORDER BY xact_start LIMIT 5";
+const MAY_READ: &str = "
+    SELECT coalesce(bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')), false)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'strangler' AND c.relname = 'installed'";
+const FUNCTIONS: &str = "
+    SELECT p.proname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE n.nspname = 'strangler' AND has_function_privilege(p.oid, 'EXECUTE')";
+const PUBLISHED: &str = "
+    SELECT t.schemaname::text, t.tablename::text
+      FROM pg_publication p LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname WHERE p.pubname = $1";
+
+/// Everything that is wrong or doubtful for one slice, or for the whole plan. A database that is down or refuses is a
+/// finding, too.
+pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+    let slices: Vec<&Slice> =
+        plan.slices.values().filter(|one| slice.is_none_or(|name| one.name == *name)).collect();
+    let mut found = upstreams(plan, &slices).await;
+    let databases: Vec<Database> = Database::all(plan)
+        .into_iter()
+        .filter(|database| match database {
+            Database::Monolith => true,
+            Database::Service(service) => {
+                slices.iter().any(|slice| slice.service == *service && !slice.is_stateless())
+            }
+        })
+        .collect();
+    let looked = join_all(databases.iter().map(|database| observe(plan, database, &slices))).await;
+    let mut seen = BTreeMap::new();
+    for (database, outcome) in databases.iter().zip(looked) {
+        match outcome {
+            Ok(sight) => drop(seen.insert(database.clone(), sight)),
+            Err(finding) => found.push(*finding),
+        }
+    }
+    for slice in slices {
+        let observation = Observation {
+            source: seen.get(&Database::Monolith).cloned(),
+            sink: seen.get(&Database::Service(slice.service.clone())).cloned(),
+        };
+        for finding in preflight::judge(plan, slice, &observation) {
+            // Slices that share a database share what is wrong with it.
+            if !found.contains(&finding) {
+                found.push(finding);
+            }
+        }
+    }
+    found.sort_by_key(|finding| finding.severity);
+    found
+}
+
+/// One database with the tables of these slices, or the finding that says why it cannot be seen.
+pub async fn observe(
+    plan: &Plan,
+    database: &Database,
+    slices: &[&Slice],
+) -> Result<DatabaseSeen, Box<Finding>> {
+    let side = if *database == Database::Monolith { "source" } else { "sink" };
+    let Some(url) = database.url(plan) else {
+        let hint = "write its URL under `database:` in the plan";
+        return Err(Box::new(Finding::error(
+            &format!("{side}.no-url"),
+            format!("the plan gives {database} no URL"),
+            hint,
+        )));
+    };
+    let session = connect(url, "strangler doctor").await.map_err(|error| {
+        let message = format!("{database} cannot be looked at: {error}");
+        Box::new(Finding::error(&format!("{side}.unreachable"), message, error.hint()))
+    })?;
+    let refused = |why: String| {
+        let message = format!("{database} at {} does not let us look: {why}", url.redacted());
+        let hint = "run `strangler install --admin-url URL`; if it was run, look at the server's log";
+        Box::new(Finding::error(&format!("{side}.refuses"), message, hint))
+    };
+    let tables: BTreeSet<TableName> = slices
+        .iter()
+        .filter(|slice| {
+            *database == Database::Monolith || Database::Service(slice.service.clone()) == *database
+        })
+        .flat_map(|slice| slice.all_tables())
+        .map(|table| if *database == Database::Monolith { table.from.clone() } else { table.to.clone() })
+        .collect();
+    match tokio::time::timeout(LOOK_MAX, look(plan, database, &session.client, &tables)).await {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err(error)) => Err(refused(in_words(&error))),
+        Err(_) => Err(refused(format!("no answer within {} s", LOOK_MAX.as_secs()))),
+    }
+}
+
+async fn look(
+    plan: &Plan,
+    database: &Database,
+    client: &Client,
+    tables: &BTreeSet<TableName>,
+) -> Result<DatabaseSeen, Error> {
+    client.batch_execute(SETTINGS).await?;
+    let row = client.query_one(SERVER, &[]).await?;
+    let megabytes: Option<i64> = row.get(7);
+    let server = ServerSeen {
+        version: count(row.get(1)),
+        is_standby: row.get(2),
+        wal_level: row.get(3),
+        slots_max: count(row.get(4)),
+        wal_senders_max: count(row.get(5)),
+        wal_senders: count(row.get(6)),
+        slot_wal_bytes_max: megabytes.and_then(|size| u64::try_from(size).ok()).map(|size| size << 20),
+    };
+    let name: String = row.get(0);
+    // Some managed servers keep this from us; then two URLs of one database are told apart by nobody.
+    let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
+    let (tables, foreign_keys) = catalog::tables(client, tables, *database != Database::Monolith).await?;
+    let slots = client.query(SLOTS, &[]).await?;
+    let slots = slots.iter().map(|row| SlotSeen {
+        name: row.get(0),
+        is_active: row.get(1),
+        is_lost: row.get(2),
+        kept_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
+    });
+    let slots = slots.collect();
+    let long = client.query(LONG, &[]).await?;
+    Ok(DatabaseSeen {
+        database: database.clone(),
+        name,
+        system_id,
+        server,
+        role: role(client).await?,
+        installed: installed(plan, database, client).await?,
+        tables,
+        foreign_keys,
+        slots,
+        prepared: client.query(PREPARED, &[]).await?.iter().map(|row| row.get(0)).collect(),
+        long_transactions: long
+            .iter()
+            .map(|row| TransactionSeen {
+                pid: row.get(0),
+                user: row.get(1),
+                application: row.get(2),
+                seconds: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
+            })
+            .collect(),
+    })
+}
+
+async fn role(client: &Client) -> Result<RoleSeen, Error> {
+    let row = client.query_one(ROLE, &[]).await?;
+    let others = client.query(OTHERS, &[]).await?;
+    Ok(RoleSeen {
+        name: row.get(0),
+        is_superuser: row.get(1),
+        may_replicate: row.get(2),
+        bypasses_row_security: row.get(3),
+        may_make_temporary: row.get(4),
+        other_sessions: others
+            .iter()
+            .map(|row| SessionSeen { pid: row.get(0), application: row.get(1) })
+            .collect(),
+    })
+}
+
+async fn installed(
+    plan: &Plan,
+    database: &Database,
+    client: &Client,
+) -> Result<Option<InstalledSeen>, Error> {
+    if !client.query_one(MAY_READ, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let rows = client.query("SELECT part, plan, facts FROM strangler.installed ORDER BY part", &[]).await?;
+    let ours = rows.iter().find(|row| row.get::<_, &str>(0) == database.as_str());
+    let Some(any) = ours.or(rows.first()) else { return Ok(None) };
+    let functions = client.query(FUNCTIONS, &[]).await?;
+    let published = client.query(PUBLISHED, &[&sql::publication(&plan.name)]).await?;
+    let named = |row: &tokio_postgres::Row| {
+        Some(TableName { schema: row.get::<_, Option<String>>(0)?, name: row.get::<_, Option<String>>(1)? })
+    };
+    let streams = match database {
+        Database::Monolith => Vec::new(),
+        // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
+        Database::Service(_) => {
+            client.query("SELECT slice FROM strangler.stream", &[]).await.unwrap_or_default()
+        }
+    };
+    Ok(Some(InstalledSeen {
+        plan: any.get(1),
+        facts: ours.map(|row| row.get(2)),
+        functions: functions.iter().map(|row| row.get(0)).collect(),
+        published: (!published.is_empty()).then(|| published.iter().filter_map(named).collect()),
+        streams: streams.iter().map(|row| row.get(0)).collect(),
+    }))
+}
+
+/// Upstreams that take no connection now. It hinders no copy, so it is a warning.
+async fn upstreams(plan: &Plan, slices: &[&Slice]) -> Vec<Finding> {
+    let monolith = plan.monolith.upstreams.iter().map(|upstream| ("the monolith".to_owned(), upstream));
+    let services: BTreeSet<_> = slices.iter().map(|slice| &slice.service).collect();
+    let services = services.into_iter().filter_map(|name| Some((name, plan.services.get(name)?)));
+    let services =
+        services.flat_map(|(name, one)| one.upstreams.iter().map(move |u| (format!("service {name}"), u)));
+    let asked: Vec<(String, &Upstream)> = monolith.chain(services).collect();
+    let answers = join_all(asked.iter().map(|(_, upstream)| async {
+        let connecting = TcpStream::connect((upstream.host.as_str(), upstream.port));
+        match tokio::time::timeout(UPSTREAM_MAX, connecting).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {} s", UPSTREAM_MAX.as_secs())),
+        }
+    }))
+    .await;
+    let failed = asked.iter().zip(answers).filter_map(|((who, upstream), why)| {
+        let message = format!("{who} takes no connection at {upstream}: {}", why?);
+        Some(Finding::warning(
+            "upstream.unreachable",
+            message,
+            "start it, or correct its `upstream` in the plan",
+        ))
+    });
+    failed.collect()
+}
+
+fn count(value: i32) -> u32 {
+    u32::try_from(value).unwrap_or_default()
+}

@@ -1,0 +1,95 @@
+//! The controller's process: listens, keeps an eye on the journal, ends when it is told to.
+
+use crate::api;
+use crate::desk::Desk;
+use crate::store::Store;
+use migrations::plan::{Plan, Secret};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How often the journal is read for what other controllers wrote.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long requests may run on after the end was asked for.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why the controller could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The API's address is taken or is none of this machine.
+    #[error(
+        "the controller cannot listen at {address}; stop who does (`strangler down`), or change `controller: listen` in the plan"
+    )]
+    Listen {
+        /// As the plan has it.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener broke.
+    #[error("the controller cannot serve any longer; start it again with `strangler controller`")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Serves the API of a plan until `shutdown` comes. `state_dir` holds the journal where the plan has no database. A
+/// database that is down does not keep it from starting: it says so and tries again.
+pub async fn serve(
+    plan: Plan,
+    token: Secret,
+    state_dir: PathBuf,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let address = plan.controller.listen.clone();
+    let listener = TcpListener::bind(&address)
+        .await
+        .map_err(|source| ServeError::Listen { address: address.clone(), source })?;
+    let store = Store::of(&plan, &state_dir);
+    let desk = Arc::new(Desk::new(plan, store));
+    // A journal that cannot be read is said in the log, in every answer and in `status`; see `Desk::trouble`.
+    let _ = desk.refresh().await;
+    tracing::info!(%address, "the controller listens");
+
+    let (ending, ends) = watch::channel(false);
+    let watcher = tokio::spawn(watch_journal(Arc::clone(&desk), ends.clone()));
+    let app = api::router(Arc::clone(&desk), token, ends.clone());
+    let server = axum::serve(listener, app).with_graceful_shutdown(ended(ends));
+    let mut server = tokio::spawn(server.into_future());
+    let outcome = tokio::select! {
+        served = &mut server => served,
+        () = shutdown => {
+            // Long polls see it and answer; what still runs after the grace is cut off.
+            ending.send_replace(true);
+            match tokio::time::timeout(GRACE, &mut server).await {
+                Ok(served) => served,
+                Err(_) => { server.abort(); Ok(Ok(())) }
+            }
+        }
+    };
+    ending.send_replace(true);
+    watcher.abort();
+    match outcome {
+        Ok(served) => served.map_err(ServeError::Serve),
+        Err(lost) => Err(ServeError::Serve(std::io::Error::other(lost))),
+    }
+}
+
+async fn ended(mut ends: watch::Receiver<bool>) {
+    // The sender lives as long as the server; were it gone, ending would be right too.
+    let _ = ends.wait_for(|ended| *ended).await;
+}
+
+async fn watch_journal(desk: Arc<Desk>, mut ends: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(REFRESH);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = ends.wait_for(|ended| *ended) => return,
+        }
+        let _ = desk.refresh().await;
+        desk.look_for_bridge();
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the journal is kept: in schema `strangler` of the monolith's database, or in a file where the plan has no
+//! database. One contract for both; it judges no entry, that is the desk's business.
+
+use crate::connect::ConnectError;
+use crate::journal_file::JournalFile;
+use crate::journal_table::JournalTable;
+use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState};
+use migrations::names::SliceName;
+use migrations::plan::Plan;
+use migrations::stage::Event;
+use std::path::Path;
+
+/// One journal's store.
+#[derive(Debug)]
+pub enum Store {
+    /// In the monolith's database.
+    Postgres(JournalTable),
+    /// In a file.
+    File(JournalFile),
+}
+
+/// An entry that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Who asks.
+    pub actor: String,
+    /// Why, in the asker's words.
+    pub reason: String,
+    /// Whose life it is about.
+    pub slice: SliceName,
+    /// What is decided.
+    pub event: Event,
+}
+
+/// Why the journal could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Someone else wrote the entry of this place first.
+    #[error("someone else decided first: the journal is longer than {0}; read it and ask again")]
+    Conflict(Generation),
+    /// The database cannot be reached.
+    #[error("the journal cannot be reached; {hint}")]
+    Unreachable {
+        /// What to do.
+        hint: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The database or the file system refused. Nothing was written.
+    #[error("the journal cannot be used: {why}; {hint}")]
+    Refused {
+        /// In its own words.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The connection broke while the entry was written: it may stand in the journal or not.
+    #[error(
+        "the answer to a journal entry was lost: {why}; `strangler journal` shows whether it was written"
+    )]
+    Uncertain {
+        /// What broke.
+        why: String,
+    },
+    /// What is stored cannot be believed.
+    #[error("the journal is damaged at entry {place}: {why}; restore it from a backup")]
+    Damaged {
+        /// Which entry or line.
+        place: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Its entries do not follow from each other.
+    #[error(transparent)]
+    Broken(#[from] BrokenJournal),
+}
+
+impl Store {
+    /// The store that the plan asks for. Connects lazily: a database that is down is met at the first question.
+    pub fn of(plan: &Plan, state_dir: &Path) -> Store {
+        match &plan.monolith.database {
+            Some(url) => Store::Postgres(JournalTable::new(url.clone())),
+            None => Store::File(JournalFile::new(state_dir.join("journal.jsonl"))),
+        }
+    }
+
+    /// The journal's id and its entries after `after`.
+    pub async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+        match self {
+            Store::Postgres(table) => table.load(after).await,
+            Store::File(file) => file.load(after).await,
+        }
+    }
+
+    /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap. `head` is the
+    /// slice's state with it.
+    pub async fn append(
+        &self,
+        expected: Generation,
+        draft: &Draft,
+        head: &SliceState,
+    ) -> Result<Entry, StoreError> {
+        match self {
+            Store::Postgres(table) => table.append(expected, draft, head).await,
+            Store::File(file) => file.append(expected, draft).await,
+        }
+    }
+}

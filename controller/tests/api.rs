@@ -1,0 +1,349 @@
+//! The API over real HTTP, with the journal in a file; and `sync start` with the journal in a database.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
+
+mod cluster;
+
+use migrations::api::{Outcome, Refusal, Status};
+use migrations::control::{
+    AgentId, AgentKind, BridgeReport, Condition, Desired, Observed, ProxyReport, Report, StreamReport,
+    VERSION,
+};
+use migrations::journal::{Entry, Generation, JournalId};
+use migrations::lsn::CommitLsn;
+use migrations::plan::{Plan, Secret};
+use migrations::share::Share;
+use migrations::stage::Stage;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+const PLAN: &str = r#"
+version: 1
+name: shop
+monolith: { upstream: "http://127.0.0.1:1" }
+services: { orders: { upstream: "http://127.0.0.1:2" } }
+controller: { listen: "127.0.0.1:PORT" }
+slices: { orders: { service: orders, routes: { show: "GET /orders/{id}", place: "POST /orders" } } }
+"#;
+
+struct Running {
+    base: String,
+    http: reqwest::Client,
+    stop: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<Result<(), controller::ServeError>>,
+}
+
+impl Running {
+    async fn start(plan: Plan, state_dir: &Path) -> Running {
+        let base = format!("http://{}", plan.controller.listen);
+        let (stop, stopped) = oneshot::channel();
+        let until = async { drop(stopped.await) };
+        let token = Secret::new("right".to_owned());
+        let task = tokio::spawn(controller::serve(plan, token, state_dir.to_owned(), until));
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        for _ in 0..200 {
+            if http.get(format!("{base}/healthz")).send().await.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Running { base, http, stop: Some(stop), task }
+    }
+
+    async fn with_file(folder: &Path) -> Running {
+        let plan = cluster::plan(&PLAN.replace("PORT", &cluster::free_port().to_string()));
+        Self::start(plan, folder).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Response {
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth("right");
+        let request = body.into_iter().fold(request, |request, body| request.json(&body));
+        request.timeout(Duration::from_secs(60)).send().await.unwrap()
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let answer = self.ask(Method::GET, path, None).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    async fn share(&self, share: &str) -> Outcome {
+        let wish = json!({ "slice": "orders", "share": share, "actor": "ann", "reason": "because" });
+        let answer = self.ask(Method::POST, "/v1/shares", Some(wish)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.unwrap()
+    }
+
+    async fn report(&self, observed: &Observed) {
+        let answer =
+            self.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(observed).unwrap())).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    }
+
+    fn poll(
+        &self,
+        desired: &Desired,
+        wait_ms: u64,
+    ) -> tokio::task::JoinHandle<(StatusCode, Option<Desired>, Duration)> {
+        let path = format!(
+            "{}/v1/desired?journal={}&generation={}&plan={}&wait_ms={wait_ms}",
+            self.base, desired.journal.0, desired.generation, desired.plan
+        );
+        let request = self.http.get(path).bearer_auth("right");
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let answer = request.send().await.unwrap();
+            let status = answer.status();
+            (status, answer.json().await.ok(), began.elapsed())
+        })
+    }
+
+    async fn end(mut self) {
+        self.stop.take().map(|stop| stop.send(()));
+        tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+async fn refused(answer: Response) -> (StatusCode, Refusal) {
+    (answer.status(), answer.json().await.unwrap())
+}
+
+fn proxy(name: &str, acts_on: Option<(JournalId, Generation)>, plan: &str) -> Observed {
+    Observed {
+        version: VERSION,
+        agent: AgentId { kind: AgentKind::Proxy, name: name.to_owned() },
+        address: None,
+        acts_on,
+        plan: plan.to_owned(),
+        report: Report::Proxy(ProxyReport::default()),
+    }
+}
+
+fn bridge(address: &str, condition: Option<Condition>) -> Observed {
+    let stream = condition.map(|condition| StreamReport { condition, lag_bytes: 0, lag_ms: 0, changes: 0 });
+    let streams: BTreeMap<_, _> =
+        stream.into_iter().map(|stream| ("orders".parse().unwrap(), stream)).collect();
+    Observed {
+        version: VERSION,
+        agent: AgentId { kind: AgentKind::Bridge, name: "b".to_owned() },
+        address: Some(address.to_owned()),
+        acts_on: None,
+        plan: String::new(),
+        report: Report::Bridge(BridgeReport { capture: None, streams, findings: Vec::new() }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    for request in [
+        api.http.get(format!("{}/v1/status", api.base)),
+        api.http.get(format!("{}/v1/status", api.base)).bearer_auth("wrong"),
+    ] {
+        let (status, refusal) = refused(request.send().await.unwrap()).await;
+        assert_eq!((status, refusal.exit), (StatusCode::UNAUTHORIZED, 1));
+        assert!(refusal.hint.contains("STRANGLER_TOKEN"));
+    }
+    assert_eq!(refused(api.ask(Method::GET, "/v1/nothing", None).await).await.0, StatusCode::NOT_FOUND);
+    let (status, refusal) = refused(api.ask(Method::GET, "/v1/slices/order/doctor", None).await).await;
+    assert!(status == StatusCode::NOT_FOUND && refusal.hint.contains("orders"), "{refusal:?}");
+    let (status, refusal) =
+        refused(api.ask(Method::POST, "/v1/shares", Some(json!({ "slice": "orders" }))).await).await;
+    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2));
+    let wish = json!({ "slice": "orders", "route": "shwo", "share": "10%", "actor": "ann" });
+    let (status, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2));
+    let start = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(json!({ "actor": "ann" }))).await;
+    let (status, refusal) = refused(start).await;
+    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
+    let mut odd = proxy("p", None, "");
+    odd.version = 99;
+    let answer = api.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(&odd).unwrap())).await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_is_journalled_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    let outcome = api.share("25%").await;
+    assert_eq!(
+        (outcome.generation, outcome.proxies.live, outcome.stage),
+        (Generation(1), 0, Stage::Monolith)
+    );
+    assert!(!outcome.next_steps.is_empty());
+    api.end().await;
+    let api = Running::with_file(folder.path()).await;
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.generation, Generation(1));
+    let slice = status.slices.values().next().unwrap();
+    assert!(slice.routes.iter().all(|route| route.share == "25%".parse::<Share>().unwrap()), "{slice:?}");
+    let entries: Vec<Entry> = api.get("/v1/journal?after=0").await;
+    assert_eq!((entries.len(), entries[0].actor.as_str(), entries[0].reason.as_str()), (1, "ann", "because"));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_poll_is_woken_by_a_decision_and_by_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    let first: Desired = api.get("/v1/desired").await;
+    assert_eq!(first.generation, Generation(0));
+    let (status, _, waited) = api.poll(&first, 300).await.unwrap();
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert!(waited >= Duration::from_millis(290), "{waited:?}");
+
+    let waiting = api.poll(&first, 20_000);
+    let journal = tokio::spawn(
+        api.http.get(format!("{}/v1/journal?after=0&wait_ms=20000", api.base)).bearer_auth("right").send(),
+    );
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    api.share("10%").await;
+    let (status, second, waited) = waiting.await.unwrap();
+    let second = second.unwrap();
+    assert!(status == StatusCode::OK && waited < Duration::from_secs(2), "{status} {waited:?}");
+    assert_eq!(second.generation, Generation(1));
+    let entries: Vec<Entry> = journal.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(entries.len(), 1);
+
+    let mut other_plan = second.clone();
+    other_plan.plan = "0".to_owned();
+    assert_eq!(
+        api.poll(&other_plan, 20_000).await.unwrap().0,
+        StatusCode::OK,
+        "another plan is news at once"
+    );
+
+    let waiting = api.poll(&second, 20_000);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    api.report(&bridge("http://127.0.0.1:7402", None)).await;
+    let (_, third, waited) = waiting.await.unwrap();
+    assert_eq!(third.unwrap().bridge.as_deref(), Some("http://127.0.0.1:7402"));
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+
+    let waiting = api.poll(&second, 20_000);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    api.end().await;
+    assert!(began.elapsed() < Duration::from_secs(4), "an open poll does not hold the end up");
+    drop(waiting.await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_of_another_controller_wakes_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Running::with_file(folder.path()).await;
+    let other = Running::with_file(folder.path()).await;
+    let first: Desired = one.get("/v1/desired").await;
+    let waiting = one.poll(&first, 20_000);
+    other.share("10%").await;
+    let (status, _, waited) = waiting.await.unwrap();
+    assert!(status == StatusCode::OK && waited < Duration::from_secs(3), "{status} {waited:?}");
+    assert_eq!(one.share("20%").await.generation, Generation(2));
+    one.end().await;
+    other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_is_done_when_every_live_proxy_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    let now: Desired = api.get("/v1/desired").await;
+    let ahead = Some((now.journal, Generation(1)));
+    api.report(&proxy("quick", ahead, &now.plan)).await;
+    api.report(&proxy("slow", Some((now.journal, Generation(0))), &now.plan)).await;
+    let began = Instant::now();
+    let (outcome, ()) = tokio::join!(api.share("10%"), async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        api.report(&proxy("slow", ahead, &now.plan)).await;
+    });
+    assert!(began.elapsed() >= Duration::from_millis(390), "it waited for the slow one");
+    assert_eq!((outcome.proxies.live, outcome.proxies.have), (2, 2));
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.agents.len(), 2);
+    assert!(status.agents.iter().all(|agent| agent.live && agent.generation == Some(Generation(1))));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_is_followed_only_when_the_systems_are_ready() {
+    let cluster = cluster::Cluster::start(&["wal_level = logical"]);
+    for database in ["monolith", "service"] {
+        cluster.run("postgres", &format!("CREATE DATABASE {database}")).await;
+        cluster.run(database, "CREATE TABLE orders (id int PRIMARY KEY, note text)").await;
+    }
+    cluster.run("service", "INSERT INTO orders VALUES (1, 'not ours')").await;
+    let text = PLAN
+        .replace("PORT", &cluster::free_port().to_string())
+        .replace(
+            "127.0.0.1:1\"",
+            &format!("127.0.0.1:1\", database: \"{}\"", cluster.url("strangler", "monolith")),
+        )
+        .replace(
+            "127.0.0.1:2\"",
+            &format!("127.0.0.1:2\", database: \"{}\"", cluster.url("strangler", "service")),
+        )
+        .replace("service: orders, routes", "service: orders, tables: [public.orders], routes");
+    let plan = cluster::plan(&text);
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::start(plan.clone(), folder.path()).await;
+
+    // Before install there is no journal: agents and people are told so.
+    let (status, refusal) = refused(api.ask(Method::GET, "/v1/status", None).await).await;
+    assert!(
+        status == StatusCode::SERVICE_UNAVAILABLE && refusal.hint.contains("strangler install"),
+        "{refusal:?}"
+    );
+    assert_eq!(api.ask(Method::GET, "/v1/desired", None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let admin = [("monolith", "monolith"), ("orders", "service")]
+        .map(|(part, database)| (part.to_owned(), cluster.url("postgres", database)));
+    controller::install(&plan, &admin.into_iter().collect(), &mut |_| {}).await.unwrap();
+
+    let start = |replace: bool| json!({ "actor": "ann", "replace": replace });
+    let (status, refusal) =
+        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(false))).await).await;
+    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 3));
+    let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code.as_str()).collect();
+    assert_eq!(errors, ["sink.not-empty"], "{refusal:#?}");
+    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await;
+    assert_eq!(started.status(), StatusCode::OK);
+    let outcome: Outcome = started.json().await.unwrap();
+    assert_eq!((outcome.stage, outcome.generation), (Stage::Copying, Generation(1)));
+    let (status, refusal) =
+        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await).await;
+    assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
+
+    let copied = |attempt| Condition::Copied { attempt: Generation(attempt), copied_at: CommitLsn(77) };
+    api.report(&bridge("http://127.0.0.1:7402", Some(copied(9)))).await;
+    api.report(&bridge("http://127.0.0.1:7402", Some(copied(1)))).await;
+    api.report(&bridge("http://127.0.0.1:7402", Some(copied(1)))).await;
+    let status: Status = api.get("/v1/status").await;
+    let slice = status.slices.values().next().unwrap();
+    assert_eq!(
+        (slice.stage, status.generation),
+        (Stage::Following { copied_at: CommitLsn(77) }, Generation(2))
+    );
+    assert!(slice.stream.is_some());
+    let lost = Condition::Lost { attempt: Generation(1), why: "too much WAL".to_owned() };
+    api.report(&bridge("http://127.0.0.1:7402", Some(lost))).await;
+    let entries: Vec<Entry> = api.get("/v1/journal?after=2").await;
+    assert_eq!((entries[0].actor.as_str(), entries[0].event.name()), ("bridge", "evicted"));
+
+    // A database that goes away is said, and what was known is still told to the agents.
+    cluster.stop();
+    let status: Status = api.get("/v1/status").await;
+    assert!(status.findings.iter().any(|f| f.code.starts_with("journal.")), "{:?}", status.findings);
+    assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(3));
+    let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
+    assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
+    cluster.restart_after_stop();
+    let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
+    assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
+    api.end().await;
+}

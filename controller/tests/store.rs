@@ -1,0 +1,172 @@
+//! One contract for both stores of the journal.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
+
+mod cluster;
+
+use cluster::Cluster;
+use controller::{Draft, Store, StoreError};
+use migrations::journal::{Generation, SliceState, State};
+use migrations::plan::Plan;
+use migrations::stage::Event;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const ROUTES_ONLY: &str = r#"
+version: 1
+name: shop
+monolith: { upstream: "http://127.0.0.1:1" }
+services: { orders: { upstream: "http://127.0.0.1:2" } }
+slices: { orders: { service: orders, routes: { show: "GET /orders/{id}" } } }
+"#;
+
+fn draft(actor: &str, event: Event) -> Draft {
+    Draft { actor: actor.to_owned(), reason: "because".to_owned(), slice: "orders".parse().unwrap(), event }
+}
+
+fn with_database(cluster: &Cluster) -> Plan {
+    let url = cluster.url("strangler", "postgres");
+    cluster::plan(
+        &ROUTES_ONLY
+            .replace("http://127.0.0.1:1\" }", &format!("http://127.0.0.1:1\", database: \"{url}\" }}")),
+    )
+}
+
+async fn installed(cluster: &Cluster) -> Plan {
+    let plan = with_database(cluster);
+    let admin = BTreeMap::from([("monolith".to_owned(), cluster.url("postgres", "postgres"))]);
+    controller::install(&plan, &admin, &mut |_| {}).await.unwrap();
+    plan
+}
+
+/// What every store must do. `open` makes another one on the same journal, as another process would.
+async fn contract(open: impl Fn() -> Store) {
+    let store = open();
+    let (id, entries) = store.load(Generation(0)).await.unwrap();
+    assert_eq!(entries, []);
+    assert_eq!(open().load(Generation(0)).await.unwrap().0, id, "a journal keeps its id");
+
+    let head = SliceState::default();
+    let first = store.append(Generation(0), &draft("ann", Event::SyncStarted), &head).await.unwrap();
+    assert_eq!(
+        (first.generation, first.actor.as_str(), first.reason.as_str()),
+        (Generation(1), "ann", "because")
+    );
+    assert!(first.at.ends_with('Z') && first.at.contains('T'), "{}", first.at);
+    let second = open().append(Generation(1), &draft("bob", Event::SyncDropped), &head).await.unwrap();
+    assert_eq!(store.load(Generation(0)).await.unwrap().1, [first, second.clone()]);
+    assert_eq!(store.load(Generation(1)).await.unwrap().1, [second]);
+
+    for stale in [0, 1, 3] {
+        let lost = store.append(Generation(stale), &draft("eve", Event::SyncStarted), &head).await;
+        assert!(matches!(lost, Err(StoreError::Conflict(_))), "{stale}: {lost:?}");
+    }
+    assert_eq!(store.load(Generation(2)).await.unwrap().1, []);
+    race(&open).await;
+    let (id, entries) = store.load(Generation(0)).await.unwrap();
+    assert_eq!(State::replay(id, &entries).unwrap().generation, Generation(12));
+}
+
+/// Writers that want the same place: exactly one gets each.
+async fn race(open: &impl Fn() -> Store) {
+    let stores: Vec<Arc<Store>> = (0..4).map(|_| Arc::new(open())).collect();
+    for length in 2..12 {
+        let event = if length % 2 == 0 { Event::SyncStarted } else { Event::SyncDropped };
+        let tries: Vec<_> = stores
+            .iter()
+            .map(|store| {
+                let (store, draft) = (Arc::clone(store), draft("racer", event.clone()));
+                tokio::spawn(
+                    async move { store.append(Generation(length), &draft, &SliceState::default()).await },
+                )
+            })
+            .collect();
+        let mut won = 0;
+        for one in tries {
+            match one.await.unwrap() {
+                Ok(entry) => {
+                    assert_eq!(entry.generation, Generation(length + 1));
+                    won += 1;
+                }
+                Err(StoreError::Conflict(_)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(won, 1, "place {length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = cluster::plan(ROUTES_ONLY);
+    contract(|| Store::of(&plan, folder.path())).await;
+}
+
+#[tokio::test]
+async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = cluster::plan(ROUTES_ONLY);
+    let store = Store::of(&plan, folder.path());
+    store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let mut text = std::fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"generation\":2,\"at\":\"20");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(store.load(Generation(0)).await.unwrap().1.len(), 1);
+    store.append(Generation(1), &draft("ann", Event::SyncDropped), &SliceState::default()).await.unwrap();
+    assert_eq!(Store::of(&plan, folder.path()).load(Generation(0)).await.unwrap().1.len(), 2);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("journal.jsonl"), "what is this\n").unwrap();
+    let loaded = Store::of(&cluster::plan(ROUTES_ONLY), folder.path()).load(Generation(0)).await;
+    assert!(matches!(loaded, Err(StoreError::Damaged { .. })), "{loaded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
+    let cluster = Cluster::start(&["wal_level = logical"]);
+    let nothing_there =
+        Store::of(&with_database(&cluster), std::path::Path::new("/")).load(Generation(0)).await;
+    assert!(
+        matches!(nothing_there, Err(StoreError::Unreachable { .. } | StoreError::Refused { .. })),
+        "{nothing_there:?}"
+    );
+
+    let plan = installed(&cluster).await;
+    contract(|| Store::of(&plan, std::path::Path::new("/"))).await;
+    let head = "SELECT slice || ' ' || generation || ' ' || (stage->>'stage') FROM strangler.slice";
+    assert_eq!(cluster.ask("postgres", head).await, "orders 12 monolith");
+
+    for user in ["strangler", "postgres"] {
+        let client = cluster.client(user, "postgres").await;
+        for change in [
+            "UPDATE strangler.journal SET actor = 'x'",
+            "DELETE FROM strangler.journal",
+            "TRUNCATE strangler.journal",
+        ] {
+            let refused = client.batch_execute(change).await.unwrap_err();
+            let message = refused.as_db_error().unwrap().message().to_owned();
+            let wanted = if user == "postgres" { "the journal only grows" } else { "permission denied" };
+            assert!(message.contains(wanted), "{user}: {change}: {message}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_down_is_asked_again() {
+    let cluster = Cluster::start(&["wal_level = logical"]);
+    let plan = installed(&cluster).await;
+    let store = Store::of(&plan, std::path::Path::new("/"));
+    store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
+    cluster.stop();
+    for _ in 0..2 {
+        let down = store.load(Generation(0)).await;
+        assert!(matches!(down, Err(StoreError::Unreachable { .. } | StoreError::Refused { .. })), "{down:?}");
+    }
+    cluster.restart_after_stop();
+    assert_eq!(store.load(Generation(0)).await.unwrap().1.len(), 1);
+}
