@@ -86,7 +86,7 @@ impl Wish {
 
     /// What the machine must have for it.
     pub fn need(&self) -> Need {
-        Need { build: true, lint: false, postgres: true, kafka: self.log == Some(Log::Kafka) }
+        Need { build: true, postgres: true, kafka: self.log == Some(Log::Kafka), ..Need::default() }
     }
 }
 
@@ -144,8 +144,8 @@ fn prepare(wish: &Wish) -> Result<Log> {
         return Ok(log);
     }
     terminal::note("building strangler and the shop (some minutes the first time)");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]).current_dir(crate::root());
+    let mut cargo = process::cargo();
+    cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]);
     process::succeed(&mut cargo)?;
     Ok(log)
 }

@@ -39,8 +39,11 @@ cargo xtask tidy
     the rules of the house that no compiler checks
 cargo xtask prerequisites [--yes]
     what this machine lacks, and its installation
-cargo xtask bench cdc|proxy
-    measurements against PostgreSQL's own replication and against other proxies
+cargo xtask bench cdc|proxy [--profile release|dev] [--quick|--full] [--only CASE] [--built] [--markdown] [--yes]
+    measurements against PostgreSQL's own replication and against other proxies; writes target/bench/*.json
+    --quick is one short round, to see that it works; --full copies ten million rows to measure memory
+    --only measures the cases whose names hold the word, and writes nothing
+    --markdown measures nothing and prints the last run's table
 
 --yes installs missing Debian packages without asking.";
 
@@ -78,6 +81,7 @@ enum Job {
     Kafka { port: Option<u16>, folder: Option<PathBuf>, yes: bool },
     Demo(demo::Wish),
     Test { yes: bool },
+    Bench(bench::Wish),
 }
 
 impl Job {
@@ -102,7 +106,10 @@ impl Job {
             }
             "tidy" => options(&[], &[], 0).map(|_| Job::Tidy)?,
             "prerequisites" => Job::Prerequisites { yes: options(&["yes"], &[], 0)?.has("yes") },
-            "bench" => bail!(bench::refusal(&options(&["yes"], &[], 1)?)),
+            "bench" => {
+                let options = options(&bench::FLAGS, &["profile", "only"], 1)?;
+                Job::Bench(bench::Wish::from_options(&options)?)
+            }
             "help" | "--help" | "-h" => Job::Help,
             other => bail!(Misuse(format!("there is no `cargo xtask {other}`"))),
         })
@@ -125,6 +132,8 @@ impl Job {
             Job::Kafka { yes, .. } => prerequisites::ensure(&Need::kafka(), *yes)?,
             Job::Demo(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Job::Test { yes } => test::prepare(*yes)?,
+            Job::Bench(wish) if wish.markdown => return bench::show(wish),
+            Job::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
         }
         guard::over(arguments)
     }
@@ -135,6 +144,7 @@ impl Job {
             Job::Kafka { port, folder, .. } => kafka::run(port, folder.as_deref()),
             Job::Demo(wish) => demo::run(&wish),
             Job::Test { .. } => test::run(),
+            Job::Bench(wish) => bench::run(&wish),
         }
     }
 }

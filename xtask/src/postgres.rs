@@ -35,6 +35,7 @@ max_connections = 100
 listen_addresses = '127.0.0.1'
 shared_buffers = 32MB
 max_wal_size = 512MB
+max_slot_wal_keep_size = 4GB
 fsync = on
 synchronous_commit = on
 logging_collector = off

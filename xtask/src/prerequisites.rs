@@ -14,6 +14,10 @@ use anyhow::{Context, Result, bail};
 use crate::{kafka, postgres, process, terminal};
 
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// Debian keeps servers where an ordinary user's `PATH` does not look.
+pub const NGINX: &str = "/usr/sbin/nginx";
+/// As [`NGINX`].
+pub const HAPROXY: &str = "/usr/sbin/haproxy";
 /// While this file is here, Debian makes no cluster when a Postgres server package is installed.
 const NO_DEFAULT_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/no-main-cluster-yet.conf";
 
@@ -28,12 +32,14 @@ pub struct Need {
     pub postgres: bool,
     /// Java and Maven, to fetch and run a broker.
     pub kafka: bool,
+    /// The other proxies that ours is measured against, and what measures them.
+    pub rivals: bool,
 }
 
 impl Need {
-    /// All there is.
+    /// All there is, but for what only measurements need.
     pub fn everything() -> Need {
-        Need { build: true, lint: true, postgres: true, kafka: true }
+        Need { build: true, lint: true, postgres: true, kafka: true, rivals: false }
     }
 
     /// What one broker needs.
@@ -83,6 +89,13 @@ pub fn missing(need: &Need) -> Vec<Missing> {
     let java = package("Java 17 or newer", "default-jre-headless", "openjdk");
     check(need.kafka, || java_version() >= Some(kafka::OLDEST_JAVA), java);
     check(need.kafka, || runs("mvn", &["-v"]), package("Maven", "maven", "maven"));
+    check(need.rivals, || runs(NGINX, &["-v"]), package("nginx", "nginx-light", "nginx"));
+    check(need.rivals, || runs(HAPROXY, &["-v"]), package("HAProxy", "haproxy", "haproxy"));
+    // wrk prints its version and its usage, and then fails.
+    let wrk = || process::answer(Command::new("wrk").arg("-v"), LOOK_LIMIT).is_ok();
+    check(need.rivals, wrk, package("wrk", "wrk", "wrk"));
+    let venv = || runs("python3", &["-c", "import ensurepip, venv"]);
+    check(need.rivals, venv, package("Python's venv", "python3-venv", "python"));
     missing
 }
 

@@ -80,6 +80,20 @@ impl Drop for Group {
     }
 }
 
+/// Cargo in the root, without the variables that cargo sets for a program it runs: some build scripts watch them, and
+/// would compile their crate, and all that needs it, anew.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") || text == "CARGO_CRATE_NAME" {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo.current_dir(crate::root());
+    cargo
+}
+
 /// Runs a program on the terminal to its end.
 ///
 /// # Errors
@@ -207,6 +221,11 @@ impl Background {
         let file = file.with_context(|| format!("the log {} cannot be opened", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         Ok(Background { group: Group::start(command)?, name: name.to_owned(), log: log.to_owned() })
+    }
+
+    /// Its process id, which is the id of its process group too.
+    pub fn pid(&self) -> i32 {
+        self.group.child.id().cast_signed()
     }
 
     /// Fails, with the end of its log, if it has ended.

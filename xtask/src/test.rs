@@ -130,8 +130,8 @@ fn steps(course: &mut Course) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<Outcome> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(arguments).current_dir(crate::root());
+    let mut cargo = process::cargo();
+    cargo.args(arguments);
     if let Some(address) = kafka {
         cargo.env(KAFKA_VARIABLE, address);
     }

@@ -1,15 +1,22 @@
 //! A stranger's HTTP request to the proxy, to see which side answers.
 //!
-//! Each request is a new connection without cookies: to the proxy, a new client.
+//! Each request comes with the proxy's own cookie and a value that was never seen: to the proxy, another client. Without
+//! the cookie all of them would be one client, known by the address of this machine.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+/// By this cookie the proxy knows a client; any value is a client.
+const CLIENT_COOKIE: &str = "strangler_client";
 const LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
+
+/// How many strangers there have been.
+static STRANGERS: AtomicU32 = AtomicU32::new(0);
 
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +39,10 @@ pub fn send(address: &str, method: &str, path: &str, body: Option<&str>) -> Resu
         format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
     });
     let body = body.unwrap_or_default();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{content}\r\n{body}"
-    )?;
+    let cookie = format!("cookie: {CLIENT_COOKIE}=stranger-{}", STRANGERS.fetch_add(1, Ordering::Relaxed));
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{cookie}\r\n{content}");
+    stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).context("no answer came")?;
     parse(&String::from_utf8_lossy(&answer))
