@@ -13,7 +13,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use reqwest::StatusCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// How long the controller may keep a question for something newer, in ms.
@@ -26,7 +26,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 /// How often is reported what is seen.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Pause after an answer that brought nothing newer, so that a confused controller is not asked in a circle.
+/// Questions that bring nothing newer are at least so far apart; a confused controller is not asked in a circle.
 const NOTHING_NEW_PAUSE: Duration = Duration::from_millis(200);
 
 /// The agent.
@@ -67,6 +67,7 @@ impl Agent {
     async fn keep_asking(&self) {
         let mut pause = RETRY_FIRST;
         loop {
+            let asked_at = Instant::now();
             match self.ask().await {
                 Ok(true) => {
                     pause = RETRY_FIRST;
@@ -75,7 +76,7 @@ impl Agent {
                 }
                 Ok(false) => {
                     pause = RETRY_FIRST;
-                    tokio::time::sleep(NOTHING_NEW_PAUSE).await;
+                    tokio::time::sleep(NOTHING_NEW_PAUSE.saturating_sub(asked_at.elapsed())).await;
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, controller = %self.link.controller, "no newer table; serving on with the present one");

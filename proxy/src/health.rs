@@ -20,23 +20,30 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks all addresses of the live table, round after round; never returns.
 pub async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
-    let health_path: Option<Arc<str>> = health_path.map(Into::into);
+    // The connector reads the machine's certificate authorities, so there is one for all checks.
+    let asker = health_path.map(|path| Arc::new(Asker { path, connector: Connector::new(None) }));
     loop {
         let mut checks = JoinSet::new();
         for target in tables.live().iter().flat_map(|live| live.targets()) {
-            checks.spawn(check(target, health_path.clone()));
+            checks.spawn(check(target, asker.clone()));
         }
         while checks.join_next().await.is_some() {}
         tokio::time::sleep(ROUND).await;
     }
 }
 
-async fn check(target: Arc<Target>, health_path: Option<Arc<str>>) {
-    let found = tokio::time::timeout(CHECK_TIMEOUT, is_well(&target, health_path.as_deref())).await;
+/// Asks for the plan's health path.
+struct Asker {
+    path: String,
+    connector: Connector,
+}
+
+async fn check(target: Arc<Target>, asker: Option<Arc<Asker>>) {
+    let found = tokio::time::timeout(CHECK_TIMEOUT, is_well(&target, asker.as_deref())).await;
     if found.unwrap_or(false) { target.note_success() } else { target.note_failure() }
 }
 
-async fn is_well(target: &Arc<Target>, health_path: Option<&str>) -> bool {
+async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
     let resolver = target.clone();
     let mut addresses = tokio::task::spawn_blocking(move || resolver.look_up()).await.unwrap_or_default();
     // The address in use stays in use as long as the name still has it and it answers.
@@ -44,8 +51,8 @@ async fn is_well(target: &Arc<Target>, health_path: Option<&str>) -> bool {
     for address in addresses {
         if TcpStream::connect(address).await.is_ok() {
             target.resolve_to(address);
-            return match health_path {
-                Some(path) => answers(target, address, path).await,
+            return match asker {
+                Some(asker) => answers(target, address, asker).await,
                 None => true,
             };
         }
@@ -54,12 +61,11 @@ async fn is_well(target: &Arc<Target>, health_path: Option<&str>) -> bool {
 }
 
 /// Whether the health path is answered with 2xx, on a connection of its own.
-async fn answers(target: &Target, address: SocketAddr, path: &str) -> bool {
+async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
     let Some(peer) = target.peer(false).filter(|_| target.address() == Some(address)) else { return false };
     let asked = async {
-        let connector = Connector::new(None);
-        let (mut session, _) = connector.get_http_session(&*peer).await?;
-        let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3))?;
+        let (mut session, _) = asker.connector.get_http_session(&*peer).await?;
+        let mut request = RequestHeader::build("GET", asker.path.as_bytes(), Some(3))?;
         request.insert_header(
             http::header::HOST,
             format!("{}:{}", target.upstream.host, target.upstream.port),

@@ -4,7 +4,7 @@
 //! It pulls its table from the controller and keeps it on disk, so it serves on when everything else is down. It
 //! is needed for availability, never for the safety of writes: that is the databases' own.
 //!
-//! Start reading at [`request`], which follows a request from its first byte to its last.
+//! Start reading at `request`, which follows a request from its first byte to its last.
 
 mod access_log;
 mod admin;
@@ -15,6 +15,7 @@ mod exchange;
 mod freshness;
 mod headers;
 mod health;
+mod limits;
 mod metrics;
 mod request;
 mod route;

@@ -7,6 +7,7 @@ use crate::answer::{ANSWER_TOO_LARGE, Answer};
 use crate::exchange::Exchange;
 use crate::freshness::seen::ProxyTag;
 use crate::headers;
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::route::decision::Side;
 use crate::table::Tables;
@@ -27,16 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
-/// A silent client's connection is closed after this, in seconds.
-const KEEPALIVE_S: u64 = 75;
-/// The next byte of a request may take so long.
-const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// A client may take so long to accept the next bytes.
-const ANSWER_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The rest of a request that was answered early may take so long.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// An upgraded connection may be silent for so long.
-const UPGRADED_READ_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a read waits for a barrier that would let the service answer it.
 const BARRIER_PATIENCE: Duration = Duration::from_millis(15);
 /// A request is sent to so many further addresses of the same upstream when one cannot be connected to.
@@ -65,8 +56,8 @@ impl ProxyHttp for Requests {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        self.set_limits(session, exchange);
-        if let Some(refusal) = self.refusal(session) {
+        self.recognise(session, exchange);
+        if let Some(refusal) = limits::refusal(session, self.settings.body_bytes_max) {
             return self.refuse(session, refusal).await;
         }
         let Some(live) = self.tables.live() else { return self.refuse(session, Answer::no_table()).await };
@@ -131,7 +122,9 @@ impl ProxyHttp for Requests {
         if answer.status.is_informational() && answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        self.check_size(answer)?;
+        if session.req_header().method != http::Method::HEAD {
+            limits::check_answer(answer, self.settings.body_bytes_max)?;
+        }
         exchange.is_answered = true;
         if let Some(target) = &exchange.target
             && !target.is_well()
@@ -251,39 +244,22 @@ impl ProxyHttp for Requests {
 }
 
 impl Requests {
-    fn set_limits(&self, session: &mut Session, exchange: &mut Exchange) {
+    fn recognise(&self, session: &mut Session, exchange: &mut Exchange) {
         exchange.is_upgrade = session.is_upgrade_req();
-        let read_timeout = if exchange.is_upgrade { UPGRADED_READ_TIMEOUT } else { REQUEST_READ_TIMEOUT };
-        session.set_read_timeout(Some(read_timeout));
-        session.set_write_timeout(Some(ANSWER_WRITE_TIMEOUT));
-        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        session.set_pipelining_enabled(true);
-        if session.get_keepalive() == Some(0) {
-            session.set_keepalive(Some(KEEPALIVE_S));
-        }
+        limits::set(session, exchange.is_upgrade);
         let peer = peer_address(session).unwrap_or(exchange.address);
         exchange.address =
             headers::client_address(&session.req_header().headers, peer, self.settings.trust_forwarded);
     }
 
-    /// What is refused whatever the table says.
-    fn refusal(&self, session: &Session) -> Option<Answer> {
-        let request = session.req_header();
-        if request.headers.contains_key(header::TRANSFER_ENCODING) && has_raw_content_length(session) {
-            self.metrics.refused.with_label_values(&["framing"]).inc();
-            return Some(Answer::ambiguous_framing());
-        }
-        let length = content_length(&request.headers)?;
-        if length > self.settings.body_bytes_max? {
-            self.metrics.refused.with_label_values(&["too-large"]).inc();
-            return Some(Answer::body_too_large());
-        }
-        None
-    }
-
     async fn refuse(&self, session: &mut Session, refusal: Answer) -> Result<bool> {
+        let why = match refusal.status {
+            503 => "no-table",
+            413 => "too-large",
+            _ => "framing",
+        };
+        self.metrics.refused.with_label_values(&[why]).inc();
         if refusal.status == 503 {
-            self.metrics.refused.with_label_values(&["no-table"]).inc();
             self.metrics.failed.inc();
         }
         // The request's body stays unread, and what follows it on the connection cannot be trusted.
@@ -305,13 +281,6 @@ impl Requests {
             b"monolith" => Some(Side::Monolith),
             b"service" => Some(Side::Service),
             _ => None,
-        }
-    }
-
-    fn check_size(&self, answer: &ResponseHeader) -> Result<()> {
-        match (content_length(&answer.headers), self.settings.body_bytes_max) {
-            (Some(length), Some(max)) if length > max => Err(Error::new_up(ANSWER_TOO_LARGE)),
-            _ => Ok(()),
         }
     }
 
@@ -388,17 +357,4 @@ fn is_timeout(error: &Error) -> bool {
 
 fn peer_address(session: &Session) -> Option<IpAddr> {
     session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip())
-}
-
-fn content_length(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// Pingora drops Content-Length beside Transfer-Encoding while it reads the head; only the raw bytes still tell.
-fn has_raw_content_length(session: &Session) -> bool {
-    const NAME: &[u8] = b"content-length";
-    let Some(http1) = session.as_http1() else { return false };
-    let head = http1.get_headers_raw_bytes();
-    let mut lines = head.split(|b| *b == b'\n');
-    lines.any(|line| line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
 }

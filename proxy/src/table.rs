@@ -16,7 +16,7 @@ use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::share::Share;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -257,11 +257,18 @@ impl Tables {
         }
         let followers = self.followers(&table.routes, held);
         let before = self.live();
+        let old_routes = before.iter().flat_map(|live| &live.live_routes);
+        let old: HashMap<_, _> = old_routes.map(|old| ((&old.entry.slice, &old.entry.route), old)).collect();
         let routes = table.routes.iter().map(|entry| {
             let service =
                 services.get(&entry.service).ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
             let freshness = followers.iter().find(|f| entry.follows && f.freshness.slice == entry.slice);
-            Ok(live_route(entry, service.clone(), freshness.map(|f| f.freshness.clone()), before.as_deref()))
+            Ok(live_route(
+                entry,
+                service.clone(),
+                freshness.map(|f| f.freshness.clone()),
+                old.get(&(&entry.slice, &entry.route)).copied(),
+            ))
         });
         Ok(Live {
             acts_on: (desired.journal, desired.generation),
@@ -301,13 +308,11 @@ fn live_route(
     entry: &TableRoute,
     service: Arc<Pool>,
     freshness: Option<Arc<Freshness>>,
-    before: Option<&Live>,
+    old: Option<&LiveRoute>,
 ) -> LiveRoute {
     // The same clients are asked about the same requests only if nothing but the share has changed.
-    let same = |old: &&LiveRoute| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
-    let old = before
-        .and_then(|live| live.live_routes.iter().filter(|old| old.entry.route == entry.route).find(same));
-    let before = match old.filter(|old| old.freshness.is_some()) {
+    let is_same = |old: &&LiveRoute| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
+    let before = match old.filter(|old| old.freshness.is_some()).filter(is_same) {
         Some(old) => old.settled().min(entry.share),
         None => Share::MONOLITH,
     };

@@ -6,8 +6,9 @@ mod rig;
 
 use migrations::control::{Sticky, TableRoute};
 use rig::{Browser, Gate, Rig, ask, route};
-use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 fn at(share: &str) -> Vec<TableRoute> {
     vec![route("list", "GET /orders", share, true), route("place", "POST /orders", "monolith", true)]
@@ -203,4 +204,102 @@ fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
     }
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(barriers(&rig.controller.gate), before + 1, "one in flight");
+}
+
+/// A monolith whose data are one version, and a service that has it a little later.
+#[derive(Default)]
+struct World {
+    monolith: AtomicU64,
+    service: AtomicU64,
+    is_broken: AtomicBool,
+    at_service: AtomicU64,
+}
+
+impl World {
+    fn monolith(&self, asked: &rig::Asked) -> rig::Reply {
+        let version = match asked.method.as_str() {
+            "POST" => self.monolith.fetch_add(1, SeqCst) + 1,
+            _ => self.monolith.load(SeqCst),
+        };
+        rig::text(200, &version.to_string())
+    }
+
+    fn service(&self) -> rig::Reply {
+        if self.is_broken.load(SeqCst) {
+            return rig::Reply::Close;
+        }
+        self.at_service.fetch_add(1, SeqCst);
+        rig::text(200, &self.service.load(SeqCst).to_string())
+    }
+
+    /// As a bridge does it: what is there now must be at the service.
+    fn barrier(&self) -> bool {
+        let version = self.monolith.load(SeqCst);
+        let deadline = Instant::now() + rig::PATIENCE;
+        while self.service.load(SeqCst) < version && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    fn follow(&self, until: Instant) {
+        let mut pause = 1;
+        while Instant::now() < until {
+            let version = self.monolith.load(SeqCst);
+            std::thread::sleep(Duration::from_millis(pause));
+            self.service.store(version, SeqCst);
+            pause = pause % 9 + 2;
+        }
+    }
+}
+
+/// Reads and writes for a while; never may it read less than it knows.
+fn live_a_life(mut ask: impl FnMut(&str) -> rig::Got, until: Instant, salt: u64) -> u64 {
+    let (mut known, mut reads) = (0, 0);
+    while Instant::now() < until {
+        let method = if (reads + salt).is_multiple_of(7) { "POST" } else { "GET" };
+        let got = ask(method);
+        assert_eq!(got.status, 200, "{}", got.text());
+        let version: u64 = got.text().parse().unwrap();
+        assert!(version >= known, "client {salt} knew {known} and its {method} said {version}");
+        known = version;
+        reads += 1;
+        if reads.is_multiple_of(5) {
+            std::thread::sleep(Duration::from_millis(salt * 3));
+        }
+    }
+    reads
+}
+
+#[test]
+fn no_client_reads_back_in_time_while_shares_move_and_the_service_breaks() {
+    let world: Arc<World> = Arc::default();
+    let (monolith, service, bridge, follower) = (world.clone(), world.clone(), world.clone(), world.clone());
+    let controller = rig::Controller::with_barrier(move || bridge.barrier());
+    let mut rig =
+        Rig::under(controller, "", at("50%"), move |a| monolith.monolith(a), move |_| service.service());
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut lives = vec![std::thread::spawn(move || {
+        follower.follow(until + Duration::from_secs(1));
+        0
+    })];
+    for salt in 0..5 {
+        let mut browser = Browser::new(rig.proxy.address);
+        lives.push(std::thread::spawn(move || {
+            live_a_life(|method| browser.ask(method, "/orders"), until, salt)
+        }));
+    }
+    let address = rig.proxy.address;
+    // Without cookies all of this machine are one client, so only one may live here.
+    let plain = move |method: &str| ask(address, method, "/orders", &[], b"");
+    lives.push(std::thread::spawn(move || live_a_life(plain, until, 5)));
+    let shares = ["100%", "20%", "80%", "monolith", "60%", "service"];
+    for share in shares.iter().cycle().take_while(|_| Instant::now() < until) {
+        rig.publish(at(share));
+        world.is_broken.store(*share == "80%", SeqCst);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    let reads: u64 = lives.into_iter().map(|life| life.join().unwrap()).sum();
+    let at_service = world.at_service.load(SeqCst);
+    assert!(at_service > 20, "{at_service} of {reads} reads were the service's: this proved nothing");
 }

@@ -292,11 +292,18 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// Its barriers wait at the gate.
     pub fn new() -> Self {
+        let gate = Arc::new(Gate { open: Mutex::new(true), ..Gate::default() });
+        let barrier = gate.clone();
+        Self { gate, ..Self::with_barrier(move || barrier.pass()) }
+    }
+
+    /// Its barriers are answered when this returns true.
+    pub fn with_barrier(barrier: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         let desired: Arc<(Mutex<Option<Desired>>, Condvar)> = Arc::default();
         let observed: Arc<Mutex<Vec<Observed>>> = Arc::default();
-        let gate = Arc::new(Gate { open: Mutex::new(true), ..Gate::default() });
-        let (wanted, seen, barrier) = (desired.clone(), observed.clone(), gate.clone());
+        let (wanted, seen) = (desired.clone(), observed.clone());
         let origin = Origin::new(move |asked| {
             if asked.header("authorization") != Some("Bearer token") {
                 return text(401, "");
@@ -307,11 +314,11 @@ impl Controller {
                     seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
                     text(204, "")
                 }
-                Some("/v1/barrier") if barrier.pass() => text(200, r#"{"version":1,"passed":"0/1"}"#),
+                Some("/v1/barrier") if barrier() => text(200, r#"{"version":1,"passed":"0/1"}"#),
                 _ => text(500, ""),
             }
         });
-        Self { origin, gate, observed, desired }
+        Self { origin, gate: Arc::default(), observed, desired }
     }
 
     pub fn publish(&self, desired: Desired) {
@@ -486,8 +493,17 @@ impl Rig {
         monolith: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
         service: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let (monolith, service, controller) =
-            (Origin::new(monolith), Origin::new(service), Controller::new());
+        Self::under(Controller::new(), lines, routes, monolith, service)
+    }
+
+    pub fn under(
+        controller: Controller,
+        lines: &str,
+        routes: Vec<TableRoute>,
+        monolith: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+        service: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (monolith, service) = (Origin::new(monolith), Origin::new(service));
         let state = tempfile::tempdir().unwrap();
         let proxy = Running::start(settings(lines), &controller.origin.url(), state.path());
         let mut rig =
