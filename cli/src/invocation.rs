@@ -7,6 +7,7 @@ use crate::remote::Remote;
 use crate::ui::Ui;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What every verb is given.
@@ -59,15 +60,9 @@ impl<'a> Invocation<'a> {
         })
     }
 
-    /// The checked plan; all its mistakes are shown when it has some.
+    /// The checked plan without its warnings.
     pub fn plan(&self) -> Result<Plan, Problem> {
-        match self.checked() {
-            Ok((plan, _)) => Ok(plan),
-            Err(problem) => {
-                self.ui.rendered(&problem.findings);
-                Err(problem)
-            }
-        }
+        self.checked().map(|(plan, _)| plan)
     }
 
     /// The controller that was named, the one that `up` started here, or the one of the plan.
@@ -106,7 +101,12 @@ impl<'a> Invocation<'a> {
     pub fn actor(&self) -> String {
         let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let user = named("USER").or_else(|| named("LOGNAME"));
-        let user = user.unwrap_or_else(|| "somebody".to_owned());
+        let user =
+            user.unwrap_or_else(|| match std::fs::metadata("/proc/self").map(|process| process.uid()) {
+                Ok(0) => "root".to_owned(),
+                Ok(uid) => format!("uid-{uid}"),
+                Err(_) => "somebody".to_owned(),
+            });
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| named("HOSTNAME"));
         format!("{user}@{}", host.as_deref().map_or("localhost", str::trim))
     }

@@ -99,8 +99,11 @@ impl Ui {
 
     /// The commands that lead on, as the controller names them.
     pub fn next_steps(&self, steps: &[String]) {
-        for step in steps {
-            self.hint(&if step.starts_with("strangler ") { format!("`{step}`") } else { step.clone() });
+        let quoted =
+            |step: &String| if step.starts_with("strangler ") { format!("`{step}`") } else { step.clone() };
+        let steps: Vec<String> = steps.iter().map(quoted).collect();
+        if !steps.is_empty() {
+            self.hint(&format!("next: {}", steps.join(", or ")));
         }
     }
 
@@ -132,11 +135,16 @@ impl Ui {
         self.line(format!("{} {text}", "✔".green().bold()));
     }
 
-    /// A problem: as text on stderr, or as one JSON document on stdout.
+    /// A problem: what was found on stdout and the rest on stderr, or all of it as one JSON document on stdout.
     pub fn problem(&self, problem: &Problem) {
         if self.is_json() {
             self.json(&problem.document());
             return;
+        }
+        if problem.findings.iter().any(|finding| finding.place.is_some()) {
+            self.rendered(&problem.findings);
+        } else {
+            problem.findings.iter().for_each(|finding| self.finding(finding));
         }
         self.err(&format!("{} {}", "error:".red().bold(), problem.message));
         for hint in &problem.hints {

@@ -41,14 +41,12 @@ impl Progress {
     /// `done` of `whole` is done; `whole` may be an estimate that is passed.
     pub fn part(&mut self, text: &str, done: u64, whole: u64) {
         if let Some(bar) = &self.bar {
-            if let Ok(style) =
-                ProgressStyle::with_template("{msg}  {bar:24.cyan/dim} {percent:>3} %  eta {eta}")
+            if let Ok(style) = ProgressStyle::with_template("{msg}  {bar:16.cyan/dim} {percent:>3} %  {eta}")
             {
                 bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
             }
             bar.set_length(whole.max(done));
             bar.set_position(done);
-            bar.set_message(text.to_owned());
         } else {
             self.plain(text);
         }

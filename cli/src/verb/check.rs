@@ -6,9 +6,7 @@ use serde_json::json;
 
 /// Checks the plan.
 pub fn run(call: &Invocation<'_>) -> Result<(), Problem> {
-    let (plan, warnings) = call.checked().inspect_err(|problem| {
-        call.ui.rendered(&problem.findings);
-    })?;
+    let (plan, warnings) = call.checked()?;
     call.ui.rendered(&warnings);
     let slices: Vec<_> = plan.slices.values().collect();
     let routes: usize = slices.iter().map(|slice| slice.routes.len()).sum();

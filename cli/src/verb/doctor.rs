@@ -3,6 +3,7 @@
 use crate::invocation::Invocation;
 use crate::problem::{Kind, Problem};
 use migrations::names::SliceName;
+use migrations::plan::Plan;
 use serde_json::json;
 
 /// What to look at.
@@ -24,9 +25,6 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     progress.state("looking at the live systems");
     let findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
     progress.clear();
-    for finding in &findings {
-        call.ui.finding(finding);
-    }
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let subject =
         args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));
@@ -36,16 +34,23 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
             .hint("mend what is marked ✗, then run `strangler doctor` again")
             .with(findings));
     }
-    let next = next(&plan, args.slice.as_ref());
+    for finding in &findings {
+        call.ui.finding(finding);
+    }
+    let next = next(&plan, args.slice.as_ref(), call.house().up().is_some());
     call.ui.tick(&format!("{subject}: the live systems are ready"));
     call.ui.json(&json!({ "ready": true, "findings": findings, "next_steps": next }));
     call.ui.next_steps(&next);
     Ok(())
 }
 
-fn next(plan: &migrations::plan::Plan, slice: Option<&SliceName>) -> Vec<String> {
-    let with_tables = plan.slices.values().find(|candidate| !candidate.is_stateless());
-    let slice = slice.or(with_tables.map(|slice| &slice.name));
-    let start = slice.map(|slice| format!("strangler sync start {slice}"));
-    std::iter::once("strangler up --detach".to_owned()).chain(start).collect()
+/// What leads on: being up, then following a slice that has tables.
+fn next(plan: &Plan, slice: Option<&SliceName>, is_up: bool) -> Vec<String> {
+    if !is_up {
+        return vec!["strangler up --detach".to_owned()];
+    }
+    let with_tables = plan.slices.values().filter(|candidate| !candidate.is_stateless());
+    let mut named = with_tables.filter(|candidate| slice.is_none_or(|slice| *slice == candidate.name));
+    let start = named.next().map(|slice| format!("strangler sync start {}", slice.name));
+    vec![start.unwrap_or_else(|| "strangler status".to_owned())]
 }

@@ -1,15 +1,18 @@
 //! `strangler down`: stops what `up` started here, and names what keeps WAL meanwhile.
 
-use crate::house::record::Kept;
+use crate::house::record::{Kept, Watch};
 use crate::invocation::Invocation;
 use crate::part::Part;
 use crate::problem::Problem;
+use crate::supervisor::outlook;
 use crate::ui::Ui;
 use serde_json::json;
 use std::time::Duration;
 
 /// How long the supervisor may take; it kills parts before this is over.
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the controller may take to say what keeps WAL.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a part without a supervisor may take.
 const PART_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -22,9 +25,9 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     if let Some(watch) = house.up() {
         let mut progress = call.ui.progress();
         progress.state("stopping");
+        kept = kept_now(call, &watch).await;
         stopped = true;
         killed = !watch.process.end(SUPERVISOR_PATIENCE).await;
-        kept = watch.kept;
         house.forget_up();
     }
     // Left over when the supervisor was killed, now or before; the proxy last.
@@ -50,6 +53,16 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
         call.ui.next_steps(&["strangler up --detach".to_owned()]);
     }
     Ok(())
+}
+
+/// What keeps WAL by the controller's word, while it still has one; else by the supervisor's note.
+async fn kept_now(call: &Invocation<'_>, watch: &Watch) -> Option<Kept> {
+    let known = watch.kept.as_ref();
+    let asked = async { call.remote().ok()?.status().await.ok() };
+    match tokio::time::timeout(ASK_PATIENCE, asked).await {
+        Ok(Some(status)) => outlook::kept(&status, known),
+        _ => known.cloned(),
+    }
 }
 
 /// Names the slot that keeps WAL while nothing runs, and how to be rid of it.

@@ -110,11 +110,10 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     let status = remote.status().await?;
     let what = status.slices.get(&slice).map_or("requests", |stands| subject(stands, route.as_ref()));
     let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
-    let proxies = if live == 1 { "proxy" } else { "proxies" };
-    call.ui.line(format!("{name}: {what} {} on {have} of {live} live {proxies}", toward(set.share)));
+    call.ui.line(format!("{name}: {what} {} on {have} of {live} live proxies", toward(set.share)));
     finish(call, &outcome);
     if have < live {
-        return Err(timed_out(format!("{} of {live} live {proxies} did not follow yet", live - have))
+        return Err(timed_out(format!("{} of {live} live proxies did not follow yet", live - have))
             .hint("`strangler status` shows which; it is decided, and each follows as soon as it can"));
     }
     if live == 0 {

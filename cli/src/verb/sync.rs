@@ -9,7 +9,7 @@ use crate::ui::{Ui, figure};
 use crate::verb::route::finish;
 use crate::verb::status::lag;
 use migrations::api::{SliceStatus, Status, SyncWish};
-use migrations::control::{AgentKind, Condition};
+use migrations::control::{AgentKind, Condition, Report};
 use migrations::finding::Finding;
 use migrations::lsn::Position;
 use migrations::names::SliceName;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How often the copy is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a bridge may take to act on a decision before it is only announced.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the controller may be away, e.g. while it is restarted, before watching is given up.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -119,10 +121,52 @@ async fn order(
 ) -> Result<(), Problem> {
     let slice = &wish.named.slice;
     let wish = SyncWish { actor: call.actor(), reason: wish.reason.clone(), skip, replace: false };
-    let outcome = call.remote()?.sync(slice, verb, &wish).await?;
+    let remote = call.remote()?;
+    let outcome = remote.sync(slice, verb, &wish).await?;
+    let has_settled = settled(call.ui, &remote, slice, verb).await;
     call.ui.tick(&format!("{slice}: {done}"));
+    if !has_settled {
+        call.ui.warn(match verb {
+            "drop" => "it is decided, but the bridge still holds what it gives up; `strangler status` shows when not",
+            _ => "it is decided, but no bridge has acted on it yet; one does as soon as it is live",
+        });
+    }
     finish(call, &outcome);
     Ok(())
+}
+
+/// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
+async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> bool {
+    let mut progress = ui.progress();
+    let until = Instant::now() + SETTLE_PATIENCE;
+    loop {
+        if remote.status().await.is_ok_and(|status| has_settled(&status, slice, verb)) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        progress.state(&format!("{slice}: waiting for the bridge"));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether the live bridge reports what `verb` asked for.
+fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
+    let bridge = status.agents.iter().filter(|agent| agent.live).find_map(|agent| match &agent.report {
+        Report::Bridge(bridge) if agent.generation >= Some(status.generation) => Some(bridge),
+        _ => None,
+    });
+    let Some(bridge) = bridge else { return false };
+    let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
+    let is_paused = matches!(condition, Some(Condition::Paused));
+    let nothing_left =
+        status.slices.values().all(|stands| !stands.has_tables || stands.stage == Stage::Monolith);
+    match verb {
+        "pause" => is_paused,
+        "resume" => !is_paused,
+        _ => matches!(condition, None | Some(Condition::Idle)) && (bridge.capture.is_none() || !nothing_left),
+    }
 }
 
 async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem> {
@@ -274,16 +318,15 @@ fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Pr
 }
 
 fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
-    let mut problem = Problem::error(format!("{slice}: stopped: {} [{}]", finding.message, finding.code))
-        .hint(&finding.hint)
-        .with(vec![finding.clone()]);
-    if let Some(position) = position {
-        let skip = format!("strangler sync resume {slice} --skip {position}");
-        problem = problem.hint(format!(
-            "mend it and run `strangler sync resume {slice}`, or leave the change out for ever: `{skip}`"
-        ));
+    let resume = format!("strangler sync resume {slice}");
+    let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
+    let problem = problem.hint(format!("mend it, then `{resume}`"));
+    match position {
+        Some(position) => {
+            problem.hint(format!("or leave that change out for ever: `{resume} --skip {position}`"))
+        }
+        None => problem,
     }
-    problem
 }
 
 fn document(slice: &SliceName, stands: &SliceStatus) -> Value {
