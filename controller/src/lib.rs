@@ -16,6 +16,7 @@ mod journal_table;
 mod observe;
 mod serve;
 mod store;
+mod trial;
 
 pub use connect::{ConnectError, Session, connect};
 pub use install::{InstallError, install, uninstall};

@@ -3,6 +3,7 @@
 
 use crate::catalog;
 use crate::connect::{connect, in_words};
+use crate::trial;
 use futures_util::future::join_all;
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
@@ -92,7 +93,11 @@ pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
             source: seen.get(&Database::Monolith).cloned(),
             sink: seen.get(&Database::Service(slice.service.clone())).cloned(),
         };
-        for finding in preflight::judge(plan, slice, &observation) {
+        let mut judged = preflight::judge(plan, slice, &observation);
+        if !judged.iter().any(Finding::is_error) {
+            judged.extend(trial::run(plan, slice, &observation).await);
+        }
+        for finding in judged {
             // Slices that share a database share what is wrong with it.
             if !found.contains(&finding) {
                 found.push(finding);

@@ -348,6 +348,30 @@ async fn doctor_names_the_statement_and_the_statement_mends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_the_plans_sql_on_live_rows() {
+    let mut world = World::new(&["wal_level = logical"]).await;
+    world.install().await;
+    world.cluster.run("monolith", "INSERT INTO orders (customer_id, total) VALUES (1, 12.34), (1, 5)").await;
+    assert_eq!(world.codes().await, [""; 0]);
+    let with = |from: &str, to: &str| {
+        let text = PLAN
+            .replace("MONOLITH", &world.cluster.url("strangler", "monolith"))
+            .replace("SERVICE", &world.cluster.url("strangler", "service"));
+        assert!(text.contains(from));
+        cluster::plan(&text.replace(from, to))
+    };
+    let (lossy, failing) = (with("total * 100", "total * 10"), with("(total * 100)", "(total / 0)"));
+    world.plan = lossy;
+    assert_eq!(world.codes().await, ["plan.reverse-differs"]);
+    world.plan = failing;
+    let found = world.findings().await;
+    assert!(
+        found.len() == 1 && found[0].is_error() && found[0].message.contains("row 2: division by zero"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
     let world = World::new(&["wal_level = replica"]).await;
     world.install().await;

@@ -1,0 +1,105 @@
+//! Tries the plan's SQL on live rows: a few of the newest are read at the source, and the sink's database computes
+//! each `set` and its `reverse` for them. Nothing is written.
+
+mod statement;
+
+use crate::connect::{connect, in_words};
+use migrations::finding::Finding;
+use migrations::plan::{Plan, Slice, Table};
+use migrations::preflight::{Observation, TableSeen};
+use migrations::sql::Database;
+use statement::Trial;
+use std::time::Duration;
+use tokio_postgres::{Client, Row};
+
+/// Rows tried per table. More would find more, and take longer than anyone waits for `doctor`.
+const ROWS: i64 = 20;
+/// All tables of a slice together.
+const TRY_MAX: Duration = Duration::from_secs(15);
+const SETTINGS: &str =
+    "SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on";
+
+/// What fails or does not come back as it went. Needs both databases and tables without other errors.
+pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
+    let mut trials: Vec<(&Table, Trial, &TableSeen)> = Vec::new();
+    for table in slice.all_tables() {
+        let source = seen.source.as_ref().and_then(|source| source.tables.get(&table.from));
+        let sink = seen.sink.as_ref().and_then(|sink| sink.tables.get(&table.to));
+        if let (Some(source), Some(sink)) = (source, sink)
+            && let Some(trial) = Trial::of(table, source, sink)
+        {
+            trials.push((table, trial, source));
+        }
+    }
+    if trials.is_empty() {
+        return Vec::new();
+    }
+    match tokio::time::timeout(TRY_MAX, try_all(plan, slice, &trials)).await {
+        Ok(found) => found,
+        Err(_) => vec![untried(slice, "it took too long")],
+    }
+}
+
+async fn try_all(plan: &Plan, slice: &Slice, trials: &[(&Table, Trial, &TableSeen)]) -> Vec<Finding> {
+    let service = Database::Service(slice.service.clone());
+    let (source, sink) = match (open(plan, &Database::Monolith).await, open(plan, &service).await) {
+        (Ok(source), Ok(sink)) => (source, sink),
+        (Err(why), _) | (_, Err(why)) => return vec![untried(slice, &why)],
+    };
+    let mut found = Vec::new();
+    for (table, trial, seen) in trials {
+        let rows = match source.query(&trial.sample(table, &seen.key), &[&ROWS]).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                found.push(untried(slice, &in_words(&error)));
+                continue;
+            }
+        };
+        // One row that shows the mistake is enough.
+        for row in &rows {
+            if let Some(finding) = try_row(&sink, table, trial, row).await {
+                found.push(finding);
+                break;
+            }
+        }
+    }
+    found
+}
+
+async fn try_row(sink: &Client, table: &Table, trial: &Trial, row: &Row) -> Option<Finding> {
+    let values: Vec<Option<String>> = (0..trial.columns()).map(|index| row.get(index)).collect();
+    let key: String = row.get(trial.columns());
+    let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
+        values.iter().map(|value| value as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
+    let computed = match sink.query_one(trial.question(), &parameters).await {
+        Ok(computed) => computed,
+        Err(error) => {
+            return Some(Finding::error(
+                "plan.set-fails",
+                format!("the expressions of table {} fail for row {key}: {}", table.from, in_words(&error)),
+                format!("correct `set` or `reverse` of table {} in the plan", table.from),
+            ));
+        }
+    };
+    let differs = trial.reversed().iter().enumerate().find(|(index, _)| !computed.get::<_, bool>(*index))?;
+    Some(Finding::warning(
+        "plan.reverse-differs",
+        format!("`reverse` of {} does not bring back what row {key} of {} holds", differs.1, table.from),
+        format!("following works; correct `reverse: {{ {}: … }}` before the cutover", differs.1),
+    ))
+}
+
+async fn open(plan: &Plan, database: &Database) -> Result<Client, String> {
+    let url = database.url(plan).ok_or_else(|| format!("{database} has no URL"))?;
+    let session = connect(url, "strangler doctor").await.map_err(|error| error.to_string())?;
+    session.client.batch_execute(SETTINGS).await.map_err(|error| in_words(&error))?;
+    Ok(session.client)
+}
+
+fn untried(slice: &Slice, why: &str) -> Finding {
+    Finding::warning(
+        "plan.not-tried",
+        format!("the expressions of slice {} could not be tried on live rows: {why}", slice.name),
+        format!("run `strangler doctor {}` again", slice.name),
+    )
+}
