@@ -79,6 +79,9 @@ pub struct Encoded {
     records: Vec<Spans>,
 }
 
+/// A buffer that one large row made larger than this is not kept for the next.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 #[derive(Debug, Clone)]
 struct Spans {
     key: Option<Span>,
@@ -107,6 +110,9 @@ impl Encoded {
     }
 
     fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.headers.clear();
         self.records.clear();
@@ -147,6 +153,9 @@ impl Encoder {
     /// in microseconds since 1970-01-01 UTC.
     pub fn encode(&mut self, change: &Change, now_us: i64, out: &mut Encoded) {
         out.clear();
+        if self.exact.capacity() > KEPT_BYTES_MAX {
+            self.exact = Vec::new();
+        }
         let index = self.shape(&change.relation);
         let shape = &self.shapes[index];
         Writing { shape, change, now_us, out, exact: &mut self.exact }.operation();

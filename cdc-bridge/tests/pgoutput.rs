@@ -72,12 +72,16 @@ fn steps(case: &str, ignored: &[&str]) -> Vec<Step> {
 }
 
 fn changes(case: &str) -> Vec<Change> {
+    changes_of(steps(case, &[]))
+}
+
+fn changes_of(steps: Vec<Step>) -> Vec<Change> {
     let one = |step| match step {
         Step::Change(change) => vec![change],
         Step::Truncated(changes) => changes,
         _ => Vec::new(),
     };
-    steps(case, &[]).into_iter().flat_map(one).collect()
+    steps.into_iter().flat_map(one).collect()
 }
 
 fn texts(tuple: &Tuple) -> Vec<Option<String>> {
@@ -282,22 +286,14 @@ fn messages_have_positions_and_an_appliers_mark_holds_to_the_end_of_its_transact
     }
     // The foreign message and the mark itself are counted although nothing comes of them.
     let fence = r#"4 strangler.fence {"slice":"orders","epoch":7}"#;
-    let expected = ["1 -", "3 orders", fence, "6 orders", "committed", "1 -", "2 -", "committed"];
-    assert_eq!(seen, expected);
+    assert_eq!(seen, ["1 -", "3 orders", fence, "6 orders", "committed", "1 -", "2 -", "committed"]);
 }
 
 #[test]
 fn positions_do_not_depend_on_what_is_wanted() {
     for (case, _) in CASES {
         let all = changes(case);
-        let some: Vec<Change> = steps(case, &["one", "by_key"])
-            .into_iter()
-            .flat_map(|step| match step {
-                Step::Change(change) => vec![change],
-                Step::Truncated(changes) => changes,
-                _ => Vec::new(),
-            })
-            .collect();
+        let some = changes_of(steps(case, &["one", "by_key"]));
         let wanted: Vec<Change> = all
             .iter()
             .filter(|c| !["one", "by_key"].contains(&c.relation.table.name.as_str()))

@@ -1,3 +1,5 @@
+//! The shapes of tables before and after a change.
+
 use super::shape::compatible;
 use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
 
