@@ -1,12 +1,203 @@
-//! `cargo xtask bench`: which measurements there are.
+//! `cargo xtask bench`: measures the bridge beside PostgreSQL's own replication, and the proxy beside other proxies.
+//!
+//! Ours and its peers are measured in one run, alternating, and compared by the medians of their rounds. This file reads
+//! what was asked for, builds, and keeps the figures; what is measured, and how, stands in `bench/`.
 
-use crate::{Misuse, Options};
+mod account;
+mod figure;
+mod house;
+mod proxy;
+mod session;
 
-/// Why the command line cannot be followed.
-pub fn refusal(options: &Options) -> Misuse {
-    Misuse(match options.words.first().map(String::as_str) {
-        Some(case @ ("cdc" | "proxy")) => format!("`bench {case}` does not measure anything yet"),
-        Some(other) => format!("there is no `bench {other}`; say cdc or proxy"),
-        None => "bench what? Say cdc or proxy".to_owned(),
-    })
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::prerequisites::Need;
+use crate::{Misuse, Options, process, terminal};
+use figure::Figure;
+
+/// The options without a value.
+pub const FLAGS: [&str; 5] = ["quick", "full", "built", "markdown", "yes"];
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Cdc,
+    Proxy,
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Subject::Cdc => "cdc",
+            Subject::Proxy => "proxy",
+        }
+    }
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// One short round: to see that it works, not to quote.
+    Quick,
+    /// Three rounds, the figures of the documentation.
+    Usual,
+    /// As usual, and ten million rows for the memory.
+    Full,
+}
+
+impl Extent {
+    /// How often each side is measured.
+    pub fn rounds(self) -> usize {
+        if self == Extent::Quick { 1 } else { 3 }
+    }
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    subject: Subject,
+    extent: Extent,
+    profile: String,
+    only: Option<String>,
+    built: bool,
+    /// Print the last run's table instead of measuring.
+    pub markdown: bool,
+    /// Install without asking.
+    pub yes: bool,
+}
+
+impl Wish {
+    /// Reads the options.
+    ///
+    /// # Errors
+    /// When they make no sense together.
+    pub fn from_options(options: &Options) -> Result<Wish> {
+        let subject = match options.words.first().map(String::as_str) {
+            Some("cdc") => Subject::Cdc,
+            Some("proxy") => Subject::Proxy,
+            Some(other) => bail!(Misuse(format!("there is no `bench {other}`; say cdc or proxy"))),
+            None => bail!(Misuse("bench what? Say cdc or proxy".to_owned())),
+        };
+        let extent = match (options.has("quick"), options.has("full")) {
+            (true, true) => bail!(Misuse("--quick or --full, not both".to_owned())),
+            (true, false) => Extent::Quick,
+            (false, true) => Extent::Full,
+            (false, false) => Extent::Usual,
+        };
+        let profile = options.value("profile").unwrap_or("release");
+        if !["release", "dev"].contains(&profile) {
+            bail!(Misuse(format!("there is no profile `{profile}` to measure; say release or dev")));
+        }
+        Ok(Wish {
+            subject,
+            extent,
+            profile: profile.to_owned(),
+            only: options.value("only").map(str::to_owned),
+            built: options.has("built"),
+            markdown: options.has("markdown"),
+            yes: options.has("yes"),
+        })
+    }
+
+    /// What the machine must have for it. Kafka is measured where it is found.
+    pub fn need(&self) -> Need {
+        let need = Need { build: true, ..Need::default() };
+        match self.subject {
+            Subject::Cdc => Need { postgres: true, ..need },
+            Subject::Proxy => Need { rivals: true, ..need },
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        folder().join(format!("{}.json", self.subject.name()))
+    }
+
+    /// The `strangler` that is measured.
+    fn program(&self) -> PathBuf {
+        // Cargo keeps what the profile `dev` builds in `debug`.
+        let folder = if self.profile == "dev" { "debug" } else { self.profile.as_str() };
+        crate::target().join(folder).join("strangler")
+    }
+}
+
+/// Where figures are kept, and what measuring needs beside Debian's packages.
+fn folder() -> PathBuf {
+    crate::target().join("bench")
+}
+
+/// What a run collects.
+#[derive(Debug)]
+pub struct Course {
+    /// How much is measured.
+    pub extent: Extent,
+    /// The `strangler` that is measured.
+    pub program: PathBuf,
+    only: Option<String>,
+    figures: Vec<Figure>,
+}
+
+impl Course {
+    /// Whether this case was asked for.
+    pub fn wants(&self, case: &str) -> bool {
+        self.only.as_ref().is_none_or(|word| case.contains(word.as_str()))
+    }
+
+    /// Takes in a figure and shows it.
+    pub fn take(&mut self, figure: Option<Figure>) {
+        if let Some(figure) = figure {
+            println!("{}", figure.line());
+            self.figures.push(figure);
+        }
+    }
+}
+
+/// Measures.
+///
+/// # Errors
+/// When something needed cannot be built or started, gives a wrong result, or the run was interrupted. Figures of a run
+/// that did not come to its end are not kept.
+pub fn run(wish: &Wish) -> Result<ExitCode> {
+    let program = wish.program();
+    build(wish)?;
+    anyhow::ensure!(program.exists(), "{} is not built: leave out --built", program.display());
+    if wish.profile == "dev" {
+        terminal::note("the dev profile is not optimised: these figures show that it works, no more");
+    }
+    let mut course = Course { extent: wish.extent, program, only: wish.only.clone(), figures: Vec::new() };
+    match wish.subject {
+        Subject::Cdc => bail!(Misuse("`bench cdc` does not measure anything yet".to_owned())),
+        Subject::Proxy => proxy::measure(&mut course)?,
+    }
+    if course.figures.is_empty() {
+        bail!(Misuse(format!("no case of `bench {}` was measured: --only names none", wish.subject.name())));
+    }
+    println!("\n{}", figure::markdown(&course.figures));
+    if wish.only.is_none() {
+        figure::write(&wish.path(), &course.figures)?;
+        println!("{}", wish.path().display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(wish: &Wish) -> Result<()> {
+    if wish.built {
+        return Ok(());
+    }
+    terminal::heading(&format!("building strangler, profile {}", wish.profile));
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "-p", "strangler-cli", "--profile", &wish.profile]).current_dir(crate::root());
+    process::succeed(&mut cargo)
+}
+
+/// Prints the last run's table.
+///
+/// # Errors
+/// When there was none.
+pub fn show(wish: &Wish) -> Result<ExitCode> {
+    let hint = || format!("`cargo xtask bench {}` measures", wish.subject.name());
+    print!("{}", figure::markdown(&figure::read(&wish.path()).with_context(hint)?));
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,158 @@
+//! The tool under measurement: a plan in a private folder, and its parts as programs of ours, each with a known id.
+//!
+//! `up` is not used: a part that is to be stopped, pinned to a CPU or weighed must not be restarted behind our back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::process::{self, Background};
+use crate::{guard, interrupt};
+
+/// Parts say within this that they are up, or that they are not.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// The longest verb is a first copy of ten million rows.
+const VERB_LIMIT: Duration = Duration::from_secs(1800);
+
+/// A private folder in the system's temporary folder; it goes when this goes.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(name: &str) -> Result<Folder> {
+        let path =
+            std::env::temp_dir().join(format!("{}{name}-{}", guard::FOLDER_PREFIX, std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        guard::folder(&path);
+        Ok(Folder(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        guard::remove(&self.0);
+    }
+}
+
+/// A plan with its state, and its controller if that was started.
+#[derive(Debug)]
+pub struct House {
+    controller: Option<Background>,
+    program: PathBuf,
+    environment: Vec<(String, String)>,
+    folder: Folder,
+}
+
+impl House {
+    /// Puts `plan` into a folder of its own; nothing runs yet.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn with_plan(
+        program: &Path,
+        name: &str,
+        plan: &str,
+        environment: Vec<(String, String)>,
+    ) -> Result<House> {
+        let folder = Folder::make(name)?;
+        fs::write(folder.path().join("strangler.yaml"), plan)?;
+        Ok(House { controller: None, program: program.to_owned(), environment, folder })
+    }
+
+    /// Its folder, also for what belongs to the measurement.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the controller and waits until it answers.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub fn open(&mut self) -> Result<()> {
+        let mut controller = self.part("controller", None)?;
+        interrupt::await_until("an answer of the controller", START_LIMIT, interrupt::LOOK_EVERY, || {
+            controller.must_run()?;
+            let (status, _, _) =
+                process::answer(&mut self.command(&["status", "--output", "json"]), START_LIMIT)?;
+            Ok(status.success().then_some(()))
+        })?;
+        self.controller = Some(controller);
+        Ok(())
+    }
+
+    /// Starts a part, on one CPU if that is said.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn part(&self, name: &str, cpu: Option<usize>) -> Result<Background> {
+        let mut command = match cpu {
+            Some(cpu) => pinned(cpu, &self.program),
+            None => Command::new(&self.program),
+        };
+        command.arg(name);
+        self.at_home(&mut command);
+        Background::start(&format!("the {name}"), &mut command, &self.log(name))
+    }
+
+    /// Where a part's log is.
+    pub fn log(&self, part: &str) -> PathBuf {
+        self.folder().join(format!("{part}.log"))
+    }
+
+    /// Does one verb to its end; gives what it said.
+    ///
+    /// # Errors
+    /// With its words, when it fails.
+    pub fn verb(&self, arguments: &[&str]) -> Result<String> {
+        process::output(&mut self.command(arguments), VERB_LIMIT)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        self.at_home(&mut command);
+        command
+    }
+
+    fn at_home(&self, command: &mut Command) {
+        command.current_dir(self.folder());
+        command.envs(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if let Some(mut controller) = self.controller.take() {
+            let _ = controller.stop(Signal::SIGTERM, STOP_LIMIT);
+        }
+    }
+}
+
+/// Ends a part in good order.
+///
+/// # Errors
+/// When it cannot be awaited.
+pub fn end(part: &mut Background) -> Result<()> {
+    part.stop(Signal::SIGTERM, STOP_LIMIT)
+}
+
+/// A program that runs on one CPU only, where the system can pin.
+pub fn pinned(cpu: usize, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &cpu.to_string()]).arg(program);
+    command
+}
