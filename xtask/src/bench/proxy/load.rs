@@ -46,7 +46,7 @@ impl Load {
 pub fn script(paths: &[String]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| format!("wrk.format('GET', '{path}')")).collect();
     format!(
-        "local at = 0\nlocal asked = nil\nfunction init(args)\n  wrk.init(args)\n  asked = {{\n{}\n  }}\nend\n\
+        "local at = 0\nlocal asked = nil\nfunction init()\n  asked = {{\n{}\n  }}\nend\n\
          function request()\n  at = at % #asked + 1\n  return asked[at]\nend\n",
         paths.join(",\n")
     )
