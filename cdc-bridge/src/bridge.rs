@@ -4,7 +4,7 @@
 
 use crate::agent::Agent;
 use crate::envelope::Context;
-use crate::log::{Log, LogError};
+use crate::log::{Cursor, Log, LogError};
 use crate::port::{Port, Watched};
 use crate::source::Source;
 use crate::stream::{self, Ordered};
@@ -23,6 +23,8 @@ use tokio::time::sleep;
 
 /// How often the log is trimmed behind its readers.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+/// So much of the embedded log is kept although nobody reads it any more, for `tail`.
+const HISTORY_BYTES: u64 = 16 << 20;
 const OPEN_RETRY: Duration = Duration::from_secs(2);
 
 /// Why the bridge did not start or did not go on.
@@ -254,7 +256,10 @@ impl Lanes {
     }
 
     /// Trims the log behind its slowest reader; where it is full, that reader is given up.
+    ///
+    /// It is trimmed to where that reader was at the trim before, so that there is always something for `tail`.
     async fn trim(&self, log: &Log) {
+        let mut earlier: Option<Cursor> = None;
         loop {
             sleep(TRIM_INTERVAL).await;
             let attempts = self.attempts();
@@ -269,18 +274,23 @@ impl Lanes {
             else {
                 continue;
             };
-            if self.capture.borrow().is_full {
+            let is_full = self.capture.borrow().is_full;
+            if is_full {
                 let why = "the embedded log is full, and this slice is the one furthest behind".to_owned();
                 self.capture.send_modify(|status| {
                     status.is_full = false;
                     status.lost = Some((BTreeSet::from([(name.clone(), *attempt)]), why));
                 });
             }
+            let is_small = log.bytes().await.is_ok_and(|bytes| bytes < HISTORY_BYTES);
             let all_known = states.iter().all(|(_, _, state)| state.cursor.is_some());
-            if let (true, Some(cursor)) = (all_known, &slowest.cursor) {
-                if let Err(why) = log.trim(cursor).await {
-                    tracing::warn!("the log cannot be trimmed: {why}");
-                }
+            let (false, true, Some(now)) = (is_small, all_known, slowest.cursor.clone()) else { continue };
+            let before = if is_full { Some(now.clone()) } else { earlier.take() };
+            earlier = Some(now);
+            if let Some(Err(why)) =
+                futures_util::future::OptionFuture::from(before.as_ref().map(|c| log.trim(c))).await
+            {
+                tracing::warn!("the log cannot be trimmed: {why}");
             }
         }
     }

@@ -3,34 +3,29 @@
 //! The slot is confirmed only behind what the log attests as durable, and only at transaction ends. Knows which tables
 //! are wanted, not what is done with their changes.
 
-use crate::catalog;
-use crate::change::{Column, ColumnType, Relation};
-use crate::log::{Flush, Log, LogError, Message, Progress};
-use crate::source::assemble::{AssembleError, Assembler, Step};
+pub mod pending;
+
+use crate::log::{Flush, Log, LogError, Progress};
+use crate::session::Session;
+use crate::source::assemble::{AssembleError, Assembler};
 use crate::source::begin::{Begin, decide};
-use crate::source::pgoutput::{DecodeError, WireMessage, WireRelation, decode};
-use crate::source::{Source, SourceError, create_slot, drop_slot, kept_bytes, slots};
+use crate::source::pgoutput::DecodeError;
+use crate::source::{Source, SourceError, create_slot, drop_slot, slots};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::{SliceName, TableName};
 use migrations::sql;
-use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationEvent};
+use pending::Pending;
+use pgwire_replication::PgWireError;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-/// A flush is closed behind this many bytes of changes.
-const FLUSH_BYTES_MAX: usize = 1 << 20;
-
 /// Flushes waiting for the log; more would only be memory.
 const FLUSHES_WAITING_MAX: usize = 1;
-
-/// How often an idle stream's place is written and confirmed, and the kept WAL is looked at.
-const IDLE_INTERVAL: Duration = Duration::from_secs(1);
-const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Waits between failed sessions.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -70,21 +65,28 @@ pub struct Status {
     pub is_full: bool,
 }
 
-/// Why a session ended.
+/// Why a session ended without being asked to.
 #[derive(Debug, thiserror::Error)]
-enum SessionEnd {
+pub enum SessionEnd {
+    /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The stream makes no sense.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
+    /// A message makes no sense.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// Someone must look.
     #[error("{}", .0.message)]
     Stop(Box<Finding>),
+    /// What lies between is gone: every slice must be copied again.
     #[error("{0}")]
     Lost(String),
+    /// The server closed it.
     #[error("the stream ended; it is opened again")]
     Ended,
 }
@@ -170,6 +172,10 @@ async fn give_up_slots(source: &Source, log: &Log, status: &watch::Sender<Status
     for slot in slots(&client, &source.plan).await? {
         drop_slot(&client, &slot.name).await?;
     }
+    // The session that has just ended may still be closing on the server's side; then this is done once more.
+    if let Some(slot) = slots(&client, &source.plan).await?.first() {
+        return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
+    }
     if log.end().await?.is_some() {
         log.destroy().await?;
     }
@@ -220,7 +226,7 @@ async fn session(
         slot: &slot,
         kept_max: source.wal_kept_bytes_max,
         assembler: Assembler::new(),
-        pending: Pending::new(log, timeline, from),
+        pending: Pending::new(log.id(), timeline, from),
     };
     // The writer ends with an error, or when the reader is done and everything it handed over is durable.
     let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
@@ -301,221 +307,4 @@ async fn write(
         }
     }
     Ok(())
-}
-
-/// What was read and not yet handed to the writer.
-struct Pending {
-    flush: Flush,
-    bytes: usize,
-    messages: Vec<Message>,
-    template: Progress,
-    /// The end of the last complete transaction, if it is not yet part of a progress record.
-    boundary: Option<EndLsn>,
-    /// The end that the last progress record told.
-    told: EndLsn,
-    /// What the last keepalive said: the server has sent everything before. (Other messages tell more of the WAL than
-    /// what was sent.)
-    quiet_until: EndLsn,
-}
-
-impl Pending {
-    fn new(log: &Log, timeline: Timeline, from: EndLsn) -> Self {
-        let template = Progress {
-            version: 1,
-            log: log.id(),
-            timeline,
-            end: from,
-            committed_us: 0,
-            messages: Vec::new(),
-        };
-        Self {
-            flush: Flush::default(),
-            bytes: 0,
-            messages: Vec::new(),
-            template,
-            boundary: None,
-            told: from,
-            quiet_until: from,
-        }
-    }
-
-    fn is_due(&self, in_transaction: bool) -> bool {
-        self.bytes >= FLUSH_BYTES_MAX || (self.boundary.is_some() && !in_transaction)
-    }
-
-    fn take(&mut self, in_transaction: bool) -> Flush {
-        let mut flush = std::mem::take(&mut self.flush);
-        self.bytes = 0;
-        if let (Some(end), false) = (self.boundary, in_transaction) {
-            self.boundary = None;
-            self.told = end;
-            let messages = std::mem::take(&mut self.messages);
-            flush.progress = Some(Progress { end, messages, ..self.template.clone() });
-        }
-        flush
-    }
-}
-
-struct Session<'a> {
-    order: &'a Order,
-    client: &'a Client,
-    status: &'a watch::Sender<Status>,
-    slot: &'a str,
-    kept_max: u64,
-    assembler: Assembler,
-    pending: Pending,
-}
-
-impl Session<'_> {
-    /// Reads until the order changes or something fails; dropping `flushes` lets the writer finish.
-    async fn run(
-        mut self,
-        stream: &mut ReplicationClient,
-        flushes: mpsc::Sender<Flush>,
-        mut confirmed: watch::Receiver<EndLsn>,
-        orders: &mut watch::Receiver<Option<Order>>,
-    ) -> Result<(), SessionEnd> {
-        let mut idle = tokio::time::interval(IDLE_INTERVAL);
-        let mut kept = tokio::time::interval(KEPT_WAL_INTERVAL);
-        loop {
-            let in_transaction = self.assembler.in_transaction();
-            let wants_another = orders.has_changed().unwrap_or(true);
-            if wants_another && !in_transaction && orders.borrow().as_ref() != Some(self.order) {
-                return self.finish(flushes).await;
-            }
-            tokio::select! {
-                biased;
-                event = stream.recv(), if self.pending.bytes < FLUSH_BYTES_MAX => {
-                    let event = event.map_err(too_large)?.ok_or(SessionEnd::Ended)?;
-                    self.take(event).await?;
-                }
-                place = flushes.reserve(), if self.pending.is_due(in_transaction) => {
-                    let Ok(place) = place else { return Ok(()) };
-                    place.send(self.pending.take(in_transaction));
-                }
-                changed = confirmed.changed() => {
-                    // The writer is gone: its own error says why.
-                    if changed.is_err() { return Ok(()) }
-                    stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
-                }
-                _ = orders.changed() => {}
-                _ = idle.tick() => self.idle(),
-                _ = kept.tick() => self.check_kept_wal().await?,
-            }
-        }
-    }
-
-    async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
-        if self.pending.is_due(false) {
-            let _ = flushes.send(self.pending.take(false)).await;
-        }
-        Ok(())
-    }
-
-    async fn take(&mut self, event: ReplicationEvent) -> Result<(), SessionEnd> {
-        let (at, message) = match event {
-            ReplicationEvent::XLogData { wal_start, wal_end, data, .. } => {
-                self.saw(EndLsn(wal_end.0));
-                (wal_start.0, decode(data)?)
-            }
-            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => (
-                final_lsn.0,
-                WireMessage::Begin { final_lsn: final_lsn.0, committed_pg_us: commit_time_micros, xid },
-            ),
-            ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
-                let (commit_lsn, end_lsn) = (lsn.0, end_lsn.0);
-                (lsn.0, WireMessage::Commit { commit_lsn, end_lsn, committed_pg_us: commit_time_micros })
-            }
-            ReplicationEvent::Message { transactional, lsn, prefix, content } => {
-                (lsn.0, WireMessage::Message { transactional, lsn: lsn.0, prefix, content })
-            }
-            ReplicationEvent::KeepAlive { wal_end, .. } => {
-                self.saw(EndLsn(wal_end.0));
-                self.pending.quiet_until = EndLsn(wal_end.0);
-                return Ok(());
-            }
-            ReplicationEvent::StoppedAt { .. } => return Err(SessionEnd::Ended),
-        };
-        match self.assembler.push(at, message)? {
-            Step::Nothing => {}
-            Step::NeedRelation(relation) => self.learn(relation).await?,
-            Step::Change(change) => {
-                self.pending.bytes += change.size();
-                self.pending.flush.changes.push(change);
-            }
-            Step::Truncated(changes) => self.pending.flush.changes.extend(changes),
-            Step::Message(message) => self.pending.messages.push(message),
-            Step::Committed { end, committed_us, .. } => {
-                self.pending.boundary = Some(end);
-                self.pending.template.committed_us = committed_us;
-                self.saw(end);
-            }
-        }
-        Ok(())
-    }
-
-    fn saw(&mut self, end: EndLsn) {
-        if end > self.status.borrow().server_end {
-            self.status.send_modify(|status| status.server_end = end);
-        }
-    }
-
-    /// With nothing in flight, everything the server has told of is passed: it is written and then confirmed, so that
-    /// WAL of other tables is not kept.
-    fn idle(&mut self) {
-        let end = self.pending.quiet_until;
-        let is_quiet = !self.assembler.in_transaction() && self.pending.boundary.is_none();
-        if is_quiet && end > self.pending.told {
-            self.pending.boundary = Some(end);
-        }
-    }
-
-    async fn check_kept_wal(&self) -> Result<(), SessionEnd> {
-        let kept = kept_bytes(self.client, self.slot).await?;
-        if kept <= self.kept_max {
-            return Ok(());
-        }
-        Err(SessionEnd::Lost(format!(
-            "slot {} kept {kept} bytes of WAL, more than limits.max_wal_kept allows ({})",
-            self.slot, self.kept_max
-        )))
-    }
-
-    async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
-        let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
-        if !self.order.tables.contains(&table) {
-            self.assembler.ignore(wire.oid);
-            return Ok(());
-        }
-        let facts = catalog::relation(self.client, &table).await?;
-        self.assembler.learn(wire.oid, joined(table, wire, facts));
-        Ok(())
-    }
-}
-
-/// The stream's columns with the catalog's facts. The catalog may be younger than the stream: a column that it no
-/// longer has is carried as unsupported, and stops only the slices that use it.
-fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> Relation {
-    let facts = facts.map(|relation| relation.columns).unwrap_or_default();
-    let column = |name: &String| {
-        facts.iter().find(|column| column.name == *name).cloned().unwrap_or_else(|| Column {
-            name: name.clone(),
-            kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
-            is_key: false,
-            nullable: true,
-        })
-    };
-    let columns = wire.columns.iter().map(|wire| column(&wire.name)).collect();
-    Relation { table, identity: wire.identity, columns }
-}
-
-fn too_large(error: PgWireError) -> SessionEnd {
-    match error {
-        PgWireError::MessageTooLarge { payload_bytes, .. } => SessionEnd::Stop(Box::new(Finding::error(
-            "capture.row-too-large",
-            format!("the stream stands at a row of {payload_bytes} bytes, more than limits.max_row allows"),
-            "raise limits.max_row in the plan and start the bridge again",
-        ))),
-        other => SessionEnd::Source(other.into()),
-    }
 }

@@ -5,6 +5,9 @@
 //! crash a new writer may repeat changes from any earlier transaction on, byte for byte the same. A reader delivers
 //! each change once, in strictly rising position, and only up to what a progress record promises.
 
+// An error that carries a finding is large, and rare.
+#![allow(clippy::result_large_err)]
+
 mod binary;
 pub mod embedded;
 mod floor;

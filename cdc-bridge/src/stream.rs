@@ -3,21 +3,24 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
+pub mod state;
+
 use crate::capture;
 use crate::change::Change;
 use crate::copy::{self, CopyError, Job};
 use crate::kept::{self, Kept};
-use crate::log::{Cursor, Log, LogError, Reader};
+use crate::log::{Log, LogError, Reader};
 use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
-use migrations::control::{Condition, StreamOrder, StreamReport};
+use migrations::control::{Condition, StreamOrder};
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
-use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use migrations::lsn::{CommitLsn, Position, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Stage;
+pub use state::State;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,57 +48,6 @@ pub struct Context {
     pub sink: DatabaseUrl,
     /// How capture stands.
     pub capture: watch::Receiver<capture::Status>,
-}
-
-/// How a stream stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct State {
-    /// What is told to the controller; its lag is worked out when it is told.
-    pub condition: Condition,
-    /// Everything before is durable in the sink; the slice's tables are as the source was there.
-    pub passed: EndLsn,
-    /// What lies before this in the log is not needed any more; none while that is not known.
-    pub cursor: Option<Cursor>,
-    /// Changes applied since the start.
-    pub changes: u64,
-    /// How long the last change took from its commit to here, in ms.
-    pub took_ms: u64,
-    /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
-    pub committed_us: i64,
-}
-
-impl State {
-    /// Nothing known yet.
-    pub fn new() -> Self {
-        Self {
-            condition: Condition::Idle,
-            passed: EndLsn(0),
-            cursor: None,
-            changes: 0,
-            took_ms: 0,
-            committed_us: 0,
-        }
-    }
-
-    /// The report, with the lag against where the source and the log are.
-    pub fn report(&self, capture: &capture::Status, now_us: i64) -> StreamReport {
-        let follows =
-            matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
-        let is_behind = follows && self.passed < capture.captured;
-        let age_ms = u64::try_from((now_us - self.committed_us) / 1000).unwrap_or(0);
-        StreamReport {
-            condition: self.condition.clone(),
-            lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
-            lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
-            changes: self.changes,
-        }
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// The present time in microseconds since 1970.
@@ -332,6 +284,10 @@ impl Stream<'_> {
     async fn follow(&self, copied_at: CommitLsn) -> Result<(), Halt> {
         let context = self.context;
         let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
+        if kept.as_ref().is_some_and(|kept| kept.log != context.log.id()) {
+            // Either capture has just found that the old log's changes are lost, or someone took that log away.
+            self.captured().await?;
+        }
         let kept = self.check_kept(kept)?;
         self.state.send_modify(|state| {
             state.cursor = Some(kept.place.cursor.clone());

@@ -1,9 +1,14 @@
 //! What every log must do, run on each kind: the embedded one, and Kafka on the broker of `STRANGLER_TEST_KAFKA`.
 
+// What is no test itself is only used by tests; they fail by panicking, and print their seeds.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 #[path = "log_contract/embedded.rs"]
 mod embedded_only;
 #[path = "log_contract/history.rs"]
 mod history;
+#[path = "log_contract/kafka.rs"]
+mod kafka_only;
 #[path = "log_contract/place.rs"]
 mod place;
 

@@ -1,5 +1,6 @@
 //! The bridge between two real Postgres clusters, over both logs.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
 use house::House;

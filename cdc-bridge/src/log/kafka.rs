@@ -379,16 +379,23 @@ impl Inner {
         let Some(last) = self.last()? else {
             return Ok(Bookmark { log, progress: 0, tables: None, end: EndLsn(0), offsets: BTreeMap::new() });
         };
-        let offsets = |partitions: &BTreeMap<i32, Sent>| {
-            partitions.iter().map(|(partition, sent)| (*partition, sent.offset)).collect()
-        };
-        let sent = &last.record.sent;
+        let look = Look::new(&self.cluster)?;
+        let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        for (topic, partitions) in &last.record.sent {
+            for (partition, sent) in partitions {
+                // A topic that was taken away and made again is met anew, where a writer says that it begins.
+                let bounds = look.bounds(topic, *partition)?.filter(|(_, next)| sent.offset <= *next);
+                if let Some((first, _)) = bounds {
+                    offsets.entry(topic.clone()).or_default().insert(*partition, sent.offset.max(first));
+                }
+            }
+        }
         Ok(Bookmark {
             log,
             progress: if last.is_kept { last.offset + 1 } else { last.offset },
             tables: last.tables,
             end: if last.is_kept { last.record.progress.end } else { last.record.acknowledged },
-            offsets: sent.iter().map(|(topic, partitions)| (topic.clone(), offsets(partitions))).collect(),
+            offsets,
         })
     }
 

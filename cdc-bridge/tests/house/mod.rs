@@ -122,6 +122,30 @@ impl House {
         }
     }
 
+    /// How the bridge finds its controller, for a second one.
+    pub fn link(&self) -> Link {
+        self.link.clone()
+    }
+
+    /// The journal as it is now.
+    pub fn journal(&self) -> Journal {
+        self.desk.journal.lock().unwrap().clone()
+    }
+
+    /// Waits until what any bridge says of itself, as text, is as wanted.
+    pub async fn until_agent(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let began = Instant::now();
+        loop {
+            let observed = self.desk.observed.lock().unwrap().clone();
+            let said = format!("{:?}", observed.as_ref().map(|observed| &observed.report));
+            if wanted(&said) {
+                return;
+            }
+            assert!(began.elapsed() < WAIT, "not {what}: {said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn report(&self) -> Option<StreamReport> {
         match &self.desk.observed.lock().unwrap().as_ref()?.report {
             Report::Bridge(report) => report.streams.get(&slice()).cloned(),

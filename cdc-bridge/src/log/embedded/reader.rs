@@ -30,7 +30,7 @@ struct Place {
     /// The value to read next, or the one being read.
     key: u64,
     /// What is left of it, and the record that ends it.
-    partly: Option<(Changes, Option<Progress>)>,
+    partly: Option<Box<(Changes, Option<Progress>)>>,
     shapes: Shapes,
 }
 
@@ -114,10 +114,12 @@ impl Place {
     fn read(mut self, store: &Store, promised: u64, log: &LogId) -> Result<(Place, Batch), LogError> {
         let mut growing = Growing::default();
         let malformed = |malformed: Malformed| store.damaged(&malformed.to_string());
-        if let Some((mut changes, progress)) = self.partly.take() {
-            let all = growing.take(&mut changes).map_err(malformed)?;
-            if !all || !self.pass(&mut growing, progress.clone(), log) {
-                self.partly = if all { None } else { Some((changes, progress)) };
+        if let Some(mut partly) = self.partly.take() {
+            if !growing.take(&mut partly.0).map_err(malformed)? {
+                self.partly = Some(partly);
+                return Ok((self, growing.batch));
+            }
+            if !self.pass(&mut growing, partly.1, log) {
                 return Ok((self, growing.batch));
             }
         }
@@ -132,7 +134,7 @@ impl Place {
             let relations = place.shapes.of_value(&value, relation, store)?;
             let mut changes = value.changes(relations);
             if !growing.take(&mut changes).map_err(malformed)? {
-                place.partly = Some((changes, value.progress));
+                place.partly = Some(Box::new((changes, value.progress)));
                 return Ok(ControlFlow::Break(()));
             }
             let goes_on = place.pass(&mut growing, value.progress, log);

@@ -13,9 +13,11 @@ const DELIVERY_MS_MAX: u64 = 20_000;
 /// What a producer may hold that is not acknowledged yet.
 const PRODUCER_KBYTES_MAX: u64 = 32 << 10;
 /// What a consumer may hold, over all its partitions.
-const CONSUMER_KBYTES_MAX: u64 = 16 << 10;
+const CONSUMER_KBYTES_MAX: u64 = 8 << 10;
+/// Fetched batches are compressed: so many times smaller than what they are received as, about.
+const COMPRESSION: u64 = 8;
 /// The broker answers a fetch that finds nothing after this time; a partition that is added in between waits so long.
-const FETCH_WAIT_MS: u64 = 20;
+const FETCH_WAIT_MS: u64 = 10;
 
 /// Where the cluster is, and how large its records may be.
 #[derive(Debug, Clone)]
@@ -71,8 +73,8 @@ impl Cluster {
             .set("allow.auto.create.topics", "false")
             .set("enable.partition.eof", "false")
             .set("queued.max.messages.kbytes", kbytes.to_string())
-            .set("fetch.message.max.bytes", (kbytes * 1024).to_string())
-            .set("fetch.max.bytes", (CONSUMER_KBYTES_MAX * 1024).to_string())
+            .set("fetch.message.max.bytes", (kbytes * 1024 / COMPRESSION).to_string())
+            .set("fetch.max.bytes", (CONSUMER_KBYTES_MAX * 1024 / COMPRESSION).to_string())
             .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
             .set("fetch.min.bytes", "1")
             .set("fetch.error.backoff.ms", "20")

@@ -181,6 +181,7 @@ impl Reading {
         let consumer = cluster.consumer(begin.partitions).create();
         let consumer: Arc<BaseConsumer> = Arc::new(consumer.map_err(|error| cluster.error(&error))?);
         let bookmark = begin.bookmark;
+        let _ = consumer.fetch_metadata(Some(&begin.progress_topic), super::client::ANSWER_MAX);
         let progress = queue(&cluster, &consumer, &bell, (&begin.progress_topic, 0, bookmark.progress))?;
         let mut reading = Self {
             cluster,
@@ -214,6 +215,11 @@ impl Reading {
 
     /// Begins to receive a partition; its number.
     fn add(&mut self, topic: &str, partition: i32, offset: i64) -> Result<usize, LogError> {
+        if !self.numbers.contains_key(topic) {
+            // The client library asks for topics that it does not know once a second only. A topic that is gone is
+            // found out later.
+            let _ = self.consumer.fetch_metadata(Some(topic), super::client::ANSWER_MAX);
+        }
         let queue = queue(&self.cluster, &self.consumer, &self.bell, (topic, partition, offset))?;
         let number = self.merge.add(offset);
         self.sources.push(Source { topic: topic.to_owned(), partition, queue });

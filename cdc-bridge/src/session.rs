@@ -1,0 +1,164 @@
+//! One session of a source's stream: reads messages, hands flushes to the writer, confirms what is durable.
+//!
+//! It ends when the order changes or something fails; [`crate::capture`] begins the next one.
+
+use crate::capture::pending::{Pending, joined};
+use crate::capture::{Order, SessionEnd, Status};
+use crate::catalog;
+use crate::log::Flush;
+use crate::source::assemble::{Assembler, Step};
+use crate::source::kept_bytes;
+use crate::source::pgoutput::{WireMessage, WireRelation, decode};
+use migrations::finding::Finding;
+use migrations::lsn::EndLsn;
+use migrations::names::TableName;
+use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationEvent};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::Client;
+
+/// How often an idle stream's place is written and confirmed, and the kept WAL is looked at.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One open session.
+pub struct Session<'a> {
+    /// What is wanted.
+    pub order: &'a Order,
+    /// For the catalog and the slot.
+    pub client: &'a Client,
+    /// Where it is told how capture stands.
+    pub status: &'a watch::Sender<Status>,
+    /// The slot that is read.
+    pub slot: &'a str,
+    /// It is given up before it keeps more WAL, in bytes.
+    pub kept_max: u64,
+    /// Makes changes of messages.
+    pub assembler: Assembler,
+    /// What the writer has not got yet.
+    pub pending: Pending,
+}
+
+impl Session<'_> {
+    /// Reads until the order changes or something fails; dropping `flushes` lets the writer finish.
+    pub async fn run(
+        mut self,
+        stream: &mut ReplicationClient,
+        flushes: mpsc::Sender<Flush>,
+        mut confirmed: watch::Receiver<EndLsn>,
+        orders: &mut watch::Receiver<Option<Order>>,
+    ) -> Result<(), SessionEnd> {
+        let mut idle = tokio::time::interval(IDLE_INTERVAL);
+        let mut kept = tokio::time::interval(KEPT_WAL_INTERVAL);
+        let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
+        loop {
+            let in_transaction = self.assembler.in_transaction();
+            if is_outdated && !in_transaction {
+                return self.finish(flushes).await;
+            }
+            tokio::select! {
+                biased;
+                event = stream.recv(), if !self.pending.is_full() => {
+                    let event = event.map_err(too_large)?.ok_or(SessionEnd::Ended)?;
+                    self.take(event).await?;
+                }
+                place = flushes.reserve(), if self.pending.is_due(in_transaction) => {
+                    let Ok(place) = place else { return Ok(()) };
+                    place.send(self.pending.take(in_transaction));
+                }
+                changed = confirmed.changed() => {
+                    // The writer is gone: its own error says why.
+                    if changed.is_err() { return Ok(()) }
+                    stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
+                }
+                open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
+                _ = idle.tick() => self.pending.idle(self.assembler.in_transaction()),
+                _ = kept.tick() => self.check_kept_wal().await?,
+            }
+        }
+    }
+
+    async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
+        if self.pending.is_due(false) {
+            let _ = flushes.send(self.pending.take(false)).await;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, event: ReplicationEvent) -> Result<(), SessionEnd> {
+        let (at, message) = match event {
+            ReplicationEvent::XLogData { wal_start, wal_end, data, .. } => {
+                self.saw(EndLsn(wal_end.0));
+                (wal_start.0, decode(data)?)
+            }
+            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => (
+                final_lsn.0,
+                WireMessage::Begin { final_lsn: final_lsn.0, committed_pg_us: commit_time_micros, xid },
+            ),
+            ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
+                let (commit_lsn, end_lsn) = (lsn.0, end_lsn.0);
+                (lsn.0, WireMessage::Commit { commit_lsn, end_lsn, committed_pg_us: commit_time_micros })
+            }
+            ReplicationEvent::Message { transactional, lsn, prefix, content } => {
+                (lsn.0, WireMessage::Message { transactional, lsn: lsn.0, prefix, content })
+            }
+            ReplicationEvent::KeepAlive { wal_end, .. } => {
+                self.saw(EndLsn(wal_end.0));
+                self.pending.sent_until(EndLsn(wal_end.0));
+                return Ok(());
+            }
+            ReplicationEvent::StoppedAt { .. } => return Err(SessionEnd::Ended),
+        };
+        match self.assembler.push(at, message)? {
+            Step::Nothing => {}
+            Step::NeedRelation(relation) => self.learn(relation).await?,
+            Step::Change(change) => self.pending.push(change),
+            Step::Truncated(changes) => changes.into_iter().for_each(|change| self.pending.push(change)),
+            Step::Message(message) => self.pending.note(message),
+            Step::Committed { end, committed_us, .. } => {
+                self.pending.committed(end, committed_us);
+                self.saw(end);
+            }
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, end: EndLsn) {
+        if end > self.status.borrow().server_end {
+            self.status.send_modify(|status| status.server_end = end);
+        }
+    }
+
+    async fn check_kept_wal(&self) -> Result<(), SessionEnd> {
+        let kept = kept_bytes(self.client, self.slot).await?;
+        if kept <= self.kept_max {
+            return Ok(());
+        }
+        Err(SessionEnd::Lost(format!(
+            "slot {} kept {kept} bytes of WAL, more than limits.max_wal_kept allows ({})",
+            self.slot, self.kept_max
+        )))
+    }
+
+    async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
+        let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
+        if !self.order.tables.contains(&table) {
+            self.assembler.ignore(wire.oid);
+            return Ok(());
+        }
+        let facts = catalog::relation(self.client, &table).await?;
+        self.assembler.learn(wire.oid, joined(table, wire, facts));
+        Ok(())
+    }
+}
+
+fn too_large(error: PgWireError) -> SessionEnd {
+    match error {
+        PgWireError::MessageTooLarge { payload_bytes, .. } => SessionEnd::Stop(Box::new(Finding::error(
+            "capture.row-too-large",
+            format!("the stream stands at a row of {payload_bytes} bytes, more than limits.max_row allows"),
+            "raise limits.max_row in the plan and start the bridge again",
+        ))),
+        other => SessionEnd::Source(other.into()),
+    }
+}

@@ -1,0 +1,57 @@
+//! How a stream stands, and what of it is told to the controller.
+
+use crate::capture;
+use crate::log::Cursor;
+use migrations::control::{Condition, StreamReport};
+use migrations::lsn::EndLsn;
+
+/// How a stream stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// What is told to the controller; its lag is worked out when it is told.
+    pub condition: Condition,
+    /// Everything before is durable in the sink; the slice's tables are as the source was there.
+    pub passed: EndLsn,
+    /// What lies before this in the log is not needed any more; none while that is not known.
+    pub cursor: Option<Cursor>,
+    /// Changes applied since the start.
+    pub changes: u64,
+    /// How long the last change took from its commit to here, in ms.
+    pub took_ms: u64,
+    /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
+    pub committed_us: i64,
+}
+
+impl State {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Self {
+            condition: Condition::Idle,
+            passed: EndLsn(0),
+            cursor: None,
+            changes: 0,
+            took_ms: 0,
+            committed_us: 0,
+        }
+    }
+
+    /// The report, with the lag against where the source and the log are.
+    pub fn report(&self, capture: &capture::Status, now_us: i64) -> StreamReport {
+        let follows =
+            matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
+        let is_behind = follows && self.passed < capture.captured;
+        let age_ms = u64::try_from((now_us - self.committed_us) / 1000).unwrap_or(0);
+        StreamReport {
+            condition: self.condition.clone(),
+            lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
+            lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
+            changes: self.changes,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}

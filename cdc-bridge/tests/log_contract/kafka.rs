@@ -1,0 +1,210 @@
+//! What only Kafka brings: topics that others made, promises whose rows never arrived, records that are gone.
+
+use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables};
+use crate::place::{Place, Watcher};
+use cdc_bridge::change::Operation;
+use cdc_bridge::log::{Log, LogError};
+use migrations::plan::LogChoice;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn names(place: &Place) -> (String, String) {
+    match &place.choice {
+        LogChoice::Kafka { brokers, topic_prefix, .. } => (brokers.clone(), topic_prefix.clone()),
+        _ => panic!("not in Kafka"),
+    }
+}
+
+fn config(place: &Place) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", names(place).0);
+    config
+}
+
+fn insert(history: &mut History, id: u64) -> Committed {
+    history.commit(vec![(0, Operation::Insert { new: row(id, "x") })])
+}
+
+async fn append(log: &Log, transactions: &[Committed]) {
+    let mut writer = log.writer().await.unwrap();
+    for committed in transactions {
+        writer.append(flush(std::slice::from_ref(committed))).await.unwrap();
+    }
+}
+
+/// All records of a partition: offset, key, value.
+fn records(place: &Place, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>, Option<Vec<u8>>)> {
+    let consumer: BaseConsumer = config(place).set("group.id", "test").create().unwrap();
+    let (from, to) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(from)).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut found = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while found.len() < (to - from) as usize && Instant::now() < deadline {
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+            let key = message.key().unwrap_or_default().to_vec();
+            found.push((message.offset(), key, message.payload().map(<[u8]>::to_vec)));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_is_refused() {
+    let place = Place::kafka();
+    let topic = format!("{}.public.t0", names(&place).1);
+    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let log = place.open().await;
+    let refused = log.prepare(&tables(&[0]), 1 << 20).await;
+    let Err(LogError::Refused(finding)) = refused else { panic!("{refused:?}") };
+    assert_eq!(finding.code, "log.topic-compacted");
+    assert!(finding.hint.contains(&topic), "{}", finding.hint);
+    log.forget(&tables(&[0])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promise_whose_rows_never_arrived_is_waited_for() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(20));
+    let transactions: Vec<_> = (0..5).map(|id| insert(&mut history, id)).collect();
+    append(&log, &transactions[..2]).await;
+    // What a writer leaves that dies when the broker has its record and not yet its rows.
+    let topic = format!("{}.strangler.progress", names(&place).1);
+    let written = records(&place, &topic, 0);
+    let last = written.iter().rev().find(|(_, key, _)| key == b"progress").unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(last.2.as_ref().unwrap()).unwrap();
+    let promised = &transactions[3];
+    let position = promised.changes[0].position.to_string();
+    record["acknowledged"] = transactions[1].end.to_string().into();
+    record["end"] = promised.end.to_string().into();
+    for (_, partitions) in record["sent"].as_object_mut().unwrap() {
+        for (_, sent) in partitions.as_object_mut().unwrap() {
+            sent["last"] = position.clone().into();
+        }
+    }
+    let producer: BaseProducer = config(&place).create().unwrap();
+    let value = record.to_string();
+    producer.send(BaseRecord::to(&topic).partition(0).key("progress").payload(&value)).unwrap();
+    producer.flush(PATIENCE).unwrap();
+
+    assert_eq!(log.end().await.unwrap().unwrap().end, transactions[1].end);
+    let mut early = Watcher::new(&log, &tables(&[0]), &start).await;
+    early.until(transactions[1].end).await;
+    let mut late = Watcher::new(&log, &tables(&[0]), &log.end_cursor().await.unwrap()).await;
+    assert!(early.is_silent(Duration::from_millis(300)).await);
+    assert!(late.is_silent(Duration::from_millis(100)).await);
+    // The next writer repeats from what was confirmed, and goes on.
+    let more: Vec<_> = (5..40).map(|id| insert(&mut history, id)).collect();
+    append(&log, &transactions[1..]).await;
+    append(&log, &more).await;
+    let all = [transactions.clone(), more].concat();
+    early.until(all.last().unwrap().end).await;
+    late.until(all.last().unwrap().end).await;
+    assert_eq!(early.changes, changes_of(&all, &tables(&[0])));
+    assert_eq!(late.changes, changes_of(&all[2..], &tables(&[0])));
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_gone_are_said() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(21));
+    append(&log, &(0..30).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.step().await;
+    append(&log, &(30..60).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
+    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..3 {
+        let topic = format!("{}.{}", names(&place).1, table(0));
+        list.add_partition_offset(&topic, partition, Offset::End).unwrap();
+    }
+    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    let refused = log.reader(tables(&[0]), &watcher.cursor).await;
+    assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_kafka_does_not_take_is_a_finding() {
+    let place = Place::kafka();
+    let log = place.open().await;
+    log.prepare(&tables(&[0]), 1 << 20).await.unwrap();
+    let mut history = History::new(Dice::new(22));
+    let note = "n".repeat(5 << 20);
+    let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
+    let refused = log.writer().await.unwrap().append(flush(&[committed])).await;
+    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == "log.row-too-large"));
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_forgotten_begins_anew() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(23));
+    append(&log, &(0..30).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
+    log.forget(&tables(&[0])).await.unwrap();
+    // Kafka takes a topic away after it has said so.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let later: Vec<_> = (30..40).map(|id| insert(&mut history, id)).collect();
+    append(&log, &later).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.until(later.last().unwrap().end).await;
+    assert_eq!(watcher.changes, changes_of(&later, &tables(&[0])));
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_more_keeps_the_order() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(24));
+    let before: Vec<_> = (0..20).map(|id| insert(&mut history, id)).collect();
+    append(&log, &before).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.step().await;
+    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    let topic = format!("{}.{}", names(&place).1, table(0));
+    let more = rdkafka::admin::NewPartitions::new(&topic, 5);
+    admin.create_partitions([&more], &AdminOptions::new()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let after: Vec<_> = (20..80).map(|id| insert(&mut history, id)).collect();
+    append(&log, &after).await;
+    assert!((3..5).any(|partition| !records(&place, &topic, partition).is_empty()));
+    let all = [before, after].concat();
+    watcher.until(all.last().unwrap().end).await;
+    assert_eq!(watcher.changes, changes_of(&all, &tables(&[0])));
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_broker_is_said_with_its_address() {
+    let mut place = Place::kafka();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    if let LogChoice::Kafka { brokers, .. } = &mut place.choice {
+        *brokers = free.to_string();
+    }
+    let error = place.try_open().await.unwrap_err();
+    assert!(matches!(error, LogError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains(&free.to_string()), "{error}");
+    assert!(error.to_string().contains("check that the brokers run"), "{error}");
+}

@@ -1,0 +1,255 @@
+//! What the bridge does when something is wrong: it stops where it must, says why, and loses nothing.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod house;
+
+use house::{House, slice};
+use migrations::control::Condition;
+use migrations::stage::Event;
+use std::time::Duration;
+
+const SOURCE: &str = "
+    CREATE TABLE orders (id bigint PRIMARY KEY, note text);
+    INSERT INTO orders SELECT g, 'note ' || g FROM generate_series(1, 1000) g;";
+const SINK: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, note text);";
+const PLAN: &str = "
+version: 1
+name: shop
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables: [public.orders]
+";
+const ALL: &str = "SELECT id, note FROM orders ORDER BY id";
+
+async fn following() -> House {
+    let house = House::new(SOURCE, SINK, PLAN).await;
+    house.start();
+    house.follow().await;
+    house
+}
+
+fn slots(house: &House) -> String {
+    house.source.sql("shop", "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_mended_or_skipped() {
+    let house = following().await;
+    house.sink.sql("orders", "ALTER TABLE orders ADD CHECK (note <> 'bad')");
+    house.source.sql(
+        "shop",
+        "BEGIN; INSERT INTO orders VALUES (2000, 'good'); INSERT INTO orders VALUES (2001, 'bad'); COMMIT",
+    );
+    let stopped =
+        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    let Condition::Stopped { finding, position: Some(position) } = stopped.condition else { unreachable!() };
+    assert_eq!(finding.code, "sink.refused-row");
+    assert!(finding.message.contains("id=2001") && finding.message.contains("check constraint"), "{finding}");
+    assert_eq!(
+        house.sink.sql("orders", "SELECT count(*) FROM orders WHERE id >= 2000"),
+        "0",
+        "half a transaction"
+    );
+    house.decide(Event::Resumed { skip: Some(position) });
+    house.barrier().await;
+    assert_eq!(house.sink.sql("orders", "SELECT id FROM orders WHERE id >= 2000"), "2000");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_removed_behind_our_back_is_not_made_up_for_silently() {
+    let house = following().await;
+    // The gate keeps every other writer out; strangler's own role is the only way around it.
+    house.sink.sql("orders", "SET SESSION AUTHORIZATION strangler; DELETE FROM orders WHERE id = 7");
+    house.source.sql("shop", "UPDATE orders SET note = 'x' WHERE id IN (6, 7, 8)");
+    let stopped =
+        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    assert!(finding.message.contains("id=7") && finding.message.contains("is not there"), "{finding}");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_services_gate_is_shut_and_the_monoliths_is_open() {
+    let house = following().await;
+    let refused = std::panic::catch_unwind(|| {
+        house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
+    });
+    assert!(refused.is_err(), "the service wrote to tables that the monolith owns");
+    house.source.sql("shop", "SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bridge_is_kept_out_and_says_so() {
+    let house = following().await;
+    let mut plan = house.plan.clone();
+    plan.bridge.listen = format!("127.0.0.1:{}", testbed::free_port());
+    let mut link = house.link();
+    link.state_dir = house.folder.path().join("second");
+    let second = tokio::spawn(cdc_bridge::serve(plan, link, std::future::pending()));
+    house
+        .until_agent("refused", |findings| {
+            findings.contains("another bridge") || findings.contains("another log")
+        })
+        .await;
+    second.abort();
+    house.source.sql("shop", "UPDATE orders SET note = 'still first'");
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_log_with_a_live_slot_is_found_at_start() {
+    let house = following().await;
+    house.stop().await;
+    house.source.sql("shop", "UPDATE orders SET note = 'missed' WHERE id < 10");
+    std::fs::remove_dir_all(house.folder.path().join("bridge")).unwrap();
+    house.start();
+    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.until_agent("told", |findings| findings.contains("capture.foreign-slot")).await;
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'missed'"), "0");
+    // The way out that the finding names.
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    house.follow().await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_leaves_nothing_behind() {
+    let house = following().await;
+    assert!(slots(&house).contains("strangler_shop_"));
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    for _ in 0..100 {
+        if slots(&house).is_empty()
+            && house.sink.sql("orders", "SELECT count(*) FROM strangler.stream") == "0"
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(slots(&house), "");
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%'";
+    assert_eq!(house.source.sql("shop", triggers), "0");
+    assert_eq!(house.sink.sql("orders", triggers), "0");
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "0");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_slice_stands_and_a_resumed_one_catches_up() {
+    let house = following().await;
+    house.decide(Event::Paused);
+    house.until("paused", |report| report.condition == Condition::Paused).await;
+    house.source.sql("shop", "UPDATE orders SET note = 'later'");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'later'"), "0");
+    house.decide(Event::Resumed { skip: None });
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_would_keep_too_much_wal_is_given_up_and_the_slice_is_copied_again() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}limits: {{ max_wal_kept: 48MiB }}")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.stop().await;
+    for _ in 0..4 {
+        house.source.sql("shop", "SELECT pg_switch_wal(); CREATE TABLE filler AS SELECT repeat(md5(g::text), 40) FROM generate_series(1, 12000) g; DROP TABLE filler");
+    }
+    house.source.sql("shop", "UPDATE orders SET note = 'while away'");
+    house.start();
+    house.same(ALL, ALL).await;
+    let state = house.journal().slice(&slice());
+    let kept = house.source.sql(
+        "shop",
+        "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots",
+    );
+    assert!(kept.parse::<u64>().unwrap() < 48 << 20, "{kept} bytes of WAL are kept");
+    assert!(state.attempt >= attempt);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
+    let house = following().await;
+    house.stop().await;
+    house.source.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; UPDATE orders SET note = 'unseen'");
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.start();
+    house
+        .until("copied again", |report| {
+            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
+        })
+        .await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_up_to_the_limit_arrive_and_a_larger_one_is_a_finding() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}limits: {{ max_row: 1MiB }}")).await;
+    house.start();
+    house.follow().await;
+    house.source.sql("shop", "INSERT INTO orders VALUES (3000, repeat('x', 1000000))");
+    house
+        .same("SELECT id, md5(note) FROM orders ORDER BY id", "SELECT id, md5(note) FROM orders ORDER BY id")
+        .await;
+    house.source.sql("shop", "INSERT INTO orders VALUES (3001, repeat('x', 30000000))");
+    house.until_agent("told", |findings| findings.contains("capture.row-too-large")).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_source_and_a_killed_sink_come_back_and_nothing_is_lost() {
+    let house = following().await;
+    for round in 0..2 {
+        house.source.sql("shop", &format!("UPDATE orders SET note = 'a{round}'"));
+        house.sink.kill();
+        house.source.sql(
+            "shop",
+            &format!(
+                "INSERT INTO orders SELECT g, 'r' FROM generate_series({0}, {0} + 500) g",
+                10_000 * (round + 1)
+            ),
+        );
+        house.sink.restart();
+        house.same(ALL, ALL).await;
+        house.source.kill();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        house.source.restart();
+        house.source.sql("shop", &format!("DELETE FROM orders WHERE id = {round} + 1"));
+        house.same(ALL, ALL).await;
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_column_outside_the_plan_goes_on_and_a_dropped_one_stops() {
+    let house = following().await;
+    house.source.sql(
+        "shop",
+        "ALTER TABLE orders ADD COLUMN extra text; UPDATE orders SET extra = 'x', note = 'n' WHERE id < 50",
+    );
+    house.same(ALL, ALL).await;
+    house.stop().await;
+    house.start();
+    house.source.sql("shop", "UPDATE orders SET extra = 'y', note = 'm' WHERE id < 50");
+    house.same(ALL, ALL).await;
+    house
+        .source
+        .sql("shop", "ALTER TABLE orders DROP COLUMN note; UPDATE orders SET extra = 'z' WHERE id = 1");
+    let stopped =
+        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    assert!(finding.message.contains("note"), "{finding}");
+    house.stop().await;
+}
