@@ -272,10 +272,10 @@ async fn work(
     loop {
         let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
         let Some((work, condition)) = next else { return Ok(()) };
-        if let Some((make, _)) = &work.staging {
-            if staged.insert(work.fills.clone()) {
-                sink.batch_execute(make).await.map_err(SinkError::of)?;
-            }
+        if let Some((make, _)) = &work.staging
+            && staged.insert(work.fills.clone())
+        {
+            sink.batch_execute(make).await.map_err(SinkError::of)?;
         }
         let rows = copy_chunk(&source, &sink, &work, &condition).await?;
         progress.rows.fetch_add(rows, Ordering::Relaxed);

@@ -58,8 +58,8 @@ impl From<ConnectError> for SinkError {
 
 impl SinkError {
     /// It will not work by itself, as the finding says.
-    pub fn stop(finding: Finding) -> Self {
-        SinkError::Stopped { finding: Box::new(finding), position: None }
+    pub fn stop(finding: impl Into<Box<Finding>>) -> Self {
+        SinkError::Stopped { finding: finding.into(), position: None }
     }
 
     /// An error outside of rows: rights and missing objects stop, everything else is tried again.
@@ -243,7 +243,7 @@ impl Sink {
             if **known != **relation {
                 let used = self.columns.get(&relation.table).cloned().unwrap_or_default();
                 assemble::shape::compatible(known, relation, |name| used.contains(name))
-                    .map_err(|finding| SinkError::stop(*finding))?;
+                    .map_err(SinkError::stop)?;
             }
         }
         let from = &relation.table;

@@ -81,7 +81,7 @@ impl Mapping {
         source: &Relation,
         sink: &SinkTable,
         known: Option<&BTreeSet<String>>,
-    ) -> Result<Mapping, Finding> {
+    ) -> Result<Mapping, Box<Finding>> {
         let used: BTreeSet<&str> =
             table.set.values().flat_map(|expression| expression.columns.iter().map(String::as_str)).collect();
         let mut inputs = Vec::new();
@@ -333,28 +333,28 @@ pub fn sql_type(kind: &ColumnType) -> String {
     }
 }
 
-fn unsupported(table: &Table, column: &str, kind: &str) -> Finding {
-    Finding::error(
+fn unsupported(table: &Table, column: &str, kind: &str) -> Box<Finding> {
+    Box::new(Finding::error(
         "source.unsupported-type",
         format!("column {column} of {} is a {kind}, which is not carried yet", table.from),
         format!("leave it out with `drop: [{column}]` in the plan"),
-    )
+    ))
 }
 
-fn no_column(table: &Table, column: &str, target: &str) -> Finding {
-    Finding::error(
+fn no_column(table: &Table, column: &str, target: &str) -> Box<Finding> {
+    Box::new(Finding::error(
         "sink.no-column",
         format!("column {column} of {} has no column {target} in {} to go to", table.from, table.to),
         format!(
             "add it to the service's table, or write `rename: {{ {column}: … }}` or `drop: [{column}]` in the plan"
         ),
-    )
+    ))
 }
 
-fn no_key(table: &Table) -> Finding {
-    Finding::error(
+fn no_key(table: &Table) -> Box<Finding> {
+    Box::new(Finding::error(
         "sink.other-key",
         format!("the primary keys of {} and {} do not match through the mapping", table.from, table.to),
         format!("give {} a primary key of the columns that the key of {} becomes", table.to, table.from),
-    )
+    ))
 }

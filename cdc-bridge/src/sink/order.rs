@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub fn levels(
     tables: &BTreeSet<TableName>,
     references: &BTreeMap<TableName, Vec<TableName>>,
-) -> Result<Vec<Vec<TableName>>, Finding> {
+) -> Result<Vec<Vec<TableName>>, Box<Finding>> {
     let mut left = tables.clone();
     let mut levels = Vec::new();
     while !left.is_empty() {
@@ -22,7 +22,7 @@ pub fn levels(
         };
         let level: Vec<TableName> = left.iter().filter(|table| !waits(table)).cloned().collect();
         if level.is_empty() {
-            return Err(cycle(&left));
+            return Err(Box::new(cycle(&left)));
         }
         left.retain(|table| !level.contains(table));
         levels.push(level);

@@ -1,4 +1,5 @@
 //! A bridge between real databases, told what to do by a controller that only repeats what the test says.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails loudly")]
 
 use axum::extract::State;
 use axum::routing::{get, post};
