@@ -4,6 +4,7 @@
 //! what was asked for, builds, and keeps the figures; what is measured, and how, stands in `bench/`.
 
 mod account;
+mod cdc;
 mod figure;
 mod house;
 mod proxy;
@@ -168,7 +169,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     }
     let mut course = Course { extent: wish.extent, program, only: wish.only.clone(), figures: Vec::new() };
     match wish.subject {
-        Subject::Cdc => bail!(Misuse("`bench cdc` does not measure anything yet".to_owned())),
+        Subject::Cdc => cdc::measure(&mut course)?,
         Subject::Proxy => proxy::measure(&mut course)?,
     }
     if course.figures.is_empty() {

@@ -1,0 +1,315 @@
+//! Two clusters and three databases: the source, our sink, and a sink that PostgreSQL's own logical replication fills.
+//!
+//! Both sinks lie in one cluster and hold the same table; both streams start from one backlog at one source. Only one of
+//! them runs at a time.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::super::account;
+use super::super::house::{House, end};
+use super::super::session::Session;
+use crate::kafka::Broker;
+use crate::port;
+use crate::postgres::Cluster;
+use crate::process::Background;
+
+/// Waiting for one backlog.
+const STREAM_LIMIT: Duration = Duration::from_secs(900);
+/// How often a sink is looked at while a backlog is applied, which takes seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// What both clusters run with beside the settings of every private cluster. Vacuum comes between the rounds.
+const SETTINGS: [&str; 4] = [
+    "shared_buffers = '256MB'",
+    "max_wal_size = '4GB'",
+    "autovacuum = off",
+    "max_slot_wal_keep_size = '16GB'",
+];
+/// About 150 bytes a row.
+const TABLE: &str = "CREATE TABLE items (id bigint PRIMARY KEY, customer bigint NOT NULL, status text NOT NULL, \
+                     amount numeric(12,2) NOT NULL, note text NOT NULL, changed timestamptz NOT NULL)";
+/// Strangler's own role and password, made by `strangler install`.
+const ROLE: (&str, &str) = ("strangler", "strangler-secret");
+const SOURCE: &str = "shop";
+const OURS: &str = "ours";
+const NATIVE: &str = "native";
+
+/// Whose stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Our bridge.
+    Ours,
+    /// PostgreSQL's logical replication.
+    Native,
+}
+
+/// What the measurements play in. What is dropped first stands first.
+pub struct Arena {
+    bridge: Option<Background>,
+    house: House,
+    /// At the source.
+    pub source: Session,
+    ours: Session,
+    native: Session,
+    sinks: Cluster,
+    sources: Cluster,
+    subscribed: bool,
+    _broker: Option<Broker>,
+}
+
+impl Arena {
+    /// Makes the clusters, installs strangler, and starts a controller; no bridge runs yet. With `kafka`, changes go
+    /// through a broker of its own.
+    ///
+    /// # Errors
+    /// With the words of whoever refuses.
+    pub fn build(program: &Path, kafka: bool) -> Result<Arena> {
+        let broker = if kafka { Some(Broker::start(None, None)?) } else { None };
+        let (sources, sinks) = (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE])?);
+        let plan = plan(broker.as_ref().map(Broker::address).as_deref())?;
+        let environment = vec![
+            ("MONOLITH_DATABASE_URL".to_owned(), sources.url(ROLE.0, ROLE.1, SOURCE)),
+            ("SIDE_DATABASE_URL".to_owned(), sinks.url(ROLE.0, ROLE.1, OURS)),
+        ];
+        let mut house = House::with_plan(program, "bench-cdc", &plan, environment)?;
+        let monolith = format!("monolith={}", sources.admin_url(SOURCE));
+        let side = format!("side={}", sinks.admin_url(OURS));
+        house.verb(&["install", "--admin-url", &monolith, "--admin-url", &side])?;
+        house.open()?;
+        let log = house.log("psql");
+        Ok(Arena {
+            bridge: None,
+            source: Session::open(&sources.admin_url(SOURCE), &log)?,
+            ours: Session::open(&sinks.admin_url(OURS), &log)?,
+            native: Session::open(&sinks.admin_url(NATIVE), &log)?,
+            house,
+            sinks,
+            sources,
+            subscribed: false,
+            _broker: broker,
+        })
+    }
+
+    /// The sink's database of a side.
+    pub fn sink(&mut self, side: Side) -> &mut Session {
+        match side {
+            Side::Ours => &mut self.ours,
+            Side::Native => &mut self.native,
+        }
+    }
+
+    /// The superuser's URLs: source, and the sink of PostgreSQL's own.
+    pub fn urls(&self) -> (String, String) {
+        (self.sources.admin_url(SOURCE), self.sinks.admin_url(NATIVE))
+    }
+
+    /// A file in the private folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.house.folder().join(name)
+    }
+
+    /// Brings all three databases to rest: no dead rows, fresh statistics, nothing left to write out.
+    ///
+    /// # Errors
+    /// With the server's words.
+    pub fn rest(&mut self) -> Result<()> {
+        for session in [&mut self.source, &mut self.ours, &mut self.native] {
+            session.ask("VACUUM (ANALYZE) items")?;
+            session.ask("CHECKPOINT")?;
+        }
+        Ok(())
+    }
+
+    /// Copies the table by our first copy; the bridge must run. Gives the seconds from decision to the journalled end.
+    ///
+    /// # Errors
+    /// With strangler's words.
+    pub fn copy(&mut self) -> Result<f64> {
+        self.house.verb(&["sync", "start", "items", "--replace"])?;
+        self.source.number(
+            "SELECT extract(epoch FROM max(at) FILTER (WHERE event->>'event' = 'copy-completed') \
+             - max(at) FILTER (WHERE event->>'event' = 'sync-started')) FROM strangler.journal WHERE slice = 'items'",
+        )
+    }
+
+    /// Gives our copy up.
+    ///
+    /// # Errors
+    /// With strangler's words.
+    pub fn drop_copy(&mut self) -> Result<()> {
+        self.house.verb(&["sync", "drop", "items", "--yes"]).map(drop)
+    }
+
+    /// Subscribes PostgreSQL's own replication, which then stands still. The tables must be equal.
+    ///
+    /// # Errors
+    /// With the server's words.
+    pub fn subscribe(&mut self) -> Result<()> {
+        self.source.ask("CREATE PUBLICATION native FOR TABLE items")?;
+        // Binary is the faster of its two formats; it must find its best here.
+        let sql = format!(
+            "CREATE SUBSCRIPTION native CONNECTION '{}' PUBLICATION native WITH (copy_data = false, enabled = false, \
+             create_slot = true, binary = true)",
+            self.sources.admin_url(SOURCE)
+        );
+        self.native.ask(&sql)?;
+        self.subscribed = true;
+        Ok(())
+    }
+
+    /// Ends it, so that its slot keeps no changes any more.
+    ///
+    /// # Errors
+    /// With the server's words.
+    pub fn unsubscribe(&mut self) -> Result<()> {
+        if self.subscribed {
+            self.native.ask("DROP SUBSCRIPTION native")?;
+            self.source.ask("DROP PUBLICATION native")?;
+            self.subscribed = false;
+        }
+        Ok(())
+    }
+
+    /// Starts a side's stream.
+    ///
+    /// # Errors
+    /// With the words of whoever refuses.
+    pub fn start(&mut self, side: Side) -> Result<()> {
+        match side {
+            Side::Ours => self.bridge = Some(self.house.part("bridge", None)?),
+            Side::Native => drop(self.native.ask("ALTER SUBSCRIPTION native ENABLE")?),
+        }
+        Ok(())
+    }
+
+    /// Stops a side's stream, and waits until its slot is let go.
+    ///
+    /// # Errors
+    /// When it is not let go.
+    pub fn stop(&mut self, side: Side) -> Result<()> {
+        match side {
+            Side::Ours => {
+                if let Some(mut bridge) = self.bridge.take() {
+                    end(&mut bridge)?;
+                }
+            }
+            Side::Native => drop(self.native.ask("ALTER SUBSCRIPTION native DISABLE")?),
+        }
+        let gone = format!("SELECT count(*) = 0 FROM pg_replication_slots WHERE active AND {}", slot(side));
+        self.source.await_holding(&gone, SETTLE_LIMIT, LOOK_EVERY).map(drop)
+    }
+
+    /// Starts a side's stream on the backlog that waits for it, and stops it again when `done` holds in its sink. Gives
+    /// the seconds from the stream's connection to the source until then: what it takes a process to start is left out
+    /// on both sides.
+    ///
+    /// # Errors
+    /// When it does not get there, or the sink then differs from the source.
+    pub fn drain(&mut self, side: Side, done: &str) -> Result<f64> {
+        self.start(side)?;
+        let reached = match self.sink(side).await_holding(done, STREAM_LIMIT, LOOK_EVERY) {
+            Ok(reached) => reached,
+            Err(error) => return Err(error.context(self.words())),
+        };
+        let connected = format!(
+            "SELECT extract(epoch FROM max(a.backend_start)) FROM pg_replication_slots s JOIN pg_stat_activity a ON \
+             a.pid = s.active_pid WHERE {}",
+            slot(side)
+        );
+        let connected = self.source.number(&connected)?;
+        self.stop(side)?;
+        self.must_be_equal(side)?;
+        Ok(reached - connected)
+    }
+
+    /// Fails if a side's sink does not hold the very rows of the source.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn must_be_equal(&mut self, side: Side) -> Result<()> {
+        let sum = "SELECT count(*), sum(hashtextextended(items::text, 0)) FROM items";
+        let (source, sink) = (self.source.ask(sum)?, self.sink(side).ask(sum)?);
+        if source != sink {
+            bail!(
+                "{side:?}: the sink has {sink} (rows, sum of hashes), the source {source}. {}",
+                self.words()
+            );
+        }
+        Ok(())
+    }
+
+    /// The most memory that the bridge has had so far, in MiB.
+    ///
+    /// # Errors
+    /// When no bridge runs.
+    pub fn bridge_peak_mib(&mut self) -> Result<f64> {
+        let bridge = self.bridge.as_mut().context("no bridge runs")?;
+        bridge.must_run()?;
+        account::peak_mib(bridge.pid())
+    }
+
+    /// Waits until the bridge holds its slot: it follows from then on.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn await_stream(&mut self, side: Side) -> Result<()> {
+        let held = format!("SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND {}", slot(side));
+        self.source.await_holding(&held, SETTLE_LIMIT, LOOK_EVERY).map(drop)
+    }
+
+    /// What the bridge said last.
+    fn words(&self) -> String {
+        self.bridge
+            .as_ref()
+            .map(|bridge| format!("The bridge said:\n{}", bridge.log_end()))
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if let Some(mut bridge) = self.bridge.take() {
+            let _ = end(&mut bridge);
+        }
+    }
+}
+
+/// The slot of a side, as a condition; ours has the tool's own name.
+fn slot(side: Side) -> &'static str {
+    match side {
+        Side::Ours => "NOT temporary AND slot_name <> 'native'",
+        Side::Native => "slot_name = 'native'",
+    }
+}
+
+fn cluster(name: &str, databases: &[&str]) -> Result<Cluster> {
+    let mut cluster = Cluster::create(name)?;
+    for setting in SETTINGS {
+        cluster.psql("postgres", &format!("ALTER SYSTEM SET {setting}"))?;
+    }
+    cluster.stop()?;
+    cluster.start()?;
+    for database in databases {
+        cluster.create_database(database)?;
+        cluster.psql(database, TABLE)?;
+    }
+    Ok(cluster)
+}
+
+fn plan(kafka: Option<&str>) -> Result<String> {
+    let ports = [port::free()?, port::free()?, port::free()?, port::free()?, port::free()?];
+    let [nobody, proxy, admin, controller, bridge] = ports;
+    let log =
+        kafka.map(|brokers| format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: bench }} }}\n"));
+    Ok(format!(
+        "version: 1\nname: bench\nmonolith:\n  upstream: \"http://127.0.0.1:{nobody}\"\n  database: \
+         ${{MONOLITH_DATABASE_URL}}\nservices:\n  side:\n    upstream: \"http://127.0.0.1:{nobody}\"\n    database: \
+         ${{SIDE_DATABASE_URL}}\nproxy: {{ listen: \"127.0.0.1:{proxy}\", admin: \"127.0.0.1:{admin}\" }}\ncontroller: \
+         {{ listen: \"127.0.0.1:{controller}\" }}\nbridge: {{ listen: \"127.0.0.1:{bridge}\" }}\n{}slices:\n  items:\n    \
+         service: side\n    routes:\n      show: GET /items/{{id}}\n    tables: [public.items]\n",
+        log.unwrap_or_default()
+    ))
+}
