@@ -314,10 +314,14 @@ impl Inner {
         Ok(Some(Last { offset, record, is_kept, tables }))
     }
 
-    /// Whether a partition has what was sent to it. A topic that was taken away since is not missed.
+    /// Whether a partition has what was sent to it. What someone took away since, as records or with the whole
+    /// topic, is not missed.
     fn has_arrived(&self, look: &Look, topic: &str, partition: i32, sent: Sent) -> Result<bool, LogError> {
         let Some((first, next)) = look.bounds(topic, partition)? else { return Ok(true) };
-        let from = (next - TAIL_RECORDS).max(sent.offset).max(first);
+        if !(first..=next).contains(&sent.offset) {
+            return Ok(true);
+        }
+        let from = (next - TAIL_RECORDS).max(sent.offset);
         let tail = look.read(topic, partition, from, next)?;
         Ok(tail.iter().filter_map(position).any(|position| position >= sent.last))
     }
