@@ -88,12 +88,12 @@ pub fn quantiles(values: &[f64], parts: &[f64]) -> Option<(f64, Vec<f64>)> {
     Some((middle, quantiles))
 }
 
-/// Four digits that count; more would be noise.
+/// Six digits that count: more would be noise, and fewer would be rounded a second time where they are shown.
 fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
     }
-    let digits = 3 - value.abs().log10().floor() as i32;
+    let digits = 5 - value.abs().log10().floor() as i32;
     let scale = 10f64.powi(digits.max(0));
     (value * scale).round() / scale
 }
