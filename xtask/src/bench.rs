@@ -11,7 +11,7 @@ mod proxy;
 mod session;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
@@ -188,8 +188,8 @@ fn build(wish: &Wish) -> Result<()> {
         return Ok(());
     }
     terminal::heading(&format!("building strangler, profile {}", wish.profile));
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "-p", "strangler-cli", "--profile", &wish.profile]).current_dir(crate::root());
+    let mut cargo = process::cargo();
+    cargo.args(["build", "-p", "strangler-cli", "--profile", &wish.profile]);
     process::succeed(&mut cargo)
 }
 
