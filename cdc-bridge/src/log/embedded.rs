@@ -3,6 +3,7 @@
 //! Each change is in it exactly once: the writer passes over what a source repeats, and the values of a transaction
 //! that was never finished go when the next writer begins. Debezium's JSON is made only where someone looks.
 
+mod file;
 mod reader;
 mod store;
 

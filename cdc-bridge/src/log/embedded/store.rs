@@ -3,6 +3,7 @@
 //!
 //! Everything here blocks: callers are on threads that may.
 
+use super::file::{HINT_DISK, open, said, unavailable};
 use crate::log::{LogError, LogId, Progress};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -13,14 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
-const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
-const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const STATE: &str = "state";
-const VERSION: u32 = 1;
+pub(super) const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
+pub(super) const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const STATE: &str = "state";
 
-/// What redb may cache; the log is read once and in order, so a large cache would hold what nobody asks for again.
-const CACHE_BYTES: usize = 16 << 20;
 /// Values dropped in one transaction, so that an append never waits long behind a trim.
 const TRIM_VALUES_MAX: usize = 256;
 /// A page of redb, and what it adds to a value in a page of its own (measured with its statistics, rounded up).
@@ -30,7 +28,8 @@ const PAGE_OVERHEAD: u64 = 64;
 /// What the log says about itself, kept beside the values in the same transactions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    version: u32,
+    /// Of the file's content.
+    pub version: u32,
     /// Which log it is.
     pub log: LogId,
     /// The plan and the source database that it was made for, for people who find the file.
@@ -60,9 +59,9 @@ pub struct Store {
 }
 
 #[derive(Debug)]
-struct Open {
-    database: Database,
-    inode: u64,
+pub(super) struct Open {
+    pub database: Database,
+    pub inode: u64,
 }
 
 /// What an append adds, made beforehand.
@@ -77,7 +76,7 @@ pub struct Addition {
 }
 
 /// Why an operation on the store did not succeed.
-enum Failure {
+pub(super) enum Failure {
     Redb(redb::Error),
     Said(LogError),
 }
@@ -317,68 +316,7 @@ impl Store {
     }
 }
 
-impl State {
-    fn new((plan, database): &(String, String), first: u64) -> Self {
-        Self {
-            version: VERSION,
-            log: LogId(uuid::Uuid::new_v4().to_string()),
-            plan: plan.clone(),
-            database: database.clone(),
-            first,
-            promised: first,
-            bytes: 0,
-            last: None,
-        }
-    }
-}
-
-const HINT_DISK: &str = "make room or mend the disk; nothing was confirmed, and the bridge goes on by itself";
-
-fn open(path: &Path, names: &(String, String)) -> Result<(Open, State), LogError> {
-    let io = |error: std::io::Error| unavailable(path, &error.to_string(), HINT_DISK);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(io)?;
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)
-        .map_err(|error| said(path, &error.into()))?;
-    // A new file is only found again after a crash when its folder is on disk, too.
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    let state = first_state(&database, names).map_err(|failure| match failure {
-        Failure::Redb(error) => said(path, &error),
-        Failure::Said(error) => error,
-    })?;
-    if state.version != VERSION {
-        let why = format!("it is of version {}, this strangler reads version {VERSION}", state.version);
-        return Err(LogError::Damaged { place: path.display().to_string(), why });
-    }
-    let inode = std::fs::metadata(path).map_err(io)?.ino();
-    Ok((Open { database, inode }, state))
-}
-
-/// The state that a file has, or a new log's where it has none.
-fn first_state(database: &Database, names: &(String, String)) -> Result<State, Failure> {
-    let transaction = database.begin_write()?;
-    let found = {
-        let meta = transaction.open_table(META)?;
-        let found = meta.get(STATE)?;
-        found.map(|json| serde_json::from_slice::<State>(json.value()))
-    };
-    match found {
-        Some(Ok(state)) => Ok(state),
-        Some(Err(error)) => Err(Failure::Redb(redb::Error::Corrupted(error.to_string()))),
-        None => {
-            let state = State::new(names, 1);
-            transaction.open_table(FLUSHES)?;
-            transaction.open_table(RELATIONS)?;
-            put_state(&transaction, &state)?;
-            transaction.commit()?;
-            Ok(state)
-        }
-    }
-}
-
-fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
+pub(super) fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
     let json = serde_json::to_vec(state)
         .map_err(|error| Failure::Redb(redb::Error::Corrupted(error.to_string())))?;
     transaction.open_table(META)?.insert(STATE, json.as_slice())?;
@@ -407,26 +345,4 @@ fn removed(flushes: &mut redb::Table<'_, u64, &'static [u8]>, key: u64) -> Resul
 fn space(len: usize) -> u64 {
     let len = len as u64 + PAGE_OVERHEAD;
     if len > PAGE_BYTES { len.next_power_of_two() } else { 2 * len }
-}
-
-fn said(path: &Path, error: &redb::Error) -> LogError {
-    match error {
-        redb::Error::DatabaseAlreadyOpen => {
-            let hint = "one bridge writes a log: stop the other one with `strangler down`, or give this one a folder of its own";
-            unavailable(path, "another bridge uses it", hint)
-        }
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::TableTypeMismatch { .. } => {
-            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
-        }
-        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
-        }
-        _ => unavailable(path, &error.to_string(), HINT_DISK),
-    }
-}
-
-fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
-    LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
 }

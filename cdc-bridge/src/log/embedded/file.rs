@@ -1,0 +1,100 @@
+//! The file of the embedded log: opened or made, and its troubles in words.
+
+use super::store::{FLUSHES, Failure, META, Open, RELATIONS, STATE, State, put_state};
+use crate::log::{LogError, LogId};
+use redb::{Database, ReadableTable};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The version of the file's content.
+const VERSION: u32 = 1;
+/// What redb may cache; the log is read once and in order, so a large cache would hold what nobody asks for again.
+const CACHE_BYTES: usize = 16 << 20;
+impl State {
+    /// A new log's, whose first key is this.
+    pub fn new((plan, database): &(String, String), first: u64) -> Self {
+        Self {
+            version: VERSION,
+            log: LogId(uuid::Uuid::new_v4().to_string()),
+            plan: plan.clone(),
+            database: database.clone(),
+            first,
+            promised: first,
+            bytes: 0,
+            last: None,
+        }
+    }
+}
+
+/// What to do when the disk refuses.
+pub(super) const HINT_DISK: &str =
+    "make room or mend the disk; nothing was confirmed, and the bridge goes on by itself";
+
+/// Opens or makes the file.
+pub(super) fn open(path: &Path, names: &(String, String)) -> Result<(Open, State), LogError> {
+    let io = |error: std::io::Error| unavailable(path, &error.to_string(), HINT_DISK);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(io)?;
+    let database = redb::Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .create(path)
+        .map_err(|error| said(path, &error.into()))?;
+    // A new file is only found again after a crash when its folder is on disk, too.
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    let state = first_state(&database, names).map_err(|failure| match failure {
+        Failure::Redb(error) => said(path, &error),
+        Failure::Said(error) => error,
+    })?;
+    if state.version != VERSION {
+        let why = format!("it is of version {}, this strangler reads version {VERSION}", state.version);
+        return Err(LogError::Damaged { place: path.display().to_string(), why });
+    }
+    let inode = std::fs::metadata(path).map_err(io)?.ino();
+    Ok((Open { database, inode }, state))
+}
+
+/// The state that a file has, or a new log's where it has none.
+fn first_state(database: &Database, names: &(String, String)) -> Result<State, Failure> {
+    let transaction = database.begin_write()?;
+    let found = {
+        let meta = transaction.open_table(META)?;
+        let found = meta.get(STATE)?;
+        found.map(|json| serde_json::from_slice::<State>(json.value()))
+    };
+    match found {
+        Some(Ok(state)) => Ok(state),
+        Some(Err(error)) => Err(Failure::Redb(redb::Error::Corrupted(error.to_string()))),
+        None => {
+            let state = State::new(names, 1);
+            transaction.open_table(FLUSHES)?;
+            transaction.open_table(RELATIONS)?;
+            put_state(&transaction, &state)?;
+            transaction.commit()?;
+            Ok(state)
+        }
+    }
+}
+
+/// An error of redb's, and what to do about it.
+pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => {
+            let hint = "one bridge writes a log: stop the other one with `strangler down`, or give this one a folder of its own";
+            unavailable(path, "another bridge uses it", hint)
+        }
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. } => {
+            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
+        }
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
+            LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
+        }
+        _ => unavailable(path, &error.to_string(), HINT_DISK),
+    }
+}
+
+/// It cannot be used, for now.
+pub(super) fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
+    LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
+}
