@@ -3,19 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
-#[path = "envelope_postgres/cluster.rs"]
-mod cluster;
-
 use base64::Engine;
 use bytes::Bytes;
 use cdc_bridge::change::{Change, Column, ColumnType, Operation, Relation, Value};
 use cdc_bridge::envelope::{Context, Encoded, Encoder, decode};
 use cdc_bridge::source::assemble::{Assembler, Step};
 use cdc_bridge::source::pgoutput::{self, WireRelation};
-use cluster::Cluster;
 use num_bigint::BigInt;
 use serde_json::{Value as Json, json};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use testbed::Cluster;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// How the text is pinned, as the bridge does for its sessions.
 const PINNED: &str = "SET DateStyle = ISO; SET TimeZone = 'UTC'; SET extra_float_digits = 1; \
@@ -265,9 +262,8 @@ fn arrays() -> Vec<Case> {
 }
 
 async fn connect(cluster: &Cluster) -> Client {
-    let mut config = Config::new();
-    config.host(cluster.host()).user("postgres").dbname("postgres");
-    let (client, connection) = config.connect(NoTls).await.unwrap();
+    let url = cluster.url("postgres", "postgres");
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(PINNED).await.unwrap();
     client

@@ -65,12 +65,7 @@ pub async fn install(
     admin_urls: &BTreeMap<String, String>,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
-    let databases = known(plan, admin_urls)?;
-    for database in &databases {
-        let steps = sql::install(plan, database)?;
-        run(database, admin_urls, &steps, report).await?;
-    }
-    Ok(())
+    run_all(plan, admin_urls, sql::install, report).await
 }
 
 /// Takes everything away again: slots, publication, gates, schema, rights, role. The monolith goes first, because it
@@ -80,10 +75,20 @@ pub async fn uninstall(
     admin_urls: &BTreeMap<String, String>,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
-    let databases = known(plan, admin_urls)?;
-    for database in &databases {
-        let steps = sql::uninstall(plan, database)?;
-        run(database, admin_urls, &steps, report).await?;
+    run_all(plan, admin_urls, sql::uninstall, report).await
+}
+
+/// What is to be done in one database of a plan.
+type Script = fn(&Plan, &Database) -> Result<Vec<Step>, NoScript>;
+
+async fn run_all(
+    plan: &Plan,
+    admin_urls: &BTreeMap<String, String>,
+    script: Script,
+    report: &mut (dyn FnMut(&str) + Send),
+) -> Result<(), InstallError> {
+    for database in &known(plan, admin_urls)? {
+        run(database, admin_urls, &script(plan, database)?, report).await?;
     }
     Ok(())
 }

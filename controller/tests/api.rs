@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
 
-mod cluster;
+mod world;
 
 use migrations::api::{Outcome, Refusal, Status};
 use migrations::control::{
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use testbed::Cluster;
 use tokio::sync::oneshot;
 
 const PLAN: &str = r#"
@@ -55,7 +56,7 @@ impl Running {
     }
 
     async fn with_file(folder: &Path) -> Running {
-        let plan = cluster::plan(&PLAN.replace("PORT", &cluster::free_port().to_string()));
+        let plan = world::plan(&PLAN.replace("PORT", &testbed::free_port().to_string()));
         Self::start(plan, folder).await
     }
 
@@ -273,24 +274,24 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_is_followed_only_when_the_systems_are_ready() {
-    let cluster = cluster::Cluster::start(&["wal_level = logical"]);
+    let cluster = Cluster::start();
     for database in ["monolith", "service"] {
-        cluster.run("postgres", &format!("CREATE DATABASE {database}")).await;
-        cluster.run(database, "CREATE TABLE orders (id int PRIMARY KEY, note text)").await;
+        cluster.database(database);
+        cluster.sql(database, "CREATE TABLE orders (id int PRIMARY KEY, note text)");
     }
-    cluster.run("service", "INSERT INTO orders VALUES (1, 'not ours')").await;
+    cluster.sql("service", "INSERT INTO orders VALUES (1, 'not ours')");
     let text = PLAN
-        .replace("PORT", &cluster::free_port().to_string())
+        .replace("PORT", &testbed::free_port().to_string())
         .replace(
             "127.0.0.1:1\"",
-            &format!("127.0.0.1:1\", database: \"{}\"", cluster.url("strangler", "monolith")),
+            &format!("127.0.0.1:1\", database: \"{}\"", world::url(&cluster, "strangler", "monolith")),
         )
         .replace(
             "127.0.0.1:2\"",
-            &format!("127.0.0.1:2\", database: \"{}\"", cluster.url("strangler", "service")),
+            &format!("127.0.0.1:2\", database: \"{}\"", world::url(&cluster, "strangler", "service")),
         )
         .replace("service: orders, routes", "service: orders, tables: [public.orders], routes");
-    let plan = cluster::plan(&text);
+    let plan = world::plan(&text);
     let folder = tempfile::tempdir().unwrap();
     let api = Running::start(plan.clone(), folder.path()).await;
 
@@ -302,7 +303,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     );
     assert_eq!(api.ask(Method::GET, "/v1/desired", None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     let admin = [("monolith", "monolith"), ("orders", "service")]
-        .map(|(part, database)| (part.to_owned(), cluster.url("postgres", database)));
+        .map(|(part, database)| (part.to_owned(), world::url(&cluster, "postgres", database)));
     controller::install(&plan, &admin.into_iter().collect(), &mut |_| {}).await.unwrap();
 
     let start = |replace: bool| json!({ "actor": "ann", "replace": replace });
@@ -336,13 +337,13 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     assert_eq!((entries[0].actor.as_str(), entries[0].event.name()), ("bridge", "evicted"));
 
     // A database that goes away is said, and what was known is still told to the agents.
-    cluster.stop();
+    cluster.kill();
     let status: Status = api.get("/v1/status").await;
     assert!(status.findings.iter().any(|f| f.code.starts_with("journal.")), "{:?}", status.findings);
     assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(3));
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
-    cluster.restart_after_stop();
+    cluster.restart();
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
     api.end().await;

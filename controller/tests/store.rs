@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
 
-mod cluster;
+mod world;
 
-use cluster::Cluster;
 use controller::{Draft, Store, StoreError};
 use migrations::journal::{Generation, SliceState, State};
 use migrations::plan::Plan;
 use migrations::stage::Event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use testbed::Cluster;
 
 const ROUTES_ONLY: &str = r#"
 version: 1
@@ -25,8 +25,8 @@ fn draft(actor: &str, event: Event) -> Draft {
 }
 
 fn with_database(cluster: &Cluster) -> Plan {
-    let url = cluster.url("strangler", "postgres");
-    cluster::plan(
+    let url = world::url(cluster, "strangler", "postgres");
+    world::plan(
         &ROUTES_ONLY
             .replace("http://127.0.0.1:1\" }", &format!("http://127.0.0.1:1\", database: \"{url}\" }}")),
     )
@@ -34,7 +34,7 @@ fn with_database(cluster: &Cluster) -> Plan {
 
 async fn installed(cluster: &Cluster) -> Plan {
     let plan = with_database(cluster);
-    let admin = BTreeMap::from([("monolith".to_owned(), cluster.url("postgres", "postgres"))]);
+    let admin = BTreeMap::from([("monolith".to_owned(), world::url(cluster, "postgres", "postgres"))]);
     controller::install(&plan, &admin, &mut |_| {}).await.unwrap();
     plan
 }
@@ -99,14 +99,14 @@ async fn race(open: &impl Fn() -> Store) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = cluster::plan(ROUTES_ONLY);
+    let plan = world::plan(ROUTES_ONLY);
     contract(|| Store::of(&plan, folder.path())).await;
 }
 
 #[tokio::test]
 async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = cluster::plan(ROUTES_ONLY);
+    let plan = world::plan(ROUTES_ONLY);
     let store = Store::of(&plan, folder.path());
     store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
     let path = folder.path().join("journal.jsonl");
@@ -122,13 +122,13 @@ async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
 async fn a_damaged_file_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("journal.jsonl"), "what is this\n").unwrap();
-    let loaded = Store::of(&cluster::plan(ROUTES_ONLY), folder.path()).load(Generation(0)).await;
+    let loaded = Store::of(&world::plan(ROUTES_ONLY), folder.path()).load(Generation(0)).await;
     assert!(matches!(loaded, Err(StoreError::Damaged { .. })), "{loaded:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
-    let cluster = Cluster::start(&["wal_level = logical"]);
+    let cluster = Cluster::start();
     let nothing_there =
         Store::of(&with_database(&cluster), std::path::Path::new("/")).load(Generation(0)).await;
     assert!(
@@ -139,10 +139,10 @@ async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
     let plan = installed(&cluster).await;
     contract(|| Store::of(&plan, std::path::Path::new("/"))).await;
     let head = "SELECT slice || ' ' || generation || ' ' || (stage->>'stage') FROM strangler.slice";
-    assert_eq!(cluster.ask("postgres", head).await, "orders 12 monolith");
+    assert_eq!(cluster.sql("postgres", head), "orders 12 monolith");
 
     for user in ["strangler", "postgres"] {
-        let client = cluster.client(user, "postgres").await;
+        let client = world::client(&cluster, user, "postgres").await;
         for change in [
             "UPDATE strangler.journal SET actor = 'x'",
             "DELETE FROM strangler.journal",
@@ -158,15 +158,15 @@ async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_down_is_asked_again() {
-    let cluster = Cluster::start(&["wal_level = logical"]);
+    let cluster = Cluster::start();
     let plan = installed(&cluster).await;
     let store = Store::of(&plan, std::path::Path::new("/"));
     store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
-    cluster.stop();
+    cluster.kill();
     for _ in 0..2 {
         let down = store.load(Generation(0)).await;
         assert!(matches!(down, Err(StoreError::Unreachable { .. } | StoreError::Refused { .. })), "{down:?}");
     }
-    cluster.restart_after_stop();
+    cluster.restart();
     assert_eq!(store.load(Generation(0)).await.unwrap().1.len(), 1);
 }

@@ -68,6 +68,12 @@ impl Cluster {
         assert!(self.try_start(), "Postgres did not come back on port {}", self.port);
     }
 
+    /// Starts it again after [`Cluster::kill`] with other options than before.
+    pub fn restart_with(&mut self, options: &str) {
+        options.clone_into(&mut self.options);
+        self.restart();
+    }
+
     /// Ends it at once: the postmaster by SIGKILL, and with it every backend.
     pub fn kill(&self) {
         let pid = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();

@@ -74,13 +74,13 @@ pub struct Statement {
 }
 
 impl Mapping {
-    /// Joins plan, source and sink, or says what does not fit. `known` are the source columns that were there when
+    /// Joins plan, source and sink, or says what does not fit. `known` says which source columns were there when
     /// the slice was copied: a column that came later and that the sink has not is left out.
     pub fn new(
         table: &Table,
         source: &Relation,
         sink: &SinkTable,
-        known: Option<&BTreeSet<String>>,
+        known: impl Fn(&str) -> bool,
     ) -> Result<Mapping, Box<Finding>> {
         let used: BTreeSet<&str> =
             table.set.values().flat_map(|expression| expression.columns.iter().map(String::as_str)).collect();
@@ -98,7 +98,7 @@ impl Mapping {
             let direct =
                 target.and_then(|target| sink.columns.iter().find(|c| c.name == target && !c.is_generated));
             if let (Some(target), None) = (target, direct) {
-                if known.is_some_and(|known| !known.contains(&column.name)) {
+                if !known(&column.name) {
                     continue;
                 }
                 return Err(no_column(table, &column.name, target));
@@ -307,29 +307,16 @@ fn list(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// The SQL name of a source type, as a sink database must know it.
+/// The SQL name of a source type, as a sink database must know it: without the digits, which the sink's own column
+/// limits, and with names that need quotes in them.
 pub fn sql_type(kind: &ColumnType) -> String {
     match kind {
-        ColumnType::Int2 => "int2".to_owned(),
-        ColumnType::Int4 => "int4".to_owned(),
-        ColumnType::Int8 => "int8".to_owned(),
-        ColumnType::Oid => "oid".to_owned(),
-        ColumnType::Bool => "bool".to_owned(),
-        ColumnType::Float4 => "float4".to_owned(),
-        ColumnType::Float8 => "float8".to_owned(),
-        ColumnType::Numeric { .. } | ColumnType::NumericAny => "numeric".to_owned(),
-        ColumnType::Text => "text".to_owned(),
-        ColumnType::Bytea => "bytea".to_owned(),
-        ColumnType::Uuid => "uuid".to_owned(),
-        ColumnType::Json => "json".to_owned(),
-        ColumnType::Jsonb => "jsonb".to_owned(),
-        ColumnType::Date => "date".to_owned(),
+        ColumnType::Numeric { .. } => "numeric".to_owned(),
         ColumnType::Time { .. } => "time".to_owned(),
         ColumnType::Timestamp { .. } => "timestamp".to_owned(),
-        ColumnType::Timestamptz => "timestamptz".to_owned(),
         ColumnType::Enum { name, .. } => name.split('.').map(quote_identifier).collect::<Vec<_>>().join("."),
         ColumnType::Array(element) => format!("{}[]", sql_type(element)),
-        ColumnType::Unsupported(name) => name.clone(),
+        plain => plain.sql(),
     }
 }
 

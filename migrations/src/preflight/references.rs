@@ -28,25 +28,25 @@ fn across(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             _ => continue,
         };
         let danger = if key.cascades { ", and it cascades into what the service will own" } else { "" };
-        let drop =
-            format!("ALTER TABLE {} DROP CONSTRAINT {};", key.from.quoted(), quote_identifier(&key.name));
         found.push(Finding::warning(
             "source.foreign-key-across",
             format!(
                 "foreign key {} of {} crosses the border of slice {}: {leaves} leaves, {stays} stays{danger}",
                 key.name, key.from, slice.name
             ),
-            format!("following works; before the cutover {}", run(&seen.database, &drop)),
+            format!("following works; before the cutover {}", run(&seen.database, &dropping(key))),
         ));
     }
+}
+
+fn dropping(key: &ForeignKeySeen) -> String {
+    format!("ALTER TABLE {} DROP CONSTRAINT {};", key.from.quoted(), quote_identifier(&key.name))
 }
 
 /// A sink table that refers to one which nobody fills for it.
 fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let ours: BTreeSet<&TableName> = slice.all_tables().map(|table| &table.to).collect();
     for key in seen.foreign_keys.iter().filter(|key| ours.contains(&key.from) && !ours.contains(&key.to)) {
-        let drop =
-            format!("ALTER TABLE {} DROP CONSTRAINT {};", key.from.quoted(), quote_identifier(&key.name));
         found.push(Finding::warning(
             "sink.foreign-key-outside",
             format!(
@@ -56,7 +56,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             format!(
                 "add {} to `tables` or `reference` of the slice, or {}",
                 key.to,
-                run(&seen.database, &drop)
+                run(&seen.database, &dropping(key))
             ),
         ));
     }

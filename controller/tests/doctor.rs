@@ -1,0 +1,95 @@
+//! Doctor against a real server: what it finds, and that the statements it names mend it.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
+
+mod world;
+
+use world::{World, refusal};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_the_statement_and_the_statement_mends() {
+    let world = World::new("").await;
+    assert!(world.codes().await.iter().all(|code| code.ends_with("unreachable")), "no role yet");
+    world.cluster.sql(
+        "monolith",
+        "ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE customers SET UNLOGGED",
+    );
+    let lines = world.install().await;
+    assert!(lines.iter().any(|line| line.contains("warning") && line.contains("not published")), "{lines:?}");
+    assert_eq!(refusal(&world.client("app", "monolith").await, "UPDATE orders SET note = 'x'").await, None);
+    let breaks = [
+        ("monolith", "REVOKE SELECT ON orders FROM strangler", "table.no-right"),
+        ("monolith", "ALTER ROLE strangler NOREPLICATION", "source.no-replication-right"),
+        ("monolith", "ALTER TABLE lines REPLICA IDENTITY NOTHING", "source.replica-identity"),
+        ("service", "REVOKE TEMPORARY ON DATABASE service FROM PUBLIC, strangler", "sink.no-temporary"),
+        ("service", "REVOKE DELETE, TRUNCATE ON items FROM strangler", "table.no-right"),
+        ("service", "ALTER TABLE items DROP CONSTRAINT items_pkey", "sink.other-key"),
+        ("service", "ALTER TABLE orders ADD COLUMN region text NOT NULL", "sink.unfilled-column"),
+    ];
+    for (database, statement, _) in breaks {
+        world.cluster.sql(database, statement);
+    }
+    let found = world.findings().await;
+    let mut wanted: Vec<&str> = breaks.iter().map(|(_, _, code)| *code).collect();
+    wanted.extend([
+        "source.no-primary-key",
+        "table.unlogged",
+        "install.not-published",
+        "install.not-published",
+    ]);
+    wanted.sort_unstable();
+    let mut codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, wanted, "{found:#?}");
+    for finding in found {
+        let (database, statement) = match finding.hint.split_once("run in the monolith's database: ") {
+            Some((_, statement)) => ("monolith", statement),
+            None => match finding.hint.split_once("run in service orders's database: ") {
+                Some((_, statement)) => ("service", statement),
+                None => continue,
+            },
+        };
+        world.cluster.sql(database, statement);
+    }
+    assert_eq!(world.codes().await, ["install.not-published"; 2]);
+    world.install().await;
+    assert_eq!(world.codes().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_the_plans_sql_on_live_rows() {
+    let mut world = World::new("").await;
+    world.install().await;
+    world.cluster.sql("monolith", "INSERT INTO orders (customer_id, total) VALUES (1, 12.34), (1, 5)");
+    assert_eq!(world.codes().await, [""; 0]);
+    let lossy = world.plan_with("total * 100", "total * 10");
+    let failing = world.plan_with("(total * 100)", "(total / 0)");
+    world.plan = lossy;
+    assert_eq!(world.codes().await, ["plan.reverse-differs"]);
+    world.plan = failing;
+    let found = world.findings().await;
+    assert!(
+        found.len() == 1 && found[0].is_error() && found[0].message.contains("row 2: division by zero"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
+    let mut world = World::new("-c wal_level=replica").await;
+    world.install().await;
+    assert_eq!(world.codes().await, ["source.wal-level"]);
+    world.cluster.kill();
+    world.cluster.restart_with("-c max_replication_slots=1 -c max_wal_senders=1");
+    assert_eq!(world.codes().await, ["source.no-free-slot", "source.no-free-wal-sender"]);
+    world.cluster.kill();
+    let found = world.findings().await;
+    assert_eq!(
+        found.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(),
+        ["source.unreachable", "sink.unreachable"]
+    );
+    assert!(
+        found.iter().all(|f| !f.message.contains("p@ss") && f.hint.contains("start the server")),
+        "{found:#?}"
+    );
+}

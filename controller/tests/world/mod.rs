@@ -1,0 +1,135 @@
+//! Two databases of two applications on a server of its own, and the plan that leads from one to the other.
+
+#![allow(dead_code, reason = "each test program uses only a part of it")]
+
+use migrations::finding::Finding;
+use migrations::names::SliceName;
+use migrations::plan::Plan;
+use std::collections::BTreeMap;
+use testbed::Cluster;
+use tokio_postgres::{Client, NoTls};
+
+/// What strangler's own tables are made beside: two databases of two applications.
+const MONOLITH: &str = "
+    CREATE ROLE app LOGIN;
+    GRANT CREATE ON SCHEMA public TO app;
+    SET ROLE app;
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id serial PRIMARY KEY, customer_id int NOT NULL, note text, total numeric(12,2) NOT NULL);
+    CREATE TABLE lines (order_id int NOT NULL, no int NOT NULL, qty int NOT NULL, PRIMARY KEY (order_id, no)) PARTITION BY RANGE (order_id);
+    CREATE TABLE lines_1 PARTITION OF lines FOR VALUES FROM (0) TO (1000);";
+const SERVICE: &str = "
+    GRANT CREATE ON SCHEMA public TO app;
+    SET ROLE app;
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id serial PRIMARY KEY, customer_id int NOT NULL, note text, total_cents bigint NOT NULL);
+    CREATE TABLE items (order_id int NOT NULL, no int NOT NULL, quantity int NOT NULL, PRIMARY KEY (order_id, no));
+    CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER audit BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noop();";
+
+const PLAN: &str = r#"
+version: 1
+name: shop
+monolith: { upstream: "http://127.0.0.1:1", database: "MONOLITH" }
+services: { orders: { upstream: "http://127.0.0.1:2", database: "SERVICE" } }
+slices:
+  orders:
+    service: orders
+    routes: { show: "GET /orders/{id}" }
+    tables:
+      - from: public.orders
+        set: { total_cents: "(total * 100)::bigint" }
+        reverse: { total: "total_cents / 100.0" }
+      - { from: public.lines, to: public.items, rename: { qty: quantity } }
+    reference: [public.customers]
+    triggers: { audit: skip }
+"#;
+
+pub struct World {
+    pub cluster: Cluster,
+    pub plan: Plan,
+    pub admin: BTreeMap<String, String>,
+    pub slice: SliceName,
+}
+
+impl World {
+    /// A server with these options, nothing of strangler's in it.
+    pub async fn new(options: &str) -> World {
+        let cluster = Cluster::start_with(options);
+        cluster.database("monolith");
+        cluster.database("service");
+        cluster.sql("monolith", MONOLITH);
+        cluster.sql("service", SERVICE);
+        let admin = [("monolith", "monolith"), ("orders", "service")]
+            .map(|(part, database)| (part.to_owned(), url(&cluster, "postgres", database)));
+        let slice = "orders".parse().unwrap();
+        World { plan: plan(&text(&cluster)), admin: admin.into_iter().collect(), cluster, slice }
+    }
+
+    /// The plan with one thing said otherwise.
+    pub fn plan_with(&self, from: &str, to: &str) -> Plan {
+        let text = text(&self.cluster);
+        assert!(text.contains(from), "{from}");
+        plan(&text.replace(from, to))
+    }
+
+    pub async fn install(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        controller::install(&self.plan, &self.admin, &mut |line| lines.push(line.to_owned())).await.unwrap();
+        lines
+    }
+
+    pub async fn uninstall(&self) -> Result<Vec<String>, controller::InstallError> {
+        let mut lines = Vec::new();
+        controller::uninstall(&self.plan, &self.admin, &mut |line| lines.push(line.to_owned())).await?;
+        Ok(lines)
+    }
+
+    /// What doctor finds but the upstreams, which do not run here.
+    pub async fn findings(&self) -> Vec<Finding> {
+        let mut found = controller::doctor(&self.plan, Some(&self.slice)).await;
+        found.retain(|finding| {
+            finding.code != "upstream.unreachable" && finding.code != "source.wal-unlimited"
+        });
+        found
+    }
+
+    pub async fn codes(&self) -> Vec<String> {
+        self.findings().await.into_iter().map(|finding| finding.code).collect()
+    }
+
+    /// A connection to one of the two databases.
+    pub async fn client(&self, user: &str, database: &str) -> Client {
+        client(&self.cluster, user, database).await
+    }
+}
+
+fn text(cluster: &Cluster) -> String {
+    PLAN.replace("MONOLITH", &url(cluster, "strangler", "monolith"))
+        .replace("SERVICE", &url(cluster, "strangler", "service"))
+}
+
+/// A user's URL, with a password `p@ss` that has to be written otherwise in a URL.
+pub fn url(cluster: &Cluster, user: &str, database: &str) -> String {
+    format!("postgres://{user}:p%40ss@127.0.0.1:{}/{database}", cluster.port())
+}
+
+/// A connection as that user.
+pub async fn client(cluster: &Cluster, user: &str, database: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(&url(cluster, user, database), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A plan from its text.
+pub fn plan(text: &str) -> Plan {
+    match migrations::plan::check("plan.yaml", text, &|_| None) {
+        Ok((plan, _)) => plan,
+        Err(findings) => panic!("{findings:#?}"),
+    }
+}
+
+/// The SQLSTATE with which a writer is refused; none where it may write.
+pub async fn refusal(client: &Client, sql: &str) -> Option<String> {
+    client.batch_execute(sql).await.err().map(|error| error.as_db_error().unwrap().code().code().to_owned())
+}

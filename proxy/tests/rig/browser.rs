@@ -1,0 +1,57 @@
+//! Clients: one request on one connection, raw bytes, and one that keeps cookies.
+
+use super::PATIENCE;
+use super::wire::{Got, read_answer};
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// A client that keeps cookies.
+pub struct Browser {
+    pub to: SocketAddr,
+    pub jar: BTreeMap<String, String>,
+}
+
+impl Browser {
+    pub fn new(to: SocketAddr) -> Self {
+        Self { to, jar: BTreeMap::new() }
+    }
+
+    pub fn ask(&mut self, method: &str, target: &str) -> Got {
+        let line: Vec<String> = self.jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let line = line.join("; ");
+        let headers: Vec<(&str, &str)> = if line.is_empty() { vec![] } else { vec![("Cookie", &line)] };
+        let got = ask(self.to, method, target, &headers, b"");
+        for (name, value) in got.cookies() {
+            if value.is_empty() {
+                self.jar.remove(&name)
+            } else {
+                self.jar.insert(name, value)
+            };
+        }
+        got
+    }
+}
+
+/// One request on a connection of its own.
+pub fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
+    let mut request = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n");
+    headers.iter().for_each(|(n, v)| request.push_str(&format!("{n}: {v}\r\n")));
+    if !body.is_empty() || method == "POST" {
+        request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    request.push_str("\r\n");
+    let sent = raw(to, &[request.as_bytes(), body].concat());
+    let mut reader = BufReader::new(&sent[..]);
+    read_answer(&mut reader, method).unwrap_or_else(|| panic!("no answer to {method} {target}: {sent:?}"))
+}
+
+/// Sends bytes and takes all that comes back until the other side closes.
+pub fn raw(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut back = Vec::new();
+    let _ = stream.read_to_end(&mut back);
+    back
+}

@@ -1,0 +1,91 @@
+//! Controller and bridge in one: it publishes what a test desires, keeps what the proxy reports, and its barriers wait
+//! where the test lets them.
+
+use super::PATIENCE;
+use super::origin::{Origin, Reply, text};
+use migrations::control::{Desired, Observed};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// A gate that barriers wait at.
+#[derive(Default)]
+pub struct Gate {
+    open: Mutex<bool>,
+    bell: Condvar,
+    pub asked: AtomicUsize,
+}
+
+impl Gate {
+    pub fn open(&self, open: bool) {
+        *self.open.lock().unwrap() = open;
+        self.bell.notify_all();
+    }
+
+    fn pass(&self) -> bool {
+        self.asked.fetch_add(1, SeqCst);
+        let open = self.open.lock().unwrap();
+        *self.bell.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap().0
+    }
+}
+
+/// Controller and bridge in one.
+pub struct Controller {
+    pub origin: Origin,
+    pub gate: Arc<Gate>,
+    pub observed: Arc<Mutex<Vec<Observed>>>,
+    desired: Arc<(Mutex<Option<Desired>>, Condvar)>,
+}
+
+impl Controller {
+    /// Its barriers wait at the gate.
+    pub fn new() -> Self {
+        let gate = Arc::new(Gate { open: Mutex::new(true), ..Gate::default() });
+        let barrier = gate.clone();
+        Self { gate, ..Self::with_barrier(move || barrier.pass()) }
+    }
+
+    /// Its barriers are answered when this returns true.
+    pub fn with_barrier(barrier: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        let desired: Arc<(Mutex<Option<Desired>>, Condvar)> = Arc::default();
+        let observed: Arc<Mutex<Vec<Observed>>> = Arc::default();
+        let (wanted, seen) = (desired.clone(), observed.clone());
+        let origin = Origin::new(move |asked| {
+            if asked.header("authorization") != Some("Bearer token") {
+                return text(401, "");
+            }
+            match asked.target.split('?').next() {
+                Some("/v1/desired") => answer_desired(&wanted, &asked.target),
+                Some("/v1/observed") => {
+                    seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
+                    text(204, "")
+                }
+                Some("/v1/barrier") if barrier() => text(200, r#"{"version":1,"passed":"0/1"}"#),
+                _ => text(500, ""),
+            }
+        });
+        Self { origin, gate: Arc::default(), observed, desired }
+    }
+
+    pub fn publish(&self, desired: Desired) {
+        *self.desired.0.lock().unwrap() = Some(desired);
+        self.desired.1.notify_all();
+    }
+}
+
+fn answer_desired(wanted: &(Mutex<Option<Desired>>, Condvar), target: &str) -> Reply {
+    let is_held = |d: &Option<Desired>| match d {
+        None => true,
+        Some(d) => {
+            let (journal, generation) =
+                (format!("journal={}", d.journal.0), format!("generation={}", d.generation));
+            target.contains(&journal) && target.split('&').any(|part| part == generation)
+        }
+    };
+    let desired = wanted.0.lock().unwrap();
+    let desired = wanted.1.wait_timeout_while(desired, Duration::from_millis(500), |d| is_held(d)).unwrap().0;
+    match &*desired {
+        Some(d) if !is_held(&desired) => Reply::Answer(200, vec![], serde_json::to_vec(d).unwrap()),
+        _ => text(204, ""),
+    }
+}
