@@ -1,0 +1,158 @@
+//! Mistakes and bad luck around a followed slice: a second bridge, a deleted state folder, a house that is given up.
+
+use serde_json::Value;
+use std::process::{Child, Stdio};
+
+use crate::broker::topics;
+use crate::house::{House, Log};
+
+const SLOTS: &str = "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots";
+/// Everything of strangler's that a database may hold.
+const REMAINS: &str = "
+    SELECT 'slot ' || slot_name FROM pg_replication_slots
+    UNION ALL SELECT 'publication ' || pubname FROM pg_publication
+    UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE '%strangler%'
+    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE '%strangler%'
+    UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE '%strangler%'
+    UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE '%strangler%'";
+
+/// Another bridge, which ends with the test.
+struct Second(Child);
+
+impl Second {
+    /// In another folder, with the same plan but for its port, and the token of the first.
+    fn start(house: &House) -> Self {
+        let port = crate::house::free_port();
+        let edit = |plan: &str| {
+            let lines = plan.lines().map(|line| match line.starts_with("bridge:") {
+                true => format!("bridge: {{ listen: '127.0.0.1:{port}' }}\n"),
+                false => format!("{line}\n"),
+            });
+            lines.collect()
+        };
+        let mut command = house.command_elsewhere(&["bridge"], edit);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+fn bridges(status: &Value) -> usize {
+    let agents = status["agents"].as_array().into_iter().flatten();
+    agents.filter(|agent| agent["agent"]["kind"] == "bridge" && agent["live"] == true).count()
+}
+
+fn a_second_bridge_is_fenced_out(log: &Log) {
+    let house = House::following(log);
+    let second = Second::start(&house);
+    house.eventually("two bridges", || bridges(&house.status()) == 2);
+    house.eventually("a word about the second", || {
+        let (exit, said) = house.tried(&["status"]);
+        exit == 0 && (said.contains("another bridge") || said.contains("another log"))
+    });
+    let update = "UPDATE orders SET hits = hits + 1 WHERE id <= 5000";
+    house.source.sql("shop", update);
+    house.eventually("the first to go on", || {
+        house.sink.sql("orders", "SELECT sum(hits) FROM orders")
+            == house.source.sql("shop", "SELECT sum(hits) FROM orders")
+    });
+    drop(second);
+    house.source.sql("shop", update);
+    house.eventually("the first to follow alone", || {
+        let status = house.status();
+        bridges(&status) == 1
+            && status["slices"]["orders"]["stream"]["condition"]["condition"] == "following"
+            && house.sink.sql("orders", "SELECT sum(hits) FROM orders")
+                == house.source.sql("shop", "SELECT sum(hits) FROM orders")
+    });
+    house.assert_equal();
+    house.ok(&["sync", "drop", "orders", "--yes"]);
+}
+
+#[test]
+fn a_second_bridge_is_fenced_out_and_status_says_so() {
+    a_second_bridge_is_fenced_out(&Log::Embedded);
+}
+
+#[test]
+fn a_second_bridge_on_the_same_topics_is_fenced_out_and_status_says_so() {
+    a_second_bridge_is_fenced_out(&Log::shared_kafka());
+}
+
+#[test]
+fn a_deleted_state_folder_with_a_live_slot_is_found_at_start_and_down_names_the_slot() {
+    let house = House::following(&Log::Embedded);
+    let slot = house.source.sql("shop", SLOTS);
+    assert!(!slot.is_empty() && !slot.contains(' '), "{slot:?}");
+    let said = house.ok(&["down"]);
+    assert!(said.contains(&slot) && said.contains("pg_drop_replication_slot"), "{said}");
+    assert_eq!(house.source.sql("shop", SLOTS), slot, "a slot that is kept is what goes on later");
+
+    house.source.sql("shop", "UPDATE orders SET note = 'missed' WHERE id <= 10");
+    std::fs::remove_dir_all(house.state()).unwrap();
+    house.ok(&["up", "--detach"]);
+    house.eventually("the finding", || house.tried(&["status"]).1.contains("capture.foreign-slot"));
+    house.eventually("a stream that stands", || house.tried(&["sync", "status", "orders"]).0 == 1);
+    let (_, said) = house.tried(&["status"]);
+    assert!(said.contains(&slot), "{said}");
+    let seen = house.sink.sql("orders", "SELECT count(*) FROM orders WHERE remark = 'missed'");
+    assert_eq!(seen, "0", "what follows the gap was applied");
+    let (exit, said) = house.tried(&["sync", "start", "orders"]);
+    assert_eq!(exit, 4, "{said}");
+
+    house.ok(&["sync", "drop", "orders", "--yes"]);
+    house.ok(&["sync", "start", "orders", "--timeout", "60"]);
+    house.assert_equal();
+    let slots = house.source.sql("shop", SLOTS);
+    assert!(!slots.contains(' '), "the lost slot still keeps WAL: {slots}");
+}
+
+fn giving_up_leaves_nothing(log: &Log) {
+    let house = House::following(log);
+    house.source.sql("shop", "UPDATE orders SET hits = hits + 1 WHERE id <= 100");
+    if let Log::Kafka { brokers, prefix } = log {
+        assert!(topics(brokers, prefix).len() >= 4, "{:?}", topics(brokers, prefix));
+    }
+    let said = house.ok(&["sync", "drop", "orders", "--yes"]);
+    let left = house.source.sql("shop", SLOTS);
+    assert_eq!(left, "", "a slot is gone when `sync drop` returns\n{said}\n{}", house.logs());
+    if let Log::Kafka { brokers, prefix } = log {
+        house.eventually("no topic", || topics(brokers, prefix).is_empty());
+    }
+    let (exit, said) =
+        house.tried(&["uninstall", "--yes", "--admin-url", "monolith=postgres://nobody@127.0.0.1:1/x"]);
+    assert!(exit != 0, "{said}");
+    house.ok(&["down"]);
+    house.uninstall();
+    assert_eq!(house.source.sql("shop", REMAINS), "");
+    assert_eq!(house.sink.sql("orders", REMAINS), "");
+    // The application's own tables work as before.
+    house.source.sql("shop", "SET ROLE app; DELETE FROM orders WHERE id = 1");
+    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 0, 0, 'mine again')");
+}
+
+#[test]
+fn giving_up_leaves_nothing_behind() {
+    giving_up_leaves_nothing(&Log::Embedded);
+}
+
+#[test]
+fn giving_up_leaves_no_topic_behind() {
+    giving_up_leaves_nothing(&Log::shared_kafka());
+}
+
+#[test]
+fn uninstall_of_a_house_that_still_follows_takes_the_slot_too() {
+    let house = House::following(&Log::Embedded);
+    let (exit, said) = house.tried(&["uninstall", "--yes", "--admin-url", "x=postgres://x@y/z"]);
+    assert_eq!(exit, 2, "{said}");
+    house.ok(&["down"]);
+    house.uninstall();
+    assert_eq!(house.source.sql("shop", REMAINS), "");
+    assert_eq!(house.sink.sql("orders", REMAINS), "");
+}
