@@ -75,8 +75,8 @@ impl Sink {
     /// Applies changes reduced to what is left per row; if the database refuses that, one by one in order, because
     /// a constraint may hold only in between.
     pub(crate) async fn apply_rows(&mut self, changes: &[Change]) -> Result<(), SinkError> {
-        if let [change] = changes {
-            return self.apply_one(change).await;
+        if changes.len() == 1 {
+            return self.apply_one(changes).await;
         }
         self.client.batch_execute("SAVEPOINT batch").await.map_err(SinkError::of)?;
         match self.apply_groups(changes).await {
@@ -88,14 +88,20 @@ impl Sink {
             Err(_) => {}
         }
         self.client.batch_execute("ROLLBACK TO batch").await.map_err(SinkError::of)?;
-        for change in changes {
-            self.apply_one(change).await?;
+        let together = |a: &Change, b: &Change| {
+            let both = matches!((&a.operation, &b.operation), (Operation::Truncate, Operation::Truncate));
+            both && a.position.commit == b.position.commit
+        };
+        for one in changes.chunk_by(together) {
+            self.apply_one(one).await?;
         }
         Ok(())
     }
 
-    async fn apply_one(&mut self, change: &Change) -> Result<(), SinkError> {
-        match self.apply_groups(std::slice::from_ref(change)).await {
+    /// One change, or the truncates of one transaction.
+    async fn apply_one(&mut self, one: &[Change]) -> Result<(), SinkError> {
+        let Some(change) = one.first() else { return Ok(()) };
+        match self.apply_groups(one).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_about_rows() => Err(SinkError::Stopped {
                 finding: Box::new(self.refused(change, &error)),
@@ -175,8 +181,11 @@ impl Sink {
         let mapping = self.mapping(&change.relation)?;
         let new = match change.relation.identity {
             ReplicaIdentity::Full => reduce::fill(new, old),
-            _ => new.clone(),
+            _ => reduce::fill_key(new, old, &mapping.key),
         };
+        if mapping.misses(&reduce::unchanged(&new)) {
+            return Err(SinkError::stop(unknown_value(&mapping)).into());
+        }
         let (statement, old_columns) = mapping.rekey(&reduce::unchanged(&new));
         let prepared = self.prepared(&statement.sql).await?;
         let mut arrays = columns_of(std::slice::from_ref(&new), &statement.columns)?;

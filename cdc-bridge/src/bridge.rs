@@ -168,10 +168,17 @@ async fn run(
     });
     for (slice, sink, orders, state) in contexts {
         let (source, log, capture) = (source.clone(), log.clone(), lanes.capture.subscribe());
-        parts.spawn(stream::run(stream::Context { slice, source, log, sink, capture }, orders, state));
+        let shared = lanes.others(&slice.name);
+        parts.spawn(stream::run(
+            stream::Context { slice, source, log, sink, shared, capture },
+            orders,
+            state,
+        ));
     }
     let (orders, status) = (lanes.orders.subscribe(), lanes.capture.clone());
-    parts.spawn(capture::run(source, log.clone(), orders, status));
+    parts.spawn(capture::guard_wal(source.clone(), log.clone(), orders.clone(), status.clone()));
+    let every = lanes.slices.values().flat_map(|lane| lane.tables.iter().cloned()).collect();
+    parts.spawn(capture::run(source, log.clone(), every, orders, status));
     let directed = lanes.clone();
     parts.spawn(async move { directed.direct(told).await });
     parts.spawn(async move { lanes.trim(&log).await });
@@ -217,11 +224,20 @@ impl Lanes {
         self.slices.iter().map(|(name, lane)| (name.clone(), watched(lane))).collect()
     }
 
+    /// The tables of all slices but this one.
+    fn others(&self, slice: &SliceName) -> BTreeSet<TableName> {
+        let others = self.slices.iter().filter(|(name, _)| *name != slice);
+        others.flat_map(|(_, lane)| lane.tables.iter().cloned()).collect()
+    }
+
     /// Hands every newer `desired` on: to capture which tables are wanted, to each stream its order.
     async fn direct(&self, mut told: watch::Receiver<Option<Desired>>) {
         loop {
             let desired = told.borrow_and_update().clone();
-            if let Some(desired) = desired {
+            // A slice that the controller does not know is no slice to give up: its plan is another one than ours.
+            let knows_all =
+                |desired: &Desired| self.slices.keys().all(|name| desired.streams.contains_key(name));
+            if let Some(desired) = desired.filter(knows_all) {
                 self.orders.send_if_modified(|held| {
                     let next = Some(self.order(&desired));
                     let is_new = *held != next;
@@ -270,27 +286,27 @@ impl Lanes {
                     Some((name.clone(), *attempt, state))
                 })
                 .collect();
-            let Some((name, attempt, slowest)) = states.iter().min_by_key(|(_, _, state)| state.passed)
+            let Some((name, attempt, slowest)) = states.iter().min_by_key(|(_, _, state)| state.durable)
             else {
                 continue;
             };
             let is_full = self.capture.borrow().is_full;
-            if is_full {
-                let why = "the embedded log is full, and this slice is the one furthest behind".to_owned();
-                self.capture.send_modify(|status| {
-                    status.is_full = false;
-                    status.lost = Some((BTreeSet::from([(name.clone(), *attempt)]), why));
-                });
-            }
-            let is_small = log.bytes().await.is_ok_and(|bytes| bytes < HISTORY_BYTES);
+            let bytes = log.bytes().await.unwrap_or(0);
             let all_known = states.iter().all(|(_, _, state)| state.cursor.is_some());
-            let (false, true, Some(now)) = (is_small, all_known, slowest.cursor.clone()) else { continue };
-            let before = if is_full { Some(now.clone()) } else { earlier.take() };
-            earlier = Some(now);
-            if let Some(Err(why)) =
-                futures_util::future::OptionFuture::from(before.as_ref().map(|c| log.trim(c))).await
-            {
+            let (true, Some(now)) = (all_known && (is_full || bytes > HISTORY_BYTES), &slowest.cursor) else {
+                continue;
+            };
+            let before = if is_full { now.clone() } else { earlier.take().unwrap_or_else(|| now.clone()) };
+            earlier = Some(now.clone());
+            if let Err(why) = log.trim(&before).await {
                 tracing::warn!("the log cannot be trimmed: {why}");
+            }
+            let freed_nothing = log.bytes().await.unwrap_or(0) >= bytes;
+            if is_full && freed_nothing {
+                let why = "the embedded log is full, and this slice is the one furthest behind".to_owned();
+                let attempts = BTreeSet::from([(name.clone(), *attempt)]);
+                let lost = Some(capture::Lost { attempts, why, with_slot: false });
+                self.capture.send_modify(|status| (status.is_full, status.lost) = (false, lost));
             }
         }
     }

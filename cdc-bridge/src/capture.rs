@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::source::assemble::{AssembleError, Assembler};
 use crate::source::begin::{Begin, decide};
 use crate::source::pgoutput::DecodeError;
-use crate::source::{Source, SourceError, create_slot, drop_slot, slots};
+use crate::source::{Source, SourceError, create_slot, drop_slot, kept_bytes, slots};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
@@ -27,6 +27,9 @@ use tokio_postgres::Client;
 /// Flushes waiting for the log; more would only be memory.
 const FLUSHES_WAITING_MAX: usize = 1;
 
+/// How often the WAL that the slot keeps is looked at.
+const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Waits between failed sessions.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -38,6 +41,17 @@ pub struct Order {
     pub tables: BTreeSet<TableName>,
     /// Which copy each slice is, so that a loss is told once.
     pub attempts: BTreeSet<(SliceName, Generation)>,
+}
+
+/// Copies whose changes are lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Which.
+    pub attempts: BTreeSet<(SliceName, Generation)>,
+    /// Why.
+    pub why: String,
+    /// Whether the slot and the log are given up with them, because all slices are concerned.
+    pub with_slot: bool,
 }
 
 /// How capture stands.
@@ -59,8 +73,8 @@ pub struct Status {
     pub trouble: Option<String>,
     /// What must be looked at before it can run.
     pub finding: Option<Finding>,
-    /// Copies whose changes are lost, and why: they must be begun again.
-    pub lost: Option<(BTreeSet<(SliceName, Generation)>, String)>,
+    /// Copies that must be begun again.
+    pub lost: Option<Lost>,
     /// The log is at its bound: its slowest reader must be given up.
     pub is_full: bool,
 }
@@ -103,20 +117,34 @@ impl From<crate::connect::ConnectError> for SessionEnd {
     }
 }
 
-/// Runs capture until `orders` closes.
+/// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
 pub async fn run(
     source: Source,
     log: Log,
+    every: BTreeSet<TableName>,
     mut orders: watch::Receiver<Option<Order>>,
     status: watch::Sender<Status>,
 ) {
     let mut wait = RETRY_MIN;
+    let mut given_up = None;
     loop {
         let order = orders.borrow_and_update().clone();
         let began = Instant::now();
+        let lost = status.borrow().lost.clone().filter(|lost| lost.with_slot);
         let ended = match &order {
+            // Before anything else, so that no session goes on with what was given up.
+            Some(_) if lost.is_some() && lost != given_up => {
+                let done = give_up_slots(&source, &log, &every, None).await;
+                if done.is_ok() {
+                    given_up = lost;
+                    continue;
+                }
+                done
+            }
             None => Ok(()),
-            Some(order) if order.tables.is_empty() => give_up_slots(&source, &log, &status).await,
+            Some(order) if order.tables.is_empty() => {
+                give_up_slots(&source, &log, &every, Some(&status)).await
+            }
             Some(order) if is_lost(&status, order) => Ok(()),
             Some(order) => session(&source, &log, order, &mut orders, &status).await,
         };
@@ -148,7 +176,7 @@ pub async fn run(
 
 fn is_lost(status: &watch::Sender<Status>, order: &Order) -> bool {
     let status = status.borrow();
-    status.lost.as_ref().is_some_and(|(attempts, _)| !attempts.is_disjoint(&order.attempts))
+    status.lost.as_ref().is_some_and(|lost| !lost.attempts.is_disjoint(&order.attempts))
 }
 
 fn report(status: &watch::Sender<Status>, order: Order, end: SessionEnd) {
@@ -160,14 +188,22 @@ fn report(status: &watch::Sender<Status>, order: Order, end: SessionEnd) {
         match end {
             SessionEnd::Stop(finding) => status.finding = Some(*finding),
             SessionEnd::Log(LogError::Refused(finding)) => status.finding = Some(finding),
-            SessionEnd::Lost(why) => status.lost = Some((order.attempts, why)),
+            SessionEnd::Lost(why) => {
+                status.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
+            }
             _ => {}
         }
     });
 }
 
-/// Nothing is wanted: no slot may keep WAL, and the log begins anew with the next slice.
-async fn give_up_slots(source: &Source, log: &Log, status: &watch::Sender<Status>) -> Result<(), SessionEnd> {
+/// No slot may keep WAL, and the log begins anew with the next slice: because nothing is wanted any more (`forget`), or
+/// because changes are lost and every slice is copied again.
+async fn give_up_slots(
+    source: &Source,
+    log: &Log,
+    every: &BTreeSet<TableName>,
+    forget: Option<&watch::Sender<Status>>,
+) -> Result<(), SessionEnd> {
     let client = source.connect("strangler capture").await?;
     for slot in slots(&client, &source.plan).await? {
         drop_slot(&client, &slot.name).await?;
@@ -176,11 +212,47 @@ async fn give_up_slots(source: &Source, log: &Log, status: &watch::Sender<Status
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
         return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
     }
+    if let Some(status) = forget {
+        log.forget(every).await?;
+        status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
+    }
     if log.end().await?.is_some() {
         log.destroy().await?;
     }
-    status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
     Ok(())
+}
+
+/// Gives the slot up before it keeps more WAL than the plan allows, whether a session reads it or not.
+pub async fn guard_wal(
+    source: Source,
+    log: Log,
+    orders: watch::Receiver<Option<Order>>,
+    status: watch::Sender<Status>,
+) {
+    loop {
+        sleep(KEPT_WAL_INTERVAL).await;
+        let attempts = orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default();
+        if attempts.is_empty() {
+            continue;
+        }
+        let slot = sql::slot(&source.plan, &log.id().0);
+        let kept = async {
+            let client = source.connect("strangler capture").await?;
+            kept_bytes(&client, &slot).await
+        };
+        match tokio::time::timeout(KEPT_WAL_INTERVAL, kept).await {
+            Ok(Ok(kept)) if kept > source.wal_kept_bytes_max => {
+                let why = format!(
+                    "slot {slot} kept {kept} bytes of WAL, more than limits.max_wal_kept allows ({})",
+                    source.wal_kept_bytes_max
+                );
+                tracing::error!("{why}");
+                status.send_modify(|status| status.lost = Some(Lost { attempts, why, with_slot: true }));
+            }
+            Ok(Err(why)) => tracing::debug!("the kept WAL is not known: {why}"),
+            _ => {}
+        }
+    }
 }
 
 /// One session of the stream, from the checks at its start to its end.
@@ -201,6 +273,11 @@ async fn session(
 
     let from = begin(source, log, &client, &slot, &timeline).await?;
     let mut stream = source.replication(&slot, from).await?;
+    // A name may lead to another server by now; the positions would mean nothing there.
+    let again = stream.identify_system().await.map_err(SourceError::from)?;
+    if (again.system_id, again.timeline) != (timeline.system_id.clone(), timeline.timeline) {
+        return Err(SessionEnd::Ended);
+    }
     stream.start().await.map_err(SourceError::from)?;
     stream.wait_started().await.map_err(|error| taken(&slot, error))?;
     status.send_modify(|status| {
@@ -223,8 +300,6 @@ async fn session(
         order,
         client: &client,
         status,
-        slot: &slot,
-        kept_max: source.wal_kept_bytes_max,
         assembler: Assembler::new(),
         pending: Pending::new(log.id(), timeline, from),
     };
@@ -232,13 +307,7 @@ async fn session(
     let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
     let _ = stream.shutdown().await;
     written?;
-    match read {
-        Err(SessionEnd::Lost(why)) => {
-            drop_slot(&client, &slot).await?;
-            Err(SessionEnd::Lost(why))
-        }
-        other => other,
-    }
+    read
 }
 
 /// Decides how the session begins, and does it: the slot exists and the log knows where it starts.
@@ -253,15 +322,10 @@ async fn begin(
     let slots = slots(client, &source.plan).await?;
     let from = match decide(slot, &slots, end.as_ref(), timeline) {
         Begin::Resume(from) => return Ok(from),
-        Begin::Anew => create_slot(client, slot).await?,
+        Begin::Anew => create_slot(source, client, slot).await?,
         Begin::Adopt(from) => from,
         Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
-        Begin::Lost(why) => {
-            // The next copies begin with a fresh slot and a log without the gap.
-            drop_slot(client, slot).await?;
-            log.destroy().await?;
-            return Err(SessionEnd::Lost(why));
-        }
+        Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
     };
     let progress = Progress {
         version: 1,

@@ -4,8 +4,9 @@
 
 use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
 use crate::sink::mapping::{SinkColumn, SinkTable};
+use crate::sink::order::Reference;
 use migrations::names::TableName;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tokio_postgres::{Client, Error, Row};
 
 const SOURCE_COLUMNS: &str = "
@@ -25,7 +26,7 @@ const SOURCE_COLUMNS: &str = "
 
 const SINK_COLUMNS: &str = "
     SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
-           coalesce(a.attnum = ANY (i.indkey::int2[]), false)
+           coalesce(a.attnum = ANY (i.indkey::int2[]), false), format_type(a.atttypid, -1)
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -34,7 +35,7 @@ const SINK_COLUMNS: &str = "
      ORDER BY a.attnum";
 
 const REFERENCES: &str = "
-    SELECT n.nspname, c.relname, rn.nspname, r.relname
+    SELECT n.nspname, c.relname, rn.nspname, r.relname, k.condeferrable
       FROM pg_constraint k
       JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace
@@ -74,20 +75,21 @@ pub async fn sink_table(client: &Client, table: &TableName) -> Result<Option<Sin
             sql_type: row.get(1),
             is_generated: row.get(2),
             is_key: row.get(3),
+            cast_type: row.get(4),
         })
         .collect();
     Ok((!columns.is_empty()).then(|| SinkTable { name: table.clone(), columns }))
 }
 
-/// Which table refers to which, by foreign keys: child → parents.
-pub async fn references(client: &Client) -> Result<BTreeMap<TableName, Vec<TableName>>, Error> {
-    let mut parents: BTreeMap<TableName, Vec<TableName>> = BTreeMap::new();
-    for row in client.query(REFERENCES, &[]).await? {
-        let child = TableName { schema: row.get(0), name: row.get(1) };
-        let parent = TableName { schema: row.get(2), name: row.get(3) };
-        parents.entry(child).or_default().push(parent);
-    }
-    Ok(parents)
+/// Which table refers to which, by foreign keys.
+pub async fn references(client: &Client) -> Result<Vec<Reference>, Error> {
+    let rows = client.query(REFERENCES, &[]).await?;
+    let reference = |row: &Row| Reference {
+        child: TableName { schema: row.get(0), name: row.get(1) },
+        parent: TableName { schema: row.get(2), name: row.get(3) },
+        is_deferrable: row.get(4),
+    };
+    Ok(rows.iter().map(reference).collect())
 }
 
 /// The tables whose rows may go with a parent's, by `ON DELETE CASCADE`.

@@ -9,10 +9,16 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode as PgSslMode};
 use tokio_postgres::{Client, Config, NoTls};
 
-/// Settings that decide how values are written as text; the same for streams and for copies.
-pub const TEXT_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
-     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8";
+/// What a session must not take from the server's, the database's or the role's settings: how values are written as
+/// text; limits that would end a long copy; policies that would hide rows, which become an error; and how soon the
+/// server notices that we are gone, for it holds our locks until then.
+pub const SESSION_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
+     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 \
+     -c idle_in_transaction_session_timeout=0 -c row_security=off -c tcp_keepalives_idle=15 \
+     -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
 
+/// A server that acknowledges nothing for so long is gone.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.
@@ -39,7 +45,8 @@ pub enum ConnectError {
 /// Opens a connection and drives it in a task of its own until the client is dropped.
 pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<Client, ConnectError> {
     let mut config = parse(url)?;
-    config.application_name(application).options(TEXT_SETTINGS).connect_timeout(CONNECT_TIMEOUT);
+    config.application_name(application).options(SESSION_SETTINGS).connect_timeout(CONNECT_TIMEOUT);
+    config.tcp_user_timeout(DEAD_AFTER);
     config.keepalives(true).keepalives_idle(Duration::from_secs(20));
     let refused =
         |why: tokio_postgres::Error| ConnectError::Refused { url: url.redacted(), why: in_words(&why) };
@@ -81,7 +88,7 @@ pub fn replication(
         .with_port(port)
         .with_tls(tls)
         .with_application_name("strangler capture")
-        .with_options(TEXT_SETTINGS))
+        .with_options(SESSION_SETTINGS))
 }
 
 /// The database's name in a URL.
@@ -110,7 +117,9 @@ pub fn in_words(error: &tokio_postgres::Error) -> String {
 }
 
 fn parse(url: &DatabaseUrl) -> Result<Config, ConnectError> {
+    // The driver knows neither of these words; what it does for `require` here is what `verify-full` means.
     let text = url.expose().replace("sslmode=verify-full", "sslmode=require");
+    let text = text.replace("sslmode=verify-ca", "sslmode=require");
     text.parse()
         .map_err(|why: tokio_postgres::Error| ConnectError::Url { url: url.redacted(), why: in_words(&why) })
 }

@@ -7,7 +7,7 @@ pub mod chunk;
 
 use crate::catalog;
 use crate::connect::{ConnectError, connect, in_words};
-use crate::kept::{self, Kept, Place};
+use crate::kept::{self, Kept, Shapes};
 use crate::log::{Log, LogError};
 use crate::sink::mapping::{Mapping, SinkTable};
 use crate::sink::{SinkError, order};
@@ -30,6 +30,9 @@ use tokio_postgres::Client;
 
 /// Chunks that are copied at the same time, each by a connection on either side.
 const WORKERS: usize = 3;
+
+/// A chunk's transaction in the sink.
+const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL DEFERRED";
 
 /// Why a copy did not become whole. It begins again.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ pub struct Job<'a> {
     pub source: &'a Source,
     /// Which history of the source is read.
     pub timeline: Timeline,
+    /// Up to where the log was filled when the copy began.
+    pub captured: EndLsn,
     /// To where.
     pub sink: &'a DatabaseUrl,
     /// Where changes after the copy are kept.
@@ -90,7 +95,8 @@ struct Table {
 pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> Result<Kept, CopyError> {
     let source = job.source.connect("strangler copy").await?;
     make_gates(job, &source, client).await?;
-    let (tables, columns) = tables(job, &source, client, progress).await?;
+    hold_shapes(&source, job.slice).await?;
+    let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
     let cursor = job.log.end_cursor().await?;
     let mut kept = Kept {
@@ -99,12 +105,14 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         attempt: job.attempt,
         copied_at: None,
         position: Position::default(),
-        passed: EndLsn(0),
-        place: Place { cursor, columns },
+        // Less than what the snapshot holds, and no more than where the cursor stands: the log is trimmed by it.
+        passed: job.captured,
+        cursor,
+        shapes,
     };
     kept::keep(client, job.slice, &kept).await?;
     empty(client, job.slice).await?;
-    let snapshot = Snapshot::take(job.source, &source, job.slice.name.as_str()).await?;
+    let snapshot = Snapshot::take(job.source, job.slice.name.as_str()).await?;
     let references = catalog::references(client).await.map_err(SinkError::of)?;
     let to = job.slice.all_tables().map(|table| table.to.clone()).collect();
     for level in order::levels(&to, &references).map_err(SinkError::stop)? {
@@ -113,10 +121,17 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
-    kept.passed = EndLsn(point.0);
     kept::keep(client, job.slice, &kept).await?;
-    snapshot.release();
     Ok(kept)
+}
+
+/// Keeps the source's tables from being rewritten until the copy is done: a rewriting ALTER TABLE makes a table look
+/// empty to older snapshots (PostgreSQL manual, 13.6), and its rows never come in the stream. The transaction lasts as
+/// long as the client; it has no id, so the snapshot's slot does not wait for it.
+async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), CopyError> {
+    let tables: Vec<String> = slice.all_tables().map(|table| table.from.quoted()).collect();
+    let sql = format!("BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
+    Ok(source.batch_execute(&sql).await.map_err(SourceError::from)?)
 }
 
 /// The service's gate shut, the monolith's open.
@@ -136,7 +151,6 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
 }
 
 type Tables = BTreeMap<TableName, Table>;
-type Columns = BTreeMap<TableName, BTreeSet<String>>;
 
 /// Joins the plan with both catalogs, by sink table.
 async fn tables(
@@ -144,9 +158,9 @@ async fn tables(
     source: &Client,
     sink: &Client,
     progress: &Progress,
-) -> Result<(Tables, Columns), CopyError> {
+) -> Result<(Tables, Shapes), CopyError> {
     let references = catalog::references(sink).await.map_err(SinkError::of)?;
-    let (mut tables, mut columns) = (Tables::new(), Columns::new());
+    let (mut tables, mut shapes) = (Tables::new(), Shapes::new());
     let (mut estimated, mut missing) = (0, None);
     for table in job.slice.all_tables() {
         let relation = catalog::relation(source, &table.from).await.map_err(SourceError::from)?;
@@ -156,13 +170,12 @@ async fn tables(
             missing = Some(table);
             break;
         };
-        let mapping = Mapping::new(table, &relation, &target, None).map_err(SinkError::stop)?;
+        let mapping = Mapping::new(table, &relation, &target, |_| true).map_err(SinkError::stop)?;
         let (blocks, rows) = extent(source, &table.from).await?;
         estimated += rows;
         let is_whole = order::refers_to_itself(&table.to, &references);
         let is_binary = mapping.is_binary(&relation, &sql_types(types));
-        let names = relation.columns.iter().map(|column| column.name.clone()).collect();
-        columns.insert(table.from.clone(), names);
+        shapes.insert(table.from.clone(), relation);
         tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
     }
     if let Some(table) = missing {
@@ -170,7 +183,7 @@ async fn tables(
     }
     progress.rows.store(0, Ordering::Relaxed);
     progress.estimated.store(estimated, Ordering::Relaxed);
-    Ok((tables, columns))
+    Ok((tables, shapes))
 }
 
 fn sql_types(table: SinkTable) -> BTreeMap<String, String> {
@@ -205,22 +218,24 @@ async fn copy_level(
     job: &Job<'_>,
     snapshot: &str,
     tables: &Tables,
-    level: &[TableName],
+    level: &order::Level,
     progress: &Arc<Progress>,
 ) -> Result<(), CopyError> {
     let mut queue = VecDeque::new();
-    for (n, name) in level.iter().enumerate() {
+    for (n, name) in level.tables.iter().enumerate() {
         let Some(table) = tables.get(name) else { continue };
         let work = Arc::new(Work::of(table, n));
         queue.extend(chunk::chunks(&table.extent).into_iter().map(|condition| (work.clone(), condition)));
     }
-    let workers = queue.len().min(WORKERS);
+    // Tables that refer to each other in a circle are filled in one transaction, which checks at its end.
+    let workers = if level.is_circle { 1 } else { queue.len().min(WORKERS) };
+    let in_one = level.is_circle;
     let queue: Queue = Arc::new(Mutex::new(queue));
     let mut running = JoinSet::new();
     for _ in 0..workers {
         let (source, sink) = (job.source.clone(), job.sink.clone());
         let (queue, progress, snapshot) = (queue.clone(), progress.clone(), snapshot.to_owned());
-        running.spawn(async move { work(&source, &sink, &snapshot, &queue, &progress).await });
+        running.spawn(async move { work(&source, &sink, &snapshot, &queue, &progress, in_one).await });
     }
     // Dropping the set at the first error ends the other workers too.
     while let Some(done) = running.join_next().await {
@@ -260,6 +275,7 @@ async fn work(
     snapshot: &str,
     queue: &Queue,
     progress: &Progress,
+    in_one: bool,
 ) -> Result<(), CopyError> {
     let source = source.connect("strangler copy").await?;
     let begin = format!(
@@ -269,17 +285,30 @@ async fn work(
     source.batch_execute(&begin).await.map_err(SourceError::from)?;
     let sink = connect(sink, "strangler copy").await.map_err(SinkError::from)?;
     let mut staged: BTreeSet<String> = BTreeSet::new();
+    if in_one {
+        sink.batch_execute(BEGIN).await.map_err(SinkError::of)?;
+    }
     loop {
         let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
-        let Some((work, condition)) = next else { return Ok(()) };
+        let Some((work, condition)) = next else { break };
         if let Some((make, _)) = &work.staging
             && staged.insert(work.fills.clone())
         {
             sink.batch_execute(make).await.map_err(SinkError::of)?;
         }
+        if !in_one {
+            sink.batch_execute(BEGIN).await.map_err(SinkError::of)?;
+        }
         let rows = copy_chunk(&source, &sink, &work, &condition).await?;
+        if !in_one {
+            sink.batch_execute("COMMIT").await.map_err(|error| refused(&work, error))?;
+        }
         progress.rows.fetch_add(rows, Ordering::Relaxed);
     }
+    if in_one {
+        sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
+    }
+    Ok(())
 }
 
 async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, CopyError> {
@@ -287,7 +316,6 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     let write = chunk::write(&work.fills, &work.fills_columns, work.is_binary);
     let rows = source.copy_out(&read).await.map_err(SourceError::from)?;
     let mut rows = std::pin::pin!(rows);
-    sink.batch_execute("BEGIN").await.map_err(SinkError::of)?;
     let refused = |error: tokio_postgres::Error| refused(work, error);
     let copy = sink.copy_in::<_, Bytes>(&write).await.map_err(refused)?;
     let mut copy = std::pin::pin!(copy);
@@ -298,7 +326,6 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     if let Some((_, insert)) = &work.staging {
         sink.batch_execute(insert).await.map_err(refused)?;
     }
-    sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
     Ok(count)
 }
 
@@ -317,6 +344,39 @@ pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
         )),
         _ => SinkError::of(error),
     })
+}
+
+/// Empties the slice's sink tables to give the copy up; not where the gate says that they are the service's own, or
+/// that someone decided after us.
+pub async fn give_up_rows(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
+    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
+    let done = async {
+        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
+        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
+        if gate.is_some_and(|(is_shut, seen)| !is_shut || seen > epoch.0 as i64) {
+            return Err(SinkError::stop(not_ours(slice)));
+        }
+        empty(client, slice).await
+    };
+    match done.await {
+        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
+        Err(error) => {
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+fn not_ours(slice: &Slice) -> Finding {
+    Finding::error(
+        "sink.not-ours",
+        format!(
+            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
+            slice.name
+        ),
+        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
+    )
 }
 
 /// Data that the sink's tables refuse will be refused again; everything else is tried again.

@@ -1,5 +1,6 @@
 //! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
+use crate::change::Relation;
 use crate::log::{Cursor, LogId};
 use crate::sink::SinkError;
 use migrations::finding::Finding;
@@ -7,8 +8,8 @@ use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use migrations::plan::Slice;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use tokio_postgres::Client;
 
 /// How far a slice's sink is, and what it is following.
@@ -26,23 +27,19 @@ pub struct Kept {
     pub position: Position,
     /// Every transaction that ends at or before here is applied.
     pub passed: EndLsn,
-    /// Where to read on, and what the tables looked like.
-    pub place: Place,
-}
-
-/// The part of [`Kept`] that only the bridge understands, one JSON value in the database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
     /// Where the log's reader begins again.
     pub cursor: Cursor,
-    /// Each source table's columns when it was copied: what came later may be left out.
-    pub columns: BTreeMap<TableName, BTreeSet<String>>,
+    /// Each source table's shape when it was copied. What changed since is judged against it, after a restart too.
+    pub shapes: Shapes,
 }
+
+/// Source tables' shapes.
+pub type Shapes = BTreeMap<TableName, Relation>;
 
 /// Reads what is kept about a slice's stream.
 pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
-               passed::text, cursor FROM strangler.stream WHERE slice = $1";
+               passed::text, cursor, shapes FROM strangler.stream WHERE slice = $1";
     let row = client.query_opt(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
     let Some(row) = row else { return Ok(None) };
     let damaged = || {
@@ -57,7 +54,6 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
     };
     let lsn = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_else(|| "0/0".to_owned());
     let copied_at = row.get::<_, Option<String>>(4).map(|text| text.parse()).transpose();
-    let place: serde_json::Value = row.get(8);
     Ok(Some(Kept {
         log: LogId(row.get(0)),
         timeline: Timeline { system_id: row.get(1), timeline: row.get::<_, i32>(2) as u32 },
@@ -68,20 +64,22 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
             ordinal: row.get::<_, Option<i64>>(6).unwrap_or(0) as u64,
         },
         passed: lsn(7).parse().map_err(|_| damaged())?,
-        place: serde_json::from_value(place).map_err(|_| damaged())?,
+        cursor: serde_json::from_value(row.get(8)).map_err(|_| damaged())?,
+        shapes: serde_json::from_value(row.get(9)).map_err(|_| damaged())?,
     }))
 }
 
 /// Begins (no `copied_at`) or completes what is kept about a slice's stream.
 pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), SinkError> {
     let sql = "INSERT INTO strangler.stream (slice, source, log_id, system_id, timeline, attempt, copied_at, \
-               commit_lsn, ordinal, passed, cursor) \
-               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10) \
+               commit_lsn, ordinal, passed, cursor, shapes) \
+               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11) \
                ON CONFLICT (slice) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
-               cursor = excluded.cursor, updated_at = clock_timestamp()";
-    let place = serde_json::to_value(&kept.place).map_err(|why| SinkError::Away { why: why.to_string() })?;
+               cursor = excluded.cursor, shapes = excluded.shapes, updated_at = clock_timestamp()";
+    let cursor = to_json(&kept.cursor)?;
+    let shapes = to_json(&kept.shapes)?;
     client
         .execute(
             sql,
@@ -95,7 +93,8 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
                 &kept.position.commit.to_string(),
                 &(kept.position.ordinal as i64),
                 &kept.passed.to_string(),
-                &place,
+                &cursor,
+                &shapes,
             ],
         )
         .await
@@ -108,4 +107,9 @@ pub async fn forget(client: &Client, slice: &Slice) -> Result<(), SinkError> {
     let sql = "DELETE FROM strangler.stream WHERE slice = $1";
     client.execute(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
     Ok(())
+}
+
+/// A value as JSON for the database.
+pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, SinkError> {
+    serde_json::to_value(value).map_err(|why| SinkError::Away { why: why.to_string() })
 }

@@ -115,8 +115,9 @@ async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierReque
     let Some(watched) = port.slices.get(&request.slice) else {
         return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
     };
+    let token = uuid::Uuid::new_v4().simple().to_string();
     let sampled = match port.barrier_client().await {
-        Ok(client) => source::barrier(&client).await.map_err(|error| error.to_string()),
+        Ok(client) => source::barrier(&client, &token).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let sampled = match sampled {
@@ -124,7 +125,7 @@ async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierReque
         Err(why) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &why, "it is asked again by itself"),
     };
     let mut state = watched.state.clone();
-    match timeout(BARRIER_WAIT, state.wait_for(|state| state.passed >= sampled)).await {
+    match timeout(BARRIER_WAIT, state.wait_for(|state| state.tokens.contains(&token))).await {
         Ok(Ok(_)) => Json(BarrierAnswer { version: VERSION, passed: sampled }).into_response(),
         _ => {
             refusal(StatusCode::GATEWAY_TIMEOUT, "the sink has not passed yet", "it is asked again by itself")

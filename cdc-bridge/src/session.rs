@@ -7,7 +7,6 @@ use crate::capture::{Order, SessionEnd, Status};
 use crate::catalog;
 use crate::log::Flush;
 use crate::source::assemble::{Assembler, Step};
-use crate::source::kept_bytes;
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
@@ -17,9 +16,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
-/// How often an idle stream's place is written and confirmed, and the kept WAL is looked at.
+/// How often an idle stream's place is written and confirmed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
-const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After so many events without a pause, what is durable is confirmed and what is due is flushed.
+const EVENTS_IN_A_ROW: u32 = 4096;
 
 /// One open session.
 pub struct Session<'a> {
@@ -29,10 +30,6 @@ pub struct Session<'a> {
     pub client: &'a Client,
     /// Where it is told how capture stands.
     pub status: &'a watch::Sender<Status>,
-    /// The slot that is read.
-    pub slot: &'a str,
-    /// It is given up before it keeps more WAL, in bytes.
-    pub kept_max: u64,
     /// Makes changes of messages.
     pub assembler: Assembler,
     /// What the writer has not got yet.
@@ -49,7 +46,12 @@ impl Session<'_> {
         orders: &mut watch::Receiver<Option<Order>>,
     ) -> Result<(), SessionEnd> {
         let mut idle = tokio::time::interval(IDLE_INTERVAL);
-        let mut kept = tokio::time::interval(KEPT_WAL_INTERVAL);
+        let mut events: u32 = 0;
+        let mut told = self.status.subscribe();
+        let given_up = async {
+            let _ = told.wait_for(|status| status.lost.is_some()).await;
+        };
+        let mut given_up = std::pin::pin!(given_up);
         let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
         loop {
             let in_transaction = self.assembler.in_transaction();
@@ -61,6 +63,18 @@ impl Session<'_> {
                 event = stream.recv(), if !self.pending.is_full() => {
                     let event = event.map_err(too_large)?.ok_or(SessionEnd::Ended)?;
                     self.take(event).await?;
+                    events = events.wrapping_add(1);
+                    if events.is_multiple_of(EVENTS_IN_A_ROW) {
+                        // While there is always another event, nothing below would ever have its turn.
+                        stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
+                        self.pending.idle(self.assembler.in_transaction());
+                        if self.pending.is_due(self.assembler.in_transaction())
+                            && let Ok(place) = flushes.try_reserve()
+                        {
+                            place.send(self.pending.take(self.assembler.in_transaction()));
+                        }
+                        is_outdated = orders.borrow().as_ref() != Some(self.order);
+                    }
                 }
                 place = flushes.reserve(), if self.pending.is_due(in_transaction) => {
                     let Ok(place) = place else { return Ok(()) };
@@ -73,7 +87,7 @@ impl Session<'_> {
                 }
                 open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
                 _ = idle.tick() => self.pending.idle(self.assembler.in_transaction()),
-                _ = kept.tick() => self.check_kept_wal().await?,
+                () = &mut given_up => return Ok(()),
             }
         }
     }
@@ -127,17 +141,6 @@ impl Session<'_> {
         if end > self.status.borrow().server_end {
             self.status.send_modify(|status| status.server_end = end);
         }
-    }
-
-    async fn check_kept_wal(&self) -> Result<(), SessionEnd> {
-        let kept = kept_bytes(self.client, self.slot).await?;
-        if kept <= self.kept_max {
-            return Ok(());
-        }
-        Err(SessionEnd::Lost(format!(
-            "slot {} kept {kept} bytes of WAL, more than limits.max_wal_kept allows ({})",
-            self.slot, self.kept_max
-        )))
     }
 
     async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {

@@ -9,7 +9,7 @@ pub mod reduce;
 
 use crate::change::{Change, Relation};
 use crate::connect::{ConnectError, connect, in_words};
-use crate::kept::{self, Kept, Place};
+use crate::kept::{self, Kept, Shapes};
 use crate::log::{Cursor, Progress};
 use crate::{catalog, source::assemble};
 use mapping::{Mapping, SinkTable};
@@ -88,7 +88,7 @@ pub struct Sink {
     pub(crate) cascaded: BTreeSet<TableName>,
     mappings: HashMap<TableName, (Arc<Relation>, Arc<Mapping>)>,
     statements: HashMap<String, Statement>,
-    columns: BTreeMap<TableName, BTreeSet<String>>,
+    shapes: Shapes,
     in_transaction: bool,
     written: Instant,
     last: Position,
@@ -138,7 +138,7 @@ impl Sink {
             cascaded,
             mappings: HashMap::new(),
             statements: HashMap::new(),
-            columns: kept.place.columns.clone(),
+            shapes: kept.shapes.clone(),
             in_transaction: false,
             written: Instant::now(),
             last: kept.position,
@@ -174,10 +174,13 @@ impl Sink {
         if !self.in_transaction && self.written.elapsed() < IDLE_POSITION_INTERVAL {
             return Ok(None);
         }
-        self.write_position(progress.end, cursor).await?;
         if self.in_transaction {
+            self.check_constraints().await?;
+            self.write_position(progress.end, cursor).await?;
             self.client.batch_execute("COMMIT").await.map_err(SinkError::of)?;
             self.in_transaction = false;
+        } else {
+            self.write_position(progress.end, cursor).await?;
         }
         self.written = Instant::now();
         Ok(Some(progress.end))
@@ -196,7 +199,7 @@ impl Sink {
         self.in_transaction = true;
         let parameters: [&(dyn ToSql + Sync); 1] = [&slice];
         let (begun, marked, gates) = tokio::join!(
-            self.client.batch_execute("BEGIN"),
+            self.client.batch_execute("BEGIN; SET CONSTRAINTS ALL DEFERRED"),
             self.client.query(&mark, &parameters),
             self.client.query_opt(&gate, &parameters),
         );
@@ -209,13 +212,26 @@ impl Sink {
         }
     }
 
+    /// Checks what was deferred while the transaction can still say which change it stands at.
+    async fn check_constraints(&mut self) -> Result<(), SinkError> {
+        let Err(error) = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await else {
+            return Ok(());
+        };
+        match error.code().map(|code| &code.code()[..2]) {
+            Some("22" | "23" | "P0") => Err(SinkError::Stopped {
+                finding: Box::new(deferred(&self.slice, self.last, &in_words(&error))),
+                position: Some(self.last),
+            }),
+            _ => Err(SinkError::of(error)),
+        }
+    }
+
     async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), SinkError> {
         let sql = "UPDATE strangler.stream SET commit_lsn = $3::text::pg_lsn, ordinal = $4, \
                    passed = $5::text::pg_lsn, cursor = $6, updated_at = clock_timestamp() \
                    WHERE slice = $1 AND attempt = $2";
         let statement = self.statement(sql).await?;
-        let place = Place { cursor: cursor.clone(), columns: self.columns.clone() };
-        let place = serde_json::to_value(&place).map_err(|why| SinkError::Away { why: why.to_string() })?;
+        let cursor = kept::to_json(cursor)?;
         let updated = self
             .client
             .execute(
@@ -226,7 +242,7 @@ impl Sink {
                     &self.last.commit.to_string(),
                     &(self.last.ordinal as i64),
                     &passed.to_string(),
-                    &place,
+                    &cursor,
                 ],
             )
             .await
@@ -240,19 +256,18 @@ impl Sink {
             if Arc::ptr_eq(known, relation) {
                 return Ok(mapping.clone());
             }
-            if **known != **relation {
-                let used = self.columns.get(&relation.table).cloned().unwrap_or_default();
-                assemble::shape::compatible(known, relation, |name| used.contains(name))
-                    .map_err(SinkError::stop)?;
-            }
         }
         let from = &relation.table;
         let table = self.slice.all_tables().find(|table| table.from == *from).cloned();
         let (Some(table), Some(sink)) = (table, self.tables.get(from)) else {
             return Err(SinkError::stop(no_table(from)));
         };
-        let mapping =
-            Mapping::new(&table, relation, sink, self.columns.get(from)).map_err(SinkError::stop)?;
+        let copied = self.shapes.get(from);
+        let known = |name: &str| copied.is_none_or(|copied| copied.index_of(name).is_some());
+        if let Some(copied) = copied.filter(|copied| **copied != **relation) {
+            assemble::shape::compatible(copied, relation, known).map_err(SinkError::stop)?;
+        }
+        let mapping = Mapping::new(&table, relation, sink, known).map_err(SinkError::stop)?;
         let mapping = Arc::new(mapping);
         self.mappings.insert(from.clone(), (relation.clone(), mapping.clone()));
         Ok(mapping)
@@ -280,7 +295,7 @@ async fn ranks(client: &Client, slice: &Slice) -> Result<BTreeMap<TableName, usi
     let references = catalog::references(client).await.map_err(SinkError::of)?;
     let tables = slice.all_tables().map(|table| table.to.clone()).collect();
     let levels = order::levels(&tables, &references).map_err(SinkError::stop)?;
-    let rank = |to: &TableName| levels.iter().position(|level| level.contains(to)).unwrap_or(0);
+    let rank = |to: &TableName| levels.iter().position(|level| level.tables.contains(to)).unwrap_or(0);
     Ok(slice.all_tables().map(|table| (table.from.clone(), rank(&table.to))).collect())
 }
 
@@ -302,6 +317,16 @@ fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding 
         "sink.gate",
         format!("the service's gate of slice {} is {found}, not shut at epoch {epoch}", slice.name),
         "another bridge or coordinator moved it; see `strangler status` and `strangler journal`",
+    )
+}
+
+fn deferred(slice: &Slice, last: Position, words: &str) -> Finding {
+    Finding::error(
+        "sink.deferred-constraint",
+        format!(
+            "the changes up to {last} break a constraint that was left to the transaction's end: {words}"
+        ),
+        format!("mend the service's database, then `strangler sync resume {}`", slice.name),
     )
 }
 

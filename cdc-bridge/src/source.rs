@@ -17,6 +17,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
+/// Messages between socket and capture; each may be as large as a row.
+const EVENTS_MAX: usize = 128;
+
 /// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 
@@ -82,7 +85,7 @@ impl Source {
             .with_start_lsn(pgwire_replication::Lsn(from.0))
             .with_status_interval(Duration::from_secs(1))
             .with_wakeup_interval(Duration::from_secs(2))
-            .with_buffer_size(4096)
+            .with_buffer_size(EVENTS_MAX)
             // An update carries the old row beside the new one, and text is longer than what is stored.
             .with_max_message_size(row_bytes.saturating_mul(4).saturating_add(64 << 10));
         Ok(ReplicationClient::connect_gated(config).await?)
@@ -109,12 +112,12 @@ pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, Source
 }
 
 /// Makes a slot and returns its consistent point.
-pub async fn create_slot(client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
+pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
     let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
     let created = timeout(SNAPSHOT_WAIT, client.query_one(sql, &[&slot])).await;
     match created {
         Ok(row) => Ok(row?.get::<_, String>(0).parse().unwrap_or_default()),
-        Err(_) => Err(blocked(client).await),
+        Err(_) => Err(blocked(source).await),
     }
 }
 
@@ -125,60 +128,72 @@ pub async fn drop_slot(client: &Client, slot: &str) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// How much WAL a slot keeps back, in bytes.
+/// How much WAL the slot of this name keeps back, in bytes; 0 where there is none.
 pub async fn kept_bytes(client: &Client, slot: &str) -> Result<u64, SourceError> {
-    let sql = "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint \
+    let sql = "SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::bigint \
                FROM pg_replication_slots WHERE slot_name = $1";
-    let row = client.query_opt(sql, &[&slot]).await?;
-    Ok(row.map_or(0, |row| row.get::<_, i64>(0).max(0) as u64))
+    let row = client.query_one(sql, &[&slot]).await?;
+    Ok(row.get::<_, i64>(0).max(0) as u64)
 }
 
-/// Samples the WAL's end, then commits a logical message behind it, so that the stream soon passes the sample even
-/// in a quiet database.
-pub async fn barrier(client: &Client) -> Result<EndLsn, SourceError> {
+/// Samples the WAL's end, then commits a logical message with this content behind it. Whoever has passed the message has
+/// passed the sample, on whichever server it came about; and a quiet database has something to stream.
+pub async fn barrier(client: &Client, token: &str) -> Result<EndLsn, SourceError> {
     let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
-    client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', '')", &[]).await?;
+    client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', $1)", &[&token]).await?;
     Ok(row.get::<_, String>(0).parse().unwrap_or_default())
 }
 
 /// A snapshot at an exact place in the stream. It lasts as long as this value.
+#[derive(Debug)]
 pub struct Snapshot {
     /// For `SET TRANSACTION SNAPSHOT`.
     pub name: String,
     /// Transactions with this commit LSN or a later one are not in it.
     pub consistent_point: CommitLsn,
-    session: ReplicationClient,
+    _keeper: Client,
 }
 
 impl Snapshot {
-    /// Takes a snapshot by a temporary slot, which goes with the session. Waits for the open transactions of the whole
-    /// cluster, and after a while says which one blocks. (`EXPORT_SNAPSHOT` is understood before and after 15.)
-    pub async fn take(source: &Source, client: &Client, slice: &str) -> Result<Snapshot, SourceError> {
-        let slot = format!("strangler_copy_{}_{}", slice.replace('-', "_"), std::process::id());
+    /// Takes a snapshot by a temporary slot, which goes at once, so that it keeps no WAL during the copy; an ordinary
+    /// transaction keeps the snapshot instead. Waits for the open transactions of the whole cluster, and after a while
+    /// says which one blocks. (`EXPORT_SNAPSHOT` is understood before and after 15.)
+    pub async fn take(source: &Source, slice: &str) -> Result<Snapshot, SourceError> {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let slot = format!("strangler_copy_{}_{}", slice.replace('-', "_"), &unique[..8]);
         let mut session = source.replication(&slot, EndLsn(0)).await?;
         let sql = format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
         let rows = match timeout(SNAPSHOT_WAIT, session.simple_query(&sql)).await {
             Ok(rows) => rows?,
-            Err(_) => return Err(blocked(client).await),
+            Err(_) => return Err(blocked(source).await),
         };
         let text = |column: usize| {
             let value = rows.first().and_then(|row| row.get(column)).and_then(Option::as_ref);
             value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
         };
-        let point = text(1).and_then(|text| text.parse().ok());
-        match (point, text(2)) {
-            (Some(consistent_point), Some(name)) => Ok(Snapshot { name, consistent_point, session }),
-            _ => Err(SourceError::Refused("it made a slot without a snapshot".to_owned())),
-        }
-    }
-
-    /// Lets the snapshot and its slot go: a session that never streamed ends when its client is dropped.
-    pub fn release(self) {
-        drop(self.session);
+        let point: Option<CommitLsn> = text(1).and_then(|text| text.parse().ok());
+        let (Some(consistent_point), Some(exported)) = (point, text(2)) else {
+            return Err(SourceError::Refused("it made a slot without a snapshot".to_owned()));
+        };
+        let keeper = source.connect("strangler copy").await?;
+        let import = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            migrations::names::quote_literal(&exported)
+        );
+        keeper.batch_execute(&import).await?;
+        let name = keeper.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
+        // A session that never streamed ends when its client is dropped, and its slot with it.
+        drop(session);
+        Ok(Snapshot { name, consistent_point, _keeper: keeper })
     }
 }
 
-async fn blocked(client: &Client) -> SourceError {
+/// Asks by a connection of its own: the one that waits takes no question.
+async fn blocked(source: &Source) -> SourceError {
+    let client = match source.connect("strangler").await {
+        Ok(client) => client,
+        Err(error) => return error.into(),
+    };
     let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), state, \
                extract(epoch FROM clock_timestamp() - xact_start)::bigint FROM pg_stat_activity \
                WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";

@@ -30,6 +30,8 @@ use tokio::time::{Instant, sleep};
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Before a copy begins again, proxies have this long to read elsewhere.
+const READERS_LEAVE: Duration = Duration::from_secs(2);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An order with the journal's length when it was given: a longer journal wakes a stopped stream.
@@ -46,6 +48,8 @@ pub struct Context {
     pub log: Log,
     /// Where it goes.
     pub sink: DatabaseUrl,
+    /// Source tables that other slices follow too.
+    pub shared: BTreeSet<TableName>,
     /// How capture stands.
     pub capture: watch::Receiver<capture::Status>,
 }
@@ -192,9 +196,12 @@ impl Stream<'_> {
             // No copy was ever begun, or `sync drop` was; only what is kept in the sink tells the two apart.
             match Sink::open(&context.sink, &context.slice).await {
                 Ok((client, Some(_))) => {
+                    self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
                     let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
-                    copy::empty(&client, &context.slice).await?;
-                    context.log.forget(&self.tables()).await?;
+                    copy::give_up_rows(&client, &context.slice, self.order.epoch).await?;
+                    let own = self.tables().difference(&context.shared).cloned().collect();
+                    self.released(&own).await?;
+                    context.log.forget(&own).await?;
                     for client in [&source, &client] {
                         client
                             .batch_execute(&gate::unmake(&context.slice.name))
@@ -203,12 +210,21 @@ impl Stream<'_> {
                     }
                     kept::forget(&client, &context.slice).await?;
                 }
-                Ok((_, None)) | Err(SinkError::Stopped { .. }) => {}
+                Ok((_, None)) => {}
+                // Nothing is installed there, so there is nothing to take away.
+                Err(SinkError::Stopped { .. }) => {}
                 Err(SinkError::Away { why }) => return Err(Halt::Away(why)),
             }
         }
         self.set(Condition::Idle);
         Ok(())
+    }
+
+    /// Waits until capture writes none of these tables: what it has in flight would wait for a topic that is gone.
+    async fn released(&self, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
+        let mut capture = self.context.capture.clone();
+        let released = capture.wait_for(|status| status.tables.is_disjoint(tables)).await;
+        released.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))
     }
 
     fn tables(&self) -> BTreeSet<TableName> {
@@ -221,13 +237,21 @@ impl Stream<'_> {
         let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
         let kept = match kept {
             Some(kept) if kept.attempt == self.order.attempt && kept.copied_at.is_some() => kept,
-            _ => {
+            before => {
+                if before.is_some_and(|kept| kept.copied_at.is_some()) {
+                    // The tables are emptied next; proxies that still read from them have been told otherwise.
+                    sleep(READERS_LEAVE).await;
+                }
+                let captured = context.capture.borrow().captured;
+                let cursor = context.log.end_cursor().await?;
+                self.state.send_modify(|state| state.restart(cursor, captured));
                 let job = Job {
                     slice: &context.slice,
                     epoch: self.order.epoch,
                     attempt: self.order.attempt,
                     source: &context.source,
                     timeline,
+                    captured,
                     sink: &context.sink,
                     log: &context.log,
                 };
@@ -235,11 +259,12 @@ impl Stream<'_> {
                 tokio::select! {
                     kept = copy::copy(&job, &client, &progress) => kept?,
                     never = self.report_copy(&progress) => match never {},
+                    halt = self.lost(None) => return Err(halt),
                 }
             }
         };
         let Some(copied_at) = kept.copied_at else { return Ok(()) };
-        self.state.send_modify(|state| state.cursor = Some(kept.place.cursor.clone()));
+        self.state.send_modify(|state| state.cursor = Some(kept.cursor.clone()));
         self.set(Condition::Copied { attempt: self.order.attempt, copied_at });
         Ok(())
     }
@@ -276,8 +301,25 @@ impl Stream<'_> {
     fn check_lost(&self, status: &capture::Status) -> Result<(), Halt> {
         let ours = (self.context.slice.name.clone(), self.order.attempt);
         match &status.lost {
-            Some((attempts, why)) if attempts.contains(&ours) => Err(Halt::Lost(why.clone())),
+            Some(lost) if lost.attempts.contains(&ours) => Err(Halt::Lost(lost.why.clone())),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits until capture says that this copy's changes are lost, or that what is kept comes from another server.
+    async fn lost(&self, kept: Option<&Kept>) -> Halt {
+        let mut capture = self.context.capture.clone();
+        loop {
+            let status = capture.borrow_and_update().clone();
+            let judged = self
+                .check_lost(&status)
+                .and_then(|()| kept.map_or(Ok(()), |kept| check_server(kept, &status)));
+            if let Err(halt) = judged {
+                return halt;
+            }
+            if capture.changed().await.is_err() {
+                return Halt::Away("capture has ended".to_owned());
+            }
         }
     }
 
@@ -290,31 +332,20 @@ impl Stream<'_> {
         }
         let kept = self.check_kept(kept)?;
         self.state.send_modify(|state| {
-            state.cursor = Some(kept.place.cursor.clone());
+            state.cursor = Some(kept.cursor.clone());
             state.passed = kept.passed;
+            state.durable = kept.passed;
         });
         if self.order.paused {
             self.set(Condition::Paused);
             return Ok(());
         }
-        let reader = context.log.reader(self.tables(), &kept.place.cursor).await?;
+        let reader = context.log.reader(self.tables(), &kept.cursor).await?;
         let sink = Sink::follow(client, &context.slice, self.order.epoch, &kept).await?;
         self.set(Condition::Following);
-        let mut capture = context.capture.clone();
-        let lost = async {
-            loop {
-                let status = capture.borrow_and_update().clone();
-                if let Err(halt) = self.check_lost(&status).and_then(|()| check_server(&kept, &status)) {
-                    return halt;
-                }
-                if capture.changed().await.is_err() {
-                    return Halt::Away("capture has ended".to_owned());
-                }
-            }
-        };
         tokio::select! {
             halt = self.apply(reader, sink, &kept, copied_at) => Err(halt),
-            halt = lost => Err(halt),
+            halt = self.lost(Some(&kept)) => Err(halt),
         }
     }
 
@@ -326,8 +357,9 @@ impl Stream<'_> {
             Some(kept) if kept.attempt != self.order.attempt || kept.copied_at.is_none() => {
                 lost("the service's database holds another copy than the journal says")
             }
+            // A deleted log whose slot still lives was refused before; without a slot only a new copy helps.
             Some(kept) if kept.log != self.context.log.id() => {
-                Err(Halt::Stopped(Box::new(other_log(&self.context.slice, &self.context.log)), None))
+                lost("the log that the slice was following is gone")
             }
             Some(kept) => Ok(kept),
         }
@@ -349,7 +381,9 @@ impl Stream<'_> {
             self.state.send_modify(|state| {
                 state.passed = state.passed.max(progress.end);
                 state.committed_us = progress.committed_us;
-                if durable.is_some() {
+                state.barriers(&progress.messages);
+                if let Some(durable) = durable {
+                    state.durable = durable;
                     state.cursor = Some(cursor);
                 }
                 if !changes.is_empty() {
@@ -382,19 +416,4 @@ fn check_server(kept: &Kept, status: &capture::Status) -> Result<(), Halt> {
         )),
         _ => Ok(()),
     }
-}
-
-fn other_log(slice: &Slice, log: &Log) -> Finding {
-    Finding::error(
-        "sink.other-log",
-        format!(
-            "slice {} was following another log than {}: that one was moved or deleted",
-            slice.name,
-            log.describe()
-        ),
-        format!(
-            "bring it back, or copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`",
-            slice.name
-        ),
-    )
 }

@@ -4,6 +4,7 @@
 
 mod world;
 
+use migrations::finding::Finding;
 use world::{World, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,6 +42,14 @@ async fn doctor_names_the_statement_and_the_statement_mends() {
     let mut codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
     codes.sort_unstable();
     assert_eq!(codes, wanted, "{found:#?}");
+    mend(&world, &found);
+    assert_eq!(world.codes().await, ["install.not-published"; 2]);
+    world.install().await;
+    assert_eq!(world.codes().await, [""; 0]);
+}
+
+/// Runs what the hints say.
+fn mend(world: &World, found: &[Finding]) {
     for finding in found {
         let (database, statement) = match finding.hint.split_once("run in the monolith's database: ") {
             Some((_, statement)) => ("monolith", statement),
@@ -51,9 +60,59 @@ async fn doctor_names_the_statement_and_the_statement_mends() {
         };
         world.cluster.sql(database, statement);
     }
-    assert_eq!(world.codes().await, ["install.not-published"; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_finds_what_would_not_arrive_as_it_was() {
+    let world = World::new("").await;
     world.install().await;
+    let all = controller::doctor(&world.plan, None).await;
+    assert!(
+        all.iter().any(|finding| finding.code == "source.partitioned" && !finding.is_error()),
+        "{all:#?}"
+    );
+    let breaks = [
+        ("monolith", "ALTER TABLE orders ADD shout text GENERATED ALWAYS AS (upper(note)) STORED"),
+        ("service", "ALTER TABLE orders ADD shout text"),
+        ("service", "ALTER TABLE orders ALTER id DROP DEFAULT, ALTER id ADD GENERATED ALWAYS AS IDENTITY"),
+        (
+            "service",
+            "ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customers ON DELETE CASCADE",
+        ),
+        ("service", "ALTER TABLE customers ADD FOREIGN KEY (id) REFERENCES orders ON UPDATE RESTRICT"),
+        ("service", "ALTER TABLE items ADD FOREIGN KEY (order_id, no) REFERENCES items"),
+        ("monolith", "ALTER TABLE customers ENABLE ROW LEVEL SECURITY"),
+        ("service", "ALTER TABLE customers ENABLE ROW LEVEL SECURITY"),
+        ("service", "CREATE POLICY everything ON customers TO strangler USING (true)"),
+    ];
+    for (database, statement) in breaks {
+        world.cluster.sql(database, statement);
+    }
+    let found = world.findings().await;
+    let mut codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    codes.sort_unstable();
+    let wanted = [
+        "sink.foreign-key-action",
+        "sink.foreign-key-circle",
+        "sink.foreign-key-circle",
+        "sink.identity-always",
+        "source.generated-column",
+        "table.row-security",
+    ];
+    assert_eq!(codes, wanted, "{found:#?}");
+    let generated = found.iter().find(|finding| finding.code == "source.generated-column").unwrap();
+    assert!(generated.hint.contains("`set: { shout: \"upper(note)\" }`"), "{generated:#?}");
+    mend(&world, &found);
+    assert_eq!(world.codes().await, ["source.generated-column"]);
+    world.cluster.sql("service", "ALTER TABLE orders DROP shout");
+    world
+        .cluster
+        .sql("service", "ALTER TABLE orders ADD shout text GENERATED ALWAYS AS (upper(note)) STORED");
     assert_eq!(world.codes().await, [""; 0]);
+    let keys = "SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conrelid::regclass::text) FROM pg_constraint
+                 WHERE contype = 'f' AND conrelid IN ('customers'::regclass, 'orders'::regclass)";
+    let defined = "FOREIGN KEY (id) REFERENCES orders(id) DEFERRABLE; FOREIGN KEY (customer_id) REFERENCES customers(id)";
+    assert_eq!(world.cluster.sql("service", keys), defined);
 }
 
 #[tokio::test(flavor = "multi_thread")]

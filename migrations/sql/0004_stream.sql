@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     ordinal bigint,
     passed pg_lsn,
     cursor jsonb,
+    shapes jsonb,
     holder text,
     updated_at timestamptz DEFAULT clock_timestamp()
 );

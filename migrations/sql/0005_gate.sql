@@ -123,14 +123,14 @@ DECLARE
     told text := CASE facts->>'side'
         WHEN 'monolith' THEN $said$
     RAISE EXCEPTION 'slice % has left the monolith: table %.% is written by service % now', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1]
-        USING ERRCODE = 'STR01', HINT = pg_catalog.format('Send the write to the service. `strangler status` shows who owns the slice, `strangler rollback %s` brings it back.', TG_ARGV[0]);$said$
+        USING ERRCODE = 'STR01', HINT = 'Send the write to the service; `strangler status` shows who owns the slice.';$said$
         ELSE $said$
     IF TG_ARGV[2] OPERATOR(pg_catalog.=) 'reference' THEN
         RAISE EXCEPTION 'table %.% is a copy that service % only reads (slice %)', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1], TG_ARGV[0]
             USING ERRCODE = 'STR01', HINT = 'Write it where it lives, in the monolith; the change comes here by itself.';
     END IF;
     RAISE EXCEPTION 'slice % still belongs to the monolith: table %.% is not written by service % yet', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1]
-        USING ERRCODE = 'STR01', HINT = pg_catalog.format('Send the write to the monolith. `strangler status` shows who owns the slice, `strangler cutover %s` moves it here.', TG_ARGV[0]);$said$
+        USING ERRCODE = 'STR01', HINT = 'Send the write to the monolith; `strangler status` shows who owns the slice.';$said$
         END;
 BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION strangler.refuse() RETURNS trigger LANGUAGE plpgsql AS %L', format($body$

@@ -11,7 +11,7 @@ BEGIN
         FOR one IN EXECUTE $q$SELECT slice, stage->>'stage' AS stage FROM strangler.slice
                               WHERE stage->>'stage' IN ('cutting', 'split', 'returning')$q$ LOOP
             RAISE EXCEPTION 'slice % is %: without its gate the monolith could write tables that it does not own', one.slice, one.stage
-                USING HINT = format('Bring it back with `strangler rollback %s`, or finish it with `strangler complete %s`.', one.slice, one.slice);
+                USING HINT = format('The service owns slice %s; `strangler status` shows how it stands.', one.slice);
         END LOOP;
     END IF;
     FOR one IN SELECT slot_name, active_pid FROM pg_catalog.pg_replication_slots

@@ -275,7 +275,7 @@ impl Stage {
             Stage::Copying => "wait until `strangler sync status` says following, or `strangler sync drop`",
             Stage::Following { .. } => "share its reads with `strangler route set`, or `strangler sync drop`",
             Stage::Cutting { .. } => "wait for the cutover to end; `strangler status -w` shows it",
-            Stage::Split { .. } => "`strangler rollback` or `strangler complete`",
+            Stage::Split { .. } => "the service owns it; `strangler status` shows how it stands",
             Stage::Returning { .. } => "wait for the rollback to end; `strangler status -w` shows it",
             Stage::Retired { .. } => "its move is final",
         }

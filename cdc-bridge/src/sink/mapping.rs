@@ -24,6 +24,8 @@ pub struct SinkColumn {
     pub name: String,
     /// Its type as SQL, with modifiers.
     pub sql_type: String,
+    /// Its type without length: a cast to `varchar(20)` would cut a longer text silently, an assignment refuses it.
+    pub cast_type: String,
     /// Whether the database computes it.
     pub is_generated: bool,
     /// Whether it belongs to the primary key.
@@ -36,13 +38,14 @@ struct Input {
     index: usize,
     name: String,
     sql_type: String,
+    cast_type: String,
 }
 
 /// A sink column and what fills it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Output {
     column: String,
-    sql_type: String,
+    cast_type: String,
     is_key: bool,
     /// SQL over the inputs' source names.
     expression: String,
@@ -103,15 +106,17 @@ impl Mapping {
                 }
                 return Err(no_column(table, &column.name, target));
             }
-            let sql_type = match direct {
-                Some(sink_column) if !by_name => sink_column.sql_type.clone(),
-                _ => sql_type(&column.kind),
+            let (sql_type, cast_type) = match direct {
+                Some(sink_column) if !by_name => {
+                    (sink_column.sql_type.clone(), sink_column.cast_type.clone())
+                }
+                _ => (sql_type(&column.kind), sql_type(&column.kind)),
             };
-            inputs.push(Input { index, name: column.name.clone(), sql_type });
+            inputs.push(Input { index, name: column.name.clone(), sql_type, cast_type });
             if let Some(sink_column) = direct {
                 outputs.push(Output {
                     column: sink_column.name.clone(),
-                    sql_type: sink_column.sql_type.clone(),
+                    cast_type: sink_column.cast_type.clone(),
                     is_key: sink_column.is_key,
                     expression: quote_identifier(&column.name),
                     reads: BTreeSet::from([index]),
@@ -125,7 +130,7 @@ impl Mapping {
             let reads = expression.columns.iter().filter_map(|name| source.index_of(name)).collect();
             outputs.push(Output {
                 column: target.clone(),
-                sql_type: sink_column.sql_type.clone(),
+                cast_type: sink_column.cast_type.clone(),
                 is_key: sink_column.is_key,
                 expression: format!("({})", expression.text),
                 reads,
@@ -164,17 +169,20 @@ impl Mapping {
     }
 
     /// Whether the binary format of COPY means the same on both sides; `types` are the source columns' SQL types. Enums
-    /// are left out: their arrays carry the oid of the source's type.
+    /// and arrays of types that are not built in are left out: they carry oids that mean nothing on the other side.
     pub fn is_binary(&self, source: &Relation, types: &BTreeMap<String, String>) -> bool {
         self.inputs.iter().all(|input| {
             let kind = &source.columns[input.index].kind;
-            let is_enum = match kind {
-                ColumnType::Enum { .. } => true,
-                ColumnType::Array(element) => matches!(**element, ColumnType::Enum { .. }),
-                _ => false,
-            };
-            let is_same = types.get(&input.name) == Some(&input.sql_type) || input.sql_type == sql_type(kind);
-            is_same && !is_enum
+            let is_same = types.get(&input.name) == Some(&input.sql_type);
+            match kind {
+                ColumnType::Enum { .. } => false,
+                ColumnType::Array(element) => {
+                    let is_known =
+                        !matches!(**element, ColumnType::Enum { .. }) && !input.sql_type.contains("citext");
+                    is_same && is_known
+                }
+                _ => is_same || input.sql_type == sql_type(kind),
+            }
         })
     }
 
@@ -276,7 +284,7 @@ impl Mapping {
     }
 
     fn named(&self, output: &Output) -> String {
-        format!("({})::{} AS {}", output.expression, output.sql_type, quote_identifier(&output.column))
+        format!("({})::{} AS {}", output.expression, output.cast_type, quote_identifier(&output.column))
     }
 
     fn rows(&self, inputs: &[Input]) -> String {
@@ -290,7 +298,7 @@ fn rows_from(inputs: &[Input], parameters_before: usize) -> String {
         inputs
             .iter()
             .enumerate()
-            .map(|(n, input)| format!("u.v{n}::{} AS {}", input.sql_type, quote_identifier(&input.name))),
+            .map(|(n, input)| format!("u.v{n}::{} AS {}", input.cast_type, quote_identifier(&input.name))),
     );
     let arrays = list((1..=inputs.len()).map(|n| format!("${}::text[]", n + parameters_before)));
     let names = list((0..inputs.len()).map(|n| format!("v{n}")));

@@ -2,45 +2,89 @@
 
 use migrations::finding::Finding;
 use migrations::names::TableName;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-/// Tables by level: a table's parents stand in earlier levels. A table that refers to itself is no cycle.
+/// One foreign key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The table that refers.
+    pub child: TableName,
+    /// The table it refers to.
+    pub parent: TableName,
+    /// Whether it may be checked at the transaction's end.
+    pub is_deferrable: bool,
+}
+
+/// Tables that may be filled at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// Which.
+    pub tables: Vec<TableName>,
+    /// Whether they refer to each other in a circle of deferrable keys, and so need one transaction.
+    pub is_circle: bool,
+}
+
+/// Tables by level: a table's parents stand in earlier levels. A table that refers to itself is no circle.
 ///
 /// # Errors
-/// A finding that names the tables of a cycle.
-pub fn levels(
-    tables: &BTreeSet<TableName>,
-    references: &BTreeMap<TableName, Vec<TableName>>,
-) -> Result<Vec<Vec<TableName>>, Box<Finding>> {
+/// A finding that names the tables of a circle that no deferrable key opens.
+pub fn levels(tables: &BTreeSet<TableName>, references: &[Reference]) -> Result<Vec<Level>, Box<Finding>> {
     let mut left = tables.clone();
     let mut levels = Vec::new();
     while !left.is_empty() {
-        let waits = |table: &TableName| {
-            references
-                .get(table)
-                .is_some_and(|parents| parents.iter().any(|parent| parent != table && left.contains(parent)))
-        };
-        let level: Vec<TableName> = left.iter().filter(|table| !waits(table)).cloned().collect();
-        if level.is_empty() {
-            return Err(Box::new(cycle(&left)));
+        let mut free = free(&left, references, |_| true);
+        let is_circle = free.is_empty();
+        if is_circle {
+            // Whatever is knotted together goes at once, if deferring opens the knot.
+            if !opens(&left, references) {
+                return Err(Box::new(circle(&left)));
+            }
+            free = left.iter().cloned().collect();
         }
-        left.retain(|table| !level.contains(table));
-        levels.push(level);
+        left.retain(|table| !free.contains(table));
+        levels.push(Level { tables: free, is_circle });
     }
     Ok(levels)
 }
 
 /// Whether a table refers to itself: then its rows must come in one statement.
-pub fn refers_to_itself(table: &TableName, references: &BTreeMap<TableName, Vec<TableName>>) -> bool {
-    references.get(table).is_some_and(|parents| parents.contains(table))
+pub fn refers_to_itself(table: &TableName, references: &[Reference]) -> bool {
+    references.iter().any(|reference| reference.child == *table && reference.parent == *table)
 }
 
-fn cycle(left: &BTreeSet<TableName>) -> Finding {
+/// The tables that wait for none of the others.
+fn free(
+    left: &BTreeSet<TableName>,
+    references: &[Reference],
+    counts: impl Fn(&Reference) -> bool,
+) -> Vec<TableName> {
+    let waits = |table: &TableName| {
+        references.iter().any(|reference| {
+            let is_other = reference.child == *table && reference.parent != *table;
+            is_other && left.contains(&reference.parent) && counts(reference)
+        })
+    };
+    left.iter().filter(|table| !waits(table)).cloned().collect()
+}
+
+fn opens(knot: &BTreeSet<TableName>, references: &[Reference]) -> bool {
+    let mut left = knot.clone();
+    while !left.is_empty() {
+        let free = free(&left, references, |reference| !reference.is_deferrable);
+        if free.is_empty() {
+            return false;
+        }
+        left.retain(|table| !free.contains(table));
+    }
+    true
+}
+
+fn circle(left: &BTreeSet<TableName>) -> Finding {
     let names: Vec<String> = left.iter().map(TableName::to_string).collect();
     Finding::error(
-        "sink.reference-cycle",
+        "sink.reference-circle",
         format!("the foreign keys of {} go in a circle in the service's database", names.join(", ")),
-        "drop one of these constraints in the service's database; the rows come from the monolith, which keeps its own",
+        "make one of them deferrable there: `ALTER TABLE … ALTER CONSTRAINT … DEFERRABLE`",
     )
 }
 
@@ -52,26 +96,35 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn reference(child: &str, parent: &str, is_deferrable: bool) -> Reference {
+        Reference { child: table(child), parent: table(parent), is_deferrable }
+    }
+
     #[test]
     fn parents_come_first_and_a_table_may_refer_to_itself() {
         let tables = ["items", "orders", "customers"].map(table).into();
-        let references = BTreeMap::from([
-            (table("items"), vec![table("orders"), table("items"), table("elsewhere")]),
-            (table("orders"), vec![table("customers")]),
-        ]);
+        let references = [
+            reference("items", "orders", true),
+            reference("items", "items", false),
+            reference("items", "elsewhere", false),
+            reference("orders", "customers", false),
+        ];
         let names: Vec<Vec<String>> = levels(&tables, &references)
             .unwrap()
             .iter()
-            .map(|level| level.iter().map(|t| t.name.clone()).collect())
+            .map(|level| level.tables.iter().map(|t| t.name.clone()).collect())
             .collect();
         assert_eq!(names, [["customers"], ["orders"], ["items"]]);
         assert!(refers_to_itself(&table("items"), &references));
     }
 
     #[test]
-    fn a_cycle_is_a_finding() {
+    fn a_circle_needs_a_deferrable_key() {
         let tables = ["a", "b"].map(table).into();
-        let references = BTreeMap::from([(table("a"), vec![table("b")]), (table("b"), vec![table("a")])]);
-        assert_eq!(levels(&tables, &references).unwrap_err().code, "sink.reference-cycle");
+        let hard = [reference("a", "b", false), reference("b", "a", false)];
+        assert_eq!(levels(&tables, &hard).unwrap_err().code, "sink.reference-circle");
+        let soft = [reference("a", "b", true), reference("b", "a", false)];
+        let levels = levels(&tables, &soft).unwrap();
+        assert!(levels.len() == 1 && levels[0].is_circle);
     }
 }

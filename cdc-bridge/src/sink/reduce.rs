@@ -103,6 +103,19 @@ pub fn fill(newer: &Tuple, older: &Tuple) -> Tuple {
     Tuple::of(values.collect::<Vec<_>>().into_iter())
 }
 
+/// `newer` with its key's values taken from `older` where they were not sent: a large key that did not change is sent
+/// as the old key only.
+pub fn fill_key(newer: &Tuple, older: &Tuple, key: &[usize]) -> Tuple {
+    if !newer.has_unchanged() {
+        return newer.clone();
+    }
+    let values = newer.values().zip(older.values()).enumerate().map(|(index, pair)| match pair {
+        (Value::Unchanged, older) if key.contains(&index) => older,
+        (newer, _) => newer,
+    });
+    Tuple::of(values.collect::<Vec<_>>().into_iter())
+}
+
 fn same(a: &Arc<Relation>, b: &Arc<Relation>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
@@ -123,9 +136,13 @@ impl Pending {
 
     /// Takes a change in, or says that it cannot follow what the same row's changes were so far.
     fn take(&mut self, change: &Change) -> bool {
+        let whole;
         let (row, next) = match &change.operation {
             Operation::Insert { new } => (new, Net::Insert(new.clone())),
-            Operation::Update { old, new } => (new, Net::Update(self.whole(old.as_ref(), new))),
+            Operation::Update { old, new } => {
+                whole = self.whole(old.as_ref(), new);
+                (&whole, Net::Update(whole.clone()))
+            }
             Operation::Delete { old } => (old, Net::Delete(old.clone())),
             Operation::Truncate => return true,
         };
@@ -148,7 +165,8 @@ impl Pending {
     fn whole(&self, old: Option<&Tuple>, new: &Tuple) -> Tuple {
         match old {
             Some(old) if self.relation.identity == ReplicaIdentity::Full => fill(new, old),
-            _ => new.clone(),
+            Some(old) => fill_key(new, old, &self.key),
+            None => new.clone(),
         }
     }
 

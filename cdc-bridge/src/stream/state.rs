@@ -1,9 +1,16 @@
 //! How a stream stands, and what of it is told to the controller.
 
 use crate::capture;
-use crate::log::Cursor;
+use crate::log::{Cursor, Message};
 use migrations::control::{Condition, StreamReport};
 use migrations::lsn::EndLsn;
+use std::collections::VecDeque;
+
+/// The logical message by which a barrier is recognised.
+const BARRIER_PREFIX: &str = "strangler.barrier";
+
+/// Barriers that are remembered; each waits in a proxy that has one in flight per slice.
+const TOKENS_MAX: usize = 1024;
 
 /// How a stream stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +19,10 @@ pub struct State {
     pub condition: Condition,
     /// Everything before is durable in the sink; the slice's tables are as the source was there.
     pub passed: EndLsn,
+    /// The part of `passed` that the sink's database keeps too.
+    pub durable: EndLsn,
+    /// The newest barriers that were passed, by their tokens.
+    pub tokens: VecDeque<String>,
     /// What lies before this in the log is not needed any more; none while that is not known.
     pub cursor: Option<Cursor>,
     /// Changes applied since the start.
@@ -28,11 +39,27 @@ impl State {
         Self {
             condition: Condition::Idle,
             passed: EndLsn(0),
+            durable: EndLsn(0),
+            tokens: VecDeque::new(),
             cursor: None,
             changes: 0,
             took_ms: 0,
             committed_us: 0,
         }
+    }
+
+    /// A copy begins: it will need what the log holds behind this cursor, whose place in the source is `captured`.
+    pub fn restart(&mut self, cursor: Cursor, captured: EndLsn) {
+        self.cursor = Some(cursor);
+        (self.passed, self.durable) = (captured, captured);
+    }
+
+    /// Remembers the barriers among some messages.
+    pub fn barriers(&mut self, messages: &[Message]) {
+        let tokens = messages.iter().filter(|message| message.prefix == BARRIER_PREFIX);
+        self.tokens.extend(tokens.map(|message| message.content.clone()));
+        let surplus = self.tokens.len().saturating_sub(TOKENS_MAX);
+        self.tokens.drain(..surplus);
     }
 
     /// The report, with the lag against where the source and the log are.

@@ -2,9 +2,11 @@
 
 use crate::invocation::Invocation;
 use crate::problem::{Kind, Problem};
+use migrations::finding::Finding;
 use migrations::names::SliceName;
-use migrations::plan::Plan;
+use migrations::plan::{LogChoice, Plan, Slice};
 use serde_json::json;
+use std::path::Path;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -23,7 +25,8 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
     let mut progress = call.ui.progress();
     progress.state("looking at the live systems");
-    let findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
+    let mut findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
+    findings.extend(disk(&plan, call.house().dir()));
     progress.clear();
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let subject =
@@ -42,6 +45,30 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     call.ui.json(&json!({ "ready": true, "findings": findings, "next_steps": next }));
     call.ui.next_steps(&next);
     Ok(())
+}
+
+/// The embedded log may fill its bound; the disk under it must have that much.
+fn disk(plan: &Plan, folder: &Path) -> Option<Finding> {
+    let LogChoice::Embedded { bytes_max } = plan.log else { return None };
+    if plan.slices.values().all(Slice::is_stateless) {
+        return None;
+    }
+    // The folder is made by `up`; before that, what holds it is the same disk.
+    let place = folder.ancestors().find(|place| place.exists())?;
+    let disk = nix::sys::statvfs::statvfs(place).ok()?;
+    let free = disk.blocks_available() * disk.fragment_size();
+    (free < bytes_max).then(|| {
+        Finding::warning(
+            "house.disk",
+            format!(
+                "the embedded log may grow to {} MiB, the disk under {} has {} MiB left",
+                bytes_max >> 20,
+                folder.display(),
+                free >> 20
+            ),
+            "make room, or set a smaller `log: { embedded: { max: … } }` in the plan",
+        )
+    })
 }
 
 /// What leads on: being up, then following a slice that has tables.
