@@ -111,7 +111,7 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         shapes,
     };
     kept::keep(client, job.slice, &kept).await?;
-    empty(client, job.slice).await?;
+    kept::empty(client, job.slice).await?;
     let snapshot = Snapshot::take(job.source, job.slice.name.as_str()).await?;
     let references = catalog::references(client).await.map_err(SinkError::of)?;
     let to = job.slice.all_tables().map(|table| table.to.clone()).collect();
@@ -327,56 +327,6 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
         sink.batch_execute(insert).await.map_err(refused)?;
     }
     Ok(count)
-}
-
-/// Empties the slice's sink tables together.
-pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
-    let tables: Vec<String> = slice.all_tables().map(|table| table.to.quoted()).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let sql = format!("TRUNCATE {}", tables.join(", "));
-    client.batch_execute(&sql).await.map_err(|error| match error.code().map(|code| code.code()) {
-        Some("0A000") => SinkError::stop(Finding::error(
-            "sink.referenced",
-            format!("the tables of slice {} cannot be emptied: {}", slice.name, in_words(&error)),
-            "add the referring table to the slice, or drop its foreign key in the service's database",
-        )),
-        _ => SinkError::of(error),
-    })
-}
-
-/// Empties the slice's sink tables to give the copy up; not where the gate says that they are the service's own, or
-/// that someone decided after us.
-pub async fn give_up_rows(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
-    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
-    let done = async {
-        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
-        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
-        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
-        if gate.is_some_and(|(is_shut, seen)| !is_shut || seen > epoch.0 as i64) {
-            return Err(SinkError::stop(not_ours(slice)));
-        }
-        empty(client, slice).await
-    };
-    match done.await {
-        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
-        Err(error) => {
-            let _ = client.batch_execute("ROLLBACK").await;
-            Err(error)
-        }
-    }
-}
-
-fn not_ours(slice: &Slice) -> Finding {
-    Finding::error(
-        "sink.not-ours",
-        format!(
-            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
-            slice.name
-        ),
-        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
-    )
 }
 
 /// Data that the sink's tables refuse will be refused again; everything else is tried again.

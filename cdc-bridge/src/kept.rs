@@ -1,6 +1,8 @@
-//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
+//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten;
+//! and the rows themselves, emptied before a copy and given up after a drop.
 
 use crate::change::Relation;
+use crate::connect::in_words;
 use crate::log::{Cursor, LogId};
 use crate::sink::SinkError;
 use migrations::finding::Finding;
@@ -8,6 +10,7 @@ use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use migrations::plan::Slice;
+use migrations::stage::Epoch;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -112,4 +115,54 @@ pub async fn forget(client: &Client, slice: &Slice) -> Result<(), SinkError> {
 /// A value as JSON for the database.
 pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, SinkError> {
     serde_json::to_value(value).map_err(|why| SinkError::Away { why: why.to_string() })
+}
+
+/// Empties the slice's sink tables together.
+pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
+    let tables: Vec<String> = slice.all_tables().map(|table| table.to.quoted()).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let sql = format!("TRUNCATE {}", tables.join(", "));
+    client.batch_execute(&sql).await.map_err(|error| match error.code().map(|code| code.code()) {
+        Some("0A000") => SinkError::stop(Finding::error(
+            "sink.referenced",
+            format!("the tables of slice {} cannot be emptied: {}", slice.name, in_words(&error)),
+            "add the referring table to the slice, or drop its foreign key in the service's database",
+        )),
+        _ => SinkError::of(error),
+    })
+}
+
+/// Empties the slice's sink tables to give the copy up; not where the gate says that they are the service's own, or
+/// that someone decided after us.
+pub async fn give_up_rows(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
+    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
+    let done = async {
+        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
+        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
+        if gate.is_some_and(|(is_shut, seen)| !is_shut || seen > epoch.0 as i64) {
+            return Err(SinkError::stop(not_ours(slice)));
+        }
+        empty(client, slice).await
+    };
+    match done.await {
+        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
+        Err(error) => {
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+fn not_ours(slice: &Slice) -> Finding {
+    Finding::error(
+        "sink.not-ours",
+        format!(
+            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
+            slice.name
+        ),
+        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
+    )
 }

@@ -252,10 +252,10 @@ impl Sink {
 
     /// The mapping of a change's table as the table is now.
     pub(crate) fn mapping(&mut self, relation: &Arc<Relation>) -> Result<Arc<Mapping>, SinkError> {
-        if let Some((known, mapping)) = self.mappings.get(&relation.table) {
-            if Arc::ptr_eq(known, relation) {
-                return Ok(mapping.clone());
-            }
+        if let Some((known, mapping)) = self.mappings.get(&relation.table)
+            && Arc::ptr_eq(known, relation)
+        {
+            return Ok(mapping.clone());
         }
         let from = &relation.table;
         let table = self.slice.all_tables().find(|table| table.from == *from).cloned();

@@ -3,20 +3,22 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
+mod halt;
 pub mod state;
 
 use crate::capture;
 use crate::change::Change;
-use crate::copy::{self, CopyError, Job};
+use crate::copy::{self, Job};
 use crate::kept::{self, Kept};
-use crate::log::{Log, LogError, Reader};
+use crate::log::{Log, Reader};
 use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
+use halt::Halt;
 use migrations::control::{Condition, StreamOrder};
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
-use migrations::lsn::{CommitLsn, Position, Timeline};
+use migrations::lsn::{CommitLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Stage;
@@ -58,52 +60,6 @@ pub struct Context {
 pub fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// Why a stream does not go on.
-#[derive(Debug)]
-enum Halt {
-    /// Something is away; it is tried again.
-    Away(String),
-    /// Someone must look; the next entry of the journal wakes it.
-    Stopped(Box<Finding>, Option<Position>),
-    /// The copy must begin anew.
-    Lost(String),
-}
-
-impl From<SinkError> for Halt {
-    fn from(error: SinkError) -> Self {
-        match error {
-            SinkError::Away { why } => Halt::Away(why),
-            SinkError::Stopped { finding, position } => Halt::Stopped(finding, position),
-        }
-    }
-}
-
-impl From<LogError> for Halt {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Trimmed => Halt::Lost(error.to_string()),
-            LogError::Refused(finding) => Halt::Stopped(Box::new(finding), None),
-            other => Halt::Away(other.to_string()),
-        }
-    }
-}
-
-impl From<SourceError> for Halt {
-    fn from(error: SourceError) -> Self {
-        Halt::Away(error.to_string())
-    }
-}
-
-impl From<CopyError> for Halt {
-    fn from(error: CopyError) -> Self {
-        match error {
-            CopyError::Source(error) => error.into(),
-            CopyError::Sink(error) => error.into(),
-            CopyError::Log(error) => error.into(),
-        }
-    }
 }
 
 /// Runs a slice's stream until `orders` closes.
@@ -198,7 +154,7 @@ impl Stream<'_> {
                 Ok((client, Some(_))) => {
                     self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
                     let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
-                    copy::give_up_rows(&client, &context.slice, self.order.epoch).await?;
+                    kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
                     let own = self.tables().difference(&context.shared).cloned().collect();
                     self.released(&own).await?;
                     context.log.forget(&own).await?;
