@@ -2,14 +2,22 @@
 
 use migrations::names::TableName;
 use migrations::preflight::{
-    ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, TableSeen, TriggerSeen, TypeSeen,
+    ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, TableSeen, TriggerSeen,
+    TypeSeen,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{Client, Error, Row};
 
+/// Row-level security does not matter where a permissive policy lets our role see and write every row and no
+/// restrictive one concerns it. A policy is for everybody where its list of roles holds 0.
 const TABLE: &str = "
     SELECT c.oid, c.relkind::text, pg_get_userbyid(c.relowner)::text, c.relreplident::text, c.relpersistence <> 'p',
-           c.relrowsecurity, c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
+           row_security_active(c.oid) AND NOT (
+               EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = c.oid AND y.polpermissive AND y.polcmd = '*'
+                          AND pg_get_expr(y.polqual, c.oid) = 'true'
+                          AND coalesce(pg_get_expr(y.polwithcheck, c.oid), 'true') = 'true' AND EXISTS (SELECT FROM unnest(y.polroles) AS g WHERE g = 0 OR pg_has_role(g, 'USAGE')))
+               AND NOT EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = c.oid AND NOT y.polpermissive AND EXISTS (SELECT FROM unnest(y.polroles) AS g WHERE g = 0 OR pg_has_role(g, 'USAGE')))),
+           c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
            pn.nspname::text, p.relname::text, has_schema_privilege(n.oid, 'USAGE'),
            ARRAY(SELECT r FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r
                  WHERE has_table_privilege(c.oid, r))
@@ -22,16 +30,19 @@ const TABLE: &str = "
 /// numeric of up to 28 digits, a text of up to 4 characters of up to 4 bytes.
 const COLUMNS: &str = "
     SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypmod, NOT a.attnotnull,
-           a.atthasdef OR a.attidentity <> '', a.attgenerated <> '',
+           a.atthasdef OR a.attidentity <> '',
+           CASE WHEN a.attgenerated <> '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') END,
            a.attlen = -1 AND a.attstorage <> 'p'
                AND NOT (t.typname = 'numeric' AND a.atttypmod >= 4 AND ((a.atttypmod - 4) >> 16) <= 28)
                AND NOT (t.typname IN ('varchar', 'bpchar') AND a.atttypmod BETWEEN 4 AND 8),
            t.typcategory = 'A' AND t.typelem <> 0,
            coalesce(e.typname, t.typname)::text, coalesce(e.typtype, t.typtype)::text,
            coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace,
-           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder)
+           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder),
+           a.attidentity = 'a'
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
+      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 const INDEXES: &str = "
@@ -50,7 +61,10 @@ const TRIGGERS: &str = "
 
 const FOREIGN_KEYS: &str = "
     SELECT k.conname::text, cn.nspname::text, c.relname::text, rn.nspname::text, r.relname::text, k.condeferrable,
-           k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd')
+           k.condeferred, k.confdeltype::text, k.confupdtype::text, ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS o (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = o.attnum ORDER BY o.place),
+           ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS o (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = o.attnum ORDER BY o.place)
       FROM pg_constraint k
       JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
       JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace
@@ -138,7 +152,8 @@ fn column(row: &Row) -> ColumnSeen {
         modifier: row.get(2),
         is_nullable: row.get(3),
         has_default: row.get(4),
-        is_generated: row.get(5),
+        generated_as: row.get(5),
+        is_always_identity: row.get(12),
         is_toastable: row.get(6),
     }
 }
@@ -147,8 +162,23 @@ fn foreign_key(row: &Row) -> ForeignKeySeen {
     ForeignKeySeen {
         name: row.get(0),
         from: TableName { schema: row.get(1), name: row.get(2) },
+        from_columns: row.get(9),
         to: TableName { schema: row.get(3), name: row.get(4) },
+        to_columns: row.get(10),
         is_deferrable: row.get(5),
-        cascades: row.get(6),
+        is_deferred: row.get(6),
+        on_delete: action(row.get(7)),
+        on_update: action(row.get(8)),
+    }
+}
+
+/// `confdeltype` and `confupdtype` (PostgreSQL manual, `pg_constraint`).
+fn action(kind: &str) -> ActionSeen {
+    match kind {
+        "r" => ActionSeen::Restrict,
+        "c" => ActionSeen::Cascade,
+        "n" => ActionSeen::SetNull,
+        "d" => ActionSeen::SetDefault,
+        _ => ActionSeen::NoAction,
     }
 }

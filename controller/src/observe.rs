@@ -34,7 +34,7 @@ const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 const ROLE: &str = "
     SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolreplication OR EXISTS (
                SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication' AND pg_has_role(r.oid, g.oid, 'MEMBER')),
-           r.rolsuper OR r.rolbypassrls, has_database_privilege(current_database(), 'TEMPORARY')
+           has_database_privilege(current_database(), 'TEMPORARY')
       FROM pg_roles r WHERE r.rolname = session_user";
 const OTHERS: &str = "
     SELECT pid, coalesce(application_name, '') FROM pg_stat_activity
@@ -208,8 +208,7 @@ async fn role(client: &Client) -> Result<RoleSeen, Error> {
         name: row.get(0),
         is_superuser: row.get(1),
         may_replicate: row.get(2),
-        bypasses_row_security: row.get(3),
-        may_make_temporary: row.get(4),
+        may_make_temporary: row.get(3),
         other_sessions: others
             .iter()
             .map(|row| SessionSeen { pid: row.get(0), application: row.get(1) })

@@ -13,8 +13,9 @@ mod server;
 mod tables;
 
 pub use observation::{
-    ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen, Observation,
-    RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen, TriggerSeen, TypeSeen,
+    ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
+    Observation, RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen, TriggerSeen,
+    TypeSeen,
 };
 
 use crate::finding::Finding;
@@ -45,6 +46,7 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
                 "give the service a database of its own; it may stand on the same server",
             ));
         }
+        references::actions(slice, source, sink, &mut found);
         for table in slice.all_tables() {
             columns::judge(table, source, sink, &mut found);
         }

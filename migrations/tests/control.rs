@@ -135,6 +135,10 @@ fn wishes_are_refused_with_a_way_on() {
     let plan = plan();
     let (start, follow) = (state(&[]), state(&following()));
     let copying = state(&following()[..1]);
+    let mut events = following();
+    let tenth = plan_event(&plan, &follow, Wish::Shares(&shares("orders", Some("list"), "10%"))).unwrap();
+    events.push(("orders", tenth));
+    let shared = state(&events);
     let wish = SyncWish { actor: "a@b".into(), ..SyncWish::default() };
     let skip = SyncWish { skip: Some(Position::default()), ..wish.clone() };
     let sync = |state: &State, name: &str, verb, wish: &SyncWish| {
@@ -155,6 +159,7 @@ fn wishes_are_refused_with_a_way_on() {
         sync(&follow, "orders", SyncVerb::Start, &wish),
         sync(&start, "orders", SyncVerb::Drop, &wish),
         sync(&follow, "orders", SyncVerb::Pause, &skip),
+        sync(&shared, "orders", SyncVerb::Drop, &wish),
     ];
     let shown: Vec<String> =
         refusals.iter().map(|r| format!("{} {}; {}", r.exit, r.message, r.hint)).collect();
@@ -171,6 +176,12 @@ fn legal_wishes_become_events() {
     assert_eq!(event(&state(&following()), SyncVerb::Pause), Event::Paused);
     assert_eq!(event(&state(&following()), SyncVerb::Resume), Event::Resumed { skip: None });
     assert_eq!(event(&state(&following()), SyncVerb::Drop), Event::SyncDropped);
+    let mut events = following();
+    for share in ["10%", "monolith"] {
+        let wish = shares("orders", None, share);
+        events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap()));
+    }
+    assert_eq!(event(&state(&events), SyncVerb::Drop), Event::SyncDropped);
     // Back to the monolith is never refused for want of a copy.
     let back = plan_event(&plan, &state(&[]), Wish::Shares(&shares("orders", None, "monolith")));
     assert!(matches!(back, Ok(Event::Shared { .. })));

@@ -10,7 +10,7 @@ use crate::journal::{SliceState, State};
 use crate::names::{RouteName, SliceName};
 use crate::plan::{Plan, Route, Slice};
 use crate::share::Share;
-use crate::stage::{Event, IllegalMove, Stage};
+use crate::stage::{Event, IllegalMove, Owner, Stage};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -217,6 +217,17 @@ fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) ->
         return Err(refusal(USAGE, format!("`sync {verb}` cannot replace rows"), hint));
     }
     match verb {
+        SyncVerb::Drop if is_shared(slice, state) => {
+            let message = format!(
+                "some reads of slice {} are at service {}, and dropping the copy empties its tables",
+                slice.name, slice.service
+            );
+            Err(refusal(
+                CONFLICT,
+                message,
+                format!("run `strangler route set {} monolith` first", slice.name),
+            ))
+        }
         SyncVerb::Start => Ok(Event::SyncStarted),
         SyncVerb::Pause if state.paused => {
             let message = format!("slice {} is paused already", slice.name);
@@ -226,6 +237,12 @@ fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) ->
         SyncVerb::Resume => Ok(Event::Resumed { skip: wish.skip }),
         SyncVerb::Drop => Ok(Event::SyncDropped),
     }
+}
+
+/// Whether the service answers requests although the monolith owns the tables.
+fn is_shared(slice: &Slice, state: &SliceState) -> bool {
+    let is_shared = |route| derive::share(slice, route, state) > Share::MONOLITH;
+    state.stage.owner() == Owner::Monolith && slice.routes.iter().any(is_shared)
 }
 
 fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Refusal {

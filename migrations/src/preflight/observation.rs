@@ -76,8 +76,6 @@ pub struct RoleSeen {
     pub is_superuser: bool,
     /// Whether it may open replication sessions.
     pub may_replicate: bool,
-    /// Whether row-level security does not concern it.
-    pub bypasses_row_security: bool,
     /// Whether it may make temporary tables here.
     pub may_make_temporary: bool,
     /// Sessions by this role that are not strangler's.
@@ -127,7 +125,7 @@ pub struct TableSeen {
     pub triggers: Vec<TriggerSeen>,
     /// Whether it is unlogged or temporary, so that its changes are in no WAL.
     pub is_unlogged: bool,
-    /// Whether row-level security is on.
+    /// Whether row-level security may hide rows from our role or refuse them.
     pub has_row_security: bool,
     /// Whether other tables inherit from it, not being its partitions.
     pub has_children: bool,
@@ -196,10 +194,19 @@ pub struct ColumnSeen {
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.
     pub has_default: bool,
-    /// Whether it is computed from other columns.
-    pub is_generated: bool,
+    /// Whether it is an identity that only the database fills: `GENERATED ALWAYS AS IDENTITY`.
+    pub is_always_identity: bool,
+    /// The expression over other columns that it is computed by, where it is generated.
+    pub generated_as: Option<String>,
     /// Whether large values of it are stored apart, so that the stream leaves unchanged ones out.
     pub is_toastable: bool,
+}
+
+impl ColumnSeen {
+    /// Whether it is computed from other columns.
+    pub fn is_generated(&self) -> bool {
+        self.generated_as.is_some()
+    }
 }
 
 /// A column's type.
@@ -229,12 +236,66 @@ pub struct ForeignKeySeen {
     pub name: String,
     /// The table that refers.
     pub from: TableName,
+    /// Its columns that refer, in the constraint's order.
+    pub from_columns: Vec<String>,
     /// The table that is referred to.
     pub to: TableName,
-    /// Whether its check can wait for the end of the transaction.
+    /// Its columns that are referred to, in the same order.
+    pub to_columns: Vec<String>,
+    /// Whether it is declared `DEFERRABLE`.
     pub is_deferrable: bool,
-    /// Whether deleting or changing what is referred to writes the referring table: cascade, set null, set default.
-    pub cascades: bool,
+    /// Whether it is declared `INITIALLY DEFERRED`.
+    pub is_deferred: bool,
+    /// What deleting a row that is referred to does.
+    pub on_delete: ActionSeen,
+    /// What changing the key of a row that is referred to does.
+    pub on_update: ActionSeen,
+}
+
+impl ForeignKeySeen {
+    /// Whether deleting or changing what is referred to writes the referring table.
+    pub fn cascades(&self) -> bool {
+        self.on_delete.writes() || self.on_update.writes()
+    }
+
+    /// Whether every check of it can wait for the end of the transaction. `RESTRICT` never waits (PostgreSQL manual,
+    /// `CREATE TABLE`, `REFERENCES`).
+    pub fn can_wait(&self) -> bool {
+        self.is_deferrable && self.on_delete != ActionSeen::Restrict && self.on_update != ActionSeen::Restrict
+    }
+}
+
+/// What a foreign key does when the row referred to goes or changes its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActionSeen {
+    /// It refuses, at the end of the statement or of the transaction.
+    NoAction,
+    /// It refuses at once.
+    Restrict,
+    /// It deletes or changes the referring rows.
+    Cascade,
+    /// It sets their columns to null.
+    SetNull,
+    /// It sets their columns to their defaults.
+    SetDefault,
+}
+
+impl ActionSeen {
+    /// Whether it writes the referring table.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Cascade | Self::SetNull | Self::SetDefault)
+    }
+
+    /// As it stands behind `ON DELETE` and `ON UPDATE`.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::NoAction => "NO ACTION",
+            Self::Restrict => "RESTRICT",
+            Self::Cascade => "CASCADE",
+            Self::SetNull => "SET NULL",
+            Self::SetDefault => "SET DEFAULT",
+        }
+    }
 }
 
 /// A replication slot.

@@ -1,6 +1,7 @@
-//! Findings about foreign keys: those that cross the slice's border, and circles among the sink's tables.
+//! Findings about foreign keys: those that cross the slice's border, circles among the sink's tables, and those that
+//! would write in the sink what the source never wrote.
 
-use super::observation::{DatabaseSeen, ForeignKeySeen};
+use super::observation::{ActionSeen, DatabaseSeen, ForeignKeySeen};
 use super::run;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};
@@ -27,7 +28,7 @@ fn across(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             (false, true) => ("the table referred to", &key.from),
             _ => continue,
         };
-        let danger = if key.cascades { ", and it cascades into what the service will own" } else { "" };
+        let danger = if key.cascades() { ", and it cascades into what the service will own" } else { "" };
         found.push(Finding::warning(
             "source.foreign-key-across",
             format!(
@@ -63,7 +64,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     for key in seen
         .foreign_keys
         .iter()
-        .filter(|key| !ours.contains(&key.from) && ours.contains(&key.to) && key.cascades)
+        .filter(|key| !ours.contains(&key.from) && ours.contains(&key.to) && key.cascades())
     {
         found.push(Finding::warning(
             "sink.foreign-key-cascades",
@@ -73,42 +74,112 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
 }
 
-/// Tables that refer to each other in a circle cannot be filled one after the other, unless a check can wait.
+/// Tables that refer to each other in a circle cannot be filled one after the other, unless a check can wait. A table
+/// that refers to itself can: its rows come in one statement.
 fn circles(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let ours: BTreeSet<&TableName> = slice.all_tables().map(|table| &table.to).collect();
-    let strict: Vec<&ForeignKeySeen> = seen
-        .foreign_keys
-        .iter()
-        .filter(|key| ours.contains(&key.from) && ours.contains(&key.to) && !key.is_deferrable)
-        .collect();
+    let strict = seen.foreign_keys.iter().filter(|key| {
+        ours.contains(&key.from) && ours.contains(&key.to) && key.from != key.to && !key.can_wait()
+    });
+    let strict: Vec<&ForeignKeySeen> = strict.collect();
     let mut parents: BTreeMap<&TableName, BTreeSet<&TableName>> = BTreeMap::new();
-    for key in strict.iter().filter(|key| key.from != key.to) {
+    for key in &strict {
         parents.entry(&key.from).or_default().insert(&key.to);
     }
-    let in_circle: BTreeSet<&TableName> =
-        parents.keys().copied().filter(|table| reaches(&parents, table, table)).collect();
-    for key in strict {
-        let defer = format!(
-            "ALTER TABLE {} ALTER CONSTRAINT {} DEFERRABLE;",
-            key.from.quoted(),
-            quote_identifier(&key.name)
-        );
-        if key.from == key.to {
-            found.push(Finding::warning(
-                "sink.self-reference",
-                format!(
-                    "the service's table {} refers to itself; a row may arrive before the one it refers to",
-                    key.from
-                ),
-                run(&seen.database, &defer),
-            ));
-        } else if in_circle.contains(&key.from) && reaches(&parents, &key.to, &key.from) {
-            found.push(Finding::error(
-                "sink.foreign-key-circle",
-                format!("the service's tables {} and {} refer to each other in a circle; neither can be filled first", key.from, key.to),
-                run(&seen.database, &defer),
-            ));
+    for key in strict.into_iter().filter(|key| reaches(&parents, &key.to, &key.from)) {
+        found.push(Finding::error(
+            "sink.foreign-key-circle",
+            format!(
+                "foreign key {} from {} to {} closes a circle in the service's database whose checks cannot wait; none of its tables can be filled first",
+                key.name, key.from, key.to
+            ),
+            format!("one of the circle is enough: {}", run(&seen.database, &deferring(key))),
+        ));
+    }
+}
+
+/// The statement that lets every check of a foreign key wait.
+fn deferring(key: &ForeignKeySeen) -> String {
+    if ![key.on_delete, key.on_update].contains(&ActionSeen::Restrict) {
+        let (table, name) = (key.from.quoted(), quote_identifier(&key.name));
+        return format!("ALTER TABLE {table} ALTER CONSTRAINT {name} DEFERRABLE;");
+    }
+    let loose = |action| if action == ActionSeen::Restrict { ActionSeen::NoAction } else { action };
+    made_anew(&ForeignKeySeen {
+        is_deferrable: true,
+        on_delete: loose(key.on_delete),
+        on_update: loose(key.on_update),
+        ..key.clone()
+    })
+}
+
+/// The statement that puts this foreign key in the place of the one of its name.
+fn made_anew(key: &ForeignKeySeen) -> String {
+    let list =
+        |columns: &[String]| columns.iter().map(|c| quote_identifier(c)).collect::<Vec<_>>().join(", ");
+    let mut statement = format!(
+        "ALTER TABLE {} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} FOREIGN KEY ({}) REFERENCES {} ({})",
+        key.from.quoted(),
+        list(&key.from_columns),
+        key.to.quoted(),
+        list(&key.to_columns),
+        name = quote_identifier(&key.name),
+    );
+    for (event, action) in [(" ON DELETE ", key.on_delete), (" ON UPDATE ", key.on_update)] {
+        if action != ActionSeen::NoAction {
+            statement.extend([event, action.sql()]);
         }
+    }
+    if key.is_deferrable {
+        statement.push_str(" DEFERRABLE");
+    }
+    if key.is_deferred {
+        statement.push_str(" INITIALLY DEFERRED");
+    }
+    statement + ";"
+}
+
+/// Foreign keys of the sink that write rows where the source's write none: rows would go or change there that the
+/// source keeps. Where the source does the same, its own writes come as changes and find them done.
+pub(super) fn actions(slice: &Slice, source: &DatabaseSeen, sink: &DatabaseSeen, found: &mut Vec<Finding>) {
+    for key in &sink.foreign_keys {
+        let table = |to: &TableName| slice.all_tables().find(|table| table.to == *to);
+        let (Some(child), Some(parent)) = (table(&key.from), table(&key.to)) else { continue };
+        let alike: Vec<&ForeignKeySeen> = source
+            .foreign_keys
+            .iter()
+            .filter(|one| one.from == child.from && one.to == parent.from)
+            .filter(|one| {
+                one.from_columns
+                    .iter()
+                    .filter_map(|column| child.sink_column(column))
+                    .all(|column| key.from_columns.iter().any(|own| own == column))
+            })
+            .collect();
+        let strange = |action: ActionSeen, of: fn(&ForeignKeySeen) -> ActionSeen| {
+            action.writes() && !alike.iter().any(|one| of(one) == action)
+        };
+        let mut mended = key.clone();
+        let mut told = Vec::new();
+        if strange(key.on_delete, |one| one.on_delete) {
+            told.push(format!("ON DELETE {}", key.on_delete.sql()));
+            mended.on_delete = ActionSeen::NoAction;
+        }
+        if strange(key.on_update, |one| one.on_update) {
+            told.push(format!("ON UPDATE {}", key.on_update.sql()));
+            mended.on_update = ActionSeen::NoAction;
+        }
+        if told.is_empty() {
+            continue;
+        }
+        found.push(Finding::error(
+            "sink.foreign-key-action",
+            format!(
+                "foreign key {} of the service's table {} says {}, and the monolith has no such key from {} to {}: rows would go or change that the monolith keeps",
+                key.name, key.from, told.join(" and "), child.from, parent.from
+            ),
+            run(&sink.database, &made_anew(&mended)),
+        ));
     }
 }
 

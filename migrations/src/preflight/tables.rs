@@ -23,6 +23,9 @@ pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
             continue;
         };
         shape(name, table, seen, found);
+        if is_source && table.kind == KindSeen::Partitioned {
+            found.push(partitioned(slice, name));
+        }
         rights(name, table, seen, found);
         if is_source {
             source_key(name, table, seen, found);
@@ -76,7 +79,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
             format!("name {parent} in the plan instead"),
         ));
     }
-    if table.has_row_security && !seen.role.bypasses_row_security {
+    if table.has_row_security {
         let role = quote_identifier(&seen.role.name);
         found.push(Finding::error(
             "table.row-security",
@@ -87,6 +90,20 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
             run(&seen.database, &format!("ALTER ROLE {role} BYPASSRLS;")),
         ));
     }
+}
+
+/// Not one of these is in a stream that shows the partitioned table instead of its partitions.
+fn partitioned(slice: &Slice, name: &TableName) -> Finding {
+    Finding::warning(
+        "source.partitioned",
+        format!(
+            "table {name} is partitioned: ATTACH, DETACH, DROP and TRUNCATE of a partition bring or take rows without a change in the stream"
+        ),
+        format!(
+            "empty a partition with DELETE before it goes, and attach only empty ones, or copy again: `strangler sync drop {0}`, `strangler sync start {0}`",
+            slice.name
+        ),
+    )
 }
 
 fn rights(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {

@@ -1,13 +1,13 @@
 //! What can only be seen by comparing parts of the plan: routes that meet, tables named twice, databases that are
-//! missing or the same, addresses taken twice.
+//! missing or the same, addresses and topics taken twice.
 
 use super::slice::SliceDraft;
 use super::{Draft, SideDraft};
-use crate::names::ServiceName;
+use crate::names::{ServiceName, TableName};
 use crate::pattern::{Meeting, Pattern, Segment};
 use crate::plan::tree::Spot;
 use crate::plan::written::Notes;
-use crate::plan::{Route, Table};
+use crate::plan::{LogChoice, Route, Table};
 use std::collections::{BTreeMap, HashMap};
 
 /// More routes than this are not compared.
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes<'_>) {
     routes(&draft.slices, notes);
     sources(&draft.slices, notes);
     sinks(draft, notes);
+    topics(draft, notes);
     databases(draft, notes);
     listeners(draft, notes);
 }
@@ -166,6 +167,37 @@ fn sinks(draft: &Draft, notes: &mut Notes<'_>) {
             seen.insert(key, here);
         }
     }
+}
+
+/// In Kafka two source tables must not share a topic, or have topics that Kafka holds for one.
+fn topics(draft: &Draft, notes: &mut Notes<'_>) {
+    let Some(LogChoice::Kafka { .. }) = &draft.settings.log else { return };
+    let mut seen: BTreeMap<String, Named<'_>> = BTreeMap::new();
+    for here in named(&draft.slices) {
+        let topic = topic_as_compared(&here.table.from);
+        let Some(there) = seen.get(&topic) else {
+            seen.insert(topic, here);
+            continue;
+        };
+        if here.table.from == there.table.from {
+            continue;
+        }
+        for (one, other) in [(&here, there), (there, &here)] {
+            let message = format!(
+                "in Kafka `{}` and `{}` (line {}) would have one topic: a topic's name has only A-Z, a-z, 0-9, `.`, `_` and `-`, and Kafka takes `.` and `_` for the same",
+                one.table.from, other.table.from, other.spot.line
+            );
+            let hint = "rename one of the two tables in the monolith, or leave out `log: { kafka: … }`";
+            notes.error(one.spot, "plan.same-topic", message, hint);
+        }
+    }
+}
+
+/// A table's part of its topic's name as Kafka compares it: what a topic cannot hold is written `_` there, and Kafka
+/// refuses a topic that differs from another only in `.` and `_` (Kafka source, `Topic.unifyCollisionChars`).
+fn topic_as_compared(table: &TableName) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    table.to_string().chars().map(letter).collect()
 }
 
 fn database_of(draft: &Draft, service: &ServiceName) -> String {

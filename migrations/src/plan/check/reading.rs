@@ -221,7 +221,7 @@ pub(super) fn bytes(
         ("GB", 1_000_000_000),
     ];
     let hint = format!(
-        "write a size such as `16MiB` or `2GB`, from {} to {}",
+        "write a size such as `256MiB` or `1GB`, from {} to {}",
         shown_bytes(*bounds.start()),
         shown_bytes(*bounds.end())
     );

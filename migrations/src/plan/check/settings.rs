@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// The embedded log must hold a few flushes and the history that a slice reads again after a restart.
+const EMBEDDED_BYTES_MIN: u64 = 64 * MIB;
 /// What the embedded log may take of the disk by default.
 const EMBEDDED_BYTES: u64 = 8 * GIB;
 /// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
@@ -82,7 +84,7 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
     if let Some(node) = embedded {
         let fields = Fields::open(node, "log.embedded", &["max"], notes)?;
         if let Some(node) = fields.get("max") {
-            bytes_max = reading::bytes(node, "a size of the log", MIB..=1024 * GIB, notes);
+            bytes_max = reading::bytes(node, "a size of the log", EMBEDDED_BYTES_MIN..=1024 * GIB, notes);
         }
     }
     bytes_max.map(|bytes_max| LogChoice::Embedded { bytes_max })

@@ -1,0 +1,85 @@
+//! Foreign keys: one change of the sound world for each finding about them, and what is no finding.
+
+use super::*;
+
+fn key(from: &str, to: &str, on_delete: ActionSeen) -> ForeignKeySeen {
+    ForeignKeySeen {
+        name: "fk".to_owned(),
+        from: table(from),
+        from_columns: vec!["customer_id".to_owned()],
+        to: table(to),
+        to_columns: vec!["id".to_owned()],
+        is_deferrable: false,
+        is_deferred: false,
+        on_delete,
+        on_update: ActionSeen::NoAction,
+    }
+}
+
+#[test]
+fn foreign_keys_over_the_border() {
+    let cascading = |from, to| key(from, to, ActionSeen::Cascade);
+    let across = brings("source.foreign-key-across", "DROP CONSTRAINT \"fk\";", |w| {
+        w.source.foreign_keys.push(cascading("orders", "customers"));
+    });
+    assert!(!across.is_error());
+    brings("source.foreign-key-across", "DROP CONSTRAINT", |w| {
+        w.source.foreign_keys.push(cascading("invoices", "orders"))
+    });
+    brings("sink.foreign-key-outside", "add public.regions", |w| {
+        w.sink.foreign_keys.push(cascading("orders", "regions"))
+    });
+    brings("sink.foreign-key-cascades", "fk", |w| w.sink.foreign_keys.push(cascading("notes", "orders")));
+}
+
+#[test]
+fn foreign_keys_in_a_circle_must_be_able_to_wait() {
+    let plain = |from, to| key(from, to, ActionSeen::NoAction);
+    let mut itself = World::sound();
+    itself.sink.foreign_keys.push(plain("orders", "orders"));
+    assert_eq!(itself.findings(), []);
+
+    let mut circle = World::sound();
+    circle.sink.foreign_keys.extend([plain("orders", "customers"), plain("customers", "orders")]);
+    let found = circle.findings();
+    assert!(
+        found.len() == 2 && found.iter().all(|f| f.code == "sink.foreign-key-circle" && f.is_error()),
+        "{found:?}"
+    );
+    assert!(found[0].hint.ends_with("ALTER TABLE \"public\".\"orders\" ALTER CONSTRAINT \"fk\" DEFERRABLE;"));
+    circle.sink.foreign_keys[1].is_deferrable = true;
+    assert_eq!(circle.findings(), []);
+    circle.sink.foreign_keys[1].on_delete = ActionSeen::Restrict;
+    let found = circle.findings();
+    let anew = "FOREIGN KEY (\"customer_id\") REFERENCES \"public\".\"orders\" (\"id\") DEFERRABLE;";
+    assert!(found.len() == 2 && found[1].hint.ends_with(anew), "RESTRICT never waits: {found:?}");
+}
+
+#[test]
+fn foreign_keys_write_in_the_sink_only_what_they_write_in_the_source() {
+    let set_null = || ForeignKeySeen {
+        is_deferrable: true,
+        is_deferred: true,
+        on_update: ActionSeen::Cascade,
+        ..key("orders", "customers", ActionSeen::SetNull)
+    };
+    let anew = "ALTER TABLE \"public\".\"orders\" DROP CONSTRAINT \"fk\", ADD CONSTRAINT \"fk\" FOREIGN KEY \
+                (\"customer_id\") REFERENCES \"public\".\"customers\" (\"id\") DEFERRABLE INITIALLY DEFERRED;";
+    let found = brings("sink.foreign-key-action", anew, |w| w.sink.foreign_keys.push(set_null()));
+    assert!(found.is_error() && found.message.contains("ON DELETE SET NULL and ON UPDATE CASCADE"));
+    let codes = |source: ForeignKeySeen| {
+        let mut world = World::sound();
+        world.sink.foreign_keys.push(set_null());
+        world.source.foreign_keys.push(source);
+        let found = world.findings();
+        found.into_iter().filter(Finding::is_error).map(|f| f.hint).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(set_null()), [""; 0]);
+    let deletes = codes(ForeignKeySeen { on_delete: ActionSeen::Cascade, ..set_null() });
+    assert!(
+        deletes.len() == 1 && deletes[0].contains(" (\"id\") ON UPDATE CASCADE DEFERRABLE"),
+        "{deletes:?}"
+    );
+    let elsewhere = codes(ForeignKeySeen { from_columns: vec!["id".to_owned()], ..set_null() });
+    assert_eq!(elsewhere.len(), 1, "a key over other columns is another key");
+}
