@@ -2,16 +2,22 @@
 //!
 //! Without a controller the bridge goes on with what it has.
 
-use migrations::control::{AgentId, AgentKind, BridgeReport, Desired, Link, Observed, Report, VERSION};
+use migrations::control::{
+    AgentId, AgentKind, BridgeReport, Condition, Desired, Link, Observed, Report, VERSION,
+};
 use std::io::Write;
+use std::mem::{Discriminant, discriminant};
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long the controller may keep a poll open, in ms.
 const POLL_MS: u64 = 20_000;
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How soon a stream that does something else now is reported.
+const CHANGE_INTERVAL: Duration = Duration::from_millis(25);
 const RETRY: Duration = Duration::from_millis(500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -117,8 +123,22 @@ impl Agent {
             if let Err(why) = post.send().await.and_then(reqwest::Response::error_for_status) {
                 tracing::debug!("the controller does not take a report: {why}");
             }
-            sleep(OBSERVE_INTERVAL).await;
+            let reported = conditions(&observed.report);
+            let until = Instant::now() + OBSERVE_INTERVAL;
+            while Instant::now() < until && conditions(&Report::Bridge(report())) == reported {
+                sleep(CHANGE_INTERVAL).await;
+            }
         }
+    }
+}
+
+/// What the streams do, apart from how far they are.
+fn conditions(report: &Report) -> Vec<Discriminant<Condition>> {
+    match report {
+        Report::Bridge(report) => {
+            report.streams.values().map(|stream| discriminant(&stream.condition)).collect()
+        }
+        Report::Proxy(_) => Vec::new(),
     }
 }
 

@@ -35,7 +35,8 @@ const SINK_COLUMNS: &str = "
      ORDER BY a.attnum";
 
 const REFERENCES: &str = "
-    SELECT n.nspname, c.relname, rn.nspname, r.relname, k.condeferrable
+    SELECT n.nspname, c.relname, rn.nspname, r.relname,
+           k.condeferrable AND k.confdeltype <> 'r' AND k.confupdtype <> 'r'
       FROM pg_constraint k
       JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace

@@ -12,7 +12,7 @@ use crate::log::{Log, LogError};
 use crate::sink::mapping::{Mapping, SinkTable};
 use crate::sink::{SinkError, order};
 use crate::source::{Snapshot, Source, SourceError};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chunk::Extent;
 use futures_util::{SinkExt, StreamExt};
 use migrations::finding::Finding;
@@ -30,6 +30,9 @@ use tokio_postgres::Client;
 
 /// Chunks that are copied at the same time, each by a connection on either side.
 const WORKERS: usize = 3;
+
+/// Rows are handed from source to sink in pieces of this size, in bytes.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// A chunk's transaction in the sink.
 const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL DEFERRED";
@@ -319,9 +322,15 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     let refused = |error: tokio_postgres::Error| refused(work, error);
     let copy = sink.copy_in::<_, Bytes>(&write).await.map_err(refused)?;
     let mut copy = std::pin::pin!(copy);
-    while let Some(piece) = rows.next().await {
-        copy.feed(piece.map_err(SourceError::from)?).await.map_err(refused)?;
+    // The server sends each row as a message of its own; handing them over one by one would cost more than copying them.
+    let mut piece = BytesMut::with_capacity(PIECE_BYTES + 4096);
+    while let Some(row) = rows.next().await {
+        piece.extend_from_slice(&row.map_err(SourceError::from)?);
+        if piece.len() >= PIECE_BYTES {
+            copy.send(piece.split().freeze()).await.map_err(refused)?;
+        }
     }
+    copy.send(piece.freeze()).await.map_err(refused)?;
     let count = copy.finish().await.map_err(refused)?;
     if let Some((_, insert)) = &work.staging {
         sink.batch_execute(insert).await.map_err(refused)?;

@@ -8,16 +8,24 @@ use crate::catalog;
 use crate::log::Flush;
 use crate::source::assemble::{Assembler, Step};
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
+use crate::stream::now_us;
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationEvent};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
 
 /// How often an idle stream's place is written and confirmed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long flushes wait for company: a part of the latency that is promised, and, for a stream that is behind by more
+/// than so much, a part of that.
+const PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
+const BEHIND_US: i64 = 250_000;
 
 /// After so many events without a pause, what is durable is confirmed and what is due is flushed.
 const EVENTS_IN_A_ROW: u32 = 4096;
@@ -47,6 +55,7 @@ impl Session<'_> {
     ) -> Result<(), SessionEnd> {
         let mut idle = tokio::time::interval(IDLE_INTERVAL);
         let mut events: u32 = 0;
+        let mut flushed = Instant::now();
         let mut told = self.status.subscribe();
         let given_up = async {
             let _ = told.wait_for(|status| status.lost.is_some()).await;
@@ -58,6 +67,9 @@ impl Session<'_> {
             if is_outdated && !in_transaction {
                 return self.finish(flushes).await;
             }
+            let is_whole = self.pending.is_whole(in_transaction);
+            let due = flushed + self.patience();
+            let is_due = self.pending.is_full() || (is_whole && Instant::now() >= due);
             tokio::select! {
                 biased;
                 event = stream.recv(), if !self.pending.is_full() => {
@@ -68,7 +80,7 @@ impl Session<'_> {
                         // While there is always another event, nothing below would ever have its turn.
                         stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
                         self.pending.idle(self.assembler.in_transaction());
-                        if self.pending.is_due(self.assembler.in_transaction())
+                        if self.pending.is_whole(self.assembler.in_transaction())
                             && let Ok(place) = flushes.try_reserve()
                         {
                             place.send(self.pending.take(self.assembler.in_transaction()));
@@ -76,10 +88,12 @@ impl Session<'_> {
                         is_outdated = orders.borrow().as_ref() != Some(self.order);
                     }
                 }
-                place = flushes.reserve(), if self.pending.is_due(in_transaction) => {
+                place = flushes.reserve(), if is_due => {
                     let Ok(place) = place else { return Ok(()) };
                     place.send(self.pending.take(in_transaction));
+                    flushed = Instant::now();
                 }
+                () = sleep_until(due), if is_whole && !is_due => {}
                 changed = confirmed.changed() => {
                     // The writer is gone: its own error says why.
                     if changed.is_err() { return Ok(()) }
@@ -92,8 +106,15 @@ impl Session<'_> {
         }
     }
 
+    /// How long after a flush the next one waits for company. Who is behind gains more from large flushes than from early
+    /// ones; the first one after a pause goes at once.
+    fn patience(&self) -> Duration {
+        let age_us = now_us() - self.pending.committed_us();
+        if age_us > BEHIND_US { PATIENCE_BEHIND } else { PATIENCE }
+    }
+
     async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
-        if self.pending.is_due(false) {
+        if self.pending.is_whole(false) {
             let _ = flushes.send(self.pending.take(false)).await;
         }
         Ok(())

@@ -265,7 +265,12 @@ impl Sink {
         let copied = self.shapes.get(from);
         let known = |name: &str| copied.is_none_or(|copied| copied.index_of(name).is_some());
         if let Some(copied) = copied.filter(|copied| **copied != **relation) {
-            assemble::shape::compatible(copied, relation, known).map_err(SinkError::stop)?;
+            // A column that came later is left out, unless the sink has one for it: its older values would be missing.
+            let has = |name: &str| {
+                table.sink_column(name).is_some_and(|target| sink.columns.iter().any(|c| c.name == target))
+            };
+            assemble::shape::compatible(copied, relation, |name| known(name) || has(name))
+                .map_err(SinkError::stop)?;
         }
         let mapping = Mapping::new(&table, relation, sink, known).map_err(SinkError::stop)?;
         let mapping = Arc::new(mapping);

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client;
 
 /// Messages between socket and capture; each may be as large as a row.
-const EVENTS_MAX: usize = 128;
+const EVENTS_MAX: usize = 512;
 
 /// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);

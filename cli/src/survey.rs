@@ -101,8 +101,11 @@ fn full(schema: &str, name: &str) -> String {
 
 async fn connect(url: &str) -> Result<Client, Problem> {
     // tokio-postgres does not know this mode; what it calls `require` is checked against public roots here as well.
-    let mut config: Config =
-        url.replace("sslmode=verify-full", "sslmode=require").parse().map_err(|error| {
+    let mut config: Config = url
+        .replace("sslmode=verify-full", "sslmode=require")
+        .replace("sslmode=verify-ca", "sslmode=require")
+        .parse()
+        .map_err(|error| {
             Problem::usage("this is not a database URL")
                 .because(&error)
                 .hint("write postgres://user:password@host:5432/database")

@@ -98,6 +98,7 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
         "sink.identity-always",
         "source.generated-column",
         "table.row-security",
+        "table.row-security",
     ];
     assert_eq!(codes, wanted, "{found:#?}");
     let generated = found.iter().find(|finding| finding.code == "source.generated-column").unwrap();

@@ -43,9 +43,14 @@ impl Pending {
         }
     }
 
-    /// Whether the writer should have it as soon as it can.
-    pub fn is_due(&self, in_transaction: bool) -> bool {
-        self.bytes >= FLUSH_BYTES_MAX || (self.boundary.is_some() && !in_transaction)
+    /// Whether a flush could end here with a progress record.
+    pub fn is_whole(&self, in_transaction: bool) -> bool {
+        self.boundary.is_some() && !in_transaction
+    }
+
+    /// When the newest complete transaction committed: microseconds since 1970 by the source's clock; 0 before the first.
+    pub fn committed_us(&self) -> i64 {
+        self.template.committed_us
     }
 
     /// What the writer gets next; with a progress record where a transaction ends.

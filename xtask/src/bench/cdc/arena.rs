@@ -149,10 +149,9 @@ impl Arena {
     /// With the server's words.
     pub fn subscribe(&mut self) -> Result<()> {
         self.source.ask("CREATE PUBLICATION native FOR TABLE items")?;
-        // Binary is the faster of its two formats; it must find its best here.
         let sql = format!(
             "CREATE SUBSCRIPTION native CONNECTION '{}' PUBLICATION native WITH (copy_data = false, enabled = false, \
-             create_slot = true, binary = true)",
+             create_slot = true)",
             self.sources.admin_url(SOURCE)
         );
         self.native.ask(&sql)?;
