@@ -1,4 +1,6 @@
 //! What every log must do, run on each kind: the embedded one, and Kafka on the broker of `STRANGLER_TEST_KAFKA`.
+//!
+//! Long because the contract is one, and is read in one piece.
 
 // What is no test itself is only used by tests; they fail by panicking, and print their seeds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]

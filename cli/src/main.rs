@@ -21,6 +21,10 @@ use problem::Problem;
 use std::process::ExitCode;
 use ui::Ui;
 
+/// Requests and changes are made of many small allocations; the system's allocator is the slower one for these.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(&cli.global);

@@ -1,3 +1,5 @@
+//! The binary form of changes: what is written is read back, and damage is noticed.
+
 use super::*;
 use crate::change::{Column, ColumnType, ReplicaIdentity, Value as Field};
 use crate::log::LogId;
