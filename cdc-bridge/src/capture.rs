@@ -360,11 +360,13 @@ async fn write(
     while let Some(flush) = flushes.recv().await {
         let changes = flush.changes.len() as u64;
         let end = writer.append(flush).await?;
-        status.send_modify(|status| {
+        // Nobody waits for these; who reports the lag reads them.
+        status.send_if_modified(|status| {
             status.changes += changes;
             if let Some(end) = end {
                 status.captured = status.captured.max(*end.get());
             }
+            false
         });
         if let Some(end) = end {
             let _ = durable.send(*end.get());

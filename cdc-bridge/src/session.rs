@@ -9,6 +9,7 @@ use crate::log::Flush;
 use crate::source::assemble::{Assembler, Step};
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
 use crate::stream::now_us;
+use futures_util::FutureExt;
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
@@ -28,7 +29,7 @@ const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
 const BEHIND_US: i64 = 250_000;
 
 /// After so many events without a pause, what is durable is confirmed and what is due is flushed.
-const EVENTS_IN_A_ROW: u32 = 4096;
+const EVENTS_IN_A_ROW: usize = 1024;
 
 /// One open session.
 pub struct Session<'a> {
@@ -54,11 +55,10 @@ impl Session<'_> {
         orders: &mut watch::Receiver<Option<Order>>,
     ) -> Result<(), SessionEnd> {
         let mut idle = tokio::time::interval(IDLE_INTERVAL);
-        let mut events: u32 = 0;
         let mut flushed = Instant::now();
-        let mut told = self.status.subscribe();
+        let mut status = self.status.subscribe();
         let given_up = async {
-            let _ = told.wait_for(|status| status.lost.is_some()).await;
+            let _ = status.wait_for(|status| status.lost.is_some()).await;
         };
         let mut given_up = std::pin::pin!(given_up);
         let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
@@ -73,19 +73,17 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 event = stream.recv(), if !self.pending.is_full() => {
-                    let event = event.map_err(too_large)?.ok_or(SessionEnd::Ended)?;
-                    self.take(event).await?;
-                    events = events.wrapping_add(1);
-                    if events.is_multiple_of(EVENTS_IN_A_ROW) {
-                        // While there is always another event, nothing below would ever have its turn.
-                        stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
-                        self.pending.idle(self.assembler.in_transaction());
-                        if self.pending.is_whole(self.assembler.in_transaction())
-                            && let Ok(place) = flushes.try_reserve()
-                        {
-                            place.send(self.pending.take(self.assembler.in_transaction()));
-                        }
-                        is_outdated = orders.borrow().as_ref() != Some(self.order);
+                    self.take(told(event)?).await?;
+                    self.drain(stream).await?;
+                    // While there is always another event, nothing below would ever have its turn.
+                    stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
+                    is_outdated = orders.borrow().as_ref() != Some(self.order);
+                    if self.pending.is_whole(self.assembler.in_transaction())
+                        && Instant::now() >= flushed + self.patience()
+                        && let Ok(place) = flushes.try_reserve()
+                    {
+                        place.send(self.pending.take(false));
+                        flushed = Instant::now();
                     }
                 }
                 place = flushes.reserve(), if is_due => {
@@ -106,6 +104,18 @@ impl Session<'_> {
         }
     }
 
+    /// Takes what has come already, without waiting.
+    async fn drain(&mut self, stream: &mut ReplicationClient) -> Result<(), SessionEnd> {
+        for _ in 0..EVENTS_IN_A_ROW {
+            if self.pending.is_full() {
+                break;
+            }
+            let Some(event) = stream.recv().now_or_never() else { break };
+            self.take(told(event)?).await?;
+        }
+        Ok(())
+    }
+
     /// How long after a flush the next one waits for company. Who is behind gains more from large flushes than from early
     /// ones; the first one after a pause goes at once.
     fn patience(&self) -> Duration {
@@ -122,10 +132,7 @@ impl Session<'_> {
 
     async fn take(&mut self, event: ReplicationEvent) -> Result<(), SessionEnd> {
         let (at, message) = match event {
-            ReplicationEvent::XLogData { wal_start, wal_end, data, .. } => {
-                self.saw(EndLsn(wal_end.0));
-                (wal_start.0, decode(data)?)
-            }
+            ReplicationEvent::XLogData { wal_start, data, .. } => (wal_start.0, decode(data)?),
             ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => (
                 final_lsn.0,
                 WireMessage::Begin { final_lsn: final_lsn.0, committed_pg_us: commit_time_micros, xid },
@@ -158,10 +165,12 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Notes how far the server is. Nobody is woken for it: only who asks for the lag reads it.
     fn saw(&mut self, end: EndLsn) {
-        if end > self.status.borrow().server_end {
-            self.status.send_modify(|status| status.server_end = end);
-        }
+        self.status.send_if_modified(|status| {
+            status.server_end = status.server_end.max(end);
+            false
+        });
     }
 
     async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
@@ -174,6 +183,10 @@ impl Session<'_> {
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }
+}
+
+fn told(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<ReplicationEvent, SessionEnd> {
+    event.map_err(too_large)?.ok_or(SessionEnd::Ended)
 }
 
 fn too_large(error: PgWireError) -> SessionEnd {

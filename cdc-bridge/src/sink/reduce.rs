@@ -48,6 +48,9 @@ struct Pending {
 
 /// Groups a batch's changes, which must be in position order.
 pub fn reduce(changes: &[Change]) -> Vec<Group<'_>> {
+    if let Some(rows) = inserts_only(changes) {
+        return vec![Group::Rows(vec![rows])];
+    }
     let mut groups = Vec::new();
     let mut pending: BTreeMap<&TableName, Pending> = BTreeMap::new();
     for change in changes {
@@ -81,6 +84,19 @@ pub fn reduce(changes: &[Change]) -> Vec<Group<'_>> {
     }
     close(&mut pending, &mut groups);
     groups
+}
+
+/// A run of inserts into one table needs no thought: each row is another one, or the database says that it is not.
+fn inserts_only(changes: &[Change]) -> Option<TableRows> {
+    let relation = &changes.first()?.relation;
+    let mut inserts = Vec::with_capacity(changes.len());
+    for change in changes {
+        match &change.operation {
+            Operation::Insert { new } if same(relation, &change.relation) => inserts.push(new.clone()),
+            _ => return None,
+        }
+    }
+    Some(TableRows { relation: relation.clone(), inserts, updates: BTreeMap::new(), deletes: Vec::new() })
 }
 
 /// Whether an update changes the row's key.
