@@ -73,7 +73,7 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 event = stream.recv(), if !self.pending.is_full() => {
-                    self.take(told(event)?).await?;
+                    self.take(event.map_err(too_large)?.ok_or(SessionEnd::Ended)?).await?;
                     self.drain(stream).await?;
                     // While there is always another event, nothing below would ever have its turn.
                     stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
@@ -111,7 +111,7 @@ impl Session<'_> {
                 break;
             }
             let Some(event) = stream.recv().now_or_never() else { break };
-            self.take(told(event)?).await?;
+            self.take(event.map_err(too_large)?.ok_or(SessionEnd::Ended)?).await?;
         }
         Ok(())
     }
@@ -183,10 +183,6 @@ impl Session<'_> {
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }
-}
-
-fn told(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<ReplicationEvent, SessionEnd> {
-    event.map_err(too_large)?.ok_or(SessionEnd::Ended)
 }
 
 fn too_large(error: PgWireError) -> SessionEnd {
