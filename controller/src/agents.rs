@@ -86,24 +86,30 @@ impl Agents {
     pub(crate) fn bridge(&self) -> Option<String> {
         let seen = self.lock();
         let bridges = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Bridge);
-        let addressed = bridges.filter_map(|agent| Some((agent.at, agent.observed.address.clone()?)));
-        addressed.max_by_key(|(at, _)| *at).map(|(_, address)| address)
+        let addressed = bridges.filter_map(|agent| Some((weight(agent), agent.observed.address.clone()?)));
+        addressed.max_by_key(|(weight, _)| *weight).map(|(_, address)| address)
     }
 
     /// How the live bridge says a slice's stream stands.
     pub(crate) fn stream(&self, slice: &SliceName) -> Option<StreamReport> {
         let seen = self.lock();
         let reports = live(&seen).filter_map(|agent| match &agent.observed.report {
-            Report::Bridge(bridge) => bridge.streams.get(slice).map(|stream| (agent.at, stream)),
+            Report::Bridge(bridge) => bridge.streams.get(slice).map(|stream| (weight(agent), stream)),
             Report::Proxy(_) => None,
         });
-        reports.max_by_key(|(at, _)| *at).map(|(_, stream)| stream.clone())
+        reports.max_by_key(|(weight, _)| *weight).map(|(_, stream)| stream.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Seen>> {
         // A panic elsewhere leaves the map whole: each change of it is one call.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of two bridges the one that captures counts, not a second one that was fenced out; else who spoke last.
+fn weight(agent: &Seen) -> (bool, Instant) {
+    let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if bridge.capture.is_some());
+    (captures, agent.at)
 }
 
 fn live(seen: &BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &Seen> {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, in the order in which it fails fastest.
 //!
-//! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. In CI nothing may be
-//! skipped. What each test checks is not known here.
+//! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. Nothing is skipped.
+//! What each test checks is not known here.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -15,58 +15,32 @@ use crate::{interrupt, process, terminal, tidy};
 /// Names a running broker to the tests, as `host:port`.
 pub const KAFKA_VARIABLE: &str = "STRANGLER_TEST_KAFKA";
 
-/// How one step came out.
-enum Outcome {
-    Passed,
-    Skipped(&'static str),
-}
-
 /// The steps so far.
 struct Course {
     total: usize,
     done: Vec<(&'static str, Duration)>,
-    skipped: Vec<&'static str>,
 }
 
 impl Course {
-    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<Outcome>) -> Result<()> {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         interrupt::check()?;
-        let number = self.done.len() + self.skipped.len() + 1;
+        let number = self.done.len() + 1;
         terminal::heading(&format!("{number}/{} {name}", self.total));
         let start = Instant::now();
-        match work().with_context(|| format!("step {number}, {name}, failed"))? {
-            Outcome::Passed => {
-                let time = start.elapsed();
-                terminal::verdict(true, &format!("{name} ({:.1} s)", time.as_secs_f64()));
-                self.done.push((name, time));
-            }
-            Outcome::Skipped(why) => {
-                terminal::verdict(false, &format!("{name}: skipped, {why}"));
-                self.skipped.push(name);
-            }
-        }
+        work().with_context(|| format!("step {number}, {name}, failed"))?;
+        let time = start.elapsed();
+        terminal::verdict(true, &format!("{name} ({:.1} s)", time.as_secs_f64()));
+        self.done.push((name, time));
         Ok(())
     }
 }
 
-/// Sees to what the machine lacks. Outside of CI a person may do without Kafka.
+/// Sees to what the machine lacks.
 ///
 /// # Errors
-/// When something is missing that nothing can be tested without.
+/// When something is missing and cannot be installed.
 pub fn prepare(yes: bool) -> Result<()> {
-    prerequisites::ensure(&Need { kafka: false, ..Need::everything() }, yes)?;
-    match prerequisites::ensure(&Need::kafka(), yes) {
-        Err(error) if !in_ci() => {
-            println!("going on without Kafka: {error:#}");
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-/// In CI nothing may be skipped.
-fn in_ci() -> bool {
-    std::env::var_os("CI").is_some()
+    prerequisites::ensure(&Need::everything(), yes)
 }
 
 /// Runs all steps; stops at the first that fails.
@@ -74,7 +48,7 @@ fn in_ci() -> bool {
 /// # Errors
 /// Only for an interruption; a failed step is a failing exit code with a summary.
 pub fn run() -> Result<ExitCode> {
-    let mut course = Course { total: 7, done: Vec::new(), skipped: Vec::new() };
+    let mut course = Course { total: 7, done: Vec::new() };
     let start = Instant::now();
     let result = steps(&mut course);
     if let Err(error) = &result
@@ -85,9 +59,6 @@ pub fn run() -> Result<ExitCode> {
     terminal::heading("summary");
     for (name, time) in &course.done {
         println!("  {:>7.1} s  {name}", time.as_secs_f64());
-    }
-    for name in &course.skipped {
-        println!("  {:>9}  {name}", "skipped");
     }
     println!("  {:>7.1} s  in all", start.elapsed().as_secs_f64());
     if let Err(error) = &result {
@@ -100,7 +71,6 @@ pub fn run() -> Result<ExitCode> {
 
 fn steps(course: &mut Course) -> Result<()> {
     let running = std::env::var(KAFKA_VARIABLE).ok().filter(|address| !address.is_empty());
-    let with_kafka = prerequisites::missing(&Need::kafka()).is_empty();
     course.step("fmt", || cargo(&["fmt", "--all", "--check"], None))?;
     course.step("tidy", || {
         let findings = tidy::findings(&crate::root())?;
@@ -108,14 +78,14 @@ fn steps(course: &mut Course) -> Result<()> {
             println!("{finding}");
         }
         anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
-        Ok(Outcome::Passed)
+        Ok(())
     })?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     course.step("clippy", || cargo(&clippy, None))?;
     // Tests that drive the finished programs find them built, whatever their order.
     course.step("build", || cargo(&["build", "--workspace", "--all-targets"], None))?;
     course.step("tests", || {
-        let broker = if running.is_none() && with_kafka { Some(Broker::start(None, None)?) } else { None };
+        let broker = if running.is_none() { Some(Broker::start(None, None)?) } else { None };
         let address = running.clone().or_else(|| broker.as_ref().map(Broker::address));
         if let Some(address) = &address {
             terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
@@ -123,28 +93,24 @@ fn steps(course: &mut Course) -> Result<()> {
         cargo(&["test", "--workspace"], address.as_deref())
     })?;
     course.step("demo, embedded log", || demo("--embedded"))?;
-    course.step("demo, Kafka", || {
-        // The demo always brings its own broker.
-        if with_kafka || in_ci() { demo("--kafka") } else { Ok(Outcome::Skipped("Java or Maven is missing")) }
-    })
+    // The demo always brings its own broker.
+    course.step("demo, Kafka", || demo("--kafka"))
 }
 
-fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<Outcome> {
+fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(arguments);
     if let Some(address) = kafka {
         cargo.env(KAFKA_VARIABLE, address);
     }
-    process::succeed(&mut cargo)?;
-    Ok(Outcome::Passed)
+    process::succeed(&mut cargo)
 }
 
 /// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
 /// from the workspace would compile their dependencies again, with other features.
-fn demo(log: &str) -> Result<Outcome> {
+fn demo(log: &str) -> Result<()> {
     let myself = std::env::current_exe()?;
     process::succeed(
         Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(crate::root()),
-    )?;
-    Ok(Outcome::Passed)
+    )
 }

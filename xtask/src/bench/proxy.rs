@@ -101,11 +101,19 @@ fn against_rivals(
     let mut ours = Ours::start(course, "one", &["  show: GET /items/{id}".to_owned()], origin.port)?;
     let mut rounds = Rounds::default();
     for round in 0..course.extent.rounds() {
-        ours.ask(&mut rounds, PLAIN, plain)?;
-        ours.ask(&mut rounds, READS, reads)?;
+        // Ours goes first in one round and last in the next, and the others turn round with it.
+        if round % 2 == 0 {
+            ours.ask(&mut rounds, PLAIN, plain)?;
+            ours.ask(&mut rounds, READS, reads)?;
+        }
         for rival in &mut rivals {
             rounds.ask(rival.name, &mut rival.process, rival.port, plain)?;
         }
+        if round % 2 == 1 {
+            ours.ask(&mut rounds, READS, reads)?;
+            ours.ask(&mut rounds, PLAIN, plain)?;
+        }
+        rivals.reverse();
         terminal::note(&format!("round {} of {}", round + 1, course.extent.rounds()));
     }
     for case in [PLAIN, READS] {
