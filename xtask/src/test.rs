@@ -109,7 +109,9 @@ fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<()> {
 /// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
 /// from the workspace would compile their dependencies again, with other features.
 fn demo(log: &str) -> Result<()> {
+    // Building the workspace may have put a new program in the place of the one that runs; Linux marks the old one so.
     let myself = std::env::current_exe()?;
+    let myself = myself.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
     process::succeed(
         Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(crate::root()),
     )
