@@ -212,12 +212,15 @@ async fn give_up_slots(
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
         return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
     }
-    if let Some(status) = forget {
+    if forget.is_some() {
         log.forget(every).await?;
-        status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
     }
     if log.end().await?.is_some() {
         log.destroy().await?;
+    }
+    // Last of all: who sees this may stop the bridge, because nothing is left to be done.
+    if let Some(status) = forget {
+        status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
     }
     Ok(())
 }
