@@ -19,13 +19,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How often the log is trimmed behind its readers.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 /// So much of the embedded log is kept although nobody reads it any more, for `tail`.
 const HISTORY_BYTES: u64 = 16 << 20;
 const OPEN_RETRY: Duration = Duration::from_secs(2);
+/// What was read is written before the bridge ends, unless it takes longer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the bridge did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +107,12 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     let report = move || reported.report(&opened, &plan_hash, held.borrow().as_ref());
     let observed = told.clone();
     parts.spawn(async move { agent.observe(observed, report).await });
+    let closing = lanes.clone();
     let work = run(plan, link, source, listener, told, lanes, contexts, opening);
+    let shutdown = async {
+        shutdown.await;
+        closing.close().await;
+    };
     tokio::select! {
         ended = work => ended,
         ended = parts.join_next() => Err(BridgeError::Ended(format!("{ended:?}"))),
@@ -228,6 +235,18 @@ impl Lanes {
     fn others(&self, slice: &SliceName) -> BTreeSet<TableName> {
         let others = self.slices.iter().filter(|(name, _)| *name != slice);
         others.flat_map(|(_, lane)| lane.tables.iter().cloned()).collect()
+    }
+
+    /// Lets capture write what it has read, and confirm it: then the next start reads nothing twice.
+    async fn close(&self) {
+        self.orders.send_replace(None);
+        let mut capture = self.capture.subscribe();
+        let ended = capture.wait_for(|status| status.tables.is_empty());
+        if timeout(CLOSE_TIMEOUT, ended).await.is_err() {
+            tracing::warn!(
+                "capture did not end in time; what it had in flight is read again at the next start"
+            );
+        }
     }
 
     /// Hands every newer `desired` on: to capture which tables are wanted, to each stream its order.

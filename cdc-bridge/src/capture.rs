@@ -6,18 +6,20 @@
 pub mod pending;
 
 use crate::log::{Flush, Log, LogError, Progress};
+use crate::replication::ReplicationError;
+use crate::replication::frame::FrameError;
 use crate::session::Session;
 use crate::source::assemble::{AssembleError, Assembler};
 use crate::source::begin::{Begin, decide};
 use crate::source::pgoutput::DecodeError;
 use crate::source::{Source, SourceError, create_slot, drop_slot, kept_bytes, slots};
+use crate::stream::now_us;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::{SliceName, TableName};
 use migrations::sql;
 use pending::Pending;
-use pgwire_replication::PgWireError;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -103,6 +105,17 @@ pub enum SessionEnd {
     /// The server closed it.
     #[error("the stream ended; it is opened again")]
     Ended,
+}
+
+impl From<ReplicationError> for SessionEnd {
+    fn from(error: ReplicationError) -> Self {
+        match error {
+            ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
+                SessionEnd::Stop(Box::new(row_too_large(bytes)))
+            }
+            other => SessionEnd::Source(other.into()),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for SessionEnd {
@@ -269,20 +282,16 @@ async fn session(
     log.prepare(&order.tables, source.row_bytes_max).await?;
     let client = source.connect("strangler capture").await?;
     let slot = sql::slot(&source.plan, &log.id().0);
-    let mut probe = source.replication(&slot, EndLsn(0)).await?;
-    let system = probe.identify_system().await.map_err(SourceError::from)?;
-    let timeline = Timeline { system_id: system.system_id, timeline: system.timeline };
-    drop(probe);
-
+    let timeline = source.replication().await?.identify_system().await?.timeline;
     let from = begin(source, log, &client, &slot, &timeline).await?;
-    let mut stream = source.replication(&slot, from).await?;
+    let mut stream = source.replication().await?;
     // A name may lead to another server by now; the positions would mean nothing there.
-    let again = stream.identify_system().await.map_err(SourceError::from)?;
-    if (again.system_id, again.timeline) != (timeline.system_id.clone(), timeline.timeline) {
+    let system = stream.identify_system().await?;
+    if system.timeline != timeline {
         return Err(SessionEnd::Ended);
     }
-    stream.start().await.map_err(SourceError::from)?;
-    stream.wait_started().await.map_err(|error| taken(&slot, error))?;
+    let publication = sql::publication(&source.plan);
+    stream.start(&slot, from, &publication).await.map_err(|error| taken(&slot, error))?;
     status.send_modify(|status| {
         *status = Status {
             slot: slot.clone(),
@@ -290,7 +299,7 @@ async fn session(
             tables: order.tables.clone(),
             captured: from.max(status.captured),
             changes: status.changes,
-            server_end: status.server_end.max(EndLsn(system.xlogpos.0)),
+            server_end: status.server_end.max(system.end),
             ..Status::default()
         };
     });
@@ -298,6 +307,7 @@ async fn session(
 
     let (flushes, waiting) = mpsc::channel(FLUSHES_WAITING_MAX);
     let (durable, confirmed) = watch::channel(from);
+    let last = confirmed.clone();
     let writing = write(log, waiting, durable, status);
     let reading = Session {
         order,
@@ -305,10 +315,12 @@ async fn session(
         status,
         assembler: Assembler::new(),
         pending: Pending::new(log.id(), timeline, from),
+        newest_us: 0,
     };
     // The writer ends with an error, or when the reader is done and everything it handed over is durable.
     let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
-    let _ = stream.shutdown().await;
+    let end = *last.borrow();
+    stream.close(end, now_us()).await;
     written?;
     read
 }
@@ -342,14 +354,22 @@ async fn begin(
     Ok(from)
 }
 
-fn taken(slot: &str, error: PgWireError) -> SessionEnd {
+fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
     let words = error.to_string();
     if words.contains("is active for PID") {
         return SessionEnd::Source(SourceError::Refused(format!(
             "slot {slot} is read by another bridge ({words}); stop one of the two"
         )));
     }
-    SessionEnd::Source(error.into())
+    error.into()
+}
+
+fn row_too_large(bytes: usize) -> Finding {
+    Finding::error(
+        "capture.row-too-large",
+        format!("the stream stands at a row of {bytes} bytes, more than limits.max_row allows"),
+        "raise limits.max_row in the plan and start the bridge again",
+    )
 }
 
 /// Appends flushes in order and tells what is durable.

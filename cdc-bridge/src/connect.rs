@@ -62,12 +62,8 @@ pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<Client, Con
     }
 }
 
-/// The settings of a replication session on the same server.
-pub fn replication(
-    url: &DatabaseUrl,
-    slot: &str,
-    publication: &str,
-) -> Result<ReplicationConfig, ConnectError> {
+/// Where and as whom a replication connection logs in.
+pub fn replication(url: &DatabaseUrl) -> Result<ReplicationConfig, ConnectError> {
     let config = parse(url)?;
     let bad = |why: &str| ConnectError::Url { url: url.redacted(), why: why.to_owned() };
     let user = config.get_user().ok_or_else(|| bad("it names no user"))?;
@@ -84,7 +80,8 @@ pub fn replication(
     if config.get_ssl_mode() == PgSslMode::Require {
         tls.mode = SslMode::VerifyFull;
     }
-    Ok(ReplicationConfig::new(host, user, password, database, slot, publication)
+    // Slot and publication are named when the stream begins.
+    Ok(ReplicationConfig::new(host, user, password, database, "", "")
         .with_port(port)
         .with_tls(tls)
         .with_application_name("strangler capture")

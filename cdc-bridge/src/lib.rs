@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod kept;
 pub mod log;
 pub mod port;
+pub mod replication;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -6,21 +6,23 @@ use crate::capture::pending::{Pending, joined};
 use crate::capture::{Order, SessionEnd, Status};
 use crate::catalog;
 use crate::log::Flush;
-use crate::source::assemble::{Assembler, Step};
+use crate::replication::Replication;
+use crate::replication::frame::Frame;
+use crate::source::assemble::{Assembler, PG_EPOCH_US, Step};
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
 use crate::stream::now_us;
-use futures_util::FutureExt;
-use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
-use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationEvent};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_postgres::Client;
 
 /// How often an idle stream's place is written and confirmed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is durable is confirmed at most this often: soon enough that little is sent again after a restart.
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long flushes wait for company: a part of the latency that is promised, and, for a stream that is behind by more
 /// than so much, a part of that.
@@ -28,8 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
 const BEHIND_US: i64 = 250_000;
 
-/// After so many events without a pause, what is durable is confirmed and what is due is flushed.
-const EVENTS_IN_A_ROW: usize = 1024;
+/// Who is behind reads in gulps: after a read of less than so many bytes, the next one waits so long.
+const GULP_BYTES: usize = 8 << 10;
+const REST: Duration = Duration::from_millis(1);
 
 /// One open session.
 pub struct Session<'a> {
@@ -43,19 +46,23 @@ pub struct Session<'a> {
     pub assembler: Assembler,
     /// What the writer has not got yet.
     pub pending: Pending,
+    /// When the newest transaction committed, in microseconds since 1970 by the source's clock; 0 before the first.
+    pub newest_us: i64,
 }
 
 impl Session<'_> {
     /// Reads until the order changes or something fails; dropping `flushes` lets the writer finish.
     pub async fn run(
         mut self,
-        stream: &mut ReplicationClient,
+        stream: &mut Replication,
         flushes: mpsc::Sender<Flush>,
         mut confirmed: watch::Receiver<EndLsn>,
         orders: &mut watch::Receiver<Option<Order>>,
     ) -> Result<(), SessionEnd> {
         let mut idle = tokio::time::interval(IDLE_INTERVAL);
-        let mut flushed = Instant::now();
+        let mut confirm = tokio::time::interval(CONFIRM_INTERVAL);
+        confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut flushed, mut rested) = (Instant::now(), Instant::now());
         let mut status = self.status.subscribe();
         let given_up = async {
             let _ = status.wait_for(|status| status.lost.is_some()).await;
@@ -63,94 +70,91 @@ impl Session<'_> {
         let mut given_up = std::pin::pin!(given_up);
         let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
         loop {
-            let in_transaction = self.assembler.in_transaction();
-            if is_outdated && !in_transaction {
+            let durable = *confirmed.borrow();
+            self.take_read(stream, durable).await?;
+            if is_outdated && !self.assembler.in_transaction() {
                 return self.finish(flushes).await;
             }
-            let is_whole = self.pending.is_whole(in_transaction);
+            let now = Instant::now();
+            let (is_full, can_end) = (self.pending.is_full(), self.pending.has_boundary());
             let due = flushed + self.patience();
-            let is_due = self.pending.is_full() || (is_whole && Instant::now() >= due);
+            let (is_due, is_resting) = (is_full || (can_end && now >= due), now < rested);
             tokio::select! {
+                // While there is always more to read, nothing behind it would ever have its turn.
                 biased;
-                event = stream.recv(), if !self.pending.is_full() => {
-                    self.take(event.map_err(too_large)?.ok_or(SessionEnd::Ended)?).await?;
-                    self.drain(stream).await?;
-                    // While there is always another event, nothing below would ever have its turn.
-                    stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
-                    is_outdated = orders.borrow().as_ref() != Some(self.order);
-                    if self.pending.is_whole(self.assembler.in_transaction())
-                        && Instant::now() >= flushed + self.patience()
-                        && let Ok(place) = flushes.try_reserve()
-                    {
-                        place.send(self.pending.take(false));
-                        flushed = Instant::now();
-                    }
+                () = &mut given_up => return Ok(()),
+                open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
+                _ = idle.tick() => {
+                    self.pending.idle(self.assembler.in_transaction());
+                    // Also where nothing is new: a server that never hears of us takes us for dead.
+                    stream.confirm(durable, now_us()).await?;
                 }
+                _ = confirm.tick() => match confirmed.has_changed() {
+                    // The writer is gone: its own error says why.
+                    Err(_) => return Ok(()),
+                    Ok(false) => {}
+                    Ok(true) => {
+                        let end = *confirmed.borrow_and_update();
+                        stream.confirm(end, now_us()).await?;
+                    }
+                },
                 place = flushes.reserve(), if is_due => {
                     let Ok(place) = place else { return Ok(()) };
-                    place.send(self.pending.take(in_transaction));
+                    place.send(self.pending.take());
                     flushed = Instant::now();
                 }
-                () = sleep_until(due), if is_whole && !is_due => {}
-                changed = confirmed.changed() => {
-                    // The writer is gone: its own error says why.
-                    if changed.is_err() { return Ok(()) }
-                    stream.update_applied_lsn(Lsn(confirmed.borrow_and_update().0));
+                read = stream.read(), if !is_full && !is_resting => {
+                    if read? < GULP_BYTES && self.is_behind() {
+                        rested = Instant::now() + REST;
+                    }
                 }
-                open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
-                _ = idle.tick() => self.pending.idle(self.assembler.in_transaction()),
-                () = &mut given_up => return Ok(()),
+                () = sleep_until(rested), if is_resting => {}
+                () = sleep_until(due), if can_end && !is_due => {}
             }
         }
     }
 
-    /// Takes what has come already, without waiting.
-    async fn drain(&mut self, stream: &mut ReplicationClient) -> Result<(), SessionEnd> {
-        for _ in 0..EVENTS_IN_A_ROW {
-            if self.pending.is_full() {
-                break;
+    /// Takes what was read, as far as there is room for it.
+    async fn take_read(&mut self, stream: &mut Replication, confirmed: EndLsn) -> Result<(), SessionEnd> {
+        while !self.pending.is_full() {
+            match stream.frame()? {
+                None => break,
+                Some(Frame::Data { wal_start, data }) => self.take(wal_start, decode(data)?).await?,
+                Some(Frame::Keepalive { wal_end, reply_requested }) => {
+                    self.saw(wal_end);
+                    self.pending.sent_until(wal_end);
+                    if reply_requested {
+                        stream.confirm(confirmed, now_us()).await?;
+                    }
+                }
+                Some(Frame::Ended) => return Err(SessionEnd::Ended),
+                Some(Frame::Aside) => {}
             }
-            let Some(event) = stream.recv().now_or_never() else { break };
-            self.take(event.map_err(too_large)?.ok_or(SessionEnd::Ended)?).await?;
         }
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        now_us() - self.newest_us > BEHIND_US
     }
 
     /// How long after a flush the next one waits for company. Who is behind gains more from large flushes than from early
     /// ones; the first one after a pause goes at once.
     fn patience(&self) -> Duration {
-        let age_us = now_us() - self.pending.committed_us();
-        if age_us > BEHIND_US { PATIENCE_BEHIND } else { PATIENCE }
+        if self.is_behind() { PATIENCE_BEHIND } else { PATIENCE }
     }
 
     async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
-        if self.pending.is_whole(false) {
-            let _ = flushes.send(self.pending.take(false)).await;
+        if self.pending.has_boundary() {
+            let _ = flushes.send(self.pending.take()).await;
         }
         Ok(())
     }
 
-    async fn take(&mut self, event: ReplicationEvent) -> Result<(), SessionEnd> {
-        let (at, message) = match event {
-            ReplicationEvent::XLogData { wal_start, data, .. } => (wal_start.0, decode(data)?),
-            ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => (
-                final_lsn.0,
-                WireMessage::Begin { final_lsn: final_lsn.0, committed_pg_us: commit_time_micros, xid },
-            ),
-            ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
-                let (commit_lsn, end_lsn) = (lsn.0, end_lsn.0);
-                (lsn.0, WireMessage::Commit { commit_lsn, end_lsn, committed_pg_us: commit_time_micros })
-            }
-            ReplicationEvent::Message { transactional, lsn, prefix, content } => {
-                (lsn.0, WireMessage::Message { transactional, lsn: lsn.0, prefix, content })
-            }
-            ReplicationEvent::KeepAlive { wal_end, .. } => {
-                self.saw(EndLsn(wal_end.0));
-                self.pending.sent_until(EndLsn(wal_end.0));
-                return Ok(());
-            }
-            ReplicationEvent::StoppedAt { .. } => return Err(SessionEnd::Ended),
-        };
+    async fn take(&mut self, at: u64, message: WireMessage) -> Result<(), SessionEnd> {
+        if let WireMessage::Begin { committed_pg_us, .. } = &message {
+            self.newest_us = committed_pg_us.saturating_add(PG_EPOCH_US);
+        }
         match self.assembler.push(at, message)? {
             Step::Nothing => {}
             Step::NeedRelation(relation) => self.learn(relation).await?,
@@ -182,16 +186,5 @@ impl Session<'_> {
         let facts = catalog::relation(self.client, &table).await?;
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
-    }
-}
-
-fn too_large(error: PgWireError) -> SessionEnd {
-    match error {
-        PgWireError::MessageTooLarge { payload_bytes, .. } => SessionEnd::Stop(Box::new(Finding::error(
-            "capture.row-too-large",
-            format!("the stream stands at a row of {payload_bytes} bytes, more than limits.max_row allows"),
-            "raise limits.max_row in the plan and start the bridge again",
-        ))),
-        other => SessionEnd::Source(other.into()),
     }
 }

@@ -6,19 +6,16 @@ pub mod assemble;
 pub mod begin;
 pub mod pgoutput;
 
-use crate::connect::{ConnectError, connect, in_words, replication};
+use crate::connect::{ConnectError, connect, in_words};
+use crate::replication::{Replication, ReplicationError};
 use begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::PlanName;
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::sql;
-use pgwire_replication::ReplicationClient;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
-
-/// Messages between socket and capture; each may be as large as a row.
-const EVENTS_MAX: usize = 512;
 
 /// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
@@ -43,9 +40,12 @@ impl From<tokio_postgres::Error> for SourceError {
     }
 }
 
-impl From<pgwire_replication::PgWireError> for SourceError {
-    fn from(error: pgwire_replication::PgWireError) -> Self {
-        SourceError::Refused(error.to_string())
+impl From<ReplicationError> for SourceError {
+    fn from(error: ReplicationError) -> Self {
+        match error {
+            ReplicationError::Connect(error) => error.into(),
+            error => SourceError::Refused(error.to_string()),
+        }
     }
 }
 
@@ -78,17 +78,12 @@ impl Source {
         connect(&self.url, application).await
     }
 
-    /// A replication session that has not begun to stream.
-    pub async fn replication(&self, slot: &str, from: EndLsn) -> Result<ReplicationClient, SourceError> {
+    /// A replication connection that has not begun to stream.
+    pub async fn replication(&self) -> Result<Replication, SourceError> {
         let row_bytes = usize::try_from(self.row_bytes_max).unwrap_or(usize::MAX);
-        let config = replication(&self.url, slot, &sql::publication(&self.plan))?
-            .with_start_lsn(pgwire_replication::Lsn(from.0))
-            .with_status_interval(Duration::from_secs(1))
-            .with_wakeup_interval(Duration::from_secs(2))
-            .with_buffer_size(EVENTS_MAX)
-            // An update carries the old row beside the new one, and text is longer than what is stored.
-            .with_max_message_size(row_bytes.saturating_mul(4).saturating_add(64 << 10));
-        Ok(ReplicationClient::connect_gated(config).await?)
+        // An update carries the old row beside the new one, and text is longer than what is stored.
+        let message_bytes_max = row_bytes.saturating_mul(4).saturating_add(64 << 10);
+        Ok(Replication::open(&self.url, message_bytes_max).await?)
     }
 }
 
@@ -161,16 +156,13 @@ impl Snapshot {
     pub async fn take(source: &Source, slice: &str) -> Result<Snapshot, SourceError> {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let slot = format!("strangler_copy_{}_{}", slice.replace('-', "_"), &unique[..8]);
-        let mut session = source.replication(&slot, EndLsn(0)).await?;
+        let mut session = source.replication().await?;
         let sql = format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
-        let rows = match timeout(SNAPSHOT_WAIT, session.simple_query(&sql)).await {
+        let rows = match timeout(SNAPSHOT_WAIT, session.ask(&sql)).await {
             Ok(rows) => rows?,
             Err(_) => return Err(blocked(source).await),
         };
-        let text = |column: usize| {
-            let value = rows.first().and_then(|row| row.get(column)).and_then(Option::as_ref);
-            value.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
+        let text = |column: usize| rows.first().and_then(|row| row.get(column)).cloned().flatten();
         let point: Option<CommitLsn> = text(1).and_then(|text| text.parse().ok());
         let (Some(consistent_point), Some(exported)) = (point, text(2)) else {
             return Err(SourceError::Refused("it made a slot without a snapshot".to_owned()));
@@ -182,7 +174,7 @@ impl Snapshot {
         );
         keeper.batch_execute(&import).await?;
         let name = keeper.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
-        // A session that never streamed ends when its client is dropped, and its slot with it.
+        // A session that never streamed ends with its connection, and its slot with it.
         drop(session);
         Ok(Snapshot { name, consistent_point, _keeper: keeper })
     }

@@ -18,13 +18,22 @@ pub struct Pending {
     bytes: usize,
     messages: Vec<Message>,
     template: Progress,
-    /// The end of the last complete transaction, if it is not yet part of a progress record.
-    boundary: Option<EndLsn>,
+    /// The last complete transaction, if it is not yet part of a progress record.
+    boundary: Option<Boundary>,
     /// The end that the last progress record told.
     told: EndLsn,
     /// What the last keepalive said: the server has sent everything before. (Other messages tell more of the WAL than
     /// what was sent.)
     quiet_until: EndLsn,
+}
+
+/// Where a transaction ended, and how much of what is pending belongs to it and those before.
+#[derive(Debug, Clone, Copy)]
+struct Boundary {
+    end: EndLsn,
+    changes: usize,
+    bytes: usize,
+    messages: usize,
 }
 
 impl Pending {
@@ -43,26 +52,25 @@ impl Pending {
         }
     }
 
-    /// Whether a flush could end here with a progress record.
-    pub fn is_whole(&self, in_transaction: bool) -> bool {
-        self.boundary.is_some() && !in_transaction
+    /// Whether a flush could end with a progress record.
+    pub fn has_boundary(&self) -> bool {
+        self.boundary.is_some()
     }
 
-    /// When the newest complete transaction committed: microseconds since 1970 by the source's clock; 0 before the first.
-    pub fn committed_us(&self) -> i64 {
-        self.template.committed_us
-    }
-
-    /// What the writer gets next; with a progress record where a transaction ends.
-    pub fn take(&mut self, in_transaction: bool) -> Flush {
-        let mut flush = std::mem::take(&mut self.flush);
-        self.bytes = 0;
-        if let (Some(end), false) = (self.boundary, in_transaction) {
-            self.boundary = None;
-            self.told = end;
-            let messages = std::mem::take(&mut self.messages);
-            flush.progress = Some(Progress { end, messages, ..self.template.clone() });
-        }
+    /// What the writer gets next: everything up to the last transaction's end, with a progress record; or, where none
+    /// has ended since, a part of the one that is open.
+    pub fn take(&mut self) -> Flush {
+        let Some(boundary) = self.boundary.take() else {
+            self.bytes = 0;
+            return std::mem::take(&mut self.flush);
+        };
+        let open = self.flush.changes.split_off(boundary.changes);
+        let mut flush = std::mem::replace(&mut self.flush, Flush { changes: open, progress: None });
+        self.bytes -= boundary.bytes;
+        self.told = boundary.end;
+        let open = self.messages.split_off(boundary.messages);
+        let messages = std::mem::replace(&mut self.messages, open);
+        flush.progress = Some(Progress { end: boundary.end, messages, ..self.template.clone() });
         flush
     }
 
@@ -84,8 +92,8 @@ impl Pending {
 
     /// A transaction is complete.
     pub fn committed(&mut self, end: EndLsn, committed_us: i64) {
-        self.boundary = Some(end);
         self.template.committed_us = committed_us;
+        self.end_at(end);
     }
 
     /// A keepalive said that everything before `end` was sent.
@@ -97,8 +105,13 @@ impl Pending {
     /// of other tables is not kept.
     pub fn idle(&mut self, in_transaction: bool) {
         if !in_transaction && self.boundary.is_none() && self.quiet_until > self.told {
-            self.boundary = Some(self.quiet_until);
+            self.end_at(self.quiet_until);
         }
+    }
+
+    fn end_at(&mut self, end: EndLsn) {
+        let (changes, messages) = (self.flush.changes.len(), self.messages.len());
+        self.boundary = Some(Boundary { end, changes, bytes: self.bytes, messages });
     }
 }
 
@@ -116,4 +129,75 @@ pub fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> 
     };
     let columns = wire.columns.iter().map(|wire| column(&wire.name)).collect();
     Relation { table, identity: wire.identity, columns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Operation, ReplicaIdentity, Transaction};
+    use migrations::lsn::{CommitLsn, Position};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn pending() -> Pending {
+        let timeline = Timeline { system_id: "1".into(), timeline: 1 };
+        Pending::new(LogId("log".into()), timeline, EndLsn(0))
+    }
+
+    fn change(commit: u64, ordinal: u64) -> Change {
+        let relation =
+            Relation { table: "t".parse().unwrap(), identity: ReplicaIdentity::Default, columns: Vec::new() };
+        Change {
+            position: Position { commit: CommitLsn(commit), ordinal },
+            lsn: 0,
+            transaction: Transaction { xid: 1, committed_us: 0 },
+            relation: Arc::new(relation),
+            mark: None,
+            operation: Operation::Truncate,
+        }
+    }
+
+    fn message(commit: u64, ordinal: u64) -> Message {
+        let position = Position { commit: CommitLsn(commit), ordinal };
+        Message { position, prefix: "strangler.barrier".into(), content: String::new() }
+    }
+
+    proptest! {
+        /// Wherever flushes are taken, a record stands exactly behind the transactions that it tells, and every change
+        /// and message comes once and in order.
+        #[test]
+        fn records_stand_where_transactions_end(script in prop::collection::vec((0usize..4, 0usize..3, any::<bool>(), any::<bool>()), 1..40)) {
+            let (mut pending, mut flushes, mut written) = (pending(), Vec::new(), Vec::new());
+            for (n, (changes, messages, inside, behind)) in script.into_iter().enumerate() {
+                let commit = (n as u64 + 1) * 10;
+                for ordinal in 0..changes as u64 {
+                    pending.push(change(commit, ordinal));
+                    written.push(Position { commit: CommitLsn(commit), ordinal });
+                    if inside {
+                        flushes.push(pending.take());
+                    }
+                }
+                (0..messages as u64).for_each(|ordinal| pending.note(message(commit, 100 + ordinal)));
+                if inside {
+                    flushes.push(pending.take());
+                }
+                pending.committed(EndLsn(commit + 5), 0);
+                if behind {
+                    flushes.push(pending.take());
+                }
+            }
+            flushes.push(pending.take());
+            let mut seen = Vec::new();
+            for flush in flushes {
+                seen.extend(flush.changes.iter().map(|change| change.position));
+                let Some(progress) = flush.progress else { continue };
+                let told = |commit: CommitLsn| commit.0 + 5 <= progress.end.0;
+                prop_assert!(seen.iter().all(|position| told(position.commit)));
+                prop_assert!(progress.messages.iter().all(|message| told(message.position.commit)));
+                let all = written.iter().filter(|position| told(position.commit)).count();
+                prop_assert_eq!(seen.len(), all);
+            }
+            prop_assert_eq!(seen, written);
+        }
+    }
 }

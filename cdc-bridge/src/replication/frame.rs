@@ -1,0 +1,207 @@
+//! What a server sends on a replication connection: bytes in, messages out (PostgreSQL manual, 55.4 "Streaming
+//! Replication Protocol" and 55.7 "Message Formats").
+//!
+//! Knows no socket. A message is a slice of the bytes that came in, never a copy; "more is needed" is no error.
+
+use bytes::{Buf, Bytes, BytesMut};
+use migrations::lsn::EndLsn;
+
+/// A message's kind and its length, which counts itself.
+const HEADER_LEN: usize = 5;
+
+/// One message, its length taken off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its kind.
+    pub kind: u8,
+    /// What it says.
+    pub body: Bytes,
+}
+
+/// One message of the running stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// `XLogData`: a message of the output plugin.
+    Data {
+        /// Where it starts in the WAL.
+        wal_start: u64,
+        /// What the plugin wrote.
+        data: Bytes,
+    },
+    /// `Primary keepalive message`.
+    Keepalive {
+        /// The server has sent everything before.
+        wal_end: EndLsn,
+        /// It wants to hear of us at once.
+        reply_requested: bool,
+    },
+    /// The server has ended the stream.
+    Ended,
+    /// A notice, or a setting's new value.
+    Aside,
+}
+
+/// Why bytes are no message that can be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// They are none at all.
+    #[error(
+        "the server sent what is no message of the replication protocol ({0}); is something between us and it?"
+    )]
+    Malformed(&'static str),
+    /// It is larger than what is taken.
+    #[error(
+        "a message of {bytes} bytes is larger than the {bytes_max} that limits.max_row allows; raise it in the plan"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The most that is taken.
+        bytes_max: usize,
+    },
+    /// The server's own error, in its words.
+    #[error("{0}")]
+    Server(String),
+}
+
+impl Message {
+    /// Cuts the next message off the front of `bytes`; none where it has not come whole.
+    ///
+    /// # Errors
+    /// When it is malformed, or larger than `bytes_max`.
+    pub fn cut(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Message>, FrameError> {
+        let Some(len) = message_len(bytes)? else { return Ok(None) };
+        if len > bytes_max {
+            return Err(FrameError::TooLarge { bytes: len, bytes_max });
+        }
+        if bytes.len() < len {
+            return Ok(None);
+        }
+        let mut body = bytes.split_to(len).freeze();
+        let kind = body[0];
+        body.advance(HEADER_LEN);
+        Ok(Some(Message { kind, body }))
+    }
+
+    /// What it means while the stream runs.
+    ///
+    /// # Errors
+    /// When it is malformed, or the server's error.
+    pub fn into_frame(self) -> Result<Frame, FrameError> {
+        match self.kind {
+            b'd' => copy_data(self.body),
+            b'c' | b'C' | b'Z' => Ok(Frame::Ended),
+            b'E' => Err(FrameError::Server(server_words(&self.body))),
+            _ => Ok(Frame::Aside),
+        }
+    }
+}
+
+/// How many bytes are missing until the first message of `bytes` is whole; 0 where that cannot be told yet.
+pub fn missing(bytes: &[u8]) -> usize {
+    message_len(bytes).ok().flatten().unwrap_or(0).saturating_sub(bytes.len())
+}
+
+/// The words of an `ErrorResponse`.
+pub fn server_words(body: &[u8]) -> String {
+    pgwire_replication::protocol::parse_error_response(body)
+}
+
+fn message_len(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+    let Some(mut header) = bytes.get(1..HEADER_LEN) else { return Ok(None) };
+    let len = header.get_u32() as usize;
+    if len < HEADER_LEN - 1 { Err(FrameError::Malformed("a length")) } else { Ok(Some(len + 1)) }
+}
+
+fn copy_data(mut body: Bytes) -> Result<Frame, FrameError> {
+    let short = FrameError::Malformed("CopyData that ends too early");
+    if body.is_empty() {
+        return Err(short);
+    }
+    match (body.get_u8(), body.len()) {
+        (b'w', 24..) => {
+            let wal_start = body.get_u64();
+            // The end of the WAL as far as it is known, and the server's clock, are of no use here.
+            body.advance(16);
+            Ok(Frame::Data { wal_start, data: body })
+        }
+        (b'k', 17..) => {
+            let wal_end = EndLsn(body.get_u64());
+            body.advance(8);
+            Ok(Frame::Keepalive { wal_end, reply_requested: body.get_u8() != 0 })
+        }
+        (b'w' | b'k', _) => Err(short),
+        _ => Err(FrameError::Malformed("CopyData of an unknown kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BufMut;
+    use proptest::prelude::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![kind];
+        bytes.put_u32(body.len() as u32 + 4);
+        bytes.put_slice(body);
+        bytes
+    }
+
+    fn data(wal_start: u64, payload: &[u8]) -> Vec<u8> {
+        let mut body = vec![b'w'];
+        body.put_u64(wal_start);
+        body.put_u64(0);
+        body.put_u64(0);
+        body.put_slice(payload);
+        message(b'd', &body)
+    }
+
+    #[test]
+    fn a_stream_is_cut_wherever_its_bytes_were_parted() {
+        let mut keepalive = vec![b'k'];
+        keepalive.put_u64(77);
+        keepalive.put_u64(0);
+        keepalive.put_u8(1);
+        let stream =
+            [data(5, b"Irow"), message(b'd', &keepalive), message(b'N', b"hush"), message(b'c', b"")]
+                .concat();
+        for parted in 0..stream.len() {
+            let (mut bytes, mut frames) = (BytesMut::new(), Vec::new());
+            for part in [&stream[..parted], &stream[parted..]] {
+                bytes.put_slice(part);
+                while let Some(message) = Message::cut(&mut bytes, 1 << 20).unwrap() {
+                    frames.push(message.into_frame().unwrap());
+                }
+            }
+            let expected = [
+                Frame::Data { wal_start: 5, data: Bytes::from_static(b"Irow") },
+                Frame::Keepalive { wal_end: EndLsn(77), reply_requested: true },
+                Frame::Aside,
+                Frame::Ended,
+            ];
+            assert_eq!(frames, expected, "parted at {parted}");
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_refused_before_it_has_come() {
+        let whole = data(1, &[0; 1000]);
+        let mut bytes = BytesMut::from(&whole[..20]);
+        assert_eq!(missing(&bytes), whole.len() - 20);
+        assert_eq!(
+            Message::cut(&mut bytes, 500),
+            Err(FrameError::TooLarge { bytes: whole.len(), bytes_max: 500 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = BytesMut::from(&bytes[..]);
+            while let Ok(Some(message)) = Message::cut(&mut bytes, 1 << 20) {
+                let _ = message.into_frame();
+            }
+        }
+    }
+}
