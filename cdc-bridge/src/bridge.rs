@@ -322,10 +322,9 @@ impl Lanes {
             }
             let freed_nothing = log.bytes().await.unwrap_or(0) >= bytes;
             if is_full && freed_nothing {
-                let why = "the embedded log is full, and this slice is the one furthest behind".to_owned();
-                let attempts = BTreeSet::from([(name.clone(), *attempt)]);
-                let lost = Some(capture::Lost { attempts, why, with_slot: false });
-                self.capture.send_modify(|status| (status.is_full, status.lost) = (false, lost));
+                let has_all = log.end_cursor().await.is_ok_and(|end| end == *now);
+                let lost = if has_all { too_large(attempts) } else { furthest_behind(name, *attempt) };
+                self.capture.send_modify(|status| (status.is_full, status.lost) = (false, Some(lost)));
             }
         }
     }
@@ -361,4 +360,21 @@ impl Lanes {
             findings,
         }
     }
+}
+
+/// The slowest reader is given up, so that the others go on.
+fn furthest_behind(name: &SliceName, attempt: Generation) -> capture::Lost {
+    capture::Lost {
+        attempts: BTreeSet::from([(name.clone(), attempt)]),
+        why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
+        with_slot: false,
+    }
+}
+
+/// Every reader has all there is, and the log is full of a transaction that has not ended: nothing will ever make room
+/// for it. Behind it capture can begin anew, and copies bring what it did.
+fn too_large(attempts: BTreeSet<(SliceName, Generation)>) -> capture::Lost {
+    let why = "one transaction is larger than the whole embedded log: it is passed over and the slice copied again; raise \
+               `log.embedded.max` if such transactions come again";
+    capture::Lost { attempts, why: why.to_owned(), with_slot: true }
 }

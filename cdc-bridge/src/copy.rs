@@ -19,7 +19,7 @@ use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Position, Timeline};
-use migrations::names::TableName;
+use migrations::names::{SliceName, TableName};
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,9 +33,6 @@ const WORKERS: usize = 3;
 
 /// Rows are handed from source to sink in pieces of this size, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
-
-/// A chunk's transaction in the sink.
-const BEGIN: &str = "BEGIN; SET CONSTRAINTS ALL DEFERRED";
 
 /// Why a copy did not become whole. It begins again.
 #[derive(Debug, thiserror::Error)]
@@ -113,13 +110,15 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         cursor,
         shapes,
     };
+    let holder = uuid::Uuid::new_v4().to_string();
     kept::keep(client, job.slice, &kept).await?;
+    kept::hold(client, job.slice, &holder).await?;
     kept::empty(client, job.slice).await?;
     let snapshot = Snapshot::take(job.source, job.slice.name.as_str()).await?;
     let references = catalog::references(client).await.map_err(SinkError::of)?;
     let to = job.slice.all_tables().map(|table| table.to.clone()).collect();
     for level in order::levels(&to, &references).map_err(SinkError::stop)? {
-        copy_level(job, &snapshot.name, &tables, &level, progress).await?;
+        copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
     }
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
@@ -220,6 +219,7 @@ struct Work {
 async fn copy_level(
     job: &Job<'_>,
     snapshot: &str,
+    holder: &str,
     tables: &Tables,
     level: &order::Level,
     progress: &Arc<Progress>,
@@ -236,9 +236,17 @@ async fn copy_level(
     let queue: Queue = Arc::new(Mutex::new(queue));
     let mut running = JoinSet::new();
     for _ in 0..workers {
-        let (source, sink) = (job.source.clone(), job.sink.clone());
-        let (queue, progress, snapshot) = (queue.clone(), progress.clone(), snapshot.to_owned());
-        running.spawn(async move { work(&source, &sink, &snapshot, &queue, &progress, in_one).await });
+        let worker = Worker {
+            source: job.source.clone(),
+            sink: job.sink.clone(),
+            slice: job.slice.name.clone(),
+            snapshot: snapshot.to_owned(),
+            holder: holder.to_owned(),
+            queue: queue.clone(),
+            progress: progress.clone(),
+            in_one,
+        };
+        running.spawn(worker.run());
     }
     // Dropping the set at the first error ends the other workers too.
     while let Some(done) = running.join_next().await {
@@ -271,47 +279,54 @@ impl Work {
     }
 }
 
-/// Copies chunk after chunk until none is left.
-async fn work(
-    source: &Source,
-    sink: &DatabaseUrl,
-    snapshot: &str,
-    queue: &Queue,
-    progress: &Progress,
+/// One of those that copy chunk after chunk until none is left.
+struct Worker {
+    source: Source,
+    sink: DatabaseUrl,
+    slice: SliceName,
+    snapshot: String,
+    holder: String,
+    queue: Queue,
+    progress: Arc<Progress>,
+    /// All chunks in one transaction of the sink.
     in_one: bool,
-) -> Result<(), CopyError> {
-    let source = source.connect("strangler copy").await?;
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-        migrations::names::quote_literal(snapshot)
-    );
-    source.batch_execute(&begin).await.map_err(SourceError::from)?;
-    let sink = connect(sink, "strangler copy").await.map_err(SinkError::from)?;
-    let mut staged: BTreeSet<String> = BTreeSet::new();
-    if in_one {
-        sink.batch_execute(BEGIN).await.map_err(SinkError::of)?;
-    }
-    loop {
-        let next = queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
-        let Some((work, condition)) = next else { break };
-        if let Some((make, _)) = &work.staging
-            && staged.insert(work.fills.clone())
-        {
-            sink.batch_execute(make).await.map_err(SinkError::of)?;
+}
+
+impl Worker {
+    async fn run(self) -> Result<(), CopyError> {
+        let source = self.source.connect("strangler copy").await?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            migrations::names::quote_literal(&self.snapshot)
+        );
+        source.batch_execute(&begin).await.map_err(SourceError::from)?;
+        let sink = connect(&self.sink, "strangler copy").await.map_err(SinkError::from)?;
+        let mut staged: BTreeSet<String> = BTreeSet::new();
+        if self.in_one {
+            kept::begin_chunk(&sink, &self.slice, &self.holder).await?;
         }
-        if !in_one {
-            sink.batch_execute(BEGIN).await.map_err(SinkError::of)?;
+        loop {
+            let next = self.queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
+            let Some((work, condition)) = next else { break };
+            if let Some((make, _)) = &work.staging
+                && staged.insert(work.fills.clone())
+            {
+                sink.batch_execute(make).await.map_err(SinkError::of)?;
+            }
+            if !self.in_one {
+                kept::begin_chunk(&sink, &self.slice, &self.holder).await?;
+            }
+            let rows = copy_chunk(&source, &sink, &work, &condition).await?;
+            if !self.in_one {
+                sink.batch_execute("COMMIT").await.map_err(|error| refused(&work, error))?;
+            }
+            self.progress.rows.fetch_add(rows, Ordering::Relaxed);
         }
-        let rows = copy_chunk(&source, &sink, &work, &condition).await?;
-        if !in_one {
-            sink.batch_execute("COMMIT").await.map_err(|error| refused(&work, error))?;
+        if self.in_one {
+            sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
         }
-        progress.rows.fetch_add(rows, Ordering::Relaxed);
+        Ok(())
     }
-    if in_one {
-        sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
-    }
-    Ok(())
 }
 
 async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, CopyError> {

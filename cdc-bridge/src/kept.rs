@@ -8,12 +8,12 @@ use crate::sink::SinkError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
-use migrations::names::TableName;
+use migrations::names::{SliceName, TableName, quote_literal};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// How far a slice's sink is, and what it is following.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,31 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
         .await
         .map_err(SinkError::of)?;
     Ok(())
+}
+
+/// Notes who copies the slice from now on. It waits until no chunk of an earlier copy is under way, and no later chunk
+/// of that copy begins, see [`begin_chunk`].
+pub async fn hold(client: &Client, slice: &Slice, holder: &str) -> Result<(), SinkError> {
+    let sql = "UPDATE strangler.stream SET holder = $2 WHERE slice = $1";
+    client.execute(sql, &[&slice.name.as_str(), &holder]).await.map_err(SinkError::of)?;
+    Ok(())
+}
+
+/// Begins the transaction of a copy's chunk: no other copy can begin before it ends.
+pub async fn begin_chunk(client: &Client, slice: &SliceName, holder: &str) -> Result<(), SinkError> {
+    let sql = format!(
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; SELECT holder FROM strangler.stream WHERE slice = {} FOR SHARE",
+        quote_literal(slice.as_str())
+    );
+    let answer = client.simple_query(&sql).await.map_err(SinkError::of)?;
+    let held = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    if held == Some(holder) {
+        return Ok(());
+    }
+    Err(SinkError::Away { why: format!("another bridge copies slice {slice} by now; stop one of the two") })
 }
 
 /// Forgets a slice's stream.

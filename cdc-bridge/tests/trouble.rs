@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
+use cdc_bridge::kept;
 use house::{House, slice};
 use migrations::control::Condition;
 use migrations::stage::Event;
@@ -182,6 +183,50 @@ async fn a_slot_that_would_keep_too_much_wal_is_given_up_and_the_slice_is_copied
         "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots";
     let kept: u64 = house.source.sql("shop", kept).parse().unwrap();
     assert!(kept < 48 << 20, "{kept} bytes of WAL are kept");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_larger_than_the_whole_log_leads_to_a_new_copy_not_to_a_standstill() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    let large =
+        "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(10001, 13000) g";
+    house.source.sql("shop", large);
+    house
+        .until("copied again", |report| {
+            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
+        })
+        .await;
+    // It stays so: the transaction does not come again.
+    house.source.sql("shop", "UPDATE orders SET note = 'later' WHERE id <= 100");
+    house
+        .same("SELECT id, md5(note) FROM orders ORDER BY id", "SELECT id, md5(note) FROM orders ORDER BY id")
+        .await;
+    let settled = house.journal().slice(&slice()).attempt;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(house.journal().slice(&slice()).attempt, settled, "it is copied again and again");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_after_it() {
+    let house = following().await;
+    let url = house.plan.services.values().next().unwrap().database.clone().unwrap();
+    let connect = || cdc_bridge::connect::connect(&url, "test");
+    let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
+    let orders = house.plan.slices[&slice()].clone();
+    kept::hold(&first, &orders, "first").await.unwrap();
+    kept::begin_chunk(&first, &orders.name, "first").await.unwrap();
+    second.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
+    let refused = kept::hold(&second, &orders, "second").await.unwrap_err().to_string();
+    assert!(refused.contains("lock timeout"), "{refused}");
+    first.batch_execute("COMMIT").await.unwrap();
+    kept::hold(&second, &orders, "second").await.unwrap();
+    let refused = kept::begin_chunk(&first, &orders.name, "first").await.unwrap_err().to_string();
+    assert!(refused.contains("another bridge copies slice orders"), "{refused}");
     house.stop().await;
 }
 

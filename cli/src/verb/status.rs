@@ -11,6 +11,7 @@ use crate::verb::route::toward;
 use comfy_table::Cell;
 use migrations::api::{AgentStatus, SliceStatus, Status};
 use migrations::control::{AgentKind, Condition, Report, StreamReport};
+use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::pattern::Access;
 use migrations::share::Share;
@@ -74,9 +75,14 @@ fn show(ui: &Ui, status: &Status, base: &str) {
         Report::Bridge(bridge) if agent.live => Some(&bridge.findings),
         _ => None,
     });
+    // What keeps the bridge from capturing keeps each of its slices: said once.
+    let mut shown: Vec<&Finding> = Vec::new();
     for finding in status.findings.iter().chain(streams).chain(bridges.flatten()) {
-        ui.line("");
-        ui.finding(finding);
+        if !shown.contains(&finding) {
+            ui.line("");
+            ui.finding(finding);
+            shown.push(finding);
+        }
     }
 }
 

@@ -197,6 +197,10 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn state(&self) -> PathBuf {
         self.folder.path().join(".strangler")
     }
@@ -208,7 +212,7 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         self.eventually(&format!("a new {part}"), || self.pid(part).is_some_and(|pid| pid != killed));
     }
 
-    fn pid(&self, part: &str) -> Option<i32> {
+    pub fn pid(&self, part: &str) -> Option<i32> {
         let text = fs::read(self.state().join(format!("run/{part}.json"))).ok()?;
         let note: Value = serde_json::from_slice(&text).ok()?;
         i32::try_from(note["pid"].as_i64()?).ok()

@@ -1,7 +1,8 @@
 //! Mistakes and bad luck around a followed slice: a second bridge, a deleted state folder, a house that is given up.
 
 use serde_json::Value;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::broker::topics;
 use crate::house::{House, Log};
@@ -110,6 +111,42 @@ fn a_deleted_state_folder_with_a_live_slot_is_found_at_start_and_down_names_the_
     house.assert_equal();
     let slots = house.source.sql("shop", SLOTS);
     assert!(!slots.contains(' '), "the lost slot still keeps WAL: {slots}");
+}
+
+/// What a process may write, as `ulimit` and `prlimit` count it.
+fn file_size(house: &House, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let bridge = house.pid("bridge").unwrap().to_string();
+    assert!(Command::new("prlimit").args([&limit, "--pid", &bridge]).status().unwrap().success());
+}
+
+#[test]
+fn a_full_disk_stops_capture_says_so_and_confirms_nothing() {
+    let house = House::new(&Log::Embedded);
+    // A process that ignores this signal is told of a file that may not grow by an error, as of a full disk.
+    let mut up = Command::new("sh");
+    up.args(["-c", "trap '' XFSZ; exec \"$0\" up --detach"]).arg(house.command(&[]).get_program());
+    assert!(up.current_dir(house.folder()).status().unwrap().success(), "{}", house.logs());
+    house.ok(&["sync", "start", "orders", "--timeout", "60"]);
+    file_size(&house, "4000000");
+
+    let rewrite = "UPDATE orders SET note = repeat(md5(id::text), 50) || 'new' WHERE id <= 8000";
+    house.source.sql("shop", rewrite);
+    let committed = house.source.sql("shop", "SELECT pg_current_wal_insert_lsn()");
+    house.eventually("a word about the disk", || {
+        let (exit, said) = house.tried(&["status"]);
+        exit == 0 && said.contains("bridge.waits") && said.contains("is not available")
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    let confirms = format!("SELECT confirmed_flush_lsn >= '{committed}' FROM pg_replication_slots");
+    assert_eq!(house.source.sql("shop", &confirms), "f", "what is not kept was confirmed");
+    let seen = "SELECT count(*) FROM orders WHERE remark LIKE '%new'";
+    assert_eq!(house.sink.sql("orders", seen), "0", "half a transaction was applied");
+
+    file_size(&house, "unlimited");
+    house.eventually("what was kept back", || house.sink.sql("orders", seen) == "8000");
+    house.assert_equal();
+    house.eventually("a confirmation", || house.source.sql("shop", &confirms) == "t");
 }
 
 fn giving_up_leaves_nothing(log: &Log) {
