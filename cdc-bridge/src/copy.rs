@@ -28,8 +28,8 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-/// Chunks that are copied at the same time, each by a connection on either side.
-const WORKERS: usize = 3;
+/// At most so many chunks are copied at the same time, each by a connection on either side.
+const WORKERS_MAX: usize = 4;
 
 /// Rows are handed from source to sink in pieces of this size, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
@@ -231,7 +231,7 @@ async fn copy_level(
         queue.extend(chunk::chunks(&table.extent).into_iter().map(|condition| (work.clone(), condition)));
     }
     // Tables that refer to each other in a circle are filled in one transaction, which checks at its end.
-    let workers = if level.is_circle { 1 } else { queue.len().min(WORKERS) };
+    let workers = if level.is_circle { 1 } else { queue.len().min(workers_max()) };
     let in_one = level.is_circle;
     let queue: Queue = Arc::new(Mutex::new(queue));
     let mut running = JoinSet::new();
@@ -253,6 +253,12 @@ async fn copy_level(
         done.map_err(|why| SinkError::Away { why: why.to_string() })??;
     }
     Ok(())
+}
+
+/// As many as this machine has cores: what the databases have is not known, and on two cores a third worker only waits
+/// for the others' locks on the table's end. (Measured: 1.8 s of the sink's CPU for what two do in 1.35 s.)
+fn workers_max() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(WORKERS_MAX))
 }
 
 impl Work {
