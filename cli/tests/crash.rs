@@ -196,8 +196,9 @@ async fn a_killed_proxy_goes_on() {
 async fn at_work(proxy: u16, first: i64, stop: Arc<AtomicBool>) -> Clerk {
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
     let (mut clerk, mut cookies) = (Clerk::default(), String::new());
-    for id in first..first + 5000 {
-        if stop.load(Ordering::SeqCst) {
+    for id in first..first + 2000 {
+        // On a loaded machine barriers pass late, and the monolith answers most.
+        if stop.load(Ordering::SeqCst) && clerk.acknowledged.len() > 20 && clerk.by_service > 20 {
             break;
         }
         clerk.place_and_read(proxy, &http, id, &mut cookies).await;
