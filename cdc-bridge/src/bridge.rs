@@ -4,12 +4,12 @@
 
 use crate::agent::Agent;
 use crate::envelope::Context;
-use crate::log::{Cursor, Log, LogError};
+use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
 use crate::source::Source;
 use crate::stream::{self, Ordered};
 use crate::{capture, connect};
-use migrations::control::{BridgeReport, CaptureReport, Desired, Link};
+use migrations::control::{BridgeReport, CaptureReport, Condition, Desired, Link, StreamReport};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::names::{SliceName, TableName};
@@ -21,10 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// How often the log is trimmed behind its readers.
-const TRIM_INTERVAL: Duration = Duration::from_secs(2);
-/// So much of the embedded log is kept although nobody reads it any more, for `tail`.
-const HISTORY_BYTES: u64 = 16 << 20;
 const OPEN_RETRY: Duration = Duration::from_secs(2);
 /// What was read is written before the bridge ends, unless it takes longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,16 +60,17 @@ pub enum BridgeError {
 }
 
 /// One slice's channels.
-struct Lane {
-    orders: watch::Sender<Ordered>,
-    state: watch::Receiver<stream::State>,
+pub(crate) struct Lane {
+    pub(crate) orders: watch::Sender<Ordered>,
+    pub(crate) state: watch::Receiver<stream::State>,
     tables: BTreeSet<TableName>,
 }
 
-struct Lanes {
-    slices: BTreeMap<SliceName, Lane>,
+/// All slices' channels, and capture's.
+pub(crate) struct Lanes {
+    pub(crate) slices: BTreeMap<SliceName, Lane>,
     orders: watch::Sender<Option<capture::Order>>,
-    capture: watch::Sender<capture::Status>,
+    pub(crate) capture: watch::Sender<capture::Status>,
 }
 
 /// What is told to the controller before the log is open.
@@ -286,52 +283,27 @@ impl Lanes {
         order
     }
 
-    fn attempts(&self) -> BTreeSet<(SliceName, Generation)> {
+    pub(crate) fn attempts(&self) -> BTreeSet<(SliceName, Generation)> {
         self.orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default()
     }
 
-    /// Trims the log behind its slowest reader; where it is full, that reader is given up.
-    ///
-    /// It is trimmed to where that reader was at the trim before, so that there is always something for `tail`.
-    async fn trim(&self, log: &Log) {
-        let mut earlier: Option<Cursor> = None;
-        loop {
-            sleep(TRIM_INTERVAL).await;
-            let attempts = self.attempts();
-            let states: Vec<_> = attempts
-                .iter()
-                .filter_map(|(name, attempt)| {
-                    let state = self.slices.get(name)?.state.borrow().clone();
-                    Some((name.clone(), *attempt, state))
-                })
-                .collect();
-            let Some((name, attempt, slowest)) = states.iter().min_by_key(|(_, _, state)| state.durable)
-            else {
-                continue;
-            };
-            let is_full = self.capture.borrow().is_full;
-            let bytes = log.bytes().await.unwrap_or(0);
-            let all_known = states.iter().all(|(_, _, state)| state.cursor.is_some());
-            let (true, Some(now)) = (all_known && (is_full || bytes > HISTORY_BYTES), &slowest.cursor) else {
-                continue;
-            };
-            let before = if is_full { now.clone() } else { earlier.take().unwrap_or_else(|| now.clone()) };
-            earlier = Some(now.clone());
-            if let Err(why) = log.trim(&before).await {
-                tracing::warn!("the log cannot be trimmed: {why}");
-            }
-            let freed_nothing = log.bytes().await.unwrap_or(0) >= bytes;
-            if is_full && freed_nothing {
-                let has_all = log.end_cursor().await.is_ok_and(|end| end == *now);
-                let lost = if has_all { too_large(attempts) } else { furthest_behind(name, *attempt) };
-                self.capture.send_modify(|status| (status.is_full, status.lost) = (false, Some(lost)));
-            }
+    /// How a slice's stream stands. A copy that was given up is told here, because a stream that is stopped, paused or
+    /// without its database would not tell it, and the others wait until it is journalled.
+    fn stream(&self, name: &SliceName, lane: &Lane, status: &capture::Status) -> StreamReport {
+        let mut report = lane.state.borrow().report(status, stream::now_us());
+        let current = self.attempts();
+        let mine =
+            |lost: &&capture::Lost| lost.attempts.iter().any(|one| one.0 == *name && current.contains(one));
+        if let Some(lost) = status.lost.as_ref().filter(mine)
+            && let Some((_, attempt)) = current.iter().find(|one| one.0 == *name)
+        {
+            report.condition = Condition::Lost { attempt: *attempt, why: lost.why.clone() };
         }
+        report
     }
 
     fn report(&self, opening: &Mutex<Opening>, plan: &str, held: Option<&Desired>) -> BridgeReport {
         let status = self.capture.borrow().clone();
-        let now = stream::now_us();
         let mut findings: Vec<Finding> = status.finding.clone().into_iter().collect();
         let trouble = opening.lock().ok().and_then(|opening| opening.trouble.clone());
         if let Some(why) = trouble.or_else(|| status.trouble.clone().filter(|_| findings.is_empty())) {
@@ -355,26 +327,9 @@ impl Lanes {
             streams: self
                 .slices
                 .iter()
-                .map(|(name, lane)| (name.clone(), lane.state.borrow().report(&status, now)))
+                .map(|(name, lane)| (name.clone(), self.stream(name, lane, &status)))
                 .collect(),
             findings,
         }
     }
-}
-
-/// The slowest reader is given up, so that the others go on.
-fn furthest_behind(name: &SliceName, attempt: Generation) -> capture::Lost {
-    capture::Lost {
-        attempts: BTreeSet::from([(name.clone(), attempt)]),
-        why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
-        with_slot: false,
-    }
-}
-
-/// Every reader has all there is, and the log is full of a transaction that has not ended: nothing will ever make room
-/// for it. Behind it capture can begin anew, and copies bring what it did.
-fn too_large(attempts: BTreeSet<(SliceName, Generation)>) -> capture::Lost {
-    let why = "one transaction is larger than the whole embedded log: it is passed over and the slice copied again; raise \
-               `log.embedded.max` if such transactions come again";
-    capture::Lost { attempts, why: why.to_owned(), with_slot: true }
 }

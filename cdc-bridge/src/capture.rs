@@ -4,22 +4,22 @@
 //! are wanted, not what is done with their changes.
 
 pub mod pending;
+mod status;
 
 use crate::log::{Flush, Log, LogError, Progress};
 use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
-use crate::session::Session;
+use crate::session::{Session, other_table};
 use crate::source::assemble::{AssembleError, Assembler};
 use crate::source::begin::{Begin, decide};
 use crate::source::pgoutput::DecodeError;
-use crate::source::{Source, SourceError, create_slot, drop_slot, kept_bytes, slots};
-use crate::stream::now_us;
+use crate::source::{Source, SourceError, blocked, create_slot, drop_slot, kept_bytes, published, slots};
 use migrations::finding::Finding;
-use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
-use migrations::names::{SliceName, TableName};
+use migrations::names::TableName;
 use migrations::sql;
 use pending::Pending;
+pub use status::{Lost, Order, Status};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -35,51 +35,6 @@ const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Waits between failed sessions.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// What capture is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Order {
-    /// The tables whose changes are kept.
-    pub tables: BTreeSet<TableName>,
-    /// Which copy each slice is, so that a loss is told once.
-    pub attempts: BTreeSet<(SliceName, Generation)>,
-}
-
-/// Copies whose changes are lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// Which.
-    pub attempts: BTreeSet<(SliceName, Generation)>,
-    /// Why.
-    pub why: String,
-    /// Whether the slot and the log are given up with them, because all slices are concerned.
-    pub with_slot: bool,
-}
-
-/// How capture stands.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// The slot in use.
-    pub slot: String,
-    /// The server's history, once a session began.
-    pub timeline: Option<Timeline>,
-    /// The tables that the running session captures; empty while none runs.
-    pub tables: BTreeSet<TableName>,
-    /// Everything before is durable in the log.
-    pub captured: EndLsn,
-    /// The newest end of WAL that the server told.
-    pub server_end: EndLsn,
-    /// Changes captured since the start.
-    pub changes: u64,
-    /// What keeps capture from running, in words.
-    pub trouble: Option<String>,
-    /// What must be looked at before it can run.
-    pub finding: Option<Finding>,
-    /// Copies that must be begun again.
-    pub lost: Option<Lost>,
-    /// The log is at its bound: its slowest reader must be given up.
-    pub is_full: bool,
-}
 
 /// Why a session ended without being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +98,7 @@ pub async fn run(
     loop {
         let order = orders.borrow_and_update().clone();
         let began = Instant::now();
-        let lost = status.borrow().lost.clone().filter(|lost| lost.with_slot);
+        let lost = status.borrow().lost_slot().cloned();
         let ended = match &order {
             // Before anything else, so that no session goes on with what was given up.
             Some(_) if lost.is_some() && lost != given_up => {
@@ -158,18 +113,24 @@ pub async fn run(
             Some(order) if order.tables.is_empty() => {
                 give_up_slots(&source, &log, &every, Some(&status)).await
             }
-            Some(order) if is_lost(&status, order) => Ok(()),
+            Some(order) if status.borrow().is_lost(order) => Ok(()),
             Some(order) => session(&source, &log, order, &mut orders, &status).await,
         };
         status.send_modify(|status| status.tables.clear());
         match ended {
             Ok(()) => {
                 status.send_modify(|status| (status.trouble, status.finding) = (None, None));
-                if orders.borrow().as_ref() != order.as_ref() {
+                // A loss that takes the slot with it is acted on at once, whoever has been told of it.
+                let is_due = |status: &Status| {
+                    order.is_some() && status.lost_slot().is_some_and(|lost| given_up.as_ref() != Some(lost))
+                };
+                if orders.borrow().as_ref() != order.as_ref() || is_due(&status.borrow()) {
                     continue;
                 }
-                if orders.changed().await.is_err() {
-                    return;
+                let mut told = status.subscribe();
+                tokio::select! {
+                    open = orders.changed() => if open.is_err() { return },
+                    _ = told.wait_for(is_due) => {}
                 }
                 wait = RETRY_MIN;
             }
@@ -185,11 +146,6 @@ pub async fn run(
             }
         }
     }
-}
-
-fn is_lost(status: &watch::Sender<Status>, order: &Order) -> bool {
-    let status = status.borrow();
-    status.lost.as_ref().is_some_and(|lost| !lost.attempts.is_disjoint(&order.attempts))
 }
 
 fn report(status: &watch::Sender<Status>, order: Order, end: SessionEnd) {
@@ -282,6 +238,11 @@ async fn session(
     log.prepare(&order.tables, source.row_bytes_max).await?;
     let client = source.connect("strangler capture").await?;
     let slot = sql::slot(&source.plan, &log.id().0);
+    let published = published(&client, &source.plan, &order.tables).await?;
+    if let Some(missing) = order.tables.iter().find(|table| !published.values().any(|known| known == *table))
+    {
+        return Err(SessionEnd::Stop(Box::new(other_table(missing))));
+    }
     let timeline = source.replication().await?.identify_system().await?.timeline;
     let from = begin(source, log, &client, &slot, &timeline).await?;
     let mut stream = source.replication().await?;
@@ -315,12 +276,14 @@ async fn session(
         status,
         assembler: Assembler::new(),
         pending: Pending::new(log.id(), timeline, from),
-        newest_us: 0,
+        published,
+        source,
+        age_us: 0,
     };
     // The writer ends with an error, or when the reader is done and everything it handed over is durable.
     let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
     let end = *last.borrow();
-    stream.close(end, now_us()).await;
+    stream.close(end).await;
     written?;
     read
 }
@@ -338,6 +301,8 @@ async fn begin(
     let from = match decide(slot, &slots, end.as_ref(), timeline) {
         Begin::Resume(from) => return Ok(from),
         Begin::Anew => create_slot(source, client, slot).await?,
+        // It was never finished: whoever makes it still waits for a transaction.
+        Begin::Adopt(EndLsn(0)) => return Err(blocked(source, slot).await.into()),
         Begin::Adopt(from) => from,
         Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
         Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
@@ -367,7 +332,7 @@ fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
 fn row_too_large(bytes: usize) -> Finding {
     Finding::error(
         "capture.row-too-large",
-        format!("the stream stands at a row of {bytes} bytes, more than limits.max_row allows"),
+        format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
         "raise limits.max_row in the plan and start the bridge again",
     )
 }

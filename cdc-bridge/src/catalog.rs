@@ -12,7 +12,8 @@ use tokio_postgres::{Client, Error, Row};
 const SOURCE_COLUMNS: &str = "
     SELECT a.attname, t.typname, tn.nspname, t.typtype::text, t.oid, a.atttypmod, a.attnotnull, c.relreplident::text,
            coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS is_key, t.typcategory::text,
-           e.typname AS element_name, en.nspname AS element_schema, e.typtype::text AS element_type, e.oid AS element_oid
+           e.typname AS element_name, en.nspname AS element_schema, e.typtype::text AS element_type, e.oid AS element_oid,
+           a.attnum
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -61,6 +62,7 @@ pub async fn relation(client: &Client, table: &TableName) -> Result<Option<Relat
             kind: column_type(client, row).await?,
             is_key: row.get(8),
             nullable: !row.get::<_, bool>(6),
+            number: row.get(14),
         });
     }
     Ok(Some(Relation { table: table.clone(), identity, columns }))

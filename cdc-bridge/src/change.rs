@@ -57,6 +57,10 @@ pub struct Column {
     pub is_key: bool,
     /// Whether it may be null.
     pub nullable: bool,
+    /// Its number in the table (`pg_attribute.attnum`), which no other column of the table gets again; 0 where it is not
+    /// known.
+    #[serde(default)]
+    pub number: i16,
 }
 
 /// The types that are carried; a column of another type stops its slice before it starts.
@@ -344,5 +348,22 @@ impl Change {
             Operation::Truncate => 0,
         };
         std::mem::size_of::<Change>() + tuples
+    }
+
+    /// How large its row is, the larger of old and new, in bytes of text; of `bytea`, whose text is hex, half of it.
+    pub fn row_bytes(&self) -> usize {
+        let (old, new) = match &self.operation {
+            Operation::Insert { new } => (None, Some(new)),
+            Operation::Update { old, new } => (old.as_ref(), Some(new)),
+            Operation::Delete { old } => (Some(old), None),
+            Operation::Truncate => (None, None),
+        };
+        let value = |(column, value): (&Column, Value<'_>)| match (&column.kind, value) {
+            (ColumnType::Bytea, Value::Text(text)) => text.len() / 2,
+            (_, Value::Text(text)) => text.len(),
+            _ => 0,
+        };
+        let row = |row: &Tuple| self.relation.columns.iter().zip(row.values()).map(value).sum();
+        old.into_iter().chain(new).map(row).max().unwrap_or(0)
     }
 }

@@ -16,6 +16,7 @@ pub mod kept;
 pub mod log;
 pub mod port;
 pub mod replication;
+mod retention;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -8,19 +8,20 @@
 pub mod frame;
 
 use crate::connect::{ConnectError, replication};
+use crate::stream::now_us;
 use bytes::{Buf, Bytes, BytesMut};
 use frame::{Frame, FrameError, Message, missing};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::plan::DatabaseUrl;
 use pgwire_replication::auth::scram::ScramClient;
 use pgwire_replication::protocol::framing::{
-    write_copy_data, write_copy_done, write_password_message, write_query, write_startup_message,
+    write_copy_data, write_password_message, write_query, write_startup_message,
 };
 use pgwire_replication::protocol::{encode_standby_status_update, parse_auth_request, unix_to_pg_timestamp};
 use pgwire_replication::tls::rustls::{MaybeTlsStream, maybe_upgrade_to_tls};
 use pgwire_replication::{Lsn, PgWireError, ReplicationConfig};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
@@ -30,6 +31,9 @@ const PROTOCOL: i32 = 196_608;
 
 /// Connection, TLS and login together may take so long.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `Terminate` (PostgreSQL manual, 55.7).
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 /// The last words may take so long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +60,9 @@ pub enum ReplicationError {
     /// What came was nothing we could take, or the server's error.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// It is connected and says nothing.
+    #[error("the server has said nothing for {0} s")]
+    Silent(u64),
     /// TLS or login failed.
     #[error("{0}")]
     Login(String),
@@ -122,7 +129,14 @@ impl Replication {
         write_query(&mut self.socket, command).await?;
         let (mut rows, mut refused) = (Vec::new(), None);
         loop {
-            let message = self.message().await?;
+            let message = match (self.message().await, refused.take()) {
+                // A server that ends the session says why first.
+                (Err(_), Some(why)) => return Err(ReplicationError::Frame(why)),
+                (message, why) => {
+                    refused = why;
+                    message?
+                }
+            };
             match message.kind {
                 b'D' => rows.push(data_row(message.body)?),
                 b'E' => refused = Some(FrameError::Server(frame::server_words(&message.body))),
@@ -173,20 +187,44 @@ impl Replication {
         Ok(message.map(Message::into_frame).transpose()?)
     }
 
-    /// Tells the server that everything before `end` is ours to keep. (`Standby status update`.)
-    pub async fn confirm(&mut self, end: EndLsn, now_us: i64) -> Result<(), ReplicationError> {
-        let update = encode_standby_status_update(Lsn(end.0), unix_to_pg_timestamp(now_us), false);
-        Ok(write_copy_data(&mut self.socket, &update).await?)
+    /// Tells the server that everything before `end` is ours to keep, and may ask for a sign of life. (`Standby status
+    /// update`.)
+    pub async fn confirm(&mut self, end: EndLsn, wants_reply: bool) -> Result<(), ReplicationError> {
+        let update = encode_standby_status_update(Lsn(end.0), unix_to_pg_timestamp(now_us()), wants_reply);
+        let Err(broken) = write_copy_data(&mut self.socket, &update).await else { return Ok(()) };
+        // A server that ended the session has said why, and it lies unread in front of us.
+        match timeout(FAREWELL_TIMEOUT, self.read_out()).await {
+            Ok(ReplicationError::Frame(why)) => Err(why.into()),
+            _ => Err(broken.into()),
+        }
     }
 
-    /// Ends the stream, and confirms what became ours at last.
-    pub async fn close(mut self, end: EndLsn, now_us: i64) {
+    /// Confirms what became ours at last, and waits until the server has ended the session: then its slot is free. What
+    /// is left unread would make the system cut the connection before the server has read our words.
+    pub async fn close(mut self, end: EndLsn) {
         let farewell = async {
-            self.confirm(end, now_us).await?;
-            Ok::<_, ReplicationError>(write_copy_done(&mut self.socket).await?)
+            self.confirm(end, false).await?;
+            self.socket.write_all(&TERMINATE).await?;
+            self.socket.flush().await?;
+            Err::<(), _>(self.read_out().await)
         };
-        // Whoever is gone already needs none.
+        // Its end is what was waited for, and whoever is gone already needs no words.
         let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
+    }
+
+    /// Reads until the connection ends, and gives the reason.
+    async fn read_out(&mut self) -> ReplicationError {
+        loop {
+            match self.frame() {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    if let Err(end) = self.read().await {
+                        return end;
+                    }
+                }
+                Err(end) => return end,
+            }
+        }
     }
 
     async fn message(&mut self) -> Result<Message, ReplicationError> {

@@ -5,14 +5,17 @@
 use crate::capture::pending::{Pending, joined};
 use crate::capture::{Order, SessionEnd, Status};
 use crate::catalog;
+use crate::change::Change;
 use crate::log::Flush;
-use crate::replication::Replication;
 use crate::replication::frame::Frame;
-use crate::source::assemble::{Assembler, PG_EPOCH_US, Step};
+use crate::replication::{Replication, ReplicationError};
+use crate::source::assemble::{Assembler, Step};
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
-use crate::stream::now_us;
+use crate::source::{self, Source};
+use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
@@ -30,6 +33,13 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
 const BEHIND_US: i64 = 250_000;
 
+/// A server that says nothing for so long is asked for a sign, and after so much longer it is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+
+/// How often the wanted tables are looked up among the published ones.
+const TABLES_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Who is behind reads in gulps: after a read of less than so many bytes, the next one waits so long.
 const GULP_BYTES: usize = 8 << 10;
 const REST: Duration = Duration::from_millis(1);
@@ -46,8 +56,12 @@ pub struct Session<'a> {
     pub assembler: Assembler,
     /// What the writer has not got yet.
     pub pending: Pending,
-    /// When the newest transaction committed, in microseconds since 1970 by the source's clock; 0 before the first.
-    pub newest_us: i64,
+    /// The wanted tables, by the oids under which they are published.
+    pub published: BTreeMap<u32, TableName>,
+    /// Whose publication.
+    pub source: &'a Source,
+    /// How old the newest transaction was when it was sent, in microseconds by the server's clock.
+    pub age_us: i64,
 }
 
 impl Session<'_> {
@@ -62,7 +76,8 @@ impl Session<'_> {
         let mut idle = tokio::time::interval(IDLE_INTERVAL);
         let mut confirm = tokio::time::interval(CONFIRM_INTERVAL);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut flushed, mut rested) = (Instant::now(), Instant::now());
+        let mut tables = tokio::time::interval_at(Instant::now() + TABLES_INTERVAL, TABLES_INTERVAL);
+        let [mut flushed, mut rested, mut heard] = [Instant::now(); 3];
         let mut status = self.status.subscribe();
         let given_up = async {
             let _ = status.wait_for(|status| status.lost.is_some()).await;
@@ -71,7 +86,7 @@ impl Session<'_> {
         let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
         loop {
             let durable = *confirmed.borrow();
-            self.take_read(stream, durable).await?;
+            self.take_read(stream, durable, is_outdated).await?;
             if is_outdated && !self.assembler.in_transaction() {
                 return self.finish(flushes).await;
             }
@@ -86,16 +101,24 @@ impl Session<'_> {
                 open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
                 _ = idle.tick() => {
                     self.pending.idle(self.assembler.in_transaction());
+                    // Whoever does not listen cannot say that nothing was said.
+                    if is_full {
+                        heard = now;
+                    }
+                    if now > heard + DEAD_AFTER {
+                        return Err(ReplicationError::Silent(DEAD_AFTER.as_secs()).into());
+                    }
                     // Also where nothing is new: a server that never hears of us takes us for dead.
-                    stream.confirm(durable, now_us()).await?;
+                    stream.confirm(durable, now > heard + SILENCE_MAX).await?;
                 }
+                _ = tables.tick() => self.check_tables().await?,
                 _ = confirm.tick() => match confirmed.has_changed() {
                     // The writer is gone: its own error says why.
                     Err(_) => return Ok(()),
                     Ok(false) => {}
                     Ok(true) => {
                         let end = *confirmed.borrow_and_update();
-                        stream.confirm(end, now_us()).await?;
+                        stream.confirm(end, false).await?;
                     }
                 },
                 place = flushes.reserve(), if is_due => {
@@ -104,8 +127,9 @@ impl Session<'_> {
                     flushed = Instant::now();
                 }
                 read = stream.read(), if !is_full && !is_resting => {
+                    heard = Instant::now();
                     if read? < GULP_BYTES && self.is_behind() {
-                        rested = Instant::now() + REST;
+                        rested = heard + REST;
                     }
                 }
                 () = sleep_until(rested), if is_resting => {}
@@ -114,17 +138,29 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what was read, as far as there is room for it.
-    async fn take_read(&mut self, stream: &mut Replication, confirmed: EndLsn) -> Result<(), SessionEnd> {
-        while !self.pending.is_full() {
+    /// Takes what was read, as far as there is room for it; for an order that is outdated, up to the next commit.
+    async fn take_read(
+        &mut self,
+        stream: &mut Replication,
+        confirmed: EndLsn,
+        is_outdated: bool,
+    ) -> Result<(), SessionEnd> {
+        while !self.pending.is_full() && (!is_outdated || self.assembler.in_transaction()) {
             match stream.frame()? {
                 None => break,
-                Some(Frame::Data { wal_start, data }) => self.take(wal_start, decode(data)?).await?,
+                Some(Frame::Data { wal_start, sent_pg_us, data }) => {
+                    self.pending.passed(data.len());
+                    let message = decode(data)?;
+                    if let WireMessage::Begin { committed_pg_us, .. } = &message {
+                        self.age_us = sent_pg_us.saturating_sub(*committed_pg_us);
+                    }
+                    self.take(wal_start, message).await?;
+                }
                 Some(Frame::Keepalive { wal_end, reply_requested }) => {
                     self.saw(wal_end);
                     self.pending.sent_until(wal_end);
                     if reply_requested {
-                        stream.confirm(confirmed, now_us()).await?;
+                        stream.confirm(confirmed, false).await?;
                     }
                 }
                 Some(Frame::Ended) => return Err(SessionEnd::Ended),
@@ -135,7 +171,7 @@ impl Session<'_> {
     }
 
     fn is_behind(&self) -> bool {
-        now_us() - self.newest_us > BEHIND_US
+        self.age_us > BEHIND_US
     }
 
     /// How long after a flush the next one waits for company. Who is behind gains more from large flushes than from early
@@ -152,13 +188,13 @@ impl Session<'_> {
     }
 
     async fn take(&mut self, at: u64, message: WireMessage) -> Result<(), SessionEnd> {
-        if let WireMessage::Begin { committed_pg_us, .. } = &message {
-            self.newest_us = committed_pg_us.saturating_add(PG_EPOCH_US);
-        }
         match self.assembler.push(at, message)? {
             Step::Nothing => {}
             Step::NeedRelation(relation) => self.learn(relation).await?,
-            Step::Change(change) => self.pending.push(change),
+            Step::Change(change) => {
+                self.check_size(&change).map_err(SessionEnd::Stop)?;
+                self.pending.push(change);
+            }
             Step::Truncated(changes) => changes.into_iter().for_each(|change| self.pending.push(change)),
             Step::Message(message) => self.pending.note(message),
             Step::Committed { end, committed_us, .. } => {
@@ -179,7 +215,12 @@ impl Session<'_> {
 
     async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
         let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
-        if !self.order.tables.contains(&table) {
+        let published = self.published.get(&wire.oid);
+        let is_wanted = self.order.tables.contains(&table);
+        if published.is_some_and(|known| *known != table) || (published.is_none() && is_wanted) {
+            return Err(SessionEnd::Stop(Box::new(other_table(published.unwrap_or(&table)))));
+        }
+        if !is_wanted {
             self.assembler.ignore(wire.oid);
             return Ok(());
         }
@@ -187,4 +228,44 @@ impl Session<'_> {
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }
+    /// Whether the wanted tables are published as they were when the session began. One that was renamed, or removed and
+    /// made again, would otherwise be followed no longer, without a word.
+    async fn check_tables(&self) -> Result<(), SessionEnd> {
+        let now = source::published(self.client, &self.source.plan, &self.order.tables).await?;
+        match self.published.iter().find(|(oid, table)| now.get(oid) != Some(table)) {
+            Some((_, table)) => Err(SessionEnd::Stop(Box::new(other_table(table)))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a row that is larger than the plan allows.
+    fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {
+        let bytes_max = self.source.row_bytes_max;
+        // Looking closer is only worth it where all of it together is too much.
+        let bytes = if change.size() as u64 > bytes_max { change.row_bytes() } else { 0 };
+        if bytes as u64 <= bytes_max {
+            return Ok(());
+        }
+        Err(Box::new(Finding::error(
+            "capture.row-too-large",
+            format!(
+                "the stream stands at a row of {bytes} bytes in {} ({}), more than limits.max_row allows",
+                change.relation.table, change.position
+            ),
+            "raise limits.max_row in the plan and start the bridge again",
+        )))
+    }
+}
+
+/// A wanted table that is not published, or no longer the one that was.
+pub fn other_table(table: &TableName) -> Finding {
+    Finding::error(
+        "capture.other-table",
+        format!(
+            "table {table} of the monolith is not published, or it was renamed, or another one has its name now: its \
+             changes cannot be followed"
+        ),
+        "give the slice up with `strangler sync drop`, mend the table or the plan, run `strangler install` again, then \
+         `strangler sync start`; the other slices wait until then",
+    )
 }

@@ -10,9 +10,10 @@ use crate::connect::{ConnectError, connect, in_words};
 use crate::replication::{Replication, ReplicationError};
 use begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
-use migrations::names::PlanName;
+use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::sql;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -106,13 +107,27 @@ pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, Source
     Ok(slots)
 }
 
+/// Which of these tables the plan's publication holds, by their oids.
+pub async fn published(
+    client: &Client,
+    plan: &PlanName,
+    tables: &BTreeSet<TableName>,
+) -> Result<BTreeMap<u32, TableName>, SourceError> {
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_publication_tables t \
+               JOIN pg_namespace n ON n.nspname = t.schemaname \
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = $1";
+    let rows = client.query(sql, &[&sql::publication(plan)]).await?;
+    let published = rows.iter().map(|row| (row.get(0), TableName { schema: row.get(1), name: row.get(2) }));
+    Ok(published.filter(|(_, table)| tables.contains(table)).collect())
+}
+
 /// Makes a slot and returns its consistent point.
 pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
     let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
     let created = timeout(SNAPSHOT_WAIT, client.query_one(sql, &[&slot])).await;
     match created {
         Ok(row) => Ok(row?.get::<_, String>(0).parse().unwrap_or_default()),
-        Err(_) => Err(blocked(source).await),
+        Err(_) => Err(blocked(source, slot).await),
     }
 }
 
@@ -160,7 +175,7 @@ impl Snapshot {
         let sql = format!("CREATE_REPLICATION_SLOT \"{slot}\" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
         let rows = match timeout(SNAPSHOT_WAIT, session.ask(&sql)).await {
             Ok(rows) => rows?,
-            Err(_) => return Err(blocked(source).await),
+            Err(_) => return Err(blocked(source, &slot).await),
         };
         let text = |column: usize| rows.first().and_then(|row| row.get(column)).cloned().flatten();
         let point: Option<CommitLsn> = text(1).and_then(|text| text.parse().ok());
@@ -180,12 +195,17 @@ impl Snapshot {
     }
 }
 
-/// Asks by a connection of its own: the one that waits takes no question.
-async fn blocked(source: &Source) -> SourceError {
+/// Ends the session that waits to make this slot, which would not notice that we have gone, and says what it waited for.
+pub async fn blocked(source: &Source, slot: &str) -> SourceError {
     let client = match source.connect("strangler").await {
         Ok(client) => client,
         Err(error) => return error.into(),
     };
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+               WHERE slot_name = $1 AND active_pid IS NOT NULL";
+    if let Err(error) = client.query(end, &[&slot]).await {
+        return error.into();
+    }
     let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), state, \
                extract(epoch FROM clock_timestamp() - xact_start)::bigint FROM pg_stat_activity \
                WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";

@@ -154,6 +154,8 @@ impl Stream<'_> {
                 Ok((client, Some(_))) => {
                     self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
                     let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
+                    // No chunk of a copy that lost its lock comes behind this.
+                    kept::hold(&client, &context.slice, "").await?;
                     kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
                     let own = self.tables().difference(&context.shared).cloned().collect();
                     self.released(&own).await?;
@@ -340,8 +342,9 @@ impl Stream<'_> {
                 state.barriers(&progress.messages);
                 if let Some(durable) = durable {
                     state.durable = durable;
-                    state.cursor = Some(cursor);
+                    state.cursor = Some(cursor.clone());
                 }
+                state.seen = Some(cursor);
                 if !changes.is_empty() {
                     state.changes += changes.len() as u64;
                     state.took_ms = u64::try_from((now_us() - progress.committed_us) / 1000).unwrap_or(0);

@@ -281,7 +281,13 @@ async fn column(client: &Client, sql: &str) -> Vec<Option<String>> {
 
 fn relation(wire: &WireRelation, cases: &[Case]) -> Relation {
     let case: usize = wire.name.trim_start_matches("case_").parse().unwrap();
-    let column = |name: &str, kind, is_key| Column { name: name.to_owned(), kind, is_key, nullable: !is_key };
+    let column = |name: &str, kind, is_key| Column {
+        name: name.to_owned(),
+        kind,
+        is_key,
+        nullable: !is_key,
+        number: 0,
+    };
     let columns = vec![column("id", ColumnType::Int4, true), column("v", cases[case].kind.clone(), false)];
     Relation {
         table: format!("{}.{}", wire.schema, wire.name).parse().unwrap(),

@@ -50,6 +50,7 @@ fn as_text(wire: &WireRelation) -> Relation {
         kind: ColumnType::Text,
         is_key,
         nullable: !is_key,
+        number: 0,
     };
     let columns = wire.columns.iter().map(|wire| column(&wire.name, wire.part_of_key)).collect();
     Relation { table, identity: wire.identity, columns }

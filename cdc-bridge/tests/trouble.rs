@@ -212,6 +212,61 @@ async fn a_transaction_larger_than_the_whole_log_leads_to_a_new_copy_not_to_a_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_slice_that_fills_the_log_is_given_up_and_copied_again() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.decide(Event::Paused);
+    house.until("paused", |report| report.condition == Condition::Paused).await;
+    for round in 0..20 {
+        let rewrite = "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(1, 150) g \
+                       ON CONFLICT (id) DO UPDATE SET note = excluded.note || '";
+        house.source.sql("shop", &format!("{rewrite}{round}'"));
+    }
+    house.until("given up", |_| house.journal().slice(&slice()).attempt > attempt).await;
+    house.decide(Event::Resumed { skip: None });
+    house.until("following again", |report| report.condition == Condition::Following).await;
+    let sums = "SELECT id, md5(note) FROM orders ORDER BY id";
+    house.same(sums, sums).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_renamed_meanwhile_is_not_followed_as_if_nothing_had_been() {
+    let house = following().await;
+    house.source.sql(
+        "shop",
+        "ALTER TABLE orders RENAME TO away; UPDATE away SET note = 'unseen'; ALTER TABLE away RENAME TO orders",
+    );
+    house.until_agent("told", |said| said.contains("capture.other-table")).await;
+    let seen = "SELECT count(*) FROM orders WHERE note = 'unseen'";
+    assert_eq!(house.sink.sql("orders", seen), "0");
+    // Nor after a restart, when the table has its name again.
+    house.stop().await;
+    house.start();
+    house.until_agent("told again", |said| said.contains("capture.other-table")).await;
+    house.source.sql(
+        "shop",
+        "ALTER TABLE orders RENAME TO gone; CREATE TABLE orders (id bigint PRIMARY KEY, note text)",
+    );
+    house.until_agent("told of another one", |said| said.contains("capture.other-table")).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_was_dropped_and_added_again_stops_the_slice() {
+    let house = following().await;
+    house.source.sql("shop", "ALTER TABLE orders DROP COLUMN note; ALTER TABLE orders ADD COLUMN note text");
+    house.source.sql("shop", "UPDATE orders SET note = 'after' WHERE id = 1");
+    let stopped =
+        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    assert!(finding.message.contains("dropped and added again"), "{finding}");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_after_it() {
     let house = following().await;
     let url = house.plan.services.values().next().unwrap().database.clone().unwrap();

@@ -11,11 +11,17 @@ use migrations::names::TableName;
 /// A flush is closed behind this many bytes of changes.
 const FLUSH_BYTES_MAX: usize = 1 << 20;
 
+/// … or of what was read since its first one: a change is a slice of the block that it was read with, and a few of them
+/// among many rows that nobody wants keep all those blocks.
+const READ_BYTES_MAX: usize = 8 << 20;
+
 /// What was read and not yet handed to the writer.
 #[derive(Debug)]
 pub struct Pending {
     flush: Flush,
     bytes: usize,
+    /// What was read since the first pending change, in bytes.
+    read: usize,
     messages: Vec<Message>,
     template: Progress,
     /// The last complete transaction, if it is not yet part of a progress record.
@@ -44,6 +50,7 @@ impl Pending {
         Self {
             flush: Flush::default(),
             bytes: 0,
+            read: 0,
             messages: Vec::new(),
             template,
             boundary: None,
@@ -60,6 +67,7 @@ impl Pending {
     /// What the writer gets next: everything up to the last transaction's end, with a progress record; or, where none
     /// has ended since, a part of the one that is open.
     pub fn take(&mut self) -> Flush {
+        self.read = 0;
         let Some(boundary) = self.boundary.take() else {
             self.bytes = 0;
             return std::mem::take(&mut self.flush);
@@ -76,7 +84,14 @@ impl Pending {
 
     /// Whether it holds as much as a flush may.
     pub fn is_full(&self) -> bool {
-        self.bytes >= FLUSH_BYTES_MAX
+        self.bytes >= FLUSH_BYTES_MAX || self.read >= READ_BYTES_MAX
+    }
+
+    /// So many bytes came, wanted or not.
+    pub fn passed(&mut self, bytes: usize) {
+        if !self.flush.changes.is_empty() {
+            self.read += bytes;
+        }
     }
 
     /// Takes a change in.
@@ -125,6 +140,7 @@ pub fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> 
             kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
             is_key: false,
             nullable: true,
+            number: 0,
         })
     };
     let columns = wire.columns.iter().map(|wire| column(&wire.name)).collect();

@@ -37,8 +37,9 @@ use topics::{Shape, Topics};
 
 /// Rows are this large at most where nobody says otherwise.
 const ROW_BYTES_MAX: u64 = 16 << 20;
-/// JSON of a row's old and new values, base64 and quotes included, in multiples of the row.
-const RECORD_GROWTH: u64 = 3;
+/// JSON of a row's old and new values, in multiples of the row: each escaped to twice its size, or `bytea` as base64.
+const RECORD_GROWTH: u64 = 4;
+
 /// The log in Kafka. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KafkaLog {

@@ -25,6 +25,8 @@ pub enum Frame {
     Data {
         /// Where it starts in the WAL.
         wal_start: u64,
+        /// When it was sent, by the server's clock: microseconds since 2000-01-01 UTC.
+        sent_pg_us: i64,
         /// What the plugin wrote.
         data: Bytes,
     },
@@ -51,7 +53,7 @@ pub enum FrameError {
     Malformed(&'static str),
     /// It is larger than what is taken.
     #[error(
-        "a message of {bytes} bytes is larger than the {bytes_max} that limits.max_row allows; raise it in the plan"
+        "a message of {bytes} bytes is larger than the {bytes_max} that four times limits.max_row allow; raise it"
     )]
     TooLarge {
         /// Its size.
@@ -121,9 +123,9 @@ fn copy_data(mut body: Bytes) -> Result<Frame, FrameError> {
     match (body.get_u8(), body.len()) {
         (b'w', 24..) => {
             let wal_start = body.get_u64();
-            // The end of the WAL as far as it is known, and the server's clock, are of no use here.
-            body.advance(16);
-            Ok(Frame::Data { wal_start, data: body })
+            // The end of the WAL as far as it is known is of no use here.
+            body.advance(8);
+            Ok(Frame::Data { wal_start, sent_pg_us: body.get_i64(), data: body })
         }
         (b'k', 17..) => {
             let wal_end = EndLsn(body.get_u64());
@@ -152,7 +154,7 @@ mod tests {
         let mut body = vec![b'w'];
         body.put_u64(wal_start);
         body.put_u64(0);
-        body.put_u64(0);
+        body.put_i64(99);
         body.put_slice(payload);
         message(b'd', &body)
     }
@@ -175,7 +177,7 @@ mod tests {
                 }
             }
             let expected = [
-                Frame::Data { wal_start: 5, data: Bytes::from_static(b"Irow") },
+                Frame::Data { wal_start: 5, sent_pg_us: 99, data: Bytes::from_static(b"Irow") },
                 Frame::Keepalive { wal_end: EndLsn(77), reply_requested: true },
                 Frame::Aside,
                 Frame::Ended,

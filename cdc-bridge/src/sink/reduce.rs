@@ -256,6 +256,7 @@ mod tests {
             kind: ColumnType::Text,
             is_key,
             nullable: true,
+            number: 0,
         };
         Arc::new(Relation {
             table: "t".parse().unwrap(),

@@ -25,6 +25,8 @@ pub struct State {
     pub tokens: VecDeque<String>,
     /// What lies before this in the log is not needed any more; none while that is not known.
     pub cursor: Option<Cursor>,
+    /// Behind this in the log is what was not read yet; the sink's database may not have noted it.
+    pub seen: Option<Cursor>,
     /// Changes applied since the start.
     pub changes: u64,
     /// How long the last change took from its commit to here, in ms.
@@ -42,6 +44,7 @@ impl State {
             durable: EndLsn(0),
             tokens: VecDeque::new(),
             cursor: None,
+            seen: None,
             changes: 0,
             took_ms: 0,
             committed_us: 0,
@@ -51,6 +54,7 @@ impl State {
     /// A copy begins: it will need what the log holds behind this cursor, whose place in the source is `captured`.
     pub fn restart(&mut self, cursor: Cursor, captured: EndLsn) {
         self.cursor = Some(cursor);
+        self.seen = None;
         (self.passed, self.durable) = (captured, captured);
     }
 

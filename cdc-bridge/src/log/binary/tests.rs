@@ -12,6 +12,7 @@ fn relation(name: &str) -> Arc<Relation> {
         kind: ColumnType::Text,
         is_key,
         nullable: !is_key,
+        number: 0,
     };
     Arc::new(Relation {
         table: name.parse().unwrap(),

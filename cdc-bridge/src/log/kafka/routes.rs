@@ -29,6 +29,8 @@ impl Route {
 #[derive(Debug, Default)]
 pub struct Routes {
     topics: BTreeMap<String, Route>,
+    /// Every topic that there is: one that is looked at again keeps its slots.
+    known: BTreeMap<String, Route>,
     parts: Vec<Part>,
     /// Rises whenever routes that were handed out no longer hold.
     pub generation: u64,
@@ -49,17 +51,22 @@ impl Routes {
 
     /// Adds a topic: for each partition the last position sent by anyone, and where it ends now.
     pub fn add(&mut self, topic: &str, partitions: &[(Position, i64)]) -> Route {
-        let route = Route { first: self.parts.len(), count: partitions.len() as i32 };
+        let count = partitions.len() as i32;
+        let known = self.known.get(topic).copied().filter(|route| route.count == count);
+        let route = known.unwrap_or(Route { first: self.parts.len(), count });
         let part =
             |(last, next): &(Position, i64)| Part { sent: Sent { last: *last, offset: *next }, next: *next };
-        self.parts.extend(partitions.iter().map(part));
+        let end = (route.first + partitions.len()).min(self.parts.len());
+        self.parts.splice(route.first..end, partitions.iter().map(part));
         self.topics.insert(topic.to_owned(), route);
+        self.known.insert(topic.to_owned(), route);
         route
     }
 
     /// These topics are gone.
     pub fn remove(&mut self, topics: &[String]) {
         self.topics.retain(|topic, _| !topics.contains(topic));
+        self.known.retain(|topic, _| !topics.contains(topic));
         self.generation += 1;
     }
 

@@ -46,6 +46,9 @@ fn change_of(before: Option<&Column>, after: &Column, used: bool) -> Option<Stri
             _ => None,
         };
     };
+    if before.number != after.number && before.number != 0 && after.number != 0 {
+        return Some(format!("its column `{name}` was dropped and added again"));
+    }
     if before.is_key != after.is_key {
         let what = if after.is_key { "joined" } else { "left" };
         return Some(format!("its column `{name}` {what} the primary key"));

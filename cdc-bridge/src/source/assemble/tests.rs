@@ -9,6 +9,7 @@ fn relation(columns: &[(&str, ColumnType)]) -> Relation {
         kind: kind.clone(),
         is_key: *name == "id",
         nullable: *name != "id",
+        number: 0,
     };
     Relation {
         table: "public.orders".parse().unwrap(),
@@ -42,6 +43,18 @@ fn widened_types_go_on_and_others_stop() {
     assert!(verdict(numeric(10, 2), numeric(12, 4)).unwrap_err().contains("numeric(10,2) to numeric(12,4)"));
     assert!(verdict(ColumnType::Int8, ColumnType::Int4).unwrap_err().contains("bigint to integer"));
     assert!(verdict(ColumnType::Text, ColumnType::Jsonb).is_err());
+}
+
+#[test]
+fn a_column_that_was_dropped_and_added_again_is_another_one() {
+    let mut old = relation(&[("id", ColumnType::Int4), ("v", ColumnType::Text)]);
+    let mut new = old.clone();
+    // A shape that was kept by an earlier version has no numbers.
+    new.columns[1].number = 3;
+    assert!(compatible(&old, &new, |_| true).is_ok());
+    old.columns[1].number = 2;
+    let finding = compatible(&old, &new, |_| true).unwrap_err();
+    assert!(finding.message.contains("`v` was dropped and added again"), "{finding}");
 }
 
 #[test]

@@ -1,0 +1,64 @@
+//! What capture is asked for, and how it stands.
+
+use migrations::finding::Finding;
+use migrations::journal::Generation;
+use migrations::lsn::{EndLsn, Timeline};
+use migrations::names::{SliceName, TableName};
+use std::collections::BTreeSet;
+
+/// What capture is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    /// The tables whose changes are kept.
+    pub tables: BTreeSet<TableName>,
+    /// Which copy each slice is, so that a loss is told once.
+    pub attempts: BTreeSet<(SliceName, Generation)>,
+}
+
+/// Copies whose changes are lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Which.
+    pub attempts: BTreeSet<(SliceName, Generation)>,
+    /// Why.
+    pub why: String,
+    /// Whether the slot and the log are given up with them, because all slices are concerned.
+    pub with_slot: bool,
+}
+
+/// How capture stands.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The slot in use.
+    pub slot: String,
+    /// The server's history, once a session began.
+    pub timeline: Option<Timeline>,
+    /// The tables that the running session captures; empty while none runs.
+    pub tables: BTreeSet<TableName>,
+    /// Everything before is durable in the log.
+    pub captured: EndLsn,
+    /// The newest end of WAL that the server told.
+    pub server_end: EndLsn,
+    /// Changes captured since the start.
+    pub changes: u64,
+    /// What keeps capture from running, in words.
+    pub trouble: Option<String>,
+    /// What must be looked at before it can run.
+    pub finding: Option<Finding>,
+    /// Copies that must be begun again.
+    pub lost: Option<Lost>,
+    /// The log is at its bound: its slowest reader must be given up.
+    pub is_full: bool,
+}
+
+impl Status {
+    /// Whether copies of this order are lost, so that nothing is captured for it any more.
+    pub fn is_lost(&self, order: &Order) -> bool {
+        self.lost.as_ref().is_some_and(|lost| !lost.attempts.is_disjoint(&order.attempts))
+    }
+
+    /// A loss with which the slot is given up.
+    pub fn lost_slot(&self) -> Option<&Lost> {
+        self.lost.as_ref().filter(|lost| lost.with_slot)
+    }
+}

@@ -1,0 +1,118 @@
+//! How long the log keeps what it holds: it is trimmed behind its slowest reader, and where it is full, that reader is
+//! given up, so that one poisoned slice cannot fill the monolith's disk with WAL.
+
+use crate::bridge::Lanes;
+use crate::capture;
+use crate::log::{Cursor, Log};
+use crate::stream;
+use migrations::control::Condition;
+use migrations::journal::Generation;
+use migrations::names::SliceName;
+use migrations::stage::Stage;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How often the log is trimmed behind its readers.
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+/// So much of the embedded log is kept although nobody reads it any more, for `tail`.
+const HISTORY_BYTES: u64 = 16 << 20;
+/// A log that is full waits so long for a slice of which nobody knows what it still needs.
+const BLIND_MAX: Duration = Duration::from_secs(30);
+
+/// A slice's stream as it was a moment ago.
+struct Reading {
+    name: SliceName,
+    attempt: Generation,
+    state: stream::State,
+}
+
+impl Reading {
+    /// Whether it has taken all that the log promises; its database may not have noted it yet.
+    fn has_seen(&self, end: &Cursor) -> bool {
+        [&self.state.seen, &self.state.cursor].into_iter().flatten().any(|cursor| cursor == end)
+    }
+}
+
+impl Lanes {
+    /// The streams that may still need what the log holds. A copy that has not begun takes the log's end when it does.
+    fn readers(&self) -> Vec<Reading> {
+        let mut readers = Vec::new();
+        for (name, attempt) in self.attempts() {
+            let Some(lane) = self.slices.get(&name) else { continue };
+            let state = lane.state.borrow().clone();
+            let is_copying =
+                lane.orders.borrow().as_ref().is_some_and(|(_, order)| order.stage == Stage::Copying);
+            let has_begun = matches!(state.condition, Condition::Copying { .. } | Condition::Copied { .. });
+            if !is_copying || has_begun {
+                readers.push(Reading { name, attempt, state });
+            }
+        }
+        readers
+    }
+
+    /// Trims the log behind its slowest reader; where it is full, that reader is given up.
+    ///
+    /// It is trimmed to where that reader was at the trim before, so that there is always something for `tail`.
+    pub(crate) async fn trim(&self, log: &Log) {
+        let mut earlier: Option<Cursor> = None;
+        let mut blind = None;
+        loop {
+            sleep(TRIM_INTERVAL).await;
+            let is_full = self.capture.borrow().is_full;
+            let bytes = log.bytes().await.unwrap_or(0);
+            let Ok(end) = log.end_cursor().await else { continue };
+            let readers = self.readers();
+            if let Some(unknown) = readers.iter().find(|reader| reader.state.cursor.is_none()) {
+                // Its database does not answer, so nobody knows what it needs; for a while that is worth waiting for.
+                let since = *blind.get_or_insert_with(Instant::now);
+                if is_full && since.elapsed() > BLIND_MAX {
+                    self.give_up(furthest_behind(unknown));
+                }
+                continue;
+            }
+            blind = None;
+            let slowest = readers.iter().min_by_key(|reader| reader.state.durable);
+            let now = slowest.and_then(|slowest| slowest.state.cursor.clone()).unwrap_or_else(|| end.clone());
+            if !is_full && bytes <= HISTORY_BYTES {
+                continue;
+            }
+            let before = if is_full { now.clone() } else { earlier.take().unwrap_or_else(|| now.clone()) };
+            earlier = Some(now);
+            if let Err(why) = log.trim(&before).await {
+                tracing::warn!("the log cannot be trimmed: {why}");
+            }
+            let has_room = log.bytes().await.unwrap_or(0) < bytes;
+            match slowest {
+                _ if !is_full => {}
+                // What is told next is told of the log as it is now.
+                _ if has_room => {
+                    self.capture.send_modify(|status| status.is_full = false);
+                }
+                Some(slowest) if !slowest.has_seen(&end) => self.give_up(furthest_behind(slowest)),
+                _ => self.give_up(too_large(self.attempts())),
+            }
+        }
+    }
+
+    fn give_up(&self, lost: capture::Lost) {
+        self.capture.send_modify(|status| (status.is_full, status.lost) = (false, Some(lost)));
+    }
+}
+
+/// The slowest reader is given up, so that the others go on.
+fn furthest_behind(reader: &Reading) -> capture::Lost {
+    capture::Lost {
+        attempts: BTreeSet::from([(reader.name.clone(), reader.attempt)]),
+        why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
+        with_slot: false,
+    }
+}
+
+/// Every reader has all there is, and the log is full of a transaction that has not ended: nothing will ever make room
+/// for it. Behind it capture can begin anew, and copies bring what it did.
+fn too_large(attempts: BTreeSet<(SliceName, Generation)>) -> capture::Lost {
+    let why = "one transaction is larger than the whole embedded log: it is passed over and the slice copied again; raise \
+               `log.embedded.max` if such transactions come again";
+    capture::Lost { attempts, why: why.to_owned(), with_slot: true }
+}
