@@ -325,9 +325,7 @@ impl Requests {
         let matched = exchange.matched();
         let upstream = exchange.pool();
         let name = upstream.map_or("", |pool| &*pool.name);
-        let (slice, route) = matched.map_or((None, None), |route| {
-            (Some(route.entry.slice.as_str()), Some(route.entry.route.as_str()))
-        });
+        let (slice, route) = matched.map_or((None, None), |route| (Some(&*route.slice), Some(&*route.name)));
         if let (Some(live), Some(pool)) = (&exchange.live, upstream) {
             let cells = matched.map_or(&live.unmatched, |route| &route.counters);
             let labels = [name, slice.unwrap_or_default(), route.unwrap_or_default()];
