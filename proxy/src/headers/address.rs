@@ -3,8 +3,8 @@
 //! Every request needs one. `Display` goes through the formatting machinery, and a `String` through the allocator;
 //! both cost more than the text itself.
 
+use core::net::IpAddr;
 use std::io::Write;
-use std::net::IpAddr;
 
 /// The longest is an IPv4 address in IPv6 notation, `0000:0000:0000:0000:0000:ffff:255.255.255.255`.
 const LEN_MAX: usize = 45;
@@ -63,8 +63,8 @@ fn write_octet(text: &mut [u8; LEN_MAX], mut at: usize, octet: u8) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
     use proptest::prelude::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
 
     proptest! {
         #[test]

@@ -109,7 +109,7 @@ impl LiveRoute {
     }
 
     /// The client as this route's slice sees it.
-    pub fn client(&self, headers: &http::HeaderMap, address: std::net::IpAddr) -> Client {
+    pub fn client(&self, headers: &http::HeaderMap, address: core::net::IpAddr) -> Client {
         Client::of(headers, &self.sticky, address, self.salt)
     }
 }
