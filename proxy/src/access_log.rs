@@ -1,59 +1,54 @@
-//! One JSON line per request, written by a thread of its own: a request only hands its line over.
+//! One JSON line per request. Requests add their lines to a page; a thread of its own takes the page and writes it.
 //!
 //! If the writer falls behind, lines are dropped and counted; requests never wait for it.
 
+use crate::headers::address::AddressText;
+use crate::headers::trace::Trace;
 use prometheus::IntCounter;
-use serde::Serialize;
 use std::cell::RefCell;
 use std::io::Write;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
-/// Lines that may wait for the writer.
-const LINES_WAITING_MAX: usize = 16_384;
+/// A page takes no further line when it has so many bytes: some 16 000 lines.
+const PAGE_BYTES_MAX: usize = 4 << 20;
 /// The writer looks for lines this often. It is not woken for each, which would cost a system call per request.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
-/// The writer writes at least when it has so many bytes.
-const WRITE_BYTES: usize = 64 * 1024;
 
-/// What a line says.
-#[derive(Debug, Serialize)]
+/// What a line says, beside the time.
+#[derive(Debug)]
 pub struct Line<'a> {
-    /// When the request ended, RFC 3339 in UTC.
-    pub time: &'a str,
     /// Its method.
     pub method: &'a str,
-    /// Its path without the query, which may hold secrets.
-    pub path: &'a str,
+    /// Its raw path without the query, which may hold secrets.
+    pub path: &'a [u8],
     /// The status it was answered with; 499 if the client left before.
     pub status: u16,
-    /// Who answered.
+    /// Who answered: a name of the plan's, as are the next two, so of letters, digits and hyphens.
     pub upstream: &'a str,
     /// Its slice, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub slice: Option<&'a str>,
     /// Its route, if it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'a str>,
-    /// Why that side answered.
-    pub why: &'a str,
-    /// How long it took, in ms.
-    pub ms: f64,
+    /// Why that side answered, one of our own words.
+    pub why: &'static str,
+    /// How long it took.
+    pub took: Duration,
     /// Bytes of the answer's body.
     pub bytes: usize,
     /// The client's address.
-    pub client: std::net::IpAddr,
+    pub client: IpAddr,
     /// The trace it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<&'a str>,
+    pub trace: Option<&'a Trace>,
 }
 
 /// Takes lines.
 #[derive(Clone)]
 pub struct AccessLog {
-    lines: SyncSender<Vec<u8>>,
+    page: Arc<Mutex<Vec<u8>>>,
     dropped: IntCounter,
 }
 
@@ -63,78 +58,150 @@ impl AccessLog {
         sink: Box<dyn Write + Send>,
         dropped: IntCounter,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (lines, waiting) = sync_channel(LINES_WAITING_MAX);
+        let page = Arc::default();
+        let log = Self { page: Arc::clone(&page), dropped };
         let writer = std::thread::Builder::new().name("access-log".to_owned());
-        let writer = writer.spawn(move || write_all(&waiting, sink))?;
-        Ok((Self { lines, dropped }, writer))
+        let writer = writer.spawn(move || write_all(&page, sink))?;
+        Ok((log, writer))
     }
 
-    /// Hands a line over.
+    /// Puts a line on the page; it ended now.
     pub fn write(&self, line: &Line<'_>) {
-        let mut text = Vec::with_capacity(384);
-        let written = serde_json::to_writer(&mut text, line);
-        text.push(b'\n');
-        if written.is_err() || self.lines.try_send(text).is_err() {
+        thread_local!(static DRAFT: RefCell<Draft> = const { RefCell::new(Draft::new()) });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_taken = DRAFT.with_borrow_mut(|draft| {
+            // Made outside the lock, so that threads hardly ever meet there.
+            draft.make(line, now);
+            let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
+            let has_room = page.len() + draft.text.len() <= PAGE_BYTES_MAX;
+            if has_room {
+                page.extend_from_slice(&draft.text);
+            }
+            has_room
+        });
+        if !is_taken {
             self.dropped.inc();
         }
     }
 }
 
-/// Runs `then` with the present time as RFC 3339. The text up to the second is made once a second and thread.
-pub fn with_time<T>(then: impl FnOnce(&str) -> T) -> T {
-    thread_local!(static LAST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) });
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    LAST.with_borrow_mut(|(second, text)| {
-        if *second != now.as_secs() {
-            *second = now.as_secs();
-            let date = OffsetDateTime::from_unix_timestamp(now.as_secs() as i64)
-                .unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            let (year, month, day) = date.to_calendar_date();
-            let (hour, minute, second) = date.to_hms();
-            *text =
-                format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.000Z", u8::from(month));
-        }
-        let millis = format!("{:03}", now.subsec_millis());
-        let at = text.len().saturating_sub(4);
-        text.replace_range(at..at + 3, &millis);
-        then(text)
-    })
+/// Where a thread makes its lines, one after the other in the same memory.
+struct Draft {
+    text: Vec<u8>,
+    /// RFC 3339 in UTC with milliseconds; all but these is made once a second.
+    time: [u8; 24],
+    second: u64,
 }
 
-fn write_all(waiting: &Receiver<Vec<u8>>, mut sink: Box<dyn Write + Send>) {
-    let mut batch = Vec::with_capacity(2 * WRITE_BYTES);
+impl Draft {
+    const fn new() -> Self {
+        Self { text: Vec::new(), time: *b"1970-01-01T00:00:00.000Z", second: 0 }
+    }
+
+    /// Written by hand: this is done for every request, and a serializer takes five times as long.
+    fn make(&mut self, line: &Line<'_>, now: Duration) {
+        self.tell_time(now);
+        let text = &mut self.text;
+        text.clear();
+        text.extend_from_slice(b"{\"time\":\"");
+        text.extend_from_slice(&self.time);
+        text.push(b'"');
+        string(text, b",\"method\":", line.method.as_bytes());
+        string(text, b",\"path\":", line.path);
+        number(text, b",\"status\":", line.status.into());
+        word(text, b",\"upstream\":", line.upstream.as_bytes());
+        if let Some(slice) = line.slice {
+            word(text, b",\"slice\":", slice.as_bytes());
+        }
+        if let Some(route) = line.route {
+            word(text, b",\"route\":", route.as_bytes());
+        }
+        word(text, b",\"why\":", line.why.as_bytes());
+        number(text, b",\"ms\":", line.took.as_millis() as u64);
+        text.push(b'.');
+        text.extend_from_slice(&three_digits(line.took.subsec_micros() % 1000));
+        number(text, b",\"bytes\":", line.bytes as u64);
+        word(text, b",\"client\":", AddressText::of(line.client).as_bytes());
+        if let Some(trace) = line.trace {
+            word(text, b",\"trace\":", trace.id());
+        }
+        text.extend_from_slice(b"}\n");
+    }
+
+    fn tell_time(&mut self, now: Duration) {
+        if self.second != now.as_secs() {
+            self.second = now.as_secs();
+            let at = OffsetDateTime::from_unix_timestamp(now.as_secs() as i64)
+                .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let (year, month, day) = at.to_calendar_date();
+            let (hour, minute, second) = at.to_hms();
+            let month = u8::from(month);
+            let mut rest = &mut self.time[..];
+            // It cannot fail while years have four digits.
+            let _ = write!(rest, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+        }
+        self.time[20..23].copy_from_slice(&three_digits(now.subsec_millis()));
+    }
+}
+
+/// Adds a key and a string that has nothing to be escaped.
+fn word(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    text.extend_from_slice(key);
+    text.push(b'"');
+    text.extend_from_slice(value);
+    text.push(b'"');
+}
+
+/// Adds a key and a string that a client chose. What is no UTF-8 is replaced, as is usual.
+fn string(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    if value.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
+        return word(text, key, value);
+    }
+    text.extend_from_slice(key);
+    // Text always serializes, and memory takes it.
+    let _ = serde_json::to_writer(text, &String::from_utf8_lossy(value));
+}
+
+/// Adds a key and a JSON number.
+fn number(text: &mut Vec<u8>, key: &[u8], mut value: u64) {
+    text.extend_from_slice(key);
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
     loop {
-        let ended = loop {
-            match waiting.try_recv() {
-                Ok(line) if batch.len() < WRITE_BYTES => batch.extend_from_slice(&line),
-                Ok(line) => {
-                    batch.extend_from_slice(&line);
-                    flush(&mut batch, &mut sink);
-                }
-                Err(TryRecvError::Empty) => break false,
-                Err(TryRecvError::Disconnected) => break true,
-            }
-        };
-        flush(&mut batch, &mut sink);
-        if ended {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return text.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
+fn three_digits(value: u32) -> [u8; 3] {
+    [value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8)
+}
+
+fn write_all(page: &Arc<Mutex<Vec<u8>>>, mut sink: Box<dyn Write + Send>) {
+    let mut full = Vec::new();
+    loop {
+        // Asked before the page is taken: once nobody else holds it, no line can be added any more.
+        let is_last = Arc::strong_count(page) == 1;
+        std::mem::swap(&mut full, &mut *page.lock().unwrap_or_else(PoisonError::into_inner));
+        if !full.is_empty() {
+            // A closed terminal or a full disk must not stop requests; there is no better place to say so.
+            let _ = sink.write_all(&full).and_then(|()| sink.flush());
+            full.clear();
+        }
+        if is_last {
             return;
         }
         std::thread::sleep(WRITE_EVERY);
     }
 }
 
-fn flush(batch: &mut Vec<u8>, sink: &mut Box<dyn Write + Send>) {
-    if !batch.is_empty() {
-        // A closed terminal or a full disk must not stop requests; there is no better place to say so.
-        let _ = sink.write_all(batch).and_then(|()| sink.flush());
-        batch.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -149,28 +216,29 @@ mod tests {
         }
     }
 
+    fn line() -> Line<'static> {
+        Line {
+            method: "GET",
+            path: b"/a\"b\n\xff",
+            status: 200,
+            upstream: "monolith",
+            slice: None,
+            route: None,
+            why: "unmatched",
+            took: Duration::from_micros(1_020_305),
+            bytes: 3,
+            client: IpAddr::from([127, 0, 0, 1]),
+            trace: None,
+        }
+    }
+
     #[test]
     fn every_line_is_json_and_none_is_lost_at_the_end() {
         let page = Page::default();
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
         let (log, writer) = AccessLog::start(Box::new(page.clone()), dropped.clone()).unwrap();
         for status in 200..300 {
-            with_time(|time| {
-                log.write(&Line {
-                    time,
-                    method: "GET",
-                    path: "/a\"b\n",
-                    status,
-                    upstream: "monolith",
-                    slice: None,
-                    route: None,
-                    why: "unmatched",
-                    ms: 0.5,
-                    bytes: 3,
-                    client: std::net::IpAddr::from([127, 0, 0, 1]),
-                    trace: None,
-                });
-            });
+            log.write(&Line { status, ..line() });
         }
         drop(log);
         writer.join().unwrap();
@@ -178,8 +246,28 @@ mod tests {
         let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines.len(), 100);
         assert_eq!(lines[99]["status"], 299);
-        assert_eq!(lines[0]["path"], "/a\"b\n");
+        assert_eq!(lines[0]["path"], "/a\"b\n\u{fffd}");
         assert_eq!(lines[0]["time"].as_str().unwrap().len(), "2026-01-01T00:00:00.000Z".len());
         assert_eq!(dropped.get(), 0);
+    }
+
+    #[test]
+    fn a_line_has_these_words_in_this_order() {
+        let mut draft = Draft::new();
+        let (slice, route, trace) = (Some("orders"), Some("show"), Trace::start(0x4bf9));
+        let long = Line { path: b"/orders/7", slice, route, trace: Some(&trace), bytes: 0, ..line() };
+        draft.make(&long, Duration::from_millis(1_767_225_599_007));
+        let expected = r#"{"time":"2025-12-31T23:59:59.007Z","method":"GET","path":"/orders/7","status":200,"upstream":"monolith","slice":"orders","route":"show","why":"unmatched","ms":1020.305,"bytes":0,"client":"127.0.0.1","trace":"00000000000000000000000000004bf9"}"#;
+        assert_eq!(String::from_utf8_lossy(&draft.text).trim_end(), expected);
+    }
+
+    #[test]
+    fn a_page_is_bounded_and_what_it_cannot_take_is_counted() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let log = AccessLog { page: Arc::default(), dropped: dropped.clone() };
+        while dropped.get() == 0 {
+            log.write(&line());
+        }
+        assert!(log.page.lock().unwrap().len() <= PAGE_BYTES_MAX);
     }
 }

@@ -10,7 +10,8 @@ use crate::headers::trace::Trace;
 use crate::metrics::Metrics;
 use crate::route;
 use crate::route::decision::{Case, Decision, Side, Stale, Why, decide};
-use crate::table::{Live, LiveRoute, Tables};
+use crate::table::route::LiveRoute;
+use crate::table::{Live, Tables};
 use crate::upstream::{Pool, Target};
 use http::HeaderMap;
 use migrations::pattern::{Access, is_safe_method};
@@ -112,7 +113,7 @@ impl Exchange {
         self.route = live.route(request.method.as_str(), path);
         let route = self.route.and_then(|number| live.nth(number));
         self.is_read = match route {
-            Some(route) => route.entry.access == Access::Read,
+            Some(route) => route.access == Access::Read,
             None => is_safe_method(request.method.as_str()),
         };
         if let Some(route) = route {
@@ -129,11 +130,11 @@ impl Exchange {
     pub fn decide(&mut self) {
         let Some((route, client)) = self.placed() else { return };
         let case = Case {
-            share: route.entry.share,
+            share: route.share,
             settled: route.settled(),
             bucket: client.bucket(),
             is_read: self.is_read,
-            follows: route.freshness.is_some() || route.entry.follows,
+            follows: route.freshness.is_some() || route.follows,
             asked: self.asked,
             stale: self.stale(route, client),
             service_is_well: route.service.is_well(),
@@ -241,8 +242,7 @@ impl Exchange {
 
     fn stale(&self, route: &LiveRoute, client: Client) -> Option<Stale> {
         let freshness = route.freshness.as_ref()?;
-        let stale =
-            freshness.marks.stale(client.hash, self.seen.wrote, self.seen.saw_in(route.entry.slice.as_str()));
+        let stale = freshness.marks.stale(client.hash, self.seen.wrote, self.seen.saw_in(&route.slice));
         if let Some(Stale::Wrote(mark) | Stale::Saw(mark)) = stale {
             freshness.want(mark);
         }
@@ -277,14 +277,14 @@ impl Exchange {
             _ => now.route(request.method.as_str(), route::path_of(request.raw_path(), request.uri.path())),
         };
         let Some(route) = number.and_then(|number| now.nth(number)) else { return false };
-        let Some(freshness) = route.freshness.as_ref().filter(|_| route.entry.access == Access::Read) else {
+        let Some(freshness) = route.freshness.as_ref().filter(|_| route.access == Access::Read) else {
             return false;
         };
         let client = route.client(&request.headers, self.address);
         let next = self.new_id.as_ref().map(|id| Client::with_own_cookie(id, route.salt));
         let mut is_marked = false;
         for client in [Some(client), next].into_iter().flatten() {
-            if route.entry.share.takes(client.bucket()) {
+            if route.share.takes(client.bucket()) {
                 freshness.marks.saw(client.hash, mark);
                 is_marked = true;
             }
@@ -293,7 +293,7 @@ impl Exchange {
             if is_end {
                 freshness.want(mark);
             }
-            self.seen.note_read(route.entry.slice.as_str(), mark);
+            self.seen.note_read(&route.slice, mark);
         }
         is_marked
     }

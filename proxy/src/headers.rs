@@ -3,9 +3,11 @@
 //!
 //! Hop-by-hop headers and framing are Pingora's; `Host` stays as the client sent it.
 
+pub mod address;
 pub mod location;
 pub mod trace;
 
+use address::AddressText;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::http::RequestHeader;
 use std::net::IpAddr;
@@ -16,11 +18,13 @@ pub const SIDE: HeaderName = HeaderName::from_static("x-strangler-side");
 /// What makes the wish count.
 pub const SECRET: HeaderName = HeaderName::from_static("x-strangler-secret");
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+// Pingora takes a name for insertion as text: copied from any `HeaderName`, but not from text that is there for ever.
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const OURS: &str = "x-strangler-";
 const PLAIN: HeaderValue = HeaderValue::from_static("http");
 
 /// Whose address counts as the client's: its own, or, behind a trusted load balancer, the first one that the
@@ -29,13 +33,18 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trust_forwarded: bool) 
     if !trust_forwarded {
         return peer;
     }
-    let first = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()?.split(',').next());
+    let first = headers.get(&FORWARDED_FOR).and_then(|value| value.to_str().ok()?.split(',').next());
     first.and_then(|text| text.trim().parse().ok()).unwrap_or(peer)
+}
+
+/// Whether any header is meant for us. They are rare, and one look at all names costs less than a search for each.
+pub fn has_ours(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(OURS))
 }
 
 /// The scheme by which the client reached us. The proxy itself listens without TLS.
 pub fn client_scheme(headers: &HeaderMap, trust_forwarded: bool) -> &'static str {
-    let told = headers.get(FORWARDED_PROTO).filter(|_| trust_forwarded);
+    let told = headers.get(&FORWARDED_PROTO).filter(|_| trust_forwarded);
     if told.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https")) { "https" } else { "http" }
 }
 
@@ -45,26 +54,29 @@ pub fn forward(
     peer: Option<IpAddr>,
     trust_forwarded: bool,
 ) -> pingora::Result<()> {
-    if request.headers.contains_key(SIDE) {
+    if has_ours(&request.headers) {
         request.remove_header(&SIDE);
-    }
-    if request.headers.contains_key(SECRET) {
         request.remove_header(&SECRET);
     }
     if !trust_forwarded && request.headers.contains_key(header::FORWARDED) {
         request.remove_header(&header::FORWARDED);
     }
     if let Some(peer) = peer {
-        let chain = forwarded_for(&request.headers, peer, trust_forwarded);
-        request.insert_header(FORWARDED_FOR, chain)?;
+        let peer = AddressText::of(peer.to_canonical());
+        if trust_forwarded {
+            request.insert_header(FORWARDED_FOR.as_str(), chain(&request.headers, &peer))?;
+        } else {
+            request.insert_header(FORWARDED_FOR.as_str(), peer.as_bytes())?;
+        }
     }
-    let keeps = |request: &RequestHeader, name| trust_forwarded && request.headers.contains_key(name);
-    if !keeps(request, FORWARDED_PROTO) {
-        request.insert_header(FORWARDED_PROTO, PLAIN)?;
+    let keeps =
+        |request: &RequestHeader, name: &HeaderName| trust_forwarded && request.headers.contains_key(name);
+    if !keeps(request, &FORWARDED_PROTO) {
+        request.insert_header(FORWARDED_PROTO.as_str(), PLAIN)?;
     }
-    if !keeps(request, FORWARDED_HOST) {
+    if !keeps(request, &FORWARDED_HOST) {
         match request.headers.get(header::HOST).cloned() {
-            Some(host) => request.insert_header(FORWARDED_HOST, host)?,
+            Some(host) => request.insert_header(FORWARDED_HOST.as_str(), host)?,
             None => drop(request.remove_header(&FORWARDED_HOST)),
         }
     }
@@ -73,33 +85,26 @@ pub fn forward(
 
 /// The request's trace: the client's, passed on untouched, or a new one that is written into the request.
 pub fn traced(request: &mut RequestHeader, started: Option<Trace>) -> pingora::Result<Trace> {
-    if let Some(trace) = request.headers.get(TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())) {
+    if let Some(trace) = request.headers.get(&TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())) {
         return Ok(trace);
     }
-    let (fresh, value) = Trace::start(rand::random(), rand::random());
     // A retry of the same request stays in the trace that was started for it.
-    let (trace, value) = match started {
-        Some(trace) => {
-            let value = value.replace(fresh.id(), trace.id());
-            (trace, value)
-        }
-        None => (fresh, value),
-    };
-    request.insert_header(TRACEPARENT, value)?;
+    let trace = started.unwrap_or_else(|| Trace::start(rand::random()));
+    request.insert_header(TRACEPARENT.as_str(), &trace.value(rand::random())[..])?;
     if request.headers.contains_key(TRACESTATE) {
         request.remove_header(&TRACESTATE);
     }
     Ok(trace)
 }
 
-fn forwarded_for(headers: &HeaderMap, peer: IpAddr, trust_forwarded: bool) -> String {
-    let peer = peer.to_canonical();
+/// The hops that the request names, and the peer after them.
+fn chain(headers: &HeaderMap, peer: &AddressText) -> String {
     let mut chain = String::new();
-    for told in headers.get_all(FORWARDED_FOR).iter().filter(|_| trust_forwarded) {
+    for told in headers.get_all(&FORWARDED_FOR) {
         chain.push_str(told.to_str().unwrap_or_default());
         chain.push_str(", ");
     }
-    chain.push_str(&peer.to_string());
+    chain.push_str(peer.as_str());
     chain
 }
 
@@ -161,6 +166,6 @@ mod tests {
         let trace = traced(&mut request, None).unwrap();
         let mut again = RequestHeader::build("GET", b"/", None).unwrap();
         assert_eq!(traced(&mut again, Some(trace.clone())).unwrap(), trace);
-        assert!(get(&again, "traceparent").contains(trace.id()));
+        assert_eq!(Trace::read(get(&again, "traceparent").as_bytes()), Some(trace));
     }
 }

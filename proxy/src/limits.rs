@@ -40,14 +40,16 @@ pub fn refusal(session: &Session, body_bytes_max: Option<u64>) -> Option<Answer>
     if headers.contains_key(header::TRANSFER_ENCODING) && has_raw_content_length(session) {
         return Some(Answer::ambiguous_framing());
     }
-    let is_too_large = content_length(headers)? > body_bytes_max?;
+    let max = body_bytes_max?;
+    let is_too_large = content_length(headers)? > max;
     is_too_large.then(Answer::body_too_large)
 }
 
 /// Refuses an answer that says it is too large.
 pub fn check_answer(answer: &ResponseHeader, body_bytes_max: Option<u64>) -> Result<()> {
-    match (content_length(&answer.headers), body_bytes_max) {
-        (Some(length), Some(max)) if length > max => Err(Error::new_up(ANSWER_TOO_LARGE)),
+    let Some(max) = body_bytes_max else { return Ok(()) };
+    match content_length(&answer.headers) {
+        Some(length) if length > max => Err(Error::new_up(ANSWER_TOO_LARGE)),
         _ => Ok(()),
     }
 }

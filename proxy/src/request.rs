@@ -2,7 +2,7 @@
 //!
 //! What is found out, decided and marked is [`Exchange`]'s; here is only the order, and what Pingora must be told.
 
-use crate::access_log::{AccessLog, Line, with_time};
+use crate::access_log::{AccessLog, Line};
 use crate::answer::{ANSWER_TOO_LARGE, Answer};
 use crate::exchange::Exchange;
 use crate::freshness::seen::ProxyTag;
@@ -20,6 +20,7 @@ use pingora::ErrorType::{
     ConnectNoRoute, ConnectTimedout, HTTPStatus, ReadTimedout, TLSHandshakeTimedout, WriteTimedout,
 };
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
@@ -53,6 +54,10 @@ impl ProxyHttp for Requests {
 
     fn new_ctx(&self) -> Exchange {
         Exchange::default()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // Pingora's own choice is compression, switched off but carried along by every request.
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
@@ -270,6 +275,9 @@ impl Requests {
 
     fn asked_side(&self, session: &Session) -> Option<Side> {
         let headers = &session.req_header().headers;
+        if !headers::has_ours(headers) {
+            return None;
+        }
         let side = headers.get(headers::SIDE)?;
         let told = headers.get(headers::SECRET).map_or(&b""[..], |value| value.as_bytes());
         let secret = self.settings.override_secret.as_ref();
@@ -317,9 +325,7 @@ impl Requests {
         let matched = exchange.matched();
         let upstream = exchange.pool();
         let name = upstream.map_or("", |pool| &*pool.name);
-        let (slice, route) = matched.map_or((None, None), |route| {
-            (Some(route.entry.slice.as_str()), Some(route.entry.route.as_str()))
-        });
+        let (slice, route) = matched.map_or((None, None), |route| (Some(&*route.slice), Some(&*route.name)));
         if let (Some(live), Some(pool)) = (&exchange.live, upstream) {
             let cells = matched.map_or(&live.unmatched, |route| &route.counters);
             let labels = [name, slice.unwrap_or_default(), route.unwrap_or_default()];
@@ -331,22 +337,18 @@ impl Requests {
             }
         }
         let request = session.req_header();
-        let path = crate::route::path_of(request.raw_path(), request.uri.path());
-        with_time(|time| {
-            self.log.write(&Line {
-                time,
-                method: request.method.as_str(),
-                path: &String::from_utf8_lossy(path),
-                status,
-                upstream: name,
-                slice,
-                route,
-                why: exchange.live.as_ref().map_or("refused", |_| exchange.decision.why.word()),
-                ms: (took.as_micros() as f64) / 1000.0,
-                bytes: session.body_bytes_sent(),
-                client: exchange.address,
-                trace: exchange.trace.as_ref().map(|trace| trace.id()),
-            });
+        self.log.write(&Line {
+            method: request.method.as_str(),
+            path: crate::route::path_of(request.raw_path(), request.uri.path()),
+            status,
+            upstream: name,
+            slice,
+            route,
+            why: exchange.live.as_ref().map_or("refused", |_| exchange.decision.why.word()),
+            took,
+            bytes: session.body_bytes_sent(),
+            client: exchange.address,
+            trace: exchange.trace.as_ref(),
         });
     }
 }

@@ -193,6 +193,9 @@ fn assembled(
         graceful_shutdown_timeout_seconds: Some(RUNTIME_END_S),
         upstream_keepalive_pool_size: KEPT_CONNECTIONS,
         max_retries: ATTEMPTS_MAX,
+        // A single thread has nobody to steal from, and Tokio's scheduler for one thread costs less. With more
+        // threads Pingora would then hand every kept connection to a thread at random, which costs far more.
+        work_stealing: threads > 1,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);

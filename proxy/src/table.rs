@@ -3,7 +3,9 @@
 //! A request takes one table and keeps it to its end. Of one journal an older generation is never taken. Does
 //! not know how `desired` arrives, or what a single request is decided to be.
 
-use crate::client::{self, Client};
+pub mod route;
+
+use crate::client;
 use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
 use crate::metrics::{Metrics, RouteCounters};
@@ -16,16 +18,14 @@ use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::share::Share;
+use route::LiveRoute;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const FILE: &str = "desired.json";
-/// No barrier has this number: the route is not settled before its real number is known.
-const NOT_YET: u64 = u64::MAX;
 
 /// One table, ready for requests.
 pub struct Live {
@@ -54,22 +54,6 @@ pub struct Follower {
     pub salt: u64,
 }
 
-/// One route, ready for requests.
-pub struct LiveRoute {
-    /// As the table has it.
-    pub entry: TableRoute,
-    /// Who answers the shared part.
-    pub service: Arc<Pool>,
-    /// The slice's marks, if its service follows and any of its reads are shared.
-    pub freshness: Option<Arc<Freshness>>,
-    /// What makes the slice's buckets its own.
-    pub salt: u64,
-    /// What is counted about it.
-    pub counters: RouteCounters,
-    before: Share,
-    settles_at: AtomicU64,
-}
-
 impl Live {
     /// The route of a request.
     pub fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
@@ -94,24 +78,6 @@ impl Live {
 
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         std::iter::once(&self.monolith).chain(&self.services)
-    }
-}
-
-impl LiveRoute {
-    /// The part of the share that needs no barrier: all of it, or what it was before it was raised.
-    pub fn settled(&self) -> Share {
-        let Some(freshness) = &self.freshness else { return self.entry.share };
-        if freshness.marks.has_passed(self.settles_at.load(SeqCst)) { self.entry.share } else { self.before }
-    }
-
-    /// Whether some clients are at one side and some at the other.
-    pub fn is_between(&self) -> bool {
-        self.entry.share != Share::MONOLITH && self.entry.share != Share::SERVICE
-    }
-
-    /// The client as this route's slice sees it.
-    pub fn client(&self, headers: &http::HeaderMap, address: std::net::IpAddr) -> Client {
-        Client::of(headers, &self.entry.sticky, address, self.salt)
     }
 }
 
@@ -237,12 +203,8 @@ impl Tables {
 
     /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
     fn settle(&self, live: &Live) {
-        for route in live.live_routes.iter().filter(|route| route.settles_at.load(SeqCst) == NOT_YET) {
-            let mark = self.count.mark();
-            route.settles_at.store(mark, SeqCst);
-            if let Some(freshness) = &route.freshness {
-                freshness.want(mark);
-            }
+        for route in live.live_routes.iter().filter(|route| route.waits_for_its_number()) {
+            route.settle_at(self.count.mark());
         }
     }
 
@@ -258,17 +220,17 @@ impl Tables {
         let followers = self.followers(&table.routes, held);
         let before = self.live();
         let old_routes = before.iter().flat_map(|live| &live.live_routes);
-        let old: HashMap<_, _> = old_routes.map(|old| ((&old.entry.slice, &old.entry.route), old)).collect();
+        let old: HashMap<_, _> =
+            old_routes.map(|old| ((&old.entry().slice, &old.entry().route), old)).collect();
+        let mut slices: BTreeMap<&SliceName, Arc<str>> = BTreeMap::new();
         let routes = table.routes.iter().map(|entry| {
             let service =
                 services.get(&entry.service).ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
             let freshness = followers.iter().find(|f| entry.follows && f.freshness.slice == entry.slice);
-            Ok(live_route(
-                entry,
-                service.clone(),
-                freshness.map(|f| f.freshness.clone()),
-                old.get(&(&entry.slice, &entry.route)).copied(),
-            ))
+            let slice = slices.entry(&entry.slice).or_insert_with(|| entry.slice.as_str().into());
+            let freshness = freshness.map(|f| f.freshness.clone());
+            let old = old.get(&(&entry.slice, &entry.route)).copied();
+            Ok(LiveRoute::new(entry, slice.clone(), service.clone(), freshness, old))
         });
         Ok(Live {
             acts_on: (desired.journal, desired.generation),
@@ -301,30 +263,6 @@ impl Tables {
             followers.push(Follower { freshness: freshness.clone(), sticky: sticky.clone(), salt });
         }
         followers
-    }
-}
-
-fn live_route(
-    entry: &TableRoute,
-    service: Arc<Pool>,
-    freshness: Option<Arc<Freshness>>,
-    old: Option<&LiveRoute>,
-) -> LiveRoute {
-    // The same clients are asked about the same requests only if nothing but the share has changed.
-    let is_same = |old: &&LiveRoute| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
-    let before = match old.filter(|old| old.freshness.is_some()).filter(is_same) {
-        Some(old) => old.settled().min(entry.share),
-        None => Share::MONOLITH,
-    };
-    let settles_at = if freshness.is_none() || before == entry.share { 0 } else { NOT_YET };
-    LiveRoute {
-        service,
-        freshness,
-        salt: client::salt(entry.slice.as_str()),
-        counters: RouteCounters::default(),
-        before,
-        settles_at: AtomicU64::new(settles_at),
-        entry: entry.clone(),
     }
 }
 

@@ -6,24 +6,37 @@
 
 use migrations::pattern::Segment;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::num::NonZeroU32;
 
 /// A tree of path templates, each with the number it was inserted with.
+///
+/// With ten thousand templates it is fetching them from memory that costs time. So nodes are small and lie in the
+/// order of the templates, and all literals are in one table that holds their text itself.
 #[derive(Debug)]
 pub struct Trie {
     nodes: Vec<Node>,
+    literals: HashMap<Step, NonZeroU32, BuildHasherDefault<Mix>>,
 }
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<[u8]>, usize>,
-    name: Option<usize>,
+    name: Option<NonZeroU32>,
+    has_literals: bool,
     rest: Option<u32>,
     here: Option<u32>,
 }
 
+/// Bytes of a literal in one step.
+const PIECE_LEN: usize = 19;
+
+/// From a node along a literal, or along a piece of a long one: node, length, whether more follows, text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step([u64; 3]);
+
 impl Default for Trie {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()] }
+        Self { nodes: vec![Node::default()], literals: HashMap::default() }
     }
 }
 
@@ -34,12 +47,10 @@ impl Trie {
         for segment in segments {
             at = match segment {
                 Segment::Literal(text) => {
-                    let next = self.nodes.len();
-                    let child = *self.nodes[at].literals.entry(text.as_bytes().into()).or_insert(next);
-                    self.grown(child)
+                    pieces(text.as_bytes()).fold(at, |at, (piece, is_last)| self.grow(at, piece, is_last))
                 }
                 Segment::Name(_) => {
-                    let next = self.nodes.len();
+                    let next = self.next();
                     let child = *self.nodes[at].name.get_or_insert(next);
                     self.grown(child)
                 }
@@ -58,7 +69,20 @@ impl Trie {
         if path.is_empty() { self.nodes[0].here } else { self.walk(0, path) }
     }
 
-    fn grown(&mut self, child: usize) -> usize {
+    fn grow(&mut self, at: usize, piece: &[u8], is_last: bool) -> usize {
+        let next = self.next();
+        self.nodes[at].has_literals = true;
+        let child = *self.literals.entry(Step::new(at, piece, is_last)).or_insert(next);
+        self.grown(child)
+    }
+
+    /// The number of the node that is added next. The root is never one.
+    fn next(&self) -> NonZeroU32 {
+        u32::try_from(self.nodes.len()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
+    }
+
+    fn grown(&mut self, child: NonZeroU32) -> usize {
+        let child = child.get() as usize;
         if child == self.nodes.len() {
             self.nodes.push(Node::default());
         }
@@ -77,16 +101,69 @@ impl Trie {
             Some(tail) => self.walk(child, tail),
             None => self.nodes[child].here,
         };
-        let literal = if node.literals.is_empty() { None } else { node.literals.get(head) };
-        if let Some(found) = literal.and_then(|child| below(*child)) {
-            return Some(found);
-        }
-        if let (false, Some(child)) = (head.is_empty(), node.name)
+        if node.has_literals
+            && let Some(child) = self.along(at, head)
             && let Some(found) = below(child)
         {
             return Some(found);
         }
+        if let (false, Some(child)) = (head.is_empty(), node.name)
+            && let Some(found) = below(child.get() as usize)
+        {
+            return Some(found);
+        }
         if path.is_empty() { None } else { node.rest }
+    }
+
+    fn along(&self, at: usize, literal: &[u8]) -> Option<usize> {
+        pieces(literal).try_fold(at, |at, (piece, is_last)| {
+            self.literals.get(&Step::new(at, piece, is_last)).map(|child| child.get() as usize)
+        })
+    }
+}
+
+/// A literal, cut to the length of steps, and whether a piece is its last. An empty one is one empty piece.
+fn pieces(literal: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    let last = literal.len().saturating_sub(1) / PIECE_LEN;
+    (0..=last).map(move |nth| {
+        let from = nth * PIECE_LEN;
+        (&literal[from..literal.len().min(from + PIECE_LEN)], nth == last)
+    })
+}
+
+impl Step {
+    fn new(at: usize, piece: &[u8], is_last: bool) -> Self {
+        let mut text = [0; 24];
+        text[..4].copy_from_slice(&(at as u32).to_le_bytes());
+        text[4] = (piece.len() as u8) << 1 | u8::from(is_last);
+        text[5..5 + piece.len()].copy_from_slice(piece);
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|nth| text[at + nth]));
+        Self([word(0), word(8), word(16)])
+    }
+}
+
+impl Hash for Step {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.iter().for_each(|word| state.write_u64(*word));
+    }
+}
+
+/// A quick hash. What is in the table comes from the plan, so no client can crowd a place in it.
+#[derive(Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let wide = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+        self.0 = (wide >> 64) as u64 ^ wide as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -95,6 +172,10 @@ mod tests {
     use super::*;
     use migrations::pattern::Pattern;
     use proptest::prelude::*;
+
+    /// As long as one step can be, and a little longer.
+    const LONG: &str = "a-literal-of-a-step";
+    const LONGER: &str = "a-literal-of-a-step-and-of-another-step";
 
     fn trie_of(patterns: &[Pattern]) -> Trie {
         let mut trie = Trie::default();
@@ -119,7 +200,8 @@ mod tests {
     }
 
     fn segment() -> impl Strategy<Value = String> {
-        prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just(String::new()), Just("{x}".to_owned())]
+        let words = ["a", "b", "", "{x}", LONG, LONGER].map(str::to_owned);
+        proptest::sample::select(words.to_vec())
     }
 
     fn pattern() -> impl Strategy<Value = Pattern> {
@@ -143,7 +225,7 @@ mod tests {
         #[test]
         fn the_tree_finds_what_the_rule_says(
             patterns in proptest::collection::vec(pattern(), 0..12),
-            path in proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c"), Just("")], 0..6),
+            path in proptest::collection::vec(proptest::sample::select(vec!["a", "b", "c", "", LONG, LONGER]), 0..6),
         ) {
             let path = format!("/{}", path.join("/"));
             prop_assert_eq!(trie_of(&patterns).find(path.as_bytes()), best(&patterns, &path), "{}", path);

@@ -1,0 +1,88 @@
+//! An IP address as text, for headers and the access log.
+//!
+//! Every request needs one. `Display` goes through the formatting machinery, and a `String` through the allocator;
+//! both cost more than the text itself.
+
+use core::net::IpAddr;
+use std::io::Write;
+
+/// The longest is an IPv4 address in IPv6 notation, `0000:0000:0000:0000:0000:ffff:255.255.255.255`.
+const LEN_MAX: usize = 45;
+
+/// An address, written out.
+#[derive(Debug, Clone, Copy)]
+pub struct AddressText {
+    text: [u8; LEN_MAX],
+    len: usize,
+}
+
+impl AddressText {
+    /// Writes an address as `Display` does.
+    pub fn of(address: IpAddr) -> Self {
+        let mut text = [0; LEN_MAX];
+        let len = match address {
+            IpAddr::V4(address) => {
+                let [first, rest @ ..] = address.octets();
+                rest.iter().fold(write_octet(&mut text, 0, first), |at, octet| {
+                    text[at] = b'.';
+                    write_octet(&mut text, at + 1, *octet)
+                })
+            }
+            IpAddr::V6(address) => {
+                let mut rest = &mut text[..];
+                // It cannot fail: no address is longer than the room for it.
+                let _ = write!(rest, "{address}");
+                LEN_MAX - rest.len()
+            }
+        };
+        Self { text, len }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The text's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+/// Writes an octet in decimal; tells where it ends.
+fn write_octet(text: &mut [u8; LEN_MAX], mut at: usize, octet: u8) -> usize {
+    for (limit, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
+        if octet >= limit {
+            text[at] = b'0' + digit;
+            at += 1;
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_is_what_display_writes(short: u32, long: u128, mapped: u32) {
+            let mapped = Ipv4Addr::from_bits(mapped).to_ipv6_mapped();
+            let addresses: [IpAddr; 3] =
+                [Ipv4Addr::from_bits(short).into(), Ipv6Addr::from_bits(long).into(), mapped.into()];
+            for address in addresses {
+                let text = AddressText::of(address);
+                prop_assert_eq!(text.as_str(), address.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn octets_have_no_leading_zeros() {
+        for (octets, text) in [([0, 9, 10, 99], "0.9.10.99"), ([100, 101, 200, 255], "100.101.200.255")] {
+            assert_eq!(AddressText::of(IpAddr::from(octets)).as_str(), text);
+        }
+    }
+}

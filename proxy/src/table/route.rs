@@ -1,0 +1,115 @@
+//! One route of the live table: what a request asks about it, and from when on a raised share counts.
+//!
+//! Pure. Does not decide where a request goes; that is [`crate::route::decision`]'s.
+
+use crate::client::{self, Client};
+use crate::freshness::Freshness;
+use crate::metrics::RouteCounters;
+use crate::upstream::Pool;
+use migrations::control::{Sticky, TableRoute};
+use migrations::pattern::Access;
+use migrations::share::Share;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// No barrier has this number: the route is not settled before its real number is known.
+const NOT_YET: u64 = u64::MAX;
+
+/// One route, ready for requests.
+///
+/// With ten thousand routes it is not in the CPU's cache. So what every request asks comes first and lies close
+/// together, and texts that many routes have are shared.
+#[repr(C)]
+pub struct LiveRoute {
+    /// Who answers the shared part.
+    pub service: Arc<Pool>,
+    /// The slice's marks, if its service follows and any of its reads are shared.
+    pub freshness: Option<Arc<Freshness>>,
+    /// What makes the slice's buckets its own.
+    pub salt: u64,
+    settles_at: AtomicU64,
+    /// Its slice.
+    pub slice: Arc<str>,
+    /// Its name in the slice.
+    pub name: Box<str>,
+    /// How much goes to the service.
+    pub share: Share,
+    before: Share,
+    /// Whether it reads or may write.
+    pub access: Access,
+    /// Whether the service's data are copied after the monolith's.
+    pub follows: bool,
+    sticky: Sticky,
+    /// What is counted about it.
+    pub counters: RouteCounters,
+    /// As the table has it.
+    entry: TableRoute,
+}
+
+impl LiveRoute {
+    /// Makes a route that takes over from `old`.
+    pub fn new(
+        entry: &TableRoute,
+        slice: Arc<str>,
+        service: Arc<Pool>,
+        freshness: Option<Arc<Freshness>>,
+        old: Option<&LiveRoute>,
+    ) -> Self {
+        // The same clients are asked about the same requests only if nothing but the share has changed.
+        let is_same = |old: &&Self| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
+        let before = match old.filter(|old| old.freshness.is_some()).filter(is_same) {
+            Some(old) => old.settled().min(entry.share),
+            None => Share::MONOLITH,
+        };
+        let settles_at = if freshness.is_none() || before == entry.share { 0 } else { NOT_YET };
+        Self {
+            service,
+            freshness,
+            salt: client::salt(&slice),
+            settles_at: AtomicU64::new(settles_at),
+            slice,
+            name: entry.route.as_str().into(),
+            share: entry.share,
+            before,
+            access: entry.access,
+            follows: entry.follows,
+            sticky: entry.sticky.clone(),
+            counters: RouteCounters::default(),
+            entry: entry.clone(),
+        }
+    }
+
+    /// As the table has it.
+    pub fn entry(&self) -> &TableRoute {
+        &self.entry
+    }
+
+    /// Whether its share was raised and the barrier it waits for has no number yet.
+    pub fn waits_for_its_number(&self) -> bool {
+        self.settles_at.load(SeqCst) == NOT_YET
+    }
+
+    /// Its raised share counts when the barrier `mark` has passed.
+    pub fn settle_at(&self, mark: u64) {
+        self.settles_at.store(mark, SeqCst);
+        if let Some(freshness) = &self.freshness {
+            freshness.want(mark);
+        }
+    }
+
+    /// The part of the share that needs no barrier: all of it, or what it was before it was raised.
+    pub fn settled(&self) -> Share {
+        let Some(freshness) = &self.freshness else { return self.share };
+        if freshness.marks.has_passed(self.settles_at.load(SeqCst)) { self.share } else { self.before }
+    }
+
+    /// Whether some clients are at one side and some at the other.
+    pub fn is_between(&self) -> bool {
+        self.share != Share::MONOLITH && self.share != Share::SERVICE
+    }
+
+    /// The client as this route's slice sees it.
+    pub fn client(&self, headers: &http::HeaderMap, address: core::net::IpAddr) -> Client {
+        Client::of(headers, &self.sticky, address, self.salt)
+    }
+}
