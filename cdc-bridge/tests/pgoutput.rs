@@ -45,12 +45,10 @@ fn decoded(case: &str) -> Vec<WireMessage> {
 /// All columns as text: enough to assemble.
 fn as_text(wire: &WireRelation) -> Relation {
     let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
-    let column = |name: &String, is_key| Column {
-        name: name.clone(),
-        kind: ColumnType::Text,
-        is_key,
-        nullable: !is_key,
-        number: 0,
+    let kind = ColumnType::Text;
+    let column = |name: &String, is_key| {
+        let (name, kind) = (name.clone(), kind.clone());
+        Column { name, kind, is_key, nullable: !is_key, number: 0 }
     };
     let columns = wire.columns.iter().map(|wire| column(&wire.name, wire.part_of_key)).collect();
     Relation { table, identity: wire.identity, columns }

@@ -1,6 +1,8 @@
 //! A bridge between real databases, told what to do by a controller that only repeats what the test says.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails loudly")]
 
+pub mod one_table;
+
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};

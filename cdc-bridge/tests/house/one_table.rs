@@ -1,0 +1,26 @@
+//! One table on both sides, which most tests do with.
+
+use super::House;
+
+pub const SOURCE: &str = "
+    CREATE TABLE orders (id bigint PRIMARY KEY, note text);
+    INSERT INTO orders SELECT g, 'note ' || g FROM generate_series(1, 1000) g;";
+pub const SINK: &str = "CREATE TABLE orders (id bigint PRIMARY KEY, note text);";
+pub const PLAN: &str = "
+version: 1
+name: shop
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables: [public.orders]
+";
+pub const ALL: &str = "SELECT id, note FROM orders ORDER BY id";
+
+/// A bridge that follows it.
+pub async fn following() -> House {
+    let house = House::new(SOURCE, SINK, PLAN).await;
+    house.start();
+    house.follow().await;
+    house
+}

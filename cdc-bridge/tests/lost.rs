@@ -1,0 +1,163 @@
+//! What would be lost, or would fill a disk, and is noticed: slots and logs that went, were given up or are full, tables
+//! that are not what they were, two copies at once.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod house;
+
+use cdc_bridge::kept;
+use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
+use house::{House, slice};
+use migrations::control::Condition;
+use migrations::stage::Event;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_log_with_a_live_slot_is_found_at_start() {
+    let house = following().await;
+    house.stop().await;
+    house.source.sql("shop", "UPDATE orders SET note = 'missed' WHERE id < 10");
+    std::fs::remove_dir_all(house.folder.path().join("bridge")).unwrap();
+    house.start();
+    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.until_agent("told", |findings| findings.contains("capture.foreign-slot")).await;
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'missed'"), "0");
+    // The way out that the finding names.
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    house.follow().await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_would_keep_too_much_wal_is_given_up_and_the_slice_is_copied_again() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}limits: {{ max_wal_kept: 48MiB }}")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    // An open transaction holds the slot's start back, whatever is confirmed.
+    let url = house.source.url("postgres", "shop");
+    let (open, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    open.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
+    for _ in 0..5 {
+        house.source.sql(
+            "shop",
+            "SELECT pg_switch_wal(); CREATE TABLE filler AS SELECT repeat(md5(g::text), 40) FROM \
+             generate_series(1, 12000) g; DROP TABLE filler",
+        );
+    }
+    house.source.sql("shop", "UPDATE orders SET note = 'meanwhile'");
+    house.until("given up", |_| house.journal().slice(&slice()).attempt > attempt).await;
+    open.batch_execute("COMMIT").await.unwrap();
+    house.until("following again", |report| report.condition == Condition::Following).await;
+    house.same(ALL, ALL).await;
+    let kept =
+        "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots";
+    let kept: u64 = house.source.sql("shop", kept).parse().unwrap();
+    assert!(kept < 48 << 20, "{kept} bytes of WAL are kept");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_larger_than_the_whole_log_leads_to_a_new_copy_not_to_a_standstill() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    let large =
+        "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(10001, 13000) g";
+    house.source.sql("shop", large);
+    house
+        .until("copied again", |report| {
+            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
+        })
+        .await;
+    // It stays so: the transaction does not come again.
+    house.source.sql("shop", "UPDATE orders SET note = 'later' WHERE id <= 100");
+    house
+        .same("SELECT id, md5(note) FROM orders ORDER BY id", "SELECT id, md5(note) FROM orders ORDER BY id")
+        .await;
+    let settled = house.journal().slice(&slice()).attempt;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(house.journal().slice(&slice()).attempt, settled, "it is copied again and again");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_slice_that_fills_the_log_is_given_up_and_copied_again() {
+    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.decide(Event::Paused);
+    house.until("paused", |report| report.condition == Condition::Paused).await;
+    for round in 0..20 {
+        let rewrite = "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(1, 150) g \
+                       ON CONFLICT (id) DO UPDATE SET note = excluded.note || '";
+        house.source.sql("shop", &format!("{rewrite}{round}'"));
+    }
+    house.until("given up", |_| house.journal().slice(&slice()).attempt > attempt).await;
+    house.decide(Event::Resumed { skip: None });
+    house.until("following again", |report| report.condition == Condition::Following).await;
+    let sums = "SELECT id, md5(note) FROM orders ORDER BY id";
+    house.same(sums, sums).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_renamed_meanwhile_is_not_followed_as_if_nothing_had_been() {
+    let house = following().await;
+    house.source.sql(
+        "shop",
+        "ALTER TABLE orders RENAME TO away; UPDATE away SET note = 'unseen'; ALTER TABLE away RENAME TO orders",
+    );
+    house.until_agent("told", |said| said.contains("capture.other-table")).await;
+    let seen = "SELECT count(*) FROM orders WHERE note = 'unseen'";
+    assert_eq!(house.sink.sql("orders", seen), "0");
+    // Nor after a restart, when the table has its name again.
+    house.stop().await;
+    house.start();
+    house.until_agent("told again", |said| said.contains("capture.other-table")).await;
+    house.source.sql(
+        "shop",
+        "ALTER TABLE orders RENAME TO gone; CREATE TABLE orders (id bigint PRIMARY KEY, note text)",
+    );
+    house.until_agent("told of another one", |said| said.contains("capture.other-table")).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_after_it() {
+    let house = following().await;
+    let url = house.plan.services.values().next().unwrap().database.clone().unwrap();
+    let connect = || cdc_bridge::connect::connect(&url, "test");
+    let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
+    let orders = house.plan.slices[&slice()].clone();
+    kept::hold(&first, &orders, "first").await.unwrap();
+    kept::begin_chunk(&first, &orders.name, "first").await.unwrap();
+    second.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
+    let refused = kept::hold(&second, &orders, "second").await.unwrap_err().to_string();
+    assert!(refused.contains("lock timeout"), "{refused}");
+    first.batch_execute("COMMIT").await.unwrap();
+    kept::hold(&second, &orders, "second").await.unwrap();
+    let refused = kept::begin_chunk(&first, &orders.name, "first").await.unwrap_err().to_string();
+    assert!(refused.contains("another bridge copies slice orders"), "{refused}");
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
+    let house = following().await;
+    house.stop().await;
+    house.source.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; UPDATE orders SET note = 'unseen'");
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.start();
+    house
+        .until("copied again", |report| {
+            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
+        })
+        .await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
