@@ -181,6 +181,8 @@ impl Session<'_> {
     }
 
     async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
+        // What the server sent without anything for us need not be read again either.
+        self.pending.idle(false);
         if self.pending.has_boundary() {
             let _ = flushes.send(self.pending.take()).await;
         }
