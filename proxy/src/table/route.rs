@@ -17,8 +17,8 @@ const NOT_YET: u64 = u64::MAX;
 
 /// One route, ready for requests.
 ///
-/// With ten thousand routes it is not in the CPU's cache. So what every request asks comes first and lies close
-/// together, and texts that many routes have are shared.
+/// With ten thousand routes it is not in the CPU's nearest cache. So what every request asks comes first and lies close
+/// together, what few ask lies elsewhere, and texts that many routes have are shared.
 #[repr(C)]
 pub struct LiveRoute {
     /// Who answers the shared part.
@@ -41,9 +41,9 @@ pub struct LiveRoute {
     pub follows: bool,
     sticky: Sticky,
     /// What is counted about it.
-    pub counters: RouteCounters,
+    pub counters: Box<RouteCounters>,
     /// As the table has it.
-    entry: TableRoute,
+    entry: Box<TableRoute>,
 }
 
 impl LiveRoute {
@@ -56,7 +56,7 @@ impl LiveRoute {
         old: Option<&LiveRoute>,
     ) -> Self {
         // The same clients are asked about the same requests only if nothing but the share has changed.
-        let is_same = |old: &&Self| TableRoute { share: entry.share, ..old.entry.clone() } == *entry;
+        let is_same = |old: &&Self| TableRoute { share: entry.share, ..(*old.entry).clone() } == *entry;
         let before = match old.filter(|old| old.freshness.is_some()).filter(is_same) {
             Some(old) => old.settled().min(entry.share),
             None => Share::MONOLITH,
@@ -74,8 +74,8 @@ impl LiveRoute {
             access: entry.access,
             follows: entry.follows,
             sticky: entry.sticky.clone(),
-            counters: RouteCounters::default(),
-            entry: entry.clone(),
+            counters: Box::default(),
+            entry: Box::new(entry.clone()),
         }
     }
 
