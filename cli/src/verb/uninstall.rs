@@ -3,6 +3,7 @@
 use crate::invocation::Invocation;
 use crate::part;
 use crate::problem::{Kind, Problem};
+use crate::ui::harmless::harmless;
 use crate::verb::install::{AdminUrl, addressed};
 use serde_json::json;
 
@@ -35,11 +36,16 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
     let mut steps = Vec::new();
     let mut report = |step: &str| {
-        call.ui.line(format!("  {step}"));
+        call.ui.line(format!("  {}", harmless(step)));
         steps.push(step.to_owned());
     };
     part::uninstall(&plan, &urls, &mut report).await?;
-    call.ui.tick("nothing of strangler is left in these databases");
+    let stays = steps.iter().any(|step| step.contains("warning:"));
+    call.ui.tick(if stays {
+        "strangler is taken away from these databases, but for what the warnings name"
+    } else {
+        "nothing of strangler is left in these databases"
+    });
     call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
     call.ui.hint(&format!("{} holds what is left here: logs and the token", call.house().dir().display()));
     Ok(())
