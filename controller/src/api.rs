@@ -77,6 +77,7 @@ async fn only_with_token(State(shared): State<Shared>, request: Request, next: N
 
 async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     let desk = &shared.desk;
+    let acts_on = desk.agents.acts_on();
     // The newest truth where it can be had; else the last known one, with a finding that says so. While the journal
     // is known to be out of reach nobody waits for it here: it is tried every second anyway.
     let state = match (desk.trouble(), desk.state()) {
@@ -86,7 +87,8 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
             Err(error) => known.ok_or_else(|| desk::refusal(&error))?,
         },
     };
-    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), desk.trouble(), |slice| {
+    let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
+    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
         desk.agents.stream(slice)
     })))
 }

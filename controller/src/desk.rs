@@ -11,6 +11,7 @@ use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::plan::Plan;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -123,6 +124,13 @@ impl Desk {
                 Err(error)
             }
         }
+    }
+
+    /// That live agents act on more than the journal holds: it was set back while this controller did not run, and they
+    /// ignore what it decides. `acts_on` is to be asked for before the state is read, for the journal may grow.
+    pub(crate) fn behind(&self, acts_on: &BTreeMap<JournalId, Generation>, state: &State) -> Option<Finding> {
+        let known = *acts_on.get(&state.journal)?;
+        (known > state.generation).then(|| finding(&self.store.rewound(known, state.generation)))
     }
 
     /// Entries after a generation.

@@ -397,6 +397,15 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
     assert_eq!(status.generation, Generation(2), "what was known is still told");
 
+    // A controller that starts on it knows no better, but for the agents.
+    api.end().await;
+    let api = Running::with_file(folder.path()).await;
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!((status.generation, status.findings), (Generation(1), Vec::new()));
+    api.report(&proxy("p", Some((status.journal, Generation(2))), "")).await;
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+
     let first: Desired = api.get("/v1/desired").await;
     let other = first.journal.0.to_string().replace(|c: char| c != '-', "7");
     std::fs::write(&path, older.replace(&first.journal.0.to_string(), &other)).unwrap();
