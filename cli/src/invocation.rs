@@ -7,8 +7,13 @@ use crate::remote::Remote;
 use crate::ui::Ui;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// No more of a plan is read: what is longer than half of this is refused as too large.
+const READ_MAX: u64 = 2 << 20;
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -42,7 +47,10 @@ impl<'a> Invocation<'a> {
     /// The checked plan and its warnings.
     pub fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
         let file = self.plan_file().display().to_string();
-        let text = std::fs::read_to_string(self.plan_file()).map_err(|error| {
+        let mut text = String::new();
+        let read =
+            File::open(self.plan_file()).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
+        read.map_err(|error| {
             let problem = Problem::usage(format!("the plan {file} cannot be read: {error}"));
             match error.kind() {
                 std::io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@ mod args;
 mod draft;
 mod house;
 mod invocation;
+mod misread;
 mod part;
 mod problem;
 mod remote;
@@ -17,6 +18,7 @@ mod verb;
 use args::{Cli, Verb};
 use clap::Parser;
 use invocation::Invocation;
+use misread::Misread;
 use problem::Problem;
 use std::process::ExitCode;
 use ui::Ui;
@@ -26,7 +28,10 @@ use ui::Ui;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misread(&error),
+    };
     let ui = Ui::new(&cli.global);
     match run(&cli, &ui) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +40,16 @@ fn main() -> ExitCode {
             ExitCode::from(problem.exit())
         }
     }
+}
+
+/// Help and version, which are no failure; else what is wrong with the command line.
+fn misread(error: &clap::Error) -> ExitCode {
+    if error.exit_code() == 0 {
+        error.exit();
+    }
+    let misread = Misread::of(error, std::env::args_os());
+    Ui::misread(&misread);
+    ExitCode::from(misread.problem.exit())
 }
 
 fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {

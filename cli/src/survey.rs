@@ -101,15 +101,14 @@ fn full(schema: &str, name: &str) -> String {
 
 async fn connect(url: &str) -> Result<Client, Problem> {
     // tokio-postgres does not know this mode; what it calls `require` is checked against public roots here as well.
-    let mut config: Config = url
+    let parsed = url
         .replace("sslmode=verify-full", "sslmode=require")
         .replace("sslmode=verify-ca", "sslmode=require")
-        .parse()
-        .map_err(|error| {
-            Problem::usage("this is not a database URL")
-                .because(&error)
-                .hint("write postgres://user:password@host:5432/database")
-        })?;
+        .parse();
+    // The driver's own words are left out: they repeat what it did not understand, which may hold a password.
+    let mut config: Config = parsed.map_err(|_: tokio_postgres::Error| {
+        Problem::usage("this is not a database URL").hint("write postgres://user:password@host:5432/database")
+    })?;
     config.application_name("strangler init").connect_timeout(PATIENCE);
     let refused = |error: tokio_postgres::Error| {
         Problem::error(format!("no connection to the database: {}", words(&error)))

@@ -1,15 +1,19 @@
 //! The terminal: the only place that prints.
 //!
 //! Results go to stdout; hints, notes and progress to stderr, so that a pipe holds results alone. Colours are always
-//! written and taken out again where no terminal reads them or `NO_COLOR` is set.
+//! written and taken out again where no terminal reads them or `NO_COLOR` is set. Whatever is not ours – rows, the
+//! servers' words, names – is made harmless before it is coloured; only `line` and `raw` take text as it is.
 
 pub mod change;
 pub mod figure;
 pub mod grid;
+pub mod harmless;
 pub mod progress;
 
 use crate::args::{Global, Output};
+use crate::misread::Misread;
 use crate::problem::Problem;
+use harmless::{harmless, lines};
 use migrations::finding::{Finding, Severity};
 use owo_colors::OwoColorize;
 use progress::Progress;
@@ -38,6 +42,14 @@ impl Ui {
         }
     }
 
+    /// A command line that was not understood: on stderr as its parser shows it, or as one JSON document on stdout.
+    pub fn misread(misread: &Misread) {
+        let wants_json = misread.wants_json;
+        let output = if wants_json { Output::Json } else { Output::Human };
+        let ui = Self { output, quiet: false, verbose: 0, gone: AtomicBool::new(false) };
+        if wants_json { ui.problem(&misread.problem) } else { ui.err(misread.styled.trim_end()) }
+    }
+
     /// Whether results are JSON.
     pub fn is_json(&self) -> bool {
         self.output == Output::Json
@@ -53,7 +65,7 @@ impl Ui {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// A line of the result for people; nothing with `--output json`.
+    /// A line of the result for people, styled and harmless already; nothing with `--output json`.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.is_json() {
             self.raw(&format!("{}\n", text.as_ref()));
@@ -81,19 +93,19 @@ impl Ui {
     /// What happens meanwhile: to stderr, silent with `-q`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.err(text.as_ref());
+            self.err(&harmless(text.as_ref()));
         }
     }
 
     /// What is doubtful: to stderr, even with `-q`.
     pub fn warn(&self, text: &str) {
-        self.err(&format!("{} {text}", "warning:".yellow().bold()));
+        self.err(&format!("{} {}", "warning:".yellow().bold(), harmless(text)));
     }
 
     /// The next command, on success.
     pub fn hint(&self, text: &str) {
-        if !self.is_json() {
-            self.note(format!("{} {text}", "hint:".cyan().bold()));
+        if !self.is_json() && !self.quiet {
+            self.err(&format!("{} {}", "hint:".cyan().bold(), harmless(text)));
         }
     }
 
@@ -113,15 +125,23 @@ impl Ui {
             Severity::Error => "✗".red().bold().to_string(),
             Severity::Warning => "!".yellow().bold().to_string(),
         };
-        self.line(format!("{mark} {} {}", finding.message, format!("[{}]", finding.code).dimmed()));
+        let code = format!("[{}]", harmless(&finding.code));
+        self.line(format!("{mark} {} {}", harmless(&finding.message), code.dimmed()));
         for line in finding.hint.lines() {
-            self.line(format!("  {line}"));
+            self.line(format!("  {}", harmless(line)));
         }
     }
 
     /// Findings of the plan with their lines, as `check` shows them.
     pub fn rendered(&self, findings: &[Finding]) {
-        for line in migrations::finding::render(findings).trim_end().lines() {
+        let tamed = |finding: &Finding| Finding {
+            message: harmless(&finding.message),
+            hint: lines(&finding.hint),
+            ..finding.clone()
+        };
+        let findings: Vec<Finding> = findings.iter().map(tamed).collect();
+        for line in migrations::finding::render(&findings).trim_end().lines() {
+            let line = &harmless(line);
             self.line(match line.split_once(": ") {
                 Some(("error", text)) => format!("{} {text}", "error:".red().bold()),
                 Some(("warning", text)) => format!("{} {text}", "warning:".yellow().bold()),
@@ -132,7 +152,7 @@ impl Ui {
 
     /// One thing that is well.
     pub fn tick(&self, text: &str) {
-        self.line(format!("{} {text}", "✔".green().bold()));
+        self.line(format!("{} {}", "✔".green().bold(), harmless(text)));
     }
 
     /// A problem: what was found on stdout and the rest on stderr, or all of it as one JSON document on stdout.
@@ -146,13 +166,13 @@ impl Ui {
         } else {
             problem.findings.iter().for_each(|finding| self.finding(finding));
         }
-        self.err(&format!("{} {}", "error:".red().bold(), problem.message));
+        self.err(&format!("{} {}", "error:".red().bold(), lines(&problem.message)));
         for hint in &problem.hints {
-            self.err(&format!("{} {hint}", "hint:".cyan().bold()));
+            self.err(&format!("{} {}", "hint:".cyan().bold(), lines(hint)));
         }
         if self.verbose > 0 {
             for cause in &problem.causes {
-                self.err(&format!("{} {cause}", "because:".dimmed()));
+                self.err(&format!("{} {}", "because:".dimmed(), lines(cause)));
             }
         }
     }

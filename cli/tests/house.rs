@@ -302,6 +302,28 @@ fn ended(child: &mut Child) -> bool {
 }
 
 #[test]
+fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
+    let house = House::new();
+    house.ok(&["up", "--detach"]);
+    house.ok(&["route", "set", "hello", "service"]);
+    house.ok(&["down"]);
+    // From now on the journal is in a database that nobody has started.
+    let [bridge, nobody] = free_ports();
+    let plan = fs::read_to_string(house.folder.path().join("strangler.yaml")).unwrap();
+    let database = format!("\", database: \"postgres://strangler:p@127.0.0.1:{nobody}/shop\" }}\nservices");
+    let plan = plan.replacen("\" }\nservices", &database, 1)
+        + &format!("bridge: {{ listen: \"127.0.0.1:{bridge}\" }}\n");
+    fs::write(house.folder.path().join("strangler.yaml"), plan).unwrap();
+    let output = house.command(&["up", "--detach", "--timeout", "4"]).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{err}\n{}", house.logs());
+    assert!(err.contains("left running"), "{err}");
+    assert_eq!(house.ask(), "service", "{}", house.logs());
+    assert!(house.ok(&["down"]).contains("stopped"));
+    assert_eq!(house.processes(), [] as [u32; 0]);
+}
+
+#[test]
 fn a_part_that_cannot_start_is_named_with_its_last_words() {
     let house = House::new();
     let _taken = TcpListener::bind(("127.0.0.1", house.proxy)).unwrap();

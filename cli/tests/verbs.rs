@@ -1,11 +1,21 @@
-//! The real binary, verb by verb, without anything running: what it prints on both streams and its exit codes.
+//! The real binary, verb by verb, without anything running, or before a controller that only repeats what it was given:
+//! what it prints on both streams and its exit codes.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
+#[path = "verbs/controller.rs"]
+mod controller;
+
+use controller::{bridge, outcome, status};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const PLAN: &str = "version: 1
@@ -55,8 +65,12 @@ fn strangler_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)
 
 /// A folder with a plan whose controller listens on a port that nobody has.
 fn folder(plan: &str) -> TempDir {
+    folder_at(plan, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+}
+
+/// A folder with a plan whose controller listens on this port.
+fn folder_at(plan: &str, port: u16) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     fs::write(folder.path().join("strangler.yaml"), plan.replace("PORT", &port.to_string())).unwrap();
     folder
 }
@@ -241,4 +255,126 @@ fn install_prints_its_sql_without_the_password() {
     let said = strangler_with(folder.path(), &urls, &environment);
     assert!(matches!(said.code, Some(1 | 3)) && said.err.contains("hint:"), "{}", said.all());
     assert!(!said.all().contains("verysecret"), "{}", said.all());
+}
+
+#[test]
+fn no_verb_repeats_a_password_that_was_mistyped() {
+    let plan =
+        PLAN.replace("4000\" }", "4000\", database: \"postgres://strangler:other@127.0.0.1:1/shop\" }");
+    let folder = folder(&plan);
+    let typo = "monolith=postgre://root:verysecret@127.0.0.1:1/shop?a=b";
+    for verb in [
+        &["install", "--admin-url", typo][..],
+        &["install", typo],
+        &["uninstall", "--yes", "--admin-url", typo],
+        &["-v", "init", "postgre://root:verysecret@127.0.0.1:1/shop?a=b"],
+    ] {
+        for output in ["human", "json"] {
+            let said = strangler(folder.path(), &[verb, &["--output", output]].concat());
+            assert_eq!(said.code, Some(2), "{verb:?} {}", said.all());
+            assert!(!said.all().contains("verysecret"), "{verb:?} {}", said.all());
+        }
+    }
+    let said = strangler(folder.path(), &["install", "--admin-url", typo]);
+    insta::assert_snapshot!("admin_url_mistyped", said.all());
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_is_one_document_too() {
+    let folder = folder(PLAN);
+    for verb in [&["stauts"][..], &["sync"], &["tail"], &["route", "set", "orders", "25"]] {
+        let said = strangler(folder.path(), &[verb, &["--output", "json"]].concat());
+        let document: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!((said.code, said.err.as_str()), (Some(2), ""), "{verb:?} {}", said.all());
+        assert_eq!(document["exit"], 2, "{document}");
+        assert!(document["error"].as_str().is_some_and(|error| !error.is_empty()), "{document}");
+        assert!(document["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{document}");
+        assert_eq!(document["findings"], json!([]));
+    }
+    assert_eq!(strangler(folder.path(), &["--help", "--output", "json"]).code, Some(0));
+    assert_eq!(strangler(folder.path(), &["--version", "--output", "json"]).code, Some(0));
+}
+
+#[test]
+fn a_plan_without_an_end_is_too_large() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = strangler(folder.path(), &["--plan", "/dev/zero", "check"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.out.contains("plan.too-large"), "{}", said.all());
+}
+
+#[test]
+fn nobody_waits_for_longer_than_a_day() {
+    let folder = folder(PLAN);
+    for seconds in ["0", "86401", "18446744073709551615"] {
+        for verb in [&["up", "--detach"][..], &["sync", "start", "orders"]] {
+            let said = strangler(folder.path(), &[verb, &["--timeout", seconds]].concat());
+            assert_eq!(said.code, Some(2), "{verb:?} {seconds} {}", said.all());
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_customer_cannot_steer_the_terminal() {
+    let finding = json!({
+        "code": "sink.refused-row", "severity": "error",
+        "message": "row id=1 name=\u{1b}]0;mine\u{7}Bob\n✔ all is well", "hint": "mend it\nor\u{9b}2J not",
+    });
+    let (port, _asked) = controller::start(vec![("/v1/status", status(&[], std::slice::from_ref(&finding)))]);
+    let folder = folder_at(PLAN, port);
+    let said = strangler(folder.path(), &["status"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert!(said.out.contains("name=·]0;mine·Bob·✔ all is well"), "{}", said.out);
+    assert!(said.out.contains("\n  mend it\n  or·2J not\n"), "{}", said.out);
+    let forged = |c: char| c.is_control() && c != '\n';
+    assert!(!said.out.contains(forged) && !said.err.contains(forged), "{}", said.all());
+    // Programs get it as it is.
+    let said = strangler(folder.path(), &["status", "--output", "json"]);
+    let document: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(document["findings"][0]["message"], finding["message"]);
+}
+
+#[test]
+fn what_no_bridge_has_done_yet_is_no_success() {
+    let (port, _asked) = controller::start(vec![
+        ("/v1/status", status(&[], &[])),
+        ("/v1/slices/orders/sync/drop", outcome(0)),
+    ]);
+    let said = strangler(folder_at(PLAN, port).path(), &["sync", "drop", "orders", "--yes"]);
+    assert_eq!(said.code, Some(8), "{}", said.all());
+    assert!(!said.out.contains('✔') && said.err.contains("has not done it yet"), "{}", said.all());
+}
+
+#[test]
+fn a_decision_stands_although_the_controller_ends_behind_it() {
+    // What is asked next is answered with nonsense.
+    let (port, _asked) = controller::start(vec![("/v1/shares", outcome(1)), ("/v1/status", json!(null))]);
+    let said = strangler(folder_at(PLAN, port).path(), &["route", "set", "orders", "25%"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    assert_eq!(said.out, "orders: requests 25 % at the service on 1 of 1 live proxies\n");
+}
+
+#[test]
+fn ctrl_c_ends_a_tail_that_gets_no_answer() {
+    // The bridge is another one of these, which knows nothing of `tail`.
+    let (silent, asked) = controller::start(Vec::new());
+    let (port, _asked) = controller::start(vec![("/v1/status", status(&[bridge(silent)], &[]))]);
+    let folder = folder_at(PLAN, port);
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_strangler"))
+        .args(["tail", "orders", "-f"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(asked.recv_timeout(Duration::from_secs(30)).unwrap(), "/v1/tail");
+    kill(Pid::from_raw(i32::try_from(tail.id()).unwrap()), Signal::SIGINT).unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut ended = None;
+    while ended.is_none() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+        ended = tail.try_wait().unwrap();
+    }
+    // Gone already, or hanging.
+    let _ = tail.kill().and_then(|()| tail.wait().map(drop));
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }

@@ -64,6 +64,17 @@ impl Agents {
             .collect()
     }
 
+    /// The entries of each journal that live agents act on: a journal that is shorter was set back.
+    pub(crate) fn acts_on(&self) -> BTreeMap<JournalId, Generation> {
+        let seen = self.lock();
+        let mut longest = BTreeMap::new();
+        for (journal, generation) in live(&seen).filter_map(|agent| agent.observed.acts_on) {
+            let held = longest.entry(journal).or_insert(generation);
+            *held = generation.max(*held);
+        }
+        longest
+    }
+
     /// How many live proxies act on `generation` or a later one of that journal and of that plan.
     pub(crate) fn acknowledged(
         &self,

@@ -15,7 +15,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use migrations::api::{Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, plan_event};
+use migrations::api::{
+    Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
+};
 use migrations::control::{self, Observed, Report};
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId};
@@ -75,6 +77,7 @@ async fn only_with_token(State(shared): State<Shared>, request: Request, next: N
 
 async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     let desk = &shared.desk;
+    let acts_on = desk.agents.acts_on();
     // The newest truth where it can be had; else the last known one, with a finding that says so. While the journal
     // is known to be out of reach nobody waits for it here: it is tried every second anyway.
     let state = match (desk.trouble(), desk.state()) {
@@ -84,7 +87,8 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
             Err(error) => known.ok_or_else(|| desk::refusal(&error))?,
         },
     };
-    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), desk.trouble(), |slice| {
+    let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
+    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
         desk.agents.stream(slice)
     })))
 }
@@ -132,7 +136,7 @@ async fn sync(
     wish: Result<Json<SyncWish>, JsonRejection>,
 ) -> Result<Json<Outcome>, Failure> {
     let Json(wish) = wish?;
-    let slice = shared.slice(&slice)?;
+    let slice = name(&slice)?;
     let verb: SyncVerb = verb.parse().map_err(|_| answer::not_found())?;
     detached(async move {
         let asked = Wish::Sync(&slice, verb, &wish);
@@ -156,7 +160,11 @@ async fn doctor(
     State(shared): State<Shared>,
     Path(slice): Path<String>,
 ) -> Result<Json<Vec<Finding>>, Failure> {
-    let slice = shared.slice(&slice)?;
+    let slice = name(&slice)?;
+    if !shared.desk.plan.slices.contains_key(&slice) {
+        let state = shared.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
+        known_slice(&shared.desk.plan, &state, &slice)?;
+    }
     Ok(Json(observe::doctor(&shared.desk.plan, Some(&slice)).await))
 }
 
@@ -229,12 +237,12 @@ async fn observed(
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl Shared {
-    fn slice(&self, name: &str) -> Result<SliceName, Failure> {
-        let known = name.parse::<SliceName>().ok().filter(|name| self.desk.plan.slices.contains_key(name));
-        known.ok_or_else(|| answer::no_slice(&self.desk.plan, name))
-    }
+/// Whether the plan has the slice is for `known_slice` to say: it knows what was meant.
+fn name(slice: &str) -> Result<SliceName, Failure> {
+    slice.parse().map_err(|error| answer::no_name(&error))
+}
 
+impl Shared {
     /// Waits for something newer; false when the deadline came first or the process ends.
     async fn news(&self, revisions: &mut watch::Receiver<u64>, deadline: Instant) -> bool {
         let mut ends = self.ends.clone();
@@ -264,7 +272,7 @@ impl Shared {
         slice: &SliceName,
         wish: Wish<'_>,
         (actor, reason): (&str, &str),
-        findings: Vec<Finding>,
+        mut findings: Vec<Finding>,
     ) -> Result<Json<Outcome>, Failure> {
         let desk = &self.desk;
         let (state, _) = desk
@@ -281,7 +289,11 @@ impl Shared {
             tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
             proxies = desk.agents.acknowledged(state.journal, state.generation, plan);
         }
-        Ok(Json(answer::outcome(&desk.plan, &state, slice, proxies, findings)))
+        let stream = desk.agents.stream(slice);
+        if let (Wish::Shares(_), Some(planned)) = (wish, desk.plan.slices.get(slice)) {
+            findings.extend(answer::reads_wait(planned, &state, stream.as_ref()));
+        }
+        Ok(Json(answer::outcome(&desk.plan, &state, slice, stream.as_ref(), proxies, findings)))
     }
 }
 

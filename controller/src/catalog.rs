@@ -50,10 +50,13 @@ const INDEXES: &str = "
        AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
      GROUP BY c.relname, i.indisprimary ORDER BY c.relname";
 
+/// Those of its partitions, too: a row that is written to the table fires them.
 const TRIGGERS: &str = "
-    SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
-     WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND n.nspname <> 'strangler'
-     ORDER BY t.tgname";
+    SELECT DISTINCT t.tgname::text
+      FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE (t.tgrelid = $1 OR t.tgrelid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+       AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND n.nspname <> 'strangler'
+     ORDER BY 1";
 
 const FOREIGN_KEYS: &str = "
     SELECT k.conname::text, cn.nspname::text, c.relname::text, rn.nspname::text, r.relname::text, k.condeferrable,

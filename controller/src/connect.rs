@@ -28,6 +28,14 @@ pub enum ConnectError {
         /// What is wrong with it.
         why: String,
     },
+    /// The server speaks no TLS, or its certificate is not to be trusted.
+    #[error("no connection to {url} by TLS: {why}")]
+    Tls {
+        /// Without its password.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The server did not take us in.
     #[error("no connection to {url}: {why}")]
     Refused {
@@ -47,14 +55,17 @@ impl ConnectError {
             ConnectError::Url { .. } => {
                 return "write it as postgres://user:password@host:5432/database".to_owned();
             }
+            ConnectError::Tls { .. } => {
+                return "give the server a certificate of a public authority for the host that the URL names; or write `sslmode=disable` where nobody can listen in between".to_owned();
+            }
             ConnectError::Refused { code, .. } => code.as_deref().unwrap_or_default(),
         };
         match code {
             "28P01" => {
-                "run `strangler install --admin-url URL`, which makes the role with this password; if the role exists, set it: ALTER ROLE … PASSWORD '…';".to_owned()
+                "run `strangler install` with an administrator's URL for each database, which makes the role with this password; if the role exists, set it: ALTER ROLE … PASSWORD '…';".to_owned()
             }
             "28000" => {
-                "run `strangler install --admin-url URL`, which makes the role; pg_hba.conf must let it in"
+                "run `strangler install` with an administrator's URL for each database, which makes the role; pg_hba.conf must let it in"
                     .to_owned()
             }
             "3D000" => "make the database, or correct its name in the URL".to_owned(),
@@ -98,6 +109,10 @@ async fn open(url: &str, shown: &str, application: &str) -> Result<Session, Conn
     let refused = |why: String, code| ConnectError::Refused { url: shown.to_owned(), why, code };
     match opened {
         Ok(Ok(session)) => Ok(session),
+        // The driver tells its kinds of errors apart by their first words only.
+        Ok(Err(error)) if error.to_string().starts_with("error performing TLS handshake") => {
+            Err(ConnectError::Tls { url: shown.to_owned(), why: in_words(&error) })
+        }
         Ok(Err(error)) => Err(refused(in_words(&error), error.code().map(|code| code.code().to_owned()))),
         Err(_) => Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), None)),
     }

@@ -11,6 +11,7 @@ use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::plan::Plan;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -125,9 +126,16 @@ impl Desk {
         }
     }
 
+    /// That live agents act on more than the journal holds: it was set back while this controller did not run, and they
+    /// ignore what it decides. `acts_on` is to be asked for before the state is read, for the journal may grow.
+    pub(crate) fn behind(&self, acts_on: &BTreeMap<JournalId, Generation>, state: &State) -> Option<Finding> {
+        let known = *acts_on.get(&state.journal)?;
+        (known > state.generation).then(|| finding(&self.store.rewound(known, state.generation)))
+    }
+
     /// Entries after a generation.
     pub(crate) async fn entries(&self, after: Generation) -> Result<Vec<Entry>, StoreError> {
-        Ok(self.store.load(after).await?.1)
+        Ok(self.store.load(after).await?.entries)
     }
 
     /// Decides: reads the journal, asks `make` what the wish comes to now, and writes it. `make` is asked again
@@ -186,15 +194,19 @@ impl Desk {
     async fn read(&self) -> Result<State, StoreError> {
         let held = self.state();
         let after = held.as_ref().map_or(Generation(0), |state| state.generation);
-        let (journal, entries) = self.store.load(after).await?;
+        let read = self.store.load(after).await?;
         match held {
-            Some(state) if state.journal == journal => extend(state, &entries),
+            // What this controller knows did not happen by the journal, and others act on it.
+            Some(state) if state.journal == read.journal && read.length < after => {
+                Err(self.store.rewound(after, read.length))
+            }
+            Some(state) if state.journal == read.journal => extend(state, &read.entries),
             // Another journal took the old one's place, e.g. after a new install: its beginning counts too.
             Some(_) if after > Generation(0) => {
-                let (journal, entries) = self.store.load(Generation(0)).await?;
-                replay(journal, &entries)
+                let read = self.store.load(Generation(0)).await?;
+                replay(read.journal, &read.entries)
             }
-            _ => replay(journal, &entries),
+            _ => replay(read.journal, &read.entries),
         }
     }
 
@@ -234,6 +246,7 @@ fn finding(error: &StoreError) -> Finding {
         StoreError::Uncertain { .. } => {
             ("journal.uncertain", "look at `strangler journal` before asking again".to_owned())
         }
+        StoreError::Rewound { hint, .. } => ("journal.rewound", (*hint).to_owned()),
         StoreError::Damaged { .. } | StoreError::Broken(_) => {
             ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
         }

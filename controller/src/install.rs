@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 /// A busy table keeps a script waiting at most so long for its lock, so that the application behind it is not held up.
 const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; BEGIN";
 
-/// Why a database could not be prepared or left. What was begun there was undone.
+/// Why a database could not be prepared or left. What was begun in that one was undone; those before it stay done.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// No administrator's URL was given for it.
@@ -43,7 +43,8 @@ pub enum InstallError {
         #[source]
         source: ConnectError,
     },
-    /// The server refused a step. Nothing of the script stays in that database.
+    /// The server refused a step. Nothing of the script stays in that database, but that `uninstall`'s last step may
+    /// have dropped a slot before it failed at another.
     #[error("{database} refused `{step}`: {why}; {hint}")]
     Refused {
         /// Which database.
@@ -155,6 +156,6 @@ fn hint_of(code: Option<&SqlState>) -> &'static str {
         Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => {
             "a table is busy; run it again in a quieter moment"
         }
-        _ => "mend it, then run the command again; nothing was changed",
+        _ => "mend it, then run the command again; nothing was changed in this database",
     }
 }

@@ -3,7 +3,7 @@
 
 mod lines;
 
-use crate::store::{Draft, StoreError};
+use crate::store::{Draft, Loaded, StoreError};
 use lines::Lines;
 use migrations::journal::{Entry, Generation, JournalId};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -31,12 +31,13 @@ impl JournalFile {
         Self { path }
     }
 
-    pub(crate) async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+    pub(crate) async fn load(&self, after: Generation) -> Result<Loaded, StoreError> {
         let path = self.path.clone();
         blocking(&self.path, move || {
             let (_, _, lines) = open(&path)?;
+            let length = lines.length();
             let entries = lines.entries.into_iter().filter(|entry| entry.generation > after).collect();
-            Ok((lines.journal, entries))
+            Ok(Loaded { journal: lines.journal, length, entries })
         })
         .await
     }
@@ -57,8 +58,7 @@ async fn blocking<T: Send + 'static>(
 
 fn append(path: &Path, expected: Generation, draft: Draft) -> Result<Entry, StoreError> {
     let (mut file, kept, lines) = open(path)?;
-    let length = lines.entries.last().map_or(Generation(0), |entry| entry.generation);
-    if length != expected {
+    if lines.length() != expected {
         return Err(StoreError::Conflict(expected));
     }
     let entry = Entry {

@@ -2,7 +2,7 @@
 //! entries make the compare-and-swap; the head row changes in the same transaction.
 
 use crate::connect::{connect, in_words};
-use crate::store::{Draft, StoreError};
+use crate::store::{Draft, Loaded, StoreError};
 use migrations::journal::{Entry, Generation, JournalId, SliceState};
 use migrations::plan::DatabaseUrl;
 use serde_json::Value;
@@ -17,7 +17,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entries read at once.
 const PAGE: i64 = 5_000;
 
-const ID: &str = "SELECT id FROM strangler.journal_id";
+const ID: &str =
+    "SELECT id, (SELECT coalesce(max(generation), 0) FROM strangler.journal) FROM strangler.journal_id";
 const LOAD: &str = "
     SELECT generation, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), actor, reason, slice, event
       FROM strangler.journal WHERE generation > $1 ORDER BY generation LIMIT $2";
@@ -56,7 +57,7 @@ impl JournalTable {
         Self { url, session: Mutex::new(None) }
     }
 
-    pub(crate) async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+    pub(crate) async fn load(&self, after: Generation) -> Result<Loaded, StoreError> {
         let client = self.client().await?;
         let client = client.lock().await;
         let loaded = within(read(&client, after)).await;
@@ -109,7 +110,7 @@ impl JournalTable {
                 Some(code) if *code == SqlState::UNIQUE_VIOLATION => StoreError::Conflict(expected),
                 Some(code) if is_missing(code) => refused(
                     in_words(&error),
-                    "run `strangler install --admin-url URL`, which makes the journal",
+                    "run `strangler install` with an administrator's URL for each database, which makes the journal",
                 ),
                 _ => refused(in_words(&error), "look at the monolith's database, then ask again"),
             },
@@ -126,12 +127,13 @@ async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or(Err(Failure::Late))
 }
 
-async fn read(client: &Client, after: Generation) -> Result<(JournalId, Vec<Entry>), Failure> {
-    let id = client
+async fn read(client: &Client, after: Generation) -> Result<Loaded, Failure> {
+    let head = client
         .query_opt(ID, &[])
         .await?
-        .map(|row| JournalId(row.get(0)))
         .ok_or_else(|| Failure::Damaged(0, "strangler.journal_id holds no row".to_owned()))?;
+    let journal = JournalId(head.get(0));
+    let length = u64::try_from(head.get::<_, i64>(1)).unwrap_or_default();
     let mut entries: Vec<Entry> = Vec::new();
     let mut last = number(after.0);
     loop {
@@ -142,7 +144,9 @@ async fn read(client: &Client, after: Generation) -> Result<(JournalId, Vec<Entr
         }
         // A shorter page is the journal's end, so the loop is bounded by its length.
         if number(rows.len() as u64) < PAGE {
-            return Ok((id, entries));
+            // It may have grown since its length was asked for.
+            let last = entries.last().map_or(Generation(0), |entry| entry.generation);
+            return Ok(Loaded { journal, length: last.max(Generation(length)), entries });
         }
     }
 }

@@ -22,4 +22,4 @@ pub use connect::{ConnectError, Session, connect};
 pub use install::{InstallError, install, uninstall};
 pub use observe::{doctor, observe};
 pub use serve::{ServeError, serve};
-pub use store::{Draft, Store, StoreError};
+pub use store::{Draft, Loaded, Store, StoreError};

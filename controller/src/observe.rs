@@ -9,8 +9,8 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
 use migrations::preflight::{
-    self, DatabaseSeen, InstalledSeen, Observation, RoleSeen, ServerSeen, SessionSeen, SlotSeen,
-    TransactionSeen,
+    self, DatabaseSeen, InstalledSeen, Observation, PreparedSeen, RoleSeen, ServerSeen, SessionSeen,
+    SlotSeen, TransactionSeen,
 };
 use migrations::sql::{self, Database};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,10 +43,11 @@ const OTHERS: &str = "
 const SLOTS: &str = "
     SELECT slot_name::text, active, coalesce(wal_status = 'lost', false),
            CASE WHEN pg_is_in_recovery() THEN 0
-                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END
+                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END,
+           coalesce(database = current_database(), false)
       FROM pg_replication_slots ORDER BY slot_name";
-const PREPARED: &str =
-    "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared LIMIT 5";
+/// Of every database: the first copy's slot waits for all of them.
+const PREPARED: &str = "SELECT gid, database::text FROM pg_prepared_xacts ORDER BY prepared LIMIT 5";
 const LONG: &str = "
     SELECT pid, coalesce(usename::text, ''), coalesce(application_name, ''),
            extract(epoch FROM clock_timestamp() - xact_start)::bigint
@@ -129,7 +130,7 @@ pub async fn observe(
     })?;
     let refused = |why: String| {
         let message = format!("{database} at {} does not let us look: {why}", url.redacted());
-        let hint = "run `strangler install --admin-url URL`; if it was run, look at the server's log";
+        let hint = format!("run `{}`; if it was run, look at the server's log", sql::install_command(plan));
         Box::new(Finding::error(&format!("{side}.refuses"), message, hint))
     };
     let tables: BTreeSet<TableName> = slices
@@ -141,7 +142,7 @@ pub async fn observe(
         .map(|table| if *database == Database::Monolith { table.from.clone() } else { table.to.clone() })
         .collect();
     match tokio::time::timeout(LOOK_MAX, look(plan, database, &session.client, &tables)).await {
-        Ok(Ok(seen)) => Ok(seen),
+        Ok(Ok(seen)) => seen,
         Ok(Err(error)) => Err(refused(in_words(&error))),
         Err(_) => Err(refused(format!("no answer within {} s", LOOK_MAX.as_secs()))),
     }
@@ -152,7 +153,7 @@ async fn look(
     database: &Database,
     client: &Client,
     tables: &BTreeSet<TableName>,
-) -> Result<DatabaseSeen, Error> {
+) -> Result<Result<DatabaseSeen, Box<Finding>>, Error> {
     client.batch_execute(SETTINGS).await?;
     let row = client.query_one(SERVER, &[]).await?;
     let megabytes: Option<i64> = row.get(7);
@@ -165,6 +166,10 @@ async fn look(
         wal_senders: count(row.get(6)),
         slot_wal_bytes_max: megabytes.and_then(|size| u64::try_from(size).ok()).map(|size| size << 20),
     };
+    // The catalogs of an older server have not what is asked of them from here on.
+    if let Some(finding) = preflight::too_old(database, server.version) {
+        return Ok(Err(Box::new(finding)));
+    }
     let name: String = row.get(0);
     // Some managed servers keep this from us; then two URLs of one database are told apart by nobody.
     let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
@@ -172,13 +177,14 @@ async fn look(
     let slots = client.query(SLOTS, &[]).await?;
     let slots = slots.iter().map(|row| SlotSeen {
         name: row.get(0),
+        is_of_this_database: row.get(4),
         is_active: row.get(1),
         is_lost: row.get(2),
         kept_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
     });
     let slots = slots.collect();
     let long = client.query(LONG, &[]).await?;
-    Ok(DatabaseSeen {
+    Ok(Ok(DatabaseSeen {
         database: database.clone(),
         name,
         system_id,
@@ -188,7 +194,12 @@ async fn look(
         tables,
         foreign_keys,
         slots,
-        prepared: client.query(PREPARED, &[]).await?.iter().map(|row| row.get(0)).collect(),
+        prepared: client
+            .query(PREPARED, &[])
+            .await?
+            .iter()
+            .map(|row| PreparedSeen { gid: row.get(0), database: row.get(1) })
+            .collect(),
         long_transactions: long
             .iter()
             .map(|row| TransactionSeen {
@@ -198,7 +209,7 @@ async fn look(
                 seconds: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
             })
             .collect(),
-    })
+    }))
 }
 
 async fn role(client: &Client) -> Result<RoleSeen, Error> {

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 /// How often the journal is read for what other controllers wrote.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long requests may run on after the end was asked for.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long requests may run on after the end was asked for: `strangler up` kills a part that takes 4.5 s.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Why the controller could not serve.
 #[derive(Debug, thiserror::Error)]

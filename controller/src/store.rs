@@ -32,6 +32,17 @@ pub struct Draft {
     pub event: Event,
 }
 
+/// What was read of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Which journal.
+    pub journal: JournalId,
+    /// How long it is: one that has become shorter was set back to an older state.
+    pub length: Generation,
+    /// Its entries after the place that was asked for.
+    pub entries: Vec<Entry>,
+}
+
 /// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -71,6 +82,16 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// It is shorter than it was.
+    #[error("the journal has {found} entries and had {known}: it was set back to an older state; {hint}")]
+    Rewound {
+        /// How long it was.
+        known: Generation,
+        /// How long it is.
+        found: Generation,
+        /// What to do.
+        hint: &'static str,
+    },
     /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),
@@ -85,12 +106,26 @@ impl Store {
         }
     }
 
-    /// The journal's id and its entries after `after`.
-    pub async fn load(&self, after: Generation) -> Result<(JournalId, Vec<Entry>), StoreError> {
+    /// The journal's id, its length and its entries after `after`.
+    pub async fn load(&self, after: Generation) -> Result<Loaded, StoreError> {
         match self {
             Store::Postgres(table) => table.load(after).await,
             Store::File(file) => file.load(after).await,
         }
+    }
+
+    /// That the journal is shorter than it was. Every part that knew more would ignore what is decided from here on,
+    /// so the journal needs a new id, which all of them follow.
+    pub(crate) fn rewound(&self, known: Generation, found: Generation) -> StoreError {
+        let hint = match self {
+            Store::Postgres(_) => {
+                "look whether the slices stand as it says; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
+            }
+            Store::File(_) => {
+                "look whether the slices stand as it says; then change the id in the first line of journal.jsonl"
+            }
+        };
+        StoreError::Rewound { known, found, hint }
     }
 
     /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap. `head` is the

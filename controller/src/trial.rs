@@ -16,28 +16,35 @@ use tokio_postgres::{Client, Row};
 const ROWS: i64 = 20;
 /// All tables of a slice together.
 const TRY_MAX: Duration = Duration::from_secs(15);
-const SETTINGS: &str =
-    "SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on";
+/// Values cross as texts, so both sides must write and read them alike, whatever their databases' settings are; and
+/// expressions must see what they see in the bridge's sessions.
+const SETTINGS: &str = "
+    SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on;
+    SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 1;
+    SET bytea_output = 'hex'";
 
 /// What fails or does not come back as it went. Needs both databases and tables without other errors.
 pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
     let mut trials: Vec<(&Table, Trial, &TableSeen)> = Vec::new();
+    let mut found = Vec::new();
     for table in slice.all_tables() {
         let source = seen.source.as_ref().and_then(|source| source.tables.get(&table.from));
         let sink = seen.sink.as_ref().and_then(|sink| sink.tables.get(&table.to));
-        if let (Some(source), Some(sink)) = (source, sink)
-            && let Some(trial) = Trial::of(table, source, sink)
-        {
-            trials.push((table, trial, source));
+        if let (Some(source), Some(sink)) = (source, sink) {
+            match Trial::of(table, source, sink) {
+                Ok(trial) => trials.extend(trial.map(|trial| (table, trial, source))),
+                Err(column) => found.push(unknown_type(table, &column)),
+            }
         }
     }
     if trials.is_empty() {
-        return Vec::new();
+        return found;
     }
     match tokio::time::timeout(TRY_MAX, try_all(plan, slice, &trials)).await {
-        Ok(found) => found,
-        Err(_) => vec![untried(slice, "it took too long")],
+        Ok(tried) => found.extend(tried),
+        Err(_) => found.push(untried(slice, "it took too long")),
     }
+    found
 }
 
 async fn try_all(plan: &Plan, slice: &Slice, trials: &[(&Table, Trial, &TableSeen)]) -> Vec<Finding> {
@@ -94,6 +101,18 @@ async fn open(plan: &Plan, database: &Database) -> Result<Client, String> {
     let session = connect(url, "strangler doctor").await.map_err(|error| error.to_string())?;
     session.client.batch_execute(SETTINGS).await.map_err(|error| in_words(&error))?;
     Ok(session.client)
+}
+
+fn unknown_type(table: &Table, column: &str) -> Finding {
+    let message = format!(
+        "the expressions of table {} were not tried on live rows: column {column} has a type of the monolith's own",
+        table.from
+    );
+    Finding::warning(
+        "plan.not-tried",
+        message,
+        "try them by hand on a few rows, before the cutover at the latest",
+    )
 }
 
 fn untried(slice: &Slice, why: &str) -> Finding {

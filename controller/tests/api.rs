@@ -9,6 +9,7 @@ use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, Observed, ProxyReport, Report, StreamReport,
     VERSION,
 };
+use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId};
 use migrations::lsn::CommitLsn;
 use migrations::plan::{Plan, Secret};
@@ -151,8 +152,18 @@ async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
         assert!(refusal.hint.contains("STRANGLER_TOKEN"));
     }
     assert_eq!(refused(api.ask(Method::GET, "/v1/nothing", None).await).await.0, StatusCode::NOT_FOUND);
-    let (status, refusal) = refused(api.ask(Method::GET, "/v1/slices/order/doctor", None).await).await;
-    assert!(status == StatusCode::NOT_FOUND && refusal.hint.contains("orders"), "{refusal:?}");
+    let actor = json!({ "actor": "ann" });
+    for (method, path, body) in [
+        (Method::GET, "/v1/slices/ordres/doctor", None),
+        (Method::POST, "/v1/slices/ordres/sync/start", Some(actor.clone())),
+        (Method::POST, "/v1/shares", Some(json!({ "slice": "ordres", "share": "10%", "actor": "ann" }))),
+    ] {
+        let (status, refusal) = refused(api.ask(method, path, body).await).await;
+        assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{path}");
+        assert_eq!(refusal.hint, "did you mean orders?", "{path}");
+    }
+    let (_, refusal) = refused(api.ask(Method::POST, "/v1/slices/Orders/sync/drop", Some(actor)).await).await;
+    assert!(refusal.exit == 2 && refusal.message.contains("is not a name"), "{refusal:?}");
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/shares", Some(json!({ "slice": "orders" }))).await).await;
     assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2));
@@ -331,20 +342,75 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
         (Stage::Following { copied_at: CommitLsn(77) }, Generation(2))
     );
     assert!(slice.stream.is_some());
+    reads_are_said_to_wait_while_the_stream_stands(&api).await;
     let lost = Condition::Lost { attempt: Generation(1), why: "too much WAL".to_owned() };
     api.report(&bridge("http://127.0.0.1:7402", Some(lost))).await;
-    let entries: Vec<Entry> = api.get("/v1/journal?after=2").await;
+    let entries: Vec<Entry> = api.get("/v1/journal?after=5").await;
     assert_eq!((entries[0].actor.as_str(), entries[0].event.name()), ("bridge", "evicted"));
 
     // A database that goes away is said, and what was known is still told to the agents.
     cluster.kill();
     let status: Status = api.get("/v1/status").await;
     assert!(status.findings.iter().any(|f| f.code.starts_with("journal.")), "{:?}", status.findings);
-    assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(3));
+    assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(6));
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
     cluster.restart();
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
+    api.end().await;
+}
+
+async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {
+    let address = "http://127.0.0.1:7402";
+    let codes = |outcome: &Outcome| outcome.findings.iter().map(|f| f.code.clone()).collect::<Vec<_>>();
+    api.report(&bridge(address, Some(Condition::Following))).await;
+    let outcome = api.share("10%").await;
+    assert_eq!(
+        (codes(&outcome), outcome.next_steps[0].as_str()),
+        (Vec::new(), "strangler route set orders 50%")
+    );
+    let finding = Finding::error("sink.refused-row", "no", "mend it");
+    api.report(&bridge(address, Some(Condition::Stopped { finding, position: None }))).await;
+    let outcome = api.share("20%").await;
+    assert_eq!(codes(&outcome), ["reads.wait"]);
+    assert_eq!(outcome.next_steps[0], "strangler sync status orders");
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.slices.values().next().unwrap().next_steps[0], "strangler sync status orders");
+    assert_eq!(codes(&api.share("monolith").await), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    api.share("10%").await;
+    let path = folder.path().join("journal.jsonl");
+    let older = std::fs::read_to_string(&path).unwrap();
+    api.share("20%").await;
+    std::fs::write(&path, &older).unwrap();
+    let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
+    let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    assert!(refusal.exit == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
+    assert!(refusal.hint.contains("first line of journal.jsonl"), "{refusal:?}");
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+    assert_eq!(status.generation, Generation(2), "what was known is still told");
+
+    // A controller that starts on it knows no better, but for the agents.
+    api.end().await;
+    let api = Running::with_file(folder.path()).await;
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!((status.generation, status.findings), (Generation(1), Vec::new()));
+    api.report(&proxy("p", Some((status.journal, Generation(2))), "")).await;
+    let status: Status = api.get("/v1/status").await;
+    assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+
+    let first: Desired = api.get("/v1/desired").await;
+    let other = first.journal.0.to_string().replace(|c: char| c != '-', "7");
+    std::fs::write(&path, older.replace(&first.journal.0.to_string(), &other)).unwrap();
+    assert_eq!(api.share("30%").await.generation, Generation(2));
+    let desired: Desired = api.get("/v1/desired").await;
+    assert!(desired.journal != first.journal && desired.replaces(&first));
     api.end().await;
 }

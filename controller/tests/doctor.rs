@@ -135,6 +135,61 @@ async fn doctor_tries_the_plans_sql_on_live_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_what_two_databases_write_differently() {
+    let mut world = World::new("").await;
+    world.cluster.sql(
+        "monolith",
+        "ALTER DATABASE monolith SET DateStyle = 'SQL, DMY'; CREATE TYPE state AS ENUM ('open', 'paid');
+         ALTER TABLE orders ADD data json, ADD made timestamp, ADD state state, REPLICA IDENTITY FULL",
+    );
+    world.cluster.sql("service", "ALTER TABLE orders ADD payload jsonb, ADD day date, ADD paid boolean");
+    let row = r#"INSERT INTO orders (customer_id, total, data, made, state) VALUES (1, 5, '{"b":1, "a": [2]}', '2026-12-25', 'paid')"#;
+    world.cluster.sql("monolith", row);
+    let computed = |more: &str| {
+        format!(
+            r#"(total * 100)::bigint", payload: "data::jsonb", day: "made::date"{more} }}
+        reverse: {{ data: "payload::json", made: "day::timestamp", total: "total_cents / 100.0" }}
+        drop: [state]"#
+        )
+    };
+    let from = "(total * 100)::bigint\" }\n        reverse: { total: \"total_cents / 100.0\" }";
+    let by_enum = world.plan_with(from, &computed(r#", paid: "state = 'paid'""#));
+    world.plan = world.plan_with(from, &computed(""));
+    world.install().await;
+    assert_eq!(world.findings().await, []);
+    world.plan = by_enum;
+    let found = world.findings().await;
+    let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["plan.not-tried"], "{found:#?}");
+    assert!(found[0].message.contains("column state"), "{found:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_sees_partitions_triggers_and_other_databases_transactions() {
+    let world = World::new("-c max_prepared_transactions=2").await;
+    world.cluster.sql(
+        "service",
+        "SET ROLE app; DROP TABLE items;
+         CREATE TABLE items (order_id int NOT NULL, no int NOT NULL, quantity int NOT NULL, PRIMARY KEY (order_id, no)) PARTITION BY RANGE (order_id);
+         CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (1000);
+         CREATE TRIGGER count_items AFTER INSERT ON items_1 FOR EACH ROW EXECUTE FUNCTION noop()",
+    );
+    world.install().await;
+    world
+        .client("postgres", "postgres")
+        .await
+        .batch_execute("BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'held'")
+        .await
+        .unwrap();
+    let found = world.findings().await;
+    let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["sink.unmarked-trigger", "source.prepared-transaction"], "{found:#?}");
+    assert!(found[0].message.contains("count_items"), "{found:#?}");
+    assert!(found[1].hint.starts_with("run in database postgres of the monolith's server"), "{found:#?}");
+    world.cluster.sql("postgres", "ROLLBACK PREPARED 'held'");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
     let mut world = World::new("-c wal_level=replica").await;
     world.install().await;
@@ -152,4 +207,13 @@ async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
         found.iter().all(|f| !f.message.contains("p@ss") && f.hint.contains("start the server")),
         "{found:#?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_tls_is_not_told_to_start() {
+    let mut world = World::new("").await;
+    world.plan = world.plan_with("/monolith\"", "/monolith?sslmode=require\"");
+    let found = world.findings().await;
+    let refused = found.iter().find(|finding| finding.code == "source.unreachable").unwrap();
+    assert!(refused.hint.contains("certificate") && refused.message.contains("by TLS"), "{refused:#?}");
 }

@@ -201,7 +201,15 @@ async fn install_says_what_hinders_it() {
     let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
     assert!(refused.contains("several owners") && refused.contains("ALTER TABLE"), "{refused}");
     assert_eq!(world.cluster.sql("monolith", LEFT), "0", "nothing was left half made");
-    world.cluster.sql("monolith", "ALTER TABLE lines OWNER TO app; ALTER TABLE customers RENAME TO clients");
+    world.cluster.sql("monolith", "ALTER TABLE lines OWNER TO app; ALTER TABLE lines_1 OWNER TO other");
+    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
+    assert!(
+        refused.ends_with("e.g. ALTER TABLE lines_1 OWNER TO app;"),
+        "a partition has an owner: {refused}"
+    );
+    world
+        .cluster
+        .sql("monolith", "ALTER TABLE lines_1 OWNER TO app; ALTER TABLE customers RENAME TO clients");
     let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
     assert!(
         refused.contains("has no table public.customers") || refused.contains("has no table customers"),
@@ -220,4 +228,65 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
     world.cluster.sql("monolith", split);
     let refused = world.uninstall().await.unwrap_err().to_string();
     assert!(refused.contains("orders is split") && refused.contains("strangler status"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_that_fails_drops_no_slot() {
+    let world = World::new("").await;
+    world.install().await;
+    world
+        .cluster
+        .sql("monolith", "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
+    let busy = world.client("postgres", "monolith").await;
+    busy.batch_execute("BEGIN; LOCK TABLE strangler.journal").await.unwrap();
+    let refused = world.uninstall().await.unwrap_err().to_string();
+    assert!(refused.contains("quieter moment"), "{refused}");
+    let slots = "SELECT count(*)::text FROM pg_replication_slots";
+    assert_eq!(world.cluster.sql("monolith", slots), "1");
+    busy.batch_execute("COMMIT").await.unwrap();
+    world.uninstall().await.unwrap();
+    assert_eq!(world.cluster.sql("monolith", slots), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owns_something_else_keeps_it() {
+    let world = World::new("").await;
+    world.install().await;
+    let function = "CREATE FUNCTION kept() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION kept() OWNER TO strangler";
+    world.cluster.sql("service", function);
+    let lines = world.uninstall().await.unwrap();
+    let stays =
+        |line: &String| line.contains("warning: role strangler stays") && line.contains("owns something");
+    assert!(lines.iter().any(stays), "{lines:?}");
+    assert_eq!(world.cluster.sql("service", "SELECT kept()::text"), "1");
+}
+
+/// A table may have any name, and the text that is kept of it may be written by its owner: neither may become a
+/// statement of the administrator.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tables_name_is_never_run() {
+    let world = World::new("").await;
+    world.install().await;
+    let name = "public.orders/**/set/**/logged;create/**/role/**/evil--";
+    let made = format!(
+        "CREATE TABLE {quoted} (id int); CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER audit BEFORE INSERT ON {quoted} FOR EACH ROW EXECUTE FUNCTION noop();
+         ALTER TABLE {quoted} DISABLE TRIGGER audit",
+        quoted = "\"orders/**/set/**/logged;create/**/role/**/evil--\""
+    );
+    world.client("app", "monolith").await.batch_execute(&made).await.unwrap();
+    let us = world.client("strangler", "monolith").await;
+    call(&us, &gate::make(&world.slice)).await.unwrap();
+    let noted = format!("INSERT INTO strangler.skipped_trigger VALUES ('orders', '{name}', 'audit', 'O')");
+    let evil = "SELECT count(*)::text FROM pg_roles WHERE rolname = 'evil'";
+    let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
+    us.batch_execute(&noted).await.unwrap();
+    set(&us, &world.slice, false, 0).await.unwrap();
+    assert_eq!(
+        (world.cluster.sql("monolith", evil), world.cluster.sql("monolith", audit)),
+        ("0".into(), "O".into())
+    );
+    us.batch_execute(&noted).await.unwrap();
+    world.uninstall().await.unwrap();
+    assert_eq!(world.cluster.sql("monolith", evil), "0");
 }

@@ -4,7 +4,7 @@
 
 mod world;
 
-use controller::{Draft, Store, StoreError};
+use controller::{Draft, Loaded, Store, StoreError};
 use migrations::journal::{Generation, SliceState, State};
 use migrations::plan::Plan;
 use migrations::stage::Event;
@@ -42,9 +42,9 @@ async fn installed(cluster: &Cluster) -> Plan {
 /// What every store must do. `open` makes another one on the same journal, as another process would.
 async fn contract(open: impl Fn() -> Store) {
     let store = open();
-    let (id, entries) = store.load(Generation(0)).await.unwrap();
-    assert_eq!(entries, []);
-    assert_eq!(open().load(Generation(0)).await.unwrap().0, id, "a journal keeps its id");
+    let Loaded { journal: id, length, entries } = store.load(Generation(0)).await.unwrap();
+    assert_eq!((length, entries), (Generation(0), Vec::new()));
+    assert_eq!(open().load(Generation(0)).await.unwrap().journal, id, "a journal keeps its id");
 
     let head = SliceState::default();
     let first = store.append(Generation(0), &draft("ann", Event::SyncStarted), &head).await.unwrap();
@@ -54,16 +54,17 @@ async fn contract(open: impl Fn() -> Store) {
     );
     assert!(first.at.ends_with('Z') && first.at.contains('T'), "{}", first.at);
     let second = open().append(Generation(1), &draft("bob", Event::SyncDropped), &head).await.unwrap();
-    assert_eq!(store.load(Generation(0)).await.unwrap().1, [first, second.clone()]);
-    assert_eq!(store.load(Generation(1)).await.unwrap().1, [second]);
+    assert_eq!(store.load(Generation(0)).await.unwrap().entries, [first, second.clone()]);
+    assert_eq!(store.load(Generation(1)).await.unwrap().entries, [second]);
 
     for stale in [0, 1, 3] {
         let lost = store.append(Generation(stale), &draft("eve", Event::SyncStarted), &head).await;
         assert!(matches!(lost, Err(StoreError::Conflict(_))), "{stale}: {lost:?}");
     }
-    assert_eq!(store.load(Generation(2)).await.unwrap().1, []);
+    let beyond = store.load(Generation(9)).await.unwrap();
+    assert_eq!((beyond.length, beyond.entries), (Generation(2), Vec::new()));
     race(&open).await;
-    let (id, entries) = store.load(Generation(0)).await.unwrap();
+    let Loaded { journal: id, entries, .. } = store.load(Generation(0)).await.unwrap();
     assert_eq!(State::replay(id, &entries).unwrap().generation, Generation(12));
 }
 
@@ -113,9 +114,9 @@ async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
     let mut text = std::fs::read(&path).unwrap();
     text.extend_from_slice(b"{\"generation\":2,\"at\":\"20");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(store.load(Generation(0)).await.unwrap().1.len(), 1);
+    assert_eq!(store.load(Generation(0)).await.unwrap().entries.len(), 1);
     store.append(Generation(1), &draft("ann", Event::SyncDropped), &SliceState::default()).await.unwrap();
-    assert_eq!(Store::of(&plan, folder.path()).load(Generation(0)).await.unwrap().1.len(), 2);
+    assert_eq!(Store::of(&plan, folder.path()).load(Generation(0)).await.unwrap().entries.len(), 2);
 }
 
 #[tokio::test]
@@ -168,5 +169,5 @@ async fn a_database_that_was_down_is_asked_again() {
         assert!(matches!(down, Err(StoreError::Unreachable { .. } | StoreError::Refused { .. })), "{down:?}");
     }
     cluster.restart();
-    assert_eq!(store.load(Generation(0)).await.unwrap().1.len(), 1);
+    assert_eq!(store.load(Generation(0)).await.unwrap().entries.len(), 1);
 }

@@ -83,13 +83,14 @@ BEGIN
         END LOOP;
         RETURN;
     END IF;
+    -- The table is named by the catalog, never by the text that was kept: others than we may write that text.
     FOR one IN
-        SELECT s.on_table, s.name, s.was FROM strangler.skipped_trigger s
+        SELECT t.tgrelid::regclass AS rel, t.tgname, s.was FROM strangler.skipped_trigger s
         JOIN pg_trigger t ON t.tgrelid = to_regclass(s.on_table) AND t.tgname = s.name
         WHERE s.slice = gate_skip.slice ORDER BY s.on_table, s.name
     LOOP
-        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', one.on_table,
-                       CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.name);
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', one.rel,
+                       CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.tgname);
     END LOOP;
     DELETE FROM strangler.skipped_trigger s WHERE s.slice = gate_skip.slice;
 END

@@ -6,6 +6,7 @@ DECLARE
     us text := facts->>'role';
     slice jsonb;
     named text[];
+    gated text[];
     missing text[];
     owners text[];
     owner text;
@@ -29,13 +30,17 @@ BEGIN
         END IF;
 
         -- In the monolith reference tables are never gated, so who owns them does not matter.
+        gated := CASE WHEN facts->>'side' = 'monolith' AND lists.moved <> '{}' THEN lists.moved ELSE named END;
         SELECT array_agg(DISTINCT pg_get_userbyid(c.relowner)::text) INTO owners
-            FROM strangler.relations((CASE WHEN facts->>'side' = 'monolith' AND lists.moved <> '{}' THEN lists.moved ELSE named END)::regclass[]) AS r
+            FROM strangler.relations(gated::regclass[]) AS r
             JOIN pg_catalog.pg_class c ON c.oid = r.rel;
         owner := owners[1];
         IF cardinality(owners) > 1 AND (facts->>'side' <> 'monolith' OR lists.moved <> '{}') THEN
             RAISE EXCEPTION 'the tables of slice % have several owners: %', slice->>'slice', array_to_string(owners, ', ')
-                USING HINT = (SELECT 'Give them one, e.g. ' || string_agg(format('ALTER TABLE %s OWNER TO %I;', t, owner), ' ') FROM unnest(named) AS t);
+                -- Partitions are named too: a new owner of the table above does not become theirs.
+                USING HINT = (SELECT 'Give them one, e.g. ' || string_agg(format('ALTER TABLE %s OWNER TO %I;', r.rel, owner), ' ')
+                              FROM strangler.relations(gated::regclass[]) AS r JOIN pg_catalog.pg_class c ON c.oid = r.rel
+                              WHERE pg_get_userbyid(c.relowner) <> owner);
         END IF;
         IF us = ANY (owners) THEN
             RAISE EXCEPTION 'role % owns tables of slice %: the gate would let their application pass', us, slice->>'slice'

@@ -4,25 +4,23 @@ SET LOCAL lock_timeout = '5s';
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
-    us text := facts->>'role';
     one record;
 BEGIN
     IF facts->>'side' = 'monolith' THEN
-        PERFORM pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
-            WHERE slot_name ~ (facts->>'slots') AND NOT active AND database = current_database();
         EXECUTE format('DROP PUBLICATION IF EXISTS %I', facts->>'publication');
     END IF;
     IF to_regnamespace('strangler') IS NULL THEN
         RETURN;
     END IF;
+    -- The table is named by the catalog, never by the text that was kept: others than we may write that text.
     IF to_regclass('strangler.skipped_trigger') IS NOT NULL THEN
         FOR one IN EXECUTE $q$
-            SELECT s.on_table, s.name, s.was FROM strangler.skipped_trigger s
+            SELECT t.tgrelid::regclass AS rel, t.tgname, s.was FROM strangler.skipped_trigger s
             JOIN pg_catalog.pg_trigger t ON t.tgrelid = to_regclass(s.on_table) AND t.tgname = s.name
             ORDER BY s.on_table, s.name$q$
         LOOP
-            EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', one.on_table,
-                           CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.name);
+            EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', one.rel,
+                           CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.tgname);
         END LOOP;
     END IF;
     -- With the schema goes the function that the gates' triggers call, and with it they go, tables in name order.

@@ -10,8 +10,11 @@ BEGIN
         RAISE WARNING 'role % stays: you are connected by it', us;
         RETURN;
     END IF;
-    IF EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner WHERE r.rolname = us) THEN
-        RAISE WARNING 'role % stays: it owns tables here, so it is not strangler''s alone', us;
+    -- What strangler made is gone by now. Whatever the role still owns is of another kind, and DROP OWNED would take it.
+    IF EXISTS (SELECT FROM pg_catalog.pg_shdepend d JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid
+               WHERE r.rolname = us AND d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o'
+                   AND d.dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))) THEN
+        RAISE WARNING 'role % stays, with its rights: it owns something here, so it is not strangler''s alone', us;
         RETURN;
     END IF;
     IF NOT pg_has_role(current_user, us, 'USAGE') THEN

@@ -6,7 +6,7 @@
 
 mod moves;
 
-pub use moves::{BadVerb, SyncVerb, Wish, forgotten_slices, next_steps, plan_event};
+pub use moves::{BadVerb, SyncVerb, Wish, forgotten_slices, known_slice, next_steps, plan_event};
 
 use crate::control::{AgentId, Report, StreamReport};
 use crate::finding::Finding;

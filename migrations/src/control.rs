@@ -4,6 +4,8 @@
 
 pub(crate) mod derive;
 
+pub use derive::share;
+
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lsn::{CommitLsn, EndLsn, Position, Timeline};

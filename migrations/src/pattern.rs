@@ -51,7 +51,7 @@ pub struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPattern {
     /// There is no method, or an unknown one.
-    #[error("`{0}` does not begin with a method; write for example `GET /orders/{{id}}`")]
+    #[error("`{0}` does not begin with a method; write one of {known} and a path, e.g. `GET /orders/{{id}}`", known = METHODS.join(", "))]
     Method(String),
     /// The path does not start at the root, holds a query, blanks or control bytes, or is too long.
     #[error("`{0}` is not a path; write for example `/orders/{{id}}`, without query or blanks")]

@@ -14,9 +14,10 @@ mod tables;
 
 pub use observation::{
     ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
-    Observation, RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen, TriggerSeen,
-    TypeSeen,
+    Observation, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen,
+    TriggerSeen, TypeSeen,
 };
+pub use server::too_old;
 
 use crate::finding::Finding;
 use crate::plan::{Plan, Slice};

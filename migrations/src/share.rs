@@ -64,9 +64,9 @@ impl FromStr for Share {
         if !digits(whole) || !digits(cents) || cents.len() > 2 {
             return Err(bad());
         }
-        let whole: u16 = whole.parse().map_err(|_| bad())?;
-        let cents: u16 = format!("{cents:0<2}").parse().map_err(|_| bad())?;
-        let buckets = whole * 100 + cents;
+        let whole: u32 = whole.parse().map_err(|_| bad())?;
+        let cents: u32 = format!("{cents:0<2}").parse().map_err(|_| bad())?;
+        let buckets = u16::try_from(whole * 100 + cents).map_err(|_| bad())?;
         if buckets <= Self::BUCKETS { Ok(Self(buckets)) } else { Err(bad()) }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_no_share_is_refused() {
-        for bad in ["", "%", "101%", "-1%", "1.234%", "25", "1e1%", "100.01%"] {
+        for bad in ["", "%", "101%", "-1%", "1.234%", "25", "1e1%", "100.01%", "656%", "755%", "999.99%"] {
             assert!(bad.parse::<Share>().is_err(), "{bad}");
         }
         assert_eq!("12.5%".parse::<Share>().unwrap().buckets(), 1250);

@@ -35,7 +35,13 @@ pub fn slot_prefix(plan: &PlanName) -> String {
 /// A regular expression for the names of a plan's slots and of no other plan's: plan `shop` must not take the
 /// slots of plan `shop-2`.
 pub fn slot_pattern(plan: &PlanName) -> String {
-    format!("^{}[a-z0-9]{{1,8}}$", slot_prefix(plan))
+    format!("^{}[a-z0-9]{{8}}$", slot_prefix(plan))
+}
+
+/// Whether a slot's name is of this plan, as [`slot_pattern`] says it.
+pub fn is_slot_of(plan: &PlanName, name: &str) -> bool {
+    let is_id = |id: &str| id.len() == 8 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    name.strip_prefix(&slot_prefix(plan)).is_some_and(is_id)
 }
 
 /// A database that strangler works in.
@@ -114,6 +120,13 @@ pub enum NoScript {
     NoUser(String),
 }
 
+/// The command that installs a plan: it wants an administrator's URL for each of its databases.
+pub fn install_command(plan: &Plan) -> String {
+    let urls = Database::all(plan);
+    let urls = urls.iter().map(|database| format!(" --admin-url {}=URL", database.as_str()));
+    format!("strangler install{}", urls.collect::<String>())
+}
+
 /// The script that makes everything strangler needs in a database. It may be run again at any time, and must be
 /// when the plan's tables change.
 pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
@@ -149,12 +162,16 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> 
 /// and while a bridge reads a slot.
 pub fn uninstall(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
     let login = login(plan, database)?;
-    Ok(vec![
+    let mut steps = vec![
         facts_step(plan, database, &login.user),
         file("nothing stands in the way", include_str!("../sql/0101_may_leave.sql")),
-        file("slots, publication, gates, schema strangler", include_str!("../sql/0102_leave.sql")),
+        file("publication, gates, schema strangler", include_str!("../sql/0102_leave.sql")),
         file(format!("role {}", login.user), include_str!("../sql/0103_role_leaves.sql")),
-    ])
+    ];
+    if *database == Database::Monolith {
+        steps.push(file("slots", include_str!("../sql/0104_slots_leave.sql")));
+    }
+    Ok(steps)
 }
 
 /// A script as a DBA runs it with `psql`: one transaction, without the password, which psql asks for.
@@ -249,6 +266,10 @@ mod tests {
         let shop_2: PlanName = "shop-2".parse().unwrap();
         assert_eq!(slot(&shop, "AB-cd1234ef99"), "strangler_shop_abcd1234");
         assert!(slot(&shop_2, "abcd").starts_with(&slot_prefix(&shop)));
-        assert_eq!(slot_pattern(&shop), "^strangler_shop_[a-z0-9]{1,8}$");
+        assert_eq!(slot_pattern(&shop), "^strangler_shop_[a-z0-9]{8}$");
+        let slots = [slot(&shop, "AB-cd1234ef99"), slot(&shop_2, "AB-cd1234ef99")];
+        assert_eq!(slots.each_ref().map(|slot| is_slot_of(&shop, slot)), [true, false]);
+        assert_eq!(slots.each_ref().map(|slot| is_slot_of(&shop_2, slot)), [false, true]);
+        assert!(!is_slot_of(&shop, "strangler_shop_ab") && !is_slot_of(&shop, "strangler_shop_ABCD1234"));
     }
 }

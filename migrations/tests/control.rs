@@ -214,6 +214,26 @@ fn a_slice_that_the_plan_forgot_is_a_finding() {
     assert_eq!(refusal.exit, 2);
 }
 
+#[test]
+fn a_followed_slice_that_lost_its_tables_waits_for_them() {
+    let bare = PLAN.replace("    tables: [public.orders]\n    reference: [public.customers]\n", "");
+    let (bare, _) = check("strangler.yaml", &bare, &|_| None).unwrap();
+    let followed = state(&following());
+    let found = forgotten_slices(&bare, &followed);
+    assert!(found.len() == 1 && found[0].message.contains("names no tables of it"), "{found:?}");
+    let wish = SyncWish::default();
+    let refused = |wish| plan_event(&bare, &followed, wish).unwrap_err();
+    for refusal in [
+        refused(Wish::Sync(&slice("orders"), SyncVerb::Drop, &wish)),
+        refused(Wish::Shares(&shares("orders", None, "10%"))),
+    ] {
+        assert!(refusal.exit == 2 && refusal.hint.contains("put its tables back"), "{refusal:?}");
+    }
+    assert!(plan_event(&bare, &followed, Wish::Shares(&shares("orders", None, "monolith"))).is_ok());
+    assert!(next_steps(&bare, &slice("orders"), &followed).is_empty());
+    assert!(forgotten_slices(&bare, &state(&[])).is_empty());
+}
+
 fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let text = serde_json::to_string(value).unwrap();
     let read: T = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));

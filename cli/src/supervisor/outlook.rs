@@ -3,8 +3,8 @@
 use crate::house::record::Kept;
 use crate::part::Part;
 use crate::ui::figure;
-use migrations::api::{SliceStatus, Status};
-use migrations::control::{Condition, Report};
+use migrations::api::{AgentStatus, SliceStatus, Status};
+use migrations::control::{BridgeReport, Condition, Report};
 
 /// The slot that keeps WAL if everything stops now. A bridge that is silent just now leaves `known` standing.
 pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
@@ -19,6 +19,15 @@ pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
     });
     let slot = reported.or_else(|| known.map(|known| known.slot.clone()))?;
     Some(Kept { slot, slices })
+}
+
+/// The live bridge and its report. Of two the one that captures counts: a second one is fenced out, and does nothing.
+pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
+    let reports = status.agents.iter().filter(|agent| agent.live).filter_map(|agent| match &agent.report {
+        Report::Bridge(bridge) => Some((agent, bridge)),
+        Report::Proxy(_) => None,
+    });
+    reports.max_by_key(|(_, bridge)| bridge.capture.is_some())
 }
 
 /// Parts and slices on one line. Without `figures` it changes only when something happens.
@@ -48,5 +57,61 @@ pub fn condition(slice: &SliceStatus, figures: bool) -> String {
         Condition::Waiting { .. } => format!("{stage}, waiting"),
         Condition::Lost { .. } => format!("{stage}, lost"),
         Condition::Stopped { .. } => format!("{stage}, stopped"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::control::{AgentId, AgentKind, CaptureReport, ProxyReport};
+    use migrations::journal::{Generation, JournalId};
+    use migrations::lsn::{EndLsn, Timeline};
+    use std::collections::BTreeMap;
+
+    fn agent(kind: AgentKind, name: &str, live: bool, slot: Option<&str>) -> AgentStatus {
+        let capture = slot.map(|slot| CaptureReport {
+            slot: slot.to_owned(),
+            timeline: Timeline { system_id: "1".to_owned(), timeline: 1 },
+            captured: EndLsn(1),
+            lag_bytes: 0,
+            changes: 0,
+        });
+        let report = match kind {
+            AgentKind::Proxy => Report::Proxy(ProxyReport::default()),
+            AgentKind::Bridge => Report::Bridge(BridgeReport { capture, ..BridgeReport::default() }),
+        };
+        AgentStatus {
+            agent: AgentId { kind, name: name.to_owned() },
+            address: None,
+            live,
+            seen_ms_ago: 0,
+            generation: None,
+            report,
+        }
+    }
+
+    fn status(agents: Vec<AgentStatus>) -> Status {
+        Status {
+            plan: "shop".to_owned(),
+            journal: JournalId(Default::default()),
+            generation: Generation(0),
+            slices: BTreeMap::new(),
+            agents,
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_two_bridges_the_one_that_captures_counts() {
+        let fenced = agent(AgentKind::Bridge, "second", true, None);
+        let first = agent(AgentKind::Bridge, "first", true, Some("slot"));
+        let gone = agent(AgentKind::Bridge, "gone", false, Some("slot"));
+        let proxy = agent(AgentKind::Proxy, "proxy", true, None);
+        let name =
+            |agents: Vec<AgentStatus>| bridge(&status(agents)).map(|(agent, _)| agent.agent.name.clone());
+        assert_eq!(name(vec![first.clone(), fenced.clone()]).as_deref(), Some("first"));
+        assert_eq!(name(vec![fenced.clone(), first]).as_deref(), Some("first"));
+        assert_eq!(name(vec![gone.clone(), fenced]).as_deref(), Some("second"));
+        assert_eq!(name(vec![gone, proxy]), None);
     }
 }

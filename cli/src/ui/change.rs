@@ -3,13 +3,15 @@
 //! The envelope is re-indented as text and never rebuilt, so that the order of columns and the digits of numbers stay
 //! what the consumer of the topic would read.
 
+use super::harmless::harmless;
 use owo_colors::OwoColorize;
 use serde_json::Value;
 
 /// The event on its line, made readable; a line of another shape is shown as it is.
 pub fn pretty(line: &str) -> String {
+    let line = &harmless(line);
     let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
-    let topic = event.get("topic").and_then(Value::as_str).unwrap_or("?");
+    let topic = harmless(event.get("topic").and_then(Value::as_str).unwrap_or("?"));
     let value = event.get("value").unwrap_or(&Value::Null);
     // With `schemas.enable` the envelope stands one level deeper.
     let envelope = value.get("payload").unwrap_or(value);
@@ -108,7 +110,9 @@ mod tests {
     #[test]
     fn a_tombstone_is_named_and_nonsense_is_shown_as_it_is() {
         assert!(bare(&pretty(r#"{"topic":"t","key":{"id":1},"value":null}"#)).starts_with("tombstone t"));
-        assert_eq!(pretty("not json"), "not json");
+        assert_eq!(pretty("not json\x1b[2J"), "not json·[2J");
+        // JSON need not escape what is above ASCII, and a terminal obeys it all the same.
+        assert!(!pretty("{\"topic\":\"t\\u001b[2J\",\"value\":\"\u{9b}2J\"}").contains(['\u{9b}']));
         assert_eq!(bare(&indented("\"half")), "\"half");
     }
 }

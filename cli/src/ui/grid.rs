@@ -1,5 +1,6 @@
 //! Tables on the terminal: columns under a dim header, no borders. Pure: makes text.
 
+use super::harmless::harmless;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
 /// A table that is being filled.
@@ -36,25 +37,29 @@ impl Grid {
 
 /// A plain cell.
 pub fn plain(text: impl ToString) -> Cell {
-    Cell::new(text)
+    cell(text)
 }
 
 /// A cell for what is named.
 pub fn strong(text: impl ToString) -> Cell {
-    Cell::new(text).add_attribute(Attribute::Bold)
+    cell(text).add_attribute(Attribute::Bold)
 }
 
 /// A cell for what is well.
 pub fn good(text: impl ToString) -> Cell {
-    Cell::new(text).fg(Color::Green)
+    cell(text).fg(Color::Green)
 }
 
 /// A cell for what is under way or doubtful.
 pub fn doubtful(text: impl ToString) -> Cell {
-    Cell::new(text).fg(Color::Yellow)
+    cell(text).fg(Color::Yellow)
 }
 
 /// A cell for what is wrong.
 pub fn bad(text: impl ToString) -> Cell {
-    Cell::new(text).fg(Color::Red)
+    cell(text).fg(Color::Red)
+}
+
+fn cell(text: impl ToString) -> Cell {
+    Cell::new(harmless(&text.to_string()))
 }

@@ -1,5 +1,6 @@
 //! Progress of something that takes a while: a bar on a terminal, a plain line now and then elsewhere.
 
+use super::harmless::harmless;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
                 bar.set_style(style);
             }
-            bar.set_message(text.to_owned());
+            bar.set_message(harmless(text));
         } else {
             self.plain(text);
         }
@@ -45,6 +46,7 @@ impl Progress {
             {
                 bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
             }
+            bar.set_message(harmless(text));
             bar.set_length(whole.max(done));
             bar.set_position(done);
         } else {
@@ -63,7 +65,7 @@ impl Progress {
             return;
         }
         // Nobody can be told that stderr is closed.
-        let write = || writeln!(anstream::stderr().lock(), "{text}");
+        let write = || writeln!(anstream::stderr().lock(), "{}", harmless(text));
         let _ = match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

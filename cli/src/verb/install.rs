@@ -3,10 +3,12 @@
 use crate::invocation::Invocation;
 use crate::part::{self, AdminUrls};
 use crate::problem::Problem;
+use crate::ui::harmless::harmless;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::{self, Database};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::str::FromStr;
 
 /// How to get in, or what to print.
@@ -22,7 +24,8 @@ pub struct Args {
     print: bool,
 }
 
-/// One `[NAME=]URL`.
+/// One `[NAME=]URL`. Any text is taken, because the command line's parser repeats what it refuses, and this may hold a
+/// password; [`addressed`] says what is wrong with it.
 #[derive(Debug, Clone)]
 pub struct AdminUrl {
     name: Option<String>,
@@ -30,18 +33,19 @@ pub struct AdminUrl {
 }
 
 impl FromStr for AdminUrl {
-    type Err = String;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_url = |text: &str| text.starts_with("postgres://") || text.starts_with("postgresql://");
-        match text.split_once('=') {
-            _ if is_url(text) => Ok(Self { name: None, url: Secret::new(text.to_owned()) }),
-            Some((name, url)) if is_url(url) => {
-                Ok(Self { name: Some(name.to_owned()), url: Secret::new(url.to_owned()) })
-            }
-            // The text is not shown: it may hold a password.
-            _ => Err("write [NAME=]postgres://user:password@host:5432/database".to_owned()),
-        }
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        // A name is shown, so it must not be the beginning of a URL.
+        let named = text.split_once('=').filter(|(name, _)| !name.contains([':', '/', '@']));
+        let (name, url) = named.map_or((None, text), |(name, url)| (Some(name.to_owned()), url));
+        Ok(Self { name, url: Secret::new(url.to_owned()) })
+    }
+}
+
+impl AdminUrl {
+    fn is_url(&self) -> bool {
+        ["postgres://", "postgresql://"].iter().any(|scheme| self.url.expose().starts_with(scheme))
     }
 }
 
@@ -54,7 +58,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let urls = addressed(&plan, &args.admin_urls)?;
     let mut steps = Vec::new();
     let mut report = |step: &str| {
-        call.ui.line(format!("  {step}"));
+        call.ui.line(format!("  {}", harmless(step)));
         steps.push(step.to_owned());
     };
     part::install(&plan, &urls, &mut report).await?;
@@ -108,6 +112,10 @@ pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
     let names: Vec<&str> = databases.iter().map(Database::as_str).collect();
     let mut addressed = BTreeMap::new();
     for admin in urls {
+        if !admin.is_url() {
+            return Err(Problem::usage("an --admin-url is not a database URL")
+                .hint("write it as [NAME=]postgres://user:password@host:5432/database"));
+        }
         let found = match &admin.name {
             Some(name) => databases.iter().find(|database| database.as_str() == name),
             None => databases.iter().find(|database| {
@@ -188,6 +196,9 @@ slices:
         assert!(told(&["postgres://root@elsewhere/shop"]).unwrap_err().contains("no database of the plan"));
         let twice = ["monolith=postgres://a@db/shop", "monolith=postgres://b@db/shop"];
         assert!(told(&twice).unwrap_err().contains("two --admin-url"));
-        assert!(!"secret".parse::<AdminUrl>().unwrap_err().contains("secret"));
+        for typo in ["secret", "monolith=postgre://root:secret@db/shop", "postgre://root:secret@db/shop?a=b"]
+        {
+            assert_eq!(told(&[typo]).unwrap_err(), "an --admin-url is not a database URL");
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::problem::Problem;
 use crate::remote::Remote;
 use crate::supervisor::Signals;
 use crate::ui::Ui;
+use crate::ui::harmless::harmless;
 use crate::verb::route::toward;
 use migrations::journal::{Entry, Generation};
 use migrations::stage::Event;
@@ -79,17 +80,23 @@ async fn all(remote: &Remote) -> Result<Vec<Entry>, Problem> {
 
 fn show(ui: &Ui, entry: &Entry) {
     ui.json(entry);
-    let reason = if entry.reason.is_empty() { String::new() } else { format!("  “{}”", entry.reason) };
+    ui.line(line(entry));
+}
+
+/// An entry as one line: whatever stands in the journal, it is no more than that.
+fn line(entry: &Entry) -> String {
+    let reason = harmless(&entry.reason);
+    let reason = if reason.is_empty() { reason } else { format!("  “{reason}”") };
     // Tenths of seconds are enough for people; JSON has the time as it was written.
     let at = entry.at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
-    ui.line(format!(
+    format!(
         "{:>5}  {}  {}  {}{reason}  {}",
         entry.generation.to_string().dimmed(),
-        at.dimmed(),
+        harmless(&at).dimmed(),
         entry.slice.as_str().bold(),
-        words(&entry.event),
-        entry.actor.dimmed(),
-    ));
+        harmless(&words(&entry.event)),
+        harmless(&entry.actor).dimmed(),
+    )
 }
 
 fn words(event: &Event) -> String {
@@ -106,5 +113,28 @@ fn words(event: &Event) -> String {
             Some(epoch) => format!("{name} (epoch {epoch})"),
             None => name.to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_line_whatever_the_row_held() {
+        let entry = Entry {
+            generation: Generation(7),
+            at: "2025-01-01T10:00:00.123Z".to_owned(),
+            actor: "eve\x1b[8m".to_owned(),
+            reason: "ok\n    8  forged".to_owned(),
+            slice: "orders".parse().unwrap(),
+            event: Event::Evicted { why: "the row \x1b]0;mine\x07".to_owned() },
+        };
+        let shown = anstream::adapter::strip_str(&line(&entry)).to_string();
+        assert_eq!(
+            shown,
+            "    7  2025-01-01 10:00:00  orders  evicted: the row ·]0;mine·  “ok·    8  forged”  eve·[8m"
+        );
+        assert!(!line(&entry).contains("\x1b]") && !line(&entry).contains("\x1b[8m"));
     }
 }

@@ -40,7 +40,11 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
     let mut signals = Signals::listen()?;
     while !call.ui.is_gone() {
-        match remote.status().await {
+        let answer = tokio::select! {
+            answer = remote.status() => answer,
+            () = signals.received() => break,
+        };
+        match answer {
             Ok(status) => {
                 call.ui.clear();
                 show(call.ui, &status, remote.base());

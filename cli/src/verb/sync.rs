@@ -4,12 +4,14 @@ use crate::invocation::Invocation;
 use crate::problem::Problem;
 use crate::remote::{Remote, timed_out};
 use crate::supervisor::Signals;
+use crate::supervisor::outlook::bridge;
+use crate::ui::harmless::harmless;
 use crate::ui::progress::Progress;
 use crate::ui::{Ui, figure};
 use crate::verb::route::finish;
 use crate::verb::status::lag;
 use migrations::api::{SliceStatus, Status, SyncWish};
-use migrations::control::{AgentKind, Condition, Report};
+use migrations::control::Condition;
 use migrations::finding::Finding;
 use migrations::lsn::Position;
 use migrations::names::SliceName;
@@ -19,8 +21,10 @@ use std::time::{Duration, Instant};
 
 /// How often the copy is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long a bridge may take to act on a decision before it is only announced.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a live bridge may take to act on a decision before it is no longer waited for.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long one is waited for where none is live; it may be about to start.
+const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the controller may be away, e.g. while it is restarted, before watching is given up.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -65,7 +69,7 @@ pub struct Start {
     #[arg(short, long)]
     detach: bool,
     /// Stop watching after this many seconds, with exit code 8; the copy goes on
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Empty the service's tables first although they hold rows
     #[arg(long)]
@@ -123,14 +127,12 @@ async fn order(
     let wish = SyncWish { actor: call.actor(), reason: wish.reason.clone(), skip, replace: false };
     let remote = call.remote()?;
     let outcome = remote.sync(slice, verb, &wish).await?;
-    let has_settled = settled(call.ui, &remote, slice, verb).await;
-    call.ui.tick(&format!("{slice}: {done}"));
-    if !has_settled {
-        call.ui.warn(match verb {
-            "drop" => "it is decided, but the bridge still holds what it gives up; `strangler status` shows when not",
-            _ => "it is decided, but no bridge has acted on it yet; one does as soon as it is live",
-        });
+    if !settled(call.ui, &remote, slice, verb).await {
+        call.ui.json(&outcome);
+        return Err(timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
+            .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"));
     }
+    call.ui.tick(&format!("{slice}: {done}"));
     finish(call, &outcome);
     Ok(())
 }
@@ -138,12 +140,14 @@ async fn order(
 /// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
 async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> bool {
     let mut progress = ui.progress();
-    let until = Instant::now() + SETTLE_PATIENCE;
+    let begun = Instant::now();
     loop {
-        if remote.status().await.is_ok_and(|status| has_settled(&status, slice, verb)) {
+        let status = remote.status().await.ok();
+        if status.as_ref().is_some_and(|status| has_settled(status, slice, verb)) {
             return true;
         }
-        if Instant::now() >= until {
+        let is_live = status.as_ref().and_then(bridge).is_some();
+        if begun.elapsed() >= if is_live { SETTLE_PATIENCE } else { ABSENT_PATIENCE } {
             return false;
         }
         progress.state(&format!("{slice}: waiting for the bridge"));
@@ -153,11 +157,10 @@ async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> boo
 
 /// Whether the live bridge reports what `verb` asked for.
 fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
-    let bridge = status.agents.iter().filter(|agent| agent.live).find_map(|agent| match &agent.report {
-        Report::Bridge(bridge) if agent.generation >= Some(status.generation) => Some(bridge),
-        _ => None,
-    });
-    let Some(bridge) = bridge else { return false };
+    let Some((agent, bridge)) = bridge(status) else { return false };
+    if agent.generation < Some(status.generation) {
+        return false;
+    }
     let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
     let is_paused = matches!(condition, Some(Condition::Paused));
     let nothing_left =
@@ -231,9 +234,9 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
                 heard = Instant::now();
                 let stands = find(&status, slice)?;
                 match view(stands, &status) {
-                    View::Following(words) => {
+                    follows @ View::Following(_) => {
                         progress.clear();
-                        ui.line(format!("{slice}: {words}"));
+                        ui.line(format!("{slice}: {}", follows.words()));
                         return Ok(stands.clone());
                     }
                     View::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
@@ -272,12 +275,12 @@ impl View<'_> {
     fn words(&self) -> String {
         match self {
             View::Dropped => "not copied".to_owned(),
-            View::Waiting(why) | View::Following(why) => why.clone(),
+            View::Waiting(why) | View::Following(why) => harmless(why),
             View::Copying(rows, estimated) => {
                 let whole = figure::count((*estimated).max(*rows));
                 format!("copied {} of about {whole} rows", figure::count(*rows))
             }
-            View::Stopped(finding, _) => format!("stopped: {}", finding.message),
+            View::Stopped(finding, _) => format!("stopped: {}", harmless(&finding.message)),
         }
     }
 }
@@ -288,7 +291,7 @@ fn view<'a>(slice: &'a SliceStatus, status: &Status) -> View<'a> {
     if slice.stage == Stage::Monolith {
         return View::Dropped;
     }
-    let has_bridge = status.agents.iter().any(|agent| agent.live && agent.agent.kind == AgentKind::Bridge);
+    let has_bridge = bridge(status).is_some();
     let Some(stream) = slice.stream.as_ref() else {
         return waiting("waiting for a bridge; `strangler up --detach` starts one");
     };

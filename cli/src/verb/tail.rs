@@ -4,9 +4,9 @@ use crate::invocation::Invocation;
 use crate::problem::Problem;
 use crate::remote::Tail;
 use crate::supervisor::Signals;
+use crate::supervisor::outlook::bridge;
 use crate::ui::change;
 use futures_util::StreamExt;
-use migrations::control::AgentKind;
 use migrations::names::SliceName;
 
 /// Which events.
@@ -30,14 +30,17 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
         return Err(Problem::usage(format!("the plan has no slice `{}`", args.slice))
             .hint("`strangler status` lists them"));
     }
-    let bridge = status.agents.iter().find(|agent| agent.live && agent.agent.kind == AgentKind::Bridge);
-    let address = bridge.and_then(|agent| agent.address.as_deref()).ok_or_else(|| {
+    let address = bridge(&status).and_then(|(agent, _)| agent.address.as_deref()).ok_or_else(|| {
         Problem::error("no bridge is live, and only it can read the log")
             .hint("start it with `strangler up --detach`, or look at .strangler/log/bridge.log")
     })?;
     let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
     let mut signals = Signals::listen()?;
-    let mut lines = std::pin::pin!(remote.tail(address, &tail).await?);
+    // A bridge that is busy or stands still may not answer for long.
+    let mut lines = std::pin::pin!(tokio::select! {
+        lines = remote.tail(address, &tail) => lines?,
+        () = signals.received() => return Ok(()),
+    });
     let mut shown = 0u64;
     while !call.ui.is_gone() {
         let line = tokio::select! {

@@ -3,6 +3,7 @@
 use crate::invocation::Invocation;
 use crate::part;
 use crate::problem::{Kind, Problem};
+use crate::ui::harmless::harmless;
 use crate::verb::install::{AdminUrl, addressed};
 use serde_json::json;
 
@@ -35,12 +36,35 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
     let mut steps = Vec::new();
     let mut report = |step: &str| {
-        call.ui.line(format!("  {step}"));
+        call.ui.line(format!("  {}", harmless(step)));
         steps.push(step.to_owned());
     };
     part::uninstall(&plan, &urls, &mut report).await?;
-    call.ui.tick("nothing of strangler is left in these databases");
+    call.ui.tick(left(&steps));
     call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
     call.ui.hint(&format!("{} holds what is left here: logs and the token", call.house().dir().display()));
     Ok(())
+}
+
+/// What there is to say of what is left, by the steps and the servers' warnings among them.
+fn left(steps: &[String]) -> &'static str {
+    if steps.iter().any(|step| step.contains(": warning: ")) {
+        "strangler is taken away, but for what the warnings name; a role goes with the last database that uses it"
+    } else {
+        "nothing of strangler is left in these databases"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_something_that_is_left() {
+        let role = "the monolith's database: role strangler".to_owned();
+        assert!(left(std::slice::from_ref(&role)).starts_with("nothing"));
+        let warning =
+            "the monolith's database: warning: role strangler stays: it owns tables here".to_owned();
+        assert!(left(&[role, warning]).contains("but for what the warnings name"));
+    }
 }

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(short, long)]
     detach: bool,
     /// With --detach: how long to wait until all is ready, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
     /// What --detach starts: the same without a terminal
     #[arg(long, hide = true, conflicts_with = "detach")]
@@ -120,7 +120,8 @@ async fn stay(
     Ok(())
 }
 
-/// Starts a supervisor without a terminal and waits until all is ready.
+/// Starts a supervisor without a terminal and waits until all is ready. A proxy that serves by then is left alone,
+/// whatever else is missing: it needs neither controller nor database, and somebody's requests go through it.
 async fn detach(
     call: &Invocation<'_>,
     plan: &Plan,
@@ -152,12 +153,17 @@ async fn detach(
             return Err(problem);
         }
         if Instant::now() >= until {
+            let problem = |end: &str| {
+                let message = format!("not ready within {seconds} s, {end}: {why}");
+                Problem::new(Kind::TimedOut, message)
+                    .hint(format!("look at {}", house.dir().join("log").display()))
+            };
+            if house.running(Part::Proxy).is_some() && gauge.remote.is_well(&gauge.readyz).await {
+                return Err(problem("but the proxy serves and everything is left running")
+                    .hint("`strangler status` shows when the rest is ready; `strangler down` stops it"));
+            }
             end(&mut child).await;
-            return Err(Problem::new(
-                Kind::TimedOut,
-                format!("not ready within {seconds} s, stopped again: {why}"),
-            )
-            .hint(format!("look at {}", house.dir().join("log").display())));
+            return Err(problem("stopped again"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };

@@ -4,12 +4,13 @@ use migrations::api::{
     Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, forgotten_slices,
     next_steps,
 };
-use migrations::control::{Desired, Report, StreamReport};
+use migrations::control::{self, Condition, Report, StreamReport};
 use migrations::finding::Finding;
 use migrations::journal::State;
-use migrations::names::SliceName;
+use migrations::names::{BadName, SliceName};
 use migrations::plan::{Plan, Slice};
 use migrations::share::Share;
+use migrations::stage::Owner;
 use std::collections::BTreeMap;
 
 /// A refusal and the HTTP status it travels with.
@@ -78,9 +79,8 @@ pub(super) fn other_version(version: u32) -> Failure {
     )
 }
 
-pub(super) fn no_slice(plan: &Plan, name: &str) -> Failure {
-    let names: Vec<&str> = plan.slices.keys().map(SliceName::as_str).collect();
-    failure(404, 2, format!("the plan has no slice {name}"), format!("it has: {}", names.join(", ")))
+pub(super) fn no_name(why: &BadName) -> Failure {
+    failure(422, 2, why.to_string(), "name a slice of the plan; `strangler status` lists them")
 }
 
 pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
@@ -107,6 +107,7 @@ pub(super) fn outcome(
     plan: &Plan,
     state: &State,
     slice: &SliceName,
+    stream: Option<&StreamReport>,
     proxies: Acknowledged,
     findings: Vec<Finding>,
 ) -> Outcome {
@@ -119,8 +120,39 @@ pub(super) fn outcome(
         generation: state.generation,
         proxies,
         findings,
-        next_steps: next_steps(plan, slice, state),
+        next_steps: steps(plan, slice, state, stream),
     }
+}
+
+/// The commands that lead on: first of all to a stream that is stopped.
+fn steps(plan: &Plan, slice: &SliceName, state: &State, stream: Option<&StreamReport>) -> Vec<String> {
+    let mut steps = next_steps(plan, slice, state);
+    if stream.is_some_and(|stream| matches!(stream.condition, Condition::Stopped { .. })) {
+        steps.insert(0, format!("strangler sync status {slice}"));
+    }
+    steps
+}
+
+/// Reads that are shared and do not come to the service yet: after a share was raised, and after a client wrote, they
+/// wait at the monolith for a barrier, and a stream that stands lets none pass.
+pub(super) fn reads_wait(slice: &Slice, state: &State, stream: Option<&StreamReport>) -> Option<Finding> {
+    let now = state.slice(&slice.name);
+    let is_shared = slice.routes.iter().any(|route| control::share(slice, route, &now) > Share::MONOLITH);
+    if slice.is_stateless() || !is_shared || now.stage.owner() != Owner::Monolith {
+        return None;
+    }
+    let stands = match stream.map(|stream| &stream.condition) {
+        None => "has no live bridge",
+        Some(Condition::Stopped { .. }) => "is stopped",
+        Some(Condition::Paused) => "is paused",
+        Some(Condition::Waiting { .. }) => "waits for something outside",
+        Some(_) => return None,
+    };
+    Some(Finding::warning(
+        "reads.wait",
+        format!("the stream of slice {} {stands}: reads of a raised share wait at the monolith", slice.name),
+        format!("look at `strangler sync status {}`", slice.name),
+    ))
 }
 
 /// Everything there is to know.
@@ -131,14 +163,6 @@ pub(super) fn status(
     trouble: Option<Finding>,
     stream: impl Fn(&SliceName) -> Option<StreamReport>,
 ) -> Status {
-    // The shares are read from what the proxies are told, so that both can never differ.
-    let desired = Desired::from(plan, state, None);
-    let share = |slice: &Slice, route: &migrations::plan::Route| -> Share {
-        let mut rows = desired.table.routes.iter();
-        rows.find(|row| row.slice == slice.name && row.route == route.name)
-            .map(|row| row.share)
-            .unwrap_or_default()
-    };
     let slices: BTreeMap<SliceName, SliceStatus> = plan
         .slices
         .values()
@@ -148,16 +172,19 @@ pub(super) fn status(
                 name: route.name.clone(),
                 pattern: route.pattern.clone(),
                 access: route.access,
-                share: share(slice, route),
+                // The same question that the proxies' table answers, so that both can never differ.
+                share: control::share(slice, route, &now),
             });
+            let stream = stream(&slice.name).filter(|_| !slice.is_stateless());
+            let next_steps = steps(plan, &slice.name, state, stream.as_ref());
             let status = SliceStatus {
                 stage: now.stage,
                 epoch: now.epoch,
                 owner: now.stage.owner(),
                 has_tables: !slice.is_stateless(),
                 routes: routes.collect(),
-                stream: stream(&slice.name).filter(|_| !slice.is_stateless()),
-                next_steps: next_steps(plan, &slice.name, state),
+                stream,
+                next_steps,
             };
             (slice.name.clone(), status)
         })

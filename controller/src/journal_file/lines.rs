@@ -1,7 +1,7 @@
 //! The text of a journal's file: what is a whole line, what is torn, what is damaged.
 
 use crate::store::StoreError;
-use migrations::journal::{Entry, JournalId};
+use migrations::journal::{Entry, Generation, JournalId};
 use serde::{Deserialize, Serialize};
 
 /// A file's meaning.
@@ -11,6 +11,13 @@ pub(super) struct Lines {
     pub(super) journal: JournalId,
     /// Its entries.
     pub(super) entries: Vec<Entry>,
+}
+
+impl Lines {
+    /// How long the journal is.
+    pub(super) fn length(&self) -> Generation {
+        self.entries.last().map_or(Generation(0), |entry| entry.generation)
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use migrations::names::quote_identifier;
 use migrations::plan::Table;
-use migrations::preflight::{TableSeen, TypeSeen};
+use migrations::preflight::{ColumnSeen, TableSeen, TypeSeen};
 use std::collections::BTreeSet;
 
 /// One table's trial.
@@ -13,10 +13,11 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// None where nothing is computed, or where a type that only the source has takes part.
-    pub(super) fn of(table: &Table, source: &TableSeen, sink: &TableSeen) -> Option<Trial> {
+    /// None where nothing is computed or a column is missing; the column's name as the error where a type that only the
+    /// source has takes part.
+    pub(super) fn of(table: &Table, source: &TableSeen, sink: &TableSeen) -> Result<Option<Trial>, String> {
         if table.set.is_empty() && table.reverse.is_empty() {
-            return None;
+            return Ok(None);
         }
         let read_back: BTreeSet<&str> =
             table.reverse.values().flat_map(|reverse| reverse.columns.iter().map(String::as_str)).collect();
@@ -28,9 +29,19 @@ impl Trial {
             .iter()
             .filter(|c| is_read(&c.name) || goes_over(table, &read_back, &c.name).is_some())
             .collect();
-        if !columns.iter().all(|column| is_everywhere(&column.kind)) {
-            return None;
+        if let Some(column) = columns.iter().find(|column| !is_everywhere(&column.kind)) {
+            return Err(column.name.clone());
         }
+        Ok(Self::over(table, source, sink, &columns, &read_back))
+    }
+
+    fn over(
+        table: &Table,
+        source: &TableSeen,
+        sink: &TableSeen,
+        columns: &[&ColumnSeen],
+        read_back: &BTreeSet<&str>,
+    ) -> Option<Trial> {
         let given = columns.iter().enumerate().map(|(index, column)| {
             format!("${}::text::{} AS {}", index + 1, column.declared, quote_identifier(&column.name))
         });
@@ -39,8 +50,8 @@ impl Trial {
             let kind = &sink.column(target)?.declared;
             made.push(format!("({})::{kind} AS {}", set.text, quote_identifier(target)));
         }
-        for column in &columns {
-            if let Some(target) = goes_over(table, &read_back, &column.name) {
+        for column in columns {
+            if let Some(target) = goes_over(table, read_back, &column.name) {
                 let kind = &sink.column(target)?.declared;
                 made.push(format!(
                     "{}::{kind} AS {}",
@@ -51,10 +62,11 @@ impl Trial {
         }
         let mut back: Vec<String> = Vec::new();
         for (column, reverse) in &table.reverse {
-            let kind = &source.column(column)?.declared;
-            let name = quote_identifier(column);
+            let column = source.column(column)?;
+            let (kind, name) = (&column.declared, quote_identifier(&column.name));
+            let alike = comparable(&column.kind);
             back.push(format!(
-                "(SELECT ({})::{kind} FROM sink) IS NOT DISTINCT FROM (SELECT {name} FROM source)",
+                "(SELECT ({})::{kind}{alike} FROM sink) IS NOT DISTINCT FROM (SELECT {name}{alike} FROM source)",
                 reverse.text
             ));
         }
@@ -105,6 +117,16 @@ impl Trial {
 /// Where a column goes as it is, if the way back reads it there.
 fn goes_over<'t>(table: &'t Table, read_back: &BTreeSet<&str>, column: &'t str) -> Option<&'t str> {
     table.sink_column(column).filter(|target| read_back.contains(target))
+}
+
+/// The cast under which a type's values can be compared: `json` has no equality (PostgreSQL manual, 9.16).
+fn comparable(kind: &TypeSeen) -> &'static str {
+    let is_json = |kind: &TypeSeen| matches!(kind, TypeSeen::Base(name) if name == "json");
+    match kind {
+        TypeSeen::Array(element) if is_json(element) => "::jsonb[]",
+        kind if is_json(kind) => "::jsonb",
+        _ => "",
+    }
 }
 
 /// Whether every Postgres knows the type by its name.

@@ -80,6 +80,10 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, R
     };
     let slice = known_slice(plan, state, name)?;
     let current = state.slice(name);
+    let goes_back = matches!(wish, Wish::Shares(shares) if shares.share == Share::MONOLITH);
+    if lost_its_tables(slice, &current) && !goes_back {
+        return Err(without_its_tables(slice, &current));
+    }
     let event = match wish {
         Wish::Shares(shares) => shared(slice, &current, shares)?,
         Wish::Sync(_, verb, wish) => synced(slice, &current, verb, wish)?,
@@ -90,16 +94,22 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, R
     }
 }
 
-/// Slices that the journal knows in some stage and the plan does not name any more: their streams have no orders.
+/// Slices that the journal knows in some stage and of which the plan has no tables any more, or that it does not even
+/// name: their streams have no orders.
 pub fn forgotten_slices(plan: &Plan, state: &State) -> Vec<Finding> {
-    let forgotten = state
-        .slices
-        .iter()
-        .filter(|(name, slice)| slice.stage != Stage::Monolith && !plan.slices.contains_key(*name));
+    let forgotten = state.slices.iter().filter(|(name, slice)| match plan.slices.get(*name) {
+        None => slice.stage != Stage::Monolith,
+        Some(planned) => lost_its_tables(planned, slice),
+    });
     let finding = |(name, slice): (&SliceName, &SliceState)| {
-        let message =
-            format!("slice {name} is {} by the journal, and the plan does not name it", slice.stage.name());
-        let hint = format!("put it back into the plan; to end it, run `strangler sync drop {name}` then");
+        let (lacks, put) = match plan.slices.get(name) {
+            None => ("does not name it", "it"),
+            Some(_) => ("names no tables of it", "its tables"),
+        };
+        let message = format!("slice {name} is {} by the journal, and the plan {lacks}", slice.stage.name());
+        let hint = format!(
+            "put {put} back into the plan and restart the controller; to end it, run `strangler sync drop {name}` then"
+        );
         Finding::error("journal.forgotten-slice", message, hint)
     };
     forgotten.map(finding).collect()
@@ -111,6 +121,9 @@ pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> 
     let (name, state) = (&slice.name, state.slice(&slice.name));
     let own =
         |commands: &[&str]| commands.iter().map(|command| format!("strangler {command} {name}")).collect();
+    if lost_its_tables(slice, &state) {
+        return Vec::new();
+    }
     if slice.is_stateless() {
         return share_steps(slice, &state);
     }
@@ -143,7 +156,8 @@ fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
     }
 }
 
-fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Refusal> {
+/// The plan's slice of that name; else a refusal with exit 2, which knows what was likely meant.
+pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Refusal> {
     if let Some(slice) = plan.slices.get(name) {
         return Ok(slice);
     }
@@ -153,6 +167,24 @@ fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'
     }
     let names = plan.slices.keys().map(SliceName::as_str);
     Err(refusal(USAGE, format!("the plan has no slice {name}"), likely(name.as_str(), names, "slices")))
+}
+
+/// Whether the slice's tables were taken out of the plan while a stream still fills them or a gate guards them.
+fn lost_its_tables(slice: &Slice, state: &SliceState) -> bool {
+    slice.is_stateless() && !matches!(state.stage, Stage::Monolith | Stage::Retired { .. })
+}
+
+/// Shared by percent as a slice without tables is, its writes would come to a service whose copy follows the monolith.
+fn without_its_tables(slice: &Slice, state: &SliceState) -> Refusal {
+    let name = &slice.name;
+    let message = format!(
+        "slice {name} is {} by the journal, and the plan names no tables of it any more",
+        state.stage.name()
+    );
+    let hint = format!(
+        "put its tables back and restart the controller; to end it, run `strangler sync drop {name}` then"
+    );
+    refusal(USAGE, message, hint)
 }
 
 fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, Refusal> {

@@ -54,7 +54,7 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
 
 /// How much of a route goes to the service now. Writes of a slice with tables are where the tables' owner is; while
 /// nobody owns them they still point at the monolith, whose gate refuses them.
-pub(crate) fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
+pub fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
     if slice.may_share(route) {
         return state.share(&route.name);
     }

@@ -87,13 +87,8 @@ fn visit<'e>(expr: &'e Expr, columns: &mut BTreeSet<String>, open: &mut Vec<&'e 
             columns.insert(column(ident)?);
         }
         Expr::Value(value) => literal(&value.value)?,
-        Expr::TypedString(typed) => moment(&typed.value.value)?,
-        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, .. } => {
-            if let Expr::Value(value) = expr.as_ref() {
-                moment(&value.value)?;
-            }
-            open.push(expr);
-        }
+        Expr::TypedString(typed) => literal(&typed.value.value)?,
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, .. } => open.push(expr),
         Expr::Function(function) => call(function, open)?,
         Expr::IsFalse(e)
         | Expr::IsNotFalse(e)
@@ -200,21 +195,16 @@ fn column(ident: &Ident) -> Result<String, Unfit> {
 }
 
 fn literal(value: &Value) -> Result<(), Unfit> {
-    match value {
-        Value::Placeholder(text) => Err(unsupported(&format!("the placeholder `{text}`"))),
-        _ => Ok(()),
-    }
-}
-
-/// `'now'::timestamp` is the clock in disguise (PostgreSQL manual, 8.5.1.4).
-fn moment(value: &Value) -> Result<(), Unfit> {
-    let (Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text)) = value else {
-        return literal(value);
+    let text = match value {
+        Value::Placeholder(text) => return Err(unsupported(&format!("the placeholder `{text}`"))),
+        Value::SingleQuotedString(text)
+        | Value::EscapedStringLiteral(text)
+        | Value::UnicodeStringLiteral(text)
+        | Value::NationalStringLiteral(text) => text,
+        Value::DollarQuotedString(quoted) => &quoted.value,
+        _ => return Ok(()),
     };
-    match text.trim().to_ascii_lowercase().as_str() {
-        "now" | "today" | "tomorrow" | "yesterday" => Err(unsteady(&format!("'{}'", text.trim()))),
-        _ => Ok(()),
-    }
+    if functions::is_moment(text) { Err(unsteady(&format!("'{}'", text.trim()))) } else { Ok(()) }
 }
 
 fn unsteady(what: &str) -> Unfit {
@@ -285,6 +275,7 @@ mod tests {
         assert_eq!(columns("total_cents / 100.0"), ["total_cents"]);
         assert_eq!(columns("version + random"), ["random", "version"]);
         assert!(columns("'fixed'").is_empty());
+        assert_eq!(columns("CASE hint WHEN 'come back tomorrow' THEN 'now or never' END"), ["hint"]);
     }
 
     #[test]
@@ -298,6 +289,15 @@ mod tests {
             "nextval('s')",
             "'now'::timestamptz",
             "timestamp 'today'",
+            "('now')::timestamptz",
+            "date('today')",
+            "at < 'Tomorrow 10:00'",
+            "'{now}'::timestamptz[]",
+            "$$now$$::date",
+            "coalesce(at, U&'now')",
+            "query_to_xml('select 1', true, true, '')",
+            "dblink_exec(a)",
+            "pg_read_file(a)",
             "age(born)",
             "CURRENT_DATE",
             "session_user",

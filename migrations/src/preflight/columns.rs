@@ -6,7 +6,7 @@ use super::run;
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 struct Pair<'a> {
     table: &'a Table,
@@ -20,6 +20,7 @@ pub(super) fn judge(table: &Table, source: &DatabaseSeen, sink: &DatabaseSeen, f
     let (Some(from), Some(to)) = (source.tables.get(&table.from), sink.tables.get(&table.to)) else { return };
     let pair = Pair { table, source: from, sink: to, sources: source, sinks: sink };
     pair.named_columns(found);
+    pair.meeting_columns(found);
     for column in from.columns.iter().filter(|column| !column.is_generated()) {
         pair.column(column, found);
     }
@@ -70,6 +71,25 @@ impl Pair<'_> {
                     "write the generating expression itself in `set`",
                 ));
             }
+        }
+    }
+
+    /// Two source columns whose values go to one sink column: the plan alone cannot know that both are there.
+    fn meeting_columns(&self, found: &mut Vec<Finding>) {
+        let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+        for column in self.source.columns.iter().filter(|column| !column.is_generated()) {
+            let Some(target) = self.table.sink_column(&column.name) else { continue };
+            let Some(other) = places.insert(target, &column.name) else { continue };
+            // The one that the plan says nothing of is the one to be said something of.
+            let unsaid = if self.table.rename.contains_key(&column.name) { other } else { &column.name };
+            found.push(Finding::error(
+                "plan.column-twice",
+                format!("columns {other} and {} of {} both go to {target}", column.name, self.table.from),
+                format!(
+                    "write `drop: [{unsaid}]` at table {} of the plan, or rename it as well",
+                    self.table.from
+                ),
+            ));
         }
     }
 
@@ -145,6 +165,11 @@ impl Pair<'_> {
         );
         match fit(column, sink) {
             Fit::Exact => {}
+            Fit::Rewrites => found.push(Finding::warning(
+                "sink.json-rewritten",
+                format!("{what}: order, blanks and repeated keys are lost, and \\u0000 stops the slice"),
+                format!("leave it if only the meaning counts, or {}", run(&self.sinks.database, &alter)),
+            )),
             Fit::MayRefuse => found.push(Finding::warning(
                 "sink.narrower-type",
                 format!("{what}: a value that does not fit stops the slice"),

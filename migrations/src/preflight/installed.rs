@@ -12,7 +12,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
         found.push(Finding::error(
             "install.missing",
             format!("{} has no schema strangler that role {} may use", seen.database, seen.role.name),
-            install_command(&seen.database),
+            install_command(plan),
         ));
         return;
     };
@@ -38,13 +38,13 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
                 "what is installed in {} is not about slice {} as the plan has it now",
                 seen.database, slice.name
             ),
-            install_command(&seen.database),
+            install_command(plan),
         ));
     } else if let Some(function) = missing {
         found.push(Finding::error(
             "install.no-function",
             format!("role {} may not call strangler.\"{function}\" in {}", seen.role.name, seen.database),
-            install_command(&seen.database),
+            install_command(plan),
         ));
     }
     if seen.database == Database::Monolith {
@@ -64,7 +64,7 @@ fn published(
         found.push(Finding::error(
             "install.no-publication",
             format!("{} has no publication {name}", seen.database),
-            install_command(&seen.database),
+            install_command(plan),
         ));
         return;
     };
@@ -77,11 +77,11 @@ fn published(
         found.push(Finding::error(
             "install.not-published",
             format!("publication {name} does not hold table {table}"),
-            format!("give the table a primary key if it has none, then {}", install_command(&seen.database)),
+            format!("give the table a primary key if it has none, then {}", install_command(plan)),
         ));
     }
 }
 
-fn install_command(database: &Database) -> String {
-    format!("run `strangler install --admin-url URL` with the URL of an administrator of {database}")
+fn install_command(plan: &Plan) -> String {
+    format!("run `{}`, each by an administrator", sql::install_command(plan))
 }

@@ -35,8 +35,8 @@ pub struct DatabaseSeen {
     pub foreign_keys: Vec<ForeignKeySeen>,
     /// All replication slots of the server.
     pub slots: Vec<SlotSeen>,
-    /// Prepared transactions of this database, by their global identifiers.
-    pub prepared: Vec<String>,
+    /// Prepared transactions of the server: the first copy waits for those of every database.
+    pub prepared: Vec<PreparedSeen>,
     /// Transactions of the server that are open for long.
     pub long_transactions: Vec<TransactionSeen>,
 }
@@ -303,12 +303,23 @@ impl ActionSeen {
 pub struct SlotSeen {
     /// Its name.
     pub name: String,
+    /// Whether it reads the changes of the database that was looked at.
+    pub is_of_this_database: bool,
     /// Whether someone reads it.
     pub is_active: bool,
     /// Whether the server has thrown away WAL that it needs.
     pub is_lost: bool,
     /// WAL that is kept for it, in bytes.
     pub kept_bytes: u64,
+}
+
+/// A prepared transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedSeen {
+    /// Its global identifier.
+    pub gid: String,
+    /// The database in which it was prepared and must be ended.
+    pub database: String,
 }
 
 /// A transaction that is open for long.

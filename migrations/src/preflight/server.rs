@@ -1,6 +1,6 @@
 //! Findings about a server and the role by which we enter it.
 
-use super::observation::{DatabaseSeen, ServerSeen};
+use super::observation::{DatabaseSeen, PreparedSeen, ServerSeen, SlotSeen};
 use super::run;
 use crate::finding::Finding;
 use crate::names::{quote_identifier, quote_literal};
@@ -19,7 +19,7 @@ const SLOTS_NEEDED: u32 = 2;
 
 pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     version(seen, found);
-    role(seen, found);
+    role(plan, seen, found);
     if seen.server.is_standby {
         found.push(Finding::error(
             "server.standby",
@@ -35,14 +35,23 @@ pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) 
     }
 }
 
+/// The finding about a server that is too old: what else there is to see of it, its catalogs do not know. `version` is
+/// its `server_version_num`.
+pub fn too_old(database: &Database, version: u32) -> Option<Finding> {
+    let (major, minor) = (version / 10_000, version % 10_000);
+    (major < MAJOR_MIN).then(|| {
+        Finding::error(
+            "server.version",
+            format!("{database} is Postgres {major}.{minor}; {MAJOR_MIN} is the oldest that works"),
+            "upgrade the server",
+        )
+    })
+}
+
 fn version(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let (major, minor) = (seen.server.version / 10_000, seen.server.version % 10_000);
-    if major < MAJOR_MIN {
-        found.push(Finding::error(
-            "server.version",
-            format!("{} is Postgres {major}.{minor}; {MAJOR_MIN} is the oldest that works", seen.database),
-            "upgrade the server",
-        ));
+    if let Some(finding) = too_old(&seen.database, seen.server.version) {
+        found.push(finding);
     } else if let Some((_, wanted)) = MINORS.iter().find(|(m, wanted)| *m == major && minor < *wanted) {
         found.push(Finding::warning(
             "server.minor-version",
@@ -55,7 +64,11 @@ fn version(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
 }
 
-fn role(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+fn role(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let own = format!(
+        "name a role of strangler's own in the plan's database URL, then run `{}`",
+        sql::install_command(plan)
+    );
     let name = quote_identifier(&seen.role.name);
     let owned: Vec<String> = seen
         .tables
@@ -66,15 +79,20 @@ fn role(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     if !owned.is_empty() {
         found.push(Finding::error(
             "role.owns-tables",
-            format!("role {} owns {} in {}: it is the application's, and the gate lets it pass", seen.role.name, owned.join(", "), seen.database),
-            "name a role of strangler's own in the plan's database URL, then run `strangler install --admin-url URL`",
+            format!(
+                "role {} owns {} in {}: it is the application's, and the gate lets it pass",
+                seen.role.name,
+                owned.join(", "),
+                seen.database
+            ),
+            own.clone(),
         ));
     }
     if seen.role.is_superuser {
         found.push(Finding::warning(
             "role.superuser",
             format!("role {} is a superuser in {}; strangler needs far less", seen.role.name, seen.database),
-            "name a role of strangler's own in the plan's database URL, then run `strangler install --admin-url URL`",
+            own,
         ));
     }
     if let Some(session) = seen.role.other_sessions.first() {
@@ -108,7 +126,7 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             "run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; and restart the server (managed: set its parameter, e.g. rds.logical_replication = 1)",
         ));
     }
-    let has_slot = seen.slots.iter().any(|slot| slot.name.starts_with(&sql::slot_prefix(&plan.name)));
+    let has_slot = seen.slots.iter().any(|slot| is_ours(plan, slot));
     let needed = if has_slot { SLOTS_NEEDED - 1 } else { SLOTS_NEEDED };
     let used = u32::try_from(seen.slots.len()).unwrap_or(u32::MAX);
     if server.slots_max.saturating_sub(used) < needed {
@@ -169,8 +187,13 @@ fn wal_kept(plan: &Plan, server: &ServerSeen, found: &mut Vec<Finding>) {
     }
 }
 
+/// Another plan of the same server, or the same plan for another database of it, has slots of its own.
+fn is_ours(plan: &Plan, slot: &SlotSeen) -> bool {
+    slot.is_of_this_database && sql::is_slot_of(&plan.name, &slot.name)
+}
+
 fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
-    for slot in seen.slots.iter().filter(|slot| slot.name.starts_with(&sql::slot_prefix(&plan.name))) {
+    for slot in seen.slots.iter().filter(|slot| is_ours(plan, slot)) {
         let drop = format!("SELECT pg_drop_replication_slot({});", quote_literal(&slot.name));
         if slot.is_lost {
             found.push(Finding::warning(
@@ -198,14 +221,13 @@ fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
 }
 
 fn blockers(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
-    for gid in &seen.prepared {
+    for PreparedSeen { gid, database } in &seen.prepared {
         let gid_literal = quote_literal(gid);
         found.push(Finding::warning(
             "source.prepared-transaction",
-            format!("prepared transaction {gid} is open; the first copy and the gate wait for it"),
-            run(
-                &seen.database,
-                &format!("COMMIT PREPARED {gid_literal}; or ROLLBACK PREPARED {gid_literal};"),
+            format!("prepared transaction {gid} of database {database} is open; the first copy waits for it"),
+            format!(
+                "run in database {database} of the monolith's server: COMMIT PREPARED {gid_literal}; or ROLLBACK PREPARED {gid_literal};"
             ),
         ));
     }

@@ -193,7 +193,9 @@ fn the_role() {
     brings("source.no-replication-right", "ALTER ROLE \"strangler\" REPLICATION;", |w| {
         w.source.role.may_replicate = false
     });
-    brings("role.superuser", "role of strangler's own", |w| w.sink.role.is_superuser = true);
+    brings("role.superuser", "--admin-url monolith=URL --admin-url orders=URL", |w| {
+        w.sink.role.is_superuser = true
+    });
     brings("role.owns-tables", "role of strangler's own", |w| w.source().owner = "strangler".to_owned());
     brings("sink.no-temporary", "GRANT TEMPORARY ON DATABASE \"orders\"", |w| {
         w.sink.role.may_make_temporary = false
@@ -207,28 +209,42 @@ fn the_role() {
 fn slots_and_open_transactions() {
     let slot = |name: &str, is_active, is_lost| SlotSeen {
         name: name.to_owned(),
+        is_of_this_database: true,
         is_active,
         is_lost,
         kept_bytes: 9,
     };
-    let drop = "SELECT pg_drop_replication_slot('strangler_shop_ab');";
-    brings("source.slot-idle", drop, |w| w.source.slots.push(slot("strangler_shop_ab", false, false)));
-    brings("source.slot-lost", drop, |w| w.source.slots.push(slot("strangler_shop_ab", false, true)));
-    brings("source.prepared-transaction", "ROLLBACK PREPARED 'it''s';", |w| {
-        w.source.prepared.push("it's".to_owned())
-    });
+    let drop = "SELECT pg_drop_replication_slot('strangler_shop_abcd1234');";
+    brings("source.slot-idle", drop, |w| w.source.slots.push(slot("strangler_shop_abcd1234", false, false)));
+    brings("source.slot-lost", drop, |w| w.source.slots.push(slot("strangler_shop_abcd1234", false, true)));
+    brings(
+        "source.prepared-transaction",
+        "in database mail of the monolith's server: COMMIT PREPARED 'it''s'; or ROLLBACK",
+        |w| w.source.prepared.push(PreparedSeen { gid: "it's".to_owned(), database: "mail".to_owned() }),
+    );
     brings("source.long-transaction", "pg_terminate_backend(7)", |w| {
         let (user, application) = ("app".to_owned(), "report".to_owned());
         w.source.long_transactions.push(TransactionSeen { pid: 7, user, application, seconds: 90 });
     });
     let mut read = World::sound();
-    read.source.slots.extend([slot("strangler_shop_ab", true, false), slot("another", false, false)]);
+    read.source.slots.extend([slot("strangler_shop_abcd1234", true, false), slot("another", false, false)]);
+    // Another plan's, and the same plan's for another database of the server.
+    read.source.slots.push(slot("strangler_shop_2_abcd1234", false, true));
+    read.source
+        .slots
+        .push(SlotSeen { is_of_this_database: false, ..slot("strangler_shop_ffff0000", false, true) });
     assert_eq!(read.findings(), []);
+    let others = |w: &mut World| {
+        w.source.slots.push(slot("strangler_shop_2_abcd1234", true, false));
+        w.source.server.slots_max = 2;
+    };
+    brings("source.no-free-slot", "max_replication_slots = 3", others);
 }
 
 #[test]
 fn what_is_installed() {
-    brings("install.missing", "strangler install --admin-url", |w| w.sink.installed = None);
+    let command = "`strangler install --admin-url monolith=URL --admin-url orders=URL`";
+    brings("install.missing", command, |w| w.sink.installed = None);
     brings("install.other-plan", "strangler uninstall", |w| {
         w.source.installed.as_mut().unwrap().plan = "old".to_owned()
     });

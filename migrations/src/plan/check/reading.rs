@@ -3,7 +3,7 @@
 //! Messages repeat a value only as it was written, never what the environment made of it.
 
 use crate::plan::tree::{Key, Node, Scalar, Spot, Value};
-use crate::plan::written::Notes;
+use crate::plan::written::{Notes, is_variable};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -37,10 +37,11 @@ impl<'n> Fields<'n> {
             return None;
         };
         let mut mistyped = Vec::new();
-        for (key, _) in map {
+        for (key, value) in map {
             if known.contains(&key.text.as_str()) {
                 continue;
             }
+            keep_secrets(names_secret(&key.text), value, notes);
             let hint = match nearest(&key.text, known.iter().copied()) {
                 Some(near) => {
                     mistyped.push(near.to_owned());
@@ -273,8 +274,31 @@ fn shown_bytes(bytes: u64) -> String {
         .map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 
+/// What stands under a key that no plan has is shown with the finding about it: not so what such a key calls secret.
+fn keep_secrets(is_secret: bool, node: &Node, notes: &mut Notes<'_>) {
+    match &node.value {
+        Value::Null => {}
+        Value::Scalar(scalar) if is_secret && !is_variable(&scalar.written) => {
+            notes.keep_secret(scalar.written.trim());
+        }
+        Value::Scalar(_) => {}
+        Value::List(items) => items.iter().for_each(|item| keep_secrets(is_secret, item, notes)),
+        Value::Map(map) => {
+            for (key, value) in map {
+                keep_secrets(is_secret || names_secret(&key.text), value, notes);
+            }
+        }
+    }
+}
+
+fn names_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    ["secret", "pass", "token", "pwd", "credential"].iter().any(|word| key.contains(word))
+}
+
 /// Notes that a value is of another kind than it should be.
 pub(super) fn wrong_kind(node: &Node, what: &str, wanted: &str, hint: &str, notes: &mut Notes<'_>) {
+    keep_secrets(false, node, notes);
     let (is, at) = match &node.value {
         Value::Null => ("nothing", node.owner),
         Value::Scalar(_) => ("one value", node.spot),

@@ -79,10 +79,11 @@ fn empty() -> Table {
     }
 }
 
-fn column(spot: Spot, name: &str, notes: &mut Notes<'_>) -> bool {
+/// Whether a name can be a column's. `written` is how the file has it: what a variable holds is not shown.
+fn column(spot: Spot, name: &str, written: &str, notes: &mut Notes<'_>) -> bool {
     let fits = (1..=COLUMN_BYTES_MAX).contains(&name.len()) && !name.contains('\0');
     if !fits {
-        let message = format!("`{}` is not a column's name", reading::shown(name));
+        let message = format!("`{}` is not a column's name", reading::shown(written));
         let hint =
             format!("write the column as the catalog spells it, 1 to {COLUMN_BYTES_MAX} bytes, unquoted");
         notes.error(spot, "plan.bad-name", message, hint);
@@ -93,9 +94,10 @@ fn column(spot: Spot, name: &str, notes: &mut Notes<'_>) -> bool {
 fn renames(node: Option<&Node>, notes: &mut Notes<'_>) -> Placed<String> {
     let mut read = Placed::new();
     for (key, node) in reading::entries(node, "rename", notes) {
-        let to = reading::text(node, "the new name", notes);
-        if let (true, Some(to)) = (column(key.spot, &key.text, notes), to)
-            && column(node.spot, to, notes)
+        let to = reading::scalar(node, "the new name", notes);
+        if let (true, Some(scalar)) = (column(key.spot, &key.text, &key.text, notes), to)
+            && let Some(to) = scalar.meant.as_deref()
+            && column(node.spot, to, &scalar.written, notes)
         {
             read.insert(key.text.clone(), (key.spot, to.to_owned()));
         }
@@ -106,9 +108,12 @@ fn renames(node: Option<&Node>, notes: &mut Notes<'_>) -> Placed<String> {
 fn drops(node: Option<&Node>, notes: &mut Notes<'_>) -> Placed<()> {
     let mut read = Placed::new();
     for node in reading::items(node, "drop", notes) {
-        let Some(name) = reading::text(node, "a column to drop", notes) else { continue };
-        if column(node.spot, name, notes) && read.insert(name.to_owned(), (node.spot, ())).is_some() {
-            let message = format!("column `{}` is dropped twice", reading::shown(name));
+        let Some(scalar) = reading::scalar(node, "a column to drop", notes) else { continue };
+        let Some(name) = scalar.meant.as_deref() else { continue };
+        if column(node.spot, name, &scalar.written, notes)
+            && read.insert(name.to_owned(), (node.spot, ())).is_some()
+        {
+            let message = format!("column `{}` is dropped twice", reading::shown(&scalar.written));
             notes.error(node.spot, "plan.column-twice", message, "name it once");
         }
     }
@@ -118,7 +123,7 @@ fn drops(node: Option<&Node>, notes: &mut Notes<'_>) -> Placed<()> {
 fn expressions(node: Option<&Node>, part: &str, notes: &mut Notes<'_>) -> Placed<SqlExpression> {
     let mut read = Placed::new();
     for (key, node) in reading::entries(node, part, notes) {
-        let fits = column(key.spot, &key.text, notes);
+        let fits = column(key.spot, &key.text, &key.text, notes);
         let Some(scalar) = reading::scalar(node, "an SQL expression", notes) else { continue };
         let Some(text) = scalar.meant.as_deref() else { continue };
         match sql::expression(text) {

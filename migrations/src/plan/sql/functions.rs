@@ -1,13 +1,14 @@
-//! Functions that a column's expression cannot use, by name. Functions of the user's own are not known here: `doctor`
-//! tries the expressions on live rows.
+//! Functions and words that a column's expression cannot use, by name. Functions of the user's own are not known here:
+//! `doctor` tries the expressions on live rows.
 
-/// Functions whose answer depends on the clock, on chance, on the session or on other rows (PostgreSQL manual,
-/// chapter 9: those marked volatile or stable).
+/// Functions whose answer depends on the clock, on chance, on the session, on files or on other rows, be it by a query
+/// in a text (PostgreSQL manual, chapter 9: those marked volatile or stable).
 const UNSTEADY: &str = "clock_timestamp currval current_database current_query current_schemas current_setting \
-    dblink gen_random_bytes gen_random_uuid gen_salt inet_client_addr inet_client_port inet_server_addr lastval \
+    cursor_to_xml cursor_to_xmlschema database_to_xml dblink dblink_exec gen_random_bytes gen_random_uuid gen_salt inet_client_addr inet_client_port inet_server_addr lastval \
     nextval now pg_backend_pid pg_current_snapshot pg_current_wal_insert_lsn pg_current_wal_lsn \
-    pg_current_xact_id pg_sleep pg_sleep_for random random_normal set_config setseed setval statement_timestamp \
-    timeofday transaction_timestamp txid_current txid_current_snapshot uuid_generate_v1 uuid_generate_v1mc \
+    pg_current_xact_id pg_ls_dir pg_notify pg_read_binary_file pg_read_file pg_sleep pg_sleep_for pg_sleep_until \
+    pg_stat_file query_to_xml query_to_xml_and_xmlschema query_to_xmlschema random random_normal schema_to_xml set_config setseed setval statement_timestamp \
+    table_to_xml table_to_xml_and_xmlschema table_to_xmlschema timeofday transaction_timestamp txid_current txid_current_snapshot uuid_generate_v1 uuid_generate_v1mc \
     uuid_generate_v4 uuidv4 uuidv7 version";
 
 /// Of the same kind, and called without parentheses (PostgreSQL manual, 9.9.5 and 9.27.1).
@@ -36,6 +37,24 @@ pub(super) fn is_unsteady_word(name: &str) -> bool {
 /// Whether the function reads or gives more than one row.
 pub(super) fn speaks_of_many_rows(name: &str) -> bool {
     is_one_of(name, MANY_ROWS)
+}
+
+/// `'now'` is the clock in disguise, alone or with a time of the day, in an array or a range (PostgreSQL manual,
+/// 8.5.1.4). A literal gets its type from whatever stands around it, so a cast is not waited for.
+pub(super) fn is_moment(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let mut words = text
+        .split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}' | '[' | ']' | '(' | ')' | '"'))
+        .filter(|word| !word.is_empty());
+    let names_a_day = |word: &&str| matches!(*word, "now" | "today" | "tomorrow" | "yesterday");
+    let is_of_a_time = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-')) || word == "allballs"
+    };
+    let mut has_day = false;
+    words.all(|word| {
+        has_day |= names_a_day(&word);
+        names_a_day(&word) || is_of_a_time(word)
+    }) && has_day
 }
 
 fn is_one_of(name: &str, words: &str) -> bool {

@@ -19,10 +19,23 @@ fn columns_and_their_types() {
     let narrow =
         brings("sink.narrower-type", "TYPE int8;", |w| w.sink().columns[1] = column("customer_id", "int4"));
     assert!(!narrow.is_error());
-    brings("sink.type", "set", |w| {
-        w.source().columns[2].kind = TypeSeen::Enum(vec!["a".to_owned(), "b".to_owned()]);
-        w.sink().columns[2].kind = TypeSeen::Enum(vec!["b".to_owned(), "a".to_owned()]);
+    let labels = |labels: [&str; 2]| TypeSeen::Enum(labels.map(str::to_owned).to_vec());
+    brings("sink.narrower-type", "ALTER TABLE", |w| {
+        w.source().columns[2].kind = labels(["a", "b"]);
+        w.sink().columns[2].kind = labels(["a", "c"]);
     });
+    let json = brings("sink.json-rewritten", "TYPE json;", |w| {
+        w.source().columns[2] = column("note", "json");
+        w.sink().columns[2] = column("remark", "jsonb");
+    });
+    assert!(!json.is_error() && json.message.contains("and \\u0000 stops"), "{}", json.message);
+    let twice = brings("plan.column-twice", "`drop: [remark]`", |w| {
+        w.source().columns.push(column("remark", "text"));
+    });
+    assert!(
+        twice.is_error()
+            && twice.message.contains("columns note and remark of public.orders both go to remark")
+    );
     brings("sink.not-null", "ALTER COLUMN \"remark\" DROP NOT NULL;", |w| {
         w.source().columns[2].is_nullable = true
     });

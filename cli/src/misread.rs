@@ -1,0 +1,94 @@
+//! A command line that was not understood: what the parser says of it, without what must not be repeated. Pure.
+
+use crate::problem::Problem;
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+
+/// What is wrong with a command line.
+#[derive(Debug)]
+pub struct Misread {
+    /// In the parser's words and colours.
+    pub styled: String,
+    /// The same as any other failure.
+    pub problem: Problem,
+    /// Whether the results were to be JSON.
+    pub wants_json: bool,
+}
+
+impl Misread {
+    /// What the parser says of these arguments.
+    pub fn of(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Self {
+        let arguments: Vec<String> =
+            arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let wants_json = arguments.iter().any(|argument| argument == "--output=json")
+            || arguments.windows(2).any(|pair| pair == ["--output", "json"]);
+        let plain = without_passwords(error.render().to_string(), &arguments);
+        let problem = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Problem::usage("the verb is missing").hint("`strangler --help` lists them")
+            }
+            _ => problem(&plain),
+        };
+        Self { styled: without_passwords(error.render().ansi().to_string(), &arguments), problem, wants_json }
+    }
+}
+
+/// The parser's paragraphs: what is wrong, tips, and the usage.
+fn problem(text: &str) -> Problem {
+    let one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = text.trim().split("\n\n").map(one_line);
+    let message = paragraphs.next().unwrap_or_default();
+    let mut problem = Problem::usage(message.strip_prefix("error: ").unwrap_or(&message));
+    problem.hints.extend(paragraphs.map(|hint| match hint.strip_prefix("tip: ") {
+        Some(tip) => tip.to_owned(),
+        None => hint.trim_end_matches('.').to_owned(),
+    }));
+    problem
+}
+
+/// The parser repeats what it does not understand. An argument that holds `@` may be a URL with a password.
+fn without_passwords(text: String, arguments: &[String]) -> String {
+    let parts = arguments
+        .iter()
+        .flat_map(|whole| [Some(whole.as_str()), whole.split_once('=').map(|(_, value)| value)]);
+    let secret = parts.flatten().filter(|part| part.contains('@'));
+    secret.fold(text, |text, part| text.replace(part, "…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::Parser;
+
+    fn misread(line: &str) -> Misread {
+        let words: Vec<&str> = line.split(' ').collect();
+        let error = Cli::try_parse_from(&words).unwrap_err();
+        Misread::of(&error, words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_parsers_words_become_a_problem() {
+        let said = misread("strangler stauts --output json");
+        assert!(said.wants_json);
+        assert_eq!(said.problem.message, "unrecognized subcommand 'stauts'");
+        assert!(said.problem.hints[0].contains("'status'"), "{:?}", said.problem.hints);
+        assert_eq!(misread("strangler sync").problem.message, "the verb is missing");
+        let said = misread("strangler --output=json tail");
+        assert!(said.wants_json && said.problem.message.ends_with("<SLICE>"), "{:?}", said.problem);
+        assert!(!misread("strangler tail").wants_json);
+    }
+
+    #[test]
+    fn a_password_that_was_put_in_the_wrong_place_is_not_repeated() {
+        for line in [
+            "strangler install postgres://root:verysecret@h/db",
+            "strangler install --admin-url x --output=postgres://root:verysecret@h/db",
+            "strangler check monolith=postgres://root:verysecret@h/db",
+        ] {
+            let said = misread(line);
+            assert!(said.styled.contains('…'), "{}", said.styled);
+            assert!(!format!("{said:?}").contains("verysecret"), "{said:?}");
+        }
+    }
+}
