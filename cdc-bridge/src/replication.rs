@@ -42,7 +42,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// What one read takes at most, in bytes.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 
 /// The receive buffer that is asked for where the server runs on this machine, in bytes; Linux takes twice as much. The
 /// way to another machine is long, and gets what the system finds right.

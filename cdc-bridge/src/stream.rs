@@ -92,7 +92,18 @@ pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>, state: 
 
 /// Waits for an order that asks for something else; false when there will be none.
 async fn another(orders: &mut watch::Receiver<Ordered>, now: &StreamOrder) -> bool {
-    orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| next != now)).await.is_ok()
+    orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| asks_for_more(now, next))).await.is_ok()
+}
+
+/// Whether an order asks for something else than the one that is carried out. A copy goes on whether it is to be paused
+/// afterwards or not: it would have to begin again.
+fn asks_for_more(now: &StreamOrder, next: &StreamOrder) -> bool {
+    match now.stage {
+        Stage::Copying => {
+            StreamOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now
+        }
+        _ => next != now,
+    }
 }
 
 /// Waits for a longer journal, or for another order of the same; false when there will be none.

@@ -20,6 +20,7 @@ use clap::Parser;
 use invocation::Invocation;
 use misread::Misread;
 use problem::Problem;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use ui::Ui;
 
@@ -56,6 +57,9 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     // One process-wide choice of cryptography; a second installation could only be the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let call = Invocation::new(&cli.global, ui);
+    if matches!(cli.verb, Verb::Bridge(_)) {
+        give_memory_back();
+    }
     // The proxy brings runtimes of its own and must not be started inside another one.
     if let Verb::Proxy(args) = &cli.verb {
         return verb::part::proxy(&call, args);
@@ -67,4 +71,18 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     // A look-up that hangs in a thread must not keep a finished command from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
+}
+
+/// Starts this program once more, in the same process, with an allocator that gives memory back at once: what a bridge
+/// works on is large and soon done with, and keeping it for ten milliseconds more makes half of what it has resident.
+/// The allocator takes this from the environment only, before anything else runs.
+fn give_memory_back() {
+    const DELAY: &str = "MIMALLOC_PURGE_DELAY";
+    if std::env::var_os(DELAY).is_some() {
+        return;
+    }
+    if let Ok(myself) = std::env::current_exe() {
+        // It returns only if it failed; then the bridge runs all the same, and is larger.
+        let _ = std::process::Command::new(myself).args(std::env::args_os().skip(1)).env(DELAY, "0").exec();
+    }
 }

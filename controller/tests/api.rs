@@ -1,4 +1,6 @@
 //! The API over real HTTP, with the journal in a file; and `sync start` with the journal in a database.
+//!
+//! Long because the API is one, and each of its answers is tried.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
 

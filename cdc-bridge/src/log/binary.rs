@@ -120,26 +120,28 @@ impl Encoder {
         self.relations.len() >= usize::from(u16::MAX) || self.count == u32::MAX
     }
 
-    /// The value, ended by a progress record or not; the encoder is empty afterwards.
+    /// The value, ended by a progress record or not; the encoder is empty afterwards, and keeps its room for the next.
     pub fn finish(&mut self, progress: Option<&Progress>) -> Bytes {
-        let encoder = std::mem::take(self);
         let progress = progress.map(|progress| serde_json::to_vec(progress).unwrap_or_default());
         let progress_len = progress.as_ref().map_or(0, Vec::len);
-        let len = HEADER_LEN + encoder.len() + progress_len + CHECKSUM_LEN;
+        let len = HEADER_LEN + self.len() + progress_len + CHECKSUM_LEN;
         let mut out = BytesMut::with_capacity(len);
         out.put_u8(VERSION);
         out.put_u8(u8::from(progress.is_some()));
-        out.put_u16(encoder.relations.len() as u16);
-        out.put_u32(encoder.count);
-        out.put_u32(encoder.changes.len() as u32);
+        out.put_u16(self.relations.len() as u16);
+        out.put_u32(self.count);
+        out.put_u32(self.changes.len() as u32);
         out.put_u32(progress_len as u32);
-        for relation in &encoder.relations {
+        for relation in &self.relations {
             out.put_u64(*relation);
         }
-        out.put_slice(&encoder.changes);
+        out.put_slice(&self.changes);
         out.put_slice(progress.as_deref().unwrap_or_default());
         let checksum = XxHash64::oneshot(0, &out);
         out.put_u64(checksum);
+        (self.count, self.before) = (0, Before::default());
+        self.relations.clear();
+        self.changes.clear();
         out.freeze()
     }
 }

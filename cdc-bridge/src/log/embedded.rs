@@ -83,8 +83,8 @@ impl EmbeddedLog {
     pub async fn writer(&self) -> Result<EmbeddedWriter, LogError> {
         let (session, state) = self.blocking(Store::begin_session).await?;
         let floor = Floor::new(state.log, state.last.as_ref());
-        let work = Work { session, floor, relations: HashMap::new() };
-        Ok(EmbeddedWriter { store: self.store.clone(), work: Some(work) })
+        let work = Work { session, floor, relations: HashMap::new(), encoder: Encoder::default() };
+        Ok(EmbeddedWriter { store: self.store.clone(), work: Some(Box::new(work)) })
     }
 
     /// Behind the last progress record.
@@ -175,7 +175,7 @@ fn cursor(log: &LogId, key: u64) -> Cursor {
 pub struct EmbeddedWriter {
     store: Arc<Store>,
     /// Taken while an append runs, and not put back after an error: then the session is over.
-    work: Option<Work>,
+    work: Option<Box<Work>>,
 }
 
 /// What a writer remembers from one append to the next.
@@ -185,6 +185,7 @@ struct Work {
     floor: Floor,
     /// The hash of every relation that this session has stored, by the address of what it keeps alive.
     relations: HashMap<usize, (Arc<Relation>, u64)>,
+    encoder: Encoder,
 }
 
 impl EmbeddedWriter {
@@ -213,18 +214,17 @@ impl Work {
         let Flush { changes, progress } = admitted.flush;
         if !changes.is_empty() || progress.is_some() {
             let mut addition = Addition::default();
-            let mut encoder = Encoder::default();
             for change in &changes {
-                if encoder.is_full()
-                    || (!encoder.is_empty() && encoder.len() + tuples(change) > VALUE_BYTES_MAX)
+                if self.encoder.is_full()
+                    || (!self.encoder.is_empty() && self.encoder.len() + tuples(change) > VALUE_BYTES_MAX)
                 {
-                    addition.values.push(encoder.finish(None));
+                    addition.values.push(self.encoder.finish(None));
                 }
                 let hash = self.hash(&change.relation, &mut addition)?;
-                encoder.push(change, hash);
+                self.encoder.push(change, hash);
             }
-            if !encoder.is_empty() || progress.is_some() {
-                addition.values.push(encoder.finish(progress.as_ref()));
+            if !self.encoder.is_empty() || progress.is_some() {
+                addition.values.push(self.encoder.finish(progress.as_ref()));
             }
             addition.progress = progress;
             store.append(self.session, &addition)?;
