@@ -92,17 +92,11 @@ impl Source {
 pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, SourceError> {
     let sql = "SELECT slot_name::text, coalesce(confirmed_flush_lsn::text, '0/0'), \
                coalesce(wal_status = 'lost', false), active FROM pg_replication_slots \
-               WHERE database = current_database() AND NOT temporary AND starts_with(slot_name::text, $1)";
-    let prefix = sql::slot_prefix(plan);
+               WHERE database = current_database() AND NOT temporary AND slot_name::text ~ $1";
     let mut slots = Vec::new();
-    for row in client.query(sql, &[&prefix]).await? {
-        let name: String = row.get(0);
-        // The rest is eight characters of a log's id; a longer one belongs to a plan whose name begins like ours.
-        if name.len() != prefix.len() + 8 {
-            continue;
-        }
+    for row in client.query(sql, &[&sql::slot_pattern(plan)]).await? {
         let confirmed = row.get::<_, String>(1).parse().unwrap_or_default();
-        slots.push(Slot { name, confirmed, is_lost: row.get(2), is_active: row.get(3) });
+        slots.push(Slot { name: row.get(0), confirmed, is_lost: row.get(2), is_active: row.get(3) });
     }
     Ok(slots)
 }
