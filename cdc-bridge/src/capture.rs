@@ -278,6 +278,7 @@ async fn session(
         pending: Pending::new(log.id(), timeline, from),
         published,
         source,
+        committed_pg_us: 0,
         age_us: 0,
     };
     // The writer ends with an error, or when the reader is done and everything it handed over is durable.

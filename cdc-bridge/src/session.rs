@@ -41,8 +41,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(60);
 const TABLES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Who is behind reads in gulps: after a read of less than so many bytes, the next one waits so long.
-const GULP_BYTES: usize = 8 << 10;
-const REST: Duration = Duration::from_millis(1);
+const GULP_BYTES: usize = 16 << 10;
+const REST: Duration = PATIENCE_BEHIND;
 
 /// One open session.
 pub struct Session<'a> {
@@ -60,7 +60,9 @@ pub struct Session<'a> {
     pub published: BTreeMap<u32, TableName>,
     /// Whose publication.
     pub source: &'a Source,
-    /// How old the newest transaction was when it was sent, in microseconds by the server's clock.
+    /// When the newest transaction was committed: microseconds since 2000-01-01 UTC by the server's clock.
+    pub committed_pg_us: i64,
+    /// How old it was when what came of it last was sent, in microseconds.
     pub age_us: i64,
 }
 
@@ -152,7 +154,11 @@ impl Session<'_> {
                     self.pending.passed(data.len());
                     let message = decode(data)?;
                     if let WireMessage::Begin { committed_pg_us, .. } = &message {
-                        self.age_us = sent_pg_us.saturating_sub(*committed_pg_us);
+                        self.committed_pg_us = *committed_pg_us;
+                    }
+                    // Between two transactions, nothing tells how old it is.
+                    if self.assembler.in_transaction() {
+                        self.age_us = sent_pg_us.saturating_sub(self.committed_pg_us);
                     }
                     self.take(wal_start, message).await?;
                 }
