@@ -62,7 +62,7 @@ async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
 
 /// Whether the health path is answered with 2xx, on a connection of its own.
 async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
-    let Some(peer) = target.peer(false).filter(|_| target.address() == Some(address)) else { return false };
+    let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return false };
     let asked = async {
         let (mut session, _) = asker.connector.get_http_session(&*peer).await?;
         let mut request = RequestHeader::build("GET", asker.path.as_bytes(), Some(3))?;

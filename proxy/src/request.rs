@@ -76,10 +76,11 @@ impl ProxyHttp for Requests {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
         exchange.body_bytes = 0;
         exchange.target = exchange.pool().and_then(|pool| pool.pick()).cloned();
-        let peer = exchange.target.as_ref().and_then(|target| target.peer(exchange.is_upgrade));
+        let headers = &session.req_header().headers;
+        let peer = exchange.target.as_ref().and_then(|target| target.peer_for(headers, exchange.is_upgrade));
         match peer {
             Some(peer) => Ok(peer),
             None => {

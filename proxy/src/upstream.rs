@@ -5,12 +5,14 @@
 
 pub mod address;
 
+use crate::headers::has_hop_by_hop;
 use crate::metrics::PoolCounters;
 use address::BadAddress;
 use arc_swap::ArcSwapOption;
+use http::HeaderMap;
 use migrations::plan::{ProxySettings, Upstream};
 use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -109,10 +111,18 @@ impl Target {
     }
 
     /// What Pingora connects to; none until the name is resolved.
-    pub fn peer(&self, upgrade: bool) -> Option<Box<HttpPeer>> {
-        let mut peer = Box::new(HttpPeer::clone(self.peer.load().as_ref()?));
-        if upgrade {
+    pub fn peer(&self) -> Option<Box<HttpPeer>> {
+        Some(Box::new(HttpPeer::clone(self.peer.load().as_ref()?)))
+    }
+
+    /// The same for a request with these fields.
+    pub fn peer_for(&self, headers: &HeaderMap, is_upgrade: bool) -> Option<Box<HttpPeer>> {
+        let mut peer = self.peer()?;
+        if is_upgrade {
             peer.options.read_timeout = Some(UPGRADED_IDLE_TIMEOUT);
+        } else if !has_hop_by_hop(headers) {
+            // Nothing is to be taken out, and a search for each name is a twentieth of our own CPU time.
+            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         }
         Some(peer)
     }
