@@ -1,6 +1,6 @@
 //! The whole bridge: one capture, one stream per slice, the agent and the port, wired by watch channels.
 //!
-//! The only place that spawns. Bounded by what it is made of: a flush in flight, a batch per stream.
+//! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
 use crate::agent::Agent;
 use crate::envelope::Context;

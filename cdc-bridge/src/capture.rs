@@ -6,12 +6,12 @@
 pub mod pending;
 mod status;
 
-use crate::log::{Flush, Log, LogError, Progress};
+use crate::log::{Flush, Log, LogError, Owner, Progress};
 use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
 use crate::session::{Session, other_table};
 use crate::source::assemble::{AssembleError, Assembler};
-use crate::source::begin::{Begin, decide};
+use crate::source::begin::{Begin, Slot, decide};
 use crate::source::pgoutput::DecodeError;
 use crate::source::{Source, SourceError, blocked, create_slot, drop_slot, kept_bytes, published, slots};
 use migrations::finding::Finding;
@@ -174,17 +174,19 @@ async fn give_up_slots(
     forget: Option<&watch::Sender<Status>>,
 ) -> Result<(), SessionEnd> {
     let client = source.connect("strangler capture").await?;
-    for slot in slots(&client, &source.plan).await? {
+    let there = slots(&client, &source.plan).await?;
+    for slot in &there {
         drop_slot(&client, &slot.name).await?;
     }
     // The session that has just ended may still be closing on the server's side; then this is done once more.
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
         return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
     }
-    if forget.is_some() {
-        log.forget(every).await?;
-    }
-    if log.end().await?.is_some() {
+    if is_ours(source, log, &there).await? {
+        if forget.is_some() {
+            log.forget(every).await?;
+        }
+        // Last of what is in the log: until then it says whose the rest is.
         log.destroy().await?;
     }
     // Last of all: who sees this may stop the bridge, because nothing is left to be done.
@@ -192,6 +194,25 @@ async fn give_up_slots(
         status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
     }
     Ok(())
+}
+
+/// Whether there is a log that is this source's to take away, and not one that somebody else keeps under the same name:
+/// this process used it, a slot of it was there, or it was filled from this server.
+async fn is_ours(source: &Source, log: &Log, slots: &[Slot]) -> Result<bool, SessionEnd> {
+    let Some(owner) = log.owner().await? else { return Ok(false) };
+    let own = sql::slot(&source.plan, &log.id().0);
+    let is_ours = match &owner {
+        Owner::Us => true,
+        _ if slots.iter().any(|slot| slot.name == own) => true,
+        Owner::Server(filled) => {
+            filled.system_id == source.replication().await?.identify_system().await?.timeline.system_id
+        }
+        Owner::Unknown => false,
+    };
+    if !is_ours {
+        tracing::warn!("{} is not of this monolith and stays as it is", log.describe());
+    }
+    Ok(is_ours)
 }
 
 /// Gives the slot up before it keeps more WAL than the plan allows, whether a session reads it or not.

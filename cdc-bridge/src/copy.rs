@@ -94,11 +94,6 @@ struct Table {
 /// Copies the slice; capture must already keep its tables' changes. `client` holds the slice's lock at the sink.
 pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> Result<Kept, CopyError> {
     let source = job.source.connect("strangler copy").await?;
-    make_gates(job, &source, client).await?;
-    hold_shapes(&source, job.slice).await?;
-    let (tables, shapes) = tables(job, &source, client, progress).await?;
-    // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
-    let cursor = job.log.end_cursor().await?;
     let mut kept = Kept {
         log: job.log.id(),
         timeline: job.timeline.clone(),
@@ -107,9 +102,16 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         position: Position::default(),
         // Less than what the snapshot holds, and no more than where the cursor stands: the log is trimmed by it.
         passed: job.captured,
-        cursor,
-        shapes,
+        cursor: job.log.end_cursor().await?,
+        shapes: Shapes::new(),
     };
+    // Before anything is made: whoever gives the copy up sees by this that there is something to take away.
+    kept::keep(client, job.slice, &kept).await?;
+    make_gates(job, &source, client).await?;
+    hold_shapes(&source, job.slice).await?;
+    let (tables, shapes) = tables(job, &source, client, progress).await?;
+    // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
+    (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
     let holder = uuid::Uuid::new_v4().to_string();
     kept::keep(client, job.slice, &kept).await?;
     kept::hold(client, job.slice, &holder).await?;

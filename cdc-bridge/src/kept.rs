@@ -160,17 +160,20 @@ pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
 }
 
 /// Empties the slice's sink tables to give the copy up; not where the gate says that they are the service's own, or
-/// that someone decided after us.
+/// that someone decided after us. Without a gate no row was ever copied, or all this was done before.
 pub async fn give_up_rows(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
     client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
     let done = async {
         let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
         let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
         let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
-        if gate.is_some_and(|(is_shut, seen)| !is_shut || seen > epoch.0 as i64) {
-            return Err(SinkError::stop(not_ours(slice)));
+        match gate {
+            None => Ok(()),
+            Some((is_shut, seen)) if !is_shut || seen > epoch.0 as i64 => {
+                Err(SinkError::stop(not_ours(slice)))
+            }
+            Some(_) => empty(client, slice).await,
         }
-        empty(client, slice).await
     };
     match done.await {
         Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),

@@ -33,6 +33,17 @@ pub const RECENT_MAX: usize = 1000;
 #[serde(transparent)]
 pub struct LogId(pub String);
 
+/// Whose a log is. An embedded one lies in our own folder; a cluster has room for the logs of others under every name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// It was made or given up by this process.
+    Us,
+    /// It was filled from this server.
+    Server(Timeline),
+    /// It has a name and nothing else.
+    Unknown,
+}
+
 /// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -257,6 +268,14 @@ impl Log {
         match self {
             Log::Embedded(log) => log.trim(before).await,
             Log::Kafka(_) => Ok(()),
+        }
+    }
+
+    /// Whose log is there, before it is taken away; none where there is no log.
+    pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
+        match self {
+            Log::Embedded(log) => Ok(log.end().await?.map(|_| Owner::Us)),
+            Log::Kafka(log) => log.owner().await,
         }
     }
 

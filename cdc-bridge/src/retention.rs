@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 /// How often the log is trimmed behind its readers.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
-/// So much of the embedded log is kept although nobody reads it any more, for `tail`.
+/// Only beyond this size the embedded log is trimmed, so that there may be something for `tail`.
 const HISTORY_BYTES: u64 = 16 << 20;
 /// A log that is full waits so long for a slice of which nobody knows what it still needs.
 const BLIND_MAX: Duration = Duration::from_secs(30);
@@ -53,7 +53,8 @@ impl Lanes {
 
     /// Trims the log behind its slowest reader; where it is full, that reader is given up.
     ///
-    /// It is trimmed to where that reader was at the trim before, so that there is always something for `tail`.
+    /// It is trimmed to where that reader was at the trim before, the first time and a full log to where it is now: a
+    /// trim may leave little for `tail`.
     pub(crate) async fn trim(&self, log: &Log) {
         let mut earlier: Option<Cursor> = None;
         let mut blind = None;

@@ -1,9 +1,17 @@
 //! The bridge between two real Postgres clusters, over both logs.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails loudly")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
+use cdc_bridge::log::{Flush, Log, Progress};
 use house::House;
+use migrations::control::Condition;
+use migrations::lsn::{EndLsn, Timeline};
+use migrations::plan::LogChoice;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::time::Duration;
 
 const SOURCE: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'fine', 'it''s \"ok\", really');
@@ -129,4 +137,40 @@ async fn every_change_arrives_over_the_embedded_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_arrives_over_kafka() {
     every_change_arrives("kafka").await;
+}
+
+/// The topics that the plan's prefix names.
+fn topics(house: &House) -> Vec<String> {
+    let LogChoice::Kafka { brokers, topic_prefix, .. } = &house.plan.log else { panic!("not in Kafka") };
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let there = consumer.fetch_metadata(None, Duration::from_secs(10)).unwrap();
+    let names = there.topics().iter().map(|topic| topic.name().to_owned());
+    names.filter(|name| name.starts_with(topic_prefix)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
+    let house = house("kafka").await;
+    let theirs = Log::open(&house.plan.log, &house.plan.name, "shop", house.folder.path()).await.unwrap();
+    let tables = ["orders".parse().unwrap()].map(|slice| &house.plan.slices[&slice]);
+    let tables = tables[0].all_tables().map(|table| table.from.clone()).collect();
+    theirs.prepare(&tables, 1 << 20).await.unwrap();
+    let progress = Progress {
+        version: 1,
+        log: theirs.id(),
+        timeline: Timeline { system_id: "7300000000000000001".to_owned(), timeline: 1 },
+        end: EndLsn(1),
+        committed_us: 0,
+        messages: Vec::new(),
+    };
+    let flush = Flush { changes: Vec::new(), progress: Some(progress) };
+    theirs.writer().await.unwrap().append(flush).await.unwrap();
+    let before = topics(&house);
+    house.start();
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((topics(&house), before.len()), (before, 5));
+    house.stop().await;
+    theirs.forget(&tables).await.unwrap();
+    theirs.destroy().await.unwrap();
 }

@@ -3,11 +3,11 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use house::House;
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
+use house::{House, WAIT};
 use migrations::control::Condition;
 use migrations::stage::Event;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn slots(house: &House) -> String {
     house.source.sql("shop", "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots")
@@ -246,5 +246,32 @@ async fn tables_that_refer_to_each_other_in_a_circle_are_copied_and_followed() {
     house
         .same("SELECT id, order_id FROM items ORDER BY 1", "SELECT id, order_id FROM items ORDER BY 1")
         .await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
+    let house = House::new(SOURCE, SINK, PLAN).await;
+    // Nobody can make a trigger meanwhile; without a transaction id it does not keep the slot from being made.
+    let url = house.source.url("postgres", "shop");
+    let (writer, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    writer.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.unwrap();
+    house.start();
+    house.decide(Event::SyncStarted);
+    house.until("begun", |report| report.condition != Condition::Idle).await;
+    let shut = "SELECT count(*) FROM strangler.gate WHERE is_shut";
+    let began = Instant::now();
+    while house.sink.sql("orders", shut) != "1" {
+        assert!(began.elapsed() < WAIT, "the service's gate is not shut");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    house.decide(Event::SyncDropped);
+    writer.batch_execute("COMMIT").await.unwrap();
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    let left = "SELECT (SELECT count(*) FROM strangler.gate) + (SELECT count(*) FROM strangler.stream)";
+    assert_eq!(house.sink.sql("orders", left), "0");
+    assert_eq!(house.source.sql("shop", "SELECT count(*) FROM strangler.gate"), "0");
+    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 'the service''s own')");
     house.stop().await;
 }

@@ -20,7 +20,7 @@ mod writer;
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
-use super::{Cursor, Event, LogError, LogId, Progress};
+use super::{Cursor, Event, LogError, LogId, Owner, Progress};
 use crate::envelope::{self, Context};
 use client::Cluster;
 use migrations::finding::Finding;
@@ -31,14 +31,16 @@ use record::Bookmark;
 use routes::Routes;
 use standing::Last;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use topics::{Shape, Topics};
 
 /// Rows are this large at most where nobody says otherwise.
 const ROW_BYTES_MAX: u64 = 16 << 20;
-/// JSON of a row's old and new values, in multiples of the row: each escaped to twice its size, or `bytea` as base64.
-const RECORD_GROWTH: u64 = 4;
+/// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. Of an update
+/// with old and new values, each may be escaped to three times its size. More than this would make a record of the largest
+/// usual row larger than a broker takes in one request (`socket.request.max.bytes`, 100 MiB).
+const RECORD_GROWTH: u64 = 6;
 
 /// The log in Kafka. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,6 +60,8 @@ struct Inner {
     /// The number of the last writer.
     session: AtomicU64,
     row_bytes_max: AtomicU64,
+    /// Whether this process made the log, or took something away that was read from it.
+    is_used: AtomicBool,
 }
 
 impl KafkaLog {
@@ -86,6 +90,7 @@ impl KafkaLog {
             routes: Mutex::default(),
             session: AtomicU64::new(0),
             row_bytes_max: AtomicU64::new(ROW_BYTES_MAX),
+            is_used: AtomicBool::new(false),
         };
         let log = Self { inner: Arc::new(inner) };
         log.blocking(|inner| inner.find().map(drop)).await?;
@@ -164,8 +169,23 @@ impl KafkaLog {
         self.blocking(move |inner| inner.recent(&topics, n)).await
     }
 
+    /// Whose log there is.
+    pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
+        self.blocking(|inner| {
+            if !inner.find()? {
+                return Ok(None);
+            }
+            if inner.is_used.load(Ordering::SeqCst) {
+                return Ok(Some(Owner::Us));
+            }
+            Ok(Some(inner.last()?.map_or(Owner::Unknown, |last| Owner::Server(last.timeline()))))
+        })
+        .await
+    }
+
     /// Takes the topics of these tables away.
     pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
+        self.inner.is_used.store(true, Ordering::SeqCst);
         let names: Vec<String> = self.topics(tables).into_iter().collect();
         locked(&self.inner.routes).remove(&names);
         Topics::new(&self.inner.cluster)?.delete(&names).await
@@ -174,6 +194,7 @@ impl KafkaLog {
     /// Takes the progress topic away; the next log is another one.
     pub async fn destroy(&self) -> Result<(), LogError> {
         self.inner.session.fetch_add(1, Ordering::SeqCst);
+        self.inner.is_used.store(false, Ordering::SeqCst);
         locked(&self.inner.routes).clear();
         *locked(&self.inner.id) = LogId(uuid::Uuid::new_v4().to_string());
         Topics::new(&self.inner.cluster)?.delete(&[self.inner.progress_topic()]).await
@@ -192,12 +213,13 @@ impl KafkaLog {
         let topics = Topics::new(&self.inner.cluster)?;
         topics.ensure(&[self.inner.progress_topic()], self.inner.shape(1)).await?;
         self.blocking(|inner| {
+            let name = inner.id();
             inner.write_name()?;
-            if inner.find()? {
-                Ok(())
-            } else {
-                Err(inner.cluster.unavailable("the new log is not there yet"))
+            if !inner.find()? {
+                return Err(inner.cluster.unavailable("the new log is not there yet"));
             }
+            inner.is_used.fetch_or(inner.id() == name, Ordering::SeqCst);
+            Ok(())
         })
         .await
     }

@@ -85,7 +85,8 @@ fn other_server(log: &Timeline, server: &Timeline) -> Finding {
             "the log was filled from {log}, the database is {server} now: it was restored, or a replica was promoted, \
              and its positions may mean other changes"
         ),
-        "copy every slice again: `strangler sync drop` and `strangler sync start`",
+        "copy every slice again: `strangler sync drop` and `strangler sync start`; but if another plan's bridge fills \
+         this log, give yours a `topic_prefix` of its own first",
     )
 }
 

@@ -1,9 +1,9 @@
 //! What only Kafka brings: topics that others made, promises whose rows never arrived, records that are gone.
 
-use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables};
+use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables, timeline};
 use crate::place::{Place, Watcher};
 use cdc_bridge::change::Operation;
-use cdc_bridge::log::{Log, LogError};
+use cdc_bridge::log::{Log, LogError, Owner};
 use migrations::plan::LogChoice;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -146,10 +146,41 @@ async fn a_row_that_kafka_does_not_take_is_a_finding() {
     let log = place.open().await;
     log.prepare(&tables(&[0]), 1 << 20).await.unwrap();
     let mut history = History::new(Dice::new(22));
-    let note = "n".repeat(5 << 20);
+    let note = "n".repeat(8 << 20);
     let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
     let refused = log.writer().await.unwrap().append(flush(&[committed])).await;
     assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == "log.row-too-large"));
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_the_log_is_can_be_told() {
+    let place = Place::kafka();
+    let ours = place.open().await;
+    assert_eq!(ours.owner().await.unwrap(), None);
+    ours.prepare(&tables(&[0]), 1 << 20).await.unwrap();
+    let theirs = place.open().await;
+    assert_eq!(ours.owner().await.unwrap(), Some(Owner::Us));
+    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Unknown));
+    append(&ours, &[insert(&mut History::new(Dice::new(26)), 1)]).await;
+    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline())));
+    place.clean(&ours).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
+    let place = Place::kafka();
+    let log = place.open().await;
+    let row_bytes_max = 16 << 20;
+    log.prepare(&tables(&[0]), row_bytes_max).await.unwrap();
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::new(25));
+    let note = "\u{1}".repeat(row_bytes_max as usize - 100);
+    let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
+    append(&log, std::slice::from_ref(&committed)).await;
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    watcher.until(committed.end).await;
+    assert!(watcher.changes == changes_of(&[committed], &tables(&[0])), "it is another row");
     place.clean(&log).await;
 }
 

@@ -86,8 +86,8 @@ impl Cluster {
     /// What an error of the client library means to the log.
     pub fn error(&self, error: &KafkaError) -> LogError {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-            let hint =
-                "raise `limits: max_row` in the plan and `max.message.bytes` of the topic and the brokers";
+            let hint = "raise `limits: max_row` in the plan, `max.message.bytes` of the topic and \
+                        `message.max.bytes` of the brokers";
             return LogError::Refused(Finding::error(
                 "log.row-too-large",
                 "a change is larger than Kafka takes",

@@ -8,7 +8,7 @@ use super::record::{Bookmark, LogRecord, ProgressRecord, Record, Sent, TablesRec
 use super::routes::Route;
 use super::{Inner, locked};
 use crate::log::{LogError, Progress};
-use migrations::lsn::{EndLsn, Position};
+use migrations::lsn::{EndLsn, Position, Timeline};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::collections::BTreeMap;
@@ -27,6 +27,11 @@ pub(super) struct Last {
 }
 
 impl Last {
+    /// From which history of which server the log was filled.
+    pub(super) fn timeline(&self) -> Timeline {
+        self.record.progress.timeline.clone()
+    }
+
     /// What holds: its promise if it was kept, else the one before.
     pub(super) fn promise(self) -> Option<Progress> {
         if self.is_kept { Some(self.record.progress) } else { self.record.before() }
