@@ -1,7 +1,7 @@
 //! The three parts of the house: how each is started in this process, and what the controller does for `install` and
 //! `doctor`. The only file that names their crates.
 
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::supervisor::Signals;
 use migrations::control::Link;
 use migrations::finding::Finding;
@@ -81,7 +81,17 @@ pub async fn uninstall(
     urls: &AdminUrls,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Problem> {
-    controller::uninstall(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
+    controller::uninstall(plan, &exposed(urls), report).await.map_err(|error| not_taken_away(&error))
+}
+
+/// Where a copy is to be given up first, what to do is a command for each slice, and for that strangler must be up.
+fn not_taken_away(error: &controller::InstallError) -> Problem {
+    let problem = failed(error);
+    let controller::InstallError::Followed { slices, .. } = error else { return problem };
+    let problem = Problem { kind: Kind::Conflict, hints: Vec::new(), ..problem };
+    let problem = problem.hint("start it again: `strangler up --detach`");
+    let drop = |problem: Problem, slice: &String| problem.hint(format!("then `strangler sync drop {slice}`"));
+    slices.iter().fold(problem, drop).hint("then `strangler down`, and uninstall again")
 }
 
 /// An administrator's URL for each database.
@@ -114,6 +124,17 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("the proxy cannot listen at 0.0.0.0:80; change `proxy.listen`")]
     struct Refused(#[source] std::io::Error);
+
+    #[test]
+    fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {
+        let slices = vec!["carts".to_owned(), "orders".to_owned()];
+        let error = controller::InstallError::Followed { slices, topics: "shop.*".to_owned() };
+        let problem = not_taken_away(&error);
+        assert_eq!(problem.exit(), 4);
+        assert!(problem.message.contains("carts, orders") && problem.message.contains("shop.*"), "{problem}");
+        let drops = ["then `strangler sync drop carts`", "then `strangler sync drop orders`"];
+        assert_eq!(problem.hints[1..3], drops);
+    }
 
     #[test]
     fn a_crates_error_becomes_a_problem_with_a_hint() {

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what is asked through them.
 
+use migrations::names::quote_identifier;
 use migrations::plan::DatabaseUrl;
 use std::future::poll_fn;
 use std::str::FromStr;
@@ -16,6 +17,9 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Warnings that are kept until someone reads them; more are dropped.
 const NOTICES_MAX: usize = 256;
+/// How a role comes to be.
+const INSTALL: &str =
+    "run `strangler install` with an administrator's URL for each database, which makes the role";
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -43,35 +47,40 @@ pub enum ConnectError {
         url: String,
         /// In the server's or the system's words.
         why: String,
-        /// The server's error code (SQLSTATE), where it answered at all.
-        code: Option<String>,
+        /// What to do about it.
+        hint: String,
     },
 }
 
 impl ConnectError {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        let code = match self {
-            ConnectError::Url { .. } => {
-                return "write it as postgres://user:password@host:5432/database".to_owned();
-            }
+        match self {
+            ConnectError::Url { .. } => "write it as postgres://user:password@host:5432/database".to_owned(),
             ConnectError::Tls { .. } => {
-                return "give the server a certificate of a public authority for the host that the URL names; or write `sslmode=disable` where nobody can listen in between".to_owned();
+                "give the server a certificate of a public authority for the host that the URL names; or write `sslmode=disable` where nobody can listen in between".to_owned()
             }
-            ConnectError::Refused { code, .. } => code.as_deref().unwrap_or_default(),
-        };
-        match code {
-            "28P01" => {
-                "run `strangler install` with an administrator's URL for each database, which makes the role with this password; if the role exists, set it: ALTER ROLE … PASSWORD '…';".to_owned()
-            }
-            "28000" => {
-                "run `strangler install` with an administrator's URL for each database, which makes the role; pg_hba.conf must let it in"
-                    .to_owned()
-            }
-            "3D000" => "make the database, or correct its name in the URL".to_owned(),
-            "53300" => "raise max_connections or close some connections".to_owned(),
-            _ => "start the server, or correct host and port in the URL".to_owned(),
+            ConnectError::Refused { hint, .. } => hint.clone(),
         }
+    }
+}
+
+/// What to do where a server refuses this role this database, by its error code (SQLSTATE); none where nobody answered.
+fn hint_of(code: Option<&str>, role: &str, database: &str) -> String {
+    let (role, database) = (quote_identifier(role), quote_identifier(database));
+    match code.unwrap_or_default() {
+        "28P01" => {
+            format!("{INSTALL} with this password; if it exists, set it: ALTER ROLE {role} PASSWORD '…';")
+        }
+        "28000" => {
+            format!("{INSTALL}; pg_hba.conf must let it in, and if it exists: ALTER ROLE {role} LOGIN;")
+        }
+        "42501" => {
+            format!("run as the server's administrator: GRANT CONNECT ON DATABASE {database} TO {role};")
+        }
+        "3D000" => "make the database, or correct its name in the URL".to_owned(),
+        "53300" => "raise max_connections or close some connections".to_owned(),
+        _ => "start the server, or correct host and port in the URL".to_owned(),
     }
 }
 
@@ -106,14 +115,20 @@ async fn open(url: &str, shown: &str, application: &str) -> Result<Session, Conn
     } else {
         tokio::time::timeout(CONNECT_TIMEOUT, spawn(&config, NoTls)).await
     };
-    let refused = |why: String, code| ConnectError::Refused { url: shown.to_owned(), why, code };
+    let role = config.get_user().unwrap_or("…");
+    // The server takes a role's name for the database's where none is given.
+    let database = config.get_dbname().unwrap_or(role);
+    let refused = |why: String, code: Option<&str>| {
+        let hint = hint_of(code, role, database);
+        ConnectError::Refused { url: shown.to_owned(), why, hint }
+    };
     match opened {
         Ok(Ok(session)) => Ok(session),
         // The driver tells its kinds of errors apart by their first words only.
         Ok(Err(error)) if error.to_string().starts_with("error performing TLS handshake") => {
             Err(ConnectError::Tls { url: shown.to_owned(), why: in_words(&error) })
         }
-        Ok(Err(error)) => Err(refused(in_words(&error), error.code().map(|code| code.code().to_owned()))),
+        Ok(Err(error)) => Err(refused(in_words(&error), error.code().map(|code| code.code()))),
         Err(_) => Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), None)),
     }
 }
@@ -166,5 +181,27 @@ pub(crate) fn in_words(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_statement_that_mends_it() {
+        for (code, statement) in [
+            ("28P01", r#"ALTER ROLE "us" PASSWORD '…';"#),
+            ("28000", r#"ALTER ROLE "us" LOGIN;"#),
+            ("42501", r#"GRANT CONNECT ON DATABASE "sh""op" TO "us";"#),
+        ] {
+            let hint = hint_of(Some(code), "us", "sh\"op");
+            assert!(hint.contains(statement) && !hint.contains("start the server"), "{code}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_to_be_started() {
+        assert!(hint_of(None, "us", "shop").starts_with("start the server"));
     }
 }

@@ -2,13 +2,19 @@
 //! connection. `strangler install --print` shows the same text instead.
 
 use crate::connect::{ConnectError, Session, connect_as_admin, in_words};
-use migrations::plan::Plan;
+use migrations::plan::{LogChoice, Plan};
 use migrations::sql::{self, Database, NoScript, Step};
 use std::collections::BTreeMap;
 use tokio_postgres::error::SqlState;
 
 /// A busy table keeps a script waiting at most so long for its lock, so that the application behind it is not held up.
 const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; BEGIN";
+
+/// Whether there is a journal whose head can be asked.
+const HAS_JOURNAL: &str = "SELECT to_regclass('strangler.slice') IS NOT NULL";
+/// Slices whose changes go through the log while the monolith owns them; the script itself keeps those that have left.
+const FOLLOWED: &str =
+    "SELECT slice FROM strangler.slice WHERE stage->>'stage' IN ('copying', 'following') ORDER BY slice";
 
 /// Why a database could not be prepared or left. What was begun in that one was undone; those before it stay done.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,17 @@ pub enum InstallError {
         #[source]
         source: ConnectError,
     },
+    /// Slices are followed through Kafka, and only a bridge takes their topics away. Nothing was done.
+    #[error(
+        "the copy of {} is not given up, and its Kafka topics {topics} would stay; run `strangler sync drop` while strangler is up",
+        .slices.join(", ")
+    )]
+    Followed {
+        /// Which slices.
+        slices: Vec<String>,
+        /// Their topics, as `<prefix>.*`.
+        topics: String,
+    },
     /// The server refused a step. Nothing of the script stays in that database, but that `uninstall`'s last step may
     /// have dropped a slot before it failed at another.
     #[error("{database} refused `{step}`: {why}; {hint}")]
@@ -70,13 +87,42 @@ pub async fn install(
 }
 
 /// Takes everything away again: slots, publication, gates, schema, rights, role. The monolith goes first, because it
-/// says whether a service still owns a slice.
+/// says whether a service still owns a slice. Topics are nothing that a database could drop, so with Kafka no slice may
+/// be followed any more.
 pub async fn uninstall(
     plan: &Plan,
     admin_urls: &BTreeMap<String, String>,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
+    let databases = known(plan, admin_urls)?;
+    if let LogChoice::Kafka { topic_prefix, .. } = &plan.log
+        && databases.contains(&Database::Monolith)
+    {
+        let slices = followed(plan, admin_urls).await?;
+        if !slices.is_empty() {
+            return Err(InstallError::Followed { slices, topics: format!("{topic_prefix}.*") });
+        }
+    }
     run_all(plan, admin_urls, sql::uninstall, report).await
+}
+
+/// The plan's slices that are followed, as the journal's head says; none where the journal is gone already. A slice
+/// that the plan no longer has cannot be dropped by its name, so it holds nobody up.
+async fn followed(plan: &Plan, admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, InstallError> {
+    let (database, title) = (Database::Monolith, "look who is followed");
+    let session = enter(&database, admin_urls).await?;
+    // It is a transaction of its own, for the limits.
+    execute(&database, &session, title, LIMITS).await?;
+    let failed = |error: tokio_postgres::Error| refused(&database, title, &error);
+    let has_journal = session.client.query_one(HAS_JOURNAL, &[]).await.map_err(failed)?;
+    if !has_journal.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let rows = session.client.query(FOLLOWED, &[]).await.map_err(failed)?;
+    // The journal's head is let go before the script wants to drop it.
+    execute(&database, &session, title, "COMMIT").await?;
+    let slices = rows.iter().map(|row| row.get::<_, String>(0));
+    Ok(slices.filter(|slice| plan.slices.keys().any(|known| known.as_str() == slice)).collect())
 }
 
 /// What is to be done in one database of a plan.
@@ -116,10 +162,7 @@ async fn run(
     steps: &[Step],
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
-    let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
-    let mut session = connect_as_admin(url, "strangler install").await.map_err(|source| {
-        InstallError::Connect { database: database.clone(), hint: source.hint(), source }
-    })?;
+    let mut session = enter(database, admin_urls).await?;
     execute(database, &session, "begin", LIMITS).await?;
     for step in steps {
         // An error ends the transaction; dropping the connection then rolls it back.
@@ -132,20 +175,32 @@ async fn run(
     execute(database, &session, "commit", "COMMIT").await
 }
 
+async fn enter(database: &Database, admin_urls: &BTreeMap<String, String>) -> Result<Session, InstallError> {
+    let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
+    connect_as_admin(url, "strangler install").await.map_err(|source| InstallError::Connect {
+        database: database.clone(),
+        hint: source.hint(),
+        source,
+    })
+}
+
 async fn execute(database: &Database, session: &Session, title: &str, sql: &str) -> Result<(), InstallError> {
-    let Err(error) = session.client.batch_execute(sql).await else { return Ok(()) };
+    session.client.batch_execute(sql).await.map_err(|error| refused(database, title, &error))
+}
+
+fn refused(database: &Database, title: &str, error: &tokio_postgres::Error) -> InstallError {
     let server = error.as_db_error();
     let hint = match server.and_then(|server| server.hint()) {
         Some(hint) => hint.to_owned(),
         None => hint_of(server.map(|server| server.code())).to_owned(),
     };
-    Err(InstallError::Refused {
+    InstallError::Refused {
         database: database.clone(),
         step: title.to_owned(),
         // Neither the statement nor its context: both may hold the role's password.
-        why: in_words(&error),
+        why: in_words(error),
         hint,
-    })
+    }
 }
 
 fn hint_of(code: Option<&SqlState>) -> &'static str {

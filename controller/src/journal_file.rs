@@ -98,7 +98,7 @@ fn open(path: &Path) -> Result<(File, u64, Lines), StoreError> {
     if file.metadata().map_err(failed)?.len() > BYTES_MAX {
         return Err(StoreError::Refused {
             why: format!("{} is larger than any journal", path.display()),
-            hint: "move it away, or name another folder with --state-dir".to_owned(),
+            hint: "restore it from a backup, or move it away to begin a new journal".to_owned(),
         });
     }
     let mut text = Vec::new();

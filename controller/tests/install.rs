@@ -6,6 +6,7 @@ mod world;
 
 use migrations::gate;
 use migrations::names::SliceName;
+use migrations::plan::LogChoice;
 use migrations::sql::{self, Database};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
@@ -228,6 +229,28 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
     world.cluster.sql("monolith", split);
     let refused = world.uninstall().await.unwrap_err().to_string();
     assert!(refused.contains("orders is split") && refused.contains("strangler status"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
+    let mut world = World::new("").await;
+    world.install().await;
+    let following = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "following"}', 0, 2), ('gone', '{"stage": "copying"}', 0, 3)"#;
+    world.cluster.sql("monolith", following);
+    world.plan.log = LogChoice::Kafka {
+        brokers: "127.0.0.1:1".to_owned(),
+        topic_prefix: "shop".to_owned(),
+        partitions: 1,
+        replication: 1,
+        schemas: false,
+    };
+    let refused = world.uninstall().await.unwrap_err().to_string();
+    assert!(refused.contains("copy of orders is") && refused.contains("shop.*"), "{refused}");
+    let heads = "SELECT count(*)::text FROM strangler.slice";
+    assert_eq!(world.cluster.sql("monolith", heads), "2", "nothing was done");
+    world.cluster.sql("monolith", "DELETE FROM strangler.slice WHERE slice = 'orders'");
+    world.uninstall().await.unwrap();
+    world.uninstall().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,10 @@ pub fn run(port: Option<u16>, folder: Option<&Path>) -> Result<ExitCode> {
 }
 
 /// Fetches Kafka and what it needs into `target/kafka/VERSION`, once.
-fn fetch() -> Result<PathBuf> {
+///
+/// # Errors
+/// When Maven is missing or cannot reach Maven Central.
+pub fn fetch() -> Result<PathBuf> {
     let home = crate::target().join("kafka").join(VERSION);
     let libraries = home.join("libs");
     if libraries.join(FETCH_MARK).exists() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::kafka::Broker;
+use crate::kafka::{self, Broker};
 use crate::prerequisites::{self, Need};
 use crate::{interrupt, process, terminal, tidy};
 
@@ -88,6 +88,9 @@ fn steps(course: &mut Course) -> Result<()> {
     // Tests that drive the finished programs find them built, whatever their order.
     course.step("build", || cargo(&["build", "--workspace", "--all-targets"], None))?;
     course.step("tests", || {
+        // Some tests start brokers of their own, which they kill, from what was fetched; so it must be there even
+        // where a running broker was named.
+        kafka::fetch()?;
         let broker = if running.is_none() { Some(Broker::start(None, None)?) } else { None };
         let address = running.clone().or_else(|| broker.as_ref().map(Broker::address));
         if let Some(address) = &address {

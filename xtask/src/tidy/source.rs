@@ -21,6 +21,10 @@ const IMPURE: [(&str, &str); 10] = [
     ("tokio_postgres", "a database"),
     ("pingora", "a proxy server"),
 ];
+/// The one file of the CLI that names the other crates.
+const DOOR: &str = "cli/src/part.rs";
+/// What only [`DOOR`] may name.
+const PARTS: [&str; 3] = ["controller::", "proxy::", "cdc_bridge::"];
 /// Macros that stand for work not done. Split, so that this file does not find itself.
 const UNDONE: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
 /// Notes that stand for work not done.
@@ -36,6 +40,7 @@ pub fn broken(path: &Path, text: &str, pure: bool) -> Vec<(usize, String)> {
     broken.extend(header(text));
     broken.extend(length(text));
     broken.extend(undone(text));
+    broken.extend(past_the_door(path, text));
     if pure {
         broken.extend(impure(text));
     }
@@ -73,11 +78,25 @@ fn undone(text: &str) -> Vec<(usize, String)> {
     }
     for word in NOTES {
         broken.extend(
-            lines_with(text, word).map(|line| (line, format!("`{word}`: do it now, or open an issue"))),
+            lines_with(text, word).map(|line| (line, format!("`{word}`: do it now, or leave it out"))),
         );
     }
     let ignored = code.lines().enumerate().filter(|(_, line)| line.contains("#[ignore"));
     broken.extend(ignored.map(|(at, _)| (at + 1, "a test that is switched off proves nothing".to_owned())));
+    broken
+}
+
+/// The CLI starts the other crates in one place, so that its verbs depend on nothing that they export.
+fn past_the_door(path: &Path, text: &str) -> Vec<(usize, String)> {
+    if !path.starts_with("cli/src") || path == Path::new(DOOR) {
+        return Vec::new();
+    }
+    let code = code(text);
+    let mut broken = Vec::new();
+    for word in PARTS {
+        let message = |line| (line, format!("`{word}` belongs into {DOOR}, the only file that names it"));
+        broken.extend(lines_with(&code, word).map(message));
+    }
     broken
 }
 
@@ -164,6 +183,19 @@ mod tests {
     fn a_test_switched_off_is_found() {
         for attribute in ["#[ignore]", "#[ignore = \"slow\"]"] {
             assert_eq!(messages("a/src/x.rs", &format!("{GOOD}{attribute}\nfn f() {{}}\n"), false).len(), 1);
+        }
+    }
+
+    #[test]
+    fn only_one_file_of_the_cli_names_the_other_crates() {
+        for word in PARTS {
+            let text = format!("{GOOD}use {word}serve;\n");
+            let found = messages("cli/src/verb/up.rs", &text, false);
+            assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4], "{word}");
+            for path in [DOOR, "cli/tests/house.rs", "controller/src/serve.rs"] {
+                assert_eq!(messages(path, &text, false), [], "{path}");
+            }
+            assert_eq!(messages("cli/src/verb/up.rs", &format!("{GOOD}// {word}\n"), false), []);
         }
     }
 
