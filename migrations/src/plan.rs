@@ -336,9 +336,9 @@ pub enum Acceptance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The slot is given up before it keeps more WAL than this, in bytes.
+    /// The bridge gives the slot up once it keeps more WAL than this, in bytes.
     pub wal_kept_bytes_max: u64,
-    /// A row larger than this stops its slice with a finding, in bytes.
+    /// A row larger than this stops capture, for all slices, with a finding, in bytes.
     pub row_bytes_max: u64,
 }
 

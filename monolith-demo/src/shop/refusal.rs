@@ -69,7 +69,7 @@ impl Refusal {
 
     fn code_and_hint(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Malformed(_) => ("malformed", "Mend the request; the README shows each body."),
+            Self::Malformed(_) => ("malformed", "Mend the request as the message says."),
             Self::Absent { .. } => ("absent", "GET /orders lists what there is."),
             Self::Business { code, .. } => (code, "Read the order again and decide anew."),
             Self::Database(_) => ("database", "The server's log has the database's own words."),
