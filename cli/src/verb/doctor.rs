@@ -56,7 +56,10 @@ fn disk(plan: &Plan, folder: &Path) -> Option<Finding> {
     // The folder is made by `up`; before that, what holds it is the same disk.
     let place = folder.ancestors().find(|place| place.exists())?;
     let disk = nix::sys::statvfs::statvfs(place).ok()?;
-    let free = disk.blocks_available() * disk.fragment_size();
+    too_small(bytes_max, disk.blocks_available() * disk.fragment_size(), folder)
+}
+
+fn too_small(bytes_max: u64, free: u64, folder: &Path) -> Option<Finding> {
     (free < bytes_max).then(|| {
         Finding::warning(
             "house.disk",
@@ -80,4 +83,33 @@ fn next(plan: &Plan, slice: Option<&SliceName>, is_up: bool) -> Vec<String> {
     let mut named = with_tables.filter(|candidate| slice.is_none_or(|slice| *slice == candidate.name));
     let start = named.next().map(|slice| format!("strangler sync start {}", slice.name));
     vec![start.unwrap_or_else(|| "strangler status".to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_the_log_may_fill_is_told_before_it_is_full() {
+        let folder = Path::new(".strangler");
+        assert_eq!(too_small(8 << 30, 8 << 30, folder), None);
+        let finding = too_small(8 << 30, 100 << 20, folder).unwrap();
+        assert!(finding.message.contains("8192 MiB") && finding.message.contains("100 MiB"), "{finding}");
+    }
+
+    #[test]
+    fn only_an_embedded_log_of_tables_asks_for_a_disk() {
+        let plan = |log: &str, tables: &str| {
+            let text = format!(
+                "version: 1\nname: shop\nmonolith: {{ upstream: 'http://127.0.0.1:1', database: 'postgres://u@h/m' }}\n\
+                 services: {{ orders: {{ upstream: 'http://127.0.0.1:2', database: 'postgres://u@h/s' }} }}\n\
+                 slices: {{ orders: {{ service: orders, routes: {{ list: GET /orders }}{tables} }} }}\n{log}"
+            );
+            migrations::plan::check("strangler.yaml", &text, &|_| None).unwrap().0
+        };
+        let (here, tables) = (Path::new("/"), ", tables: [public.orders]");
+        let kafka = "log: { kafka: { brokers: 'localhost:9092' } }";
+        assert_eq!(disk(&plan(kafka, tables), here), None);
+        assert_eq!(disk(&plan("log: { embedded: { max: 1024GiB } }", ""), here), None);
+    }
 }

@@ -180,8 +180,23 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
     if let View::Stopped(finding, position) = view {
         return Err(stopped(slice, finding, position));
     }
-    call.ui.json(&document(slice, stands));
+    // What the bridge says of itself is true of each slice that it keeps.
+    let findings = match (&view, bridge(&status)) {
+        (View::Dropped, _) | (_, None) => &[],
+        (_, Some((_, bridge))) => &bridge.findings[..],
+    };
+    if findings.iter().any(Finding::is_error) {
+        return Err(Problem::error(format!("{slice}: capture has stopped, new changes do not come"))
+            .with(findings.to_vec())
+            .hint("mend what is marked ✗; until then the monolith keeps the changes as WAL"));
+    }
+    let mut document = document(slice, stands);
+    document["findings"] = json!(findings);
+    call.ui.json(&document);
     call.ui.line(format!("{slice}: {}", view.words()));
+    for finding in findings {
+        call.ui.finding(finding);
+    }
     call.ui.next_steps(&stands.next_steps);
     Ok(())
 }

@@ -86,6 +86,21 @@ fn a_second_bridge_on_the_same_topics_is_fenced_out_and_status_says_so() {
 }
 
 #[test]
+fn a_capture_that_has_stopped_is_said_of_a_slice_that_follows() {
+    let house = House::following(&Log::Embedded);
+    house.source.sql("shop", "ALTER TABLE orders RENAME TO orders_of_old");
+    house.eventually("the finding", || {
+        let (exit, said) = house.tried(&["sync", "status", "orders"]);
+        exit == 1 && said.contains("capture.other-table")
+    });
+    assert_eq!(house.status()["slices"]["orders"]["stream"]["condition"]["condition"], "following");
+    house.source.sql("shop", "ALTER TABLE orders_of_old RENAME TO orders");
+    house.eventually("the slice to go on", || house.tried(&["sync", "status", "orders"]).0 == 0);
+    house.assert_equal();
+    house.ok(&["sync", "drop", "orders", "--yes"]);
+}
+
+#[test]
 fn a_deleted_state_folder_with_a_live_slot_is_found_at_start_and_down_names_the_slot() {
     let house = House::following(&Log::Embedded);
     let slot = house.source.sql("shop", SLOTS);
