@@ -263,7 +263,13 @@ impl Log {
         }
     }
 
-    /// Drops what lies before a cursor. Kafka is never trimmed by us: others may read it.
+    /// Whether it is for us to trim. Kafka is not: others may read it. Nor may it be asked where it ends while nothing is
+    /// captured, because that makes a log where there is none.
+    pub fn is_trimmed(&self) -> bool {
+        matches!(self, Log::Embedded(_))
+    }
+
+    /// Drops what lies before a cursor, if [`Log::is_trimmed`].
     pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
         match self {
             Log::Embedded(log) => log.trim(before).await,

@@ -60,6 +60,9 @@ impl Lanes {
         let mut blind = None;
         loop {
             sleep(TRIM_INTERVAL).await;
+            if !log.is_trimmed() {
+                continue;
+            }
             let is_full = self.capture.borrow().is_full;
             let bytes = log.bytes().await.unwrap_or(0);
             let Ok(end) = log.end_cursor().await else { continue };
