@@ -1,21 +1,23 @@
-//! One JSON line per request. Requests add their lines to a page; a thread of its own takes the page and writes it.
+//! One JSON line per request. Each thread adds its lines to a page of its own; the writer, a thread too, takes the pages
+//! and writes them.
 //!
-//! If the writer falls behind, lines are dropped and counted; requests never wait for it.
+//! If the writer falls behind, lines are dropped and counted; requests never wait for it, nor for each other.
 
 use crate::headers::address::AddressText;
 use crate::headers::trace::Trace;
+use crossbeam_utils::atomic::AtomicCell;
 use prometheus::IntCounter;
-use std::cell::RefCell;
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use thread_local::ThreadLocal;
 use time::OffsetDateTime;
 
 /// A page takes no further line when it has so many bytes: some 16 000 lines.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// The writer looks for lines this often. It is not woken for each, which would cost a system call per request.
+/// The writer looks for pages this often. It is not woken for each, which would cost a system call per request.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 
 /// What a line says, beside the time.
@@ -48,7 +50,7 @@ pub struct Line<'a> {
 /// Takes lines.
 #[derive(Clone)]
 pub struct AccessLog {
-    page: Arc<Mutex<Vec<u8>>>,
+    desks: Arc<ThreadLocal<Desk>>,
     dropped: IntCounter,
 }
 
@@ -58,51 +60,57 @@ impl AccessLog {
         sink: Box<dyn Write + Send>,
         dropped: IntCounter,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let page = Arc::default();
-        let log = Self { page: Arc::clone(&page), dropped };
+        let desks = Arc::default();
+        let log = Self { desks: Arc::clone(&desks), dropped };
         let writer = std::thread::Builder::new().name("access-log".to_owned());
-        let writer = writer.spawn(move || write_all(&page, sink))?;
+        let writer = writer.spawn(move || write_all(&desks, sink))?;
         Ok((log, writer))
     }
 
-    /// Puts a line on the page; it ended now.
+    /// Puts a line on this thread's page; it ended now.
     pub fn write(&self, line: &Line<'_>) {
-        thread_local!(static DRAFT: RefCell<Draft> = const { RefCell::new(Draft::new()) });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let is_taken = DRAFT.with_borrow_mut(|draft| {
-            // Made outside the lock, so that threads hardly ever meet there.
-            draft.make(line, now);
-            let mut page = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-            let has_room = page.len() + draft.text.len() <= PAGE_BYTES_MAX;
-            if has_room {
-                page.extend_from_slice(&draft.text);
-            }
-            has_room
-        });
-        if !is_taken {
+        let desk = self.desks.get_or_default();
+        let mut page = desk.begun.take().or_else(|| desk.blank.take()).unwrap_or_default();
+        if page.text.len() < PAGE_BYTES_MAX {
+            page.add(line, now);
+        } else {
             self.dropped.inc();
         }
+        desk.begun.store(Some(page));
     }
 }
 
-/// Where a thread makes its lines, one after the other in the same memory.
-struct Draft {
+/// Where a thread and the writer hand each other pages. Each place is one pointer that is swapped, so neither ever waits.
+#[derive(Default)]
+struct Desk {
+    /// Only the thread puts pages here, and takes them back for the next line unless the writer was quicker.
+    begun: AtomicCell<Option<Box<Page>>>,
+    /// Only the writer puts pages here, when they are written, so that their memory is used again.
+    blank: AtomicCell<Option<Box<Page>>>,
+}
+
+const _: () = assert!(AtomicCell::<Option<Box<Page>>>::is_lock_free());
+
+/// Lines, one after the other.
+struct Page {
     text: Vec<u8>,
     /// RFC 3339 in UTC with milliseconds; all but these is made once a second.
     time: [u8; 24],
     second: u64,
 }
 
-impl Draft {
-    const fn new() -> Self {
+impl Default for Page {
+    fn default() -> Self {
         Self { text: Vec::new(), time: *b"1970-01-01T00:00:00.000Z", second: 0 }
     }
+}
 
+impl Page {
     /// Written by hand: this is done for every request, and a serializer takes five times as long.
-    fn make(&mut self, line: &Line<'_>, now: Duration) {
+    fn add(&mut self, line: &Line<'_>, now: Duration) {
         self.tell_time(now);
         let text = &mut self.text;
-        text.clear();
         text.extend_from_slice(b"{\"time\":\"");
         text.extend_from_slice(&self.time);
         text.push(b'"');
@@ -181,16 +189,16 @@ fn three_digits(value: u32) -> [u8; 3] {
     [value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8)
 }
 
-fn write_all(page: &Arc<Mutex<Vec<u8>>>, mut sink: Box<dyn Write + Send>) {
-    let mut full = Vec::new();
+fn write_all(desks: &Arc<ThreadLocal<Desk>>, mut sink: Box<dyn Write + Send>) {
     loop {
-        // Asked before the page is taken: once nobody else holds it, no line can be added any more.
-        let is_last = Arc::strong_count(page) == 1;
-        std::mem::swap(&mut full, &mut *page.lock().unwrap_or_else(PoisonError::into_inner));
-        if !full.is_empty() {
+        // Asked before the pages are taken: once nobody else holds them, no line can be added any more.
+        let is_last = Arc::strong_count(desks) == 1;
+        for desk in desks.iter() {
+            let Some(mut page) = desk.begun.take() else { continue };
             // A closed terminal or a full disk must not stop requests; there is no better place to say so.
-            let _ = sink.write_all(&full).and_then(|()| sink.flush());
-            full.clear();
+            let _ = sink.write_all(&page.text).and_then(|()| sink.flush());
+            page.text.clear();
+            desk.blank.store(Some(page));
         }
         if is_last {
             return;
@@ -202,11 +210,12 @@ fn write_all(page: &Arc<Mutex<Vec<u8>>>, mut sink: Box<dyn Write + Send>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    struct Sink(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Page {
+    impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -234,15 +243,15 @@ mod tests {
 
     #[test]
     fn every_line_is_json_and_none_is_lost_at_the_end() {
-        let page = Page::default();
+        let sink = Sink::default();
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
-        let (log, writer) = AccessLog::start(Box::new(page.clone()), dropped.clone()).unwrap();
+        let (log, writer) = AccessLog::start(Box::new(sink.clone()), dropped.clone()).unwrap();
         for status in 200..300 {
             log.write(&Line { status, ..line() });
         }
         drop(log);
         writer.join().unwrap();
-        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines.len(), 100);
         assert_eq!(lines[99]["status"], 299);
@@ -252,22 +261,48 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_many_threads_all_arrive_in_each_ones_order() {
+        let sink = Sink::default();
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (log, writer) = AccessLog::start(Box::new(sink.clone()), dropped.clone()).unwrap();
+        let threads: Vec<_> = (0..4u16)
+            .map(|thread| {
+                let log = log.clone();
+                let write = move |bytes| log.write(&Line { status: 200 + thread, bytes, ..line() });
+                std::thread::spawn(move || (0..20_000).for_each(write))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(log);
+        writer.join().unwrap();
+        let mut next = [0; 4];
+        for line in sink.0.lock().unwrap().split_inclusive(|byte| *byte == b'\n') {
+            let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let next = &mut next[line["status"].as_u64().unwrap() as usize - 200];
+            assert_eq!(line["bytes"], *next);
+            *next += 1;
+        }
+        assert_eq!((next, dropped.get()), ([20_000; 4], 0));
+    }
+
+    #[test]
     fn a_line_has_these_words_in_this_order() {
-        let mut draft = Draft::new();
+        let mut page = Page::default();
         let (slice, route, trace) = (Some("orders"), Some("show"), Trace::start(0x4bf9));
         let long = Line { path: b"/orders/7", slice, route, trace: Some(&trace), bytes: 0, ..line() };
-        draft.make(&long, Duration::from_millis(1_767_225_599_007));
+        page.add(&long, Duration::from_millis(1_767_225_599_007));
         let expected = r#"{"time":"2025-12-31T23:59:59.007Z","method":"GET","path":"/orders/7","status":200,"upstream":"monolith","slice":"orders","route":"show","why":"unmatched","ms":1020.305,"bytes":0,"client":"127.0.0.1","trace":"00000000000000000000000000004bf9"}"#;
-        assert_eq!(String::from_utf8_lossy(&draft.text).trim_end(), expected);
+        assert_eq!(String::from_utf8_lossy(&page.text).trim_end(), expected);
     }
 
     #[test]
     fn a_page_is_bounded_and_what_it_cannot_take_is_counted() {
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
-        let log = AccessLog { page: Arc::default(), dropped: dropped.clone() };
+        let log = AccessLog { desks: Arc::default(), dropped: dropped.clone() };
         while dropped.get() == 0 {
             log.write(&line());
         }
-        assert!(log.page.lock().unwrap().len() <= PAGE_BYTES_MAX);
+        let page = log.desks.get_or_default().begun.take().unwrap();
+        assert!((PAGE_BYTES_MAX..PAGE_BYTES_MAX + 1024).contains(&page.text.len()));
     }
 }

@@ -23,7 +23,7 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
         let (status, kind, body) = match (request.method.as_str(), request.uri.path()) {
-            ("GET", "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", self.metrics.text()),
+            ("GET", "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", self.counts()),
             ("GET" | "HEAD", "/healthz") => json(StatusCode::OK, "{\"status\":\"alive\"}"),
             ("GET" | "HEAD", "/readyz") => self.readiness(),
             _ => json(StatusCode::NOT_FOUND, "{\"error\":\"here are /metrics, /healthz and /readyz\"}"),
@@ -39,6 +39,11 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
+    fn counts(&self) -> Vec<u8> {
+        self.tables.add_up();
+        self.metrics.text()
+    }
+
     fn readiness(&self) -> (StatusCode, &'static str, Vec<u8>) {
         match self.tables.holds() {
             Some((journal, generation, plan)) => {

@@ -28,6 +28,8 @@ pub struct Exchange {
     pub address: IpAddr,
     /// The table it is answered by; none if there is none yet.
     pub live: Option<Arc<Live>>,
+    /// The number of the route it matches, if it matches one.
+    pub route: Option<usize>,
     /// Who answers, and why.
     pub decision: Decision,
     /// Whether it only reads: it may be sent again as long as nothing was answered.
@@ -48,7 +50,6 @@ pub struct Exchange {
     pub body_bytes: u64,
     /// Bytes of the answer's body.
     pub answer_bytes: u64,
-    route: Option<usize>,
     client: Option<Client>,
     asked: Option<Side>,
     new_id: Option<String>,
@@ -78,6 +79,7 @@ impl Default for Exchange {
             started: Instant::now(),
             address: IpAddr::from([0, 0, 0, 0]),
             live: None,
+            route: None,
             decision: Decision { side: Side::Monolith, why: Why::Unmatched },
             is_read: false,
             is_upgrade: false,
@@ -88,7 +90,6 @@ impl Default for Exchange {
             is_answered: false,
             body_bytes: 0,
             answer_bytes: 0,
-            route: None,
             client: None,
             asked: None,
             new_id: None,
@@ -118,7 +119,7 @@ impl Exchange {
         };
         if let Some(route) = route {
             self.client = Some(route.client(&request.headers, self.address));
-            if route.freshness.is_some() {
+            if route.slice.freshness.is_some() {
                 self.read_seen(&request.headers, tag, count);
             }
         }
@@ -134,10 +135,10 @@ impl Exchange {
             settled: route.settled(),
             bucket: client.bucket(),
             is_read: self.is_read,
-            follows: route.freshness.is_some() || route.follows,
+            follows: route.slice.freshness.is_some() || route.slice.follows,
             asked: self.asked,
             stale: self.stale(route, client),
-            service_is_well: route.service.is_well(),
+            service_is_well: route.slice.service.is_well(),
         };
         self.decision = decide(&case);
     }
@@ -145,7 +146,7 @@ impl Exchange {
     /// The barrier that the request should wait for a moment, if there is one.
     pub fn worth_waiting(&self) -> Option<Wait> {
         let (route, client) = self.placed()?;
-        let freshness = route.freshness.clone()?;
+        let freshness = route.slice.freshness.clone()?;
         let mark = match (self.decision.why, self.stale(route, client)?) {
             (Why::Saw, Stale::Saw(mark)) => mark,
             (Why::Wrote, Stale::Wrote(mark)) if self.carried == Some(Origin::Foreign) => mark,
@@ -158,7 +159,7 @@ impl Exchange {
     pub fn pool(&self) -> Option<&Arc<Pool>> {
         let live = self.live.as_ref()?;
         match (self.decision.side, self.matched()) {
-            (Side::Service, Some(route)) => Some(&route.service),
+            (Side::Service, Some(route)) => Some(&route.slice.service),
             _ => Some(&live.monolith),
         }
     }
@@ -241,8 +242,8 @@ impl Exchange {
     }
 
     fn stale(&self, route: &LiveRoute, client: Client) -> Option<Stale> {
-        let freshness = route.freshness.as_ref()?;
-        let stale = freshness.marks.stale(client.hash, self.seen.wrote, self.seen.saw_in(&route.slice));
+        let freshness = route.slice.freshness.as_ref()?;
+        let stale = freshness.marks.stale(client.hash, self.seen.wrote, self.seen.saw_in(&route.slice.name));
         if let Some(Stale::Wrote(mark) | Stale::Saw(mark)) = stale {
             freshness.want(mark);
         }
@@ -277,11 +278,11 @@ impl Exchange {
             _ => now.route(request.method.as_str(), route::path_of(request.raw_path(), request.uri.path())),
         };
         let Some(route) = number.and_then(|number| now.nth(number)) else { return false };
-        let Some(freshness) = route.freshness.as_ref().filter(|_| route.access == Access::Read) else {
+        let Some(freshness) = route.slice.freshness.as_ref().filter(|_| route.access == Access::Read) else {
             return false;
         };
         let client = route.client(&request.headers, self.address);
-        let next = self.new_id.as_ref().map(|id| Client::with_own_cookie(id, route.salt));
+        let next = self.new_id.as_ref().map(|id| Client::with_own_cookie(id, route.slice.salt));
         let mut is_marked = false;
         for client in [Some(client), next].into_iter().flatten() {
             if route.share.takes(client.bucket()) {
@@ -293,7 +294,7 @@ impl Exchange {
             if is_end {
                 freshness.want(mark);
             }
-            self.seen.note_read(&route.slice, mark);
+            self.seen.note_read(&route.slice.name, mark);
         }
         is_marked
     }

@@ -1,6 +1,7 @@
 //! What the proxy counts, for Prometheus. Labels come from the plan only, so their number is bounded by it.
 //!
-//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map.
+//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map. A route counts by
+//! itself; its counts are added up here when somebody asks.
 
 use crate::route::decision::{Side, Why};
 use prometheus::{
@@ -8,9 +9,9 @@ use prometheus::{
     TextEncoder,
 };
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const LATENCY_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
@@ -63,10 +64,27 @@ pub struct BarrierCounters {
     pub failed: IntCounter,
 }
 
-/// Requests of one route by side and status class, looked up at first use.
-#[derive(Default)]
+/// Requests of each route of a table by side and status class, since they were last added up.
+///
+/// Nearly all requests have the same side and class. So each pair of these is a column of its own, and what is counted
+/// lies close together however many routes there are.
 pub struct RouteCounters {
-    cells: [OnceLock<IntCounter>; 2 * CLASSES.len()],
+    columns: [[Box<[AtomicU64]>; CLASSES.len()]; 2],
+}
+
+impl RouteCounters {
+    /// Counters of so many routes, and of what matches none.
+    pub fn new(routes: usize) -> Self {
+        let column = || (0..=routes).map(|_| AtomicU64::new(0)).collect();
+        Self { columns: std::array::from_fn(|_| std::array::from_fn(|_| column())) }
+    }
+
+    /// One more request that this side answered. It matched the route of that number, or none.
+    pub fn count(&self, route: Option<usize>, side: Side, status: u16) {
+        let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
+        let column = &self.columns[side as usize][class];
+        column[route.unwrap_or(column.len() - 1)].fetch_add(1, Relaxed);
+    }
 }
 
 impl Metrics {
@@ -149,12 +167,23 @@ impl Metrics {
         self.decisions[why.number()].inc();
     }
 
-    /// One more request of a route, answered by `upstream` on this side.
-    pub fn answered(&self, cells: &RouteCounters, side: Side, labels: [&str; 3], status: u16) {
-        let class = usize::from(status / 100).min(CLASSES.len() - 1);
-        let cell = &cells.cells[(side as usize) * CLASSES.len() + class];
-        let [upstream, slice, route] = labels;
-        cell.get_or_init(|| self.requests.with_label_values(&[upstream, slice, route, CLASSES[class]])).inc();
+    /// Adds up what was counted about a table's routes, given each one's slice, name, and upstream of either side.
+    pub fn add_up<'a>(
+        &self,
+        counters: &RouteCounters,
+        named: impl Fn(usize) -> ([&'a str; 2], [&'a str; 2]),
+    ) {
+        for (side, columns) in counters.columns.iter().enumerate() {
+            for (column, class) in columns.iter().zip(CLASSES) {
+                // Most have counted nothing, and a look is cheaper than an exchange.
+                let counted = column.iter().enumerate().filter(|(_, cell)| cell.load(Relaxed) > 0);
+                for (number, cell) in counted {
+                    let ([slice, route], upstreams) = named(number);
+                    let counter = self.requests.with_label_values(&[upstreams[side], slice, route, class]);
+                    counter.inc_by(cell.swap(0, Relaxed));
+                }
+            }
+        }
     }
 
     /// Requests answered, by upstream, since the start.

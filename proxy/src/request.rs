@@ -326,11 +326,8 @@ impl Requests {
         let matched = exchange.matched();
         let upstream = exchange.pool();
         let name = upstream.map_or("", |pool| &*pool.name);
-        let (slice, route) = matched.map_or((None, None), |route| (Some(&*route.slice), Some(&*route.name)));
         if let (Some(live), Some(pool)) = (&exchange.live, upstream) {
-            let cells = matched.map_or(&live.unmatched, |route| &route.counters);
-            let labels = [name, slice.unwrap_or_default(), route.unwrap_or_default()];
-            self.metrics.answered(cells, exchange.decision.side, labels, status);
+            live.counters.count(exchange.route, exchange.decision.side, status);
             self.metrics.decided(exchange.decision.why);
             pool.counters.latency.observe(took.as_secs_f64());
             if exchange.is_answered {
@@ -343,8 +340,8 @@ impl Requests {
             path: crate::route::path_of(request.raw_path(), request.uri.path()),
             status,
             upstream: name,
-            slice,
-            route,
+            slice: matched.map(|route| &*route.slice.name),
+            route: matched.map(|route| &*route.name),
             why: exchange.live.as_ref().map_or("refused", |_| exchange.decision.why.word()),
             took,
             bytes: session.body_bytes_sent(),

@@ -18,12 +18,12 @@ use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::share::Share;
-use route::LiveRoute;
+use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const FILE: &str = "desired.json";
 
@@ -35,13 +35,14 @@ pub struct Live {
     pub plan: String,
     /// Who answers what matches no route.
     pub monolith: Arc<Pool>,
-    /// What is counted about requests that match no route.
-    pub unmatched: RouteCounters,
+    /// What is counted about requests.
+    pub counters: RouteCounters,
     /// Slices of which reads are shared while the service follows the monolith.
     pub followers: Vec<Follower>,
     routes: Routes,
     live_routes: Vec<LiveRoute>,
     services: Vec<Arc<Pool>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A slice that clients may wait for.
@@ -76,8 +77,23 @@ impl Live {
         targets.any(|target| address::is_authority(&target.upstream, tls, authority))
     }
 
+    /// Adds up what was counted under this table.
+    fn add_up(&self) {
+        let monolith = &*self.monolith.name;
+        self.metrics.add_up(&self.counters, |number| match self.nth(number) {
+            Some(LiveRoute { slice, name, .. }) => ([&slice.name, name], [monolith, &slice.service.name]),
+            None => (["", ""], [monolith; 2]),
+        });
+    }
+
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         std::iter::once(&self.monolith).chain(&self.services)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.add_up();
     }
 }
 
@@ -115,6 +131,8 @@ pub struct Tables {
     pub bridge: Arc<ArcSwapOption<String>>,
     live: ArcSwapOption<Live>,
     held: Mutex<Held>,
+    /// The table in use, and those before it that requests may still hold.
+    alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
     metrics: Arc<Metrics>,
     file: PathBuf,
@@ -135,6 +153,7 @@ impl Tables {
             bridge: Arc::default(),
             live: ArcSwapOption::empty(),
             held: Mutex::default(),
+            alive: Mutex::default(),
             targets: Targets::new(patience),
             metrics,
             file: state_dir.join(FILE),
@@ -159,6 +178,12 @@ impl Tables {
     /// Slices whose barriers nobody asks for yet; each is given out once.
     pub fn take_unserved(&self) -> Vec<Arc<Freshness>> {
         std::mem::take(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner).unserved)
+    }
+
+    /// Adds up what was counted under every table that a request may still count under.
+    pub fn add_up(&self) {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.iter().filter_map(Weak::upgrade).for_each(|live| live.add_up());
     }
 
     /// Takes what was stored before a restart. Whether there was anything.
@@ -195,10 +220,17 @@ impl Tables {
         self.bridge.store(desired.bridge.clone().map(Arc::new));
         self.live.store(Some(next.clone()));
         self.settle(&next);
+        self.note_alive(&next);
         self.metrics.generation.set(desired.generation.0 as i64);
         self.metrics.ready.set(1);
         held.desired = Some(desired);
         Ok(true)
+    }
+
+    fn note_alive(&self, next: &Arc<Live>) {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.retain(|table| table.strong_count() > 0);
+        alive.push(Arc::downgrade(next));
     }
 
     /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
@@ -222,25 +254,32 @@ impl Tables {
         let old_routes = before.iter().flat_map(|live| &live.live_routes);
         let old: HashMap<_, _> =
             old_routes.map(|old| ((&old.entry().slice, &old.entry().route), old)).collect();
-        let mut slices: BTreeMap<&SliceName, Arc<str>> = BTreeMap::new();
+        let mut slice: Option<Arc<LiveSlice>> = None;
         let routes = table.routes.iter().map(|entry| {
-            let service =
-                services.get(&entry.service).ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
-            let freshness = followers.iter().find(|f| entry.follows && f.freshness.slice == entry.slice);
-            let slice = slices.entry(&entry.slice).or_insert_with(|| entry.slice.as_str().into());
-            let freshness = freshness.map(|f| f.freshness.clone());
+            let common = match slice.take().filter(|slice| slice.is_of(entry)) {
+                Some(slice) => slice,
+                None => {
+                    let service = services.get(&entry.service);
+                    let service = service.ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
+                    let of_slice = |f: &&Follower| entry.follows && f.freshness.slice == entry.slice;
+                    let freshness = followers.iter().find(of_slice).map(|f| f.freshness.clone());
+                    Arc::new(LiveSlice::new(entry, service.clone(), freshness))
+                }
+            };
+            slice = Some(common.clone());
             let old = old.get(&(&entry.slice, &entry.route)).copied();
-            Ok(LiveRoute::new(entry, slice.clone(), service.clone(), freshness, old))
+            Ok(LiveRoute::new(entry, common, old))
         });
         Ok(Live {
             acts_on: (desired.journal, desired.generation),
             plan: desired.plan.clone(),
             monolith: pool("monolith", &table.monolith)?,
-            unmatched: RouteCounters::default(),
+            counters: RouteCounters::new(table.routes.len()),
             routes: Routes::new(table.routes.iter().map(|entry| &entry.pattern)),
             live_routes: routes.collect::<Result<_, BadDesired>>()?,
             services: services.into_values().collect(),
             followers,
+            metrics: self.metrics.clone(),
         })
     }
 

@@ -132,6 +132,41 @@ fn a_request_under_way_is_finished_when_it_is_told_to_stop() {
 }
 
 #[test]
+fn a_request_is_counted_once_under_the_table_that_it_began_with() {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let service = move |asked: &rig::Asked| {
+        if asked.target.ends_with("?slow") {
+            gone.lock().unwrap().recv_timeout(rig::PATIENCE).unwrap();
+        }
+        text(200, "service")
+    };
+    let mut rig = Rig::with("", all_at("service"), |_| text(404, "monolith"), service);
+    let count = |rig: &Rig, upstream: &str, class: &str| {
+        rig.proxy.metric(&format!(
+            "strangler_proxy_requests_total{{class=\"{class}\",route=\"list\",slice=\"orders\",upstream=\"{upstream}\"}}"
+        ))
+    };
+    let address = rig.proxy.address;
+    let slow = std::thread::spawn(move || ask(address, "GET", "/orders?slow", &[], b"").status);
+    rig.proxy.until("the slow one is under way", || !rig.service.asked.lock().unwrap().is_empty());
+    for _ in 0..3 {
+        assert_eq!(rig.ask("GET", "/orders").status, 200);
+    }
+    rig.publish(all_at("monolith"));
+    for _ in 0..2 {
+        assert_eq!(rig.ask("GET", "/orders").status, 404);
+    }
+    rig.proxy.until("what has ended is counted", || count(&rig, "monolith", "4xx") == 2.0);
+    assert_eq!(count(&rig, "orders", "2xx"), 3.0);
+    rig.publish(all_at("service"));
+    go.send(()).unwrap();
+    assert_eq!(slow.join().unwrap(), 200);
+    rig.proxy.until("the slow one too", || count(&rig, "orders", "2xx") == 4.0);
+    assert_eq!(count(&rig, "monolith", "4xx"), 2.0);
+}
+
+#[test]
 fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut settings = settings("");

@@ -22,9 +22,25 @@ pub struct Trie {
 #[derive(Debug, Default)]
 struct Node {
     name: Option<NonZeroU32>,
+    rest: Option<Number>,
+    here: Option<Number>,
     has_literals: bool,
-    rest: Option<u32>,
-    here: Option<u32>,
+}
+
+const _: () = assert!(size_of::<Node>() == 16);
+
+/// The number of a template, so that having none takes no room.
+#[derive(Debug, Clone, Copy)]
+struct Number(NonZeroU32);
+
+impl Number {
+    fn of(number: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(number))
+    }
+
+    fn get(self) -> u32 {
+        self.0.get() - 1
+    }
 }
 
 /// Bytes of a literal in one step.
@@ -55,18 +71,19 @@ impl Trie {
                     self.grown(child)
                 }
                 Segment::Rest(_) => {
-                    self.nodes[at].rest.get_or_insert(number);
+                    self.nodes[at].rest.get_or_insert(Number::of(number));
                     return;
                 }
             };
         }
-        self.nodes[at].here.get_or_insert(number);
+        self.nodes[at].here.get_or_insert(Number::of(number));
     }
 
     /// The number of the template that matches a raw path without its query, best first.
     pub fn find(&self, path: &[u8]) -> Option<u32> {
         let path = path.strip_prefix(b"/")?;
-        if path.is_empty() { self.nodes[0].here } else { self.walk(0, path) }
+        let found = if path.is_empty() { self.nodes[0].here } else { self.walk(0, path) };
+        found.map(Number::get)
     }
 
     fn grow(&mut self, at: usize, piece: &[u8], is_last: bool) -> usize {
@@ -90,7 +107,7 @@ impl Trie {
     }
 
     /// Recursion is as deep as the deepest template at most, which `PATTERN_LEN_MAX` bounds.
-    fn walk(&self, at: usize, path: &[u8]) -> Option<u32> {
+    fn walk(&self, at: usize, path: &[u8]) -> Option<Number> {
         let node = &self.nodes[at];
         let slash = path.iter().position(|b| *b == b'/');
         let (head, tail) = match slash {

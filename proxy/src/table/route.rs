@@ -4,7 +4,6 @@
 
 use crate::client::{self, Client};
 use crate::freshness::Freshness;
-use crate::metrics::RouteCounters;
 use crate::upstream::Pool;
 use migrations::control::{Sticky, TableRoute};
 use migrations::pattern::Access;
@@ -15,67 +14,81 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 /// No barrier has this number: the route is not settled before its real number is known.
 const NOT_YET: u64 = u64::MAX;
 
-/// One route, ready for requests.
-///
-/// With ten thousand routes it is not in the CPU's nearest cache. So what every request asks comes first and lies close
-/// together, in two lines of the cache that are fetched as one, what few ask lies elsewhere, and texts that many routes
-/// have are shared.
-#[repr(C, align(128))]
-pub struct LiveRoute {
+/// What the routes of a slice have in common.
+pub struct LiveSlice {
+    /// Its name.
+    pub name: Box<str>,
     /// Who answers the shared part.
     pub service: Arc<Pool>,
-    /// The slice's marks, if its service follows and any of its reads are shared.
+    /// Its marks, if its service follows and any of its reads are shared.
     pub freshness: Option<Arc<Freshness>>,
-    /// What makes the slice's buckets its own.
+    /// What makes its buckets its own.
     pub salt: u64,
-    settles_at: AtomicU64,
+    /// Whether the service's data are copied after the monolith's.
+    pub follows: bool,
+    sticky: Sticky,
+}
+
+impl LiveSlice {
+    /// The slice as `entry` has it.
+    pub fn new(entry: &TableRoute, service: Arc<Pool>, freshness: Option<Arc<Freshness>>) -> Self {
+        Self {
+            name: entry.slice.as_str().into(),
+            service,
+            freshness,
+            salt: client::salt(entry.slice.as_str()),
+            follows: entry.follows,
+            sticky: entry.sticky.clone(),
+        }
+    }
+
+    /// Whether another entry has the same in common.
+    pub fn is_of(&self, entry: &TableRoute) -> bool {
+        *self.name == *entry.slice.as_str()
+            && *self.service.name == *entry.service.as_str()
+            && self.follows == entry.follows
+            && self.sticky == entry.sticky
+    }
+}
+
+/// One route, ready for requests.
+///
+/// Ten thousand of them are not in the CPU's nearest cache. So it is small: what many routes have in common lies elsewhere,
+/// once, and so does what is counted.
+pub struct LiveRoute {
     /// Its slice.
-    pub slice: Arc<str>,
-    /// Its name in the slice.
-    pub name: Box<str>,
+    pub slice: Arc<LiveSlice>,
+    settles_at: AtomicU64,
     /// How much goes to the service.
     pub share: Share,
     before: Share,
     /// Whether it reads or may write.
     pub access: Access,
-    /// Whether the service's data are copied after the monolith's.
-    pub follows: bool,
-    sticky: Sticky,
-    /// What is counted about it.
-    pub counters: Box<RouteCounters>,
+    /// Its name in the slice.
+    pub name: Box<str>,
     /// As the table has it.
     entry: Box<TableRoute>,
 }
 
+const _: () = assert!(size_of::<LiveRoute>() <= 48);
+
 impl LiveRoute {
     /// Makes a route that takes over from `old`.
-    pub fn new(
-        entry: &TableRoute,
-        slice: Arc<str>,
-        service: Arc<Pool>,
-        freshness: Option<Arc<Freshness>>,
-        old: Option<&LiveRoute>,
-    ) -> Self {
+    pub fn new(entry: &TableRoute, slice: Arc<LiveSlice>, old: Option<&LiveRoute>) -> Self {
         // The same clients are asked about the same requests only if nothing but the share has changed.
         let is_same = |old: &&Self| TableRoute { share: entry.share, ..(*old.entry).clone() } == *entry;
-        let before = match old.filter(|old| old.freshness.is_some()).filter(is_same) {
+        let before = match old.filter(|old| old.slice.freshness.is_some()).filter(is_same) {
             Some(old) => old.settled().min(entry.share),
             None => Share::MONOLITH,
         };
-        let settles_at = if freshness.is_none() || before == entry.share { 0 } else { NOT_YET };
+        let settles_at = if slice.freshness.is_none() || before == entry.share { 0 } else { NOT_YET };
         Self {
-            service,
-            freshness,
-            salt: client::salt(&slice),
-            settles_at: AtomicU64::new(settles_at),
             slice,
-            name: entry.route.as_str().into(),
+            settles_at: AtomicU64::new(settles_at),
             share: entry.share,
             before,
             access: entry.access,
-            follows: entry.follows,
-            sticky: entry.sticky.clone(),
-            counters: Box::default(),
+            name: entry.route.as_str().into(),
             entry: Box::new(entry.clone()),
         }
     }
@@ -93,14 +106,14 @@ impl LiveRoute {
     /// Its raised share counts when the barrier `mark` has passed.
     pub fn settle_at(&self, mark: u64) {
         self.settles_at.store(mark, SeqCst);
-        if let Some(freshness) = &self.freshness {
+        if let Some(freshness) = &self.slice.freshness {
             freshness.want(mark);
         }
     }
 
     /// The part of the share that needs no barrier: all of it, or what it was before it was raised.
     pub fn settled(&self) -> Share {
-        let Some(freshness) = &self.freshness else { return self.share };
+        let Some(freshness) = &self.slice.freshness else { return self.share };
         if freshness.marks.has_passed(self.settles_at.load(SeqCst)) { self.share } else { self.before }
     }
 
@@ -111,6 +124,6 @@ impl LiveRoute {
 
     /// The client as this route's slice sees it.
     pub fn client(&self, headers: &http::HeaderMap, address: core::net::IpAddr) -> Client {
-        Client::of(headers, &self.sticky, address, self.salt)
+        Client::of(headers, &self.slice.sticky, address, self.slice.salt)
     }
 }

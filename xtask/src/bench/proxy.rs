@@ -32,6 +32,9 @@ const READS: &str = "reads at the service";
 const ROUTES: &str = "10 000 routes";
 const FEW: usize = 10;
 const MANY: usize = 10_000;
+const SHORT_ROUND: Duration = Duration::from_secs(2);
+/// So many short rounds instead of one.
+const SHORT_ROUNDS: usize = 8;
 
 /// Figures of the rounds, by server and by what was measured.
 #[derive(Debug, Default)]
@@ -45,7 +48,9 @@ impl Rounds {
     /// Asks a server for a while, and books what it cost.
     fn ask(&mut self, name: &str, process: &mut Background, port: u16, load: &Load) -> Result<()> {
         process.must_run()?;
-        load.on(port, WARM_UP)?;
+        if let Some(warm_up) = load.warm_up {
+            load.on(port, warm_up)?;
+        }
         let before = account::cpu_seconds(process.pid())?;
         let outcome = load.on(port, load.time)?;
         let used = account::cpu_seconds(process.pid())? - before;
@@ -71,7 +76,7 @@ pub fn measure(course: &mut Course) -> Result<()> {
     let load = |name: &str, paths: &[String]| -> Result<Load> {
         let script = folder.path().join(format!("{name}.lua"));
         fs::write(&script, load::script(paths))?;
-        Ok(Load { script, time, cpu: cpus - 1 })
+        Ok(Load { script, warm_up: Some(WARM_UP), time, cpu: cpus - 1 })
     };
     if course.wants(PLAIN) || course.wants(READS) {
         let plain = load("plain", &["/plain/7".to_owned()])?;
@@ -79,7 +84,8 @@ pub fn measure(course: &mut Course) -> Result<()> {
         against_rivals(course, &folder, &origin, &plain, &reads)?;
     }
     if course.wants(ROUTES) {
-        let few = load("few", &paths(FEW))?;
+        // Both lists are of one length: a longer one takes memory and time of the load itself.
+        let few = load("few", &paths(FEW).into_iter().cycle().take(MANY).collect::<Vec<_>>())?;
         let many = load("many", &paths(MANY))?;
         against_itself(course, &origin, &few, &many)?;
     }
@@ -134,8 +140,13 @@ fn against_itself(course: &mut Course, origin: &Server, few: &Load, many: &Load)
     let mut small = Ours::start(course, "few", &routes(FEW), origin.port)?;
     let mut large = Ours::start(course, "many", &routes(MANY), origin.port)?;
     let mut rounds = Rounds::default();
-    // The difference looked for is two percent, so it takes more rounds; they swap places to share what drifts.
-    for round in 0..course.extent.rounds() * 2 {
+    few.on(small.port, few.time)?;
+    many.on(large.port, many.time)?;
+    // The difference looked for is two percent, and a run's own spread is five. So there are many short rounds, and the two
+    // swap places to share what drifts.
+    let short = |load: &Load| Load { warm_up: None, time: load.time.min(SHORT_ROUND), ..load.clone() };
+    let (few, many) = (&short(few), &short(many));
+    for round in 0..course.extent.rounds() * SHORT_ROUNDS {
         if round % 2 == 0 {
             small.ask(&mut rounds, "few", few)?;
             large.ask(&mut rounds, "many", many)?;

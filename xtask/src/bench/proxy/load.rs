@@ -13,6 +13,8 @@ use crate::process;
 pub struct Load {
     /// A Lua script that says which paths are asked for.
     pub script: PathBuf,
+    /// How long is asked before a run is measured.
+    pub warm_up: Option<Duration>,
     /// How long a measured run takes.
     pub time: Duration,
     /// The CPU that `wrk` runs on.
