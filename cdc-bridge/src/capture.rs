@@ -182,11 +182,13 @@ async fn give_up_slots(
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
         return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
     }
-    if is_ours(source, log, &there).await? {
-        if forget.is_some() {
-            log.forget(every).await?;
-        }
-        // Last of what is in the log: until then it says whose the rest is.
+    let owner = log.owner().await?;
+    let is_ours = is_ours(source, log, &there, owner.as_ref()).await?;
+    if is_ours && forget.is_some() {
+        log.forget(every).await?;
+    }
+    // Last of what is in the log: until then it says whose the rest is.
+    if is_ours || owner == Some(Owner::Nobody) {
         log.destroy().await?;
     }
     // Last of all: who sees this may stop the bridge, because nothing is left to be done.
@@ -198,16 +200,21 @@ async fn give_up_slots(
 
 /// Whether there is a log that is this source's to take away, and not one that somebody else keeps under the same name:
 /// this process used it, a slot of it was there, or it was filled from this server.
-async fn is_ours(source: &Source, log: &Log, slots: &[Slot]) -> Result<bool, SessionEnd> {
-    let Some(owner) = log.owner().await? else { return Ok(false) };
+async fn is_ours(
+    source: &Source,
+    log: &Log,
+    slots: &[Slot],
+    owner: Option<&Owner>,
+) -> Result<bool, SessionEnd> {
     let own = sql::slot(&source.plan, &log.id().0);
-    let is_ours = match &owner {
-        Owner::Us => true,
-        _ if slots.iter().any(|slot| slot.name == own) => true,
-        Owner::Server(filled) => {
-            filled.system_id == source.replication().await?.identify_system().await?.timeline.system_id
+    let is_ours = match owner {
+        None | Some(Owner::Nobody) => return Ok(false),
+        Some(Owner::Us) => true,
+        Some(_) if slots.iter().any(|slot| slot.name == own) => true,
+        Some(Owner::Server(system_id)) => {
+            *system_id == source.replication().await?.identify_system().await?.timeline.system_id
         }
-        Owner::Unknown => false,
+        Some(Owner::Unknown) => false,
     };
     if !is_ours {
         tracing::warn!("{} is not of this monolith and stays as it is", log.describe());
@@ -256,15 +263,15 @@ async fn session(
     orders: &mut watch::Receiver<Option<Order>>,
     status: &watch::Sender<Status>,
 ) -> Result<(), SessionEnd> {
-    log.prepare(&order.tables, source.row_bytes_max).await?;
     let client = source.connect("strangler capture").await?;
+    let timeline = source.replication().await?.identify_system().await?.timeline;
+    log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
     let published = published(&client, &source.plan, &order.tables).await?;
     if let Some(missing) = order.tables.iter().find(|table| !published.values().any(|known| known == *table))
     {
         return Err(SessionEnd::Stop(Box::new(other_table(missing))));
     }
-    let timeline = source.replication().await?.identify_system().await?.timeline;
     let from = begin(source, log, &client, &slot, &timeline).await?;
     let mut stream = source.replication().await?;
     // A name may lead to another server by now; the positions would mean nothing there.

@@ -38,10 +38,12 @@ pub struct LogId(pub String);
 pub enum Owner {
     /// It was made or given up by this process.
     Us,
-    /// It was filled from this server.
-    Server(Timeline),
-    /// It has a name and nothing else.
+    /// It was made for the server of this system identifier, or filled from it.
+    Server(String),
+    /// An older strangler made it and kept nothing in it.
     Unknown,
+    /// Nothing was kept in it yet, not even its name; nor does it have tables.
+    Nobody,
 }
 
 /// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
@@ -124,6 +126,9 @@ pub enum LogError {
         /// What to do.
         hint: String,
     },
+    /// There is no log; for Kafka, no progress topic with the log's name in it.
+    #[error("there is no log yet; it is made when the first slice is followed (`strangler sync start`)")]
+    Missing,
     /// The embedded log has reached its bound.
     #[error(
         "the log holds {bytes} bytes, its bound; a slice that does not keep up is evicted, or raise `log.embedded.max`"
@@ -223,10 +228,15 @@ impl Log {
 
     /// Makes ready for rows of `tables` up to `row_bytes_max` bytes: makes the missing topics, and refuses existing
     /// ones that would lose rows.
-    pub async fn prepare(&self, tables: &BTreeSet<TableName>, row_bytes_max: u64) -> Result<(), LogError> {
+    pub async fn prepare(
+        &self,
+        tables: &BTreeSet<TableName>,
+        row_bytes_max: u64,
+        server: &Timeline,
+    ) -> Result<(), LogError> {
         match self {
             Log::Embedded(log) => log.prepare(tables, row_bytes_max).await,
-            Log::Kafka(log) => log.prepare(tables, row_bytes_max).await,
+            Log::Kafka(log) => log.prepare(tables, row_bytes_max, server).await,
         }
     }
 

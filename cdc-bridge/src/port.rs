@@ -4,7 +4,7 @@
 
 use crate::change::Change;
 use crate::envelope::{Context, Encoded, Encoder};
-use crate::log::{Event, Log, LogError};
+use crate::log::{Event, Log, LogError, Reader};
 use crate::source::{self, Source};
 use crate::{capture, stream};
 use axum::body::{Body, Bytes};
@@ -155,28 +155,41 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
     let first: String = recent.iter().map(line).collect();
     let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
     let body = if query.follow {
-        let cursor = match port.log.end_cursor().await {
-            Ok(cursor) => cursor,
-            Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
-        };
-        let reader = match port.log.reader(tables, &cursor).await {
+        let reader = match from_now_on(&port.log, &tables).await {
             Ok(reader) => reader,
             Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
         };
-        let later =
-            futures_util::stream::try_unfold((reader, port.clone()), |(mut reader, port)| async move {
-                let batch = reader.next().await?;
-                if batch.changes.is_empty() {
+        let later = futures_util::stream::try_unfold(
+            (reader, tables, port.clone()),
+            |(mut reader, tables, port)| async move {
+                let changes = match &mut reader {
+                    Some(reader) => reader.next().await?.changes,
+                    None => {
+                        reader = from_now_on(&port.log, &tables).await?;
+                        Vec::new()
+                    }
+                };
+                if changes.is_empty() {
                     sleep(TAIL_POLL).await;
                 }
-                let lines: String = events(&port.context, &batch.changes).iter().map(line).collect();
-                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, port))))
-            });
+                let lines: String = events(&port.context, &changes).iter().map(line).collect();
+                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, port))))
+            },
+        );
         Body::from_stream(futures_util::StreamExt::chain(first, later))
     } else {
         Body::from_stream(first)
     };
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Reads what comes from now on; none while there is no log.
+async fn from_now_on(log: &Log, tables: &BTreeSet<TableName>) -> Result<Option<Reader>, LogError> {
+    match log.end_cursor().await {
+        Ok(cursor) => log.reader(tables.clone(), &cursor).await.map(Some),
+        Err(LogError::Missing) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The records of some changes, without tombstones.

@@ -18,6 +18,7 @@ use cdc_bridge::change::Operation;
 use cdc_bridge::log::{Flush, LogError, Progress, Writer};
 use history::{
     Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
+    timeline,
 };
 use migrations::lsn::EndLsn;
 use place::{Place, Watcher};
@@ -395,7 +396,7 @@ async fn a_destroyed_log_is_another_one(place: Place) {
     // The slot is where it was; the new log begins with what comes next.
     drop((log, writer));
     let log = place.reopen().await;
-    log.prepare(&tables(&[0, 1, 2]), 4 << 20).await.unwrap();
+    log.prepare(&tables(&[0, 1, 2]), 4 << 20, &timeline()).await.unwrap();
     assert_eq!(log.end().await.unwrap(), None);
     let start = log.end_cursor().await.unwrap();
     let next = history.commit(vec![(0, Operation::Insert { new: row(2, "y") })]);

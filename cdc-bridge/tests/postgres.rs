@@ -8,10 +8,12 @@ use cdc_bridge::log::{Flush, Log, Progress};
 use house::House;
 use migrations::control::Condition;
 use migrations::lsn::{EndLsn, Timeline};
+use migrations::names::TableName;
 use migrations::plan::LogChoice;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 const SOURCE: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'fine', 'it''s \"ok\", really');
@@ -148,29 +150,53 @@ fn topics(house: &House) -> Vec<String> {
     names.filter(|name| name.starts_with(topic_prefix)).collect()
 }
 
+/// A log and its topics, as a bridge makes them that is killed before it keeps anything.
+async fn left_behind(house: &House, system_id: &str) -> (Log, BTreeSet<TableName>, Timeline) {
+    let log = Log::open(&house.plan.log, &house.plan.name, "shop", house.folder.path()).await.unwrap();
+    let tables = house.plan.slices[&house::slice()].all_tables().map(|table| table.from.clone()).collect();
+    let timeline = Timeline { system_id: system_id.to_owned(), timeline: 1 };
+    log.prepare(&tables, 1 << 20, &timeline).await.unwrap();
+    (log, tables, timeline)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
     let house = house("kafka").await;
-    let theirs = Log::open(&house.plan.log, &house.plan.name, "shop", house.folder.path()).await.unwrap();
-    let tables = ["orders".parse().unwrap()].map(|slice| &house.plan.slices[&slice]);
-    let tables = tables[0].all_tables().map(|table| table.from.clone()).collect();
-    theirs.prepare(&tables, 1 << 20).await.unwrap();
+    let (theirs, tables, timeline) = left_behind(&house, "7300000000000000001").await;
+    let before = topics(&house);
+    house.start();
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     let progress = Progress {
         version: 1,
         log: theirs.id(),
-        timeline: Timeline { system_id: "7300000000000000001".to_owned(), timeline: 1 },
+        timeline,
         end: EndLsn(1),
         committed_us: 0,
         messages: Vec::new(),
     };
     let flush = Flush { changes: Vec::new(), progress: Some(progress) };
     theirs.writer().await.unwrap().append(flush).await.unwrap();
-    let before = topics(&house);
-    house.start();
-    house.until("idle", |report| report.condition == Condition::Idle).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!((topics(&house), before.len()), (before, 5));
+    assert_eq!(topics(&house), before);
     house.stop().await;
     theirs.forget(&tables).await.unwrap();
     theirs.destroy().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_a_killed_bridge_of_this_monolith_made_are_taken_away() {
+    let house = house("kafka").await;
+    let sql = "SELECT system_identifier::text FROM pg_control_system()";
+    let (left, ..) = left_behind(&house, house.source.sql("shop", sql).trim()).await;
+    assert_eq!(topics(&house).len(), 5);
+    drop(left);
+    house.start();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !topics(&house).is_empty() {
+        assert!(Instant::now() < until, "{:?} are still there", topics(&house));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    house.stop().await;
 }

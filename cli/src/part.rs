@@ -87,8 +87,11 @@ pub async fn uninstall(
 /// Where a copy is to be given up first, what to do is a command for each slice, and for that strangler must be up.
 fn not_taken_away(error: &controller::InstallError) -> Problem {
     let problem = failed(error);
-    let controller::InstallError::Followed { slices, .. } = error else { return problem };
-    let problem = Problem { kind: Kind::Conflict, hints: Vec::new(), ..problem };
+    let controller::InstallError::Followed { slices, unplanned, .. } = error else { return problem };
+    let mut problem = Problem { kind: Kind::Conflict, hints: Vec::new(), ..problem };
+    if !unplanned.is_empty() {
+        problem = problem.hint(format!("put {} back into the plan, with its tables", unplanned.join(", ")));
+    }
     let problem = problem.hint("start it again: `strangler up --detach`");
     let drop = |problem: Problem, slice: &String| problem.hint(format!("then `strangler sync drop {slice}`"));
     slices.iter().fold(problem, drop).hint("then `strangler down`, and uninstall again")
@@ -128,12 +131,19 @@ mod tests {
     #[test]
     fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {
         let slices = vec!["carts".to_owned(), "orders".to_owned()];
-        let error = controller::InstallError::Followed { slices, topics: "shop.*".to_owned() };
-        let problem = not_taken_away(&error);
+        let followed = |unplanned| {
+            let (slices, topics) = (slices.clone(), "shop.*".to_owned());
+            not_taken_away(&controller::InstallError::Followed { slices, unplanned, topics })
+        };
+        let problem = followed(Vec::new());
         assert_eq!(problem.exit(), 4);
         assert!(problem.message.contains("carts, orders") && problem.message.contains("shop.*"), "{problem}");
         let drops = ["then `strangler sync drop carts`", "then `strangler sync drop orders`"];
         assert_eq!(problem.hints[1..3], drops);
+        assert!(problem.hints[0].contains("strangler up"), "{problem}");
+        let problem = followed(vec!["carts".to_owned()]);
+        assert_eq!(problem.hints[0], "put carts back into the plan, with its tables");
+        assert_eq!(problem.hints[2..4], drops);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub enum InstallError {
     Followed {
         /// Which slices.
         slices: Vec<String>,
+        /// Those of them that the plan no longer has; a bridge knows their topics from the plan.
+        unplanned: Vec<String>,
         /// Their topics, as `<prefix>.*`.
         topics: String,
     },
@@ -98,17 +100,18 @@ pub async fn uninstall(
     if let LogChoice::Kafka { topic_prefix, .. } = &plan.log
         && databases.contains(&Database::Monolith)
     {
-        let slices = followed(plan, admin_urls).await?;
+        let slices = followed(admin_urls).await?;
         if !slices.is_empty() {
-            return Err(InstallError::Followed { slices, topics: format!("{topic_prefix}.*") });
+            let is_planned = |slice: &&String| plan.slices.keys().any(|known| known.as_str() == *slice);
+            let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
+            return Err(InstallError::Followed { slices, unplanned, topics: format!("{topic_prefix}.*") });
         }
     }
     run_all(plan, admin_urls, sql::uninstall, report).await
 }
 
-/// The plan's slices that are followed, as the journal's head says; none where the journal is gone already. A slice
-/// that the plan no longer has cannot be dropped by its name, so it holds nobody up.
-async fn followed(plan: &Plan, admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, InstallError> {
+/// The slices that are followed, as the journal's head says; none where the journal is gone already.
+async fn followed(admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, InstallError> {
     let (database, title) = (Database::Monolith, "look who is followed");
     let session = enter(&database, admin_urls).await?;
     // It is a transaction of its own, for the limits.
@@ -121,8 +124,7 @@ async fn followed(plan: &Plan, admin_urls: &BTreeMap<String, String>) -> Result<
     let rows = session.client.query(FOLLOWED, &[]).await.map_err(failed)?;
     // The journal's head is let go before the script wants to drop it.
     execute(&database, &session, title, "COMMIT").await?;
-    let slices = rows.iter().map(|row| row.get::<_, String>(0));
-    Ok(slices.filter(|slice| plan.slices.keys().any(|known| known.as_str() == slice)).collect())
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// What is to be done in one database of a plan.

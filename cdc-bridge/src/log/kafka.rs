@@ -24,12 +24,13 @@ use super::{Cursor, Event, LogError, LogId, Owner, Progress};
 use crate::envelope::{self, Context};
 use client::Cluster;
 use migrations::finding::Finding;
+use migrations::lsn::Timeline;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
 use reader::Begin;
 use record::Bookmark;
 use routes::Routes;
-use standing::Last;
+use standing::{Found, Last};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,19 +113,25 @@ impl KafkaLog {
         self.blocking(|inner| Ok(inner.last()?.and_then(Last::promise))).await
     }
 
-    /// Makes the missing topics and checks the others.
-    pub async fn prepare(&self, tables: &BTreeSet<TableName>, row_bytes_max: u64) -> Result<(), LogError> {
+    /// Makes the missing topics and checks the others. The progress topic is the first, because it says whose the others
+    /// are.
+    pub async fn prepare(
+        &self,
+        tables: &BTreeSet<TableName>,
+        row_bytes_max: u64,
+        server: &Timeline,
+    ) -> Result<(), LogError> {
         self.inner.row_bytes_max.store(row_bytes_max, Ordering::Relaxed);
-        let names: Vec<String> = self.topics(tables).into_iter().collect();
         let topics = Topics::new(&self.inner.cluster)?;
-        topics.ensure(&names, self.inner.shape(self.inner.partitions)).await?;
-        self.be_born().await
+        self.be_born(&topics, server).await?;
+        let names: Vec<String> = self.topics(tables).into_iter().collect();
+        topics.ensure(&names, self.inner.shape(self.inner.partitions)).await
     }
 
     /// Begins to append behind the last progress record.
     pub async fn writer(&self) -> Result<KafkaWriter, LogError> {
         let session = self.inner.session.fetch_add(1, Ordering::SeqCst) + 1;
-        self.be_born().await?;
+        self.must_be_there().await?;
         let inner = self.inner.clone();
         let last = self.blocking(|inner| inner.take_up()).await?;
         KafkaWriter::new(inner, session, last.as_ref())
@@ -132,7 +139,7 @@ impl KafkaLog {
 
     /// Behind the last progress record.
     pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
-        self.be_born().await?;
+        self.must_be_there().await?;
         self.blocking(|inner| Ok(inner.end_bookmark()?.cursor())).await
     }
 
@@ -172,13 +179,14 @@ impl KafkaLog {
     /// Whose log there is.
     pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
         self.blocking(|inner| {
-            if !inner.find()? {
-                return Ok(None);
-            }
-            if inner.is_used.load(Ordering::SeqCst) {
-                return Ok(Some(Owner::Us));
-            }
-            Ok(Some(inner.last()?.map_or(Owner::Unknown, |last| Owner::Server(last.timeline()))))
+            let named = match inner.find()? {
+                Found::Nothing => return Ok(None),
+                Found::Blank => return Ok(Some(Owner::Nobody)),
+                Found::Log(_) if inner.is_used.load(Ordering::SeqCst) => return Ok(Some(Owner::Us)),
+                Found::Log(named) => named,
+            };
+            let filled = inner.last()?.map(|last| last.system_id());
+            Ok(Some(filled.or(named).map_or(Owner::Unknown, Owner::Server)))
         })
         .await
     }
@@ -206,20 +214,24 @@ impl KafkaLog {
 
     /// Makes the progress topic and writes the log's name into it, unless that was done. Where two do so at once,
     /// the first one's name counts.
-    async fn be_born(&self) -> Result<(), LogError> {
-        if self.blocking(|inner| inner.find()).await? {
-            return Ok(());
+    async fn be_born(&self, topics: &Topics, server: &Timeline) -> Result<(), LogError> {
+        match self.must_be_there().await {
+            Err(LogError::Missing) => {}
+            known => return known,
         }
-        let topics = Topics::new(&self.inner.cluster)?;
         topics.ensure(&[self.inner.progress_topic()], self.inner.shape(1)).await?;
-        self.blocking(|inner| {
-            let name = inner.id();
-            inner.write_name()?;
-            if !inner.find()? {
-                return Err(inner.cluster.unavailable("the new log is not there yet"));
-            }
-            inner.is_used.fetch_or(inner.id() == name, Ordering::SeqCst);
-            Ok(())
+        let server = server.clone();
+        let name = self.id();
+        self.blocking(move |inner| inner.write_name(&server)).await?;
+        self.must_be_there().await?;
+        self.inner.is_used.fetch_or(self.id() == name, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn must_be_there(&self) -> Result<(), LogError> {
+        self.blocking(|inner| match inner.find()? {
+            Found::Log(_) => Ok(()),
+            Found::Nothing | Found::Blank => Err(LogError::Missing),
         })
         .await
     }

@@ -66,11 +66,12 @@ async fn a_compacted_topic_is_refused() {
     let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let log = place.open().await;
-    let refused = log.prepare(&tables(&[0]), 1 << 20).await;
+    let refused = log.prepare(&tables(&[0]), 1 << 20, &timeline()).await;
     let Err(LogError::Refused(finding)) = refused else { panic!("{refused:?}") };
     assert_eq!(finding.code, "log.topic-compacted");
     assert!(finding.hint.contains(&topic), "{}", finding.hint);
     log.forget(&tables(&[0])).await.unwrap();
+    log.destroy().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +145,7 @@ async fn records_that_are_gone_are_said() {
 async fn a_row_that_kafka_does_not_take_is_a_finding() {
     let place = Place::kafka();
     let log = place.open().await;
-    log.prepare(&tables(&[0]), 1 << 20).await.unwrap();
+    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
     let mut history = History::new(Dice::new(22));
     let note = "n".repeat(8 << 20);
     let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
@@ -158,13 +159,37 @@ async fn whose_the_log_is_can_be_told() {
     let place = Place::kafka();
     let ours = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), None);
-    ours.prepare(&tables(&[0]), 1 << 20).await.unwrap();
+    ours.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
     let theirs = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), Some(Owner::Us));
-    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Unknown));
+    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline().system_id)));
     append(&ours, &[insert(&mut History::new(Dice::new(26)), 1)]).await;
-    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline())));
+    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline().system_id)));
     place.clean(&ours).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_a_capture_makes_the_log() {
+    let place = Place::kafka();
+    let log = place.open().await;
+    assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
+    assert!(matches!(log.writer().await.map(drop), Err(LogError::Missing)));
+    assert_eq!(log.owner().await.unwrap(), None);
+    // Whoever made the topic was killed before it wrote the log's name.
+    let topic = format!("{}.strangler.progress", names(&place).1);
+    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while log.owner().await.unwrap() != Some(Owner::Nobody) {
+        assert!(Instant::now() < until, "the topic is not there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
+    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    assert_eq!(log.owner().await.unwrap(), Some(Owner::Us));
+    log.end_cursor().await.unwrap();
+    place.clean(&log).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +197,7 @@ async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
     let place = Place::kafka();
     let log = place.open().await;
     let row_bytes_max = 16 << 20;
-    log.prepare(&tables(&[0]), row_bytes_max).await.unwrap();
+    log.prepare(&tables(&[0]), row_bytes_max, &timeline()).await.unwrap();
     let start = log.end_cursor().await.unwrap();
     let mut history = History::new(Dice::new(25));
     let note = "\u{1}".repeat(row_bytes_max as usize - 100);

@@ -71,7 +71,7 @@ impl Place {
     /// An open log whose three tables are ready.
     pub async fn ready(&self) -> Log {
         let log = self.open().await;
-        log.prepare(&history::tables(&[0, 1, 2]), 4 << 20).await.unwrap();
+        log.prepare(&history::tables(&[0, 1, 2]), 4 << 20, &history::timeline()).await.unwrap();
         log
     }
 

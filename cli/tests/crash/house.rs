@@ -155,6 +155,14 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         self.ok(&["uninstall", "--yes", "--admin-url", monolith, "--admin-url", orders])
     }
 
+    /// Tries to uninstall with the plan as it is after `edit`; the exit code, and what was said.
+    pub fn tried_uninstall(&self, edit: impl Fn(&str) -> String) -> (i32, String) {
+        let [monolith, orders] = &self.admin;
+        let arguments = ["uninstall", "--yes", "--admin-url", monolith, "--admin-url", orders];
+        let output = self.command_elsewhere(&arguments, edit).output().unwrap();
+        (output.status.code().unwrap_or(-1), said(&output))
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
         command.args(arguments).current_dir(self.folder.path());

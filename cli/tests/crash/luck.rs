@@ -169,6 +169,7 @@ fn giving_up_leaves_nothing(log: &Log) {
     house.source.sql("shop", "UPDATE orders SET hits = hits + 1 WHERE id <= 100");
     if let Log::Kafka { brokers, prefix } = log {
         assert!(topics(brokers, prefix).len() >= 4, "{:?}", topics(brokers, prefix));
+        uninstall_waits_for_a_drop(&house);
     }
     let said = house.ok(&["sync", "drop", "orders", "--yes"]);
     let left = house.source.sql("shop", SLOTS);
@@ -191,6 +192,16 @@ fn giving_up_leaves_nothing(log: &Log) {
     house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 0, 0, 'mine again')");
 }
 
+/// While the slice is followed its topics would stay, whether the plan still has it or not.
+fn uninstall_waits_for_a_drop(house: &House) {
+    house.ok(&["down"]);
+    let (exit, said) = house.tried_uninstall(str::to_owned);
+    assert!(exit == 4 && said.contains("strangler sync drop orders"), "{exit} {said}");
+    let (exit, said) = house.tried_uninstall(|plan| plan.replace("  orders:\n", "  others:\n"));
+    assert!(exit == 4 && said.contains("put orders back into the plan"), "{exit} {said}");
+    house.ok(&["up", "--detach"]);
+}
+
 #[test]
 fn giving_up_leaves_nothing_behind() {
     giving_up_leaves_nothing(&Log::Embedded);
@@ -199,6 +210,30 @@ fn giving_up_leaves_nothing_behind() {
 #[test]
 fn giving_up_leaves_no_topic_behind() {
     giving_up_leaves_nothing(&Log::shared_kafka());
+}
+
+#[test]
+fn giving_up_early_in_a_first_copy_leaves_no_topic_behind() {
+    let log = Log::shared_kafka();
+    let house = House::new(&log);
+    house.ok(&["up", "--detach"]);
+    let Log::Kafka { brokers, prefix } = &log else { panic!("not in Kafka") };
+    for pause in [0, 150, 300, 600] {
+        let mut start = house.command(&["sync", "start", "orders", "--timeout", "60"]);
+        let mut start = start.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        // It is refused until the start is decided.
+        house.eventually("a drop", || house.tried(&["sync", "drop", "orders", "--yes"]).0 == 0);
+        let _ = start.kill();
+        start.wait().unwrap();
+        house.eventually("no topic", || topics(brokers, prefix).is_empty());
+        assert_eq!(house.source.sql("shop", SLOTS), "");
+        house
+            .sink
+            .sql("orders", "SET ROLE app; INSERT INTO orders VALUES (-1, 0, 0, 'mine'); DELETE FROM orders");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(topics(brokers, prefix), Vec::<String>::new(), "no late capture makes one again");
 }
 
 #[test]

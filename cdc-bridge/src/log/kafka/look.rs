@@ -22,7 +22,8 @@ impl Look {
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 
-    /// How many partitions a topic has; none where there is no such topic.
+    /// How many partitions a topic has; none where there is no such topic. One without a leader is an error, since nobody
+    /// knows what is in it.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
         let metadata = self
             .consumer
@@ -34,8 +35,22 @@ impl Look {
         match found.error().map(RDKafkaErrorCode::from) {
             None => Ok(Some(found.partitions().len() as i32).filter(|count| *count > 0)),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-            Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(None),
             Some(code) => Err(self.cluster.unavailable(&format!("topic {topic}: {code}"))),
+        }
+    }
+
+    /// How many partitions a topic has that was just made, which not every broker knows at once.
+    pub fn await_partitions(&self, topic: &str) -> Result<i32, LogError> {
+        let deadline = Instant::now() + ANSWER_MAX;
+        loop {
+            match self.partitions(topic) {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) | Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50))
+                }
+                Ok(None) => return Err(self.cluster.unavailable(&format!("topic {topic} is not there"))),
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -112,4 +127,26 @@ pub fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::LeaderNotAvailable
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaRespErr;
+
+    #[test]
+    fn a_topic_without_a_leader_is_not_taken_for_none() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("there", 2, 1).unwrap();
+        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        assert_eq!(look.partitions("there").unwrap(), Some(2));
+        let told = |error| {
+            mock.topic_error("there", error).unwrap();
+            look.partitions("there")
+        };
+        let leaderless = told(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
+        assert!(matches!(leaderless, Err(LogError::Unavailable { .. })), "{leaderless:?}");
+        assert_eq!(told(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap(), None);
+    }
 }

@@ -32,6 +32,9 @@ pub struct LogRecord {
     pub version: u32,
     /// The log.
     pub log: LogId,
+    /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_id: Option<String>,
 }
 
 /// Key `tables`.
@@ -96,6 +99,15 @@ impl Record {
             Record::Log(record) => &record.log,
             Record::Tables(record) => &record.log,
             Record::Progress(record) => &record.progress.log,
+        }
+    }
+
+    /// The system identifier of the server that the log is of, where the record says so.
+    pub fn system_id(&self) -> Option<&str> {
+        match self {
+            Record::Log(record) => record.system_id.as_deref(),
+            Record::Tables(_) => None,
+            Record::Progress(record) => Some(&record.progress.timeline.system_id),
         }
     }
 

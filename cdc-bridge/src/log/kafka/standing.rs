@@ -12,10 +12,20 @@ use migrations::lsn::{EndLsn, Position, Timeline};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 /// Records of a partition's end that are looked at for its last position: tombstones have none.
 const TAIL_RECORDS: i64 = 16;
+
+/// What there is of a log.
+pub(super) enum Found {
+    /// No topic.
+    Nothing,
+    /// A topic without a record: whoever made it was stopped before it wrote the log's name. Nothing was kept yet.
+    Blank,
+    /// A log, whose name is known now; and the system identifier of the server that it was made for, unless an older
+    /// strangler made it.
+    Log(Option<String>),
+}
 
 /// Where the progress topic stands.
 pub(super) struct Last {
@@ -27,9 +37,9 @@ pub(super) struct Last {
 }
 
 impl Last {
-    /// From which history of which server the log was filled.
-    pub(super) fn timeline(&self) -> Timeline {
-        self.record.progress.timeline.clone()
+    /// The system identifier of the server that the log was filled from.
+    pub(super) fn system_id(&self) -> String {
+        self.record.progress.timeline.system_id.clone()
     }
 
     /// What holds: its promise if it was kept, else the one before.
@@ -39,16 +49,16 @@ impl Last {
 }
 
 impl Inner {
-    /// Whether the log is there; then its name is known.
-    pub(super) fn find(&self) -> Result<bool, LogError> {
+    /// Looks for the log.
+    pub(super) fn find(&self) -> Result<Found, LogError> {
         let look = Look::new(&self.cluster)?;
         let topic = self.progress_topic();
         if look.partitions(&topic)?.is_none() {
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
-        let Some((first, next)) = look.bounds(&topic, 0)? else { return Ok(false) };
+        let Some((first, next)) = look.bounds(&topic, 0)? else { return Ok(Found::Nothing) };
         let messages = look.read(&topic, 0, first, next.min(first + 1))?;
-        let Some(message) = messages.first() else { return Ok(false) };
+        let Some(message) = messages.first() else { return Ok(Found::Blank) };
         let record = Record::read(message.key(), message.payload());
         let record =
             record.ok_or_else(|| self.cluster.damaged(&format!("{topic} holds what is not ours")))?;
@@ -56,14 +66,20 @@ impl Inner {
             return Err(self.cluster.damaged(&format!("{topic} is of another version of strangler")));
         }
         *locked(&self.id) = record.log().clone();
-        Ok(true)
+        Ok(Found::Log(record.system_id().map(str::to_owned)))
     }
 
-    pub(super) fn write_name(&self) -> Result<(), LogError> {
+    /// Writes the log's name, and the server that it is made for, behind whatever is in its new topic.
+    pub(super) fn write_name(&self, server: &Timeline) -> Result<(), LogError> {
+        Look::new(&self.cluster)?.await_partitions(&self.progress_topic())?;
         let wrong = |error: &rdkafka::error::KafkaError| self.cluster.error(error);
         let producer: BaseProducer =
             self.cluster.producer(self.record_bytes_max()).create().map_err(|error| wrong(&error))?;
-        let record = Record::Log(LogRecord { version: VERSION, log: self.id() });
+        let record = Record::Log(LogRecord {
+            version: VERSION,
+            log: self.id(),
+            system_id: Some(server.system_id.clone()),
+        });
         let (key, value) = record.bytes().map_err(|error| self.cluster.damaged(&error.to_string()))?;
         let topic = self.progress_topic();
         let record = BaseRecord::to(&topic).partition(0).key(key).payload(&value);
@@ -161,15 +177,8 @@ impl Inner {
             return Ok(route);
         }
         let look = Look::new(&self.cluster)?;
-        let deadline = Instant::now() + ANSWER_MAX;
-        loop {
-            match look.partitions(topic)? {
-                Some(count) => return self.add_route(&look, topic, count, &BTreeMap::new()),
-                // A topic that was just made is not known to every broker at once.
-                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
-                None => return Err(self.cluster.unavailable(&format!("topic {topic} is not there"))),
-            }
-        }
+        let count = look.await_partitions(topic)?;
+        self.add_route(&look, topic, count, &BTreeMap::new())
     }
 
     pub(super) fn end_bookmark(&self) -> Result<Bookmark, LogError> {
