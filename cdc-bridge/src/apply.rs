@@ -180,7 +180,7 @@ impl Sink {
         let Operation::Update { old: Some(old), new } = &change.operation else { return Ok(()) };
         let mapping = self.mapping(&change.relation)?;
         let new = match change.relation.identity {
-            ReplicaIdentity::Full => reduce::fill(new, old),
+            ReplicaIdentity::Full => new.filled(old),
             _ => reduce::fill_key(new, old, &mapping.key),
         };
         if mapping.misses(&reduce::unchanged(&new)) {

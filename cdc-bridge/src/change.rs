@@ -225,6 +225,18 @@ impl Tuple {
         Values { rest: &self.0[2..], left: self.len() }
     }
 
+    /// The row with the values that were not sent taken from an older one.
+    pub fn filled(&self, older: &Tuple) -> Tuple {
+        if !self.has_unchanged() {
+            return self.clone();
+        }
+        let values = self.values().zip(older.values()).map(|pair| match pair {
+            (Value::Unchanged, older) => older,
+            (newer, _) => newer,
+        });
+        Tuple::of(values.collect::<Vec<_>>().into_iter())
+    }
+
     /// One column's value, `Null` behind the last.
     pub fn get(&self, index: usize) -> Value<'_> {
         self.values().nth(index).unwrap_or(Value::Null)

@@ -20,7 +20,7 @@ mod value;
 pub use received::{EnvelopeError, decode};
 pub use value::PLACEHOLDER;
 
-use crate::change::{Change, Relation};
+use crate::change::{Change, Column, Operation, Relation, ReplicaIdentity, Tuple, Value};
 use migrations::names::TableName;
 use records::{Shape, Writing};
 use std::ops::Range;
@@ -61,6 +61,12 @@ impl<'a> Record<'a> {
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'static str, &'a [u8])> + use<'a> {
         let encoded = self.encoded;
         self.headers.iter().map(|(name, span)| (*name, encoded.slice(*span)))
+    }
+
+    /// What it takes in a topic, but for a few bytes.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
     }
 
     /// A header's value.
@@ -130,9 +136,22 @@ impl Encoded {
 #[derive(Debug)]
 pub struct Encoder {
     context: Context,
+    record_bytes_max: usize,
     shapes: Vec<Shape>,
     /// What the JSON of the row that is written does not give back; used again for each row.
     exact: Vec<u8>,
+}
+
+/// An update whose old row was sent whole, with no more of it than its key.
+fn lean(change: &Change) -> Option<Change> {
+    let Operation::Update { old: Some(old), new } = &change.operation else { return None };
+    if change.relation.identity != ReplicaIdentity::Full {
+        return None;
+    }
+    let of_key = |(value, column): (_, &Column)| if column.is_key { value } else { Value::Null };
+    let key: Vec<_> = old.values().zip(&change.relation.columns).map(of_key).collect();
+    let operation = Operation::Update { old: Some(Tuple::of(key.into_iter())), new: new.filled(old) };
+    Some(Change { operation, ..change.clone() })
 }
 
 /// So many shapes are kept; a source with more tables writes some anew.
@@ -141,7 +160,13 @@ const SHAPES_MAX: usize = 256;
 impl Encoder {
     /// An encoder for one source.
     pub fn new(context: Context) -> Self {
-        Self { context, shapes: Vec::new(), exact: Vec::new() }
+        Self { context, record_bytes_max: usize::MAX, shapes: Vec::new(), exact: Vec::new() }
+    }
+
+    /// Where a record would have more bytes than these, the old row is told by its key alone, as without `REPLICA
+    /// IDENTITY FULL`: two images of one row are worth less than its change.
+    pub fn with_records_up_to(self, record_bytes_max: usize) -> Self {
+        Self { record_bytes_max, ..self }
     }
 
     /// The topic of a table's records.
@@ -158,7 +183,13 @@ impl Encoder {
         }
         let index = self.shape(&change.relation);
         let shape = &self.shapes[index];
-        Writing { shape, change, now_us, out, exact: &mut self.exact }.operation();
+        Writing { shape, change, now_us, out, exact: &mut self.exact, is_lean: false }.operation();
+        if out.records().any(|record| record.bytes() > self.record_bytes_max)
+            && let Some(change) = &lean(change)
+        {
+            out.clear();
+            Writing { shape, change, now_us, out, exact: &mut self.exact, is_lean: true }.operation();
+        }
     }
 
     fn shape(&mut self, relation: &Arc<Relation>) -> usize {

@@ -65,11 +65,6 @@ impl Shape {
             source: [head.concat(), middle.concat(), tail.concat()],
         }
     }
-
-    /// The part of an old row that was sent.
-    fn sent(&self) -> Sent {
-        if self.relation.identity == ReplicaIdentity::Full { Sent::All } else { Sent::NotNull }
-    }
 }
 
 /// The records of one change as they are written.
@@ -79,9 +74,17 @@ pub(super) struct Writing<'a> {
     pub(super) now_us: i64,
     pub(super) out: &'a mut Encoded,
     pub(super) exact: &'a mut Vec<u8>,
+    /// Whether the old row holds its key alone, whatever the table's identity.
+    pub(super) is_lean: bool,
 }
 
 impl Writing<'_> {
+    /// The part of an old row that was sent.
+    fn sent(&self) -> Sent {
+        let is_whole = self.shape.relation.identity == ReplicaIdentity::Full && !self.is_lean;
+        if is_whole { Sent::All } else { Sent::NotNull }
+    }
+
     pub(super) fn operation(&mut self) {
         match &self.change.operation {
             Operation::Insert { new } => {
@@ -116,10 +119,9 @@ impl Writing<'_> {
         self.tombstone(Some(old_key));
         self.exact.clear();
         let mut headers = vec![(header::OLD_KEY, bare_old)];
-        let (shape, exact) = (self.shape, &mut *self.exact);
-        let before =
-            self.out.span(|out| shape.rows.row(&shape.relation, (old, shape.sent()), None, out, exact));
-        if shape.sent() == Sent::All || self.identity(old).is_some() {
+        let (shape, sent, exact) = (self.shape, self.sent(), &mut *self.exact);
+        let before = self.out.span(|out| shape.rows.row(&shape.relation, (old, sent), None, out, exact));
+        if sent == Sent::All || self.identity(old).is_some() {
             headers.push((header::BEFORE, before));
         }
         self.note_old(old, &mut headers);
@@ -145,13 +147,12 @@ impl Writing<'_> {
         has_key.then_some(span)
     }
 
-    /// The names of the old row's columns that were sent, as JSON, where they are not the key's.
+    /// The names of the old row's columns that were sent, as JSON, where the table's identity does not say them.
     fn identity(&self, old: &Tuple) -> Option<Vec<u8>> {
         let columns = &self.shape.relation.columns;
         let is_sent = |value: &Value<'_>| *value != Value::Null;
-        if self.shape.sent() == Sent::All
-            || old.values().zip(columns).all(|(value, c)| is_sent(&value) == c.is_key)
-        {
+        let is_key = || old.values().zip(columns).all(|(value, c)| is_sent(&value) == c.is_key);
+        if self.sent() == Sent::All || (!self.is_lean && is_key()) {
             return None;
         }
         let mut names = vec![b'['];
@@ -207,7 +208,7 @@ impl Writing<'_> {
         new: Option<(&Tuple, Option<&Tuple>)>,
         more_headers: &[(&'static str, Span)],
     ) {
-        let shape = self.shape;
+        let (shape, sent) = (self.shape, self.sent());
         let mut headers = Vec::with_capacity(6);
         let start = self.out.bytes.len();
         self.out.bytes.extend_from_slice(&shape.value_open);
@@ -215,7 +216,7 @@ impl Writing<'_> {
         self.exact.clear();
         match old {
             Some(old) => {
-                shape.rows.row(&shape.relation, (old, shape.sent()), None, &mut self.out.bytes, self.exact);
+                shape.rows.row(&shape.relation, (old, sent), None, &mut self.out.bytes, self.exact);
             }
             None => self.out.bytes.extend_from_slice(b"null"),
         }

@@ -38,9 +38,9 @@ use topics::{Shape, Topics};
 
 /// Rows are this large at most where nobody says otherwise.
 const ROW_BYTES_MAX: u64 = 16 << 20;
-/// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. Of an update
-/// with old and new values, each may be escaped to three times its size. More than this would make a record of the largest
-/// usual row larger than a broker takes in one request (`socket.request.max.bytes`, 100 MiB).
+/// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. More than this
+/// would make a record of the largest usual row larger than a broker takes in one request (`socket.request.max.bytes`,
+/// 100 MiB). Where an update with old and new values would be larger, the old ones are left out.
 const RECORD_GROWTH: u64 = 6;
 
 /// The log in Kafka. Cheap to clone.

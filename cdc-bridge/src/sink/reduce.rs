@@ -107,18 +107,6 @@ pub fn is_rekey(relation: &Relation, old: &Tuple, new: &Tuple) -> bool {
     })
 }
 
-/// `newer` with the values it does not hold taken from `older`.
-pub fn fill(newer: &Tuple, older: &Tuple) -> Tuple {
-    if !newer.has_unchanged() {
-        return newer.clone();
-    }
-    let values = newer.values().zip(older.values()).map(|pair| match pair {
-        (Value::Unchanged, older) => older,
-        (newer, _) => newer,
-    });
-    Tuple::of(values.collect::<Vec<_>>().into_iter())
-}
-
 /// `newer` with its key's values taken from `older` where they were not sent: a large key that did not change is sent
 /// as the old key only.
 pub fn fill_key(newer: &Tuple, older: &Tuple, key: &[usize]) -> Tuple {
@@ -180,7 +168,7 @@ impl Pending {
 
     fn whole(&self, old: Option<&Tuple>, new: &Tuple) -> Tuple {
         match old {
-            Some(old) if self.relation.identity == ReplicaIdentity::Full => fill(new, old),
+            Some(old) if self.relation.identity == ReplicaIdentity::Full => new.filled(old),
             Some(old) => fill_key(new, old, &self.key),
             None => new.clone(),
         }
@@ -219,9 +207,9 @@ pub fn unchanged(row: &Tuple) -> BTreeSet<usize> {
 fn combine(before: &Net, next: Net) -> Option<Net> {
     match (before, next) {
         (Net::Nothing, Net::Insert(new)) => Some(Net::Insert(new)),
-        (Net::Insert(old), Net::Update(new)) => Some(Net::Insert(fill(&new, old))),
+        (Net::Insert(old), Net::Update(new)) => Some(Net::Insert(new.filled(old))),
         (Net::Insert(_), Net::Delete(_)) => Some(Net::Nothing),
-        (Net::Update(old), Net::Update(new)) => Some(Net::Update(fill(&new, old))),
+        (Net::Update(old), Net::Update(new)) => Some(Net::Update(new.filled(old))),
         (Net::Update(_), Net::Delete(old)) => Some(Net::Delete(old)),
         (Net::Delete(_), Net::Insert(new)) => Some(Net::Update(new)),
         _ => None,
@@ -291,7 +279,7 @@ mod tests {
                 Operation::Update { old, new } => {
                     let key = key_of(old.as_ref().unwrap_or(new), &[0]);
                     let before = table.remove(&key).unwrap();
-                    table.insert(key_of(new, &[0]), fill(new, &before));
+                    table.insert(key_of(new, &[0]), new.filled(&before));
                 }
                 Operation::Delete { old } => {
                     table.remove(&key_of(old, &[0])).unwrap();
@@ -313,7 +301,7 @@ mod tests {
                         }
                         for new in rows.updates.values().flatten() {
                             let before = table.get(&key_of(new, &[0])).unwrap().clone();
-                            table.insert(key_of(new, &[0]), fill(new, &before));
+                            table.insert(key_of(new, &[0]), new.filled(&before));
                         }
                         for old in &rows.deletes {
                             table.remove(&key_of(old, &[0])).unwrap();

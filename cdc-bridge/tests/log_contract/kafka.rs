@@ -1,8 +1,10 @@
 //! What only Kafka brings: topics that others made, promises whose rows never arrived, records that are gone.
 
-use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables, timeline};
+use crate::history::{
+    Committed, Dice, History, changes_of, flush, key_row, relation, row, table, tables, timeline,
+};
 use crate::place::{Place, Watcher};
-use cdc_bridge::change::Operation;
+use cdc_bridge::change::{Operation, Relation, ReplicaIdentity};
 use cdc_bridge::log::{Log, LogError, Owner};
 use migrations::plan::LogChoice;
 use rdkafka::ClientConfig;
@@ -12,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -200,12 +203,29 @@ async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
     log.prepare(&tables(&[0]), row_bytes_max, &timeline()).await.unwrap();
     let start = log.end_cursor().await.unwrap();
     let mut history = History::new(Dice::new(25));
-    let note = "\u{1}".repeat(row_bytes_max as usize - 100);
-    let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
-    append(&log, std::slice::from_ref(&committed)).await;
+    let mut dice = Dice::new(27);
+    let mut note = || -> String {
+        // Each is escaped to six bytes, and they hardly compress.
+        (0..row_bytes_max - 100).map(|_| char::from(0x0e + dice.below(0x12) as u8)).collect()
+    };
+    let (first, second, third) = (note(), note(), note());
+    let (one, other) = (row(1, &second), row(2, &third));
+    let changes = [
+        Operation::Insert { new: row(1, &first) },
+        Operation::Update { old: Some(row(1, &first)), new: one.clone() },
+        Operation::Update { old: Some(one.clone()), new: other.clone() },
+        Operation::Delete { old: other.clone() },
+    ];
+    let mut all: Vec<_> = changes.map(|change| history.commit(vec![(0, change)])).to_vec();
+    let full = Arc::new(Relation { identity: ReplicaIdentity::Full, ..(*relation(0)).clone() });
+    all.iter_mut().for_each(|committed| committed.changes[0].relation = full.clone());
+    append(&log, &all).await;
     let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.until(committed.end).await;
-    assert!(watcher.changes == changes_of(&[committed], &tables(&[0])), "it is another row");
+    watcher.until(all[3].end).await;
+    // Two such rows are more than a record holds: the old one is told by its key.
+    all[1].changes[0].operation = Operation::Update { old: Some(key_row(1)), new: one };
+    all[2].changes[0].operation = Operation::Update { old: Some(key_row(1)), new: other };
+    assert!(watcher.changes == changes_of(&all, &tables(&[0])), "they are other rows");
     place.clean(&log).await;
 }
 

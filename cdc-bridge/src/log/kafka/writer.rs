@@ -50,7 +50,8 @@ impl KafkaWriter {
             floor,
             producer,
             tally,
-            encoder: Encoder::new(inner.context.clone()),
+            encoder: Encoder::new(inner.context.clone())
+                .with_records_up_to(inner.record_bytes_max() as usize),
             encoded: Encoded::new(),
             shapes: Shapes::default(),
             acknowledged: last.map(|progress| progress.end).unwrap_or_default(),
