@@ -76,7 +76,7 @@ pub(crate) struct Lanes {
 /// What is told to the controller before the log is open.
 #[derive(Default)]
 struct Opening {
-    trouble: Option<String>,
+    trouble: Option<Finding>,
 }
 
 /// Runs the bridge until `shutdown`.
@@ -172,9 +172,9 @@ async fn run(
     });
     for (slice, sink, orders, state) in contexts {
         let (source, log, capture) = (source.clone(), log.clone(), lanes.capture.subscribe());
-        let shared = lanes.others(&slice.name);
+        let wanted = lanes.orders.subscribe();
         parts.spawn(stream::run(
-            stream::Context { slice, source, log, sink, shared, capture },
+            stream::Context { slice, source, log, sink, wanted, capture },
             orders,
             state,
         ));
@@ -212,26 +212,24 @@ async fn open(plan: &Plan, database: &str, link: &Link, opening: &Mutex<Opening>
                 tracing::info!("{} is open", log.describe());
                 return log;
             }
-            Err(why) => why.to_string(),
+            Err(why) => why,
         };
         tracing::warn!("{why}");
         if let Ok(mut opening) = opening.lock() {
-            opening.trouble = Some(why);
+            opening.trouble = Some(why.finding().unwrap_or_else(|| waits(why.to_string())));
         }
         sleep(OPEN_RETRY).await;
     }
+}
+
+fn waits(why: String) -> Finding {
+    Finding::warning("bridge.waits", why, "it is tried again by itself")
 }
 
 impl Lanes {
     fn watched(&self) -> BTreeMap<SliceName, Watched> {
         let watched = |lane: &Lane| Watched { tables: lane.tables.clone(), state: lane.state.clone() };
         self.slices.iter().map(|(name, lane)| (name.clone(), watched(lane))).collect()
-    }
-
-    /// The tables of all slices but this one.
-    fn others(&self, slice: &SliceName) -> BTreeSet<TableName> {
-        let others = self.slices.iter().filter(|(name, _)| *name != slice);
-        others.flat_map(|(_, lane)| lane.tables.iter().cloned()).collect()
     }
 
     /// Lets capture write what it has read, and confirm it: then the next start reads nothing twice.
@@ -306,12 +304,11 @@ impl Lanes {
         let status = self.capture.borrow().clone();
         let mut findings: Vec<Finding> = status.finding.clone().into_iter().collect();
         let trouble = opening.lock().ok().and_then(|opening| opening.trouble.clone());
-        if let Some(why) = trouble.or_else(|| status.trouble.clone().filter(|_| findings.is_empty())) {
-            findings.push(Finding::warning("bridge.waits", why, "it is tried again by itself"));
-        }
+        findings
+            .extend(trouble.or_else(|| status.trouble.clone().filter(|_| findings.is_empty()).map(waits)));
         if held.is_some_and(|held| held.plan != plan) {
             findings.push(Finding::warning(
-                "bridge.other-plan",
+                BridgeReport::OTHER_PLAN,
                 "the bridge runs another plan than the controller",
                 "start the older of the two again: `strangler down`, `strangler up`",
             ));

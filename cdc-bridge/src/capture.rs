@@ -156,7 +156,7 @@ fn report(status: &watch::Sender<Status>, order: Order, end: SessionEnd) {
         status.finding = None;
         match end {
             SessionEnd::Stop(finding) => status.finding = Some(*finding),
-            SessionEnd::Log(LogError::Refused(finding)) => status.finding = Some(finding),
+            SessionEnd::Log(error) => status.finding = error.finding(),
             SessionEnd::Lost(why) => {
                 status.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
             }

@@ -104,6 +104,7 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         passed: job.captured,
         cursor: job.log.end_cursor().await?,
         shapes: Shapes::new(),
+        mapping: Some(job.slice.mapping_hash()),
     };
     // Before anything is made: whoever gives the copy up sees by this that there is something to take away.
     kept::keep(client, job.slice, &kept).await?;

@@ -12,7 +12,7 @@ use migrations::names::{SliceName, TableName, quote_literal};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// How far a slice's sink is, and what it is following.
@@ -34,6 +34,47 @@ pub struct Kept {
     pub cursor: Cursor,
     /// Each source table's shape when it was copied. What changed since is judged against it, after a restart too.
     pub shapes: Shapes,
+    /// [`Slice::mapping_hash`] when it was copied; none where an older strangler copied it.
+    pub mapping: Option<String>,
+}
+
+impl Kept {
+    /// Whether the copy was made of the tables, and by the mapping, that the plan has now.
+    pub fn is_made_by(&self, slice: &Slice) -> bool {
+        self.mapping.as_ref().is_none_or(|mapping| *mapping == slice.mapping_hash())
+    }
+
+    /// What to say where the monolith's database is another server, or another history of it, than it was copied from.
+    pub fn other_server(&self, server: &Timeline) -> Finding {
+        Finding::error(
+            "sink.other-server",
+            format!("the slice was copied from {}, the monolith's database is {server} now", self.timeline),
+            "it was restored or a replica was promoted: copy the slice again, `strangler sync drop`, `sync start`",
+        )
+    }
+
+    /// What to say where the copy was made otherwise.
+    pub fn other_mapping(&self, slice: &Slice) -> Finding {
+        let now: BTreeSet<&TableName> = slice.all_tables().map(|table| &table.from).collect();
+        let copied: BTreeSet<&TableName> = self.shapes.keys().collect();
+        let changes = [(&now - &copied, "came"), (&copied - &now, "went")];
+        let told = changes.iter().filter(|(tables, _)| !tables.is_empty()).map(|(tables, word)| {
+            let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+            format!("{} {word}", names.join(", "))
+        });
+        let told: Vec<String> = told.collect();
+        let told =
+            if told.is_empty() { "how its rows are mapped was changed".to_owned() } else { told.join(", ") };
+        Finding::error(
+            "plan.copied-otherwise",
+            format!("slice {} was not copied as the plan has it now: {told}", slice.name),
+            format!(
+                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
+                 plan as they were, and restart the bridge",
+                slice.name
+            ),
+        )
+    }
 }
 
 /// Source tables' shapes.
@@ -42,7 +83,7 @@ pub type Shapes = BTreeMap<TableName, Relation>;
 /// Reads what is kept about a slice's stream.
 pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
-               passed::text, cursor, shapes FROM strangler.stream WHERE slice = $1";
+               passed::text, cursor, shapes, mapping FROM strangler.stream WHERE slice = $1";
     let row = client.query_opt(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
     let Some(row) = row else { return Ok(None) };
     let damaged = || {
@@ -69,18 +110,19 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
         passed: lsn(7).parse().map_err(|_| damaged())?,
         cursor: serde_json::from_value(row.get(8)).map_err(|_| damaged())?,
         shapes: serde_json::from_value(row.get(9)).map_err(|_| damaged())?,
+        mapping: row.get(10),
     }))
 }
 
 /// Begins (no `copied_at`) or completes what is kept about a slice's stream.
 pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), SinkError> {
     let sql = "INSERT INTO strangler.stream (slice, source, log_id, system_id, timeline, attempt, copied_at, \
-               commit_lsn, ordinal, passed, cursor, shapes) \
-               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11) \
+               commit_lsn, ordinal, passed, cursor, shapes, mapping) \
+               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11, $12) \
                ON CONFLICT (slice) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
-               cursor = excluded.cursor, shapes = excluded.shapes, updated_at = clock_timestamp()";
+               cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, updated_at = clock_timestamp()";
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;
     client
@@ -98,6 +140,7 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
                 &kept.passed.to_string(),
                 &cursor,
                 &shapes,
+                &kept.mapping,
             ],
         )
         .await

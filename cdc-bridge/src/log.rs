@@ -40,7 +40,7 @@ pub enum Owner {
     Us,
     /// It was made for the server of this system identifier, or filled from it.
     Server(String),
-    /// An older strangler made it and kept nothing in it.
+    /// An older strangler made it and kept nothing in it, or someone took its records away.
     Unknown,
     /// Nothing was kept in it yet, not even its name; nor does it have tables.
     Nobody,
@@ -146,15 +146,32 @@ pub enum LogError {
     #[error("{}", .0.message)]
     Refused(Finding),
     /// What was read is no log of ours.
-    #[error(
-        "the log {place} is damaged: {why}; restore it, or start anew with `strangler sync drop` and `sync start`"
-    )]
+    #[error("the log {place} is damaged: {why}; {HINT_DAMAGED}")]
     Damaged {
         /// Where.
         place: String,
         /// What is wrong with it.
         why: String,
     },
+}
+
+const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
+                            copy the slices again with `strangler sync drop` and `sync start`";
+
+impl LogError {
+    /// What someone must mend before it goes on; none where waiting may be enough.
+    pub fn finding(&self) -> Option<Finding> {
+        match self {
+            LogError::Refused(finding) => Some(finding.clone()),
+            LogError::Damaged { place, why } => {
+                let message = format!("the log {place} is damaged: {why}");
+                Some(Finding::error("log.damaged", message, HINT_DAMAGED))
+            }
+            LogError::Unavailable { .. } | LogError::Missing | LogError::Full { .. } | LogError::Trimmed => {
+                None
+            }
+        }
+    }
 }
 
 /// A log of either kind. Cheap to clone.
@@ -273,8 +290,7 @@ impl Log {
         }
     }
 
-    /// Whether it is for us to trim. Kafka is not: others may read it. Nor may it be asked where it ends while nothing is
-    /// captured, because that makes a log where there is none.
+    /// Whether it is for us to trim. Kafka is not: others may read it.
     pub fn is_trimmed(&self) -> bool {
         matches!(self, Log::Embedded(_))
     }

@@ -14,11 +14,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use migrations::api::Refusal;
 use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Secret;
 use serde::Deserialize;
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ const BARRIER_WAIT: Duration = Duration::from_secs(10);
 /// Events that `tail` gives at once.
 const TAIL_MAX: usize = 1000;
 const TAIL_POLL: Duration = Duration::from_millis(200);
+/// Pause between two looks for a log that is not made yet: each is a connection of its own.
+const LOG_POLL: Duration = Duration::from_millis(800);
 
 /// What the port tells of one slice.
 #[derive(Debug, Clone)]
@@ -92,8 +94,11 @@ impl Port {
     }
 }
 
-fn refusal(status: StatusCode, error: &str, hint: &str) -> Response {
-    (status, Json(json!({ "error": error, "hint": hint }))).into_response()
+fn refusal(status: StatusCode, message: &str, hint: &str) -> Response {
+    // Only what was asked for wrongly is the asker's to mend.
+    let exit = if status == StatusCode::NOT_FOUND { 2 } else { 1 };
+    let (message, hint) = (message.to_owned(), hint.to_owned());
+    (status, Json(Refusal { exit, message, hint, findings: Vec::new() })).into_response()
 }
 
 async fn authorise(
@@ -165,6 +170,7 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
                 let changes = match &mut reader {
                     Some(reader) => reader.next().await?.changes,
                     None => {
+                        sleep(LOG_POLL).await;
                         reader = from_now_on(&port.log, &tables).await?;
                         Vec::new()
                     }

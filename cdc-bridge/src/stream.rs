@@ -15,7 +15,6 @@ use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
 use halt::Halt;
 use migrations::control::{Condition, StreamOrder};
-use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, Timeline};
@@ -50,8 +49,8 @@ pub struct Context {
     pub log: Log,
     /// Where it goes.
     pub sink: DatabaseUrl,
-    /// Source tables that other slices follow too.
-    pub shared: BTreeSet<TableName>,
+    /// What capture is asked for.
+    pub wanted: watch::Receiver<Option<capture::Order>>,
     /// How capture stands.
     pub capture: watch::Receiver<capture::Status>,
 }
@@ -168,7 +167,7 @@ impl Stream<'_> {
                     // No chunk of a copy that lost its lock comes behind this.
                     kept::hold(&client, &context.slice, "").await?;
                     kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
-                    let own = self.tables().difference(&context.shared).cloned().collect();
+                    let own = self.unshared()?;
                     self.released(&own).await?;
                     context.log.forget(&own).await?;
                     for client in [&source, &client] {
@@ -189,6 +188,14 @@ impl Stream<'_> {
         Ok(())
     }
 
+    /// The slice's tables that no other slice follows. Capture is told before the streams are.
+    fn unshared(&self) -> Result<BTreeSet<TableName>, Halt> {
+        match &*self.context.wanted.borrow() {
+            Some(wanted) => Ok(self.tables().difference(&wanted.tables).cloned().collect()),
+            None => Err(Halt::Away("the bridge is ending".to_owned())),
+        }
+    }
+
     /// Waits until capture writes none of these tables: what it has in flight would wait for a topic that is gone.
     async fn released(&self, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
         let mut capture = self.context.capture.clone();
@@ -205,7 +212,13 @@ impl Stream<'_> {
         let context = self.context;
         let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
         let kept = match kept {
-            Some(kept) if kept.attempt == self.order.attempt && kept.copied_at.is_some() => kept,
+            Some(kept)
+                if kept.attempt == self.order.attempt
+                    && kept.copied_at.is_some()
+                    && kept.is_made_by(&context.slice) =>
+            {
+                kept
+            }
             before => {
                 if before.is_some_and(|kept| kept.copied_at.is_some()) {
                     // The tables are emptied next; proxies that still read from them have been told otherwise.
@@ -280,11 +293,13 @@ impl Stream<'_> {
         let mut capture = self.context.capture.clone();
         loop {
             let status = capture.borrow_and_update().clone();
-            let judged = self
-                .check_lost(&status)
-                .and_then(|()| kept.map_or(Ok(()), |kept| check_server(kept, &status)));
-            if let Err(halt) = judged {
+            if let Err(halt) = self.check_lost(&status) {
                 return halt;
+            }
+            if let (Some(kept), Some(server)) = (kept, &status.timeline)
+                && kept.timeline != *server
+            {
+                return Halt::Stopped(Box::new(kept.other_server(server)), None);
             }
             if capture.changed().await.is_err() {
                 return Halt::Away("capture has ended".to_owned());
@@ -294,10 +309,13 @@ impl Stream<'_> {
 
     async fn follow(&self, copied_at: CommitLsn) -> Result<(), Halt> {
         let context = self.context;
-        let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
+        let (mut client, mut kept) = Sink::open(&context.sink, &context.slice).await?;
         if kept.as_ref().is_some_and(|kept| kept.log != context.log.id()) {
-            // Either capture has just found that the old log's changes are lost, or someone took that log away.
+            // Either capture has just found that the old log's changes are lost, or someone took that log away. The slice's
+            // lock is let go, because the log may also be another bridge's.
+            drop(client);
             self.captured().await?;
+            (client, kept) = Sink::open(&context.sink, &context.slice).await?;
         }
         let kept = self.check_kept(kept)?;
         self.state.send_modify(|state| {
@@ -329,6 +347,10 @@ impl Stream<'_> {
             // A deleted log whose slot still lives was refused before; without a slot only a new copy helps.
             Some(kept) if kept.log != self.context.log.id() => {
                 lost("the log that the slice was following is gone")
+            }
+            // Rows of a table that came later were never copied, and older rows do not know of a changed mapping.
+            Some(kept) if !kept.is_made_by(&self.context.slice) => {
+                Err(Halt::Stopped(Box::new(kept.other_mapping(&self.context.slice)), None))
             }
             Some(kept) => Ok(kept),
         }
@@ -368,22 +390,5 @@ impl Stream<'_> {
         let is_new = change.position > kept.position && change.position.commit >= copied_at;
         let is_our_echo = change.mark.as_deref() == Some(self.context.slice.name.as_str());
         is_new && !is_our_echo && !self.order.skips.contains(&change.position)
-    }
-}
-
-fn check_server(kept: &Kept, status: &capture::Status) -> Result<(), Halt> {
-    match &status.timeline {
-        Some(server) if *server != kept.timeline => Err(Halt::Stopped(
-            Box::new(Finding::error(
-                "sink.other-server",
-                format!(
-                    "the slice was copied from {}, the monolith's database is {server} now",
-                    kept.timeline
-                ),
-                "it was restored or a replica was promoted: copy the slice again, `strangler sync drop`, `sync start`",
-            )),
-            None,
-        )),
-        _ => Ok(()),
     }
 }

@@ -96,6 +96,8 @@ const TEXTS: &[&str] = &[
     "repeat('x', 9000)",
     "'__debezium_unavailable_value'",
 ];
+/// Scales outside of 0 to the precision, which Postgres knows from 15 on.
+const SINCE_15: [&str; 2] = ["numeric(5,-2)", "numeric(3,5)"];
 const UNSCALED_2: &str = "to_json(trunc(v * 100)::text)";
 
 fn numbers() -> Vec<Case> {
@@ -334,7 +336,11 @@ async fn every_types_values_arrive_are_written_as_debezium_does_and_come_back() 
     let client = connect(&cluster).await;
     client.batch_execute("CREATE TYPE mood AS ENUM ('sad', 'a,\"b')").await.unwrap();
     client.batch_execute(ZONED).await.unwrap();
-    let cases: Vec<Case> = numbers().into_iter().chain(texts_and_times()).chain(arrays()).collect();
+    let version =
+        column(&client, "SHOW server_version_num").await[0].as_ref().unwrap().parse::<u32>().unwrap();
+    let is_known = |case: &Case| version >= 150_000 || !SINCE_15.contains(&case.sql);
+    let cases = numbers().into_iter().chain(texts_and_times()).chain(arrays());
+    let cases: Vec<Case> = cases.filter(is_known).collect();
     for (index, case) in cases.iter().enumerate() {
         let sql = format!("CREATE TABLE case_{index} (id serial PRIMARY KEY, v {})", case.sql);
         client.batch_execute(&sql).await.unwrap();

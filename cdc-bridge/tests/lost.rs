@@ -123,6 +123,7 @@ async fn a_table_that_was_renamed_meanwhile_is_not_followed_as_if_nothing_had_be
         "shop",
         "ALTER TABLE orders RENAME TO gone; CREATE TABLE orders (id bigint PRIMARY KEY, note text)",
     );
+    house.forget();
     house.until_agent("told of another one", |said| said.contains("capture.other-table")).await;
     house.stop().await;
 }

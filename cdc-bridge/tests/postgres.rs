@@ -6,7 +6,7 @@ mod house;
 
 use cdc_bridge::log::{Flush, Log, Progress};
 use house::House;
-use migrations::control::Condition;
+use migrations::control::{Condition, StreamReport};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::LogChoice;
@@ -150,6 +150,35 @@ fn topics(house: &House) -> Vec<String> {
     names.filter(|name| name.starts_with(topic_prefix)).collect()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
+    let mut house = house("embedded").await;
+    house.start();
+    house.follow().await;
+    house.stop().await;
+    let as_it_was = house.plan.clone();
+    let stopped = |report: &StreamReport| match &report.condition {
+        Condition::Stopped { finding, .. } => finding.code == "plan.copied-otherwise",
+        _ => false,
+    };
+    house.plan.slices.get_mut(&house::slice()).unwrap().tables.pop();
+    house.start();
+    let report = house.until("a table that went", stopped).await;
+    assert!(format!("{:?}", report.condition).contains("public.things went"), "{:?}", report.condition);
+    house.stop().await;
+    house.plan = as_it_was.clone();
+    house.plan.slices.get_mut(&house::slice()).unwrap().tables[1].rename.clear();
+    house.start();
+    let report = house.until("another mapping", stopped).await;
+    assert!(format!("{:?}", report.condition).contains("mapped"), "{:?}", report.condition);
+    house.stop().await;
+    house.plan = as_it_was;
+    house.plan.slices.get_mut(&house::slice()).unwrap().tables.reverse();
+    house.start();
+    house.until("the same tables", |report| report.condition == Condition::Following).await;
+    house.stop().await;
+}
+
 /// A log and its topics, as a bridge makes them that is killed before it keeps anything.
 async fn left_behind(house: &House, system_id: &str) -> (Log, BTreeSet<TableName>, Timeline) {
     let log = Log::open(&house.plan.log, &house.plan.name, "shop", house.folder.path()).await.unwrap();
@@ -178,6 +207,9 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
     };
     let flush = Flush { changes: Vec::new(), progress: Some(progress) };
     theirs.writer().await.unwrap().append(flush).await.unwrap();
+    // A bridge looks once whether there is something to give up.
+    house.stop().await;
+    house.start();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(topics(&house), before);
     house.stop().await;

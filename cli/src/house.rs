@@ -182,8 +182,10 @@ impl House {
     }
 
     fn write_note(&self, name: &str, record: &impl Serialize) -> Result<(), Problem> {
-        let bytes = serde_json::to_vec(record)
-            .map_err(|error| Problem::error(format!("a note of `{name}` cannot be written: {error}")))?;
+        let bytes = serde_json::to_vec(record).map_err(|error| {
+            Problem::error(format!("a note of `{name}` cannot be written: {error}"))
+                .hint("run it again with `-v`")
+        })?;
         self.write(&format!("run/{name}.json"), &bytes)
     }
 

@@ -4,6 +4,7 @@
 
 use migrations::api::Refusal;
 use migrations::finding::Finding;
+use migrations::names::SliceName;
 use serde::Serialize;
 
 /// The kinds of failure, one exit code each.
@@ -89,6 +90,16 @@ impl Problem {
         Self::new(Kind::Usage, message)
     }
 
+    /// That the plan does not have this slice, with those that it has.
+    pub fn no_slice<'a>(slice: &SliceName, known: impl Iterator<Item = &'a SliceName>) -> Self {
+        let known: Vec<&str> = known.map(SliceName::as_str).collect();
+        let hint = match &known[..] {
+            [] => "it has none yet; write one under `slices:` in the plan".to_owned(),
+            known => format!("it has: {}", known.join(", ")),
+        };
+        Self::usage(format!("the plan has no slice `{slice}`")).hint(hint)
+    }
+
     /// The same failure with one more thing to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -154,6 +165,14 @@ mod tests {
             assert_eq!(Kind::of_exit(exit).exit(), exit);
         }
         assert_eq!(Kind::of_exit(0).exit(), 1, "a refusal is never a success");
+    }
+
+    #[test]
+    fn a_slice_that_is_not_there_names_those_that_are() {
+        let slice: SliceName = "ordres".parse().unwrap();
+        let known: [SliceName; 2] = ["carts", "orders"].map(|name| name.parse().unwrap());
+        assert_eq!(Problem::no_slice(&slice, known.iter()).hints, ["it has: carts, orders"]);
+        assert!(Problem::no_slice(&slice, [].iter()).hints[0].contains("`slices:`"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The controller's API, and the bridge's `tail`, as the verbs ask them. Knows HTTP; shows nothing.
 
+mod lines;
+
 use crate::problem::{Kind, Problem};
-use futures_util::{Stream, StreamExt};
+use lines::Lines;
 use migrations::api::{Outcome, Refusal, SetShares, Status, SyncWish};
 use migrations::journal::{Entry, Generation};
 use migrations::names::SliceName;
@@ -13,12 +15,12 @@ use std::time::Duration;
 
 /// Connecting to a controller, which is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A question that the controller answers from memory.
+/// A question for which the controller reads at most its journal.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A wish that may have to wait for databases or for proxies to follow.
 const WISH_TIMEOUT: Duration = Duration::from_secs(120);
-/// The longest line of `tail`: the largest row that Debezium's JSON doubles, with room.
-const TAIL_LINE_BYTES_MAX: usize = 64 << 20;
+/// The last changes of a log, for which the bridge may have to read every partition of many topics.
+const TAIL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One controller.
 #[derive(Debug, Clone)]
@@ -66,16 +68,16 @@ impl Remote {
         self.answer(self.request(Method::POST, &path, WISH_TIMEOUT).json(wish)).await
     }
 
-    /// A slice's change events as lines of JSON, from the bridge at `bridge`.
-    pub async fn tail(
-        &self,
-        bridge: &str,
-        tail: &Tail<'_>,
-    ) -> Result<impl Stream<Item = Result<String, Problem>> + use<>, Problem> {
+    /// A slice's change events as lines of JSON, from the bridge at `bridge`. Between those that come from now on it
+    /// may be silent for as long as nothing changes.
+    pub async fn tail(&self, bridge: &str, tail: &Tail<'_>) -> Result<Lines, Problem> {
         let url = format!("{}/v1/tail", bridge.trim_end_matches('/'));
         let request = self.bearer(self.http.get(url)).query(tail);
-        let sent = request.send().await.map_err(|error| self.unreachable(&error, bridge))?;
-        Ok(lines(accepted(sent).await?))
+        let asked =
+            async { accepted(request.send().await.map_err(|error| self.unreachable(&error, bridge))?).await };
+        let answer =
+            tokio::time::timeout(TAIL_TIMEOUT, asked).await.map_err(|_| silent("bridge", bridge))??;
+        Ok(Lines::of(answer, (!tail.follow).then_some(TAIL_TIMEOUT)))
     }
 
     /// Whether something answers 200 at `url`, soon.
@@ -109,8 +111,7 @@ impl Remote {
     fn unreachable(&self, error: &reqwest::Error, whom: &str) -> Problem {
         let who = if whom == self.base { "controller" } else { "bridge" };
         let problem = if error.is_timeout() && !error.is_connect() {
-            Problem::error(format!("the {who} at {whom} does not answer in time"))
-                .hint(format!("look at .strangler/log/{who}.log"))
+            silent(who, whom)
         } else if error.is_builder() {
             Problem::usage(format!("`{whom}` is not an address"))
                 .hint("write for example http://127.0.0.1:7401")
@@ -155,41 +156,10 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
     })
 }
 
-/// The lines of a body as they come; a line without an end is still one.
-fn lines(answer: Response) -> impl Stream<Item = Result<String, Problem>> {
-    let broken =
-        |message: &str| Problem::error(message).hint("run it again; `strangler status` says who is alive");
-    let state = (answer.bytes_stream().boxed(), Vec::<u8>::new(), false);
-    futures_util::stream::unfold(state, move |(mut body, mut held, mut ended)| async move {
-        loop {
-            if let Some(end) = held.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = held.drain(..=end).collect();
-                return Some((Ok(text(&line)), (body, held, ended)));
-            }
-            if ended {
-                let line = std::mem::take(&mut held);
-                return (!line.is_empty()).then(|| (Ok(text(&line)), (body, held, ended)));
-            }
-            match body.next().await {
-                Some(Ok(bytes)) if held.len() + bytes.len() <= TAIL_LINE_BYTES_MAX => {
-                    held.extend_from_slice(&bytes)
-                }
-                Some(Ok(_)) => {
-                    let problem = broken("the bridge sent a line without an end");
-                    return Some((Err(problem), (body, Vec::new(), true)));
-                }
-                Some(Err(error)) => {
-                    let problem = broken("the bridge broke off").because(&error);
-                    return Some((Err(problem), (body, Vec::new(), true)));
-                }
-                None => ended = true,
-            }
-        }
-    })
-}
-
-fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).trim_end().to_owned()
+/// That a part took the question and gives no answer.
+fn silent(who: &str, whom: &str) -> Problem {
+    Problem::error(format!("the {who} at {whom} does not answer in time"))
+        .hint(format!("look at .strangler/log/{who}.log"))
 }
 
 /// A watching that ended before its end was seen.

@@ -159,7 +159,7 @@ async fn a_killed_proxy_goes_on() {
     shop.send_replace(house.source.url("app", "shop"));
     orders.send_replace(house.sink.url("app", "orders"));
     house.ok(&["up", "--detach"]);
-    house.ok(&["sync", "start", "orders"]);
+    house.ok(&["sync", "start", "orders", "--timeout", "120"]);
     house.ok(&["route", "set", "orders", "100%"]);
 
     let stop = Arc::new(AtomicBool::new(false));

@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct House {
     folder: TempDir,
     proxy: u16,
+    controller: u16,
 }
 
 impl House {
@@ -43,7 +44,7 @@ slices:
         );
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("strangler.yaml"), plan).unwrap();
-        Self { folder, proxy }
+        Self { folder, proxy, controller }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -249,6 +250,8 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
     house.eventually("the service's answer after the proxy's death", || house.ask() == "service");
     house.kill_and_wait("controller");
     house.eventually("a controller", || house.command(&["status"]).output().unwrap().status.success());
+    let said = house.ok(&["route", "set", "hello.hello", "service"]);
+    assert!(said.contains("on 1 of 1 live proxies"), "a new controller knows the proxy: {said}");
     let routes = house.json(&["route", "list"]);
     assert_eq!(routes["routes"][0]["share"], "service", "{routes}");
     assert_eq!(routes["routes"][1]["share"], "monolith", "{routes}");
@@ -256,7 +259,7 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
     let status = house.json(&["status"]);
     assert_eq!(status["slices"]["hello"]["owner"], "monolith", "{status}");
     let journal = house.ok(&["journal", "--output", "json"]);
-    assert_eq!(journal.lines().count(), 22, "{journal}");
+    assert_eq!(journal.lines().count(), 23, "{journal}");
 
     assert!(house.ok(&["down"]).contains("stopped"));
     assert_eq!(house.processes(), [] as [u32; 0], "{}", house.logs());
@@ -318,6 +321,23 @@ fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{err}\n{}", house.logs());
     assert!(err.contains("left running"), "{err}");
+    assert_eq!(house.ask(), "service", "{}", house.logs());
+    assert!(house.ok(&["down"]).contains("stopped"));
+    assert_eq!(house.processes(), [] as [u32; 0]);
+}
+
+#[test]
+fn a_proxy_that_serves_is_left_running_although_the_controller_cannot_start() {
+    let house = House::new();
+    house.ok(&["up", "--detach"]);
+    house.ok(&["route", "set", "hello", "service"]);
+    house.ok(&["down"]);
+    let taken = TcpListener::bind(("127.0.0.1", house.controller)).unwrap();
+    thread::spawn(move || taken.incoming().for_each(drop));
+    let output = house.command(&["up", "--detach"]).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}\n{}", house.logs());
+    assert!(err.contains("the controller does not stay up") && err.contains("left running"), "{err}");
     assert_eq!(house.ask(), "service", "{}", house.logs());
     assert!(house.ok(&["down"]).contains("stopped"));
     assert_eq!(house.processes(), [] as [u32; 0]);

@@ -355,6 +355,16 @@ fn a_decision_stands_although_the_controller_ends_behind_it() {
 }
 
 #[test]
+fn a_slice_without_tables_has_no_changes_to_show() {
+    let mut without = status(&[], &[]);
+    without["slices"]["orders"]["has_tables"] = json!(false);
+    let (port, _asked) = controller::start(vec![("/v1/status", without)]);
+    let said = strangler(folder_at(PLAN, port).path(), &["tail", "orders"]);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.err.contains("has no tables") && !said.err.contains("strangler up"), "{}", said.err);
+}
+
+#[test]
 fn ctrl_c_ends_a_tail_that_gets_no_answer() {
     // The bridge is another one of these, which knows nothing of `tail`.
     let (silent, asked) = controller::start(Vec::new());

@@ -1,7 +1,9 @@
-//! What the agents reported last. Kept in memory only: a controller that restarts hears from each within a second.
+//! What the agents reported last. Kept in memory only: a controller that restarts hears from each within a second, and
+//! until then does not know who lives.
 
 use migrations::api::{Acknowledged, AgentStatus};
 use migrations::control::{AgentId, AgentKind, Observed, Report, StreamReport};
+use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::SliceName;
 use std::collections::BTreeMap;
@@ -99,6 +101,16 @@ impl Agents {
         let bridges = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Bridge);
         let addressed = bridges.filter_map(|agent| Some((weight(agent), agent.observed.address.clone()?)));
         addressed.max_by_key(|(weight, _)| *weight).map(|(_, address)| address)
+    }
+
+    /// That a live bridge runs another plan than the controller: what it copies is not what was asked for.
+    pub(crate) fn other_plan(&self) -> Option<Finding> {
+        let seen = self.lock();
+        let found = live(&seen).find_map(|agent| match &agent.observed.report {
+            Report::Bridge(bridge) => bridge.other_plan(),
+            Report::Proxy(_) => None,
+        });
+        found.map(|finding| Finding { severity: Severity::Error, ..finding.clone() })
     }
 
     /// How the live bridge says a slice's stream stands.

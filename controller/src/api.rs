@@ -16,11 +16,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use migrations::api::{
-    Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
+    Acknowledged, Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
 use migrations::control::{self, Observed, Report};
 use migrations::finding::Finding;
-use migrations::journal::{Entry, Generation, JournalId};
+use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::names::SliceName;
 use migrations::plan::Secret;
 use migrations::preflight::NOT_EMPTY;
@@ -36,6 +36,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a decision waits for the proxies to have it.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
+/// So long after this API began every agent that lives has reported: it does so every second.
+const HEARD_AFTER: Duration = Duration::from_secs(3);
 /// A report of a bridge with very many slices; far more than any real one.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -44,11 +46,12 @@ struct Shared {
     desk: Arc<Desk>,
     token: Arc<Secret>,
     ends: watch::Receiver<bool>,
+    begun: Instant,
 }
 
 /// Every path of the API. `ends` turns true when open polls shall answer because the process ends.
 pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>) -> Router {
-    let shared = Shared { desk, token: Arc::new(token), ends };
+    let shared = Shared { desk, token: Arc::new(token), ends, begun: Instant::now() };
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/journal", get(journal))
@@ -258,12 +261,30 @@ impl Shared {
         // Cheap objections come before the long look.
         let state = self.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
         plan_event(&self.desk.plan, &state, wish)?;
+        if let Some(other) = self.desk.agents.other_plan() {
+            return Err(answer::not_ready(slice, vec![other]).into());
+        }
         let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
         findings.retain(|finding| !(replace && finding.code == NOT_EMPTY));
         if findings.iter().any(Finding::is_error) {
             return Err(answer::not_ready(slice, findings).into());
         }
         Ok(findings)
+    }
+
+    /// Waits until every live proxy acts on a state, but not for ever. Right after its start a controller knows of
+    /// none, which does not mean that none lives.
+    async fn acknowledged(&self, state: &journal::State) -> Acknowledged {
+        let (agents, plan) = (&self.desk.agents, &self.desk.plan.hash);
+        let deadline = Instant::now() + ACKNOWLEDGE_MAX;
+        loop {
+            let proxies = agents.acknowledged(state.journal, state.generation, plan);
+            let is_counted = proxies.live > 0 || self.begun.elapsed() >= HEARD_AFTER;
+            if (is_counted && proxies.have >= proxies.live) || Instant::now() >= deadline {
+                return proxies;
+            }
+            tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
+        }
     }
 
     /// Journals a wish and waits until the live proxies have it. The work goes on if the asker hangs up.
@@ -282,13 +303,7 @@ impl Shared {
                 Ok(Some(Draft { actor, reason, slice: slice.clone(), event }))
             })
             .await?;
-        let deadline = Instant::now() + ACKNOWLEDGE_MAX;
-        let plan = &desk.plan.hash;
-        let mut proxies = desk.agents.acknowledged(state.journal, state.generation, plan);
-        while proxies.have < proxies.live && Instant::now() < deadline {
-            tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
-            proxies = desk.agents.acknowledged(state.journal, state.generation, plan);
-        }
+        let proxies = self.acknowledged(&state).await;
         let stream = desk.agents.stream(slice);
         if let (Wish::Shares(_), Some(planned)) = (wish, desk.plan.slices.get(slice)) {
             findings.extend(answer::reads_wait(planned, &state, stream.as_ref()));

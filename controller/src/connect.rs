@@ -106,7 +106,7 @@ pub(crate) async fn connect_as_admin(url: &str, application: &str) -> Result<Ses
 async fn open(url: &str, shown: &str, application: &str) -> Result<Session, ConnectError> {
     let bad = |why: String| ConnectError::Url { url: shown.to_owned(), why };
     let (url, is_verified) = without_verify(url);
-    let mut config = Config::from_str(&url).map_err(|error| bad(error.to_string()))?;
+    let mut config = Config::from_str(&url).map_err(|error| bad(misread(&url, &error)))?;
     config.application_name(application).connect_timeout(CONNECT_TIMEOUT);
     let opened = if is_verified || config.get_ssl_mode() == SslMode::Require {
         let tls =
@@ -164,6 +164,13 @@ fn without_verify(url: &str) -> (String, bool) {
     (url, is_verified)
 }
 
+/// What the driver does not understand of a URL. It repeats a parameter's name, and what lies behind an `@` of the
+/// password looks like one, as does a URL that does not begin like one.
+fn misread(url: &str, error: &tokio_postgres::Error) -> String {
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    if is_url && url.matches('@').count() < 2 { in_words(error) } else { error.to_string() }
+}
+
 fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -197,6 +204,15 @@ mod tests {
         ] {
             let hint = hint_of(Some(code), "us", "sh\"op");
             assert!(hint.contains(statement) && !hint.contains("start the server"), "{code}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_known_is_named_unless_it_may_be_a_secret() {
+        let said = |url: &str| misread(url, &Config::from_str(url).unwrap_err());
+        assert!(said("postgres://us:pass@db/shop?sslrootcert=/ca.pem").contains("`sslrootcert`"));
+        for url in ["postgres://us:a@b/c?secret=d@db/shop", "postgre://us:secret@db/shop?a=b"] {
+            assert!(!said(url).contains("secret"), "{}", said(url));
         }
     }
 

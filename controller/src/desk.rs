@@ -38,6 +38,21 @@ struct Known {
     bridge_moved: Option<Instant>,
 }
 
+impl Known {
+    /// Keeps a state that is newer than the one that is held; whether it was. What was read before a decision may come
+    /// in behind it, and takes nothing of it back.
+    fn keep(&mut self, state: &State) -> bool {
+        let is_newer = self
+            .state
+            .as_ref()
+            .is_none_or(|held| held.journal != state.journal || held.generation < state.generation);
+        if is_newer {
+            self.state = Some(state.clone());
+        }
+        is_newer
+    }
+}
+
 impl Desk {
     pub(crate) fn new(plan: Plan, store: Store) -> Self {
         Self {
@@ -97,7 +112,7 @@ impl Desk {
         }
     }
 
-    /// Reads what is new in the journal.
+    /// Reads what is new in the journal; the newest state that is known with it.
     pub(crate) async fn refresh(&self) -> Result<State, StoreError> {
         let _one_at_a_time = self.reading.lock().await;
         let read = self.read().await;
@@ -107,18 +122,19 @@ impl Desk {
                 if known.trouble.take().is_some() {
                     tracing::info!("the journal can be read again");
                 }
-                let is_news = known.state.as_ref() != Some(&state);
-                known.state = Some(state.clone());
+                let is_news = known.keep(&state);
+                let newest = known.state.clone().unwrap_or(state);
                 drop(known);
                 if is_news {
                     self.wake();
                 }
-                Ok(state)
+                Ok(newest)
             }
             Err(error) => {
                 let finding = finding(&error);
                 if known.trouble.as_ref() != Some(&finding) {
-                    tracing::error!(error = %chain(&error), "the journal cannot be read");
+                    let (error, hint) = (&finding.message, &finding.hint);
+                    tracing::error!(%error, %hint, "the journal cannot be read");
                 }
                 known.trouble = Some(finding);
                 Err(error)
@@ -162,7 +178,7 @@ impl Desk {
                         actor = entry.actor, "decided"
                     );
                     state.apply(&entry).map_err(|broken| refusal(&StoreError::Broken(broken)))?;
-                    self.take(state.clone());
+                    self.take(&state);
                     return Ok((state, Some(entry)));
                 }
                 Err(StoreError::Conflict(_)) => {}
@@ -178,16 +194,8 @@ impl Desk {
     }
 
     /// Keeps a newer state, and wakes who waits for it.
-    fn take(&self, state: State) {
-        let mut known = self.lock();
-        let is_newer = known
-            .state
-            .as_ref()
-            .is_none_or(|held| held.journal != state.journal || held.generation < state.generation);
-        if is_newer {
-            known.state = Some(state);
-        }
-        drop(known);
+    fn take(&self, state: &State) {
+        self.lock().keep(state);
         self.wake();
     }
 
@@ -204,9 +212,9 @@ impl Desk {
             // Another journal took the old one's place, e.g. after a new install: its beginning counts too.
             Some(_) if after > Generation(0) => {
                 let read = self.store.load(Generation(0)).await?;
-                replay(read.journal, &read.entries)
+                Ok(State::replay(read.journal, &read.entries)?)
             }
-            _ => replay(read.journal, &read.entries),
+            _ => Ok(State::replay(read.journal, &read.entries)?),
         }
     }
 
@@ -220,12 +228,8 @@ impl Desk {
     }
 }
 
-fn replay(journal: JournalId, entries: &[Entry]) -> Result<State, StoreError> {
-    extend(State::empty(journal), entries)
-}
-
 fn extend(mut state: State, entries: &[Entry]) -> Result<State, StoreError> {
-    for entry in entries.iter().filter(|entry| entry.generation > Generation(0)) {
+    for entry in entries {
         state.apply(entry)?;
     }
     Ok(state)
@@ -251,17 +255,61 @@ fn finding(error: &StoreError) -> Finding {
             ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
         }
     };
-    Finding::error(code, chain(error), hint)
+    Finding::error(code, told(error), hint)
 }
 
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// An error with its causes, on one line. What `migrations` says of a broken journal ends with what to do, which is the
+/// finding's to say.
+fn told(error: &StoreError) -> String {
+    let is_broken = matches!(error, StoreError::Broken(_));
+    let whole = Some(error as &(dyn std::error::Error + 'static));
+    let causes = std::iter::successors(whole, |error| error.source()).map(|error| {
+        let text = error.to_string();
+        match text.split_once("; ") {
+            Some((what, _)) if is_broken => what.to_owned(),
+            _ => text,
+        }
+    });
+    causes.collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::ConnectError;
+    use migrations::journal::BrokenJournal;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_is_known_never_goes_back() {
+        let state = |journal, generation| State {
+            generation: Generation(generation),
+            ..State::empty(JournalId(Uuid::from_u128(journal)))
+        };
+        let mut known = Known::default();
+        assert!(known.keep(&state(1, 4)) && known.keep(&state(1, 5)));
+        assert!(!known.keep(&state(1, 4)) && !known.keep(&state(1, 5)));
+        assert_eq!(known.state, Some(state(1, 5)));
+        assert!(known.keep(&state(2, 0)), "another journal is news, however young it is");
     }
-    text
+
+    #[test]
+    fn what_to_do_is_said_once_and_behind_the_causes() {
+        let source = ConnectError::Refused {
+            url: "postgres://us@db/shop".to_owned(),
+            why: "connection refused".to_owned(),
+            hint: "start the server".to_owned(),
+        };
+        let unreachable = finding(&StoreError::Unreachable { hint: source.hint(), source });
+        assert_eq!(
+            (unreachable.message.as_str(), unreachable.hint.as_str()),
+            (
+                "the journal cannot be reached: no connection to postgres://us@db/shop: connection refused",
+                "start the server"
+            )
+        );
+        let gap = BrokenJournal::Gap { expected: Generation(4), found: Generation(5) };
+        let broken = finding(&StoreError::Broken(gap));
+        assert_eq!(broken.message, "the journal's entry 5 stands where 4 belongs");
+    }
 }

@@ -4,12 +4,16 @@ mod verdict;
 
 use crate::desk::Desk;
 use crate::store::Draft;
-use migrations::control::BridgeReport;
+use migrations::control::{BridgeReport, Condition};
 
 /// Journals what the report proves. What cannot be written now comes again with the next report, a second later.
 pub(crate) async fn take(desk: &Desk, report: &BridgeReport) {
     let Some(state) = desk.state() else { return };
     for (slice, stream) in &report.streams {
+        // A copy by another plan is not the one that was asked for; a bridge of our plan makes it anew.
+        if report.other_plan().is_some() && matches!(stream.condition, Condition::Copied { .. }) {
+            continue;
+        }
         // Most reports prove nothing new; only those that do cost a look into the journal.
         if !desk.plan.slices.contains_key(slice)
             || verdict::event(&state.slice(slice), &stream.condition).is_none()

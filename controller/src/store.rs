@@ -43,14 +43,15 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
 }
 
-/// Why the journal could not be read or written.
+/// Why the journal could not be read or written. What to do about it stands beside the sentence, not in it, because the
+/// causes are told behind it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Someone else wrote the entry of this place first.
-    #[error("someone else decided first: the journal is longer than {0}; read it and ask again")]
+    #[error("someone else decided first: the journal is longer than {0}")]
     Conflict(Generation),
     /// The database cannot be reached.
-    #[error("the journal cannot be reached; {hint}")]
+    #[error("the journal cannot be reached")]
     Unreachable {
         /// What to do.
         hint: String,
@@ -59,7 +60,7 @@ pub enum StoreError {
         source: ConnectError,
     },
     /// The database or the file system refused. Nothing was written.
-    #[error("the journal cannot be used: {why}; {hint}")]
+    #[error("the journal cannot be used: {why}")]
     Refused {
         /// In its own words.
         why: String,
@@ -67,15 +68,13 @@ pub enum StoreError {
         hint: String,
     },
     /// The connection broke while the entry was written: it may stand in the journal or not.
-    #[error(
-        "the answer to a journal entry was lost: {why}; `strangler journal` shows whether it was written"
-    )]
+    #[error("the answer to a journal entry was lost: {why}")]
     Uncertain {
         /// What broke.
         why: String,
     },
     /// What is stored cannot be believed.
-    #[error("the journal is damaged at entry {place}: {why}; restore it from a backup")]
+    #[error("the journal is damaged at entry {place}: {why}")]
     Damaged {
         /// Which entry or line.
         place: u64,
@@ -83,7 +82,7 @@ pub enum StoreError {
         why: String,
     },
     /// It is shorter than it was.
-    #[error("the journal has {found} entries and had {known}: it was set back to an older state; {hint}")]
+    #[error("the journal has {found} entries and had {known}: it was set back to an older state")]
     Rewound {
         /// How long it was.
         known: Generation,

@@ -10,6 +10,7 @@ use migrations::preflight::{Observation, TableSeen};
 use migrations::sql::Database;
 use statement::Trial;
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 /// Rows tried per table. More would find more, and take longer than anyone waits for `doctor`.
@@ -64,7 +65,7 @@ async fn try_all(plan: &Plan, slice: &Slice, trials: &[(&Table, Trial, &TableSee
         };
         // One row that shows the mistake is enough.
         for row in &rows {
-            if let Some(finding) = try_row(&sink, table, trial, row).await {
+            if let Some(finding) = try_row(&sink, slice, table, trial, row).await {
                 found.push(finding);
                 break;
             }
@@ -73,13 +74,16 @@ async fn try_all(plan: &Plan, slice: &Slice, trials: &[(&Table, Trial, &TableSee
     found
 }
 
-async fn try_row(sink: &Client, table: &Table, trial: &Trial, row: &Row) -> Option<Finding> {
+async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row: &Row) -> Option<Finding> {
     let values: Vec<Option<String>> = (0..trial.columns()).map(|index| row.get(index)).collect();
     let key: String = row.get(trial.columns());
     let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> =
         values.iter().map(|value| value as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
     let computed = match sink.query_one(trial.question(), &parameters).await {
         Ok(computed) => computed,
+        Err(error) if error.as_db_error().is_none_or(|server| is_outside(server.code())) => {
+            return Some(untried(slice, &in_words(&error)));
+        }
         Err(error) => {
             return Some(Finding::error(
                 "plan.set-fails",
@@ -94,6 +98,12 @@ async fn try_row(sink: &Client, table: &Table, trial: &Trial, row: &Row) -> Opti
         format!("`reverse` of {} does not bring back what row {key} of {} holds", differs.1, table.from),
         format!("following works; correct `reverse: {{ {}: … }}` before the cutover", differs.1),
     ))
+}
+
+/// Whether an error says nothing of the expressions: a server that ends or breaks a question off (class 57), and a lock
+/// that another one holds.
+fn is_outside(code: &SqlState) -> bool {
+    code.code().starts_with("57") || *code == SqlState::LOCK_NOT_AVAILABLE
 }
 
 async fn open(plan: &Plan, database: &Database) -> Result<Client, String> {
@@ -121,4 +131,19 @@ fn untried(slice: &Slice, why: &str) -> Finding {
         format!("the expressions of slice {} could not be tried on live rows: {why}", slice.name),
         format!("run `strangler doctor {}` again", slice.name),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_expressions_do_is_held_against_them() {
+        for code in ["57014", "57P01", "57P03", "55P03"] {
+            assert!(is_outside(&SqlState::from_code(code)), "{code}");
+        }
+        for code in ["22012", "42883", "22P02", "55000"] {
+            assert!(!is_outside(&SqlState::from_code(code)), "{code}");
+        }
+    }
 }

@@ -141,6 +141,13 @@ fn bridge(address: &str, condition: Option<Condition>) -> Observed {
     }
 }
 
+fn of_another_plan(mut observed: Observed) -> Observed {
+    if let Report::Bridge(report) = &mut observed.report {
+        report.findings.push(Finding::warning(BridgeReport::OTHER_PLAN, "another plan", "start it again"));
+    }
+    observed
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
@@ -286,6 +293,19 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn right_after_a_start_a_proxy_that_is_still_to_report_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::with_file(folder.path()).await;
+    let now: Desired = api.get("/v1/desired").await;
+    let (outcome, ()) = tokio::join!(api.share("10%"), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        api.report(&proxy("late", Some((now.journal, Generation(1))), &now.plan)).await;
+    });
+    assert_eq!((outcome.proxies.live, outcome.proxies.have), (1, 1));
+    api.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     let cluster = Cluster::start();
     for database in ["monolith", "service"] {
@@ -325,6 +345,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 3));
     let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code.as_str()).collect();
     assert_eq!(errors, ["sink.not-empty"], "{refusal:#?}");
+    a_bridge_with_another_plan_is_not_asked(&api, start(true)).await;
     let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await;
     assert_eq!(started.status(), StatusCode::OK);
     let outcome: Outcome = started.json().await.unwrap();
@@ -333,10 +354,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
         refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await).await;
     assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
 
-    let copied = |attempt| Condition::Copied { attempt: Generation(attempt), copied_at: CommitLsn(77) };
-    api.report(&bridge("http://127.0.0.1:7402", Some(copied(9)))).await;
-    api.report(&bridge("http://127.0.0.1:7402", Some(copied(1)))).await;
-    api.report(&bridge("http://127.0.0.1:7402", Some(copied(1)))).await;
+    report_copies(&api).await;
     let status: Status = api.get("/v1/status").await;
     let slice = status.slices.values().next().unwrap();
     assert_eq!(
@@ -361,6 +379,29 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
     api.end().await;
+}
+
+/// Neither another copy nor one by another plan counts, and the right one counts once.
+async fn report_copies(api: &Running) {
+    let copied = |attempt| {
+        let condition = Condition::Copied { attempt: Generation(attempt), copied_at: CommitLsn(77) };
+        bridge("http://127.0.0.1:7402", Some(condition))
+    };
+    api.report(&copied(9)).await;
+    api.report(&of_another_plan(copied(1))).await;
+    assert_eq!(api.get::<Status>("/v1/status").await.generation, Generation(1));
+    api.report(&copied(1)).await;
+    api.report(&copied(1)).await;
+}
+
+/// It still runs the plan of yesterday, and would copy by it.
+async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_json::Value) {
+    api.report(&of_another_plan(bridge("http://127.0.0.1:7402", None))).await;
+    let (status, refusal) =
+        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await).await;
+    let codes: Vec<_> = refusal.findings.iter().map(|f| f.code.as_str()).collect();
+    assert_eq!((status, codes), (StatusCode::UNPROCESSABLE_ENTITY, vec![BridgeReport::OTHER_PLAN]));
+    api.report(&bridge("http://127.0.0.1:7402", None)).await;
 }
 
 async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     holder text,
     updated_at timestamptz DEFAULT clock_timestamp()
 );
+ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS mapping text;
 
 DO $$
 DECLARE

@@ -191,6 +191,16 @@ pub struct BridgeReport {
     pub findings: Vec<Finding>,
 }
 
+impl BridgeReport {
+    /// That the bridge runs another plan than the controller, if it does.
+    pub const OTHER_PLAN: &str = "bridge.other-plan";
+
+    /// The finding [`BridgeReport::OTHER_PLAN`], if the report has it.
+    pub fn other_plan(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.code == Self::OTHER_PLAN)
+    }
+}
+
 /// How capture stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptureReport {

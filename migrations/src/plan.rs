@@ -239,6 +239,11 @@ impl Slice {
         self.tables.iter().chain(&self.reference)
     }
 
+    /// A hash of its tables and of how their rows become the service's. A copy made under another one is another copy.
+    pub fn mapping_hash(&self) -> String {
+        fingerprint::of_rows(self)
+    }
+
     /// The route of that name.
     pub fn route(&self, name: &RouteName) -> Option<&Route> {
         self.routes.iter().find(|route| route.name == *name)
@@ -246,7 +251,7 @@ impl Slice {
 
     /// Whether a route's requests may be shared by percent: reads always, writes only without tables.
     pub fn may_share(&self, route: &Route) -> bool {
-        route.access == Access::Read || self.tables.is_empty()
+        route.access == Access::Read || self.is_stateless()
     }
 }
 

@@ -205,6 +205,10 @@ impl Stage {
             S::Copying => match event {
                 E::CopyCompleted { copied_at } => Ok(S::Following { copied_at: *copied_at }),
                 E::Evicted { .. } | E::Paused | E::Resumed { .. } => Ok(S::Copying),
+                // Where all reads are at the monolith already, they may be sent there once more.
+                E::Shared { routes } if routes.values().all(|share| *share == Share::MONOLITH) => {
+                    Ok(S::Copying)
+                }
                 E::SyncDropped => Ok(S::Monolith),
                 _ => illegal(),
             },

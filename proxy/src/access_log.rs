@@ -15,8 +15,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thread_local::ThreadLocal;
 use time::OffsetDateTime;
 
-/// A page takes no further line when it has so many bytes: some 16 000 lines.
-const PAGE_BYTES_MAX: usize = 4 << 20;
+/// A page takes no further line when it has so many bytes: some 8 000 lines.
+const PAGE_BYTES_MAX: usize = 2 << 20;
+/// A page that one busy moment made larger is not used again.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 /// The writer looks for pages this often. It is not woken for each, which would cost a system call per request.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 
@@ -60,10 +62,10 @@ impl AccessLog {
         sink: Box<dyn Write + Send>,
         dropped: IntCounter,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let desks = Arc::default();
+        let desks: Arc<ThreadLocal<Desk>> = Arc::default();
         let log = Self { desks: Arc::clone(&desks), dropped };
         let writer = std::thread::Builder::new().name("access-log".to_owned());
-        let writer = writer.spawn(move || write_all(&desks, sink))?;
+        let writer = writer.spawn(move || write_all(desks, sink))?;
         Ok((log, writer))
     }
 
@@ -189,16 +191,18 @@ fn three_digits(value: u32) -> [u8; 3] {
     [value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8)
 }
 
-fn write_all(desks: &Arc<ThreadLocal<Desk>>, mut sink: Box<dyn Write + Send>) {
+fn write_all(mut desks: Arc<ThreadLocal<Desk>>, mut sink: Box<dyn Write + Send>) {
     loop {
         // Asked before the pages are taken: once nobody else holds them, no line can be added any more.
-        let is_last = Arc::strong_count(desks) == 1;
+        let is_last = Arc::get_mut(&mut desks).is_some();
         for desk in desks.iter() {
             let Some(mut page) = desk.begun.take() else { continue };
             // A closed terminal or a full disk must not stop requests; there is no better place to say so.
             let _ = sink.write_all(&page.text).and_then(|()| sink.flush());
             page.text.clear();
-            desk.blank.store(Some(page));
+            if page.text.capacity() <= KEPT_BYTES_MAX {
+                desk.blank.store(Some(page));
+            }
         }
         if is_last {
             return;
@@ -269,7 +273,7 @@ mod tests {
             .map(|thread| {
                 let log = log.clone();
                 let write = move |bytes| log.write(&Line { status: 200 + thread, bytes, ..line() });
-                std::thread::spawn(move || (0..20_000).for_each(write))
+                std::thread::spawn(move || (0..3_000).for_each(write))
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -282,7 +286,7 @@ mod tests {
             assert_eq!(line["bytes"], *next);
             *next += 1;
         }
-        assert_eq!((next, dropped.get()), ([20_000; 4], 0));
+        assert_eq!((next, dropped.get()), ([3_000; 4], 0));
     }
 
     #[test]

@@ -6,8 +6,8 @@ mod rig;
 
 use migrations::control::{Sticky, TableRoute};
 use rig::{Browser, Gate, Rig, ask, route};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 fn at(share: &str) -> Vec<TableRoute> {
@@ -87,9 +87,12 @@ fn any_write_marks_matched_or_not_and_so_does_one_that_failed() {
 
 #[test]
 fn a_write_whose_client_left_marks_it_all_the_same() {
-    let monolith = |asked: &rig::Asked| {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    let monolith = move |asked: &rig::Asked| {
         if asked.method == "POST" {
-            std::thread::sleep(Duration::from_millis(400));
+            // Whether it is let go or the test is over, the answer comes too late.
+            let _ = gone.lock().unwrap().recv_timeout(rig::PATIENCE);
         }
         rig::text(200, "monolith")
     };
@@ -100,12 +103,14 @@ fn a_write_whose_client_left_marks_it_all_the_same() {
         use std::io::Write;
         let mut stream = std::net::TcpStream::connect(rig.proxy.address).unwrap();
         stream.write_all(b"POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
-        std::thread::sleep(Duration::from_millis(150));
+        let is_asked = || rig.monolith.asked.lock().unwrap().iter().any(|asked| asked.method == "POST");
+        rig.proxy.until("the write is under way", is_asked);
     }
     rig.proxy.until("the proxy noticed", || {
         String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).contains("499")
     });
     assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    drop(go);
 }
 
 #[test]
@@ -192,7 +197,11 @@ fn where_no_read_is_shared_there_are_neither_marks_nor_barriers() {
 #[test]
 fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
     let rig = settled();
-    std::thread::sleep(Duration::from_millis(200));
+    rig.proxy.until("nobody waits any more", || {
+        let before = barriers(&rig.controller.gate);
+        std::thread::sleep(Duration::from_millis(200));
+        barriers(&rig.controller.gate) == before
+    });
     let before = barriers(&rig.controller.gate);
     for _ in 0..10 {
         assert_eq!(rig.ask("GET", "/orders").text(), "service");
@@ -202,6 +211,7 @@ fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
     for _ in 0..20 {
         rig.ask("POST", "/orders");
     }
+    rig.proxy.until("a barrier is asked for", || barriers(&rig.controller.gate) > before);
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(barriers(&rig.controller.gate), before + 1, "one in flight");
 }

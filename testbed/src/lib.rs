@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
+/// The oldest Postgres that the tests hold on.
+const OLDEST: u32 = 14;
+
 /// A free port on loopback, as far as one can know.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -121,16 +124,27 @@ impl Drop for Cluster {
     }
 }
 
+/// The folder of the newest server programs here, Debian's or on the `PATH`.
 fn binaries() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin")).collect();
-    found.sort();
-    found.reverse();
-    found.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
-    found
-        .into_iter()
-        .find(|bin| bin.join("initdb").exists() && bin.join("pg_ctl").exists())
-        .expect("no Postgres server here; `apt-get install postgresql` installs one")
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = debian.map(|entry| entry.path().join("bin")).chain(std::env::split_paths(&path));
+    let whole = folders.filter(|bin| ["initdb", "pg_ctl", "psql"].iter().all(|name| bin.join(name).exists()));
+    let newest = whole.filter_map(|bin| Some((major_version(&bin)?, bin))).max();
+    match newest {
+        Some((version, bin)) if version >= OLDEST => bin,
+        _ => panic!(
+            "no Postgres server of version {OLDEST} or newer is here; `apt-get install postgresql` installs one"
+        ),
+    }
+}
+
+/// `pg_ctl (PostgreSQL) 15.18 (Debian …)` → 15.
+fn major_version(bin: &Path) -> Option<u32> {
+    let said = Command::new(bin.join("pg_ctl")).arg("--version").output().ok()?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    let number = said.split_whitespace().nth(2)?;
+    number.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn is_root() -> bool {

@@ -12,11 +12,12 @@ mod story;
 mod strangler;
 mod traffic;
 
+use std::fs::{File, TryLockError};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::kafka::Broker;
 use crate::prerequisites::{self, Need};
@@ -107,9 +108,10 @@ pub struct Stage {
 /// Runs the demo.
 ///
 /// # Errors
-/// When it was interrupted, or something that is no claim of ours is missing; a claim that did not hold is a failing
-/// exit code.
+/// When another demo runs, when it was interrupted, or something that is no claim of ours is missing; a claim that did
+/// not hold is a failing exit code.
 pub fn run(wish: &Wish) -> Result<ExitCode> {
+    let _lock = lock()?;
     let log = prepare(wish)?;
     let mut claims = Claims::new(log.name());
     let told = tell(wish, log, &mut claims);
@@ -124,6 +126,24 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     claims.write(&path)?;
     println!("\n{} (report: {})", claims.summary(), path.display());
     Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Keeps every other demo out until the file is closed: a second one would kill the daemons of the first and take its
+/// state away.
+fn lock() -> Result<File> {
+    let folder = demo_folder();
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another demo runs in {}: end it with Ctrl-C, or wait for its end", folder.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
 }
 
 /// Says which log it will be, and builds.

@@ -3,8 +3,9 @@
 //! The guard is the process that the person started. It gets the signals, tells the worker of them, and when the worker
 //! is gone, in whatever way, it kills what the worker had started and removes its folders. The worker in turn takes the
 //! guard's death for an interruption. So nothing is left behind unless both are killed in the same instant. The guard
-//! knows process groups and folders, not what they are for. (A signal handler would do with one process, but is unsafe
-//! code; and signals blocked in the worker would stay blocked in every program it starts.)
+//! knows process groups and folders, not what they are for; what left its group is known by the folder it was given for
+//! temporary files. (A signal handler would do with one process, but is unsafe code; and signals blocked in the
+//! worker would stay blocked in every program it starts.)
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,12 +28,16 @@ use crate::interrupt;
 pub const WORKER: &str = "__worker";
 /// Every folder the guard may remove has a name that begins so.
 pub const FOLDER_PREFIX: &str = "strangler-";
+/// By this variable a program knows its folder for temporary files, and hands it on to all that it starts.
+pub const TEMPORARY: &str = "TMPDIR";
 /// From this many signals on the person means it: the worker is killed.
 const IMPATIENT: usize = 3;
 /// How often daemons are looked for, 50 ms apart, until none is left.
 const DAEMON_ROUNDS: u32 = 20;
 /// What shells add to a signal's number for the exit code of the program it ended.
 const ENDED_BY_SIGNAL: i32 = 128;
+/// Postgres' backends notice their postmaster's death on their own; they still write until then.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 /// A worker that is asked again and again by its starter cannot be slower than this to notice.
 const CHARGES_LIMIT: Duration = Duration::from_secs(2);
 
@@ -213,11 +218,10 @@ impl Charges {
             let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
         }
         if !self.groups.is_empty() {
-            // Postgres' backends notice their postmaster's death on their own; they still write until then.
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(LAST_WRITES);
         }
         for folder in &self.folders {
-            remove(folder);
+            clear(folder);
         }
     }
 
@@ -251,6 +255,74 @@ fn removable(path: &Path) -> bool {
     ours && path.parent() == Some(std::env::temp_dir().as_path())
 }
 
+/// A private folder in the system's temporary folder. It goes when this goes, and with it whatever was given it for
+/// temporary files.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(name: &str) -> Result<Folder> {
+        let path = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        folder(&path);
+        Ok(Folder(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        clear(&self.0);
+    }
+}
+
+/// Kills what was given a private folder for temporary files, and removes the folder.
+fn clear(folder: &Path) {
+    if removable(folder) && kill_residents(folder) {
+        std::thread::sleep(LAST_WRITES);
+    }
+    remove(folder);
+}
+
+/// Kills what was given `folder` for temporary files; says whether there was any.
+fn kill_residents(folder: &Path) -> bool {
+    let given = format!("{TEMPORARY}={}", folder.display()).into_bytes();
+    let mut found = false;
+    // One of them may restart the others until it is dead itself.
+    for _ in 0..DAEMON_ROUNDS {
+        let residents: Vec<i32> = processes().filter(|pid| has_variable(*pid, &given)).collect();
+        if residents.is_empty() {
+            break;
+        }
+        found = true;
+        for pid in residents {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    found
+}
+
+/// The ids of all processes that may be killed.
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid > 1)
+}
+
+/// Whether a process was started with this `NAME=value`. Of a dead one, and of another user's, nothing is known.
+fn has_variable(pid: i32, wanted: &[u8]) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+}
+
 /// Removes a private folder, if it is one of ours.
 pub fn remove(path: &Path) {
     if removable(path) {
@@ -282,6 +354,23 @@ mod tests {
         {
             assert_eq!(pid_in(&wrong), None);
         }
+    }
+
+    #[test]
+    fn what_left_its_group_ends_with_the_folder_that_it_was_given() {
+        let folder = Folder::make("guard-test").unwrap();
+        let path = folder.path().to_owned();
+        let start = |temporary: &Path| {
+            let mut sleep = Command::new("sleep");
+            sleep.arg("300").env(TEMPORARY, temporary).process_group(0).spawn().unwrap()
+        };
+        let (mut ours, mut other) = (start(&path), start(&path.join("other")));
+        drop(folder);
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none(), "it was given another folder");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

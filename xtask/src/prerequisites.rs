@@ -1,8 +1,8 @@
 //! What a fresh machine lacks, and how it gets it.
 //!
 //! Debian and its children are served by themselves; elsewhere the packages are named and the person installs them.
-//! Nothing is installed from anywhere but the system's own repositories and rustup. That Debian's Postgres package
-//! would start a server of its own on port 5432 is prevented: this program makes private ones.
+//! Nothing is installed from anywhere but the system's own repositories and rustup. That Debian would start what it
+//! installs, Postgres on port 5432 and nginx on port 80 for all to see, is prevented: this program makes private ones.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -20,6 +20,14 @@ pub const NGINX: &str = "/usr/sbin/nginx";
 pub const HAPROXY: &str = "/usr/sbin/haproxy";
 /// While this file is here, Debian makes no cluster when a Postgres server package is installed.
 const NO_DEFAULT_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/no-main-cluster-yet.conf";
+
+/// The packages that bring a server, and the service that Debian would start now and with the machine.
+const SERVERS: [(&str, &str); 2] = [("nginx-light", "nginx"), ("haproxy", "haproxy")];
+/// Runs its arguments while Debian starts no service that is installed. The shell takes its word back whatever happens,
+/// an interruption too, and a policy that the machine has already stands.
+const WITHOUT_STARTS: &str = "set -e; policy=/usr/sbin/policy-rc.d; if [ ! -e $policy ]; then \
+    trap 'rm -f $policy' EXIT; trap 'exit 130' HUP INT TERM; \
+    printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod 755 $policy; fi; \"$@\"";
 
 /// What a verb needs of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,7 +207,8 @@ fn install(packages: &[&str], lacking: &[Missing], yes: bool) -> Result<()> {
     let root = Root(root);
     root.apt(&["update"])?;
     if !packages.contains(&"postgresql") {
-        return root.apt_install(packages);
+        root.apt_install(packages)?;
+        return root.keep_down(packages);
     }
     root.apt_install(&["postgresql-common"])?;
     // Where somebody runs clusters already, the settings are theirs; a new server package makes none by itself there.
@@ -208,7 +217,8 @@ fn install(packages: &[&str], lacking: &[Missing], yes: bool) -> Result<()> {
     root.run(&["sh", "-c", &write])?;
     let installed = root.apt_install(packages);
     root.run(&["rm", "-f", NO_DEFAULT_CLUSTER])?;
-    installed
+    installed?;
+    root.keep_down(packages)
 }
 
 fn brews(lacking: &[Missing]) -> String {
@@ -223,18 +233,31 @@ fn brews(lacking: &[Missing]) -> String {
     names.join(" ")
 }
 
+/// Another apt at work is waited for; questions are answered by their defaults.
+const APT: [&str; 6] =
+    ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
+
 /// The prefix that makes a command run as root.
 struct Root(Vec<&'static str>);
 
 impl Root {
     fn apt_install(&self, packages: &[&str]) -> Result<()> {
-        self.apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+        let install = [&APT[..], &["install", "-y", "--no-install-recommends"], packages].concat();
+        self.run(&[&["sh", "-c", WITHOUT_STARTS, "sh"], &install[..]].concat())
     }
 
     fn apt(&self, arguments: &[&str]) -> Result<()> {
-        // Another apt at work is waited for; questions are answered by their defaults.
-        let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
-        self.run(&[&apt, arguments].concat())
+        self.run(&[&APT, arguments].concat())
+    }
+
+    /// Lets no server among these packages start with the machine. Where a server was before, nothing was installed.
+    fn keep_down(&self, packages: &[&str]) -> Result<()> {
+        let brought = SERVERS.iter().filter(|(package, _)| packages.contains(package));
+        for (_, service) in brought {
+            let disable = format!("! command -v systemctl > /dev/null || systemctl disable {service}");
+            self.run(&["sh", "-c", &disable])?;
+        }
+        Ok(())
     }
 
     /// Runs on the terminal and in our own process group, because sudo may ask for a password there.
@@ -275,6 +298,22 @@ mod tests {
         assert_eq!(packages(&lacking), ["build-essential", "maven"]);
         assert_eq!(components(&lacking), ["clippy"]);
         assert_eq!(brews(&lacking), "gcc make maven");
+    }
+
+    #[test]
+    fn the_policy_against_starts_goes_again_and_the_commands_end_counts() {
+        let policy = std::env::temp_dir().join(format!("strangler-policy-{}", std::process::id()));
+        let script = WITHOUT_STARTS.replace("/usr/sbin/policy-rc.d", &policy.display().to_string());
+        let run = |command: &str| {
+            let words = ["-c", &script, "sh", "sh", "-c", command, policy.to_str().unwrap()];
+            process::answer(Command::new("sh").args(words), LOOK_LIMIT).unwrap().0.code()
+        };
+        assert_eq!(run("\"$0\""), Some(101), "meanwhile it says no");
+        assert!(!policy.exists());
+        std::fs::write(&policy, "theirs").unwrap();
+        assert_eq!(run("exit 3"), Some(3));
+        assert_eq!(std::fs::read_to_string(&policy).unwrap(), "theirs");
+        std::fs::remove_file(policy).unwrap();
     }
 
     #[test]

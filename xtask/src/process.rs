@@ -95,20 +95,17 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Runs a program on the terminal to its end.
-///
-/// # Errors
-/// When it cannot be started, or when we were interrupted; then it was asked to end, and is killed if it does not.
-pub fn run(command: &mut Command) -> Result<ExitStatus> {
+/// Runs a program on the terminal to its end. When `go_on` fails it is asked to end, and killed if it does not.
+fn run_while(command: &mut Command, go_on: impl Fn() -> Result<()>) -> Result<ExitStatus> {
     let mut group = Group::start(command.stdin(Stdio::null()))?;
     loop {
         if let Some(status) = group.poll()? {
             return Ok(status);
         }
-        if let Err(interrupted) = interrupt::check() {
+        if let Err(why) = go_on() {
             group.signal(Signal::SIGTERM);
             group.wait(FAREWELL_LIMIT)?;
-            return Err(interrupted);
+            return Err(why);
         }
         std::thread::sleep(interrupt::LOOK_EVERY);
     }
@@ -117,9 +114,28 @@ pub fn run(command: &mut Command) -> Result<ExitStatus> {
 /// Runs a program on the terminal; anything but success is an error.
 ///
 /// # Errors
-/// As [`run`], and when the program failed.
+/// When it cannot be started or failed, or when we were interrupted.
 pub fn succeed(command: &mut Command) -> Result<()> {
-    let status = run(command)?;
+    let status = run_while(command, interrupt::check)?;
+    must_succeed(command, status)
+}
+
+/// As [`succeed`], within `limit`.
+///
+/// # Errors
+/// As [`succeed`], and when it takes longer; then it is ended as if we were interrupted.
+pub fn succeed_within(command: &mut Command, limit: Duration) -> Result<()> {
+    let line = shown(command);
+    let end = Instant::now() + limit;
+    let status = run_while(command, || {
+        interrupt::check()?;
+        anyhow::ensure!(Instant::now() < end, "`{line}` did not end within {} s", limit.as_secs());
+        Ok(())
+    })?;
+    must_succeed(command, status)
+}
+
+fn must_succeed(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("`{}` failed ({status})", shown(command));
     }
@@ -275,7 +291,7 @@ impl Background {
     /// Kills it with -9 and waits until it is gone.
     pub fn kill(&mut self) {
         self.group.signal(Signal::SIGKILL);
-        // SIGKILL is never refused by our own child; a second is generous.
+        // SIGKILL is never refused, but a busy system may take seconds to bury what it killed.
         let _ = self.group.wait(Duration::from_secs(10));
     }
 
@@ -313,6 +329,13 @@ mod tests {
         let error = output(Command::new("sh").args(["-c", "echo why >&2; exit 3"]), second).unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
         let error = output(Command::new("sleep").arg("60"), Duration::from_millis(300)).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn a_program_on_the_terminal_that_takes_too_long_is_ended() {
+        succeed_within(&mut Command::new("true"), Duration::from_secs(5)).unwrap();
+        let error = succeed_within(Command::new("sleep").arg("60"), Duration::from_millis(100)).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
     }
 

@@ -3,11 +3,15 @@
 //! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. Nothing is skipped.
 //! What each test checks is not known here.
 
+use std::ffi::OsStr;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::guard::{Folder, TEMPORARY};
 use crate::kafka::{self, Broker};
 use crate::prerequisites::{self, Need};
 use crate::{interrupt, process, terminal, tidy};
@@ -71,7 +75,7 @@ pub fn run() -> Result<ExitCode> {
 
 fn steps(course: &mut Course) -> Result<()> {
     let running = std::env::var(KAFKA_VARIABLE).ok().filter(|address| !address.is_empty());
-    course.step("fmt", || cargo(&["fmt", "--all", "--check"], None))?;
+    course.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
     course.step("tidy", || {
         let findings = tidy::findings(&crate::root())?;
         for finding in &findings {
@@ -80,36 +84,38 @@ fn steps(course: &mut Course) -> Result<()> {
         anyhow::ensure!(findings.is_empty(), "{} findings", findings.len());
         Ok(())
     })?;
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    course.step("clippy", || cargo(&clippy, None))?;
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    course.step("clippy", || cargo(&clippy, &[]))?;
     // It is no member of the workspace, so nothing else would notice that it no longer compiles.
-    let fuzz = ["check", "--manifest-path", "cdc-bridge/fuzz/Cargo.toml", "--target-dir", "target/fuzz"];
-    course.step("fuzz target", || cargo(&fuzz, None))?;
+    let manifest = "cdc-bridge/fuzz/Cargo.toml";
+    let fuzz = ["check", "--locked", "--manifest-path", manifest, "--target-dir", "target/fuzz"];
+    course.step("fuzz target", || cargo(&fuzz, &[]))?;
     // Tests that drive the finished programs find them built, whatever their order.
-    course.step("build", || cargo(&["build", "--workspace", "--all-targets"], None))?;
-    course.step("tests", || {
-        // Some tests start brokers of their own, which they kill, from what was fetched; so it must be there even
-        // where a running broker was named.
-        kafka::fetch()?;
-        let broker = if running.is_none() { Some(Broker::start(None, None)?) } else { None };
-        let address = running.clone().or_else(|| broker.as_ref().map(Broker::address));
-        if let Some(address) = &address {
-            terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
-        }
-        cargo(&["test", "--workspace"], address.as_deref())
-    })?;
+    course.step("build", || cargo(&["build", "--locked", "--workspace", "--all-targets"], &[]))?;
+    course.step("tests", || tests(running))?;
     course.step("demo, embedded log", || demo("--embedded"))?;
     // The demo always brings its own broker.
     course.step("demo, Kafka", || demo("--kafka"))
 }
 
-fn cargo(arguments: &[&str], kafka: Option<&str>) -> Result<()> {
-    let mut cargo = process::cargo();
-    cargo.args(arguments);
-    if let Some(address) = kafka {
-        cargo.env(KAFKA_VARIABLE, address);
-    }
-    process::succeed(&mut cargo)
+/// All tests, with the broker that runs already or with one of their own.
+fn tests(running: Option<String>) -> Result<()> {
+    // Some tests start brokers of their own, which they kill, from what was fetched; so it must be there even where a
+    // running broker was named.
+    kafka::fetch()?;
+    let broker = if running.is_none() { Some(Broker::start(None, None)?) } else { None };
+    let address = running.or_else(|| broker.as_ref().map(Broker::address)).unwrap_or_default();
+    terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
+    // A test that is interrupted leaves its servers behind; they end with the folder that they were given.
+    let folder = Folder::make("test")?;
+    // Root's tests run Postgres as the user `postgres`, who must come through.
+    set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let environment = [(KAFKA_VARIABLE, OsStr::new(&address)), (TEMPORARY, folder.path().as_os_str())];
+    cargo(&["test", "--locked", "--workspace"], &environment)
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &OsStr)]) -> Result<()> {
+    process::succeed(process::cargo().args(arguments).envs(environment.iter().copied()))
 }
 
 /// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart

@@ -9,9 +9,9 @@ pub const MARK: &str = "strangler.mark";
 pub const EXACT: &str = "strangler.exact";
 /// The same for `before`, and for the old row of a changed key.
 pub const EXACT_BEFORE: &str = "strangler.exact.before";
-/// A changed key's old row, where it is more than the key.
+/// A changed key's old row, where it is more than the key, or might be by the table's identity.
 pub const BEFORE: &str = "strangler.before";
-/// The old row's columns that were sent, where they are not the key's.
+/// The old row's columns that were sent, where the table's identity does not say them.
 pub const IDENTITY: &str = "strangler.identity";
 /// On the delete half of a changed key: the new key (Debezium's).
 pub const NEW_KEY: &str = "__debezium.newkey";

@@ -82,7 +82,7 @@ struct Record<'a> {
     relation: &'a Relation,
     exact: Exact,
     exact_before: Exact,
-    /// The columns of the old row that were sent, where they are not the key's.
+    /// The columns of the old row that were sent, where the table's identity does not say them.
     sent: Option<Vec<String>>,
     /// The old row of a changed key.
     old: Option<&'a str>,

@@ -66,7 +66,7 @@ struct Inner {
 }
 
 impl KafkaLog {
-    /// Finds the log, or gives a new one its name; it is made when something is first to be kept.
+    /// Finds the log, or gives a new one its name; it is made by [`KafkaLog::prepare`].
     pub async fn open(choice: &LogChoice, plan: &PlanName, database: &str) -> Result<Self, LogError> {
         let LogChoice::Kafka { brokers, topic_prefix, partitions, replication, schemas } = choice else {
             let message = format!("the log of plan {plan} is not one that this strangler knows");
@@ -182,6 +182,7 @@ impl KafkaLog {
             let named = match inner.find()? {
                 Found::Nothing => return Ok(None),
                 Found::Blank => return Ok(Some(Owner::Nobody)),
+                Found::Emptied => return Ok(Some(Owner::Unknown)),
                 Found::Log(_) if inner.is_used.load(Ordering::SeqCst) => return Ok(Some(Owner::Us)),
                 Found::Log(named) => named,
             };
@@ -223,7 +224,10 @@ impl KafkaLog {
         let server = server.clone();
         let name = self.id();
         self.blocking(move |inner| inner.write_name(&server)).await?;
-        self.must_be_there().await?;
+        self.must_be_there().await.map_err(|error| match error {
+            LogError::Missing => self.inner.cluster.unavailable("the new log is not there yet"),
+            error => error,
+        })?;
         self.inner.is_used.fetch_or(self.id() == name, Ordering::SeqCst);
         Ok(())
     }
@@ -231,7 +235,7 @@ impl KafkaLog {
     async fn must_be_there(&self) -> Result<(), LogError> {
         self.blocking(|inner| match inner.find()? {
             Found::Log(_) => Ok(()),
-            Found::Nothing | Found::Blank => Err(LogError::Missing),
+            Found::Nothing | Found::Blank | Found::Emptied => Err(LogError::Missing),
         })
         .await
     }

@@ -92,13 +92,19 @@ impl House {
         *self.bridge.lock().unwrap() = Some(running);
     }
 
-    /// Drops the bridge wherever it is; nothing is finished or closed in order.
+    /// Drops the bridge wherever it is; nothing is finished or closed in order. What it said is forgotten.
     pub async fn stop(&self) {
         let running = self.bridge.lock().unwrap().take();
         if let Some(running) = running {
             running.abort();
             let _ = running.await;
         }
+        self.forget();
+    }
+
+    /// Forgets what was reported, so that what is waited for next was said afterwards.
+    pub fn forget(&self) {
+        *self.desk.observed.lock().unwrap() = None;
     }
 
     /// Writes the journal's next entry.

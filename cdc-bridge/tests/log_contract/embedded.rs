@@ -219,8 +219,8 @@ async fn child_on_a_small_disk() {
         }
         assert!(count < 1000, "the disk is never full");
     };
-    assert!(matches!(error, LogError::Unavailable { .. }), "{error}");
-    assert!(error.to_string().contains("make room"), "{error}");
+    let LogError::Refused(finding) = &error else { panic!("{error}") };
+    assert!(finding.code == "log.disk-full" && finding.hint.contains("make room"), "{finding:?}");
     println!("full {count} {error}");
     for _ in 0..600 {
         let again = match log.writer().await {

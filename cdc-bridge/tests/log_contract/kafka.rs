@@ -6,6 +6,7 @@ use crate::history::{
 use crate::place::{Place, Watcher};
 use cdc_bridge::change::{Operation, Relation, ReplicaIdentity};
 use cdc_bridge::log::{Log, LogError, Owner};
+use migrations::lsn::Timeline;
 use migrations::plan::LogChoice;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -61,13 +62,17 @@ fn records(place: &Place, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>, Opt
     found
 }
 
+async fn make_topic(place: &Place, topic: &str, policy: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_topic_is_refused() {
     let place = Place::kafka();
     let topic = format!("{}.public.t0", names(&place).1);
-    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
-    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    make_topic(&place, &topic, "compact").await;
     let log = place.open().await;
     let refused = log.prepare(&tables(&[0]), 1 << 20, &timeline()).await;
     let Err(LogError::Refused(finding)) = refused else { panic!("{refused:?}") };
@@ -162,13 +167,28 @@ async fn whose_the_log_is_can_be_told() {
     let place = Place::kafka();
     let ours = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), None);
-    ours.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    let made_for = Timeline { system_id: "42".to_owned(), timeline: 1 };
+    ours.prepare(&tables(&[0]), 1 << 20, &made_for).await.unwrap();
     let theirs = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), Some(Owner::Us));
-    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline().system_id)));
+    assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(made_for.system_id)));
     append(&ours, &[insert(&mut History::new(Dice::new(26)), 1)]).await;
     assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(timeline().system_id)));
     place.clean(&ours).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_an_older_strangler_does_not_say_whose_it_is() {
+    let place = Place::kafka();
+    let topic = format!("{}.strangler.progress", names(&place).1);
+    make_topic(&place, &topic, "delete").await;
+    let producer: BaseProducer = config(&place).create().unwrap();
+    let older = r#"{"version":1,"log":"an-older-one"}"#;
+    producer.send(BaseRecord::to(&topic).partition(0).key("log").payload(older)).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let log = place.open().await;
+    assert_eq!((log.owner().await.unwrap(), log.id().0.as_str()), (Some(Owner::Unknown), "an-older-one"));
+    place.clean(&log).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,9 +200,7 @@ async fn nobody_but_a_capture_makes_the_log() {
     assert_eq!(log.owner().await.unwrap(), None);
     // Whoever made the topic was killed before it wrote the log's name.
     let topic = format!("{}.strangler.progress", names(&place).1);
-    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
-    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1));
-    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    make_topic(&place, &topic, "delete").await;
     let until = Instant::now() + PATIENCE;
     while log.owner().await.unwrap() != Some(Owner::Nobody) {
         assert!(Instant::now() < until, "the topic is not there");

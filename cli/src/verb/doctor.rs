@@ -19,9 +19,7 @@ pub struct Args {
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     if let Some(slice) = args.slice.as_ref().filter(|slice| !plan.slices.contains_key(*slice)) {
-        let names: Vec<&str> = plan.slices.keys().map(SliceName::as_str).collect();
-        return Err(Problem::usage(format!("the plan has no slice `{slice}`"))
-            .hint(format!("it has: {}", names.join(", "))));
+        return Err(Problem::no_slice(slice, plan.slices.keys()));
     }
     let mut progress = call.ui.progress();
     progress.state("looking at the live systems");

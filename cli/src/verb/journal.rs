@@ -87,7 +87,7 @@ fn show(ui: &Ui, entry: &Entry) {
 fn line(entry: &Entry) -> String {
     let reason = harmless(&entry.reason);
     let reason = if reason.is_empty() { reason } else { format!("  “{reason}”") };
-    // Tenths of seconds are enough for people; JSON has the time as it was written.
+    // Whole seconds are enough for people; JSON has the time as it was written.
     let at = entry.at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
     format!(
         "{:>5}  {}  {}  {}{reason}  {}",

@@ -72,5 +72,8 @@ fn open_log(args: &Args) -> Result<(), Problem> {
         Format::Text => log.with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none()).try_init(),
         Format::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
     };
-    opened.map_err(|error| Problem::error(format!("the log cannot be opened: {error}")))
+    opened.map_err(|error| {
+        Problem::error(format!("the log cannot be opened: {error}"))
+            .hint("run it again with `--log info --log-format text`")
+    })
 }

@@ -1,5 +1,7 @@
 //! `strangler sync`: copy a slice's tables and keep them in step; look, pause, go on, give up.
 
+mod settle;
+
 use crate::invocation::Invocation;
 use crate::problem::Problem;
 use crate::remote::{Remote, timed_out};
@@ -21,10 +23,6 @@ use std::time::{Duration, Instant};
 
 /// How often the copy is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long a live bridge may take to act on a decision before it is no longer waited for.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
-/// How long one is waited for where none is live; it may be about to start.
-const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the controller may be away, e.g. while it is restarted, before watching is given up.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -127,49 +125,13 @@ async fn order(
     let wish = SyncWish { actor: call.actor(), reason: wish.reason.clone(), skip, replace: false };
     let remote = call.remote()?;
     let outcome = remote.sync(slice, verb, &wish).await?;
-    if !settled(call.ui, &remote, slice, verb).await {
+    if let Err(problem) = settle::settled(call.ui, &remote, slice, verb).await {
         call.ui.json(&outcome);
-        return Err(timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
-            .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"));
+        return Err(problem);
     }
     call.ui.tick(&format!("{slice}: {done}"));
     finish(call, &outcome);
     Ok(())
-}
-
-/// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
-async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> bool {
-    let mut progress = ui.progress();
-    let begun = Instant::now();
-    loop {
-        let status = remote.status().await.ok();
-        if status.as_ref().is_some_and(|status| has_settled(status, slice, verb)) {
-            return true;
-        }
-        let is_live = status.as_ref().and_then(bridge).is_some();
-        if begun.elapsed() >= if is_live { SETTLE_PATIENCE } else { ABSENT_PATIENCE } {
-            return false;
-        }
-        progress.state(&format!("{slice}: waiting for the bridge"));
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Whether the live bridge reports what `verb` asked for.
-fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
-    let Some((agent, bridge)) = bridge(status) else { return false };
-    if agent.generation < Some(status.generation) {
-        return false;
-    }
-    let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
-    let is_paused = matches!(condition, Some(Condition::Paused));
-    let nothing_left =
-        status.slices.values().all(|stands| !stands.has_tables || stands.stage == Stage::Monolith);
-    match verb {
-        "pause" => is_paused,
-        "resume" => !is_paused,
-        _ => matches!(condition, None | Some(Condition::Idle)) && (bridge.capture.is_none() || !nothing_left),
-    }
 }
 
 async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem> {
@@ -190,9 +152,7 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
             .with(findings.to_vec())
             .hint("mend what is marked ✗; until then the monolith keeps the changes as WAL"));
     }
-    let mut document = document(slice, stands);
-    document["findings"] = json!(findings);
-    call.ui.json(&document);
+    call.ui.json(&document(slice, stands, findings));
     call.ui.line(format!("{slice}: {}", view.words()));
     for finding in findings {
         call.ui.finding(finding);
@@ -229,7 +189,7 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
         }
         () = signals.received() => return Err(unwatched(slice, "no longer watched")),
     };
-    call.ui.json(&document(slice, &watched));
+    call.ui.json(&document(slice, &watched, &outcome.findings));
     call.ui.next_steps(&watched.next_steps);
     Ok(())
 }
@@ -328,11 +288,7 @@ fn view<'a>(slice: &'a SliceStatus, status: &Status) -> View<'a> {
 }
 
 fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
-    status.slices.get(slice).ok_or_else(|| {
-        let names: Vec<&str> = status.slices.keys().map(SliceName::as_str).collect();
-        Problem::usage(format!("the plan has no slice `{slice}`"))
-            .hint(format!("it has: {}", names.join(", ")))
-    })
+    status.slices.get(slice).ok_or_else(|| Problem::no_slice(slice, status.slices.keys()))
 }
 
 fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
@@ -347,9 +303,9 @@ fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> 
     }
 }
 
-fn document(slice: &SliceName, stands: &SliceStatus) -> Value {
+fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
     json!({
         "slice": slice, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
-        "stream": stands.stream, "next_steps": stands.next_steps,
+        "stream": stands.stream, "findings": findings, "next_steps": stands.next_steps,
     })
 }

@@ -6,7 +6,6 @@ use crate::remote::Tail;
 use crate::supervisor::Signals;
 use crate::supervisor::outlook::bridge;
 use crate::ui::change;
-use futures_util::StreamExt;
 use migrations::names::SliceName;
 
 /// Which events.
@@ -26,9 +25,15 @@ pub struct Args {
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     let status = remote.status().await?;
-    if !status.slices.contains_key(&args.slice) {
-        return Err(Problem::usage(format!("the plan has no slice `{}`", args.slice))
-            .hint("`strangler status` lists them"));
+    let Some(stands) = status.slices.get(&args.slice) else {
+        return Err(Problem::no_slice(&args.slice, status.slices.keys()));
+    };
+    if !stands.has_tables {
+        let message =
+            format!("slice `{}` has no tables in the plan, so it has no changes to show", args.slice);
+        return Err(
+            Problem::usage(message).hint("to have it followed, name its tables under `tables:` in the plan")
+        );
     }
     let address = bridge(&status).and_then(|(agent, _)| agent.address.as_deref()).ok_or_else(|| {
         Problem::error("no bridge is live, and only it can read the log")
@@ -37,10 +42,10 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
     let mut signals = Signals::listen()?;
     // A bridge that is busy or stands still may not answer for long.
-    let mut lines = std::pin::pin!(tokio::select! {
+    let mut lines = tokio::select! {
         lines = remote.tail(address, &tail) => lines?,
         () = signals.received() => return Ok(()),
-    });
+    };
     let mut shown = 0u64;
     while !call.ui.is_gone() {
         let line = tokio::select! {

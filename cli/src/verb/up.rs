@@ -5,6 +5,7 @@ use crate::invocation::{Invocation, local};
 use crate::part::Part;
 use crate::problem::{Kind, Problem};
 use crate::remote::Remote;
+use crate::supervisor::outlook::bridge;
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
 use migrations::api::Status;
@@ -40,17 +41,20 @@ pub struct Args {
 struct Gauge {
     remote: Remote,
     readyz: String,
+    has_bridge: bool,
 }
 
 impl Gauge {
-    /// The status, once the controller answers and the proxy is ready.
+    /// The status, once the controller answers, the proxy is ready and the bridge, if there is to be one, reports.
     async fn ready(&self) -> Result<Status, String> {
         let status = self.remote.status().await.map_err(|problem| problem.message)?;
-        if self.remote.is_well(&self.readyz).await {
-            Ok(status)
-        } else {
-            Err(format!("the proxy is not ready at {}", self.readyz))
+        if !self.remote.is_well(&self.readyz).await {
+            return Err(format!("the proxy is not ready at {}", self.readyz));
         }
+        if self.has_bridge && bridge(&status).is_none() {
+            return Err("no bridge has reported".to_owned());
+        }
+        Ok(status)
     }
 }
 
@@ -67,6 +71,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let gauge = Gauge {
         remote: Remote::new(&local(&plan.controller.listen), Some(token))?,
         readyz: format!("{}/readyz", local(&plan.proxy.admin)),
+        has_bridge: Part::of(&plan).contains(&Part::Bridge),
     };
     match house.lock()? {
         None => already(call, &plan, &house, &gauge).await,
@@ -131,14 +136,18 @@ async fn detach(
     seconds: u64,
 ) -> Result<(), Problem> {
     let log = house.log("up")?;
-    let copy = log.try_clone().map_err(|error| Problem::error(error.to_string()))?;
+    let copy = log.try_clone().map_err(|error| {
+        Problem::error(format!("the log of `up` cannot be opened twice: {error}")).hint("look at `ulimit -n`")
+    })?;
     let mut command = Command::new(executable()?);
     command.arg("--plan").arg(call.plan_file_absolute()).args(["up", "--supervise"]);
     command.stdin(Stdio::null()).stdout(copy).stderr(log);
     // The child takes the lock itself; whoever comes between us is told apart by its exit code.
     drop(lock);
-    let mut child =
-        command.spawn().map_err(|error| Problem::error("strangler cannot start itself").because(&error))?;
+    let mut child = command.spawn().map_err(|error| {
+        Problem::error(format!("strangler cannot start itself: {error}"))
+            .hint("look at `ulimit -u` and `ulimit -n`, and whether its file may be executed")
+    })?;
     let mut progress = call.ui.progress();
     let until = Instant::now() + Duration::from_secs(seconds);
     let status = loop {
@@ -148,22 +157,18 @@ async fn detach(
             Err(why) => why,
         };
         progress.state(&format!("starting: {why}"));
-        if let Some(problem) = hopeless(house, plan, &mut child) {
-            end(&mut child).await;
+        if let Some(problem) = ended(house, &mut child) {
             return Err(problem);
         }
-        if Instant::now() >= until {
-            let problem = |end: &str| {
-                let message = format!("not ready within {seconds} s, {end}: {why}");
-                Problem::new(Kind::TimedOut, message)
-                    .hint(format!("look at {}", house.dir().join("log").display()))
-            };
-            if house.running(Part::Proxy).is_some() && gauge.remote.is_well(&gauge.readyz).await {
-                return Err(problem("but the proxy serves and everything is left running")
-                    .hint("`strangler status` shows when the rest is ready; `strangler down` stops it"));
+        let hopeless = failing(house, plan, &child);
+        if hopeless.is_some() || Instant::now() >= until {
+            let is_served = serves(house, gauge).await;
+            let late = format!("not ready within {seconds} s: {why}");
+            let problem = in_vain(house, hopeless, &late, is_served);
+            if !is_served {
+                end(&mut child).await;
             }
-            end(&mut child).await;
-            return Err(problem("stopped again"));
+            return Err(problem);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
@@ -172,22 +177,53 @@ async fn detach(
     Ok(())
 }
 
-/// Why it will not become ready: the supervisor has ended, or a part dies again and again.
-fn hopeless(house: &House, plan: &Plan, child: &mut Child) -> Option<Problem> {
-    let is_ours = house.up().is_some_and(|watch| watch.process.pid == child.id());
-    if let Ok(Some(status)) = child.try_wait() {
-        return Some(match status.code() {
-            Some(4) => Problem::new(Kind::Conflict, "another `strangler up` was faster")
-                .hint("`strangler status` shows it; `strangler down` stops it"),
-            _ => last_words(house, "up", "strangler did not come up"),
-        });
+/// Why a supervisor has ended that should stay.
+fn ended(house: &House, child: &mut Child) -> Option<Problem> {
+    let Ok(Some(status)) = child.try_wait() else { return None };
+    Some(match status.code() {
+        Some(4) => Problem::new(Kind::Conflict, "another `strangler up` was faster")
+            .hint("`strangler status` shows it; `strangler down` stops it"),
+        _ => last_words(house, "up", "strangler did not come up"),
+    })
+}
+
+/// A part that dies again and again, and how it ended last.
+fn failing(house: &House, plan: &Plan, child: &Child) -> Option<(Part, String)> {
+    if house.up().is_none_or(|watch| watch.process.pid != child.id()) {
+        return None;
     }
-    let failing = Part::of(plan).into_iter().filter(|_| is_ours).find_map(|part| {
+    Part::of(plan).into_iter().find_map(|part| {
         let record = house.noted(part).filter(|record| record.restarts >= RESTARTS_MAX)?;
         Some((part, record.ended.unwrap_or_else(|| "ended".to_owned())))
-    });
-    let (part, ended) = failing?;
-    Some(last_words(house, part.name(), &format!("the {} does not stay up: it {ended}", part.name())))
+    })
+}
+
+/// Whether our proxy serves. One that dies again and again itself does not, whoever answers at its address.
+async fn serves(house: &House, gauge: &Gauge) -> bool {
+    let is_up = house.running(Part::Proxy).is_some_and(|record| record.restarts < RESTARTS_MAX);
+    is_up && gauge.remote.is_well(&gauge.readyz).await
+}
+
+/// What there is to say of a start that is given up: a part that does not stay up, or what was waited for in vain.
+fn in_vain(house: &House, hopeless: Option<(Part, String)>, late: &str, is_served: bool) -> Problem {
+    let fate = if is_served {
+        "the proxy serves, so everything is left running"
+    } else {
+        "everything was stopped again"
+    };
+    let problem = match hopeless {
+        Some((part, how)) => {
+            let message = format!("the {} does not stay up: it {how}; {fate}", part.name());
+            last_words(house, part.name(), &message)
+        }
+        None => Problem::new(Kind::TimedOut, format!("{late}; {fate}"))
+            .hint(format!("look at {}", house.dir().join("log").display())),
+    };
+    if is_served {
+        problem.hint("`strangler status` shows when the rest is ready; `strangler down` stops it")
+    } else {
+        problem
+    }
 }
 
 fn last_words(house: &House, name: &str, message: &str) -> Problem {

@@ -87,8 +87,9 @@ fn answer(brokers: &str) -> Option<Vec<String>> {
 }
 
 fn home() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    // A relative folder counts from the workspace, where cargo stands, and not from this crate, where tests do.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let versions = fs::read_dir(target.join("kafka")).into_iter().flatten().flatten();
     let fetched = versions.map(|entry| entry.path()).filter(|home| home.join("libs/complete").exists());
     fetched

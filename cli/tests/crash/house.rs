@@ -5,10 +5,12 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use testbed::Cluster;
@@ -294,8 +296,12 @@ fn processes(folder: &Path) -> Vec<i32> {
 }
 
 /// A free port that the system does not give to outgoing connections: it must still be free when a process that was
-/// killed comes back to it.
+/// killed comes back to it. None is given twice, because who got it may not listen yet.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let is_new = |port: u16| GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
     let mut tried = std::iter::repeat_with(|| rand::random_range(15_000..32_000)).take(100);
-    tried.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no free port in a hundred")
+    tried
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok() && is_new(*port))
+        .expect("no free port in a hundred")
 }

@@ -50,12 +50,12 @@ fn respond(mut connection: &TcpStream, body: &str) -> std::io::Result<()> {
     write!(connection, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// The status of a plan whose slice `orders` is where it was.
+/// The status of a plan whose slice `orders` has tables and is where it was.
 pub fn status(agents: &[Value], findings: &[Value]) -> Value {
     json!({
         "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
         "slices": { "orders": {
-            "stage": "monolith", "epoch": 0, "owner": "monolith", "has_tables": false, "routes": [], "stream": null,
+            "stage": "monolith", "epoch": 0, "owner": "monolith", "has_tables": true, "routes": [], "stream": null,
             "next_steps": [],
         } },
         "agents": agents, "findings": findings,

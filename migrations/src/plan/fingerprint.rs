@@ -1,7 +1,7 @@
 //! A hash of what a plan means: the same for the same meaning on every machine and in every version of the
 //! standard library, another where anything but a secret was changed.
 
-use super::{LogChoice, Plan, SqlExpression, Table, Upstream};
+use super::{LogChoice, Plan, Slice, SqlExpression, Table, Upstream};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -38,6 +38,12 @@ impl Fingerprint {
     }
 
     fn put_table(&mut self, name: &str, table: &Table) {
+        self.put_forward(name, table);
+        self.put_columns("reverse", &table.reverse);
+    }
+
+    /// What the service's rows are made by.
+    fn put_forward(&mut self, name: &str, table: &Table) {
         self.put(name, &table.from);
         self.put("to", &table.to);
         for (from, to) in &table.rename {
@@ -46,8 +52,23 @@ impl Fingerprint {
         }
         table.drop.iter().for_each(|column| self.put("drop", column));
         self.put_columns("set", &table.set);
-        self.put_columns("reverse", &table.reverse);
     }
+}
+
+/// A hash of what a slice's rows in the service are made of and by, 16 hexadecimal digits.
+pub(super) fn of_rows(slice: &Slice) -> String {
+    let mut print = Fingerprint(Fingerprint::OFFSET_BASIS);
+    for (name, tables) in [("table", &slice.tables), ("reference", &slice.reference)] {
+        // Their order in the plan says nothing.
+        let tables: BTreeMap<String, &Table> =
+            tables.iter().map(|table| (table.from.to_string(), table)).collect();
+        for table in tables.values() {
+            print.put_forward(name, table);
+            // A column that is made anew on the way back is not taken as it is on the way there.
+            table.reverse.keys().for_each(|column| print.put("reverse", column));
+        }
+    }
+    format!("{:016x}", print.0)
 }
 
 /// The plan's hash, 16 hexadecimal digits. Passwords and the override secret have no part in it.

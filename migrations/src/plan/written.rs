@@ -18,12 +18,14 @@ pub(super) struct Notes<'a> {
     file: &'a str,
     lines: Vec<&'a str>,
     found: Vec<(Spot, Finding)>,
+    /// How many there are besides.
+    untold: usize,
     secrets: Vec<String>,
 }
 
 impl<'a> Notes<'a> {
     pub fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, lines: lines(text), found: Vec::new(), secrets: Vec::new() }
+        Self { file, lines: lines(text), found: Vec::new(), untold: 0, secrets: Vec::new() }
     }
 
     /// Notes something that must be mended.
@@ -52,19 +54,36 @@ impl<'a> Notes<'a> {
     /// Every finding in the order of the file, each with its line.
     pub fn into_findings(mut self) -> Vec<Finding> {
         // Errors first where the file has more than can be shown, the file's order otherwise.
+        let more = self.untold + self.found.len().saturating_sub(FINDINGS_MAX);
         if self.found.len() > FINDINGS_MAX {
             self.found.sort_by_key(|(_, finding)| finding.severity != Severity::Error);
             self.found.truncate(FINDINGS_MAX);
         }
         self.found.sort_by_key(|(spot, _)| *spot);
+        if let (1.., Some((spot, last))) = (more, self.found.last()) {
+            let (spot, severity) = (*spot, last.severity);
+            let message = format!("there are {more} more findings");
+            let hint = "mend these first, and check again".to_owned();
+            let more = Finding { severity, ..Finding::error("plan.more-findings", message, hint) };
+            self.found.push((spot, more));
+        }
         let found = std::mem::take(&mut self.found);
         found.into_iter().map(|(spot, finding)| finding.at(self.place(spot))).collect()
     }
 
     fn add(&mut self, spot: Spot, finding: Finding) {
         let known = self.found.iter().any(|(at, other)| *at == spot && *other == finding);
-        if !known && self.found.len() < 2 * FINDINGS_MAX {
-            self.found.push((spot, finding));
+        if known {
+            return;
+        }
+        if self.found.len() < 2 * FINDINGS_MAX {
+            return self.found.push((spot, finding));
+        }
+        // Nobody reads more, and a hostile plan must not fill the memory; but no crowd of warnings hides an error.
+        self.untold += 1;
+        let mut warnings = self.found.iter_mut().rev().filter(|(_, known)| !known.is_error());
+        if let (true, Some(place)) = (finding.is_error(), warnings.next()) {
+            *place = (spot, finding);
         }
     }
 

@@ -78,7 +78,10 @@ fn kinds(source: &TypeSeen, source_modifier: i32, sink: &TypeSeen, sink_modifier
 
 fn same(name: &str, source: i32, sink: i32) -> Fit {
     match name {
-        "varchar" | "bpchar" => lengths(source, sink),
+        "varchar" => lengths(source, sink),
+        // Blanks fill it up to its length, so another length is another text.
+        "bpchar" if source == sink => Fit::Exact,
+        "bpchar" => Fit::Changes,
         "numeric" => numerics(source, sink),
         // Without a modifier a time has six decimals.
         "timestamp" | "timestamptz" | "time" => {

@@ -2,15 +2,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the house")]
 
-mod cluster;
-
 use std::time::Duration;
 
-use cluster::Cluster;
 use monolith_demo::shop::schema::Seed;
 use monolith_demo::shop::side::Side;
 use monolith_demo::shop::{Shop, database, schema, server};
 use monolith_demo::traffic::proof;
+use testbed::Cluster;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -34,7 +32,7 @@ pub struct House {
 
 impl House {
     pub async fn build(seed: Seed) -> Self {
-        let cluster = Cluster::start();
+        let cluster = Cluster::start_with("-c fsync=off");
         let (monolith_url, orders_url) = (cluster.database("monolith"), cluster.database("orders"));
         let (stop, stopped) = watch::channel(false);
         let pool = database::pool(&monolith_url, "test-monolith", 12).unwrap();

@@ -2,7 +2,8 @@
 //! the number of templates.
 //!
 //! A literal wins over `{name}`, `{name}` over `{*rest}`, decided segment by segment from the left, with
-//! backtracking. Knows nothing of methods, queries or of what a template stands for.
+//! backtracking: only where templates fork into a literal and a name at one place after the other is more than a path's
+//! length of nodes looked at, and no node twice. Knows nothing of methods, queries or of what a template stands for.
 
 use migrations::pattern::Segment;
 use std::collections::HashMap;

@@ -34,6 +34,8 @@ pub struct Controller {
     pub origin: Origin,
     pub gate: Arc<Gate>,
     pub observed: Arc<Mutex<Vec<Observed>>>,
+    /// The generations of the tables that it gave out.
+    pub given: Arc<Mutex<Vec<u64>>>,
     desired: Arc<(Mutex<Option<Desired>>, Condvar)>,
 }
 
@@ -49,13 +51,14 @@ impl Controller {
     pub fn with_barrier(barrier: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         let desired: Arc<(Mutex<Option<Desired>>, Condvar)> = Arc::default();
         let observed: Arc<Mutex<Vec<Observed>>> = Arc::default();
-        let (wanted, seen) = (desired.clone(), observed.clone());
+        let given: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let (wanted, seen, noted) = (desired.clone(), observed.clone(), given.clone());
         let origin = Origin::new(move |asked| {
             if asked.header("authorization") != Some("Bearer token") {
                 return text(401, "");
             }
             match asked.target.split('?').next() {
-                Some("/v1/desired") => answer_desired(&wanted, &asked.target),
+                Some("/v1/desired") => answer_desired(&wanted, &noted, &asked.target),
                 Some("/v1/observed") => {
                     seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
                     text(204, "")
@@ -64,7 +67,7 @@ impl Controller {
                 _ => text(500, ""),
             }
         });
-        Self { origin, gate: Arc::default(), observed, desired }
+        Self { origin, gate: Arc::default(), observed, given, desired }
     }
 
     pub fn publish(&self, desired: Desired) {
@@ -73,7 +76,11 @@ impl Controller {
     }
 }
 
-fn answer_desired(wanted: &(Mutex<Option<Desired>>, Condvar), target: &str) -> Reply {
+fn answer_desired(
+    wanted: &(Mutex<Option<Desired>>, Condvar),
+    given: &Mutex<Vec<u64>>,
+    target: &str,
+) -> Reply {
     let is_held = |d: &Option<Desired>| match d {
         None => true,
         Some(d) => {
@@ -85,7 +92,10 @@ fn answer_desired(wanted: &(Mutex<Option<Desired>>, Condvar), target: &str) -> R
     let desired = wanted.0.lock().unwrap();
     let desired = wanted.1.wait_timeout_while(desired, Duration::from_millis(500), |d| is_held(d)).unwrap().0;
     match &*desired {
-        Some(d) if !is_held(&desired) => Reply::Answer(200, vec![], serde_json::to_vec(d).unwrap()),
+        Some(d) if !is_held(&desired) => {
+            given.lock().unwrap().push(d.generation.0);
+            Reply::Answer(200, vec![], serde_json::to_vec(d).unwrap())
+        }
         _ => text(204, ""),
     }
 }

@@ -7,46 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
+use crate::guard::Folder;
+use crate::interrupt;
 use crate::process::{self, Background};
-use crate::{guard, interrupt};
 
 /// Parts say within this that they are up, or that they are not.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// The longest verb is a first copy of ten million rows.
 const VERB_LIMIT: Duration = Duration::from_secs(1800);
-
-/// A private folder in the system's temporary folder; it goes when this goes.
-#[derive(Debug)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// Makes it.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn make(name: &str) -> Result<Folder> {
-        let path =
-            std::env::temp_dir().join(format!("{}{name}-{}", guard::FOLDER_PREFIX, std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-        guard::folder(&path);
-        Ok(Folder(path))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        guard::remove(&self.0);
-    }
-}
 
 /// A plan with its state, and its controller if that was started.
 #[derive(Debug)]

@@ -14,8 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::figure::{Better, Figure};
-use super::house::{Folder, House, end};
+use super::house::{House, end};
 use super::{Course, Extent, account};
+use crate::guard::Folder;
 use crate::process::Background;
 use crate::{interrupt, port, terminal};
 use load::Load;

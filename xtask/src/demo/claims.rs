@@ -80,6 +80,9 @@ impl Claims {
         let equal = proof.differences == 0;
         self.hold_with("both databases are equal, row by row", equal, &count(proof.differences));
         self.hold("there was traffic to speak of", proof.requests >= MIN_REQUESTS);
+        let at_service = proof.by_served.get(SERVICE).copied().unwrap_or_default();
+        let claim = "customers' reads were answered by the service";
+        self.hold_with(claim, at_service >= MIN_AT_SERVICE, &count(at_service));
     }
 
     /// Whether there are claims and all of them held.
@@ -113,13 +116,19 @@ fn count(number: u64) -> String {
 
 /// Fewer requests than this prove little.
 const MIN_REQUESTS: u64 = 500;
+/// What the service calls itself in its answers.
+const SERVICE: &str = "orders";
+/// A few of the customers' reads would be the service's even if nobody who wrote ever came back to it: some fifty
+/// before their first writes. The story has a good thousand.
+const MIN_AT_SERVICE: u64 = 200;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn proof() -> traffic::Proof {
-        traffic::Proof { requests: 1000, seconds: 9.5, ..traffic::Proof::default() }
+        let by_served = [(SERVICE.to_owned(), MIN_AT_SERVICE)].into();
+        traffic::Proof { requests: 1000, seconds: 9.5, by_served, ..traffic::Proof::default() }
     }
 
     #[test]
@@ -128,8 +137,14 @@ mod tests {
         assert!(!claims.all_held(), "no claims are no success");
         claims.proof(&proof());
         assert!(claims.all_held());
-        claims.proof(&traffic::Proof { lost: 1, ..proof() });
-        assert!(!claims.all_held());
+        for broken in [
+            traffic::Proof { lost: 1, ..proof() },
+            traffic::Proof { by_served: [("monolith".to_owned(), 1000)].into(), ..proof() },
+        ] {
+            let mut claims = Claims::new("embedded");
+            claims.proof(&broken);
+            assert!(!claims.all_held(), "{broken:?}");
+        }
     }
 
     #[test]

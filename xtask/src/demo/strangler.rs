@@ -15,6 +15,8 @@ use super::shop::Shop;
 use super::{built, patient_file};
 use crate::{guard, interrupt, port, process, terminal};
 
+/// Far more than any command of the story takes, waits of its own included.
+const SHOW_LIMIT: Duration = Duration::from_secs(300);
 /// A quiet question to a running controller.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// A part that died is started again within moments.
@@ -84,7 +86,7 @@ impl Strangler {
     fn show_all(&self, arguments: &[&str]) -> Result<()> {
         let mut command = self.command(arguments);
         terminal::command(&process::shown(&command));
-        process::succeed(&mut command)
+        process::succeed_within(&mut command, SHOW_LIMIT)
     }
 
     /// Asks quietly, as JSON.

@@ -1,6 +1,7 @@
 //! The shop's customers: a program of the demo that orders, pays and cancels through the proxy, keeps a ledger of what
 //! it was promised, and proves in the end from the databases that every promise was kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +40,8 @@ pub struct Proof {
     pub doubled: u64,
     /// Rows that differ between the two databases.
     pub differences: u64,
+    /// How many answers each side gave, by its own word.
+    pub by_served: BTreeMap<String, u64>,
     /// How long the customers were at it.
     pub seconds: f64,
     /// Examples of what failed or was wrong.
@@ -170,10 +173,10 @@ mod tests {
 
     #[test]
     fn a_proof_that_compared_nothing_is_no_proof() {
-        let whole =
-            r#"{"requests":9,"failed":0,"wrong":0,"lost":0,"doubled":0,"differences":0,"seconds":1.5,"x":1}"#;
+        let whole = r#"{"requests":9,"failed":0,"wrong":0,"lost":0,"doubled":0,"differences":0,
+                        "by_served":{"monolith":5,"orders":4},"seconds":1.5,"x":1}"#;
         let proof: Proof = serde_json::from_str(whole).unwrap();
-        assert_eq!(proof.requests, 9);
+        assert_eq!((proof.requests, proof.by_served["orders"]), (9, 4));
         let uncompared = whole.replace("\"differences\":0", "\"differences\":null");
         assert!(serde_json::from_str::<Proof>(&uncompared).is_err());
     }

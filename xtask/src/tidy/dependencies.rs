@@ -33,6 +33,7 @@ pub fn unknown_members(manifest: &str) -> Vec<String> {
 /// The crates of the workspace that a crate may import, for its tests or altogether.
 fn allowed(folder: &str, in_tests: bool) -> &'static [&'static str] {
     match folder {
+        "monolith-demo" if in_tests => &["testbed"],
         "proxy" | "cdc-bridge" | "controller" if in_tests => &["migrations", "testbed"],
         "cli" if in_tests => &["migrations", "proxy", "cdc-bridge", "controller", "testbed"],
         "proxy" | "cdc-bridge" | "controller" => &["migrations"],
@@ -178,7 +179,9 @@ mod tests {
     fn the_test_bed_is_for_tests() {
         assert_eq!(broken("proxy", "[dev-dependencies]\ntestbed.workspace = true"), [""; 0]);
         assert_eq!(broken("proxy", "[dependencies]\ntestbed.workspace = true").len(), 1);
-        assert_eq!(broken("monolith-demo", "[dev-dependencies]\ntestbed.workspace = true").len(), 1);
+        assert_eq!(broken("monolith-demo", "[dev-dependencies]\ntestbed.workspace = true"), [""; 0]);
+        assert_eq!(broken("monolith-demo", "[dependencies]\ntestbed.workspace = true").len(), 1);
+        assert_eq!(broken("migrations", "[dev-dependencies]\ntestbed.workspace = true").len(), 1);
         assert_eq!(broken("testbed", "[dependencies]\nmigrations.workspace = true").len(), 1);
     }
 

@@ -25,9 +25,9 @@ const IMPURE: [(&str, &str); 10] = [
 const DOOR: &str = "cli/src/part.rs";
 /// What only [`DOOR`] may name.
 const PARTS: [&str; 3] = ["controller::", "proxy::", "cdc_bridge::"];
-/// Macros that stand for work not done. Split, so that this file does not find itself.
+/// Macros that stand for work not done.
 const UNDONE: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
-/// Notes that stand for work not done.
+/// Notes that stand for work not done. Split, so that this file does not find itself.
 const NOTES: [&str; 3] = [concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 10] =

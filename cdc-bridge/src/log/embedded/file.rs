@@ -2,6 +2,7 @@
 
 use super::store::{FLUSHES, Failure, META, Open, RELATIONS, STATE, State, put_state};
 use crate::log::{LogError, LogId};
+use migrations::finding::Finding;
 use redb::{Database, ReadableTable};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -90,8 +91,18 @@ pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
         redb::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => {
             LogError::Damaged { place: path.display().to_string(), why: error.to_string() }
         }
+        redb::Error::Io(io) if is_full(io) => {
+            let message = format!("the log {} cannot grow: {io}", path.display());
+            let hint = "make room on its disk; capture goes on by itself then, and until then the source keeps its WAL";
+            LogError::Refused(Finding::error("log.disk-full", message, hint))
+        }
         _ => unavailable(path, &error.to_string(), HINT_DISK),
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// It cannot be used, for now.

@@ -6,6 +6,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::topic_partition_list::Offset;
 use std::time::{Duration, Instant};
 
@@ -22,19 +23,25 @@ impl Look {
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 
-    /// How many partitions a topic has; none where there is no such topic. One without a leader is an error, since nobody
-    /// knows what is in it.
+    /// How many partitions a topic has; none where there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        Ok(Some(self.list(topic)?.len() as i32).filter(|count| *count > 0))
+    }
+
+    /// A topic's partitions, also those that have no leader now; none where there is no such topic.
+    fn list(&self, topic: &str) -> Result<Vec<i32>, LogError> {
         let metadata = self
             .consumer
             .fetch_metadata(Some(topic), ANSWER_MAX)
             .map_err(|error| self.cluster.error(&error))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         match found.error().map(RDKafkaErrorCode::from) {
-            None => Ok(Some(found.partitions().len() as i32).filter(|count| *count > 0)),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+            None => Ok(found.partitions().iter().map(MetadataPartition::id).collect()),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Ok(Vec::new())
+            }
             Some(code) => Err(self.cluster.unavailable(&format!("topic {topic}: {code}"))),
         }
     }
@@ -54,11 +61,12 @@ impl Look {
         }
     }
 
-    /// The first offset that is kept and the next that will be written; none where there is no such partition.
+    /// The first offset that is kept and the next that will be written; none where there is no such partition. One without
+    /// a leader, of which the client library says the same, is an error: nobody knows what is in it.
     pub fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
         match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {
             Ok(bounds) => Ok(Some(bounds)),
-            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if is_missing(&error) && !self.list(topic)?.contains(&partition) => Ok(None),
             Err(error) => Err(self.cluster.error(&error)),
         }
     }
@@ -101,8 +109,8 @@ impl Look {
     }
 }
 
-/// The topic or the partition is not there.
-pub fn is_missing(error: &KafkaError) -> bool {
+/// The topic or the partition is not there, or has no leader.
+fn is_missing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -148,5 +156,19 @@ mod tests {
         let leaderless = told(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE);
         assert!(matches!(leaderless, Err(LogError::Unavailable { .. })), "{leaderless:?}");
         assert_eq!(told(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap(), None);
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_not_taken_for_none() {
+        let mock = MockCluster::new(2).unwrap();
+        mock.create_topic("there", 2, 1).unwrap();
+        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        assert_eq!(look.bounds("there", 1).unwrap(), Some((0, 0)));
+        assert_eq!(look.bounds("there", 2).unwrap(), None);
+        mock.partition_leader("there", 1, None).unwrap();
+        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        assert_eq!(look.partitions("there").unwrap(), Some(2));
+        let leaderless = look.bounds("there", 1);
+        assert!(matches!(leaderless, Err(LogError::Unavailable { .. })), "{leaderless:?}");
     }
 }

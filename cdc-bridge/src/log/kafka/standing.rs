@@ -1,17 +1,19 @@
 //! How far the log in the cluster stands: its name, its last promise and whether that was kept, and where a writer and
 //! a reader go on from. Everything here blocks.
 
-use super::client::ANSWER_MAX;
 use super::look::Look;
 use super::recent::position;
 use super::record::{Bookmark, LogRecord, ProgressRecord, Record, Sent, TablesRecord, VERSION};
-use super::routes::Route;
+use super::routes::{PROGRESS_SLOT, Route};
+use super::writer::{Deliveries, Tally, produce};
 use super::{Inner, locked};
 use crate::log::{LogError, Progress};
 use migrations::lsn::{EndLsn, Position, Timeline};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Records of a partition's end that are looked at for its last position: tombstones have none.
 const TAIL_RECORDS: i64 = 16;
@@ -20,8 +22,10 @@ const TAIL_RECORDS: i64 = 16;
 pub(super) enum Found {
     /// No topic.
     Nothing,
-    /// A topic without a record: whoever made it was stopped before it wrote the log's name. Nothing was kept yet.
+    /// A topic that nothing was ever written into: whoever made it was stopped before it wrote the log's name.
     Blank,
+    /// A topic whose records someone took away.
+    Emptied,
     /// A log, whose name is known now; and the system identifier of the server that it was made for, unless an older
     /// strangler made it.
     Log(Option<String>),
@@ -58,7 +62,9 @@ impl Inner {
         }
         let Some((first, next)) = look.bounds(&topic, 0)? else { return Ok(Found::Nothing) };
         let messages = look.read(&topic, 0, first, next.min(first + 1))?;
-        let Some(message) = messages.first() else { return Ok(Found::Blank) };
+        let Some(message) = messages.first() else {
+            return Ok(if next == 0 { Found::Blank } else { Found::Emptied });
+        };
         let record = Record::read(message.key(), message.payload());
         let record =
             record.ok_or_else(|| self.cluster.damaged(&format!("{topic} holds what is not ours")))?;
@@ -72,9 +78,11 @@ impl Inner {
     /// Writes the log's name, and the server that it is made for, behind whatever is in its new topic.
     pub(super) fn write_name(&self, server: &Timeline) -> Result<(), LogError> {
         Look::new(&self.cluster)?.await_partitions(&self.progress_topic())?;
-        let wrong = |error: &rdkafka::error::KafkaError| self.cluster.error(error);
-        let producer: BaseProducer =
-            self.cluster.producer(self.record_bytes_max()).create().map_err(|error| wrong(&error))?;
+        let wrong = |error: &KafkaError| self.cluster.error(error);
+        let tally = Arc::new(Tally::default());
+        let producer = self.cluster.producer(self.record_bytes_max());
+        let producer: ThreadedProducer<Deliveries> =
+            producer.create_with_context(Deliveries(tally.clone())).map_err(|error| wrong(&error))?;
         let record = Record::Log(LogRecord {
             version: VERSION,
             log: self.id(),
@@ -82,9 +90,10 @@ impl Inner {
         });
         let (key, value) = record.bytes().map_err(|error| self.cluster.damaged(&error.to_string()))?;
         let topic = self.progress_topic();
-        let record = BaseRecord::to(&topic).partition(0).key(key).payload(&value);
-        producer.send(record).map_err(|(error, _)| wrong(&error))?;
-        producer.flush(ANSWER_MAX).map_err(|error| wrong(&error))
+        let record = BaseRecord::with_opaque_to(&topic, PROGRESS_SLOT);
+        let record = record.partition(0).key(key.as_bytes()).payload(value.as_slice());
+        tally.begin();
+        produce(&producer, &tally, record).and_then(|()| tally.wait()).map_err(|error| wrong(&error))
     }
 
     /// The newest progress record and whether all it promises is there.

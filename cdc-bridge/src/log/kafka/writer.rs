@@ -24,6 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const FLUSH_MAX: Duration = Duration::from_secs(60);
 /// Relations that a session remembers; beyond it forgets all and looks at them again.
 const SHAPES_MAX: usize = 4096;
+/// What the shape's header and Kafka's own fields add to a record, and more.
+const FRAME_BYTES: u64 = 4096;
 /// How long to let a full queue drain before the next try.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -51,7 +53,7 @@ impl KafkaWriter {
             producer,
             tally,
             encoder: Encoder::new(inner.context.clone())
-                .with_records_up_to(inner.record_bytes_max() as usize),
+                .with_records_up_to((inner.record_bytes_max() - FRAME_BYTES) as usize),
             encoded: Encoded::new(),
             shapes: Shapes::default(),
             acknowledged: last.map(|progress| progress.end).unwrap_or_default(),
@@ -227,7 +229,7 @@ impl Work {
 }
 
 /// Hands a record to the producer; where its queue is full, waits for room.
-fn produce(
+pub(super) fn produce(
     producer: &ThreadedProducer<Deliveries>,
     tally: &Tally,
     mut record: BaseRecord<'_, [u8], [u8], Slot>,
@@ -295,7 +297,7 @@ struct Count {
 }
 
 impl Tally {
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         *locked(&self.state) = Count::default();
     }
 
@@ -326,7 +328,7 @@ impl Tally {
     }
 
     /// Waits until all have been acknowledged, or one was not.
-    fn wait(&self) -> Result<(), KafkaError> {
+    pub(super) fn wait(&self) -> Result<(), KafkaError> {
         let count = locked(&self.state);
         let going = |count: &mut Count| count.left > 0 && count.failed.is_none();
         let (mut count, waited) =
@@ -346,7 +348,7 @@ impl Tally {
 }
 
 /// Gives the client library's delivery reports to the tally.
-pub struct Deliveries(Arc<Tally>);
+pub struct Deliveries(pub(super) Arc<Tally>);
 
 impl ClientContext for Deliveries {}
 

@@ -1,0 +1,106 @@
+//! Waiting until the bridge has done what was decided about a slice's copy.
+
+use super::{LOOK_EVERY, stopped};
+use crate::problem::Problem;
+use crate::remote::{Remote, timed_out};
+use crate::supervisor::outlook::bridge;
+use crate::ui::Ui;
+use migrations::api::Status;
+use migrations::control::Condition;
+use migrations::names::SliceName;
+use migrations::stage::Stage;
+use std::time::{Duration, Instant};
+
+/// How long a live bridge may take to act on a decision before it is no longer waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one is waited for where none is live; it may be about to start.
+const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
+pub async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> Result<(), Problem> {
+    let mut progress = ui.progress();
+    let begun = Instant::now();
+    loop {
+        let status = remote.status().await.ok();
+        if status.as_ref().is_some_and(|status| has_settled(status, slice, verb)) {
+            return Ok(());
+        }
+        let is_live = status.as_ref().and_then(bridge).is_some();
+        if begun.elapsed() >= if is_live { PATIENCE } else { ABSENT_PATIENCE } {
+            return Err(unsettled(status.as_ref(), slice, verb));
+        }
+        progress.state(&format!("{slice}: waiting for the bridge"));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether the live bridge reports what `verb` asked for.
+fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
+    let Some((agent, bridge)) = bridge(status) else { return false };
+    if agent.generation < Some(status.generation) {
+        return false;
+    }
+    let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
+    let nothing_left =
+        status.slices.values().all(|stands| !stands.has_tables || stands.stage == Stage::Monolith);
+    match verb {
+        "pause" => matches!(condition, Some(Condition::Paused)),
+        "resume" => condition.is_some_and(moves),
+        _ => matches!(condition, None | Some(Condition::Idle)) && (bridge.capture.is_none() || !nothing_left),
+    }
+}
+
+fn moves(condition: &Condition) -> bool {
+    matches!(condition, Condition::Following | Condition::Copying { .. } | Condition::Copied { .. })
+}
+
+/// Why it is not done: a stream that was to go on may stand where it stood, or the bridge has not come to it.
+fn unsettled(status: Option<&Status>, slice: &SliceName, verb: &str) -> Problem {
+    let stream = status.and_then(bridge).and_then(|(_, bridge)| bridge.streams.get(slice));
+    match stream.map(|stream| &stream.condition) {
+        Some(Condition::Stopped { finding, position }) if verb == "resume" => {
+            stopped(slice, finding, *position)
+        }
+        _ => timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
+            .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::finding::Finding;
+    use serde_json::{Value, json};
+
+    fn status(condition: &Value) -> Status {
+        let stream = json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0 });
+        let report =
+            json!({ "bridge": { "capture": null, "streams": { "orders": stream }, "findings": [] } });
+        serde_json::from_value(json!({
+            "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
+            "slices": {}, "findings": [],
+            "agents": [{
+                "agent": { "kind": "bridge", "name": "one" }, "address": null, "live": true, "seen_ms_ago": 1,
+                "generation": 3, "report": report,
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_slice_goes_on_when_its_stream_moves() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let goes_on = |condition: &Value| has_settled(&status(condition), &slice, "resume");
+        assert!(goes_on(&json!({ "condition": "following" })));
+        assert!(goes_on(&json!({ "condition": "copying", "rows": 1, "rows_estimated": 9 })));
+        assert!(!goes_on(&json!({ "condition": "paused" })));
+        assert!(!goes_on(&json!({ "condition": "waiting", "why": "the service's database is away" })));
+
+        let finding = Finding::error("sink.refused-row", "no", "mend it");
+        let stands = json!({ "condition": "stopped", "finding": finding });
+        assert!(!goes_on(&stands));
+        let problem = unsettled(Some(&status(&stands)), &slice, "resume");
+        assert_eq!((problem.exit(), problem.findings), (1, vec![finding]));
+        assert_eq!(unsettled(None, &slice, "resume").exit(), 8);
+    }
+}
