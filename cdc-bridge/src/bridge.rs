@@ -314,6 +314,7 @@ impl Lanes {
             ));
         }
         BridgeReport {
+            holds_nothing: status.holds_nothing,
             capture: status.timeline.clone().map(|timeline| CaptureReport {
                 slot: status.slot.clone(),
                 timeline,

@@ -99,6 +99,9 @@ pub async fn run(
         let order = orders.borrow_and_update().clone();
         let began = Instant::now();
         let lost = status.borrow().lost_slot().cloned();
+        if order.as_ref().is_some_and(|order| !order.tables.is_empty()) {
+            status.send_modify(|status| status.holds_nothing = false);
+        }
         let ended = match &order {
             // Before anything else, so that no session goes on with what was given up.
             Some(_) if lost.is_some() && lost != given_up => {
@@ -193,7 +196,9 @@ async fn give_up_slots(
     }
     // Last of all: who sees this may stop the bridge, because nothing is left to be done.
     if let Some(status) = forget {
-        status.send_modify(|status| *status = Status { changes: status.changes, ..Status::default() });
+        status.send_modify(|status| {
+            *status = Status { changes: status.changes, holds_nothing: true, ..Status::default() };
+        });
     }
     Ok(())
 }

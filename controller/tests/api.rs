@@ -137,7 +137,7 @@ fn bridge(address: &str, condition: Option<Condition>) -> Observed {
         address: Some(address.to_owned()),
         acts_on: None,
         plan: String::new(),
-        report: Report::Bridge(BridgeReport { capture: None, streams, findings: Vec::new() }),
+        report: Report::Bridge(BridgeReport { streams, ..BridgeReport::default() }),
     }
 }
 

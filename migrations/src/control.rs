@@ -189,6 +189,9 @@ pub struct BridgeReport {
     pub streams: BTreeMap<SliceName, StreamReport>,
     /// What is wrong with the bridge as a whole.
     pub findings: Vec<Finding>,
+    /// Whether nothing is to be captured, and neither a slot nor a log of ours is left.
+    #[serde(default)]
+    pub holds_nothing: bool,
 }
 
 impl BridgeReport {

@@ -287,6 +287,7 @@ fn orders_and_reports_read_back() {
             capture: Some(capture),
             streams: BTreeMap::from([(slice("orders"), stream)]),
             findings: vec![],
+            holds_nothing: false,
         };
         reads_back(&Observed {
             version: VERSION,

@@ -49,6 +49,8 @@ pub struct Status {
     pub lost: Option<Lost>,
     /// The log is at its bound: its slowest reader must be given up.
     pub is_full: bool,
+    /// Nothing is to be captured, and neither a slot nor a log of ours is left.
+    pub holds_nothing: bool,
 }
 
 impl Status {

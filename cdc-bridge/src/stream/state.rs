@@ -36,10 +36,10 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing known yet.
+    /// Nothing known yet. It is not idle before somebody has looked: whoever asked for an end would take it for done.
     pub fn new() -> Self {
         Self {
-            condition: Condition::Idle,
+            condition: Condition::Waiting { why: "the bridge has not looked at it yet".to_owned() },
             passed: EndLsn(0),
             durable: EndLsn(0),
             tokens: VecDeque::new(),

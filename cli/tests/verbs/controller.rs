@@ -66,7 +66,7 @@ pub fn status(agents: &[Value], findings: &[Value]) -> Value {
 pub fn bridge(port: u16) -> Value {
     json!({
         "agent": { "kind": "bridge", "name": "one" }, "address": format!("http://127.0.0.1:{port}"), "live": true,
-        "seen_ms_ago": 1, "generation": 3, "report": { "bridge": { "capture": null, "streams": {}, "findings": [] } },
+        "seen_ms_ago": 1, "generation": 3, "report": { "bridge": { "capture": null, "streams": {}, "findings": [], "holds_nothing": true } },
     })
 }
 

@@ -46,7 +46,7 @@ fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
     match verb {
         "pause" => matches!(condition, Some(Condition::Paused)),
         "resume" => condition.is_some_and(moves),
-        _ => matches!(condition, None | Some(Condition::Idle)) && (bridge.capture.is_none() || !nothing_left),
+        _ => matches!(condition, None | Some(Condition::Idle)) && (!nothing_left || bridge.holds_nothing),
     }
 }
 
@@ -69,6 +69,7 @@ fn unsettled(status: Option<&Status>, slice: &SliceName, verb: &str) -> Problem 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migrations::control::Report;
     use migrations::finding::Finding;
     use serde_json::{Value, json};
 
@@ -85,6 +86,21 @@ mod tests {
             }],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn the_last_slice_is_given_up_when_the_bridge_holds_nothing_any_more() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let given_up = |condition: &Value, holds_nothing| {
+            let mut status = status(condition);
+            if let Report::Bridge(report) = &mut status.agents[0].report {
+                report.holds_nothing = holds_nothing;
+            }
+            has_settled(&status, &slice, "drop")
+        };
+        let idle = json!({ "condition": "idle" });
+        assert!(given_up(&idle, true) && !given_up(&idle, false));
+        assert!(!given_up(&json!({ "condition": "waiting", "why": "not looked at yet" }), true));
     }
 
     #[test]
