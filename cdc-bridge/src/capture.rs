@@ -99,9 +99,6 @@ pub async fn run(
         let order = orders.borrow_and_update().clone();
         let began = Instant::now();
         let lost = status.borrow().lost_slot().cloned();
-        if order.as_ref().is_some_and(|order| !order.tables.is_empty()) {
-            status.send_modify(|status| status.holds_nothing = false);
-        }
         let ended = match &order {
             // Before anything else, so that no session goes on with what was given up.
             Some(_) if lost.is_some() && lost != given_up => {
@@ -117,9 +114,14 @@ pub async fn run(
                 give_up_slots(&source, &log, &every, Some(&status)).await
             }
             Some(order) if status.borrow().is_lost(order) => Ok(()),
-            Some(order) => session(&source, &log, order, &mut orders, &status).await,
+            Some(order) => {
+                status.send_modify(|status| status.begin(&order.tables));
+                // Whoever drops a slice is told behind us: either it sees what we touch, or we see that it is not wanted.
+                let is_wanted = orders.borrow().as_ref() == Some(order);
+                if is_wanted { session(&source, &log, order, &mut orders, &status).await } else { Ok(()) }
+            }
         };
-        status.send_modify(|status| status.tables.clear());
+        status.send_modify(Status::end);
         match ended {
             Ok(()) => {
                 status.send_modify(|status| (status.trouble, status.finding) = (None, None));
@@ -138,7 +140,8 @@ pub async fn run(
                 wait = RETRY_MIN;
             }
             Err(end) => {
-                report(&status, order.unwrap_or_default(), end);
+                tracing::warn!("capture: {end}");
+                status.send_modify(|status| status.fail(order.unwrap_or_default(), end));
                 if began.elapsed() > RETRY_MAX {
                     wait = RETRY_MIN;
                 }
@@ -149,23 +152,6 @@ pub async fn run(
             }
         }
     }
-}
-
-fn report(status: &watch::Sender<Status>, order: Order, end: SessionEnd) {
-    tracing::warn!("capture: {end}");
-    status.send_modify(|status| {
-        status.trouble = Some(end.to_string());
-        status.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
-        status.finding = None;
-        match end {
-            SessionEnd::Stop(finding) => status.finding = Some(*finding),
-            SessionEnd::Log(error) => status.finding = error.finding(),
-            SessionEnd::Lost(why) => {
-                status.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
-            }
-            _ => {}
-        }
-    });
 }
 
 /// No slot may keep WAL, and the log begins anew with the next slice: because nothing is wanted any more (`forget`), or
@@ -187,8 +173,11 @@ async fn give_up_slots(
     }
     let owner = log.owner().await?;
     let is_ours = is_ours(source, log, &there, owner.as_ref()).await?;
-    if is_ours && forget.is_some() {
-        log.forget(every).await?;
+    if forget.is_some() {
+        if is_ours {
+            log.forget(every).await?;
+        }
+        log.forget_made().await?;
     }
     // Last of what is in the log: until then it says whose the rest is.
     if is_ours || owner == Some(Owner::Nobody) {
@@ -291,6 +280,7 @@ async fn session(
             slot: slot.clone(),
             timeline: Some(timeline.clone()),
             tables: order.tables.clone(),
+            touched: order.tables.clone(),
             captured: from.max(status.captured),
             changes: status.changes,
             server_end: status.server_end.max(system.end),

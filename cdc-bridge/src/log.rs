@@ -319,6 +319,14 @@ impl Log {
         }
     }
 
+    /// Takes away the topics that this process made or prepared, and that are left.
+    pub async fn forget_made(&self) -> Result<(), LogError> {
+        match self {
+            Log::Embedded(_) => Ok(()),
+            Log::Kafka(log) => log.forget_made().await,
+        }
+    }
+
     /// Takes away the log itself; the next one has another [`LogId`]. Topics of tables are [`Log::forget`]'s.
     pub async fn destroy(&self) -> Result<(), LogError> {
         match self {

@@ -199,7 +199,7 @@ impl Stream<'_> {
     /// Waits until capture writes none of these tables: what it has in flight would wait for a topic that is gone.
     async fn released(&self, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
         let mut capture = self.context.capture.clone();
-        let released = capture.wait_for(|status| status.tables.is_disjoint(tables)).await;
+        let released = capture.wait_for(|status| status.touched.is_disjoint(tables)).await;
         released.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))
     }
 

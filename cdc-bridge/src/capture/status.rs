@@ -1,5 +1,7 @@
 //! What capture is asked for, and how it stands.
 
+use super::SessionEnd;
+use crate::log::LogError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
@@ -35,6 +37,8 @@ pub struct Status {
     pub timeline: Option<Timeline>,
     /// The tables that the running session captures; empty while none runs.
     pub tables: BTreeSet<TableName>,
+    /// The tables whose topics a session may make or write to: those of one that runs, or is about to.
+    pub touched: BTreeSet<TableName>,
     /// Everything before is durable in the log.
     pub captured: EndLsn,
     /// The newest end of WAL that the server told.
@@ -54,6 +58,33 @@ pub struct Status {
 }
 
 impl Status {
+    /// A session for these tables is about to begin.
+    pub fn begin(&mut self, tables: &BTreeSet<TableName>) {
+        self.touched.clone_from(tables);
+        self.holds_nothing = false;
+    }
+
+    /// No session runs.
+    pub fn end(&mut self) {
+        self.tables.clear();
+        self.touched.clear();
+    }
+
+    /// A session for this order ended, and why.
+    pub fn fail(&mut self, order: Order, end: SessionEnd) {
+        self.trouble = Some(end.to_string());
+        self.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
+        self.finding = None;
+        match end {
+            SessionEnd::Stop(finding) => self.finding = Some(*finding),
+            SessionEnd::Log(error) => self.finding = error.finding(),
+            SessionEnd::Lost(why) => {
+                self.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
+            }
+            _ => {}
+        }
+    }
+
     /// Whether copies of this order are lost, so that nothing is captured for it any more.
     pub fn is_lost(&self, order: &Order) -> bool {
         self.lost.as_ref().is_some_and(|lost| !lost.attempts.is_disjoint(&order.attempts))

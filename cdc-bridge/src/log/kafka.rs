@@ -58,6 +58,8 @@ struct Inner {
     replication: i32,
     id: Mutex<LogId>,
     routes: Mutex<Routes>,
+    /// The tables' topics that this process prepared and did not take away.
+    made: Mutex<BTreeSet<String>>,
     /// The number of the last writer.
     session: AtomicU64,
     row_bytes_max: AtomicU64,
@@ -89,6 +91,7 @@ impl KafkaLog {
             replication: i32::from(*replication).max(1),
             id: Mutex::new(LogId(uuid::Uuid::new_v4().to_string())),
             routes: Mutex::default(),
+            made: Mutex::default(),
             session: AtomicU64::new(0),
             row_bytes_max: AtomicU64::new(ROW_BYTES_MAX),
             is_used: AtomicBool::new(false),
@@ -125,6 +128,7 @@ impl KafkaLog {
         let topics = Topics::new(&self.inner.cluster)?;
         self.be_born(&topics, server).await?;
         let names: Vec<String> = self.topics(tables).into_iter().collect();
+        locked(&self.inner.made).extend(names.iter().cloned());
         topics.ensure(&names, self.inner.shape(self.inner.partitions)).await
     }
 
@@ -195,9 +199,23 @@ impl KafkaLog {
     /// Takes the topics of these tables away.
     pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
         self.inner.is_used.store(true, Ordering::SeqCst);
-        let names: Vec<String> = self.topics(tables).into_iter().collect();
+        self.take_away(self.topics(tables).into_iter().collect()).await
+    }
+
+    /// Takes away the topics of tables that this process prepared, and that are left.
+    pub async fn forget_made(&self) -> Result<(), LogError> {
+        let names = locked(&self.inner.made).iter().cloned().collect();
+        self.take_away(names).await
+    }
+
+    async fn take_away(&self, names: Vec<String>) -> Result<(), LogError> {
+        if names.is_empty() {
+            return Ok(());
+        }
         locked(&self.inner.routes).remove(&names);
-        Topics::new(&self.inner.cluster)?.delete(&names).await
+        Topics::new(&self.inner.cluster)?.delete(&names).await?;
+        locked(&self.inner.made).retain(|name| !names.contains(name));
+        Ok(())
     }
 
     /// Takes the progress topic away; the next log is another one.

@@ -178,6 +178,34 @@ async fn whose_the_log_is_can_be_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_made_is_known_to_it_although_the_log_is_gone() {
+    let place = Place::kafka();
+    let (log, other) = (place.open().await, place.open().await);
+    log.prepare(&tables(&[0, 1, 2]), 1 << 20, &timeline()).await.unwrap();
+    log.forget(&tables(&[0])).await.unwrap();
+    log.destroy().await.unwrap();
+    let prefix = format!("{}.public.", names(&place).1);
+    let consumer: BaseConsumer = config(&place).create().unwrap();
+    let left = || {
+        let there = consumer.fetch_metadata(None, PATIENCE).unwrap();
+        there.topics().iter().filter(|topic| topic.name().starts_with(&prefix)).count()
+    };
+    let until = async |count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        while left() != count {
+            assert!(Instant::now() < deadline, "{} topics are left", left());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(2).await;
+    other.forget_made().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    until(2).await;
+    log.forget_made().await.unwrap();
+    until(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_an_older_strangler_does_not_say_whose_it_is() {
     let place = Place::kafka();
     let topic = format!("{}.strangler.progress", names(&place).1);
