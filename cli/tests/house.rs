@@ -47,6 +47,22 @@ slices:
         Self { folder, proxy, controller }
     }
 
+    /// The stored table still counts, and `down` ends what was left running.
+    fn serves_the_service_until_it_is_down(&self) {
+        assert_eq!(self.ask(), "service", "{}", self.logs());
+        assert!(self.ok(&["down"]).contains("stopped"));
+        assert_eq!(self.processes(), [] as [u32; 0]);
+    }
+
+    /// One that was up and is down: its proxy has a table, by which `hello` is at the service.
+    fn with_a_stored_table() -> Self {
+        let house = Self::new();
+        house.ok(&["up", "--detach"]);
+        house.ok(&["route", "set", "hello", "service"]);
+        house.ok(&["down"]);
+        house
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
         command.args(arguments).current_dir(self.folder.path());
@@ -306,10 +322,7 @@ fn ended(child: &mut Child) -> bool {
 
 #[test]
 fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
-    let house = House::new();
-    house.ok(&["up", "--detach"]);
-    house.ok(&["route", "set", "hello", "service"]);
-    house.ok(&["down"]);
+    let house = House::with_a_stored_table();
     // From now on the journal is in a database that nobody has started.
     let [bridge, nobody] = free_ports();
     let plan = fs::read_to_string(house.folder.path().join("strangler.yaml")).unwrap();
@@ -321,26 +334,19 @@ fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{err}\n{}", house.logs());
     assert!(err.contains("left running"), "{err}");
-    assert_eq!(house.ask(), "service", "{}", house.logs());
-    assert!(house.ok(&["down"]).contains("stopped"));
-    assert_eq!(house.processes(), [] as [u32; 0]);
+    house.serves_the_service_until_it_is_down();
 }
 
 #[test]
 fn a_proxy_that_serves_is_left_running_although_the_controller_cannot_start() {
-    let house = House::new();
-    house.ok(&["up", "--detach"]);
-    house.ok(&["route", "set", "hello", "service"]);
-    house.ok(&["down"]);
+    let house = House::with_a_stored_table();
     let taken = TcpListener::bind(("127.0.0.1", house.controller)).unwrap();
     thread::spawn(move || taken.incoming().for_each(drop));
     let output = house.command(&["up", "--detach"]).output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{err}\n{}", house.logs());
     assert!(err.contains("the controller does not stay up") && err.contains("left running"), "{err}");
-    assert_eq!(house.ask(), "service", "{}", house.logs());
-    assert!(house.ok(&["down"]).contains("stopped"));
-    assert_eq!(house.processes(), [] as [u32; 0]);
+    house.serves_the_service_until_it_is_down();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the proxy counts, for Prometheus. Labels come from the plan only, so their number is bounded by it.
 //!
-//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map. A route counts by
-//! itself; its counts are added up here when somebody asks.
+//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map. A table
+//! counts the requests of its routes itself; that is added up here when somebody asks.
 
 use crate::route::decision::{Side, Why};
 use prometheus::{
