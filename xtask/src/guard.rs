@@ -24,6 +24,8 @@ use nix::unistd::Pid;
 
 use crate::interrupt;
 
+mod residents;
+
 /// The hidden verb that makes this program the worker; the real command line follows it.
 pub const WORKER: &str = "__worker";
 /// Every folder the guard may remove has a name that begins so.
@@ -286,41 +288,10 @@ impl Drop for Folder {
 
 /// Kills what was given a private folder for temporary files, and removes the folder.
 fn clear(folder: &Path) {
-    if removable(folder) && kill_residents(folder) {
+    if removable(folder) && residents::kill_all(folder) {
         std::thread::sleep(LAST_WRITES);
     }
     remove(folder);
-}
-
-/// Kills what was given `folder` for temporary files; says whether there was any.
-fn kill_residents(folder: &Path) -> bool {
-    let given = format!("{TEMPORARY}={}", folder.display()).into_bytes();
-    let mut found = false;
-    // One of them may restart the others until it is dead itself.
-    for _ in 0..DAEMON_ROUNDS {
-        let residents: Vec<i32> = processes().filter(|pid| has_variable(*pid, &given)).collect();
-        if residents.is_empty() {
-            break;
-        }
-        found = true;
-        for pid in residents {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    found
-}
-
-/// The ids of all processes that may be killed.
-fn processes() -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid > 1)
-}
-
-/// Whether a process was started with this `NAME=value`. Of a dead one, and of another user's, nothing is known.
-fn has_variable(pid: i32, wanted: &[u8]) -> bool {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
 }
 
 /// Removes a private folder, if it is one of ours.
@@ -354,23 +325,6 @@ mod tests {
         {
             assert_eq!(pid_in(&wrong), None);
         }
-    }
-
-    #[test]
-    fn what_left_its_group_ends_with_the_folder_that_it_was_given() {
-        let folder = Folder::make("guard-test").unwrap();
-        let path = folder.path().to_owned();
-        let start = |temporary: &Path| {
-            let mut sleep = Command::new("sleep");
-            sleep.arg("300").env(TEMPORARY, temporary).process_group(0).spawn().unwrap()
-        };
-        let (mut ours, mut other) = (start(&path), start(&path.join("other")));
-        drop(folder);
-        assert_eq!(ours.wait().unwrap().signal(), Some(9));
-        assert!(other.try_wait().unwrap().is_none(), "it was given another folder");
-        other.kill().unwrap();
-        other.wait().unwrap();
-        assert!(!path.exists());
     }
 
     #[test]
