@@ -27,21 +27,24 @@ pub struct Agent {
     link: Link,
     id: AgentId,
     address: String,
+    /// The hash of the plan that this bridge runs.
+    plan: String,
     http: reqwest::Client,
 }
 
 impl Agent {
     /// `address` is where the bridge's own port can be reached.
-    pub fn new(link: Link, address: String) -> Self {
+    pub fn new(link: Link, plan: String, address: String) -> Self {
         let name = format!("bridge-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let id = AgentId { kind: AgentKind::Bridge, name: name[..name.len().min(32)].to_owned() };
-        Self { link, id, address, http: reqwest::Client::new() }
+        Self { link, id, address, plan, http: reqwest::Client::new() }
     }
 
-    /// Pulls for ever; every newer `desired` is stored, then told.
+    /// Pulls for ever; every newer `desired` is stored, then told. The stored one comes first, unless it is of a plan that
+    /// was edited since: then the controller is to say what it wants now.
     pub async fn pull(&self, desired: &watch::Sender<Option<Desired>>) {
         let stored = self.link.state_dir.join("desired.json");
-        if let Some(held) = read(&stored) {
+        if let Some(held) = read(&stored).filter(|held| held.plan == self.plan) {
             desired.send_replace(Some(held));
         }
         loop {

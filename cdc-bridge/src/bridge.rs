@@ -90,7 +90,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         .await
         .map_err(|source| BridgeError::Listen { listen: listen.clone(), source })?;
     let address = listener.local_addr().map_or(listen, |address| address.to_string());
-    let agent = Agent::new(link.clone(), format!("http://{address}"));
+    let agent = Agent::new(link.clone(), plan.hash.clone(), format!("http://{address}"));
     let (desired, told) = watch::channel(None);
     let (lanes, contexts) = lanes(&plan);
     let lanes = Arc::new(lanes);

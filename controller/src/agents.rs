@@ -103,14 +103,15 @@ impl Agents {
         addressed.max_by_key(|(weight, _)| *weight).map(|(_, address)| address)
     }
 
-    /// That a live bridge runs another plan than the controller: what it copies is not what was asked for.
+    /// That the live bridge runs another plan than the controller: what it copies is not what was asked for.
     pub(crate) fn other_plan(&self) -> Option<Finding> {
         let seen = self.lock();
-        let found = live(&seen).find_map(|agent| match &agent.observed.report {
-            Report::Bridge(bridge) => bridge.other_plan(),
+        let bridges = live(&seen).filter_map(|agent| match &agent.observed.report {
+            Report::Bridge(bridge) => Some((weight(agent), bridge)),
             Report::Proxy(_) => None,
         });
-        found.map(|finding| Finding { severity: Severity::Error, ..finding.clone() })
+        let (_, bridge) = bridges.max_by_key(|(weight, _)| *weight)?;
+        bridge.other_plan().map(|finding| Finding { severity: Severity::Error, ..finding.clone() })
     }
 
     /// How the live bridge says a slice's stream stands.

@@ -37,7 +37,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
 const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
 /// So long after this API began every agent that lives has reported: it does so every second.
-const HEARD_AFTER: Duration = Duration::from_secs(3);
+const HEARD_AFTER: Duration = Duration::from_secs(2);
 /// A report of a bridge with very many slices; far more than any real one.
 const BODY_BYTES_MAX: usize = 4 << 20;
 
@@ -273,14 +273,14 @@ impl Shared {
     }
 
     /// Waits until every live proxy acts on a state, but not for ever. Right after its start a controller knows of
-    /// none, which does not mean that none lives.
+    /// none or of some, which does not mean that no other lives.
     async fn acknowledged(&self, state: &journal::State) -> Acknowledged {
         let (agents, plan) = (&self.desk.agents, &self.desk.plan.hash);
         let deadline = Instant::now() + ACKNOWLEDGE_MAX;
         loop {
             let proxies = agents.acknowledged(state.journal, state.generation, plan);
-            let is_counted = proxies.live > 0 || self.begun.elapsed() >= HEARD_AFTER;
-            if (is_counted && proxies.have >= proxies.live) || Instant::now() >= deadline {
+            let are_heard = self.begun.elapsed() >= HEARD_AFTER;
+            if (are_heard && proxies.have >= proxies.live) || Instant::now() >= deadline {
                 return proxies;
             }
             tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;

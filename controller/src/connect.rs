@@ -164,11 +164,12 @@ fn without_verify(url: &str) -> (String, bool) {
     (url, is_verified)
 }
 
-/// What the driver does not understand of a URL. It repeats a parameter's name, and what lies behind an `@` of the
-/// password looks like one, as does a URL that does not begin like one.
+/// What the driver does not understand of a URL. It repeats a parameter's name, and what lies behind an `@` or a `&` of
+/// the password looks like one, as does a URL that does not begin like one.
 fn misread(url: &str, error: &tokio_postgres::Error) -> String {
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    if is_url && url.matches('@').count() < 2 { in_words(error) } else { error.to_string() }
+    let is_harmless = url.matches('@').count() < 2 && !url.contains("password");
+    if is_url && is_harmless { in_words(error) } else { error.to_string() }
 }
 
 fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
@@ -211,7 +212,11 @@ mod tests {
     fn a_parameter_that_is_not_known_is_named_unless_it_may_be_a_secret() {
         let said = |url: &str| misread(url, &Config::from_str(url).unwrap_err());
         assert!(said("postgres://us:pass@db/shop?sslrootcert=/ca.pem").contains("`sslrootcert`"));
-        for url in ["postgres://us:a@b/c?secret=d@db/shop", "postgre://us:secret@db/shop?a=b"] {
+        for url in [
+            "postgres://us:a@b/c?secret=d@db/shop",
+            "postgres://us@db/shop?password=a&secret&sslmode=disable",
+            "postgre://us:secret@db/shop?a=b",
+        ] {
             assert!(!said(url).contains("secret"), "{}", said(url));
         }
     }

@@ -10,7 +10,7 @@ use migrations::control::{BridgeReport, Condition};
 pub(crate) async fn take(desk: &Desk, report: &BridgeReport) {
     let Some(state) = desk.state() else { return };
     for (slice, stream) in &report.streams {
-        // A copy by another plan is not the one that was asked for; a bridge of our plan makes it anew.
+        // A copy by another plan may not be the one that was asked for; a bridge of our plan says so, or makes it anew.
         if report.other_plan().is_some() && matches!(stream.condition, Condition::Copied { .. }) {
             continue;
         }

@@ -57,7 +57,7 @@ pub enum InstallError {
     Followed {
         /// Which slices.
         slices: Vec<String>,
-        /// Those of them that the plan no longer has; a bridge knows their topics from the plan.
+        /// Those of them that the plan no longer has with tables; a bridge knows their topics from the plan.
         unplanned: Vec<String>,
         /// Their topics, as `<prefix>.*`.
         topics: String,
@@ -102,7 +102,9 @@ pub async fn uninstall(
     {
         let slices = followed(admin_urls).await?;
         if !slices.is_empty() {
-            let is_planned = |slice: &&String| plan.slices.keys().any(|known| known.as_str() == *slice);
+            let is_planned = |name: &&String| {
+                plan.slices.values().any(|slice| slice.name.as_str() == *name && !slice.is_stateless())
+            };
             let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
             return Err(InstallError::Followed { slices, unplanned, topics: format!("{topic_prefix}.*") });
         }

@@ -81,6 +81,20 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
         values.iter().map(|value| value as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
     let computed = match sink.query_one(trial.question(), &parameters).await {
         Ok(computed) => computed,
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+            return Some(Finding::warning(
+                "plan.not-tried",
+                format!(
+                    "the expressions of table {} had no time to compute row {key}: {}",
+                    table.from,
+                    in_words(&error)
+                ),
+                format!(
+                    "run `strangler doctor {}` again; if it comes again, simplify `set` or `reverse`",
+                    slice.name
+                ),
+            ));
+        }
         Err(error) if error.as_db_error().is_none_or(|server| is_outside(server.code())) => {
             return Some(untried(slice, &in_words(&error)));
         }

@@ -280,11 +280,13 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
     api.report(&proxy("quick", ahead, &now.plan)).await;
     api.report(&proxy("slow", Some((now.journal, Generation(0))), &now.plan)).await;
     let began = Instant::now();
+    // Later than a controller takes to hear of everybody after its start.
+    let slow = Duration::from_millis(2_500);
     let (outcome, ()) = tokio::join!(api.share("10%"), async {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(slow).await;
         api.report(&proxy("slow", ahead, &now.plan)).await;
     });
-    assert!(began.elapsed() >= Duration::from_millis(390), "it waited for the slow one");
+    assert!(began.elapsed() >= slow, "it waited for the slow one");
     assert_eq!((outcome.proxies.live, outcome.proxies.have), (2, 2));
     let status: Status = api.get("/v1/status").await;
     assert_eq!(status.agents.len(), 2);
@@ -293,15 +295,17 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn right_after_a_start_a_proxy_that_is_still_to_report_is_waited_for() {
+async fn right_after_a_start_proxies_that_are_still_to_report_are_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let api = Running::with_file(folder.path()).await;
     let now: Desired = api.get("/v1/desired").await;
+    let ahead = Some((now.journal, Generation(1)));
     let (outcome, ()) = tokio::join!(api.share("10%"), async {
+        api.report(&proxy("early", ahead, &now.plan)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        api.report(&proxy("late", Some((now.journal, Generation(1))), &now.plan)).await;
+        api.report(&proxy("late", ahead, &now.plan)).await;
     });
-    assert_eq!((outcome.proxies.live, outcome.proxies.have), (1, 1));
+    assert_eq!((outcome.proxies.live, outcome.proxies.have), (2, 2));
     api.end().await;
 }
 
@@ -402,6 +406,18 @@ async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_jso
     let codes: Vec<_> = refusal.findings.iter().map(|f| f.code.as_str()).collect();
     assert_eq!((status, codes), (StatusCode::UNPROCESSABLE_ENTITY, vec![BridgeReport::OTHER_PLAN]));
     api.report(&bridge("http://127.0.0.1:7402", None)).await;
+    // A second one that is fenced out has no say, whatever it runs.
+    let mut first = bridge("http://127.0.0.1:7402", None);
+    if let Report::Bridge(report) = &mut first.report {
+        let capture = json!({
+            "slot": "s", "timeline": { "system_id": "1", "timeline": 1 }, "captured": "0/0", "lag_bytes": 0, "changes": 0,
+        });
+        report.capture = Some(serde_json::from_value(capture).unwrap());
+    }
+    api.report(&first).await;
+    let mut second = of_another_plan(bridge("http://127.0.0.1:7403", None));
+    second.agent.name = "c".to_owned();
+    api.report(&second).await;
 }
 
 async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {

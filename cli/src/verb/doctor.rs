@@ -108,6 +108,10 @@ mod tests {
         let (here, tables) = (Path::new("/"), ", tables: [public.orders]");
         let kafka = "log: { kafka: { brokers: 'localhost:9092' } }";
         assert_eq!(disk(&plan(kafka, tables), here), None);
-        assert_eq!(disk(&plan("log: { embedded: { max: 1024GiB } }", ""), here), None);
+        let log = "log: { embedded: { max: 1024GiB } }";
+        assert_eq!(disk(&plan(log, ""), here), None);
+        let root = nix::sys::statvfs::statvfs("/").unwrap();
+        let fits = root.blocks_available() * root.fragment_size() >= 1 << 40;
+        assert_eq!(disk(&plan(log, tables), here).is_none(), fits);
     }
 }

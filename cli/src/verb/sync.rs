@@ -31,7 +31,7 @@ const ABSENCE_MAX: Duration = Duration::from_secs(30);
 pub enum Verb {
     /// Copy the slice's tables, then follow; waits until it follows
     Start(Start),
-    /// Show how the copy stands; exit 1 if it has stopped
+    /// Show how the copy stands; exit 1 if it has stopped, or capture has
     Status(Named),
     /// Stop applying; changes are still captured, and kept
     Pause(Wish),
@@ -266,16 +266,21 @@ fn view<'a>(slice: &'a SliceStatus, status: &Status) -> View<'a> {
     if slice.stage == Stage::Monolith {
         return View::Dropped;
     }
-    let has_bridge = bridge(status).is_some();
+    let bridge = bridge(status);
     let Some(stream) = slice.stream.as_ref() else {
         return waiting("waiting for a bridge; `strangler up --detach` starts one");
     };
     match (&stream.condition, slice.stage) {
         (Condition::Stopped { finding, position }, _) => View::Stopped(finding, *position),
-        _ if !has_bridge => waiting("the bridge is silent; waiting for it"),
+        _ if bridge.is_none() => waiting("the bridge is silent; waiting for it"),
         (Condition::Waiting { why }, _) => View::Waiting(format!("waiting: {why}")),
         (Condition::Copying { rows, rows_estimated }, _) => View::Copying(*rows, *rows_estimated),
-        (Condition::Copied { .. }, Stage::Copying) => waiting("copied; about to follow"),
+        (Condition::Copied { .. }, Stage::Copying) => {
+            match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
+                Some(other) => View::Waiting(format!("copied, but {}; {}", other.message, other.hint)),
+                None => waiting("copied; about to follow"),
+            }
+        }
         (Condition::Lost { why, .. }, _) => View::Waiting(format!("lost, to be copied again: {why}")),
         (Condition::Paused, stage) => {
             View::Following(format!("{}  paused  lag {}", stage.name(), lag(stream)))

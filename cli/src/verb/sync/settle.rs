@@ -15,15 +15,22 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one is waited for where none is live; it may be about to start.
 const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
+/// A stream that goes on must do so for so long: what stopped it comes first, and may stop it again.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
 pub async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: &str) -> Result<(), Problem> {
     let mut progress = ui.progress();
     let begun = Instant::now();
+    let mut since: Option<Instant> = None;
     loop {
         let status = remote.status().await.ok();
         if status.as_ref().is_some_and(|status| has_settled(status, slice, verb)) {
-            return Ok(());
+            if verb != "resume" || since.get_or_insert_with(Instant::now).elapsed() >= STEADY {
+                return Ok(());
+            }
+        } else {
+            since = None;
         }
         let is_live = status.as_ref().and_then(bridge).is_some();
         if begun.elapsed() >= if is_live { PATIENCE } else { ABSENT_PATIENCE } {
