@@ -1,6 +1,6 @@
 //! The bridge's end of the talk with the controller: pulls `desired`, keeps the last one on disk, posts `observed`.
 //!
-//! Without a controller the bridge goes on with what it has.
+//! Without a controller the bridge goes on with what it has, unless it is started with a plan that was edited since.
 
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, Link, Observed, Report, VERSION,
@@ -44,8 +44,13 @@ impl Agent {
     /// was edited since: then the controller is to say what it wants now.
     pub async fn pull(&self, desired: &watch::Sender<Option<Desired>>) {
         let stored = self.link.state_dir.join("desired.json");
-        if let Some(held) = read(&stored).filter(|held| held.plan == self.plan) {
-            desired.send_replace(Some(held));
+        match read(&stored) {
+            Some(held) if held.plan == self.plan => drop(desired.send_replace(Some(held))),
+            Some(_) => tracing::warn!(
+                "the plan was edited: nothing is captured or applied until the controller at {} answers",
+                self.link.controller
+            ),
+            None => {}
         }
         loop {
             let held = desired.borrow().clone();

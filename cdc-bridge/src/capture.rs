@@ -11,7 +11,7 @@ use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
 use crate::session::{Session, other_table};
 use crate::source::assemble::{AssembleError, Assembler};
-use crate::source::begin::{Begin, Slot, decide};
+use crate::source::begin::{Begin, Slot, decide, other_server};
 use crate::source::pgoutput::DecodeError;
 use crate::source::{Source, SourceError, blocked, create_slot, drop_slot, kept_bytes, published, slots};
 use migrations::finding::Finding;
@@ -177,7 +177,10 @@ async fn give_up_slots(
         if is_ours {
             log.forget(every).await?;
         }
-        log.forget_made().await?;
+        // In somebody else's log, what this process found ready was theirs.
+        if is_ours || matches!(owner, None | Some(Owner::Nobody)) {
+            log.forget_made().await?;
+        }
     }
     // Last of what is in the log: until then it says whose the rest is.
     if is_ours || owner == Some(Owner::Nobody) {
@@ -259,6 +262,12 @@ async fn session(
 ) -> Result<(), SessionEnd> {
     let client = source.connect("strangler capture").await?;
     let timeline = source.replication().await?.identify_system().await?.timeline;
+    // Nothing is made in a log that another monolith fills.
+    if let Some(Owner::Server(system_id)) = log.owner().await?
+        && system_id != timeline.system_id
+    {
+        return Err(SessionEnd::Stop(Box::new(other_server(&format!("system {system_id}"), &timeline))));
+    }
     log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
     let published = published(&client, &source.plan, &order.tables).await?;

@@ -13,6 +13,7 @@ use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// How far a slice's sink is, and what it is following.
@@ -79,6 +80,25 @@ impl Kept {
 
 /// Source tables' shapes.
 pub type Shapes = BTreeMap<TableName, Relation>;
+
+/// From which log and from which server a slice was filled, if anything is kept about it; also where the rest of it
+/// cannot be read.
+pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<(LogId, String)>, SinkError> {
+    let sql = "SELECT log_id, system_id FROM strangler.stream WHERE slice = $1";
+    match client.query_opt(sql, &[&slice.name.as_str()]).await {
+        Ok(row) => Ok(row.map(|row| (LogId(row.get(0)), row.get(1)))),
+        // Nothing is installed there, or not for us: nothing can have been kept.
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(&SqlState::UNDEFINED_TABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(SinkError::of(error)),
+    }
+}
 
 /// Reads what is kept about a slice's stream.
 pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {

@@ -159,6 +159,9 @@ const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the pr
                             copy the slices again with `strangler sync drop` and `sync start`";
 
 impl LogError {
+    /// The finding of an embedded log that cannot be written for want of room.
+    pub const DISK_FULL: &str = "log.disk-full";
+
     /// What someone must mend before it goes on; none where waiting may be enough.
     pub fn finding(&self) -> Option<Finding> {
         match self {

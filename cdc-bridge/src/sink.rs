@@ -106,6 +106,13 @@ impl std::fmt::Debug for Sink {
 impl Sink {
     /// Connects and takes the slice's lock, which a second bridge does not get; then reads what is kept.
     pub async fn open(url: &DatabaseUrl, slice: &Slice) -> Result<(Client, Option<Kept>), SinkError> {
+        let client = Self::enter(url, slice).await?;
+        let kept = kept::load(&client, slice).await?;
+        Ok((client, kept))
+    }
+
+    /// Connects as the only one that applies this slice.
+    pub async fn enter(url: &DatabaseUrl, slice: &Slice) -> Result<Client, SinkError> {
         let client = connect(url, "strangler apply").await?;
         let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
         let is_ours: bool =
@@ -115,8 +122,7 @@ impl Sink {
                 why: format!("another bridge applies slice {}; stop one of the two", slice.name),
             });
         }
-        let kept = kept::load(&client, slice).await?;
-        Ok((client, kept))
+        Ok(client)
     }
 
     /// Makes a sink of an open client: from here on it applies what comes after `kept`.

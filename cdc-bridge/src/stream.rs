@@ -4,13 +4,14 @@
 //! changed drops what is being done, and the databases roll back what was not committed.
 
 mod halt;
+mod order;
 pub mod state;
 
 use crate::capture;
 use crate::change::Change;
 use crate::copy::{self, Job};
 use crate::kept::{self, Kept};
-use crate::log::{Log, Reader};
+use crate::log::{Log, LogId, Owner, Reader};
 use crate::sink::{Sink, SinkError};
 use crate::source::{Source, SourceError};
 use halt::Halt;
@@ -21,6 +22,7 @@ use migrations::lsn::{CommitLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Stage;
+use order::asks_for_more;
 pub use state::State;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,17 +96,6 @@ async fn another(orders: &mut watch::Receiver<Ordered>, now: &StreamOrder) -> bo
     orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| asks_for_more(now, next))).await.is_ok()
 }
 
-/// Whether an order asks for something else than the one that is carried out. A copy goes on whether it is to be paused
-/// afterwards or not: it would have to begin again.
-fn asks_for_more(now: &StreamOrder, next: &StreamOrder) -> bool {
-    match now.stage {
-        Stage::Copying => {
-            StreamOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now
-        }
-        _ => next != now,
-    }
-}
-
 /// Waits for a longer journal, or for another order of the same; false when there will be none.
 async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool {
     orders.wait_for(|next| next.as_ref().is_some_and(|(generation, _)| *generation != than)).await.is_ok()
@@ -160,32 +151,36 @@ impl Stream<'_> {
         self.state.send_modify(|state| *state = State { changes: state.changes, ..State::new() });
         if self.order.attempt == Generation(0) && matches!(self.order.stage, Stage::Monolith) {
             // No copy was ever begun, or `sync drop` was; only what is kept in the sink tells the two apart.
-            match Sink::open(&context.sink, &context.slice).await {
-                Ok((client, Some(_))) => {
-                    self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
-                    let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
-                    // No chunk of a copy that lost its lock comes behind this.
-                    kept::hold(&client, &context.slice, "").await?;
-                    kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
-                    let own = self.unshared()?;
-                    self.released(&own).await?;
+            let client = Sink::enter(&context.sink, &context.slice).await?;
+            if let Some((log, system_id)) = kept::origin(&client, &context.slice).await? {
+                self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
+                let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
+                // No chunk of a copy that lost its lock comes behind this.
+                kept::hold(&client, &context.slice, "").await?;
+                kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
+                let own = self.released().await?;
+                if self.is_filled_from(&log, &system_id).await? {
                     context.log.forget(&own).await?;
-                    for client in [&source, &client] {
-                        client
-                            .batch_execute(&gate::unmake(&context.slice.name))
-                            .await
-                            .map_err(SinkError::of)?;
-                    }
-                    kept::forget(&client, &context.slice).await?;
                 }
-                Ok((_, None)) => {}
-                // Nothing is installed there, so there is nothing to take away.
-                Err(SinkError::Stopped { .. }) => {}
-                Err(SinkError::Away { why }) => return Err(Halt::Away(why)),
+                for client in [&source, &client] {
+                    client.batch_execute(&gate::unmake(&context.slice.name)).await.map_err(SinkError::of)?;
+                }
+                kept::forget(&client, &context.slice).await?;
             }
         }
         self.set(Condition::Idle);
         Ok(())
+    }
+
+    /// Whether the present log is the one that the slice was filled from, or its successor, and not somebody else's that
+    /// the plan was given meanwhile.
+    async fn is_filled_from(&self, log: &LogId, system_id: &str) -> Result<bool, Halt> {
+        let is_known = *log == self.context.log.id();
+        Ok(match self.context.log.owner().await? {
+            None | Some(Owner::Nobody | Owner::Us) => true,
+            Some(Owner::Server(filled_from)) => is_known || filled_from == system_id,
+            Some(Owner::Unknown) => is_known,
+        })
     }
 
     /// The slice's tables that no other slice follows. Capture is told before the streams are.
@@ -196,11 +191,22 @@ impl Stream<'_> {
         }
     }
 
-    /// Waits until capture writes none of these tables: what it has in flight would wait for a topic that is gone.
-    async fn released(&self, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
-        let mut capture = self.context.capture.clone();
-        let released = capture.wait_for(|status| status.touched.is_disjoint(tables)).await;
-        released.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))
+    /// Waits until capture writes none of the tables that only this slice needed, and tells which these are: what it has
+    /// in flight would wait for a topic that is gone. A table that another slice begins to follow meanwhile is no longer
+    /// waited for.
+    async fn released(&self) -> Result<BTreeSet<TableName>, Halt> {
+        let (mut capture, mut wanted) = (self.context.capture.clone(), self.context.wanted.clone());
+        loop {
+            wanted.mark_unchanged();
+            let own = self.unshared()?;
+            tokio::select! {
+                free = capture.wait_for(|status| status.touched.is_disjoint(&own)) => {
+                    free.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))?;
+                    return Ok(own);
+                }
+                more = wanted.changed() => more.map_err(|_| Halt::Away("the bridge is ending".to_owned()))?,
+            }
+        }
     }
 
     fn tables(&self) -> BTreeSet<TableName> {

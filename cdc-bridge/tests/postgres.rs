@@ -10,6 +10,7 @@ use migrations::control::{Condition, StreamReport};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::LogChoice;
+use migrations::stage::Event;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::BTreeSet;
@@ -212,6 +213,23 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
     house.start();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(topics(&house), before);
+    house.stop().await;
+    theirs.forget(&tables).await.unwrap();
+    theirs.destroy().await.unwrap();
+}
+
+/// A plan that was given the prefix of another monolith's log by mistake: it stops, and giving it up takes nothing away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistaken_start_leaves_the_topics_of_others() {
+    let house = house("kafka").await;
+    let (theirs, tables, _) = left_behind(&house, "7300000000000000001").await;
+    let before = topics(&house);
+    house.start();
+    house.decide(Event::SyncStarted);
+    house.until_agent("stopped", |report| report.contains("capture.other-server")).await;
+    house.decide(Event::SyncDropped);
+    house.until_agent("given up", |report| report.contains("holds_nothing: true")).await;
+    assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
     theirs.forget(&tables).await.unwrap();
     theirs.destroy().await.unwrap();

@@ -103,6 +103,22 @@ async fn dropping_leaves_nothing_behind() {
     house.stop().await;
 }
 
+/// What an older release kept, or what was damaged, is no reason to leave the rows and the shut gate behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_any_more_is_still_taken_away() {
+    let house = following().await;
+    house.stop().await;
+    let damage = "UPDATE strangler.stream SET shapes = '7'; ALTER TABLE strangler.stream DROP COLUMN mapping";
+    house.sink.sql("orders", damage);
+    house.decide(Event::SyncDropped);
+    house.start();
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    let left = "SELECT (SELECT count(*) FROM strangler.stream) + (SELECT count(*) FROM orders) + \
+                (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%')";
+    assert_eq!(house.sink.sql("orders", left), "0");
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_slice_stands_and_a_resumed_one_catches_up() {
     let house = following().await;

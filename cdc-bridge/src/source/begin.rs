@@ -47,7 +47,7 @@ pub fn decide(own: &str, slots: &[Slot], end: Option<&Progress>, server: &Timeli
         };
     };
     if end.timeline != *server {
-        return Begin::Stop(other_server(&end.timeline, server));
+        return Begin::Stop(other_server(&end.timeline.to_string(), server));
     }
     match slots.first() {
         None => Begin::Lost(format!("slot {own} is gone from the source")),
@@ -78,7 +78,8 @@ fn foreign_slot(slot: &Slot, own: &str) -> Finding {
     )
 }
 
-fn other_server(log: &Timeline, server: &Timeline) -> Finding {
+/// The log holds the changes of another server, or of another history of this one.
+pub fn other_server(log: &str, server: &Timeline) -> Finding {
     Finding::error(
         "capture.other-server",
         format!(

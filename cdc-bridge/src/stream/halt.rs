@@ -31,8 +31,11 @@ impl From<LogError> for Halt {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Trimmed => Halt::Lost(error.to_string()),
-            LogError::Refused(finding) => Halt::Stopped(Box::new(finding), None),
-            other => Halt::Away(other.to_string()),
+            // A disk that has room again needs nobody to say so.
+            other => match other.finding().filter(|finding| finding.code != LogError::DISK_FULL) {
+                Some(finding) => Halt::Stopped(Box::new(finding), None),
+                None => Halt::Away(other.to_string()),
+            },
         }
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
         redb::Error::Io(io) if is_full(io) => {
             let message = format!("the log {} cannot grow: {io}", path.display());
             let hint = "make room on its disk; capture goes on by itself then, and until then the source keeps its WAL";
-            LogError::Refused(Finding::error("log.disk-full", message, hint))
+            LogError::Refused(Finding::error(LogError::DISK_FULL, message, hint))
         }
         _ => unavailable(path, &error.to_string(), HINT_DISK),
     }
