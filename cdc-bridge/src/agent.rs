@@ -40,11 +40,13 @@ impl Agent {
         Self { link, id, address, plan, http: reqwest::Client::new() }
     }
 
-    /// Pulls for ever; every newer `desired` is stored, then told. The stored one comes first, unless it is of a plan that
-    /// was edited since: then the controller is to say what it wants now.
+    /// Pulls for ever; every newer `desired` is stored, then told. The stored one comes first, unless it wants nothing, or
+    /// is of a plan that was edited since: then the controller is to say what it wants now.
     pub async fn pull(&self, desired: &watch::Sender<Option<Desired>>) {
         let stored = self.link.state_dir.join("desired.json");
         match read(&stored) {
+            // That nothing is wanted may be old, and what it would take away is gone for good.
+            Some(held) if !held.streams.values().any(|order| order.stage.is_captured()) => {}
             Some(held) if held.plan == self.plan => drop(desired.send_replace(Some(held))),
             Some(_) => tracing::warn!(
                 "the plan was edited: nothing is captured or applied until the controller at {} answers",

@@ -11,7 +11,7 @@ use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
 use crate::session::{Session, other_table};
 use crate::source::assemble::{AssembleError, Assembler};
-use crate::source::begin::{Begin, Slot, decide, other_server};
+use crate::source::begin::{Begin, Slot, decide, other_server, set_back};
 use crate::source::pgoutput::DecodeError;
 use crate::source::{Source, SourceError, blocked, create_slot, drop_slot, kept_bytes, published, slots};
 use migrations::finding::Finding;
@@ -186,7 +186,7 @@ async fn give_up_slots(
     if is_ours || owner == Some(Owner::Nobody) {
         log.destroy().await?;
     }
-    // Last of all: who sees this may stop the bridge, because nothing is left to be done.
+    // Who sees this may stop the bridge: nothing is left to be done.
     if let Some(status) = forget {
         status.send_modify(|status| {
             *status = Status { changes: status.changes, holds_nothing: true, ..Status::default() };
@@ -281,6 +281,9 @@ async fn session(
     let system = stream.identify_system().await?;
     if system.timeline != timeline {
         return Err(SessionEnd::Ended);
+    }
+    if from > system.end {
+        return Err(SessionEnd::Stop(Box::new(set_back(from, &timeline))));
     }
     let publication = sql::publication(&source.plan);
     stream.start(&slot, from, &publication).await.map_err(|error| taken(&slot, error))?;

@@ -11,7 +11,8 @@ use tokio_postgres::{Client, Error, Row};
 
 const SOURCE_COLUMNS: &str = "
     SELECT a.attname, t.typname, tn.nspname, t.typtype::text, t.oid, a.atttypmod, a.attnotnull, c.relreplident::text,
-           coalesce(a.attnum = ANY (i.indkey::int2[]), false) AS is_key, t.typcategory::text,
+           EXISTS (SELECT FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+                    WHERE k.attnum = a.attnum AND k.place <= i.indnkeyatts) AS is_key, t.typcategory::text,
            e.typname AS element_name, en.nspname AS element_schema, e.typtype::text AS element_type, e.oid AS element_oid,
            a.attnum
       FROM pg_class c
@@ -27,7 +28,8 @@ const SOURCE_COLUMNS: &str = "
 
 const SINK_COLUMNS: &str = "
     SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
-           coalesce(a.attnum = ANY (i.indkey::int2[]), false), format_type(a.atttypid, -1)
+           EXISTS (SELECT FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+                    WHERE k.attnum = a.attnum AND k.place <= i.indnkeyatts), format_type(a.atttypid, -1)
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -70,8 +70,8 @@ impl Kept {
             "plan.copied-otherwise",
             format!("slice {} was not copied as the plan has it now: {told}", slice.name),
             format!(
-                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
-                 plan as they were, and restart the bridge",
+                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or, if nothing \
+                 was written to them since, put its tables back into the plan as they were, and restart the bridge",
                 slice.name
             ),
         )

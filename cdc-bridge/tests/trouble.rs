@@ -120,6 +120,21 @@ async fn what_cannot_be_read_any_more_is_still_taken_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_a_key_only_includes_is_no_part_of_it() {
+    let table = "CREATE TABLE orders (id bigint, note text, PRIMARY KEY (id) INCLUDE (note));";
+    let filled = format!("{table} INSERT INTO orders SELECT g, 'n' || g FROM generate_series(1, 9) g;");
+    let house = House::new(&filled, table, PLAN).await;
+    house.start();
+    house.follow().await;
+    house
+        .source
+        .sql("shop", "DELETE FROM orders WHERE id = 1; UPDATE orders SET note = 'other' WHERE id = 2");
+    house.source.sql("shop", "UPDATE orders SET id = 20 WHERE id = 3");
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_slice_stands_and_a_resumed_one_catches_up() {
     let house = following().await;
     house.decide(Event::Paused);

@@ -91,6 +91,12 @@ pub fn other_server(log: &str, server: &Timeline) -> Finding {
     )
 }
 
+/// The server has not come so far as the log: its disk was set back, which keeps the timeline. What it writes until it
+/// comes so far again would be skipped.
+pub fn set_back(log: EndLsn, server: &Timeline) -> Finding {
+    other_server(&format!("{server}, up to {log}"), server)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
