@@ -42,13 +42,13 @@ const COLUMNS: &str = "
      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
 const INDEXES: &str = "
-    SELECT c.relname::text, i.indisprimary, bool_and(a.attnotnull), array_agg(a.attname::text ORDER BY k.place)
+    SELECT c.relname::text, i.indisprimary, bool_and(a.attnotnull), array_agg(a.attname::text ORDER BY k.place), i.indimmediate
       FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
       CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND (i.indimmediate OR i.indisprimary) AND i.indpred IS NULL
        AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
-     GROUP BY c.relname, i.indisprimary ORDER BY c.relname";
+     GROUP BY c.relname, i.indisprimary, i.indimmediate ORDER BY c.relname";
 
 /// Those of its partitions, too: a row that is written to the table fires them.
 const TRIGGERS: &str = "
@@ -96,12 +96,14 @@ pub(crate) async fn tables(
 async fn table(client: &Client, row: &Row) -> Result<TableSeen, Error> {
     let oid: u32 = row.get(0);
     let mut key = Vec::new();
-    let mut unique_indexes = Vec::new();
+    let (mut unique_indexes, mut late_key) = (Vec::new(), None);
     for index in client.query(INDEXES, &[&oid]).await? {
-        if index.get(1) {
-            key = index.get(3);
-        } else if index.get(2) {
-            unique_indexes.push(IndexSeen { name: index.get(0), columns: index.get(3) });
+        let seen = IndexSeen { name: index.get(0), columns: index.get(3) };
+        match (index.get(1), index.get(4), index.get(2)) {
+            (true, true, _) => key = seen.columns,
+            (true, false, _) => late_key = Some(seen),
+            (false, _, true) => unique_indexes.push(seen),
+            (false, _, false) => {}
         }
     }
     let parent: (Option<String>, Option<String>) = (row.get(7), row.get(8));
@@ -114,6 +116,7 @@ async fn table(client: &Client, row: &Row) -> Result<TableSeen, Error> {
         },
         owner: row.get(2),
         key,
+        late_key,
         unique_indexes,
         identity: match row.get(3) {
             "f" => IdentitySeen::Full,

@@ -247,7 +247,9 @@ async fn installed(
         Database::Monolith => Vec::new(),
         // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
         Database::Service(_) => {
-            client.query("SELECT slice FROM strangler.stream", &[]).await.unwrap_or_default()
+            // An older script made it without what was filled.
+            let sql = "SELECT slice, to_jsonb(s) -> 'filled' FROM strangler.stream s";
+            client.query(sql, &[]).await.unwrap_or_default()
         }
     };
     Ok(Some(InstalledSeen {
@@ -255,8 +257,14 @@ async fn installed(
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
         published: (!published.is_empty()).then(|| published.iter().filter_map(named).collect()),
-        streams: streams.iter().map(|row| row.get(0)).collect(),
+        streams: streams.iter().map(stream).collect(),
     }))
+}
+
+/// A slice and its sink tables that strangler filled.
+fn stream(row: &tokio_postgres::Row) -> (String, Option<BTreeSet<TableName>>) {
+    let filled: Option<serde_json::Value> = row.get(1);
+    (row.get(0), filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten())
 }
 
 /// Upstreams that take no connection now. It hinders no copy, so it is a warning.

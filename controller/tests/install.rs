@@ -205,7 +205,7 @@ async fn install_says_what_hinders_it() {
     world.cluster.sql("monolith", "ALTER TABLE lines OWNER TO app; ALTER TABLE lines_1 OWNER TO other");
     let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
     assert!(
-        refused.ends_with("e.g. ALTER TABLE lines_1 OWNER TO app;"),
+        refused.ends_with("e.g. ALTER TABLE public.lines_1 OWNER TO app;"),
         "a partition has an owner: {refused}"
     );
     world

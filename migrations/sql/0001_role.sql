@@ -5,8 +5,11 @@ DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
     us text := facts->>'role';
     secret text := current_setting('strangler.password', true);
+    -- What is made here goes again if the script fails.
+    statement text := 'ALTER ROLE %I REPLICATION';
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us) THEN
+        statement := 'CREATE ROLE %I LOGIN REPLICATION';
         EXECUTE format('CREATE ROLE %I LOGIN', us);
         IF coalesce(secret, '') <> '' THEN
             EXECUTE format('ALTER ROLE %I PASSWORD %L', us, secret);
@@ -23,7 +26,7 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
             RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
                 USING ERRCODE = 'insufficient_privilege',
-                      HINT = format('Run as a superuser: ALTER ROLE %I REPLICATION; then run `strangler install` again.', us);
+                      HINT = format('Run as a superuser: ' || statement || '; then run `strangler install` again.', us);
         END IF;
         EXECUTE format('GRANT rds_replication TO %I', us);
     END;

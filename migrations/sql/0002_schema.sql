@@ -1,3 +1,18 @@
+-- Triggers and defaults of a table run with the rights of whoever writes it: a superuser writes into nobody else's.
+DO $$
+DECLARE
+    other text;
+BEGIN
+    SELECT r.rolname INTO other FROM pg_catalog.pg_roles r WHERE NOT r.rolsuper AND r.rolname <> current_user AND r.oid IN (
+        SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname = 'strangler'
+        UNION SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.relnamespace = to_regnamespace('strangler')) LIMIT 1;
+    IF other IS NOT NULL AND (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
+        RAISE EXCEPTION 'schema strangler belongs to role %, which would get a superuser''s rights by it', other
+            USING HINT = format('Run `strangler install` as %s, who made it; or have it taken away by `strangler uninstall` as %s first.', other, other);
+    END IF;
+END
+$$;
+
 -- The schema of everything that strangler keeps in this database, and what was installed here.
 CREATE SCHEMA IF NOT EXISTS strangler;
 

@@ -16,6 +16,8 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     updated_at timestamptz DEFAULT clock_timestamp()
 );
 ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS mapping text;
+ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS captured jsonb;
+ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS filled jsonb;
 
 DO $$
 DECLARE

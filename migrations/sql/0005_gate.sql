@@ -96,20 +96,20 @@ BEGIN
 END
 $$;
 
--- Takes the triggers away. Dropping waits for readers too, hence the short lock_timeout of its callers.
-CREATE OR REPLACE FUNCTION strangler.gate_drop(slice text, roots text[]) RETURNS void
+-- Takes the triggers away, from all tables but those that `stay`, whether the plan still names them or not. Dropping
+-- waits for readers too, hence the short lock_timeout of its callers.
+CREATE OR REPLACE FUNCTION strangler.gate_leave(slice text, stay text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     one record;
 BEGIN
     FOR one IN
-        SELECT r.rel, t.tgname
-        FROM unnest(roots) AS root
-        CROSS JOIN LATERAL strangler.relations(ARRAY[to_regclass(root)]) AS r
-        JOIN pg_trigger t ON t.tgrelid = r.rel
-        WHERE to_regclass(root) IS NOT NULL AND t.tgparentid = 0
+        SELECT t.tgrelid::regclass AS rel, t.tgname
+        FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname = 'refuse' AND t.tgparentid = 0
             AND t.tgname IN ('strangler_gate_' || slice, 'strangler_gate_' || slice || '_row')
-        ORDER BY r.rel::text, t.tgname
+            AND t.tgrelid NOT IN (SELECT r.rel FROM strangler.relations(stay::regclass[]) AS r)
+        ORDER BY t.tgrelid::regclass::text, t.tgname
     LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', one.tgname, one.rel);
     END LOOP;

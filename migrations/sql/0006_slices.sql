@@ -12,6 +12,8 @@ DECLARE
     owner text;
     made record;
     lists record;
+    slice_name text;
+    stay text[];
 BEGIN
     FOR slice IN SELECT jsonb_array_elements(facts->'slices') LOOP
         SELECT coalesce(array_agg(format('%I.%I', t->>'schema', t->>'name')) FILTER (WHERE kind = 'moved'), '{}') AS moved,
@@ -48,6 +50,10 @@ BEGIN
         END IF;
 
         EXECUTE format('GRANT USAGE, CREATE ON SCHEMA strangler TO %I', owner);
+        -- Default privileges may give new functions to nobody.
+        EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.relations(regclass[]), strangler.refuse(), '
+                       'strangler.gate_cover(text, text, text, text[]), strangler.gate_turn(text, boolean, text[]), '
+                       'strangler.gate_skip(text, boolean, text[], text[]), strangler.gate_leave(text, text[]) TO %I', owner);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON strangler.gate, strangler.skipped_trigger TO %I', owner);
         FOR made IN
             SELECT 'gate_make_' || (slice->>'slice') AS name, '' AS args, '500ms' AS patience, format($f$
@@ -92,9 +98,9 @@ $f$, slice->>'slice', slice->>'service', lists.moved, CASE WHEN facts->>'side' =
 BEGIN
     DELETE FROM strangler.gate g WHERE g.slice = %1$L;
     PERFORM strangler.gate_skip(%1$L, false, '{}', '{}');
-    PERFORM strangler.gate_drop(%1$L, %2$L);
+    PERFORM strangler.gate_leave(%1$L, '{}');
 END
-$f$, slice->>'slice', named)
+$f$, slice->>'slice')
         LOOP
             EXECUTE format('CREATE OR REPLACE FUNCTION strangler.%I(%s) RETURNS void LANGUAGE plpgsql SECURITY DEFINER '
                            'SET search_path = pg_catalog, pg_temp SET lock_timeout = %L AS %L',
@@ -103,6 +109,17 @@ $f$, slice->>'slice', named)
             EXECUTE format('REVOKE ALL ON FUNCTION strangler.%I(%s) FROM PUBLIC, %I', made.name, made.args, owner);
             EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.%I(%s) TO %I', made.name, made.args, us);
         END LOOP;
+        -- A table that left the slice is no longer its gate's to guard.
+        PERFORM strangler.gate_leave(slice->>'slice', gated);
+        -- Nor are its rows a copy's from now on: what the service writes there is its own.
+        IF facts->>'side' = 'service' THEN
+            slice_name := slice->>'slice';
+            stay := ARRAY(SELECT (t->>'schema') || '.' || (t->>'name')
+                          FROM jsonb_array_elements((slice->'moved') || (slice->'reference')) t);
+            UPDATE strangler.stream s SET filled = (
+                SELECT coalesce(jsonb_agg(f), '[]') FROM jsonb_array_elements_text(s.filled) f WHERE f = ANY (stay))
+                WHERE s.slice = slice_name AND s.filled IS NOT NULL;
+        END IF;
         IF owner <> (SELECT pg_get_userbyid(nspowner)::text FROM pg_catalog.pg_namespace WHERE nspname = 'strangler') THEN
             EXECUTE format('REVOKE CREATE ON SCHEMA strangler FROM %I', owner);
         END IF;

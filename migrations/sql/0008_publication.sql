@@ -12,8 +12,10 @@ BEGIN
         FROM jsonb_array_elements(facts->'slices') s, LATERAL jsonb_array_elements((s->'moved') || (s->'reference')) t
     ), judged AS (
         SELECT l.rel, (
-            SELECT bool_and(c.relpersistence = 'p' AND (c.relreplident IN ('f', 'i') OR (c.relreplident = 'd' AND EXISTS (
-                SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisprimary))))
+            -- An index that is checked late or is not valid tells the server no rows apart (PostgreSQL source, `relcache.c`).
+            SELECT bool_and(c.relpersistence = 'p' AND (c.relreplident = 'f' OR EXISTS (
+                SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indimmediate AND x.indisvalid
+                    AND CASE c.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END)))
             FROM strangler.relations(ARRAY[l.rel]) r JOIN pg_catalog.pg_class c ON c.oid = r.rel) AS is_fit
         FROM listed l
     )
@@ -22,7 +24,7 @@ BEGIN
         INTO published, left_out FROM judged;
 
     IF left_out IS NOT NULL THEN
-        RAISE WARNING 'not published, because it has no primary key or is unlogged: %; mend it and run `strangler install` again', left_out;
+        RAISE WARNING 'not published, because it is unlogged or has no primary key that is checked at once: %; mend it and run `strangler install` again', left_out;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = name) THEN
         EXECUTE format('CREATE PUBLICATION %I WITH (publish_via_partition_root = true)', name);

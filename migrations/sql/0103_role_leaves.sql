@@ -2,6 +2,8 @@
 DO $$
 DECLARE
     us text := (current_setting('strangler.facts')::jsonb)->>'role';
+    elsewhere text[];
+    grant_again text;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us) THEN
         RETURN;
@@ -20,7 +22,14 @@ BEGIN
     IF NOT pg_has_role(current_user, us, 'USAGE') THEN
         EXECUTE format('GRANT %I TO CURRENT_USER', us);
     END IF;
+    -- It takes away what was granted on other databases, too, where another plan may need it.
+    SELECT coalesce(array_agg(format('GRANT %s ON DATABASE %I TO %I', a.privilege_type, d.datname, us)), '{}') INTO elsewhere
+        FROM pg_catalog.pg_database d, LATERAL aclexplode(d.datacl) a
+        WHERE d.datname <> current_database() AND a.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = us);
     EXECUTE format('DROP OWNED BY %I', us);
+    FOREACH grant_again IN ARRAY elsewhere LOOP
+        EXECUTE grant_again;
+    END LOOP;
     BEGIN
         EXECUTE format('DROP ROLE %I', us);
     EXCEPTION WHEN dependent_objects_still_exist OR object_in_use THEN

@@ -246,8 +246,10 @@ pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
 
 fn facts_step(plan: &Plan, database: &Database, role: &str) -> Step {
     let facts = quote_literal(&facts(plan, database, role).to_string());
+    // Whoever may make functions in a schema of the administrator's path would run them with his rights.
     let sql = format!(
-        "SET LOCAL client_min_messages = warning;\nSELECT pg_catalog.set_config('strangler.facts', {facts}, true);"
+        "SET LOCAL client_min_messages = warning;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\
+         SELECT pg_catalog.set_config('strangler.facts', {facts}, true);"
     );
     Step { title: format!("what plan {} says about {database}", plan.name), sql, is_secret: false }
 }

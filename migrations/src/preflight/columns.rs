@@ -154,7 +154,7 @@ impl Pair<'_> {
 
     fn fits(&self, column: &ColumnSeen, sink: &ColumnSeen, found: &mut Vec<Finding>) {
         let alter = format!(
-            "ALTER TABLE {} ALTER COLUMN {} TYPE {};",
+            "ALTER TABLE {0} ALTER COLUMN {1} TYPE {2} USING {1}::{2};",
             self.table.to.quoted(),
             quote_identifier(&sink.name),
             column.declared

@@ -102,8 +102,9 @@ pub struct InstalledSeen {
     pub functions: BTreeSet<String>,
     /// The tables of the plan's publication; none where there is no such publication.
     pub published: Option<BTreeSet<TableName>>,
-    /// Slices that have a row in `strangler.stream`: their sink tables were filled by us.
-    pub streams: BTreeSet<String>,
+    /// Slices that have a row in `strangler.stream`, with the sink tables that were filled by us: all of the slice's where
+    /// an older strangler filled them.
+    pub streams: BTreeMap<String, Option<BTreeSet<TableName>>>,
 }
 
 /// One table.
@@ -115,6 +116,8 @@ pub struct TableSeen {
     pub owner: String,
     /// The primary key's columns, in its order; empty without one.
     pub key: Vec<String>,
+    /// A primary key that is DEFERRABLE, and so tells no rows apart in a stream.
+    pub late_key: Option<IndexSeen>,
     /// Unique indexes over columns that are never null: candidates for a primary key.
     pub unique_indexes: Vec<IndexSeen>,
     /// Its replica identity.

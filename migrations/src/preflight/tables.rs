@@ -130,10 +130,36 @@ fn rights(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut 
 
 fn source_key(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let quoted = name.quoted();
+    if let Some(late) = &table.late_key {
+        let columns: Vec<String> = late.columns.iter().map(|column| quote_identifier(column)).collect();
+        found.push(Finding::error(
+            "source.late-primary-key",
+            format!(
+                "the primary key of table {name} in {} is DEFERRABLE: by such a key the stream cannot tell rows apart, and \
+                 once the table is published the application's own updates fail",
+                seen.database
+            ),
+            run(
+                &seen.database,
+                &format!(
+                    "ALTER TABLE {quoted} DROP CONSTRAINT {}, ADD PRIMARY KEY ({});",
+                    quote_identifier(&late.name),
+                    columns.join(", ")
+                ),
+            ),
+        ));
+        return;
+    }
     if table.key.is_empty() {
         let statement = match (table.unique_indexes.first(), table.column("id")) {
-            (Some(index), _) => {
+            (Some(index), _) if table.kind != KindSeen::Partitioned => {
                 format!("ALTER TABLE {quoted} ADD PRIMARY KEY USING INDEX {};", quote_identifier(&index.name))
+            }
+            // A partitioned table takes no index over (PostgreSQL manual, ALTER TABLE).
+            (Some(index), _) => {
+                let columns: Vec<String> =
+                    index.columns.iter().map(|column| quote_identifier(column)).collect();
+                format!("ALTER TABLE {quoted} ADD PRIMARY KEY ({});", columns.join(", "))
             }
             (None, Some(_)) => format!("ALTER TABLE {quoted} ADD PRIMARY KEY (\"id\");"),
             (None, None) => {
@@ -166,7 +192,8 @@ fn sink_rows(
     seen: &DatabaseSeen,
     found: &mut Vec<Finding>,
 ) {
-    let is_ours = seen.installed.as_ref().is_some_and(|i| i.streams.contains(slice.name.as_str()));
+    let stream = seen.installed.as_ref().and_then(|i| i.streams.get(slice.name.as_str()));
+    let is_ours = stream.is_some_and(|filled| filled.as_ref().is_none_or(|filled| filled.contains(name)));
     if table.is_empty == Some(false) && !is_ours {
         found.push(Finding::error(
             NOT_EMPTY,
@@ -197,7 +224,7 @@ fn unknown_triggers(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
             .any(|table| table.triggers.iter().any(|t| t.name == name))
     };
     // A trigger that was skipped is disabled while the gate is shut, and disabled ones are not observed.
-    let is_followed = seen.installed.as_ref().is_some_and(|i| i.streams.contains(slice.name.as_str()));
+    let is_followed = seen.installed.as_ref().is_some_and(|i| i.streams.contains_key(slice.name.as_str()));
     for name in slice.triggers.keys().filter(|name| !is_followed && !stands(name)) {
         found.push(Finding::warning(
             "sink.no-trigger",

@@ -6,7 +6,7 @@ mod references;
 use super::*;
 use crate::names::TableName;
 use crate::plan;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const PLAN: &str = r#"
 version: 1
@@ -55,6 +55,7 @@ fn seen_table(columns: &[(&str, &str)], rights: &[&str]) -> TableSeen {
         kind: KindSeen::Table,
         owner: "app".to_owned(),
         key: vec!["id".to_owned()],
+        late_key: None,
         unique_indexes: Vec::new(),
         identity: IdentitySeen::Default,
         columns: columns.iter().map(|(name, base)| column(name, base)).collect(),
@@ -96,7 +97,7 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
             facts: Some(crate::sql::facts(plan, &database, "strangler")),
             functions: functions.into_iter().collect(),
             published: Some(slice.all_tables().map(|table| table.from.clone()).collect()),
-            streams: BTreeSet::new(),
+            streams: BTreeMap::new(),
         }),
         tables,
         foreign_keys: Vec::new(),
@@ -296,6 +297,17 @@ fn keys_and_replica_identity() {
             .unique_indexes
             .push(IndexSeen { name: "by_no".to_owned(), columns: vec!["no".to_owned()] });
     });
+    let mut partitioned = World::sound();
+    partitioned.source().key.clear();
+    partitioned.source().kind = KindSeen::Partitioned;
+    let index = IndexSeen { name: "by_no".to_owned(), columns: vec!["no".to_owned()] };
+    partitioned.source().unique_indexes.push(index);
+    let found = partitioned.findings();
+    assert!(found.iter().any(|f| f.hint.contains("ADD PRIMARY KEY (\"no\");")), "{found:#?}");
+    brings("source.late-primary-key", "DROP CONSTRAINT \"orders_pkey\", ADD PRIMARY KEY (\"id\");", |w| {
+        let columns = std::mem::take(&mut w.source().key);
+        w.source().late_key = Some(IndexSeen { name: "orders_pkey".to_owned(), columns });
+    });
     let default = "REPLICA IDENTITY DEFAULT;";
     brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Nothing);
     brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Index);
@@ -315,8 +327,14 @@ fn rows_and_triggers_of_the_sink() {
     brings(NOT_EMPTY, "--replace", |w| w.sink().is_empty = Some(false));
     let mut ours = World::sound();
     ours.sink().is_empty = Some(false);
-    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned());
+    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned(), None);
     assert_eq!(ours.findings(), []);
+    // A table that came to the slice later was not filled with the others.
+    brings(NOT_EMPTY, "--replace", |w| {
+        w.sink().is_empty = Some(false);
+        let filled = [("orders".to_owned(), Some([].into()))];
+        w.sink.installed.as_mut().unwrap().streams = filled.into();
+    });
 
     let trigger = || TriggerSeen { name: "audit".to_owned() };
     brings("sink.unmarked-trigger", "triggers: { audit: skip }", |w| w.sink().triggers.push(trigger()));

@@ -15,16 +15,19 @@ fn columns_and_their_types() {
     brings("sink.generated-column", "drop: [customer_id]", |w| {
         w.sink().columns[1].generated_as = Some("1".to_owned())
     });
-    brings("sink.type", "TYPE int8;", |w| w.sink().columns[1] = column("customer_id", "bool"));
-    let narrow =
-        brings("sink.narrower-type", "TYPE int8;", |w| w.sink().columns[1] = column("customer_id", "int4"));
+    brings("sink.type", "TYPE int8 USING \"customer_id\"::int8;", |w| {
+        w.sink().columns[1] = column("customer_id", "bool")
+    });
+    let narrow = brings("sink.narrower-type", "TYPE int8 USING \"customer_id\"::int8;", |w| {
+        w.sink().columns[1] = column("customer_id", "int4")
+    });
     assert!(!narrow.is_error());
     let labels = |labels: [&str; 2]| TypeSeen::Enum(labels.map(str::to_owned).to_vec());
     brings("sink.narrower-type", "ALTER TABLE", |w| {
         w.source().columns[2].kind = labels(["a", "b"]);
         w.sink().columns[2].kind = labels(["a", "c"]);
     });
-    let json = brings("sink.json-rewritten", "TYPE json;", |w| {
+    let json = brings("sink.json-rewritten", "TYPE json USING", |w| {
         w.source().columns[2] = column("note", "json");
         w.sink().columns[2] = column("remark", "jsonb");
     });

@@ -1,0 +1,117 @@
+//! What applications could do by `install`'s rights, and `install` to applications.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
+
+mod world;
+
+use migrations::gate;
+use world::{World, refusal};
+
+const LINES: &str = "      - { from: public.lines, to: public.items, rename: { qty: quantity } }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_checked_late_is_not_published_before_it_is_mended() {
+    let mut world = World::new("").await;
+    for (database, key) in [("monolith", "PRIMARY KEY DEFERRABLE"), ("service", "PRIMARY KEY")] {
+        world.cluster.sql(database, &format!("SET ROLE app; CREATE TABLE late (id int {key}, note text)"));
+    }
+    world.plan =
+        world.plan_with("reference: [public.customers]", "reference: [public.customers, public.late]");
+    let lines = world.install().await;
+    assert!(lines.iter().any(|line| line.contains("not published") && line.contains("late")), "{lines:?}");
+    let app = world.client("app", "monolith").await;
+    let writes = "INSERT INTO late VALUES (1, 'a'); UPDATE late SET note = 'b'; DELETE FROM late";
+    assert_eq!(refusal(&app, writes).await, None);
+    let found = world.findings().await;
+    let late = found.iter().find(|finding| finding.code == "source.late-primary-key").unwrap();
+    let statement = late.hint.split_once("database: ").unwrap().1;
+    world.cluster.sql("monolith", statement);
+    world.install().await;
+    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(refusal(&app, writes).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_applications_functions_are_not_run_by_the_administrator() {
+    let world = World::new("").await;
+    for (function, result) in [("cardinality(text[])", "int"), ("array_to_string(text[], text)", "text")] {
+        let sql = format!(
+            "SET ROLE app; CREATE FUNCTION public.{function} RETURNS {result} LANGUAGE plpgsql AS \
+             'BEGIN EXECUTE ''ALTER ROLE app SUPERUSER''; RETURN NULL; END'"
+        );
+        for database in ["monolith", "service"] {
+            world.cluster.sql(database, &sql);
+        }
+    }
+    world.install().await;
+    world.uninstall().await.unwrap();
+    let is_superuser = "SELECT rolsuper::text FROM pg_roles WHERE rolname = 'app'";
+    assert_eq!(world.cluster.sql("postgres", is_superuser), "false");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_somebody_else_made_is_not_used_by_a_superuser() {
+    let world = World::new("").await;
+    world
+        .cluster
+        .sql("monolith", "GRANT CREATE ON DATABASE monolith TO app; SET ROLE app; CREATE SCHEMA strangler");
+    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("belongs to role app") && refused.contains("as app"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
+    let mut world = World::new("").await;
+    world.install().await;
+    let us = world.client("strangler", "service").await;
+    us.batch_execute(&gate::make(&world.slice)).await.unwrap();
+    us.execute(&gate::set(&world.slice), &[&true, &1i64]).await.unwrap();
+    us.batch_execute(
+        "INSERT INTO strangler.stream (slice, filled) VALUES ('orders', '[\"public.items\", \"public.orders\"]')",
+    )
+    .await
+    .unwrap();
+    let app = world.client("app", "service").await;
+    let (items, orders) = ("INSERT INTO items VALUES (1, 1, 1)", "INSERT INTO orders VALUES (1, 1, '', 1)");
+    for refused in [items, orders] {
+        assert_eq!(refusal(&app, refused).await.as_deref(), Some("STR01"), "{refused}");
+    }
+    world.plan = world.plan_with(LINES, "");
+    world.install().await;
+    assert_eq!(refusal(&app, items).await, None);
+    assert_eq!(refusal(&app, orders).await.as_deref(), Some("STR01"));
+    let filled = "SELECT filled::text FROM strangler.stream";
+    assert_eq!(world.cluster.sql("service", filled), "[\"public.orders\"]");
+    us.batch_execute(&gate::unmake(&world.slice)).await.unwrap();
+    let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%'";
+    assert_eq!(world.cluster.sql("service", left), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gives_functions_to_nobody_has_gates_all_the_same() {
+    let world = World::new("").await;
+    for database in ["monolith", "service"] {
+        world.cluster.sql(database, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC");
+    }
+    world.install().await;
+    for database in ["monolith", "service"] {
+        let us = world.client("strangler", database).await;
+        us.batch_execute(&gate::make(&world.slice)).await.unwrap();
+        us.execute(&gate::set(&world.slice), &[&true, &1i64]).await.unwrap();
+        us.batch_execute(&gate::unmake(&world.slice)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_plan_needs_elsewhere_stays_with_the_role() {
+    let world = World::new("").await;
+    world.install().await;
+    world.cluster.database("elsewhere");
+    world.cluster.sql(
+        "elsewhere",
+        "REVOKE ALL ON DATABASE elsewhere FROM PUBLIC; GRANT CONNECT ON DATABASE elsewhere TO strangler",
+    );
+    world.uninstall().await.unwrap();
+    let may = "SELECT has_database_privilege('strangler', 'elsewhere', 'CONNECT')::text";
+    assert_eq!(world.cluster.sql("postgres", may), "true");
+}
