@@ -20,6 +20,16 @@ const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 const CHANGE_INTERVAL: Duration = Duration::from_millis(25);
 const RETRY: Duration = Duration::from_millis(500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the bridge is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// The controller's words.
+    pub desired: Desired,
+    /// Whether a controller stands by them in this process's life. What was stored may have been overtaken.
+    pub is_current: bool,
+}
 
 /// The bridge's agent.
 #[derive(Debug, Clone)]
@@ -34,20 +44,25 @@ pub struct Agent {
 
 impl Agent {
     /// `address` is where the bridge's own port can be reached.
-    pub fn new(link: Link, plan: String, address: String) -> Self {
+    ///
+    /// # Errors
+    /// If the system gives no means to ask by.
+    pub fn new(link: Link, plan: String, address: String) -> Result<Self, reqwest::Error> {
         let name = format!("bridge-{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let id = AgentId { kind: AgentKind::Bridge, name: name[..name.len().min(32)].to_owned() };
-        Self { link, id, address, plan, http: reqwest::Client::new() }
+        // A web proxy of the environment has no business between the parts.
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
+        Ok(Self { link, id, address, plan, http })
     }
 
-    /// Pulls for ever; every newer `desired` is stored, then told. The stored one comes first, unless it wants nothing, or
-    /// is of a plan that was edited since: then the controller is to say what it wants now.
-    pub async fn pull(&self, desired: &watch::Sender<Option<Desired>>) {
+    /// Pulls for ever; every newer `desired` is stored, then told. The stored one comes first, unless it is of a plan that
+    /// was edited since: then the controller is to say what it wants now.
+    pub async fn pull(&self, told: &watch::Sender<Option<Told>>) {
         let stored = self.link.state_dir.join("desired.json");
         match read(&stored) {
-            // That nothing is wanted may be old, and what it would take away is gone for good.
-            Some(held) if !held.streams.values().any(|order| order.stage.is_captured()) => {}
-            Some(held) if held.plan == self.plan => drop(desired.send_replace(Some(held))),
+            Some(desired) if desired.plan == self.plan => {
+                told.send_replace(Some(Told { desired, is_current: false }));
+            }
             Some(_) => tracing::warn!(
                 "the plan was edited: nothing is captured or applied until the controller at {} answers",
                 self.link.controller
@@ -55,7 +70,7 @@ impl Agent {
             None => {}
         }
         loop {
-            let held = desired.borrow().clone();
+            let held = told.borrow().clone();
             match self.poll(held.as_ref()).await {
                 Ok(Some(next)) if next.version != VERSION => {
                     tracing::error!(
@@ -66,15 +81,20 @@ impl Agent {
                     sleep(ANSWER_TIMEOUT).await;
                 }
                 Ok(Some(next)) => {
-                    let is_newer = held.as_ref().is_none_or(|held| next.replaces(held));
+                    let is_newer = held.as_ref().is_none_or(|held| next.replaces(&held.desired));
                     if is_newer {
                         if let Err(why) = store(&stored, &next) {
                             tracing::warn!("{} cannot be written: {why}", stored.display());
                         }
-                        desired.send_replace(Some(next));
+                        told.send_replace(Some(Told { desired: next, is_current: true }));
                     }
                 }
-                Ok(None) => {}
+                // Nothing is newer than what is held.
+                Ok(None) => {
+                    told.send_if_modified(|told| {
+                        told.as_mut().is_some_and(|told| !std::mem::replace(&mut told.is_current, true))
+                    });
+                }
                 Err(why) => {
                     tracing::debug!("the controller does not answer: {why}");
                     sleep(RETRY).await;
@@ -83,14 +103,16 @@ impl Agent {
         }
     }
 
-    async fn poll(&self, held: Option<&Desired>) -> Result<Option<Desired>, reqwest::Error> {
+    async fn poll(&self, held: Option<&Told>) -> Result<Option<Desired>, reqwest::Error> {
+        // Whether the stored words still hold is asked without waiting for newer ones.
+        let wait_ms = if held.is_some_and(|held| !held.is_current) { 0 } else { POLL_MS };
         let mut request = self
             .http
             .get(format!("{}/v1/desired", self.link.controller))
             .bearer_auth(self.link.token.expose())
-            .query(&[("wait_ms", POLL_MS.to_string())])
+            .query(&[("wait_ms", wait_ms.to_string())])
             .timeout(Duration::from_millis(POLL_MS) + ANSWER_TIMEOUT);
-        if let Some(held) = held {
+        if let Some(Told { desired: held, .. }) = held {
             request = request.query(&[
                 ("journal", held.journal.0.to_string()),
                 ("generation", held.generation.0.to_string()),
@@ -106,14 +128,12 @@ impl Agent {
     }
 
     /// Posts what is observed, for ever.
-    pub async fn observe(
-        &self,
-        desired: watch::Receiver<Option<Desired>>,
-        report: impl Fn() -> BridgeReport,
-    ) {
+    pub async fn observe(&self, told: watch::Receiver<Option<Told>>, report: impl Fn() -> BridgeReport) {
         loop {
-            let (acts_on, plan) = match desired.borrow().as_ref() {
-                Some(held) => (Some((held.journal, held.generation)), held.plan.clone()),
+            let (acts_on, plan) = match told.borrow().as_ref() {
+                Some(Told { desired: held, .. }) => {
+                    (Some((held.journal, held.generation)), held.plan.clone())
+                }
                 None => (None, String::new()),
             };
             let observed = Observed {

@@ -2,18 +2,19 @@
 //!
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Told};
 use crate::envelope::Context;
 use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
 use crate::source::Source;
 use crate::stream::{self, Ordered};
 use crate::{capture, connect};
-use migrations::control::{BridgeReport, CaptureReport, Condition, Desired, Link, StreamReport};
+use migrations::control::{BridgeReport, CaptureReport, Condition, Desired, Link, StreamOrder, StreamReport};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{LogChoice, Plan, Slice};
+use migrations::stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -54,6 +55,9 @@ pub enum BridgeError {
     /// The source's URL cannot be used.
     #[error(transparent)]
     Url(#[from] connect::ConnectError),
+    /// Nobody could be asked.
+    #[error("the bridge cannot ask its controller: {0}; start it again")]
+    Http(#[from] reqwest::Error),
     /// A part of it ended.
     #[error("a part of the bridge ended unexpectedly: {0}; it is started again")]
     Ended(String),
@@ -90,18 +94,19 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         .await
         .map_err(|source| BridgeError::Listen { listen: listen.clone(), source })?;
     let address = listener.local_addr().map_or(listen, |address| address.to_string());
-    let agent = Agent::new(link.clone(), plan.hash.clone(), format!("http://{address}"));
-    let (desired, told) = watch::channel(None);
+    let agent = Agent::new(link.clone(), plan.hash.clone(), format!("http://{address}"))?;
+    let (tell, told) = watch::channel(None);
     let (lanes, contexts) = lanes(&plan);
     let lanes = Arc::new(lanes);
     let opening = Arc::new(Mutex::new(Opening::default()));
 
     let mut parts = JoinSet::new();
     let puller = agent.clone();
-    parts.spawn(async move { puller.pull(&desired).await });
+    parts.spawn(async move { puller.pull(&tell).await });
     let (reported, opened, plan_hash, held) =
         (lanes.clone(), opening.clone(), plan.hash.clone(), told.clone());
-    let report = move || reported.report(&opened, &plan_hash, held.borrow().as_ref());
+    let report =
+        move || reported.report(&opened, &plan_hash, held.borrow().as_ref().map(|told| &told.desired));
     let observed = told.clone();
     parts.spawn(async move { agent.observe(observed, report).await });
     let closing = lanes.clone();
@@ -148,7 +153,7 @@ async fn run(
     link: Link,
     source: Source,
     listener: tokio::net::TcpListener,
-    told: watch::Receiver<Option<Desired>>,
+    told: watch::Receiver<Option<Told>>,
     lanes: Arc<Lanes>,
     contexts: Contexts,
     opening: Arc<Mutex<Opening>>,
@@ -222,6 +227,11 @@ async fn open(plan: &Plan, database: &str, link: &Link, opening: &Mutex<Opening>
     }
 }
 
+/// Whether carrying an order out leaves the rows that are there: giving a copy up and beginning one do not.
+fn keeps_rows(order: &StreamOrder) -> bool {
+    order.stage.is_captured() && order.stage != Stage::Copying
+}
+
 fn waits(why: String) -> Finding {
     Finding::warning("bridge.waits", why, "it is tried again by itself")
 }
@@ -244,23 +254,26 @@ impl Lanes {
         }
     }
 
-    /// Hands every newer `desired` on: to capture which tables are wanted, to each stream its order.
-    async fn direct(&self, mut told: watch::Receiver<Option<Desired>>) {
+    /// Hands every newer `desired` on: to capture which tables are wanted, to each stream its order. Words that may have
+    /// been overtaken let streams go on, and take nothing away: neither slot and log, nor rows of a copy.
+    async fn direct(&self, mut told: watch::Receiver<Option<Told>>) {
         loop {
-            let desired = told.borrow_and_update().clone();
+            let now = told.borrow_and_update().clone();
             // A slice that the controller does not know is no slice to give up: its plan is another one than ours.
             let knows_all =
-                |desired: &Desired| self.slices.keys().all(|name| desired.streams.contains_key(name));
-            if let Some(desired) = desired.filter(knows_all) {
-                self.orders.send_if_modified(|held| {
-                    let next = Some(self.order(&desired));
-                    let is_new = *held != next;
-                    *held = next;
-                    is_new
-                });
+                |told: &Told| self.slices.keys().all(|name| told.desired.streams.contains_key(name));
+            if let Some(Told { desired, is_current }) = now.filter(knows_all) {
+                let next = self.order(&desired);
+                if is_current || !next.tables.is_empty() {
+                    self.orders.send_if_modified(|held| {
+                        let is_new = held.as_ref() != Some(&next);
+                        *held = Some(next);
+                        is_new
+                    });
+                }
                 for (name, lane) in &self.slices {
-                    let order = desired.streams.get(name).cloned();
-                    lane.orders.send_replace(order.map(|order| (desired.generation, order)));
+                    let order = desired.streams.get(name).filter(|order| is_current || keeps_rows(order));
+                    lane.orders.send_replace(order.map(|order| (desired.generation, order.clone())));
                 }
             }
             if told.changed().await.is_err() {

@@ -6,28 +6,22 @@
 pub mod pending;
 mod status;
 
-use crate::log::{Flush, Log, LogError, Owner, Progress};
+use crate::log::{Log, LogError, Owner};
+use crate::opening;
 use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
-use crate::session::{Session, other_table};
-use crate::source::assemble::{AssembleError, Assembler};
-use crate::source::begin::{Begin, Slot, decide, other_server, set_back};
+use crate::source::assemble::AssembleError;
+use crate::source::begin::Slot;
 use crate::source::pgoutput::DecodeError;
-use crate::source::{Source, SourceError, blocked, create_slot, drop_slot, kept_bytes, published, slots};
+use crate::source::{Source, SourceError, drop_slot, kept_bytes, slots};
 use migrations::finding::Finding;
-use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use migrations::sql;
-use pending::Pending;
 pub use status::{Lost, Order, Status};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Client;
-
-/// Flushes waiting for the log; more would only be memory.
-const FLUSHES_WAITING_MAX: usize = 1;
 
 /// How often the WAL that the slot keeps is looked at.
 const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
@@ -57,6 +51,12 @@ pub enum SessionEnd {
     /// What lies between is gone: every slice must be copied again.
     #[error("{0}")]
     Lost(String),
+    /// A table was out of the publication for a while.
+    #[error(
+        "table {0} left the publication and came back; what it wrote in between was not captured, and its slices are \
+         copied again"
+    )]
+    Republished(TableName),
     /// The server closed it.
     #[error("the stream ended; it is opened again")]
     Ended,
@@ -118,7 +118,11 @@ pub async fn run(
                 status.send_modify(|status| status.begin(&order.tables));
                 // Whoever drops a slice is told behind us: either it sees what we touch, or we see that it is not wanted.
                 let is_wanted = orders.borrow().as_ref() == Some(order);
-                if is_wanted { session(&source, &log, order, &mut orders, &status).await } else { Ok(()) }
+                if is_wanted {
+                    opening::session(&source, &log, order, &mut orders, &status).await
+                } else {
+                    Ok(())
+                }
             }
         };
         status.send_modify(Status::end);
@@ -211,10 +215,10 @@ async fn is_ours(
         Some(Owner::Server(system_id)) => {
             *system_id == source.replication().await?.identify_system().await?.timeline.system_id
         }
-        Some(Owner::Unknown) => false,
+        Some(Owner::Unknown | Owner::Other(_)) => false,
     };
     if !is_ours {
-        tracing::warn!("{} is not of this monolith and stays as it is", log.describe());
+        tracing::warn!("{} is not of this monolith and plan, and stays as it is", log.describe());
     }
     Ok(is_ours)
 }
@@ -252,149 +256,10 @@ pub async fn guard_wal(
     }
 }
 
-/// One session of the stream, from the checks at its start to its end.
-async fn session(
-    source: &Source,
-    log: &Log,
-    order: &Order,
-    orders: &mut watch::Receiver<Option<Order>>,
-    status: &watch::Sender<Status>,
-) -> Result<(), SessionEnd> {
-    let client = source.connect("strangler capture").await?;
-    let timeline = source.replication().await?.identify_system().await?.timeline;
-    // Nothing is made in a log that another monolith fills.
-    if let Some(Owner::Server(system_id)) = log.owner().await?
-        && system_id != timeline.system_id
-    {
-        return Err(SessionEnd::Stop(Box::new(other_server(&format!("system {system_id}"), &timeline))));
-    }
-    log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
-    let slot = sql::slot(&source.plan, &log.id().0);
-    let published = published(&client, &source.plan, &order.tables).await?;
-    if let Some(missing) = order.tables.iter().find(|table| !published.values().any(|known| known == *table))
-    {
-        return Err(SessionEnd::Stop(Box::new(other_table(missing))));
-    }
-    let from = begin(source, log, &client, &slot, &timeline).await?;
-    let mut stream = source.replication().await?;
-    // A name may lead to another server by now; the positions would mean nothing there.
-    let system = stream.identify_system().await?;
-    if system.timeline != timeline {
-        return Err(SessionEnd::Ended);
-    }
-    if from > system.end {
-        return Err(SessionEnd::Stop(Box::new(set_back(from, &timeline))));
-    }
-    let publication = sql::publication(&source.plan);
-    stream.start(&slot, from, &publication).await.map_err(|error| taken(&slot, error))?;
-    status.send_modify(|status| {
-        *status = Status {
-            slot: slot.clone(),
-            timeline: Some(timeline.clone()),
-            tables: order.tables.clone(),
-            touched: order.tables.clone(),
-            captured: from.max(status.captured),
-            changes: status.changes,
-            server_end: status.server_end.max(system.end),
-            ..Status::default()
-        };
-    });
-    tracing::info!(%slot, %from, tables = order.tables.len(), "capture began");
-
-    let (flushes, waiting) = mpsc::channel(FLUSHES_WAITING_MAX);
-    let (durable, confirmed) = watch::channel(from);
-    let last = confirmed.clone();
-    let writing = write(log, waiting, durable, status);
-    let reading = Session {
-        order,
-        client: &client,
-        status,
-        assembler: Assembler::new(),
-        pending: Pending::new(log.id(), timeline, from),
-        published,
-        source,
-        committed_pg_us: 0,
-        age_us: 0,
-    };
-    // The writer ends with an error, or when the reader is done and everything it handed over is durable.
-    let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
-    let end = *last.borrow();
-    stream.close(end).await;
-    written?;
-    read
-}
-
-/// Decides how the session begins, and does it: the slot exists and the log knows where it starts.
-async fn begin(
-    source: &Source,
-    log: &Log,
-    client: &Client,
-    slot: &str,
-    timeline: &Timeline,
-) -> Result<EndLsn, SessionEnd> {
-    let end = log.end().await?;
-    let slots = slots(client, &source.plan).await?;
-    let from = match decide(slot, &slots, end.as_ref(), timeline) {
-        Begin::Resume(from) => return Ok(from),
-        Begin::Anew => create_slot(source, client, slot).await?,
-        // It was never finished: whoever makes it still waits for a transaction.
-        Begin::Adopt(EndLsn(0)) => return Err(blocked(source, slot).await.into()),
-        Begin::Adopt(from) => from,
-        Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
-        Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
-    };
-    let progress = Progress {
-        version: 1,
-        log: log.id(),
-        timeline: timeline.clone(),
-        end: from,
-        committed_us: 0,
-        messages: Vec::new(),
-    };
-    log.writer().await?.append(Flush { changes: Vec::new(), progress: Some(progress) }).await?;
-    Ok(from)
-}
-
-fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
-    let words = error.to_string();
-    if words.contains("is active for PID") {
-        return SessionEnd::Source(SourceError::Refused(format!(
-            "slot {slot} is read by another bridge ({words}); stop one of the two"
-        )));
-    }
-    error.into()
-}
-
 fn row_too_large(bytes: usize) -> Finding {
     Finding::error(
         "capture.row-too-large",
         format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
         "raise limits.max_row in the plan and start the bridge again",
     )
-}
-
-/// Appends flushes in order and tells what is durable.
-async fn write(
-    log: &Log,
-    mut flushes: mpsc::Receiver<Flush>,
-    durable: watch::Sender<EndLsn>,
-    status: &watch::Sender<Status>,
-) -> Result<(), SessionEnd> {
-    let mut writer = log.writer().await?;
-    while let Some(flush) = flushes.recv().await {
-        let changes = flush.changes.len() as u64;
-        let end = writer.append(flush).await?;
-        // Nobody waits for these; who reports the lag reads them.
-        status.send_if_modified(|status| {
-            status.changes += changes;
-            if let Some(end) = end {
-                status.captured = status.captured.max(*end.get());
-            }
-            false
-        });
-        if let Some(end) = end {
-            let _ = durable.send(*end.get());
-        }
-    }
-    Ok(())
 }

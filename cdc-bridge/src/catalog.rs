@@ -97,12 +97,30 @@ pub async fn references(client: &Client) -> Result<Vec<Reference>, Error> {
     Ok(rows.iter().map(reference).collect())
 }
 
-/// The tables whose rows may go with a parent's, by `ON DELETE CASCADE`.
-pub async fn cascaded(client: &Client) -> Result<BTreeSet<TableName>, Error> {
-    let sql = "SELECT n.nspname, c.relname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid \
-               JOIN pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'f' AND k.confdeltype = 'c'";
-    let rows = client.query(sql, &[]).await?;
-    Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
+/// Tables whose rows change with a parent's.
+#[derive(Debug, Clone, Default)]
+pub struct Cascades {
+    /// They go with it, by `ON DELETE CASCADE`.
+    pub deletes: BTreeSet<TableName>,
+    /// They get its new key, by `ON UPDATE CASCADE`.
+    pub updates: BTreeSet<TableName>,
+}
+
+/// Which tables' rows change with a parent's.
+pub async fn cascades(client: &Client) -> Result<Cascades, Error> {
+    let sql = "SELECT n.nspname, c.relname, k.confdeltype = 'c', k.confupdtype = 'c' FROM pg_constraint k \
+               JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+               WHERE k.contype = 'f'";
+    let mut cascades = Cascades::default();
+    for row in client.query(sql, &[]).await? {
+        let table = TableName { schema: row.get(0), name: row.get(1) };
+        for (set, is_member) in [(&mut cascades.deletes, row.get(2)), (&mut cascades.updates, row.get(3))] {
+            if is_member {
+                set.insert(table.clone());
+            }
+        }
+    }
+    Ok(cascades)
 }
 
 async fn column_type(client: &Client, row: &Row) -> Result<ColumnType, Error> {

@@ -4,11 +4,13 @@
 //! slice's stage; what is read next is cut in `copy/`.
 
 pub mod chunk;
+mod refusal;
 
 use crate::catalog;
 use crate::connect::{ConnectError, connect, in_words};
+use crate::filled;
 use crate::kept::{self, Kept, Shapes};
-use crate::log::{Log, LogError};
+use crate::log::{Captured, Log, LogError};
 use crate::sink::mapping::{Mapping, SinkTable};
 use crate::sink::{SinkError, order};
 use crate::source::{Snapshot, Source, SourceError};
@@ -67,8 +69,14 @@ pub struct Job<'a> {
     pub source: &'a Source,
     /// Which history of the source is read.
     pub timeline: Timeline,
+    /// As what its tables are captured.
+    pub captured: Captured,
+    /// The sink tables whose rows are an earlier copy's.
+    pub filled: BTreeSet<TableName>,
+    /// Whether tables with rows of others may be emptied, too.
+    pub replace: bool,
     /// Up to where the log was filled when the copy began.
-    pub captured: EndLsn,
+    pub passed: EndLsn,
     /// To where.
     pub sink: &'a DatabaseUrl,
     /// Where changes after the copy are kept.
@@ -101,25 +109,31 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         copied_at: None,
         position: Position::default(),
         // Less than what the snapshot holds, and no more than where the cursor stands: the log is trimmed by it.
-        passed: job.captured,
+        passed: job.passed,
         cursor: job.log.end_cursor().await?,
         shapes: Shapes::new(),
         mapping: Some(job.slice.mapping_hash()),
+        captured: job.captured.clone(),
+        filled: Some(job.filled.clone()),
     };
+    must_be_ours(job, client).await?;
     // Before anything is made: whoever gives the copy up sees by this that there is something to take away.
     kept::keep(client, job.slice, &kept).await?;
     make_gates(job, &source, client).await?;
+    // Behind the shut gate nobody writes any more, but somebody may have just before.
+    must_be_ours(job, client).await?;
     hold_shapes(&source, job.slice).await?;
     let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
+    let to = filled::all(job.slice);
+    kept.filled = Some(to.clone());
     let holder = uuid::Uuid::new_v4().to_string();
     kept::keep(client, job.slice, &kept).await?;
     kept::hold(client, job.slice, &holder).await?;
-    kept::empty(client, job.slice).await?;
+    filled::empty(client, &job.slice.name, &to).await?;
     let snapshot = Snapshot::take(job.source, job.slice.name.as_str()).await?;
     let references = catalog::references(client).await.map_err(SinkError::of)?;
-    let to = job.slice.all_tables().map(|table| table.to.clone()).collect();
     for level in order::levels(&to, &references).map_err(SinkError::stop)? {
         copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
     }
@@ -128,6 +142,10 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     kept.position = Position { commit: point, ordinal: 0 };
     kept::keep(client, job.slice, &kept).await?;
     Ok(kept)
+}
+
+async fn must_be_ours(job: &Job<'_>, client: &Client) -> Result<(), SinkError> {
+    if job.replace { Ok(()) } else { filled::must_be_ours(client, job.slice, &job.filled).await }
 }
 
 /// Keeps the source's tables from being rewritten until the copy is done: a rewriting ALTER TABLE makes a table look
@@ -148,7 +166,7 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
             client.execute(&gate::set(&job.slice.name), &[&is_shut, &epoch]).await
         };
         made.await.map_err(|error| match error.code().map(|code| &code.code()[..2]) {
-            Some("42") => SinkError::stop(not_installed(job.slice, &in_words(&error))),
+            Some("42") => SinkError::stop(refusal::not_installed(job.slice, &in_words(&error))),
             _ => SinkError::Away { why: in_words(&error) },
         })?;
     }
@@ -184,7 +202,7 @@ async fn tables(
         tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
     }
     if let Some(table) = missing {
-        return Err(SinkError::stop(no_table(&table.from, &table.to)).into());
+        return Err(SinkError::stop(refusal::no_table(&table.from, &table.to)).into());
     }
     progress.rows.store(0, Ordering::Relaxed);
     progress.estimated.store(estimated, Ordering::Relaxed);
@@ -357,7 +375,10 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     copy.send(piece.freeze()).await.map_err(refused)?;
     let count = copy.finish().await.map_err(refused)?;
     if let Some((_, insert)) = &work.staging {
-        sink.batch_execute(insert).await.map_err(refused)?;
+        let inserted = sink.execute(insert, &[]).await.map_err(refused)?;
+        if inserted != count {
+            return Err(SinkError::stop(refusal::other_count(&work.from, count, inserted)).into());
+        }
     }
     Ok(count)
 }
@@ -372,22 +393,4 @@ fn refused(work: &Work, error: tokio_postgres::Error) -> SinkError {
         )),
         _ => SinkError::of(error),
     }
-}
-
-fn not_installed(slice: &Slice, words: &str) -> Finding {
-    Finding::error(
-        "gate.not-installed",
-        format!("the gate of slice {} cannot be made: {words}", slice.name),
-        "run `strangler install` with an admin URL for each database, then `strangler sync resume`",
-    )
-}
-
-fn no_table(from: &TableName, to: &TableName) -> Finding {
-    Finding::error(
-        "copy.no-table",
-        format!(
-            "there is no table {from} in the monolith's database or no {to} in the service's, or no right to see it"
-        ),
-        "`strangler doctor` says which, and the statement that mends it",
-    )
 }

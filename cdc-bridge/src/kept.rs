@@ -1,16 +1,14 @@
-//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten;
-//! and the rows themselves, emptied before a copy and given up after a drop.
+//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
 use crate::change::Relation;
-use crate::connect::in_words;
-use crate::log::{Cursor, LogId};
+use crate::filled::Filled;
+use crate::log::{Captured, Cursor, LogId, Progress};
 use crate::sink::SinkError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::{SliceName, TableName, quote_literal};
 use migrations::plan::Slice;
-use migrations::stage::Epoch;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::error::SqlState;
@@ -37,12 +35,24 @@ pub struct Kept {
     pub shapes: Shapes,
     /// [`Slice::mapping_hash`] when it was copied; none where an older strangler copied it.
     pub mapping: Option<String>,
+    /// Its source tables as they were captured when the copy began, and must have been ever since; none where an older
+    /// strangler copied it.
+    pub captured: Captured,
+    /// The sink tables whose rows are a copy's.
+    pub filled: Filled,
 }
 
 impl Kept {
     /// Whether the copy was made of the tables, and by the mapping, that the plan has now.
     pub fn is_made_by(&self, slice: &Slice) -> bool {
         self.mapping.as_ref().is_none_or(|mapping| *mapping == slice.mapping_hash())
+    }
+
+    /// A table whose changes a part of the log did not keep, if there is one. What lies before the copy does not matter.
+    pub fn missed<'a>(&'a self, part: &Progress) -> Option<&'a TableName> {
+        let matters = self.copied_at.is_some_and(|copied_at| part.end.is_past(copied_at));
+        let missed = self.captured.iter().find(|(_, membership)| !part.captured.contains(membership));
+        missed.filter(|_| matters).map(|(table, _)| table)
     }
 
     /// What to say where the monolith's database is another server, or another history of it, than it was copied from.
@@ -70,8 +80,8 @@ impl Kept {
             "plan.copied-otherwise",
             format!("slice {} was not copied as the plan has it now: {told}", slice.name),
             format!(
-                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or, if nothing \
-                 was written to them since, put its tables back into the plan as they were, and restart the bridge",
+                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
+                 plan as they were and restart the bridge: where writes were missed meanwhile it is copied again by itself",
                 slice.name
             ),
         )
@@ -81,12 +91,26 @@ impl Kept {
 /// Source tables' shapes.
 pub type Shapes = BTreeMap<TableName, Relation>;
 
-/// From which log and from which server a slice was filled, if anything is kept about it; also where the rest of it
-/// cannot be read.
-pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<(LogId, String)>, SinkError> {
-    let sql = "SELECT log_id, system_id FROM strangler.stream WHERE slice = $1";
+/// Where a slice's rows came from, and where they went.
+#[derive(Debug)]
+pub struct Origin {
+    /// The log.
+    pub log: LogId,
+    /// The system identifier of the server.
+    pub system_id: String,
+    /// The sink tables whose rows they are.
+    pub filled: Filled,
+}
+
+/// The origin of a slice, if anything is kept about it; also where the rest of it cannot be read, or is not there yet.
+pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<Origin>, SinkError> {
+    let sql = "SELECT log_id, system_id, to_jsonb(s) -> 'filled' FROM strangler.stream s WHERE slice = $1";
     match client.query_opt(sql, &[&slice.name.as_str()]).await {
-        Ok(row) => Ok(row.map(|row| (LogId(row.get(0)), row.get(1)))),
+        Ok(row) => Ok(row.map(|row| Origin {
+            log: LogId(row.get(0)),
+            system_id: row.get(1),
+            filled: row.get::<_, Option<_>>(2).and_then(|json| serde_json::from_value(json).ok()).flatten(),
+        })),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error)
             if matches!(
@@ -103,7 +127,8 @@ pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<(LogId, Str
 /// Reads what is kept about a slice's stream.
 pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
-               passed::text, cursor, shapes, mapping FROM strangler.stream WHERE slice = $1";
+               passed::text, cursor, shapes, mapping, coalesce(captured, '{}'), \
+               filled FROM strangler.stream WHERE slice = $1";
     let row = client.query_opt(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
     let Some(row) = row else { return Ok(None) };
     let damaged = || {
@@ -131,20 +156,25 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
         cursor: serde_json::from_value(row.get(8)).map_err(|_| damaged())?,
         shapes: serde_json::from_value(row.get(9)).map_err(|_| damaged())?,
         mapping: row.get(10),
+        captured: serde_json::from_value(row.get(11)).map_err(|_| damaged())?,
+        filled: row.get::<_, Option<_>>(12).map(serde_json::from_value).transpose().map_err(|_| damaged())?,
     }))
 }
 
 /// Begins (no `copied_at`) or completes what is kept about a slice's stream.
 pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), SinkError> {
     let sql = "INSERT INTO strangler.stream (slice, source, log_id, system_id, timeline, attempt, copied_at, \
-               commit_lsn, ordinal, passed, cursor, shapes, mapping) \
-               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11, $12) \
+               commit_lsn, ordinal, passed, cursor, shapes, mapping, captured, filled) \
+               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11, $12, $13, $14) \
                ON CONFLICT (slice) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
-               cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, updated_at = clock_timestamp()";
+               cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, \
+               captured = excluded.captured, filled = excluded.filled, updated_at = clock_timestamp()";
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;
+    let captured = to_json(&kept.captured)?;
+    let filled = kept.filled.as_ref().map(to_json).transpose()?;
     client
         .execute(
             sql,
@@ -161,6 +191,8 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
                 &cursor,
                 &shapes,
                 &kept.mapping,
+                &captured,
+                &filled,
             ],
         )
         .await
@@ -203,57 +235,4 @@ pub async fn forget(client: &Client, slice: &Slice) -> Result<(), SinkError> {
 /// A value as JSON for the database.
 pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, SinkError> {
     serde_json::to_value(value).map_err(|why| SinkError::Away { why: why.to_string() })
-}
-
-/// Empties the slice's sink tables together.
-pub async fn empty(client: &Client, slice: &Slice) -> Result<(), SinkError> {
-    let tables: Vec<String> = slice.all_tables().map(|table| table.to.quoted()).collect();
-    if tables.is_empty() {
-        return Ok(());
-    }
-    let sql = format!("TRUNCATE {}", tables.join(", "));
-    client.batch_execute(&sql).await.map_err(|error| match error.code().map(|code| code.code()) {
-        Some("0A000") => SinkError::stop(Finding::error(
-            "sink.referenced",
-            format!("the tables of slice {} cannot be emptied: {}", slice.name, in_words(&error)),
-            "add the referring table to the slice, or drop its foreign key in the service's database",
-        )),
-        _ => SinkError::of(error),
-    })
-}
-
-/// Empties the slice's sink tables to give the copy up; not where the gate says that they are the service's own, or
-/// that someone decided after us. Without a gate no row was ever copied, or all this was done before.
-pub async fn give_up_rows(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
-    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
-    let done = async {
-        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
-        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
-        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
-        match gate {
-            None => Ok(()),
-            Some((is_shut, seen)) if !is_shut || seen > epoch.0 as i64 => {
-                Err(SinkError::stop(not_ours(slice)))
-            }
-            Some(_) => empty(client, slice).await,
-        }
-    };
-    match done.await {
-        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
-        Err(error) => {
-            let _ = client.batch_execute("ROLLBACK").await;
-            Err(error)
-        }
-    }
-}
-
-fn not_ours(slice: &Slice) -> Finding {
-    Finding::error(
-        "sink.not-ours",
-        format!(
-            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
-            slice.name
-        ),
-        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
-    )
 }

@@ -19,7 +19,7 @@ use migrations::lsn::{Durable, EndLsn, Position, Timeline};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A reader's batch ends behind this many bytes of changes, so that memory stays bounded.
@@ -40,11 +40,22 @@ pub enum Owner {
     Us,
     /// It was made for the server of this system identifier, or filled from it.
     Server(String),
+    /// It was made for another plan, or for another database, as it says itself.
+    Other(String),
     /// An older strangler made it and kept nothing in it, or someone took its records away.
     Unknown,
     /// Nothing was kept in it yet, not even its name; nor does it have tables.
     Nobody,
 }
+
+/// One stay of a table in what its source publishes, by a number of the source's (`pg_publication_rel.oid`). A table that
+/// left and came back has another one: what it wrote in between was not captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Membership(pub u32);
+
+/// Tables, and as what they are captured.
+pub type Captured = BTreeMap<TableName, Membership>;
 
 /// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +74,9 @@ pub struct Progress {
     /// The logical messages (fences, barriers) since the record before, with their positions.
     #[serde(default)]
     pub messages: Vec<Message>,
+    /// Whose changes are in the log from the record before on. Those of other tables were not kept.
+    #[serde(default)]
+    pub captured: BTreeSet<Membership>,
 }
 
 /// One of our logical messages, seen in the source's stream.
@@ -96,7 +110,8 @@ pub struct Batch {
     /// Changes of the reader's tables, positions rising.
     pub changes: Vec<Change>,
     /// Present when everything up to `progress.end` has been delivered; the cursor begins behind it. Several
-    /// flushes may come as one batch: then it is the last one's record with the messages of all.
+    /// flushes may come as one batch, if they captured the same tables: then it is the last one's record with the
+    /// messages of all.
     pub progress: Option<(Progress, Cursor)>,
 }
 

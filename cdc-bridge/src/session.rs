@@ -11,7 +11,7 @@ use crate::replication::frame::Frame;
 use crate::replication::{Replication, ReplicationError};
 use crate::source::assemble::{Assembler, Step};
 use crate::source::pgoutput::{WireMessage, WireRelation, decode};
-use crate::source::{self, Source};
+use crate::source::{self, Published, Source};
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
@@ -57,7 +57,7 @@ pub struct Session<'a> {
     /// What the writer has not got yet.
     pub pending: Pending,
     /// The wanted tables, by the oids under which they are published.
-    pub published: BTreeMap<u32, TableName>,
+    pub published: BTreeMap<u32, Published>,
     /// Whose publication.
     pub source: &'a Source,
     /// When the newest transaction was committed: microseconds since 2000-01-01 UTC by the server's clock.
@@ -223,7 +223,7 @@ impl Session<'_> {
 
     async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
         let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
-        let published = self.published.get(&wire.oid);
+        let published = self.published.get(&wire.oid).map(|published| &published.table);
         let is_wanted = self.order.tables.contains(&table);
         if published.is_some_and(|known| *known != table) || (published.is_none() && is_wanted) {
             return Err(SessionEnd::Stop(Box::new(other_table(published.unwrap_or(&table)))));
@@ -236,14 +236,22 @@ impl Session<'_> {
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }
+
     /// Whether the wanted tables are published as they were when the session began. One that was renamed, or removed and
     /// made again, would otherwise be followed no longer, without a word.
     async fn check_tables(&self) -> Result<(), SessionEnd> {
         let now = source::published(self.client, &self.source.plan, &self.order.tables).await?;
-        match self.published.iter().find(|(oid, table)| now.get(oid) != Some(table)) {
-            Some((_, table)) => Err(SessionEnd::Stop(Box::new(other_table(table)))),
-            None => Ok(()),
+        for (oid, known) in &self.published {
+            match now.get(oid) {
+                Some(found) if found == known => {}
+                // The next session says that it captures another membership, by which its slices see the gap.
+                Some(found) if found.table == known.table => {
+                    return Err(SessionEnd::Republished(known.table.clone()));
+                }
+                _ => return Err(SessionEnd::Stop(Box::new(other_table(&known.table)))),
+            }
         }
+        Ok(())
     }
 
     /// Refuses a row that is larger than the plan allows.
@@ -270,8 +278,8 @@ pub fn other_table(table: &TableName) -> Finding {
     Finding::error(
         "capture.other-table",
         format!(
-            "table {table} of the monolith is not published, or it was renamed, or another one has its name now: its \
-             changes cannot be followed"
+            "table {table} of the monolith is not published with all it holds, or it was renamed, or another one has its \
+             name now: its changes cannot be followed"
         ),
         "give the slice up with `strangler sync drop`, mend the table or the plan, run `strangler install` again, then \
          `strangler sync start`; the other slices wait until then",

@@ -7,19 +7,21 @@ pub mod mapping;
 pub mod order;
 pub mod reduce;
 
+use crate::catalog::{self, Cascades};
 use crate::change::{Change, Relation};
 use crate::connect::{ConnectError, connect, in_words};
 use crate::kept::{self, Kept, Shapes};
 use crate::log::{Cursor, Progress};
-use crate::{catalog, source::assemble};
+use crate::source::assemble;
 use mapping::{Mapping, SinkTable};
 use migrations::finding::Finding;
+use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
@@ -84,8 +86,8 @@ pub struct Sink {
     attempt: Generation,
     tables: BTreeMap<TableName, SinkTable>,
     pub(crate) ranks: BTreeMap<TableName, usize>,
-    /// Sink tables whose rows may be gone with their parent before their own delete comes.
-    pub(crate) cascaded: BTreeSet<TableName>,
+    /// Sink tables whose rows may be gone, or have another key, with their parent before their own change comes.
+    pub(crate) cascades: Cascades,
     mappings: HashMap<TableName, (Arc<Relation>, Arc<Mapping>)>,
     statements: HashMap<String, Statement>,
     shapes: Shapes,
@@ -132,8 +134,9 @@ impl Sink {
             let sink = catalog::sink_table(&client, &table.to).await.map_err(SinkError::of)?;
             tables.insert(table.from.clone(), sink.ok_or_else(|| SinkError::stop(no_table(&table.to)))?);
         }
+        cover(&client, slice, epoch).await?;
         let ranks = ranks(&client, slice).await?;
-        let cascaded = catalog::cascaded(&client).await.map_err(SinkError::of)?;
+        let cascades = catalog::cascades(&client).await.map_err(SinkError::of)?;
         Ok(Sink {
             client,
             slice: slice.clone(),
@@ -141,7 +144,7 @@ impl Sink {
             attempt: kept.attempt,
             tables,
             ranks,
-            cascaded,
+            cascades,
             mappings: HashMap::new(),
             statements: HashMap::new(),
             shapes: kept.shapes.clone(),
@@ -299,6 +302,18 @@ impl Sink {
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+}
+
+/// Lets the shut gate guard partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should
+/// is left alone: the first change finds it so.
+async fn cover(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
+    let stands = "SELECT EXISTS (SELECT FROM strangler.gate WHERE slice = $1 AND is_shut AND epoch = $2)";
+    let epoch = epoch.0 as i64;
+    let found = client.query_one(stands, &[&slice.name.as_str(), &epoch]).await.map_err(SinkError::of)?;
+    if found.get(0) {
+        client.execute(&gate::set(&slice.name), &[&true, &epoch]).await.map_err(SinkError::of)?;
+    }
+    Ok(())
 }
 
 /// Each source table's level in the order of the sink's foreign keys.

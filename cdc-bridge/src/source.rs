@@ -1,12 +1,13 @@
 //! A source database: its slots, its WAL, its barriers. What makes sense of its stream is in `source/`.
 //!
-//! Knows nothing of the log or of slices; [`crate::capture`] reads the stream.
+//! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
 
 pub mod assemble;
 pub mod begin;
 pub mod pgoutput;
 
 use crate::connect::{ConnectError, connect, in_words};
+use crate::log::Membership;
 use crate::replication::{Replication, ReplicationError};
 use begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
@@ -101,18 +102,35 @@ pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, Source
     Ok(slots)
 }
 
-/// Which of these tables the plan's publication holds, by their oids.
+/// A table as the publication holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its name now.
+    pub table: TableName,
+    /// Since it was published last.
+    pub membership: Membership,
+}
+
+/// Which of these tables the plan's publication holds whole, with every row, column and kind of change, by their oids. One
+/// that someone published with its whole schema or database has no membership of its own, and leaves only with its oid.
 pub async fn published(
     client: &Client,
     plan: &PlanName,
     tables: &BTreeSet<TableName>,
-) -> Result<BTreeMap<u32, TableName>, SourceError> {
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_publication_tables t \
+) -> Result<BTreeMap<u32, Published>, SourceError> {
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, coalesce(r.oid, c.oid) FROM pg_publication p \
+               JOIN pg_publication_tables t ON t.pubname = p.pubname \
                JOIN pg_namespace n ON n.nspname = t.schemaname \
-               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename WHERE t.pubname = $1";
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
+               LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE p.pubname = $1 \
+               AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate \
+               AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL";
     let rows = client.query(sql, &[&sql::publication(plan)]).await?;
-    let published = rows.iter().map(|row| (row.get(0), TableName { schema: row.get(1), name: row.get(2) }));
-    Ok(published.filter(|(_, table)| tables.contains(table)).collect())
+    let published = rows.iter().map(|row| {
+        let table = TableName { schema: row.get(1), name: row.get(2) };
+        (row.get(0), Published { table, membership: Membership(row.get(3)) })
+    });
+    Ok(published.filter(|(_, published)| tables.contains(&published.table)).collect())
 }
 
 /// Makes a slot and returns its consistent point.

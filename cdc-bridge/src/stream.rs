@@ -3,20 +3,20 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
-mod halt;
+pub(crate) mod halt;
 mod order;
 pub mod state;
 
 use crate::capture;
 use crate::change::Change;
 use crate::copy::{self, Job};
-use crate::kept::{self, Kept};
-use crate::log::{Log, LogId, Owner, Reader};
-use crate::sink::{Sink, SinkError};
-use crate::source::{Source, SourceError};
+use crate::filled;
+use crate::kept::Kept;
+use crate::log::{Captured, Log, Reader};
+use crate::sink::Sink;
+use crate::source::Source;
 use halt::Halt;
 use migrations::control::{Condition, StreamOrder};
-use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, Timeline};
 use migrations::names::TableName;
@@ -101,10 +101,10 @@ async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool 
     orders.wait_for(|next| next.as_ref().is_some_and(|(generation, _)| *generation != than)).await.is_ok()
 }
 
-struct Stream<'a> {
-    context: &'a Context,
-    order: &'a StreamOrder,
-    state: &'a watch::Sender<State>,
+pub(crate) struct Stream<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) order: &'a StreamOrder,
+    pub(crate) state: &'a watch::Sender<State>,
 }
 
 impl Stream<'_> {
@@ -140,81 +140,16 @@ impl Stream<'_> {
         self.set(condition);
     }
 
-    fn set(&self, condition: Condition) {
+    pub(crate) fn set(&self, condition: Condition) {
         self.state.send_modify(|state| state.condition = condition);
     }
 
-    /// Undoes `sync start`: the copied rows, what is kept about them, the gates, the topics. Nothing to do where
-    /// nothing is kept.
-    async fn take_away(&self) -> Result<(), Halt> {
-        let context = self.context;
-        self.state.send_modify(|state| *state = State { changes: state.changes, ..State::new() });
-        if self.order.attempt == Generation(0) && matches!(self.order.stage, Stage::Monolith) {
-            // No copy was ever begun, or `sync drop` was; only what is kept in the sink tells the two apart.
-            let client = Sink::enter(&context.sink, &context.slice).await?;
-            if let Some((log, system_id)) = kept::origin(&client, &context.slice).await? {
-                self.set(Condition::Waiting { why: "the copy is being taken away".to_owned() });
-                let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
-                // No chunk of a copy that lost its lock comes behind this.
-                kept::hold(&client, &context.slice, "").await?;
-                kept::give_up_rows(&client, &context.slice, self.order.epoch).await?;
-                let own = self.released().await?;
-                if self.is_filled_from(&log, &system_id).await? {
-                    context.log.forget(&own).await?;
-                }
-                for client in [&source, &client] {
-                    client.batch_execute(&gate::unmake(&context.slice.name)).await.map_err(SinkError::of)?;
-                }
-                kept::forget(&client, &context.slice).await?;
-            }
-        }
-        self.set(Condition::Idle);
-        Ok(())
-    }
-
-    /// Whether the present log is the one that the slice was filled from, or its successor, and not somebody else's that
-    /// the plan was given meanwhile.
-    async fn is_filled_from(&self, log: &LogId, system_id: &str) -> Result<bool, Halt> {
-        let is_known = *log == self.context.log.id();
-        Ok(match self.context.log.owner().await? {
-            None | Some(Owner::Nobody | Owner::Us) => true,
-            Some(Owner::Server(filled_from)) => is_known || filled_from == system_id,
-            Some(Owner::Unknown) => is_known,
-        })
-    }
-
-    /// The slice's tables that no other slice follows. Capture is told before the streams are.
-    fn unshared(&self) -> Result<BTreeSet<TableName>, Halt> {
-        match &*self.context.wanted.borrow() {
-            Some(wanted) => Ok(self.tables().difference(&wanted.tables).cloned().collect()),
-            None => Err(Halt::Away("the bridge is ending".to_owned())),
-        }
-    }
-
-    /// Waits until capture writes none of the tables that only this slice needed, and tells which these are: what it has
-    /// in flight would wait for a topic that is gone. A table that another slice begins to follow meanwhile is no longer
-    /// waited for.
-    async fn released(&self) -> Result<BTreeSet<TableName>, Halt> {
-        let (mut capture, mut wanted) = (self.context.capture.clone(), self.context.wanted.clone());
-        loop {
-            wanted.mark_unchanged();
-            let own = self.unshared()?;
-            tokio::select! {
-                free = capture.wait_for(|status| status.touched.is_disjoint(&own)) => {
-                    free.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))?;
-                    return Ok(own);
-                }
-                more = wanted.changed() => more.map_err(|_| Halt::Away("the bridge is ending".to_owned()))?,
-            }
-        }
-    }
-
-    fn tables(&self) -> BTreeSet<TableName> {
+    pub(crate) fn tables(&self) -> BTreeSet<TableName> {
         self.context.slice.all_tables().map(|table| table.from.clone()).collect()
     }
 
     async fn copy(&self) -> Result<(), Halt> {
-        let timeline = self.captured().await?;
+        let (timeline, captured) = self.captured().await?;
         let context = self.context;
         let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
         let kept = match kept {
@@ -226,13 +161,14 @@ impl Stream<'_> {
                 kept
             }
             before => {
+                let filled = before.as_ref().map(|kept| filled::ours(&context.slice, &kept.filled));
                 if before.is_some_and(|kept| kept.copied_at.is_some()) {
                     // The tables are emptied next; proxies that still read from them have been told otherwise.
                     sleep(READERS_LEAVE).await;
                 }
-                let captured = context.capture.borrow().captured;
+                let passed = context.capture.borrow().captured;
                 let cursor = context.log.end_cursor().await?;
-                self.state.send_modify(|state| state.restart(cursor, captured));
+                self.state.send_modify(|state| state.restart(cursor, passed));
                 let job = Job {
                     slice: &context.slice,
                     epoch: self.order.epoch,
@@ -240,6 +176,9 @@ impl Stream<'_> {
                     source: &context.source,
                     timeline,
                     captured,
+                    filled: filled.unwrap_or_default(),
+                    replace: self.order.replace,
+                    passed,
                     sink: &context.sink,
                     log: &context.log,
                 };
@@ -267,15 +206,17 @@ impl Stream<'_> {
         }
     }
 
-    /// Waits until capture keeps the slice's tables.
-    async fn captured(&self) -> Result<Timeline, Halt> {
+    /// Waits until capture keeps the slice's tables; of which server, and as what.
+    async fn captured(&self) -> Result<(Timeline, Captured), Halt> {
         let tables = self.tables();
         let mut capture = self.context.capture.clone();
         loop {
             let status = capture.borrow_and_update().clone();
             self.check_lost(&status)?;
-            if let (true, Some(timeline)) = (tables.is_subset(&status.tables), status.timeline) {
-                return Ok(timeline);
+            let captured: Captured =
+                status.tables.into_iter().filter(|(table, _)| tables.contains(table)).collect();
+            if let (true, Some(timeline)) = (captured.len() == tables.len(), status.timeline) {
+                return Ok((timeline, captured));
             }
             if let Some(finding) = status.finding {
                 self.set(Condition::Stopped { finding, position: None });
@@ -368,6 +309,11 @@ impl Stream<'_> {
                 Ok(batch) => batch,
                 Err(error) => return error.into(),
             };
+            if let Some((progress, _)) = &batch.progress
+                && let Some(table) = kept.missed(progress)
+            {
+                return Halt::Lost(format!("changes of table {table} were not captured for a while"));
+            }
             let mut changes = batch.changes;
             changes.retain(|change| self.is_wanted(change, kept, copied_at));
             let durable = match sink.apply(&changes, batch.progress.as_ref()).await {

@@ -7,6 +7,8 @@
 
 #[path = "log_contract/embedded.rs"]
 mod embedded_only;
+#[path = "log_contract/gone.rs"]
+mod gone;
 #[path = "log_contract/history.rs"]
 mod history;
 #[path = "log_contract/kafka.rs"]
@@ -15,7 +17,7 @@ mod kafka_only;
 mod place;
 
 use cdc_bridge::change::Operation;
-use cdc_bridge::log::{Flush, LogError, Progress, Writer};
+use cdc_bridge::log::{Flush, LogError, Membership, Progress, Writer};
 use history::{
     Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
     timeline,
@@ -52,6 +54,7 @@ contract!(
     two_readers_go_at_their_own_speed,
     a_cursor_at_the_end_sees_whole_transactions_only,
     messages_and_progress_alone_arrive,
+    a_batch_speaks_of_one_set_of_tables,
     a_tables_shape_may_change,
     another_timeline_is_refused,
     the_newest_events_are_shown,
@@ -299,6 +302,35 @@ async fn messages_and_progress_alone_arrive(place: Place) {
     assert_eq!(watcher.messages, messages_of(&sent));
     assert!(watcher.changes.is_empty());
     assert_eq!(log.end().await.unwrap().unwrap().end, sent[4].end);
+    place.clean(&log).await;
+}
+
+async fn a_batch_speaks_of_one_set_of_tables(place: Place) {
+    let log = place.ready().await;
+    let start = log.end_cursor().await.unwrap();
+    let mut history = History::new(Dice::thrown("a_batch_speaks_of_one_set_of_tables"));
+    let transactions = some(&mut history, 30);
+    // A table leaves and comes back, now and then.
+    let captured = |at: usize| [Membership(1), Membership(2 + (at / 7 % 2) as u32)].into();
+    let mut writer = log.writer().await.unwrap();
+    for (at, committed) in transactions.iter().enumerate() {
+        let mut one = flush(std::slice::from_ref(committed));
+        one.progress = one.progress.map(|progress| Progress { captured: captured(at), ..progress });
+        append(&mut writer, one).await;
+    }
+    let mut reader = log.reader(tables(&[0, 1, 2]), &start).await.unwrap();
+    let (mut seen, mut batches) = (0, 0);
+    while seen < transactions.len() {
+        let batch =
+            tokio::time::timeout(place::PATIENCE, reader.next()).await.expect("the reader stands still");
+        let Some((progress, _)) = batch.unwrap().progress else { continue };
+        let until = transactions.iter().position(|committed| committed.end == progress.end).unwrap() + 1;
+        for at in seen..until {
+            assert_eq!(progress.captured, captured(at), "transaction {at} in a batch up to {until}");
+        }
+        (seen, batches) = (until, batches + 1);
+    }
+    assert!(batches >= 5, "{batches} batches");
     place.clean(&log).await;
 }
 

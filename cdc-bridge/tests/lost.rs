@@ -6,10 +6,12 @@ mod house;
 
 use cdc_bridge::kept;
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
-use house::{House, slice};
-use migrations::control::Condition;
+use house::{House, WAIT, slice};
+use migrations::control::{Condition, Desired};
+use migrations::journal::{Entry, Generation, State as Journal};
+use migrations::lsn::CommitLsn;
 use migrations::stage::Event;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_log_with_a_live_slot_is_found_at_start() {
@@ -160,5 +162,111 @@ async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
         })
         .await;
     house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+/// Waits until everything that the source wrote so far is confirmed, wanted or not.
+async fn confirmed(house: &House) {
+    let end = house.source.sql("shop", "SELECT pg_current_wal_lsn()");
+    let sql = format!("SELECT bool_and(confirmed_flush_lsn >= '{}') FROM pg_replication_slots", end.trim());
+    let until = Instant::now() + WAIT;
+    while house.source.sql("shop", &sql) != "t" {
+        assert!(Instant::now() < until, "{end} is not confirmed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the slice follows as another copy than this one.
+async fn copied_again(house: &House, attempt: Generation) {
+    let is_new = || house.journal().slice(&slice()).attempt > attempt;
+    house.until("copied again", |report| report.condition == Condition::Following && is_new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_the_plan_and_came_back_is_copied_again() {
+    let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
+    let plan = PLAN.replace("[public.orders]", "[public.orders, public.notes]");
+    let (source, sink) =
+        (format!("{SOURCE}{notes} INSERT INTO notes VALUES (1, 'first')"), format!("{SINK}{notes}"));
+    let mut house = House::new(&source, &sink, &plan).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.stop().await;
+    let whole = house.plan.clone();
+    house.plan.slices.get_mut(&slice()).unwrap().tables.pop();
+    house.start();
+    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.source.sql("shop", "UPDATE notes SET note = 'while it was out of the plan'");
+    confirmed(&house).await;
+    house.stop().await;
+    house.plan = whole;
+    house.start();
+    copied_again(&house, attempt).await;
+    for table in ["orders", "notes"] {
+        let all = format!("SELECT id, note FROM {table} ORDER BY id");
+        house.same(&all, &all).await;
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_left_the_publication_for_a_moment_is_copied_again() {
+    let house = following().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    // What a new `strangler install` does is no such moment.
+    house.source.sql("shop", "ALTER PUBLICATION strangler_shop SET TABLE orders");
+    house.stop().await;
+    house.start();
+    house.until("following", |report| report.condition == Condition::Following).await;
+    house.source.sql("shop", "UPDATE orders SET note = 'seen' WHERE id < 10");
+    house.same(ALL, ALL).await;
+    assert_eq!(house.journal().slice(&slice()).attempt, attempt, "it was copied again for nothing");
+    house.source.sql("shop", "ALTER PUBLICATION strangler_shop DROP TABLE orders");
+    house.source.sql("shop", "UPDATE orders SET note = 'unpublished' WHERE id < 10");
+    house.source.sql("shop", "ALTER PUBLICATION strangler_shop ADD TABLE orders");
+    copied_again(&house, attempt).await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+/// Its folder may have been put back from a backup: what it was told last then is no reason to take a copy away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_stored_wish_takes_no_copy_away_before_the_controller_answers() {
+    let tables = "tables: [public.orders]\n  notes: { service: orders, routes: { all: GET /notes }, tables: [public.notes] }";
+    let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
+    let plan = PLAN.replace("tables: [public.orders]", tables);
+    let house = House::new(&format!("{SOURCE}{notes}"), &format!("{SINK}{notes}"), &plan).await;
+    house.start();
+    house.follow().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    // The journal is longer now than it was when the wish was stored.
+    house.decide(Event::Paused);
+    house.decide(Event::Resumed { skip: None });
+    house.stop().await;
+    // Another slice was followed then, and this one was not.
+    let mut then = Journal::empty(house.journal().journal);
+    for (event, at) in
+        [(Event::SyncStarted { replace: false }, 1), (Event::CopyCompleted { copied_at: CommitLsn(1) }, 2)]
+    {
+        let (actor, reason) = ("test".to_owned(), String::new());
+        let slice = "notes".parse().unwrap();
+        let entry = Entry { generation: Generation(at), at: String::new(), actor, reason, slice, event };
+        then.apply(&entry).unwrap();
+    }
+    let wish = serde_json::to_vec(&Desired::from(&house.plan, &then, None)).unwrap();
+    std::fs::write(house.folder.path().join("bridge/desired.json"), wish).unwrap();
+    let mut link = house.link();
+    link.controller = format!("http://127.0.0.1:{}", testbed::free_port());
+    let alone = tokio::spawn(cdc_bridge::serve(house.plan.clone(), link, std::future::pending()));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "1000");
+    alone.abort();
+    let _ = alone.await;
+    house.start();
+    house.until("following", |report| report.condition == Condition::Following).await;
+    house.source.sql("shop", "UPDATE orders SET note = 'later'");
+    house.same(ALL, ALL).await;
+    assert!(house.journal().slice(&slice()).attempt >= attempt);
     house.stop().await;
 }

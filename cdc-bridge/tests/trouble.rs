@@ -5,7 +5,7 @@ mod house;
 
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT};
-use migrations::control::Condition;
+use migrations::control::{Condition, StreamReport};
 use migrations::stage::Event;
 use std::time::{Duration, Instant};
 
@@ -289,7 +289,7 @@ async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
     tokio::spawn(connection);
     writer.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.unwrap();
     house.start();
-    house.decide(Event::SyncStarted);
+    house.decide(Event::SyncStarted { replace: false });
     house.until("begun", |report| report.condition != Condition::Idle).await;
     let shut = "SELECT count(*) FROM strangler.gate WHERE is_shut";
     let began = Instant::now();
@@ -304,5 +304,47 @@ async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
     assert_eq!(house.sink.sql("orders", left), "0");
     assert_eq!(house.source.sql("shop", "SELECT count(*) FROM strangler.gate"), "0");
     house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 'the service''s own')");
+    house.stop().await;
+}
+
+/// Rows that nobody else has go only where the operator said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_services_own_are_not_emptied_unasked() {
+    let own = format!("{SINK} INSERT INTO orders VALUES (1, 'its own')");
+    let house = House::new(SOURCE, &own, PLAN).await;
+    house.start();
+    house.decide(Event::SyncStarted { replace: false });
+    let stopped = |report: &StreamReport| match &report.condition {
+        Condition::Stopped { finding, .. } => finding.code == "sink.not-empty",
+        _ => false,
+    };
+    house.until("stopped", stopped).await;
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    assert_eq!(house.sink.sql("orders", "SELECT note FROM orders"), "its own");
+    house.decide(Event::SyncStarted { replace: true });
+    house.until("following", |report| report.condition == Condition::Following).await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_came_to_the_slice_later_keeps_its_rows_when_the_copy_is_dropped() {
+    let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
+    let plan = PLAN.replace("[public.orders]", "[public.orders, public.notes]");
+    let sink = format!("{SINK}{notes} INSERT INTO notes VALUES (1, 'its own')");
+    let mut house = House::new(&format!("{SOURCE}{notes}"), &sink, &plan).await;
+    let whole = house.plan.clone();
+    house.plan.slices.get_mut(&house::slice()).unwrap().tables.pop();
+    house.start();
+    house.follow().await;
+    house.stop().await;
+    house.plan = whole;
+    house.start();
+    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "0");
+    assert_eq!(house.sink.sql("orders", "SELECT note FROM notes"), "its own");
     house.stop().await;
 }

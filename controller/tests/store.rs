@@ -47,7 +47,10 @@ async fn contract(open: impl Fn() -> Store) {
     assert_eq!(open().load(Generation(0)).await.unwrap().journal, id, "a journal keeps its id");
 
     let head = SliceState::default();
-    let first = store.append(Generation(0), &draft("ann", Event::SyncStarted), &head).await.unwrap();
+    let first = store
+        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &head)
+        .await
+        .unwrap();
     assert_eq!(
         (first.generation, first.actor.as_str(), first.reason.as_str()),
         (Generation(1), "ann", "because")
@@ -58,7 +61,9 @@ async fn contract(open: impl Fn() -> Store) {
     assert_eq!(store.load(Generation(1)).await.unwrap().entries, [second]);
 
     for stale in [0, 1, 3] {
-        let lost = store.append(Generation(stale), &draft("eve", Event::SyncStarted), &head).await;
+        let lost = store
+            .append(Generation(stale), &draft("eve", Event::SyncStarted { replace: false }), &head)
+            .await;
         assert!(matches!(lost, Err(StoreError::Conflict(_))), "{stale}: {lost:?}");
     }
     let beyond = store.load(Generation(9)).await.unwrap();
@@ -72,7 +77,7 @@ async fn contract(open: impl Fn() -> Store) {
 async fn race(open: &impl Fn() -> Store) {
     let stores: Vec<Arc<Store>> = (0..4).map(|_| Arc::new(open())).collect();
     for length in 2..12 {
-        let event = if length % 2 == 0 { Event::SyncStarted } else { Event::SyncDropped };
+        let event = if length % 2 == 0 { Event::SyncStarted { replace: false } } else { Event::SyncDropped };
         let tries: Vec<_> = stores
             .iter()
             .map(|store| {
@@ -109,7 +114,10 @@ async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
     let folder = tempfile::tempdir().unwrap();
     let plan = world::plan(ROUTES_ONLY);
     let store = Store::of(&plan, folder.path());
-    store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
+    store
+        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
+        .await
+        .unwrap();
     let path = folder.path().join("journal.jsonl");
     let mut text = std::fs::read(&path).unwrap();
     text.extend_from_slice(b"{\"generation\":2,\"at\":\"20");
@@ -162,7 +170,10 @@ async fn a_database_that_was_down_is_asked_again() {
     let cluster = Cluster::start();
     let plan = installed(&cluster).await;
     let store = Store::of(&plan, std::path::Path::new("/"));
-    store.append(Generation(0), &draft("ann", Event::SyncStarted), &SliceState::default()).await.unwrap();
+    store
+        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
+        .await
+        .unwrap();
     cluster.kill();
     for _ in 0..2 {
         let down = store.load(Generation(0)).await;

@@ -108,6 +108,9 @@ pub struct StreamOrder {
     pub paused: bool,
     /// Changes that are left out by the operator's choice.
     pub skips: BTreeSet<Position>,
+    /// Whether the copy may empty sink tables whose rows strangler did not bring.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 /// How an agent finds its controller and where it keeps what it must remember.

@@ -67,6 +67,9 @@ pub struct SliceState {
     pub paused: bool,
     /// Changes that the operator chose to leave out.
     pub skips: BTreeSet<Position>,
+    /// Whether the operator let this copy empty tables that hold rows of others.
+    #[serde(default)]
+    pub replace: bool,
 }
 
 impl SliceState {
@@ -90,10 +93,12 @@ impl SliceState {
             next.epoch = epoch;
         }
         match event {
-            Event::SyncStarted | Event::Evicted { .. } => {
+            Event::SyncStarted { .. } | Event::Evicted { .. } => {
                 next.attempt = generation;
                 next.shares.clear();
                 next.skips.clear();
+                // It was said of one copy, and of the tables that the plan had then.
+                next.replace = matches!(event, Event::SyncStarted { replace: true });
             }
             Event::SyncDropped => {
                 next = SliceState { epoch: next.epoch, stage: next.stage, ..SliceState::default() }

@@ -101,7 +101,11 @@ pub enum Stage {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// `sync start`: copy, then follow.
-    SyncStarted,
+    SyncStarted {
+        /// The copy may empty sink tables that hold rows which strangler did not bring (`--replace`).
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        replace: bool,
+    },
     /// Every row is in the sink.
     CopyCompleted {
         /// The snapshot's consistent point.
@@ -198,7 +202,7 @@ impl Stage {
             || Err(IllegalMove::Stage { stage: self.name(), event: event.name(), hint: self.hint() });
         match self {
             S::Monolith => match event {
-                E::SyncStarted => Ok(S::Copying),
+                E::SyncStarted { .. } => Ok(S::Copying),
                 E::Shared { .. } => Ok(self),
                 _ => illegal(),
             },
@@ -298,7 +302,7 @@ impl Event {
     /// The event's name in the journal.
     pub fn name(&self) -> &'static str {
         match self {
-            Event::SyncStarted => "sync-started",
+            Event::SyncStarted { .. } => "sync-started",
             Event::CopyCompleted { .. } => "copy-completed",
             Event::Evicted { .. } => "evicted",
             Event::SyncDropped => "sync-dropped",

@@ -65,7 +65,10 @@ fn state(events: &[(&str, Event)]) -> State {
 }
 
 fn following() -> Vec<(&'static str, Event)> {
-    vec![("orders", Event::SyncStarted), ("orders", Event::CopyCompleted { copied_at: CommitLsn(5) })]
+    vec![
+        ("orders", Event::SyncStarted { replace: false }),
+        ("orders", Event::CopyCompleted { copied_at: CommitLsn(5) }),
+    ]
 }
 
 fn split() -> Vec<(&'static str, Event)> {
@@ -172,7 +175,7 @@ fn legal_wishes_become_events() {
     let wish = SyncWish::default();
     let orders = slice("orders");
     let event = |state: &State, verb| plan_event(&plan, state, Wish::Sync(&orders, verb, &wish)).unwrap();
-    assert_eq!(event(&state(&[]), SyncVerb::Start), Event::SyncStarted);
+    assert_eq!(event(&state(&[]), SyncVerb::Start), Event::SyncStarted { replace: false });
     assert_eq!(event(&state(&following()), SyncVerb::Pause), Event::Paused);
     assert_eq!(event(&state(&following()), SyncVerb::Resume), Event::Resumed { skip: None });
     assert_eq!(event(&state(&following()), SyncVerb::Drop), Event::SyncDropped);
@@ -205,11 +208,11 @@ fn next_steps_are_commands() {
 fn a_slice_that_the_plan_forgot_is_a_finding() {
     let plan = plan();
     assert!(forgotten_slices(&plan, &state(&following())).is_empty());
-    let findings = forgotten_slices(&plan, &state(&[("stock", Event::SyncStarted)]));
+    let findings = forgotten_slices(&plan, &state(&[("stock", Event::SyncStarted { replace: false })]));
     assert_eq!(findings.len(), 1);
     assert!(findings[0].message.contains("stock is copying"));
     let wish = SyncWish::default();
-    let gone = state(&[("stock", Event::SyncStarted)]);
+    let gone = state(&[("stock", Event::SyncStarted { replace: false })]);
     let refusal = plan_event(&plan, &gone, Wish::Sync(&slice("stock"), SyncVerb::Drop, &wish)).unwrap_err();
     assert_eq!(refusal.exit, 2);
 }

@@ -23,7 +23,7 @@ fn position() -> impl Strategy<Value = Position> {
 fn event() -> impl Strategy<Value = Event> {
     let epoch = || (0u64..12).prop_map(Epoch);
     prop_oneof![
-        4 => Just(Event::SyncStarted),
+        4 => Just(Event::SyncStarted { replace: false }),
         4 => any::<u64>().prop_map(|lsn| Event::CopyCompleted { copied_at: CommitLsn(lsn) }),
         1 => "\\PC{0,20}".prop_map(|why| Event::Evicted { why }),
         1 => Just(Event::SyncDropped),
@@ -202,7 +202,7 @@ fn a_new_copy_forgets_the_shares_and_skips_of_the_old_one() {
     let shared = Event::Shared { routes: BTreeMap::from([(list(), "25%".parse().unwrap())]) };
     let skip = Event::Resumed { skip: Some(Position::default()) };
     let events = [
-        Event::SyncStarted,
+        Event::SyncStarted { replace: false },
         Event::CopyCompleted { copied_at: CommitLsn(5) },
         shared,
         skip,

@@ -3,9 +3,9 @@
 //! Pure; the session fills it and the writer empties it.
 
 use crate::change::{Change, Column, ColumnType, Relation};
-use crate::log::{Flush, LogId, Message, Progress};
+use crate::log::{Flush, Message, Progress};
 use crate::source::pgoutput::WireRelation;
-use migrations::lsn::{EndLsn, Timeline};
+use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 
 /// A flush is closed behind this many bytes of changes.
@@ -43,19 +43,17 @@ struct Boundary {
 }
 
 impl Pending {
-    /// Nothing read yet; everything before `from` is in the log.
-    pub fn new(log: LogId, timeline: Timeline, from: EndLsn) -> Self {
-        let template =
-            Progress { version: 1, log, timeline, end: from, committed_us: 0, messages: Vec::new() };
+    /// Nothing read yet; the log is as this record says, and what follows it captures what the record does.
+    pub fn new(begins: Progress) -> Self {
         Self {
             flush: Flush::default(),
             bytes: 0,
             read: 0,
             messages: Vec::new(),
-            template,
             boundary: None,
-            told: from,
-            quiet_until: from,
+            told: begins.end,
+            quiet_until: begins.end,
+            template: begins,
         }
     }
 
@@ -151,13 +149,21 @@ pub fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> 
 mod tests {
     use super::*;
     use crate::change::{Operation, ReplicaIdentity, Transaction};
-    use migrations::lsn::{CommitLsn, Position};
+    use crate::log::{LogId, Membership};
+    use migrations::lsn::{CommitLsn, Position, Timeline};
     use proptest::prelude::*;
     use std::sync::Arc;
 
     fn pending() -> Pending {
-        let timeline = Timeline { system_id: "1".into(), timeline: 1 };
-        Pending::new(LogId("log".into()), timeline, EndLsn(0))
+        Pending::new(Progress {
+            version: 1,
+            log: LogId("log".into()),
+            timeline: Timeline { system_id: "1".into(), timeline: 1 },
+            end: EndLsn(0),
+            committed_us: 0,
+            messages: vec![],
+            captured: [Membership(7)].into(),
+        })
     }
 
     fn change(commit: u64, ordinal: u64) -> Change {
@@ -208,6 +214,7 @@ mod tests {
                 seen.extend(flush.changes.iter().map(|change| change.position));
                 let Some(progress) = flush.progress else { continue };
                 let told = |commit: CommitLsn| commit.0 + 5 <= progress.end.0;
+                prop_assert_eq!(&progress.captured, &[Membership(7)].into());
                 prop_assert!(seen.iter().all(|position| told(position.commit)));
                 prop_assert!(progress.messages.iter().all(|message| told(message.position.commit)));
                 let all = written.iter().filter(|position| told(position.commit)).count();

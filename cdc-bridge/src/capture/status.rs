@@ -1,7 +1,7 @@
 //! What capture is asked for, and how it stands.
 
 use super::SessionEnd;
-use crate::log::LogError;
+use crate::log::{Captured, LogError};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
@@ -35,8 +35,8 @@ pub struct Status {
     pub slot: String,
     /// The server's history, once a session began.
     pub timeline: Option<Timeline>,
-    /// The tables that the running session captures; empty while none runs.
-    pub tables: BTreeSet<TableName>,
+    /// What the running session captures; nothing while none runs.
+    pub tables: Captured,
     /// The tables whose topics a session may make or write to: those of one that runs, or is about to.
     pub touched: BTreeSet<TableName>,
     /// Everything before is durable in the log.

@@ -28,7 +28,7 @@ use migrations::lsn::Timeline;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
 use reader::Begin;
-use record::Bookmark;
+use record::{Bookmark, MadeFor};
 use routes::Routes;
 use standing::{Found, Last};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,7 @@ pub struct KafkaLog {
 #[derive(Debug)]
 struct Inner {
     cluster: Cluster,
+    plan: PlanName,
     context: Context,
     partitions: i32,
     replication: i32,
@@ -65,6 +66,8 @@ struct Inner {
     row_bytes_max: AtomicU64,
     /// Whether this process made the log, or took something away that was read from it.
     is_used: AtomicBool,
+    /// Whether the log was there when it was looked for last.
+    is_known: AtomicBool,
 }
 
 impl KafkaLog {
@@ -86,6 +89,7 @@ impl KafkaLog {
         };
         let inner = Inner {
             cluster: Cluster { brokers: brokers.clone() },
+            plan: plan.clone(),
             context,
             partitions: i32::from(*partitions).max(1),
             replication: i32::from(*replication).max(1),
@@ -95,6 +99,7 @@ impl KafkaLog {
             session: AtomicU64::new(0),
             row_bytes_max: AtomicU64::new(ROW_BYTES_MAX),
             is_used: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
         };
         let log = Self { inner: Arc::new(inner) };
         log.blocking(|inner| inner.find().map(drop)).await?;
@@ -190,8 +195,11 @@ impl KafkaLog {
                 Found::Log(_) if inner.is_used.load(Ordering::SeqCst) => return Ok(Some(Owner::Us)),
                 Found::Log(named) => named,
             };
+            if let Some(MadeFor { plan, database }) = named.other {
+                return Ok(Some(Owner::Other(format!("plan {plan}, database {database}"))));
+            }
             let filled = inner.last()?.map(|last| last.system_id());
-            Ok(Some(filled.or(named).map_or(Owner::Unknown, Owner::Server)))
+            Ok(Some(filled.or(named.system_id).map_or(Owner::Unknown, Owner::Server)))
         })
         .await
     }
@@ -220,10 +228,8 @@ impl KafkaLog {
 
     /// Takes the progress topic away; the next log is another one.
     pub async fn destroy(&self) -> Result<(), LogError> {
-        self.inner.session.fetch_add(1, Ordering::SeqCst);
-        self.inner.is_used.store(false, Ordering::SeqCst);
-        locked(&self.inner.routes).clear();
-        *locked(&self.inner.id) = LogId(uuid::Uuid::new_v4().to_string());
+        self.inner.is_known.store(false, Ordering::SeqCst);
+        self.inner.begin_anew();
         Topics::new(&self.inner.cluster)?.delete(&[self.inner.progress_topic()]).await
     }
 
@@ -271,6 +277,18 @@ impl KafkaLog {
 impl Inner {
     fn id(&self) -> LogId {
         locked(&self.id).clone()
+    }
+
+    fn made_for(&self) -> MadeFor {
+        MadeFor { plan: self.plan.to_string(), database: self.context.database.clone() }
+    }
+
+    /// What there is next is another log: it gets another name, and whoever wrote into this one is done.
+    fn begin_anew(&self) {
+        self.session.fetch_add(1, Ordering::SeqCst);
+        self.is_used.store(false, Ordering::SeqCst);
+        locked(&self.routes).clear();
+        *locked(&self.id) = LogId(uuid::Uuid::new_v4().to_string());
     }
 
     fn session(&self) -> u64 {

@@ -91,6 +91,16 @@ pub fn other_server(log: &str, server: &Timeline) -> Finding {
     )
 }
 
+/// The log holds the changes that another plan follows, or those of another database of the same server.
+pub fn other_plan(log: &str, whose: &str) -> Finding {
+    Finding::error(
+        "capture.other-plan",
+        format!("the log {log} was made for {whose}"),
+        "give this plan a `topic_prefix` of its own; or, if it is an old log of yours, delete its progress topic while no \
+         bridge runs",
+    )
+}
+
 /// The server has not come so far as the log: its disk was set back, which keeps the timeline. What it writes until it
 /// comes so far again would be skipped.
 pub fn set_back(log: EndLsn, server: &Timeline) -> Finding {
@@ -118,6 +128,7 @@ mod tests {
             end: EndLsn(at),
             committed_us: 0,
             messages: vec![],
+            captured: [].into(),
         }
     }
 

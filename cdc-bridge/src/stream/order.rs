@@ -30,6 +30,7 @@ mod tests {
             attempt: Generation(1),
             paused,
             skips: BTreeSet::new(),
+            replace: false,
         };
         assert!(!asks_for_more(&order(Stage::Copying, false), &order(Stage::Copying, true)));
         let again = StreamOrder { attempt: Generation(2), ..order(Stage::Copying, false) };

@@ -114,7 +114,7 @@ impl House {
 
     /// Starts the copy and waits until the slice follows.
     pub async fn follow(&self) {
-        self.decide(Event::SyncStarted);
+        self.decide(Event::SyncStarted { replace: false });
         self.until("following", |report| report.condition == Condition::Following).await;
     }
 
@@ -219,7 +219,8 @@ async fn desired(
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
     let held: Option<u64> = query.get("generation").and_then(|held| held.parse().ok());
-    for _ in 0..1000 {
+    let wait_ms: u64 = query.get("wait_ms").and_then(|wait| wait.parse().ok()).unwrap_or(0);
+    for _ in 0..=wait_ms.min(10_000) / 10 {
         let journal = desk.journal.lock().unwrap().clone();
         if held != Some(journal.generation.0) {
             return Json(Desired::from(&desk.plan, &journal, None)).into_response();

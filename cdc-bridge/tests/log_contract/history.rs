@@ -3,7 +3,7 @@
 use cdc_bridge::change::{
     Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value,
 };
-use cdc_bridge::log::{Flush, LogId, Message, Progress};
+use cdc_bridge::log::{Flush, LogId, Membership, Message, Progress};
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use std::collections::BTreeSet;
@@ -174,6 +174,7 @@ pub fn progress(committed: &Committed) -> Progress {
         end: committed.end,
         committed_us: committed.committed_us,
         messages: committed.messages.clone(),
+        captured: [Membership(1)].into(),
     }
 }
 

@@ -18,26 +18,26 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-fn names(place: &Place) -> (String, String) {
+pub fn names(place: &Place) -> (String, String) {
     match &place.choice {
         LogChoice::Kafka { brokers, topic_prefix, .. } => (brokers.clone(), topic_prefix.clone()),
         _ => panic!("not in Kafka"),
     }
 }
 
-fn config(place: &Place) -> ClientConfig {
+pub fn config(place: &Place) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", names(place).0);
     config
 }
 
-fn insert(history: &mut History, id: u64) -> Committed {
+pub fn insert(history: &mut History, id: u64) -> Committed {
     history.commit(vec![(0, Operation::Insert { new: row(id, "x") })])
 }
 
-async fn append(log: &Log, transactions: &[Committed]) {
+pub async fn append(log: &Log, transactions: &[Committed]) {
     let mut writer = log.writer().await.unwrap();
     for committed in transactions {
         writer.append(flush(std::slice::from_ref(committed))).await.unwrap();
@@ -62,7 +62,7 @@ fn records(place: &Place, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>, Opt
     found
 }
 
-async fn make_topic(place: &Place, topic: &str, policy: &str) {
+pub async fn make_topic(place: &Place, topic: &str, policy: &str) {
     let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();

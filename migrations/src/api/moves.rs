@@ -260,7 +260,7 @@ fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) ->
                 format!("run `strangler route set {} monolith` first", slice.name),
             ))
         }
-        SyncVerb::Start => Ok(Event::SyncStarted),
+        SyncVerb::Start => Ok(Event::SyncStarted { replace: wish.replace }),
         SyncVerb::Pause if state.paused => {
             let message = format!("slice {} is paused already", slice.name);
             Err(refusal(CONFLICT, message, format!("go on with `strangler sync resume {}`", slice.name)))

@@ -71,5 +71,6 @@ fn stream_order(state: SliceState) -> StreamOrder {
         attempt: state.attempt,
         paused: state.paused,
         skips: state.skips,
+        replace: state.replace,
     }
 }

@@ -70,6 +70,7 @@ fn progress() -> Progress {
         end: EndLsn(77),
         committed_us: -3,
         messages: Vec::new(),
+        captured: [crate::log::Membership(16_400)].into(),
     }
 }
 

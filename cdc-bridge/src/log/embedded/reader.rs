@@ -102,11 +102,15 @@ impl Growing {
         self.batch.progress = Some((progress, super::cursor(log, key)));
     }
 
-    /// Whether a value may still be added: once a record ended the batch, only one that is whole and fits.
+    /// Whether a value may still be added: once a record ended the batch, only one that is whole, fits, and speaks of the
+    /// same tables.
     fn has_room(&self, value: &Value) -> bool {
-        let fits = self.size + value.size() <= BATCH_BYTES_MAX;
+        let goes_with = |record: &Progress| {
+            let fits = self.size + value.size() <= BATCH_BYTES_MAX;
+            fits && value.progress.as_ref().is_some_and(|next| next.captured == record.captured)
+        };
         self.passed < PASSED_BYTES_MAX
-            && (self.batch.progress.is_none() || (fits && value.progress.is_some()))
+            && self.batch.progress.as_ref().is_none_or(|(record, _)| goes_with(record))
     }
 }
 

@@ -190,11 +190,14 @@ impl Reading {
 
     /// All changes up to the first record are in `growing`: they are ready.
     fn pass_record(&mut self) -> Result<(), End> {
-        let ready_bytes = self.ready.as_ref().map_or(0, |ready| ready.content.bytes);
-        if ready_bytes + self.growing.bytes > BATCH_BYTES_MAX {
+        let Some(Awaited { offset, tables, mut record }) = self.records.pop_front() else { return Ok(()) };
+        let goes_with = |ready: &Ready| {
+            let fits = ready.content.bytes + self.growing.bytes <= BATCH_BYTES_MAX;
+            fits && ready.progress.captured == record.progress.captured
+        };
+        if !self.ready.as_ref().is_none_or(goes_with) {
             self.hand_over()?;
         }
-        let Some(Awaited { offset, tables, mut record }) = self.records.pop_front() else { return Ok(()) };
         // A writer that began again may repeat an older promise.
         if record.progress.end >= self.merge.end {
             self.growing.take_messages(&mut record, self.merge.end);

@@ -35,6 +35,18 @@ pub struct LogRecord {
     /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_id: Option<String>,
+    /// The plan and the database that it was made for; none where an older strangler made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_for: Option<MadeFor>,
+}
+
+/// A server has many databases, and a database may be followed by several plans: each has a log of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeFor {
+    /// The plan's name.
+    pub plan: String,
+    /// The source database's name.
+    pub database: String,
 }
 
 /// Key `tables`.
@@ -99,15 +111,6 @@ impl Record {
             Record::Log(record) => &record.log,
             Record::Tables(record) => &record.log,
             Record::Progress(record) => &record.progress.log,
-        }
-    }
-
-    /// The system identifier of the server that the log is of, where the record says so.
-    pub fn system_id(&self) -> Option<&str> {
-        match self {
-            Record::Log(record) => record.system_id.as_deref(),
-            Record::Tables(_) => None,
-            Record::Progress(record) => Some(&record.progress.timeline.system_id),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::look::Look;
 use super::recent::position;
-use super::record::{Bookmark, LogRecord, ProgressRecord, Record, Sent, TablesRecord, VERSION};
+use super::record::{Bookmark, LogRecord, MadeFor, ProgressRecord, Record, Sent, TablesRecord, VERSION};
 use super::routes::{PROGRESS_SLOT, Route};
 use super::writer::{Deliveries, Tally, produce};
 use super::{Inner, locked};
@@ -14,9 +14,13 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Records of a partition's end that are looked at for its last position: tombstones have none.
 const TAIL_RECORDS: i64 = 16;
+/// How long after the first look a log that was known is taken for gone.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What there is of a log.
 pub(super) enum Found {
@@ -26,9 +30,16 @@ pub(super) enum Found {
     Blank,
     /// A topic whose records someone took away.
     Emptied,
-    /// A log, whose name is known now; and the system identifier of the server that it was made for, unless an older
-    /// strangler made it.
-    Log(Option<String>),
+    /// A log, whose name is known now.
+    Log(Named),
+}
+
+/// What a log says of itself at its beginning.
+pub(super) struct Named {
+    /// The system identifier of the server that it was made for, unless an older strangler made it.
+    pub system_id: Option<String>,
+    /// For whom it was made, unless that is this plan and this database, or an older strangler made it.
+    pub other: Option<MadeFor>,
 }
 
 /// Where the progress topic stands.
@@ -53,8 +64,23 @@ impl Last {
 }
 
 impl Inner {
-    /// Looks for the log.
+    /// Looks for the log. Where one was known and is gone, what comes next is another one: slot and copies tell by its name
+    /// that they were of the one before.
     pub(super) fn find(&self) -> Result<Found, LogError> {
+        let is_there = |found: &Found| matches!(found, Found::Log(_));
+        let mut found = self.look_for()?;
+        if self.is_known.load(Ordering::SeqCst) && !is_there(&found) {
+            // A broker that has just started may not know it yet.
+            std::thread::sleep(SECOND_LOOK);
+            found = self.look_for()?;
+        }
+        if self.is_known.swap(is_there(&found), Ordering::SeqCst) && !is_there(&found) {
+            self.begin_anew();
+        }
+        Ok(found)
+    }
+
+    fn look_for(&self) -> Result<Found, LogError> {
         let look = Look::new(&self.cluster)?;
         let topic = self.progress_topic();
         if look.partitions(&topic)?.is_none() {
@@ -65,14 +91,29 @@ impl Inner {
         let Some(message) = messages.first() else {
             return Ok(if next == 0 { Found::Blank } else { Found::Emptied });
         };
+        let damaged = |why: &str| self.cluster.damaged(&format!("{topic} {why}"));
         let record = Record::read(message.key(), message.payload());
-        let record =
-            record.ok_or_else(|| self.cluster.damaged(&format!("{topic} holds what is not ours")))?;
+        let record = record.ok_or_else(|| damaged("holds what is not ours"))?;
         if record.version() != VERSION {
-            return Err(self.cluster.damaged(&format!("{topic} is of another version of strangler")));
+            return Err(damaged("is of another version of strangler"));
         }
+        let named = match &record {
+            Record::Log(name) => {
+                let ours = self.made_for();
+                let other = name.made_for.clone().filter(|made_for| *made_for != ours);
+                Named { system_id: name.system_id.clone(), other }
+            }
+            // A broker may make a missing topic for whoever writes into it.
+            _ if message.offset() == 0 => {
+                return Err(damaged(
+                    "was deleted while a bridge wrote into it: it does not begin with the log's name",
+                ));
+            }
+            // Someone took the first records away.
+            _ => Named { system_id: None, other: None },
+        };
         *locked(&self.id) = record.log().clone();
-        Ok(Found::Log(record.system_id().map(str::to_owned)))
+        Ok(Found::Log(named))
     }
 
     /// Writes the log's name, and the server that it is made for, behind whatever is in its new topic.
@@ -87,6 +128,7 @@ impl Inner {
             version: VERSION,
             log: self.id(),
             system_id: Some(server.system_id.clone()),
+            made_for: Some(self.made_for()),
         });
         let (key, value) = record.bytes().map_err(|error| self.cluster.damaged(&error.to_string()))?;
         let topic = self.progress_topic();

@@ -152,6 +152,9 @@ impl Work {
             self.send_record(&Record::Progress(Box::new(record)))?;
         }
         self.tally.wait().map_err(|error| self.inner.cluster.error(&error))?;
+        if self.tally.went_back() {
+            return Err(self.inner.cluster.damaged("its progress topic was deleted while it was written to"));
+        }
         self.settle(end);
         Ok(admitted.end)
     }
@@ -294,11 +297,15 @@ struct Count {
     failed: Option<KafkaError>,
     /// By slot.
     next: Vec<i64>,
+    /// Where the progress topic's next record is due, and whether one came before that: into another topic of its name.
+    promises: i64,
+    went_back: bool,
 }
 
 impl Tally {
     pub(super) fn begin(&self) {
-        *locked(&self.state) = Count::default();
+        let mut count = locked(&self.state);
+        *count = Count { promises: count.promises, went_back: count.went_back, ..Count::default() };
     }
 
     fn expect_one(&self) {
@@ -307,6 +314,10 @@ impl Tally {
 
     fn has_failed(&self) -> bool {
         locked(&self.state).failed.is_some()
+    }
+
+    fn went_back(&self) -> bool {
+        locked(&self.state).went_back
     }
 
     fn arrived(&self, result: &DeliveryResult<'_>, slot: Slot) {
@@ -318,6 +329,11 @@ impl Tally {
                     count.next.resize(slot + 1, 0);
                 }
                 count.next[slot] = count.next[slot].max(message.offset() + 1);
+            }
+            // A repeated record that the broker had already is acknowledged without its offset.
+            Ok(message) if message.offset() >= 0 => {
+                count.went_back |= message.offset() < count.promises;
+                count.promises = message.offset() + 1;
             }
             Ok(_) => {}
             Err((error, _)) => count.failed = Some(error.clone()),

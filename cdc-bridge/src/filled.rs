@@ -1,0 +1,122 @@
+//! The rows in a service's tables: which tables strangler filled, and so may empty, before a copy and after a drop.
+//!
+//! A table that it did not fill may hold rows of the service's own, which nobody else has. They go only where the
+//! operator said so of this very copy.
+
+use crate::connect::in_words;
+use crate::sink::SinkError;
+use migrations::finding::Finding;
+use migrations::names::{SliceName, TableName};
+use migrations::plan::Slice;
+use migrations::stage::Epoch;
+use std::collections::BTreeSet;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// Sink tables that were filled by a copy; none where an older strangler did not keep which.
+pub type Filled = Option<BTreeSet<TableName>>;
+
+/// The sink tables of the slice as the plan has them.
+pub fn all(slice: &Slice) -> BTreeSet<TableName> {
+    slice.all_tables().map(|table| table.to.clone()).collect()
+}
+
+/// Those of them whose rows are a copy's. A table that left the plan is not among them: the service may write it again.
+pub fn ours(slice: &Slice, filled: &Filled) -> BTreeSet<TableName> {
+    let all = all(slice);
+    match filled {
+        Some(filled) => &all & filled,
+        None => all,
+    }
+}
+
+/// Refuses a copy into a table that holds rows of others.
+pub async fn must_be_ours(
+    client: &Client,
+    slice: &Slice,
+    filled: &BTreeSet<TableName>,
+) -> Result<(), SinkError> {
+    for table in all(slice).difference(filled) {
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", table.quoted());
+        match client.query_one(&sql, &[]).await {
+            Ok(found) if found.get(0) => return Err(SinkError::stop(of_others(slice, table))),
+            // The copy says more of a table that is not there.
+            Err(error) if error.code() != Some(&SqlState::UNDEFINED_TABLE) => {
+                return Err(SinkError::of(error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Empties tables together.
+pub async fn empty(
+    client: &Client,
+    slice: &SliceName,
+    tables: &BTreeSet<TableName>,
+) -> Result<(), SinkError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+    let truncated = client.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await;
+    truncated.map_err(|error| match error.code().map(|code| code.code()) {
+        Some("0A000") => SinkError::stop(Finding::error(
+            "sink.referenced",
+            format!("the tables of slice {slice} cannot be emptied: {}", in_words(&error)),
+            "add the referring table to the slice, or drop its foreign key in the service's database",
+        )),
+        _ => SinkError::of(error),
+    })
+}
+
+/// Empties the tables that a copy filled, to give it up; not where the gate says that they are the service's own, or
+/// that someone decided after us. Without a gate no row was ever copied, or all this was done before.
+pub async fn give_up(client: &Client, slice: &Slice, epoch: Epoch, filled: &Filled) -> Result<(), SinkError> {
+    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
+    let done = async {
+        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
+        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
+        match gate {
+            None => Ok(()),
+            Some((is_shut, seen)) if !is_shut || seen > epoch.0 as i64 => {
+                Err(SinkError::stop(not_ours(slice)))
+            }
+            Some(_) => empty(client, &slice.name, &ours(slice, filled)).await,
+        }
+    };
+    match done.await {
+        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
+        Err(error) => {
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+fn of_others(slice: &Slice, table: &TableName) -> Finding {
+    Finding::error(
+        "sink.not-empty",
+        format!(
+            "the service's table {table} holds rows that strangler did not bring; the copy would empty it"
+        ),
+        format!(
+            "move them away and run `strangler sync resume {0}`; or let them go: `strangler sync drop {0}`, then `strangler \
+             sync start {0} --replace`",
+            slice.name
+        ),
+    )
+}
+
+fn not_ours(slice: &Slice) -> Finding {
+    Finding::error(
+        "sink.not-ours",
+        format!(
+            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
+            slice.name
+        ),
+        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
+    )
+}

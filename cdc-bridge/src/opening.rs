@@ -1,0 +1,182 @@
+//! How a session of capture begins: in a log that is ours, on tables that are published, from where the log ends.
+//!
+//! What it reads then is [`crate::session`]'s; here is also who writes it.
+
+use crate::capture::pending::Pending;
+use crate::capture::{Order, SessionEnd, Status};
+use crate::log::{Captured, Flush, Log, Owner, Progress};
+use crate::replication::ReplicationError;
+use crate::session::{Session, other_table};
+use crate::source::assemble::Assembler;
+use crate::source::begin::{Begin, decide, other_plan, other_server, set_back};
+use crate::source::{Source, SourceError, blocked, create_slot, published, slots};
+use migrations::lsn::{EndLsn, Timeline};
+use migrations::sql;
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::Client;
+
+/// Flushes waiting for the log; more would only be memory.
+const FLUSHES_WAITING_MAX: usize = 1;
+
+/// One session of the stream, from the checks at its start to its end.
+pub async fn session(
+    source: &Source,
+    log: &Log,
+    order: &Order,
+    orders: &mut watch::Receiver<Option<Order>>,
+    status: &watch::Sender<Status>,
+) -> Result<(), SessionEnd> {
+    let client = source.connect("strangler capture").await?;
+    let timeline = source.replication().await?.identify_system().await?.timeline;
+    must_be_ours(source, log, &client, &timeline).await?;
+    log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
+    let slot = sql::slot(&source.plan, &log.id().0);
+    let published = published(&client, &source.plan, &order.tables).await?;
+    let captured: Captured =
+        published.values().map(|published| (published.table.clone(), published.membership)).collect();
+    if let Some(missing) = order.tables.iter().find(|table| !captured.contains_key(table)) {
+        return Err(SessionEnd::Stop(Box::new(other_table(missing))));
+    }
+    let begins = Progress {
+        version: 1,
+        log: log.id(),
+        timeline: timeline.clone(),
+        end: EndLsn(0),
+        committed_us: 0,
+        messages: Vec::new(),
+        captured: captured.values().copied().collect(),
+    };
+    let begins = begin(source, log, &client, &slot, begins).await?;
+    let from = begins.end;
+    let mut stream = source.replication().await?;
+    // A name may lead to another server by now; the positions would mean nothing there.
+    let system = stream.identify_system().await?;
+    if system.timeline != timeline {
+        return Err(SessionEnd::Ended);
+    }
+    if from > system.end {
+        return Err(SessionEnd::Stop(Box::new(set_back(from, &timeline))));
+    }
+    let publication = sql::publication(&source.plan);
+    stream.start(&slot, from, &publication).await.map_err(|error| taken(&slot, error))?;
+    status.send_modify(|status| {
+        *status = Status {
+            slot: slot.clone(),
+            timeline: Some(timeline.clone()),
+            tables: captured,
+            touched: order.tables.clone(),
+            captured: from.max(status.captured),
+            changes: status.changes,
+            server_end: status.server_end.max(system.end),
+            ..Status::default()
+        };
+    });
+    tracing::info!(%slot, %from, tables = order.tables.len(), "capture began");
+
+    let (flushes, waiting) = mpsc::channel(FLUSHES_WAITING_MAX);
+    let (durable, confirmed) = watch::channel(from);
+    let last = confirmed.clone();
+    let writing = write(log, waiting, durable, status);
+    let reading = Session {
+        order,
+        client: &client,
+        status,
+        assembler: Assembler::new(),
+        pending: Pending::new(begins),
+        published,
+        source,
+        committed_pg_us: 0,
+        age_us: 0,
+    };
+    // The writer ends with an error, or when the reader is done and everything it handed over is durable.
+    let (read, written) = tokio::join!(reading.run(&mut stream, flushes, confirmed, orders), writing);
+    let end = *last.borrow();
+    stream.close(end).await;
+    written?;
+    read
+}
+
+/// Nothing is made in a log that another monolith or another plan fills. A slot of ours that carries the log's name proves
+/// that it is ours, also where the database was renamed since.
+async fn must_be_ours(
+    source: &Source,
+    log: &Log,
+    client: &Client,
+    timeline: &Timeline,
+) -> Result<(), SessionEnd> {
+    let finding = match log.owner().await? {
+        Some(Owner::Server(system_id)) if system_id != timeline.system_id => {
+            other_server(&format!("system {system_id}"), timeline)
+        }
+        Some(Owner::Other(whose)) => {
+            let own = sql::slot(&source.plan, &log.id().0);
+            if slots(client, &source.plan).await?.iter().any(|slot| slot.name == own) {
+                return Ok(());
+            }
+            other_plan(&log.describe(), &whose)
+        }
+        _ => return Ok(()),
+    };
+    Err(SessionEnd::Stop(Box::new(finding)))
+}
+
+/// Decides how the session begins, and does it: the slot exists and the log knows where it starts. Gives the session's
+/// record its end.
+async fn begin(
+    source: &Source,
+    log: &Log,
+    client: &Client,
+    slot: &str,
+    mut begins: Progress,
+) -> Result<Progress, SessionEnd> {
+    let end = log.end().await?;
+    let slots = slots(client, &source.plan).await?;
+    begins.end = match decide(slot, &slots, end.as_ref(), &begins.timeline) {
+        Begin::Resume(end) => return Ok(Progress { end, ..begins }),
+        Begin::Anew => create_slot(source, client, slot).await?,
+        // It was never finished: whoever makes it still waits for a transaction.
+        Begin::Adopt(EndLsn(0)) => return Err(blocked(source, slot).await.into()),
+        Begin::Adopt(from) => from,
+        Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
+        Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
+    };
+    let first = Flush { changes: Vec::new(), progress: Some(begins.clone()) };
+    log.writer().await?.append(first).await?;
+    Ok(begins)
+}
+
+fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
+    let words = error.to_string();
+    if words.contains("is active for PID") {
+        return SessionEnd::Source(SourceError::Refused(format!(
+            "slot {slot} is read by another bridge ({words}); stop one of the two"
+        )));
+    }
+    error.into()
+}
+
+/// Appends flushes in order and tells what is durable.
+async fn write(
+    log: &Log,
+    mut flushes: mpsc::Receiver<Flush>,
+    durable: watch::Sender<EndLsn>,
+    status: &watch::Sender<Status>,
+) -> Result<(), SessionEnd> {
+    let mut writer = log.writer().await?;
+    while let Some(flush) = flushes.recv().await {
+        let changes = flush.changes.len() as u64;
+        let end = writer.append(flush).await?;
+        // Nobody waits for these; who reports the lag reads them.
+        status.send_if_modified(|status| {
+            status.changes += changes;
+            if let Some(end) = end {
+                status.captured = status.captured.max(*end.get());
+            }
+            false
+        });
+        if let Some(end) = end {
+            let _ = durable.send(*end.get());
+        }
+    }
+    Ok(())
+}

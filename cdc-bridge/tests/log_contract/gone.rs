@@ -1,0 +1,85 @@
+//! A log that was deleted while a bridge ran, or that is somebody else's, is not taken for the one that was known.
+
+use crate::history::{Dice, History, flush, tables, timeline};
+use crate::kafka_only::{PATIENCE, append, config, insert, make_topic, names};
+use crate::place::Place;
+use cdc_bridge::log::{Log, LogError, Owner};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::time::{Duration, Instant};
+
+/// Deletes a topic and waits until it is gone.
+async fn delete_topic(place: &Place, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
+    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    let consumer: BaseConsumer = config(place).create().unwrap();
+    let is_there = || {
+        let all = consumer.fetch_metadata(None, PATIENCE).unwrap();
+        all.topics().iter().any(|found| found.name() == topic)
+    };
+    while is_there() {
+        assert!(Instant::now() < until, "{topic} is still there");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_deleted_under_a_bridge_is_another_one_afterwards() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(27));
+    append(&log, &[insert(&mut history, 1), insert(&mut history, 2)]).await;
+    let (before, cursor) = (log.id(), log.end_cursor().await.unwrap());
+    let mut writer = log.writer().await.unwrap();
+    let topic = format!("{}.strangler.progress", names(&place).1);
+    delete_topic(&place, &topic).await;
+    assert_eq!(log.owner().await.unwrap(), None);
+    assert_ne!(log.id(), before);
+    let late = writer.append(flush(&[insert(&mut history, 3)])).await;
+    assert!(late.is_err(), "{late:?}");
+    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    append(&log, &[insert(&mut history, 4)]).await;
+    let refused = log.reader(tables(&[0]), &cursor).await;
+    assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_a_broker_made_anew_under_a_writer_promises_nothing() {
+    let place = Place::kafka();
+    let log = place.ready().await;
+    let mut history = History::new(Dice::new(28));
+    let mut writer = log.writer().await.unwrap();
+    for id in 1..4 {
+        writer.append(flush(&[insert(&mut history, id)])).await.unwrap();
+    }
+    let topic = format!("{}.strangler.progress", names(&place).1);
+    delete_topic(&place, &topic).await;
+    make_topic(&place, &topic, "delete").await;
+    let late = writer.append(flush(&[insert(&mut history, 4)])).await;
+    assert!(late.is_err(), "{late:?}");
+    // Whether its records were refused or went into the new topic, nobody takes that for the log.
+    let found = log.owner().await;
+    let is_damaged = matches!(&found, Err(LogError::Damaged { why, .. }) if why.contains("was deleted"));
+    assert!(is_damaged || matches!(found, Ok(Some(Owner::Nobody))), "{found:?}");
+    delete_topic(&place, &topic).await;
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_another_plan_or_database_of_the_same_server_is_not_ours() {
+    let place = Place::kafka();
+    let ours = place.ready().await;
+    for (plan, database) in [("another", "shopdb"), (place.plan.as_str(), "elsewhere")] {
+        let theirs =
+            Log::open(&place.choice, &plan.parse().unwrap(), database, place.folder.path()).await.unwrap();
+        let owner = theirs.owner().await.unwrap();
+        assert!(
+            matches!(&owner, Some(Owner::Other(whose)) if whose.contains("database shopdb")),
+            "{owner:?}"
+        );
+    }
+    place.clean(&ours).await;
+}
