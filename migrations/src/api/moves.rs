@@ -108,7 +108,7 @@ pub fn forgotten_slices(plan: &Plan, state: &State) -> Vec<Finding> {
         };
         let message = format!("slice {name} is {} by the journal, and the plan {lacks}", slice.stage.name());
         let hint = format!(
-            "put {put} back into the plan and restart the controller; to end it, run `strangler sync drop {name}` then"
+            "put {put} back into the plan and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
         );
         Finding::error("journal.forgotten-slice", message, hint)
     };
@@ -163,7 +163,7 @@ pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Resul
     }
     if state.slice(name).stage != Stage::Monolith {
         let message = format!("the journal knows slice {name}, but the plan does not name it any more");
-        return Err(refusal(USAGE, message, "put it back into the plan and restart the controller"));
+        return Err(refusal(USAGE, message, "put it back into the plan and restart controller and bridge"));
     }
     let names = plan.slices.keys().map(SliceName::as_str);
     Err(refusal(USAGE, format!("the plan has no slice {name}"), likely(name.as_str(), names, "slices")))
@@ -182,7 +182,7 @@ fn without_its_tables(slice: &Slice, state: &SliceState) -> Refusal {
         state.stage.name()
     );
     let hint = format!(
-        "put its tables back and restart the controller; to end it, run `strangler sync drop {name}` then"
+        "put its tables back and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
     );
     refusal(USAGE, message, hint)
 }
