@@ -7,6 +7,7 @@ use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::SliceName;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,18 +78,19 @@ impl Agents {
         longest
     }
 
-    /// How many live proxies act on `generation` or a later one of that journal and of that plan.
+    /// How many live proxies act on one of those generations of that journal, and on that plan. What is beyond the
+    /// journal's end was never decided by it.
     pub(crate) fn acknowledged(
         &self,
         journal: JournalId,
-        generation: Generation,
+        generations: &RangeInclusive<Generation>,
         plan: &str,
     ) -> Acknowledged {
         let seen = self.lock();
         let proxies = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
         proxies.fold(Acknowledged::default(), |mut sum, agent| {
             let acts_on = agent.observed.acts_on;
-            let has = acts_on.is_some_and(|(id, held)| id == journal && held >= generation);
+            let has = acts_on.is_some_and(|(id, held)| id == journal && generations.contains(&held));
             sum.live += 1;
             sum.have += u32::from(has && agent.observed.plan == plan);
             sum
@@ -139,4 +141,42 @@ fn weight(agent: &Seen) -> (bool, Instant) {
 fn live(seen: &BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &Seen> {
     let now = Instant::now();
     seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::control::{ProxyReport, VERSION};
+    use uuid::Uuid;
+
+    const JOURNAL: JournalId = JournalId(Uuid::nil());
+
+    fn proxy(name: &str, acts_on: Option<(JournalId, u64)>) -> Observed {
+        Observed {
+            version: VERSION,
+            agent: AgentId { kind: AgentKind::Proxy, name: name.to_owned() },
+            address: Some("http://0.0.0.0:8080".to_owned()),
+            acts_on: acts_on.map(|(journal, generation)| (journal, Generation(generation))),
+            plan: String::new(),
+            report: Report::Proxy(ProxyReport::default()),
+        }
+    }
+
+    /// Agents that were heard of so many seconds ago.
+    fn heard(proxies: &[(Observed, u64)]) -> Agents {
+        let agents = Agents::default();
+        for (observed, ago) in proxies {
+            let at = Instant::now().checked_sub(Duration::from_secs(*ago)).unwrap();
+            agents.lock().insert(observed.agent.clone(), Seen { at, observed: observed.clone() });
+        }
+        agents
+    }
+
+    #[test]
+    fn what_the_journal_does_not_hold_acknowledges_nothing() {
+        let agents =
+            heard(&[(proxy("a-1-0", Some((JOURNAL, 11))), 0), (proxy("b-1-0", Some((JOURNAL, 12))), 0)]);
+        let have = |last| agents.acknowledged(JOURNAL, &(Generation(11)..=Generation(last)), "").have;
+        assert_eq!((have(11), have(12)), (1, 2));
+    }
 }

@@ -256,10 +256,16 @@ impl Shared {
         }
     }
 
+    /// Right after its start a controller knows of no agent, or of some, which does not mean that no other lives.
+    async fn all_are_heard(&self) {
+        tokio::time::sleep_until(self.begun + HEARD_AFTER).await;
+    }
+
     /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
     async fn ready(&self, slice: &SliceName, wish: Wish<'_>, replace: bool) -> Result<Vec<Finding>, Failure> {
         // Cheap objections come before the long look.
-        let state = self.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
+        self.all_are_heard().await;
+        let state = self.desk.present().await?;
         plan_event(&self.desk.plan, &state, wish)?;
         if let Some(other) = self.desk.agents.other_plan() {
             return Err(answer::not_ready(slice, vec![other]).into());
@@ -272,15 +278,15 @@ impl Shared {
         Ok(findings)
     }
 
-    /// Waits until every live proxy acts on a state, but not for ever. Right after its start a controller knows of
-    /// none or of some, which does not mean that no other lives.
+    /// Waits until every live proxy acts on a state, but not for ever.
     async fn acknowledged(&self, state: &journal::State) -> Acknowledged {
-        let (agents, plan) = (&self.desk.agents, &self.desk.plan.hash);
+        let (desk, plan) = (&self.desk, &self.desk.plan.hash);
         let deadline = Instant::now() + ACKNOWLEDGE_MAX;
         loop {
-            let proxies = agents.acknowledged(state.journal, state.generation, plan);
-            let are_heard = self.begun.elapsed() >= HEARD_AFTER;
-            if (are_heard && proxies.have >= proxies.live) || Instant::now() >= deadline {
+            // Others may have decided more meanwhile, which this controller reads every second.
+            let known = desk.state().map_or(state.generation, |newest| newest.generation);
+            let proxies = desk.agents.acknowledged(state.journal, &(state.generation..=known), plan);
+            if proxies.have >= proxies.live || Instant::now() >= deadline {
                 return proxies;
             }
             tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
@@ -296,6 +302,7 @@ impl Shared {
         mut findings: Vec<Finding>,
     ) -> Result<Json<Outcome>, Failure> {
         let desk = &self.desk;
+        self.all_are_heard().await;
         let (state, _) = desk
             .decide(|state| {
                 let event = plan_event(&desk.plan, state, wish)?;
