@@ -265,6 +265,7 @@ fn finding(error: &StoreError) -> Finding {
             ("journal.uncertain", "look at `strangler journal` before asking again".to_owned())
         }
         StoreError::Rewound { hint, .. } => ("journal.rewound", (*hint).to_owned()),
+        StoreError::Elsewhere { hint } => ("journal.elsewhere", hint.clone()),
         StoreError::Damaged { .. } | StoreError::Broken(_) => {
             ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
         }
