@@ -389,7 +389,21 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     cluster.restart();
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
+    nothing_is_emptied_that_a_proxy_may_still_read(&api, start(true)).await;
     api.end().await;
+}
+
+/// Reads were at the service until generation 4.
+async fn nothing_is_emptied_that_a_proxy_may_still_read(api: &Running, start: Value) {
+    let now: Desired = api.get("/v1/desired").await;
+    api.report(&proxy("shop-7-a", Some((now.journal, Generation(4))), &now.plan)).await;
+    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start.clone())).await;
+    let (status, refusal) = refused(started).await;
+    assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
+    assert!(refusal.message.contains("proxy shop-7-a"), "{refusal:?}");
+    api.report(&proxy("shop-7-a", Some((now.journal, Generation(5))), &now.plan)).await;
+    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await;
+    assert_eq!(started.status(), StatusCode::OK);
 }
 
 /// Neither another copy nor one by another plan counts, and the right one counts once.

@@ -176,3 +176,25 @@ fn a_share_whose_route_or_slice_was_renamed_is_told_and_can_be_forgotten() {
     forgotten("place: POST", "buy: POST", None, 0);
     forgotten("  orders:\n    service: orders", "  sales:\n    service: orders", None, 0);
 }
+
+#[test]
+fn it_is_known_until_when_requests_may_have_gone_to_the_service() {
+    let mut events = following();
+    let last = |events: &[(&str, Event)]| {
+        State::last_shared(JournalId(Uuid::nil()), &entries(events), &slice("orders")).unwrap()
+    };
+    assert_eq!(last(&events), None);
+    let share = |events: &[(&str, Event)], share| {
+        let wish = shares("orders", None, share);
+        ("orders", plan_event(&plan(), &state(events), Wish::Shares(&wish)).unwrap())
+    };
+    events.push(share(&events, "10%"));
+    events.push(("stock", Event::SyncStarted));
+    assert_eq!(last(&events), Some(Generation(4)), "it goes on while others are decided about");
+    events.push(share(&events, "monolith"));
+    events.push(("stock", Event::SyncDropped));
+    assert_eq!(last(&events), Some(Generation(4)));
+    events.push(share(&events, "10%"));
+    events.push(("orders", Event::Evicted { why: "WAL".into() }));
+    assert_eq!(last(&events), Some(Generation(7)));
+}

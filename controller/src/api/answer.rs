@@ -11,6 +11,7 @@ use migrations::plan::{Plan, Slice};
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A refusal and the HTTP status it travels with.
 pub(super) struct Failure {
@@ -99,6 +100,20 @@ pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Refusal {
         message: format!("slice {slice} cannot be followed yet: {things} in the way"),
         hint: format!("mend each, then run `strangler doctor {slice}`"),
         findings,
+    }
+}
+
+/// The refusal to empty tables that a proxy may still read from: it was not reached, or has not followed yet.
+pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Refusal {
+    Refusal {
+        exit: 4,
+        message: format!(
+            "proxy {proxy}, heard {} s ago, may still send reads of slice {slice} to the service, whose tables would be emptied",
+            silent.as_secs()
+        ),
+        hint: "wait until `strangler status` shows that it follows; or stop it: what has been silent for a minute is held to be stopped"
+            .to_owned(),
+        findings: Vec::new(),
     }
 }
 
