@@ -61,16 +61,14 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     // A path without names is one path: it cannot cross another pattern.
     let wide: Vec<&Found<'_>> = all.iter().filter(|found| has_names(&found.route.pattern)).collect();
     let pairs = wide.iter().enumerate().flat_map(|(at, a)| wide[..at].iter().map(move |b| (*b, *a)));
-    let crossing: Vec<(&Found<'_>, &Found<'_>)> = pairs
-        .filter(|(a, b)| a.route.pattern.meeting(&b.route.pattern) == Meeting::Crossing)
-        .take(CROSSINGS_SHOWN_MAX + 1)
-        .collect();
-    if let Some((_, b)) = crossing.get(CROSSINGS_SHOWN_MAX) {
-        let message =
-            format!("more than {CROSSINGS_SHOWN_MAX} pairs of routes cross; the others are not shown");
+    let mut crossing = pairs.filter(|(a, b)| a.route.pattern.meeting(&b.route.pattern) == Meeting::Crossing);
+    let shown: Vec<(&Found<'_>, &Found<'_>)> = crossing.by_ref().take(CROSSINGS_SHOWN_MAX).collect();
+    if let Some((_, b)) = crossing.next() {
+        let more = 1 + crossing.count();
+        let message = format!("{more} more pairs of routes cross, which are not shown");
         notes.warning(b.spot, "plan.routes-cross", message, "look at these first, and check again");
     }
-    for (a, b) in crossing.into_iter().take(CROSSINGS_SHOWN_MAX) {
+    for (a, b) in shown {
         let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
         let message = format!("some requests match both this route and {}", a.name());
         let hint = format!(
