@@ -68,6 +68,15 @@ mod tests {
     }
 
     #[test]
+    fn more_events_than_a_bridge_gives_are_refused() {
+        let said = misread("strangler tail orders -n 1001").problem.message;
+        assert!(said.contains("1001") && said.contains("1000"), "{said}");
+        for fits in ["0", "1000"] {
+            assert!(Cli::try_parse_from(["strangler", "tail", "orders", "-f", "-n", fits]).is_ok(), "{fits}");
+        }
+    }
+
+    #[test]
     fn the_parsers_words_become_a_problem() {
         let said = misread("strangler stauts --output json");
         assert!(said.wants_json);

@@ -9,7 +9,7 @@ use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::Database;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One of the processes that `up` keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,13 +75,20 @@ pub async fn install(
     controller::install(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
 }
 
-/// Takes it away again; `report` gets a line for each step.
+/// Takes it away again, and with the monolith's part the word in the controller's folder that the journal is there;
+/// `report` gets a line for each step.
 pub async fn uninstall(
     plan: &Plan,
     urls: &AdminUrls,
+    state_dir: &Path,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Problem> {
-    controller::uninstall(plan, &exposed(urls), report).await.map_err(|error| not_taken_away(&error))
+    let gone = controller::uninstall(plan, &exposed(urls), report).await;
+    gone.map_err(|error| not_taken_away(&error))?;
+    if urls.contains_key(&Database::Monolith) {
+        controller::forget_elsewhere(state_dir);
+    }
+    Ok(())
 }
 
 /// Where a copy is to be given up first, what to do is a command for each slice, and for that strangler must be up.

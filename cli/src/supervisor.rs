@@ -112,7 +112,7 @@ impl Supervisor {
         Ok(Self { house, starter, parts, watch, progress, trimmed: now })
     }
 
-    /// Keeps the parts until SIGINT or SIGTERM, then stops them. Says what still keeps WAL, if anything does.
+    /// Keeps the parts until SIGINT, SIGTERM or SIGHUP, then stops them. Says what still keeps WAL, if anything does.
     pub async fn run(mut self, remote: Remote) -> Result<Watch, Problem> {
         let mut signals = Signals::listen()?;
         let (sender, mut status) = watch::channel(None);
@@ -276,11 +276,12 @@ fn end(status: ExitStatus) -> String {
     }
 }
 
-/// The wish to end, from a terminal, a supervisor or a machine that goes down.
+/// The wish to end, from a terminal, a supervisor or a machine that goes down; or the terminal's own end.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -291,7 +292,11 @@ impl Signals {
                 Problem::error("signals cannot be listened to").because(&error).hint("run it again with `-v`")
             })
         };
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        // Whoever started us with `nohup` wants us to outlive the terminal.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup = (!ignores_hangup(&status)).then(|| listen(SignalKind::hangup())).transpose()?;
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup })
     }
 
     /// Waits for the next one.
@@ -299,8 +304,23 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = hung_up(&mut self.hangup) => {}
         }
     }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a process's status, as `/proc` tells it, has SIGHUP among the signals that it was told to ignore.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & 1 != 0
 }
 
 #[cfg(test)]
@@ -317,5 +337,12 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(after(HEALTHY_AFTER, BACKOFF_MAX), BACKOFF_MIN);
+    }
+
+    #[test]
+    fn a_hangup_that_is_ignored_from_the_start_is_known() {
+        assert!(ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
+        assert!(!ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""), "where there is no such file");
     }
 }

@@ -293,6 +293,15 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
 
 #[test]
 fn ctrl_c_stops_an_up_in_the_foreground() {
+    stops_by(Signal::SIGINT);
+}
+
+#[test]
+fn an_up_in_the_foreground_leaves_nothing_behind_when_its_terminal_closes() {
+    stops_by(Signal::SIGHUP);
+}
+
+fn stops_by(end: Signal) {
     let house = House::new();
     let mut up = house
         .command(&["up"])
@@ -302,7 +311,7 @@ fn ctrl_c_stops_an_up_in_the_foreground() {
         .spawn()
         .unwrap();
     house.eventually("an answer", || house.ask() == "monolith");
-    signal(up.id(), Signal::SIGINT);
+    signal(up.id(), end);
     assert!(ended(&mut up), "{}", house.logs());
     house.eventually("the end of all", || house.processes().is_empty());
     assert!(!Path::new(&house.folder.path().join(".strangler/run/up.json")).exists());

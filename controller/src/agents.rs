@@ -7,12 +7,14 @@ use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::SliceName;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An agent that reported within this time is live: it reports every second.
 const LIVE: Duration = Duration::from_secs(5);
-/// An agent that has been silent for so long is not shown any more.
+/// An agent that has been silent for so long is not shown any more, and no longer in anybody's way: none says goodbye,
+/// so one that was stopped in order must be forgotten some time.
 const SHOWN: Duration = Duration::from_secs(60);
 /// More agents than any fleet has; beyond it the longest silent one is forgotten.
 const AGENTS_MAX: usize = 1_000;
@@ -25,6 +27,7 @@ pub(crate) struct Agents {
 
 #[derive(Debug)]
 struct Seen {
+    since: Instant,
     at: Instant,
     observed: Observed,
 }
@@ -39,7 +42,8 @@ impl Agents {
             let oldest = seen.iter().min_by_key(|(_, agent)| agent.at).map(|(id, _)| id.clone());
             oldest.map(|id| seen.remove(&id));
         }
-        seen.insert(observed.agent.clone(), Seen { at: now, observed });
+        let since = seen.get(&observed.agent).map_or(now, |before| before.since);
+        seen.insert(observed.agent.clone(), Seen { since, at: now, observed });
     }
 
     /// Every agent that reported within the last minute.
@@ -77,22 +81,40 @@ impl Agents {
         longest
     }
 
-    /// How many live proxies act on `generation` or a later one of that journal and of that plan.
+    /// How many live proxies act on one of those generations of that journal, and on that plan. What is beyond the
+    /// journal's end was never decided by it.
     pub(crate) fn acknowledged(
         &self,
         journal: JournalId,
-        generation: Generation,
+        generations: &RangeInclusive<Generation>,
         plan: &str,
     ) -> Acknowledged {
         let seen = self.lock();
         let proxies = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
         proxies.fold(Acknowledged::default(), |mut sum, agent| {
             let acts_on = agent.observed.acts_on;
-            let has = acts_on.is_some_and(|(id, held)| id == journal && held >= generation);
+            let has = acts_on.is_some_and(|(id, held)| id == journal && generations.contains(&held));
             sum.live += 1;
             sum.have += u32::from(has && agent.observed.plan == plan);
             sum
         })
+    }
+
+    /// A proxy that may still send requests by a decision that was taken back: all that is heard of it says that it acts
+    /// on `shared`, the last generation of that journal under which they went to the service, or on an older one. Its
+    /// name, and how long it has been silent. One whose place another took behind it is gone.
+    pub(crate) fn left_behind(&self, journal: JournalId, shared: Generation) -> Option<(String, Duration)> {
+        let now = Instant::now();
+        let seen = self.lock();
+        let is_proxy = |agent: &&Seen| agent.observed.agent.kind == AgentKind::Proxy;
+        let acts = |agent: &&Seen| {
+            let acts_on = agent.observed.acts_on;
+            acts_on.is_some_and(|(id, held)| id != journal || held <= shared)
+        };
+        let remembered = seen.values().filter(|agent| now.duration_since(agent.at) < SHOWN);
+        let mut behind = remembered.filter(is_proxy).filter(acts);
+        let one = behind.find(|agent| !seen.values().any(|other| took_the_place(other, agent)))?;
+        Some((one.observed.agent.name.clone(), now.duration_since(one.at)))
     }
 
     /// Where the live bridge serves; the one that reported last, should there be two.
@@ -130,6 +152,13 @@ impl Agents {
     }
 }
 
+/// Whether a proxy began at another's host and address after the other was heard for the last time: two cannot listen
+/// there at once.
+fn took_the_place(new: &Seen, old: &Seen) -> bool {
+    let place = |agent: &Seen| (agent.observed.agent.host().to_owned(), agent.observed.address.clone());
+    new.observed.agent.kind == old.observed.agent.kind && new.since > old.at && place(new) == place(old)
+}
+
 /// Of two bridges the one that captures counts, not a second one that was fenced out; else who spoke last.
 fn weight(agent: &Seen) -> (bool, Instant) {
     let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if bridge.capture.is_some());
@@ -139,4 +168,72 @@ fn weight(agent: &Seen) -> (bool, Instant) {
 fn live(seen: &BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &Seen> {
     let now = Instant::now();
     seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::control::{ProxyReport, VERSION};
+    use uuid::Uuid;
+
+    const JOURNAL: JournalId = JournalId(Uuid::nil());
+
+    fn proxy(name: &str, acts_on: Option<(JournalId, u64)>) -> Observed {
+        Observed {
+            version: VERSION,
+            agent: AgentId { kind: AgentKind::Proxy, name: name.to_owned() },
+            address: Some("http://0.0.0.0:8080".to_owned()),
+            acts_on: acts_on.map(|(journal, generation)| (journal, Generation(generation))),
+            plan: String::new(),
+            report: Report::Proxy(ProxyReport::default()),
+        }
+    }
+
+    /// Agents that were heard of so many seconds ago.
+    fn heard(proxies: &[(Observed, u64)]) -> Agents {
+        let agents = Agents::default();
+        for (observed, ago) in proxies {
+            let at = Instant::now().checked_sub(Duration::from_secs(*ago)).unwrap();
+            agents.lock().insert(observed.agent.clone(), Seen { since: at, at, observed: observed.clone() });
+        }
+        agents
+    }
+
+    #[test]
+    fn what_the_journal_does_not_hold_acknowledges_nothing() {
+        let agents =
+            heard(&[(proxy("a-1-0", Some((JOURNAL, 11))), 0), (proxy("b-1-0", Some((JOURNAL, 12))), 0)]);
+        let have = |last| agents.acknowledged(JOURNAL, &(Generation(11)..=Generation(last)), "").have;
+        assert_eq!((have(11), have(12)), (1, 2));
+    }
+
+    #[test]
+    fn a_proxy_that_may_still_send_reads_is_named() {
+        let behind = |proxies: &[(Observed, u64)]| {
+            heard(proxies).left_behind(JOURNAL, Generation(7)).map(|(name, _)| name)
+        };
+        let named = Some("a-1-0".to_owned());
+        assert_eq!(behind(&[(proxy("a-1-0", Some((JOURNAL, 7))), 0)]), named, "live, but not yet so far");
+        assert_eq!(behind(&[(proxy("a-1-0", Some((JOURNAL, 7))), 50)]), named, "silent");
+        assert_eq!(
+            behind(&[(proxy("a-1-0", Some((JournalId(Uuid::max()), 9))), 0)]),
+            named,
+            "of another journal"
+        );
+        assert_eq!(behind(&[(proxy("a-1-0", Some((JOURNAL, 8))), 50)]), None);
+        assert_eq!(behind(&[(proxy("a-1-0", None), 0)]), None, "it serves nothing yet");
+        assert_eq!(behind(&[(proxy("a-1-0", Some((JOURNAL, 7))), 61)]), None, "forgotten");
+        assert_eq!(behind(&[]), None);
+    }
+
+    #[test]
+    fn a_proxy_is_gone_when_another_took_its_place() {
+        let behind = |old: &str, new: &str, since: u64| {
+            let proxies = [(proxy(old, Some((JOURNAL, 7))), 9), (proxy(new, Some((JOURNAL, 8))), since)];
+            heard(&proxies).left_behind(JOURNAL, Generation(7)).is_some()
+        };
+        assert!(!behind("my-host-1-a", "my-host-2-b", 3), "started again");
+        assert!(behind("my-host-1-a", "my-host-2-b", 20), "a second one beside it");
+        assert!(behind("my-host-1-a", "my-2-b", 3), "another host");
+    }
 }

@@ -144,8 +144,11 @@ async fn sync(
     detached(async move {
         let asked = Wish::Sync(&slice, verb, &wish);
         let mut findings = Vec::new();
+        if matches!(verb, SyncVerb::Start | SyncVerb::Drop) {
+            shared.is_read_by_nobody(&slice, asked).await?;
+        }
         if verb == SyncVerb::Start {
-            findings = shared.ready(&slice, asked, wish.replace).await?;
+            findings = shared.ready(&slice, wish.replace).await?;
         }
         shared.decide(&slice, asked, (&wish.actor, &wish.reason), findings).await
     })
@@ -256,11 +259,26 @@ impl Shared {
         }
     }
 
-    /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
-    async fn ready(&self, slice: &SliceName, wish: Wish<'_>, replace: bool) -> Result<Vec<Finding>, Failure> {
-        // Cheap objections come before the long look.
-        let state = self.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
+    /// Refuses a wish that empties the service's tables while a proxy may still send reads there. Also the place of all
+    /// cheap objections, which come before a long look.
+    async fn is_read_by_nobody(&self, slice: &SliceName, wish: Wish<'_>) -> Result<(), Failure> {
+        self.all_are_heard().await;
+        let state = self.desk.present().await?;
         plan_event(&self.desk.plan, &state, wish)?;
+        let entries = self.desk.entries(Generation(0)).await.map_err(|error| desk::refusal(&error))?;
+        let shared = journal::State::last_shared(state.journal, &entries, slice)
+            .map_err(|broken| desk::refusal(&broken.into()))?;
+        let behind = shared.and_then(|shared| self.desk.agents.left_behind(state.journal, shared));
+        behind.map_or(Ok(()), |(proxy, silent)| Err(answer::still_read(slice, &proxy, silent).into()))
+    }
+
+    /// Right after its start a controller knows of no agent, or of some, which does not mean that no other lives.
+    async fn all_are_heard(&self) {
+        tokio::time::sleep_until(self.begun + HEARD_AFTER).await;
+    }
+
+    /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
+    async fn ready(&self, slice: &SliceName, replace: bool) -> Result<Vec<Finding>, Failure> {
         if let Some(other) = self.desk.agents.other_plan() {
             return Err(answer::not_ready(slice, vec![other]).into());
         }
@@ -272,15 +290,15 @@ impl Shared {
         Ok(findings)
     }
 
-    /// Waits until every live proxy acts on a state, but not for ever. Right after its start a controller knows of
-    /// none or of some, which does not mean that no other lives.
+    /// Waits until every live proxy acts on a state, but not for ever.
     async fn acknowledged(&self, state: &journal::State) -> Acknowledged {
-        let (agents, plan) = (&self.desk.agents, &self.desk.plan.hash);
+        let (desk, plan) = (&self.desk, &self.desk.plan.hash);
         let deadline = Instant::now() + ACKNOWLEDGE_MAX;
         loop {
-            let proxies = agents.acknowledged(state.journal, state.generation, plan);
-            let are_heard = self.begun.elapsed() >= HEARD_AFTER;
-            if (are_heard && proxies.have >= proxies.live) || Instant::now() >= deadline {
+            // Others may have decided more meanwhile, which this controller reads every second.
+            let known = desk.state().map_or(state.generation, |newest| newest.generation);
+            let proxies = desk.agents.acknowledged(state.journal, &(state.generation..=known), plan);
+            if proxies.have >= proxies.live || Instant::now() >= deadline {
                 return proxies;
             }
             tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
@@ -296,6 +314,7 @@ impl Shared {
         mut findings: Vec<Finding>,
     ) -> Result<Json<Outcome>, Failure> {
         let desk = &self.desk;
+        self.all_are_heard().await;
         let (state, _) = desk
             .decide(|state| {
                 let event = plan_event(&desk.plan, state, wish)?;

@@ -142,6 +142,17 @@ impl Desk {
         }
     }
 
+    /// What the journal says now, for a decision. Refused while live agents act on more than it holds: they would ignore
+    /// what is decided, and be taken for those that follow.
+    pub(crate) async fn present(&self) -> Result<State, Refusal> {
+        let acts_on = self.agents.acts_on();
+        let state = self.refresh().await.map_err(|error| refusal(&error))?;
+        match self.behind(&acts_on, &state) {
+            Some(rewound) => Err(refused(rewound, 1)),
+            None => Ok(state),
+        }
+    }
+
     /// That live agents act on more than the journal holds: it was set back while this controller did not run, and they
     /// ignore what it decides. `acts_on` is to be asked for before the state is read, for the journal may grow.
     pub(crate) fn behind(&self, acts_on: &BTreeMap<JournalId, Generation>, state: &State) -> Option<Finding> {
@@ -161,7 +172,7 @@ impl Desk {
         make: impl Fn(&State) -> Result<Option<Draft>, Refusal>,
     ) -> Result<(State, Option<Entry>), Refusal> {
         for _ in 0..TRIES {
-            let mut state = self.refresh().await.map_err(|error| refusal(&error))?;
+            let mut state = self.present().await?;
             let Some(draft) = make(&state)? else { return Ok((state, None)) };
             let generation = state.generation.next();
             let head =
@@ -238,7 +249,10 @@ fn extend(mut state: State, entries: &[Entry]) -> Result<State, StoreError> {
 /// The answer to a wish that the journal's store could not take.
 pub(crate) fn refusal(error: &StoreError) -> Refusal {
     let exit = if matches!(error, StoreError::Conflict(_)) { 4 } else { 1 };
-    let finding = finding(error);
+    refused(finding(error), exit)
+}
+
+fn refused(finding: Finding, exit: u8) -> Refusal {
     Refusal { exit, message: finding.message, hint: finding.hint, findings: Vec::new() }
 }
 
@@ -251,6 +265,7 @@ fn finding(error: &StoreError) -> Finding {
             ("journal.uncertain", "look at `strangler journal` before asking again".to_owned())
         }
         StoreError::Rewound { hint, .. } => ("journal.rewound", (*hint).to_owned()),
+        StoreError::Elsewhere { hint } => ("journal.elsewhere", hint.clone()),
         StoreError::Damaged { .. } | StoreError::Broken(_) => {
             ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
         }

@@ -9,6 +9,7 @@ use migrations::journal::{Entry, Generation, JournalId};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,15 +21,46 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// A journal grows by a few entries a day; one beyond this is none of ours.
 const BYTES_MAX: u64 = 64 << 20;
 
+/// What lies beside the file once the journal is in the monolith's database, so that no other is begun here when the
+/// plan loses that database.
+const WORD: &str = "journal.elsewhere";
+const WORD_TEXT: &str =
+    "The journal is in the monolith's database. While this file is here, none is begun in this folder.\n";
+
 /// The journal's file.
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,
+    has_given_way: AtomicBool,
 }
 
 impl JournalFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, has_given_way: AtomicBool::new(false) }
+    }
+
+    /// What a table that is still empty takes over; none where the file is missing or empty, or where the journal was in
+    /// a database before.
+    pub(crate) async fn before_the_table(&self) -> Result<Option<Loaded>, StoreError> {
+        if !self.path.exists() || self.path.with_file_name(WORD).exists() {
+            return Ok(None);
+        }
+        let before = self.load(Generation(0)).await?;
+        Ok(Some(before).filter(|before| before.length > Generation(0)))
+    }
+
+    /// Leaves word that the journal is in a database now, and puts the file aside. Once in a process; where it fails, the
+    /// next one tries again, and until then all that is missing is a guard.
+    pub(crate) async fn give_way(&self) {
+        if self.has_given_way.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let path = self.path.clone();
+        let given =
+            blocking(&self.path, move || give_way(&path).map_err(|error| refused(&path, &error))).await;
+        if let Err(error) = given {
+            tracing::warn!(%error, "no word could be left that the journal is in the monolith's database");
+        }
     }
 
     pub(crate) async fn load(&self, after: Generation) -> Result<Loaded, StoreError> {
@@ -54,6 +86,24 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     let lost = |error: tokio::task::JoinError| refused(path, &error);
     tokio::task::spawn_blocking(work).await.map_err(lost)?
+}
+
+/// After an uninstall no journal is in a database any more: a plan without one may begin anew here. Where the word cannot
+/// be taken away, the controller's finding names it.
+pub fn forget_elsewhere(state_dir: &Path) {
+    let _ = std::fs::remove_file(state_dir.join(WORD));
+}
+
+fn give_way(path: &Path) -> std::io::Result<()> {
+    let word = path.with_file_name(WORD);
+    if !word.exists() {
+        std::fs::create_dir_all(word.parent().unwrap_or(Path::new(".")))?;
+        std::fs::write(&word, WORD_TEXT)?;
+    }
+    if path.exists() {
+        std::fs::rename(path, path.with_extension("jsonl.moved"))?;
+    }
+    Ok(())
 }
 
 fn append(path: &Path, expected: Generation, draft: Draft) -> Result<Entry, StoreError> {
@@ -91,6 +141,14 @@ fn append(path: &Path, expected: Generation, draft: Draft) -> Result<Entry, Stor
 fn open(path: &Path) -> Result<(File, u64, Lines), StoreError> {
     let failed = |error: std::io::Error| refused(path, &error);
     let folder = path.parent().unwrap_or(Path::new("."));
+    let word = path.with_file_name(WORD);
+    if word.exists() {
+        let hint = format!(
+            "put `database` of the monolith back into the plan; or, to begin a journal in which every route is at the monolith, remove {}",
+            word.display()
+        );
+        return Err(StoreError::Elsewhere { hint });
+    }
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;

@@ -3,13 +3,14 @@
 
 use crate::connect::{connect, in_words};
 use crate::store::{Draft, Loaded, StoreError};
-use migrations::journal::{Entry, Generation, JournalId, SliceState};
+use migrations::journal::{Entry, Generation, JournalId, SliceState, State};
 use migrations::plan::DatabaseUrl;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Transaction};
 
 /// A question that takes longer has failed.
@@ -27,6 +28,10 @@ const APPEND: &str = "
     SELECT $1::bigint, $2::text, $3::text, $4::text, $5::jsonb
      WHERE (SELECT coalesce(max(generation), 0) FROM strangler.journal) = $1::bigint - 1
     RETURNING generation, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), actor, reason, slice, event";
+const TAKE_OVER: &str = "
+    INSERT INTO strangler.journal (generation, at, actor, reason, slice, event)
+    SELECT $1::bigint, $2::text::timestamptz, $3::text, $4::text, $5::text, $6::jsonb
+     WHERE (SELECT coalesce(max(generation), 0) FROM strangler.journal) = $1::bigint - 1";
 const HEAD: &str = "
     INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ($1, $2, $3, $4)
     ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch, generation = excluded.generation";
@@ -74,6 +79,14 @@ impl JournalTable {
         let mut client = client.lock().await;
         let written = write(&mut client, expected, draft, head).await;
         self.settled(expected, written).await
+    }
+
+    /// Fills an empty journal with the entries of another, whole or not at all.
+    pub(crate) async fn take_over(&self, entries: &[Entry], state: &State) -> Result<(), StoreError> {
+        let client = self.client().await?;
+        let mut client = client.lock().await;
+        let taken = within(take_over(&mut client, entries, state)).await;
+        self.settled(Generation(0), taken).await
     }
 
     async fn client(&self) -> Result<Arc<Mutex<Client>>, StoreError> {
@@ -167,16 +180,41 @@ async fn write(
     }
 }
 
+async fn take_over(client: &mut Client, entries: &[Entry], state: &State) -> Result<(), Failure> {
+    let transaction = client.transaction().await?;
+    for entry in entries {
+        let generation = entry.generation.0;
+        let event = json(generation, &entry.event)?;
+        let slice = entry.slice.as_str();
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&number(generation), &entry.at, &entry.actor, &entry.reason, &slice, &event];
+        if transaction.execute(TAKE_OVER, &values).await? == 0 {
+            return Err(Failure::Conflict);
+        }
+    }
+    for (slice, head) in &state.slices {
+        let last = entries.iter().rfind(|entry| entry.slice == *slice);
+        let generation = last.map_or(state.generation, |entry| entry.generation).0;
+        let values: [&(dyn ToSql + Sync); 4] =
+            [&slice.as_str(), &json(generation, &head.stage)?, &number(head.epoch.0), &number(generation)];
+        transaction.execute(HEAD, &values).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+fn json(place: u64, value: &impl serde::Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::Damaged(place, error.to_string()))
+}
+
 async fn prepare<'a>(
     client: &'a mut Client,
     expected: Generation,
     draft: &Draft,
     head: &SliceState,
 ) -> Result<(Transaction<'a>, Entry), Failure> {
-    let damaged = |error: serde_json::Error| Failure::Damaged(expected.0 + 1, error.to_string());
     let generation = number(expected.next().0);
-    let event = serde_json::to_value(&draft.event).map_err(damaged)?;
-    let stage = serde_json::to_value(head.stage).map_err(damaged)?;
+    let event = json(expected.0 + 1, &draft.event)?;
+    let stage = json(expected.0 + 1, &head.stage)?;
     let slice = draft.slice.as_str();
     let transaction = client.transaction().await?;
     let row = transaction

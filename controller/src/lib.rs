@@ -20,6 +20,7 @@ mod trial;
 
 pub use connect::{ConnectError, Session, connect};
 pub use install::{InstallError, install, uninstall};
+pub use journal_file::forget_elsewhere;
 pub use observe::{doctor, observe};
 pub use serve::{ServeError, serve};
 pub use store::{Draft, Loaded, Store, StoreError};

@@ -4,7 +4,7 @@
 use crate::connect::ConnectError;
 use crate::journal_file::JournalFile;
 use crate::journal_table::JournalTable;
-use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState};
+use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState, State};
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::stage::Event;
@@ -13,8 +13,8 @@ use std::path::Path;
 /// One journal's store.
 #[derive(Debug)]
 pub enum Store {
-    /// In the monolith's database.
-    Postgres(JournalTable),
+    /// In the monolith's database; beside it the file that a plan without database had before.
+    Postgres(JournalTable, JournalFile),
     /// In a file.
     File(JournalFile),
 }
@@ -91,6 +91,14 @@ pub enum StoreError {
         /// What to do.
         hint: &'static str,
     },
+    /// It went into the monolith's database, which the plan does not name any more.
+    #[error(
+        "the journal is in the monolith's database, and the plan names no `database` of the monolith any more"
+    )]
+    Elsewhere {
+        /// What to do.
+        hint: String,
+    },
     /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),
@@ -99,16 +107,28 @@ pub enum StoreError {
 impl Store {
     /// The store that the plan asks for. Connects lazily: a database that is down is met at the first question.
     pub fn of(plan: &Plan, state_dir: &Path) -> Store {
+        let file = JournalFile::new(state_dir.join("journal.jsonl"));
         match &plan.monolith.database {
-            Some(url) => Store::Postgres(JournalTable::new(url.clone())),
-            None => Store::File(JournalFile::new(state_dir.join("journal.jsonl"))),
+            Some(url) => Store::Postgres(JournalTable::new(url.clone()), file),
+            None => Store::File(file),
         }
     }
 
-    /// The journal's id, its length and its entries after `after`.
+    /// The journal's id, its length and its entries after `after`. A table that is still empty first takes over what the
+    /// file has: a plan that gets its first database goes on with what was decided, and no route goes back.
     pub async fn load(&self, after: Generation) -> Result<Loaded, StoreError> {
         match self {
-            Store::Postgres(table) => table.load(after).await,
+            Store::Postgres(table, file) => {
+                let loaded = table.load(after).await?;
+                if loaded.length > Generation(0) {
+                    file.give_way().await;
+                    return Ok(loaded);
+                }
+                let Some(before) = file.before_the_table().await? else { return Ok(loaded) };
+                take_over(table, &before).await?;
+                file.give_way().await;
+                table.load(after).await
+            }
             Store::File(file) => file.load(after).await,
         }
     }
@@ -117,7 +137,7 @@ impl Store {
     /// so the journal needs a new id, which all of them follow.
     pub(crate) fn rewound(&self, known: Generation, found: Generation) -> StoreError {
         let hint = match self {
-            Store::Postgres(_) => {
+            Store::Postgres(..) => {
                 "look whether the slices stand as it says; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
             }
             Store::File(_) => {
@@ -136,8 +156,21 @@ impl Store {
         head: &SliceState,
     ) -> Result<Entry, StoreError> {
         match self {
-            Store::Postgres(table) => table.append(expected, draft, head).await,
+            Store::Postgres(table, _) => table.append(expected, draft, head).await,
             Store::File(file) => file.append(expected, draft).await,
         }
+    }
+}
+
+/// Whoever else takes it over at the same time writes the same entries, and one of the two succeeds.
+async fn take_over(table: &JournalTable, before: &Loaded) -> Result<(), StoreError> {
+    let state = State::replay(before.journal, &before.entries)?;
+    match table.take_over(&before.entries, &state).await {
+        Ok(()) => {
+            tracing::info!(entries = before.length.0, "the journal's file went into the monolith's database");
+            Ok(())
+        }
+        Err(StoreError::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -106,7 +106,21 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
             ));
         }
     };
-    let differs = trial.reversed().iter().enumerate().find(|(index, _)| !computed.get::<_, bool>(*index))?;
+    if !computed.get::<_, bool>(0) {
+        return Some(Finding::error(
+            "plan.set-fails",
+            format!(
+                "the expressions of table {} do not give one row for row {key}, but none or several",
+                table.from
+            ),
+            format!(
+                "correct `set` of table {} in the plan: it calls a function that returns a set",
+                table.from
+            ),
+        ));
+    }
+    let differs =
+        trial.reversed().iter().enumerate().find(|(index, _)| !computed.get::<_, bool>(*index + 1))?;
     Some(Finding::warning(
         "plan.reverse-differs",
         format!("`reverse` of {} does not bring back what row {key} of {} holds", differs.1, table.from),

@@ -276,15 +276,18 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let api = Running::with_file(folder.path()).await;
     let now: Desired = api.get("/v1/desired").await;
-    let ahead = Some((now.journal, Generation(1)));
-    api.report(&proxy("quick", ahead, &now.plan)).await;
-    api.report(&proxy("slow", Some((now.journal, Generation(0))), &now.plan)).await;
-    let began = Instant::now();
-    // Later than a controller takes to hear of everybody after its start.
-    let slow = Duration::from_millis(2_500);
-    let (outcome, ()) = tokio::join!(api.share("10%"), async {
+    let at = |generation| Some((now.journal, Generation(generation)));
+    api.report(&proxy("quick", at(0), &now.plan)).await;
+    api.report(&proxy("slow", at(0), &now.plan)).await;
+    let slow = Duration::from_millis(500);
+    let decided = api.poll(&now, 20_000);
+    let (outcome, began) = tokio::join!(api.share("10%"), async {
+        decided.await.unwrap();
+        let began = Instant::now();
+        api.report(&proxy("quick", at(1), &now.plan)).await;
         tokio::time::sleep(slow).await;
-        api.report(&proxy("slow", ahead, &now.plan)).await;
+        api.report(&proxy("slow", at(1), &now.plan)).await;
+        began
     });
     assert!(began.elapsed() >= slow, "it waited for the slow one");
     assert_eq!((outcome.proxies.live, outcome.proxies.have), (2, 2));
@@ -299,11 +302,15 @@ async fn right_after_a_start_proxies_that_are_still_to_report_are_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let api = Running::with_file(folder.path()).await;
     let now: Desired = api.get("/v1/desired").await;
-    let ahead = Some((now.journal, Generation(1)));
+    let at = |generation| Some((now.journal, Generation(generation)));
+    let decided = api.poll(&now, 20_000);
     let (outcome, ()) = tokio::join!(api.share("10%"), async {
-        api.report(&proxy("early", ahead, &now.plan)).await;
+        api.report(&proxy("early", at(0), &now.plan)).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        api.report(&proxy("late", ahead, &now.plan)).await;
+        api.report(&proxy("late", at(0), &now.plan)).await;
+        decided.await.unwrap();
+        api.report(&proxy("early", at(1), &now.plan)).await;
+        api.report(&proxy("late", at(1), &now.plan)).await;
     });
     assert_eq!((outcome.proxies.live, outcome.proxies.have), (2, 2));
     api.end().await;
@@ -382,7 +389,21 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     cluster.restart();
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
+    nothing_is_emptied_that_a_proxy_may_still_read(&api, start(true)).await;
     api.end().await;
+}
+
+/// Reads were at the service until generation 4.
+async fn nothing_is_emptied_that_a_proxy_may_still_read(api: &Running, start: Value) {
+    let now: Desired = api.get("/v1/desired").await;
+    api.report(&proxy("shop-7-a", Some((now.journal, Generation(4))), &now.plan)).await;
+    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start.clone())).await;
+    let (status, refusal) = refused(started).await;
+    assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
+    assert!(refusal.message.contains("proxy shop-7-a"), "{refusal:?}");
+    api.report(&proxy("shop-7-a", Some((now.journal, Generation(5))), &now.plan)).await;
+    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await;
+    assert_eq!(started.status(), StatusCode::OK);
 }
 
 /// Neither another copy nor one by another plan counts, and the right one counts once.
@@ -464,6 +485,10 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     api.report(&proxy("p", Some((status.journal, Generation(2))), "")).await;
     let status: Status = api.get("/v1/status").await;
     assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+    // The proxy would ignore what is decided, and yet be counted: it acts on more.
+    let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
+    let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    assert!(refusal.exit == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
 
     let first: Desired = api.get("/v1/desired").await;
     let other = first.journal.0.to_string().replace(|c: char| c != '-', "7");

@@ -135,6 +135,43 @@ async fn doctor_tries_the_plans_sql_on_live_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_plans_sql_makes_vanish_or_doubles_is_found() {
+    let mut world = World::new("").await;
+    world.cluster.sql(
+        "service",
+        "CREATE FUNCTION times(n int) RETURNS SETOF int LANGUAGE sql IMMUTABLE AS 'SELECT n FROM generate_series(1, n)'",
+    );
+    world.install().await;
+    let line = |qty: i32| format!("INSERT INTO lines VALUES ({qty}, 1, {qty})");
+    world.cluster.sql("monolith", &line(1));
+    world.plan =
+        world.plan_with("rename: { qty: quantity }", r#"drop: [qty], set: { quantity: "times(qty)" }"#);
+    assert_eq!(world.codes().await, [""; 0], "one row for one row");
+    for qty in [0, 2] {
+        world.cluster.sql("monolith", &line(qty));
+        let found = world.findings().await;
+        assert!(found.len() == 1 && found[0].is_error() && found[0].code == "plan.set-fails", "{found:?}");
+        assert!(found[0].message.contains(&format!("one row for row {qty}, 1")), "{found:?}");
+        world.cluster.sql("monolith", &format!("DELETE FROM lines WHERE qty = {qty}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_function_of_the_server_that_gives_many_rows_stands_in_a_plan() {
+    let world = World::new("").await;
+    let functions = world.cluster.sql(
+        "service",
+        "SELECT string_agg(DISTINCT proname, ' ') FROM pg_proc
+          WHERE pronamespace = 'pg_catalog'::regnamespace AND (proretset OR prokind IN ('a', 'w'))",
+    );
+    let names: Vec<&str> = functions.split(' ').collect();
+    assert!(names.len() > 100, "{functions}");
+    let allowed: Vec<&&str> = names.iter().filter(|name| world.takes(&format!("{name}(total)"))).collect();
+    assert!(allowed.is_empty(), "{allowed:?}");
+    assert!(world.takes("round(total)"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn doctor_tries_what_two_databases_write_differently() {
     let mut world = World::new("").await;
     world.cluster.sql(

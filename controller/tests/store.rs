@@ -5,7 +5,7 @@
 mod world;
 
 use controller::{Draft, Loaded, Store, StoreError};
-use migrations::journal::{Generation, SliceState, State};
+use migrations::journal::{Entry, Generation, SliceState, State};
 use migrations::plan::Plan;
 use migrations::stage::Event;
 use std::collections::BTreeMap;
@@ -138,15 +138,15 @@ async fn a_damaged_file_is_not_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
     let cluster = Cluster::start();
-    let nothing_there =
-        Store::of(&with_database(&cluster), std::path::Path::new("/")).load(Generation(0)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let nothing_there = Store::of(&with_database(&cluster), folder.path()).load(Generation(0)).await;
     assert!(
         matches!(nothing_there, Err(StoreError::Unreachable { .. } | StoreError::Refused { .. })),
         "{nothing_there:?}"
     );
 
     let plan = installed(&cluster).await;
-    contract(|| Store::of(&plan, std::path::Path::new("/"))).await;
+    contract(|| Store::of(&plan, folder.path())).await;
     let head = "SELECT slice || ' ' || generation || ' ' || (stage->>'stage') FROM strangler.slice";
     assert_eq!(cluster.sql("postgres", head), "orders 12 monolith");
 
@@ -166,10 +166,74 @@ async fn a_database_keeps_the_contract_and_only_lets_the_journal_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_gets_a_database_goes_on_with_its_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let without = world::plan(ROUTES_ONLY);
+    let shared = |share: &str| Event::Shared {
+        routes: BTreeMap::from([("show".parse().unwrap(), share.parse().unwrap())]),
+    };
+    let before = Store::of(&without, folder.path());
+    for (length, share) in ["25%", "service"].into_iter().enumerate() {
+        let draft = draft("ann", shared(share));
+        before.append(Generation(length as u64), &draft, &SliceState::default()).await.unwrap();
+    }
+    let entries = before.load(Generation(0)).await.unwrap().entries;
+
+    let cluster = Cluster::start();
+    let with = installed(&cluster).await;
+    let after = Store::of(&with, folder.path());
+    let loaded = after.load(Generation(1)).await.unwrap();
+    assert_eq!((loaded.length, loaded.entries.len()), (Generation(2), 1));
+    let taken = after.load(Generation(0)).await.unwrap();
+    let state = State::replay(taken.journal, &taken.entries).unwrap();
+    assert_eq!(state.slices, State::replay(taken.journal, &entries).unwrap().slices);
+    let told = |entry: &Entry| (entry.actor.clone(), entry.reason.clone(), entry.event.clone());
+    assert_eq!(
+        taken.entries.iter().map(told).collect::<Vec<_>>(),
+        entries.iter().map(told).collect::<Vec<_>>()
+    );
+    assert_eq!(taken.entries[0].at[..19], entries[0].at[..19]);
+    let head = "SELECT slice || ' ' || generation || ' ' || (stage->>'stage') FROM strangler.slice";
+    assert_eq!(cluster.sql("postgres", head), "orders 2 monolith");
+
+    // Nor does a plan that loses its database begin another one, or bring the old one back.
+    for _ in 0..2 {
+        let lost = Store::of(&without, folder.path()).load(Generation(0)).await;
+        let Err(StoreError::Elsewhere { hint }) = lost else { panic!("{lost:?}") };
+        assert!(hint.contains("journal.elsewhere"), "{hint}");
+    }
+    controller::forget_elsewhere(folder.path());
+    assert_eq!(Store::of(&without, folder.path()).load(Generation(0)).await.unwrap().length, Generation(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_was_in_the_database_all_along_takes_nothing_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start();
+    let with = installed(&cluster).await;
+    let store = Store::of(&with, folder.path());
+    store
+        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
+        .await
+        .unwrap();
+    // What an older release left there.
+    let stale = tempfile::tempdir().unwrap();
+    let file = Store::of(&world::plan(ROUTES_ONLY), stale.path());
+    for length in 0..2 {
+        let event = if length == 0 { Event::SyncStarted { replace: false } } else { Event::SyncDropped };
+        file.append(Generation(length), &draft("bob", event), &SliceState::default()).await.unwrap();
+    }
+    std::fs::copy(stale.path().join("journal.jsonl"), folder.path().join("journal.jsonl")).unwrap();
+    assert_eq!(store.load(Generation(0)).await.unwrap().entries.len(), 1);
+    assert!(!folder.path().join("journal.jsonl").exists(), "it is put aside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_down_is_asked_again() {
     let cluster = Cluster::start();
     let plan = installed(&cluster).await;
-    let store = Store::of(&plan, std::path::Path::new("/"));
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::of(&plan, folder.path());
     store
         .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
         .await

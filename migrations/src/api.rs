@@ -4,9 +4,11 @@
 //! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`; for agents
 //! `GET /v1/desired?journal=ID&generation=N&plan=HASH&wait_ms=N` (204 when nothing is newer) and `POST /v1/observed`.
 
+mod mismatch;
 mod moves;
 
-pub use moves::{BadVerb, SyncVerb, Wish, forgotten_slices, known_slice, next_steps, plan_event};
+pub use mismatch::mismatches;
+pub use moves::{BadVerb, SyncVerb, Wish, known_slice, next_steps, plan_event};
 
 use crate::control::{AgentId, Report, StreamReport};
 use crate::finding::Finding;

@@ -129,8 +129,15 @@ pub struct Link {
 pub struct AgentId {
     /// Proxy or bridge.
     pub kind: AgentKind,
-    /// Unique among its kind: host and process, new at each start.
+    /// Unique among its kind: host and process, new at each start; a proxy's is `HOST-PID-TAG`.
     pub name: String,
+}
+
+impl AgentId {
+    /// The host in a proxy's name.
+    pub fn host(&self) -> &str {
+        self.name.rsplitn(3, '-').nth(2).unwrap_or(&self.name)
+    }
 }
 
 /// The two kinds of agents.

@@ -5,7 +5,7 @@
 use crate::lsn::Position;
 use crate::names::{RouteName, SliceName};
 use crate::share::Share;
-use crate::stage::{Epoch, Event, IllegalMove, Stage};
+use crate::stage::{Epoch, Event, IllegalMove, Owner, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -186,6 +186,25 @@ impl State {
         self.slices.insert(entry.slice.clone(), after);
         self.generation = entry.generation;
         Ok(())
+    }
+
+    /// The last generation, up to the journal's present end, at which some requests of a slice went to the service: who
+    /// acts on it, or on an older one, may send them there still.
+    pub fn last_shared<'a>(
+        journal: JournalId,
+        entries: impl IntoIterator<Item = &'a Entry>,
+        slice: &SliceName,
+    ) -> Result<Option<Generation>, BrokenJournal> {
+        let mut state = Self::empty(journal);
+        let mut last = None;
+        for entry in entries {
+            state.apply(entry)?;
+            let is_shared = |one: &SliceState| !one.shares.is_empty() || one.stage.owner() == Owner::Service;
+            if state.slices.get(slice).is_some_and(is_shared) {
+                last = Some(state.generation);
+            }
+        }
+        Ok(last)
     }
 
     /// Folds a whole journal.

@@ -4,7 +4,7 @@
 
 use migrations::api::{
     Acknowledged, AgentStatus, Outcome, RouteStatus, SetShares, SliceStatus, Status, SyncVerb, SyncWish,
-    Wish, forgotten_slices, next_steps, plan_event,
+    Wish, next_steps, plan_event,
 };
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamReport,
@@ -202,39 +202,6 @@ fn next_steps_are_commands() {
     );
     assert_eq!(steps(&state(&[]), "pages"), ["strangler route set pages 10%"]);
     assert!(steps(&state(&[]), "nobody").is_empty());
-}
-
-#[test]
-fn a_slice_that_the_plan_forgot_is_a_finding() {
-    let plan = plan();
-    assert!(forgotten_slices(&plan, &state(&following())).is_empty());
-    let findings = forgotten_slices(&plan, &state(&[("stock", Event::SyncStarted { replace: false })]));
-    assert_eq!(findings.len(), 1);
-    assert!(findings[0].message.contains("stock is copying"));
-    let wish = SyncWish::default();
-    let gone = state(&[("stock", Event::SyncStarted { replace: false })]);
-    let refusal = plan_event(&plan, &gone, Wish::Sync(&slice("stock"), SyncVerb::Drop, &wish)).unwrap_err();
-    assert_eq!(refusal.exit, 2);
-}
-
-#[test]
-fn a_followed_slice_that_lost_its_tables_waits_for_them() {
-    let bare = PLAN.replace("    tables: [public.orders]\n    reference: [public.customers]\n", "");
-    let (bare, _) = check("strangler.yaml", &bare, &|_| None).unwrap();
-    let followed = state(&following());
-    let found = forgotten_slices(&bare, &followed);
-    assert!(found.len() == 1 && found[0].message.contains("names no tables of it"), "{found:?}");
-    let wish = SyncWish::default();
-    let refused = |wish| plan_event(&bare, &followed, wish).unwrap_err();
-    for refusal in [
-        refused(Wish::Sync(&slice("orders"), SyncVerb::Drop, &wish)),
-        refused(Wish::Shares(&shares("orders", None, "10%"))),
-    ] {
-        assert!(refusal.exit == 2 && refusal.hint.contains("put its tables back"), "{refusal:?}");
-    }
-    assert!(plan_event(&bare, &followed, Wish::Shares(&shares("orders", None, "monolith"))).is_ok());
-    assert!(next_steps(&bare, &slice("orders"), &followed).is_empty());
-    assert!(forgotten_slices(&bare, &state(&[])).is_empty());
 }
 
 fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {

@@ -174,6 +174,37 @@ fn ten_thousand_routes_are_compared_in_time() {
     assert!(started.elapsed().as_secs() < 20);
 }
 
+#[test]
+fn crossings_that_are_not_shown_are_counted() {
+    let (_, text) = plans("good").into_iter().find(|(file, _)| file == "minimal").unwrap();
+    let head = text.split("    routes:").next().unwrap();
+    let mut plan = format!("{head}    routes:\n");
+    for n in 0..10 {
+        plan.push_str(&format!("      a{n}: GET /a{n}/{{x}}/z\n      b{n}: \"GET /{{y}}/b{n}/z\"\n"));
+    }
+    let (_, warnings) = check("x", &plan, &env).unwrap();
+    assert_eq!(warnings.len(), 51);
+    let counted =
+        warnings.iter().filter(|w| w.message == "50 more pairs of routes cross, which are not shown");
+    assert_eq!(counted.count(), 1, "{}", finding::render(&warnings));
+}
+
+#[test]
+fn every_plan_in_the_readme_is_sound() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let blocks: Vec<&str> =
+        readme.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 3, "{}", blocks.len());
+    let given = |name: &str| if name == "STRANGLER_OVERRIDE" { env("OVERRIDE") } else { env(name) };
+    for block in blocks {
+        match check("README.md", block, &given) {
+            Ok((_, warnings)) => assert!(warnings.is_empty(), "{}", finding::render(&warnings)),
+            Err(findings) => panic!("{}", finding::render(&findings)),
+        }
+    }
+}
+
 /// Whatever comes in: no panic, every error placed on a line of the file, and never a plan beside errors.
 fn holds_up(text: &str) {
     let findings = match check("plan.yaml", text, &env) {

@@ -13,8 +13,9 @@ use migrations::names::SliceName;
 pub struct Args {
     /// Which slice
     slice: SliceName,
-    /// How many of the last events
-    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10)]
+    /// How many of the last events, 1000 at most
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(0..=1000))]
     count: u32,
     /// Go on with those that come, until Ctrl-C
     #[arg(short, long)]

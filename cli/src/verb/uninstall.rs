@@ -1,7 +1,7 @@
 //! `strangler uninstall`: takes away everything that `install` made: slots, publication, gates, schema and role.
 
 use crate::invocation::Invocation;
-use crate::part;
+use crate::part::{self, Part};
 use crate::problem::{Kind, Problem};
 use crate::ui::harmless::harmless;
 use crate::verb::install::{AdminUrl, addressed};
@@ -39,7 +39,8 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
         call.ui.line(format!("  {}", harmless(step)));
         steps.push(step.to_owned());
     };
-    part::uninstall(&plan, &urls, &mut report).await?;
+    let controller = call.house().dir().join(Part::Controller.name());
+    part::uninstall(&plan, &urls, &controller, &mut report).await?;
     call.ui.tick(left(&steps));
     call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
     call.ui.hint(&format!("{} holds what is left here: logs and the token", call.house().dir().display()));

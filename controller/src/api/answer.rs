@@ -1,8 +1,7 @@
 //! What the API answers, put together from plan, state and reports; and its refusals with their HTTP status.
 
 use migrations::api::{
-    Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, forgotten_slices,
-    next_steps,
+    Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, mismatches, next_steps,
 };
 use migrations::control::{self, Condition, Report, StreamReport};
 use migrations::finding::Finding;
@@ -10,8 +9,9 @@ use migrations::journal::State;
 use migrations::names::{BadName, SliceName};
 use migrations::plan::{Plan, Slice};
 use migrations::share::Share;
-use migrations::stage::Owner;
+use migrations::stage::{Owner, Stage};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A refusal and the HTTP status it travels with.
 pub(super) struct Failure {
@@ -103,6 +103,20 @@ pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Refusal {
     }
 }
 
+/// The refusal to empty tables that a proxy may still read from: it was not reached, or has not followed yet.
+pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Refusal {
+    Refusal {
+        exit: 4,
+        message: format!(
+            "proxy {proxy}, heard {} s ago, may still send reads of slice {slice} to the service, whose tables would be emptied",
+            silent.as_secs()
+        ),
+        hint: "wait until `strangler status` shows that it follows; or stop it: what has been silent for a minute is held to be stopped"
+            .to_owned(),
+        findings: Vec::new(),
+    }
+}
+
 pub(super) fn outcome(
     plan: &Plan,
     state: &State,
@@ -138,7 +152,8 @@ fn steps(plan: &Plan, slice: &SliceName, state: &State, stream: Option<&StreamRe
 pub(super) fn reads_wait(slice: &Slice, state: &State, stream: Option<&StreamReport>) -> Option<Finding> {
     let now = state.slice(&slice.name);
     let is_shared = slice.routes.iter().any(|route| control::share(slice, route, &now) > Share::MONOLITH);
-    if slice.is_stateless() || !is_shared || now.stage.owner() != Owner::Monolith {
+    let follows = now.stage != Stage::Monolith && now.stage.owner() == Owner::Monolith;
+    if slice.is_stateless() || !is_shared || !follows {
         return None;
     }
     let stands = match stream.map(|stream| &stream.condition) {
@@ -189,7 +204,7 @@ pub(super) fn status(
             (slice.name.clone(), status)
         })
         .collect();
-    let mut findings: Vec<Finding> = trouble.into_iter().chain(forgotten_slices(plan, state)).collect();
+    let mut findings: Vec<Finding> = trouble.into_iter().chain(mismatches(plan, state)).collect();
     findings.extend(agents.iter().filter(|agent| agent.live).flat_map(|agent| match &agent.report {
         Report::Bridge(bridge) => bridge.findings.clone(),
         Report::Proxy(_) => Vec::new(),

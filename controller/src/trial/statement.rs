@@ -70,12 +70,14 @@ impl Trial {
                 reverse.text
             ));
         }
-        let back_or_all =
-            if back.is_empty() { "count(sink.*) = 1 FROM sink".to_owned() } else { back.join(", ") };
+        // Counted apart: where the expressions give no row, or several, what is computed back says nothing.
+        let asked: Vec<String> =
+            std::iter::once("(SELECT count(*) = 1 FROM sink)".to_owned()).chain(back).collect();
         let made = if made.is_empty() { "1 AS nothing".to_owned() } else { made.join(", ") };
         let question = format!(
-            "WITH source AS MATERIALIZED (SELECT {}), sink AS MATERIALIZED (SELECT {made} FROM source) SELECT {back_or_all}",
-            given.collect::<Vec<_>>().join(", ")
+            "WITH source AS MATERIALIZED (SELECT {}), sink AS MATERIALIZED (SELECT {made} FROM source) SELECT {}",
+            given.collect::<Vec<_>>().join(", "),
+            asked.join(", ")
         );
         Some(Trial {
             columns: columns.iter().map(|column| column.name.clone()).collect(),
@@ -94,7 +96,8 @@ impl Trial {
         &self.reversed
     }
 
-    /// Asked of the sink with a row's values as texts: for each column that is computed back, whether it is the same.
+    /// Asked of the sink with a row's values as texts: whether the expressions give one row, then for each column that is
+    /// computed back, whether it is the same.
     pub(super) fn question(&self) -> &str {
         &self.question
     }

@@ -73,6 +73,12 @@ impl World {
         plan(&text.replace(from, to))
     }
 
+    /// Whether a plan may compute a column by this expression.
+    pub fn takes(&self, expression: &str) -> bool {
+        let text = text(&self.cluster).replace("(total * 100)::bigint", expression);
+        migrations::plan::check("plan.yaml", &text, &|_| None).is_ok()
+    }
+
     pub async fn install(&self) -> Vec<String> {
         let mut lines = Vec::new();
         controller::install(&self.plan, &self.admin, &mut |line| lines.push(line.to_owned())).await.unwrap();

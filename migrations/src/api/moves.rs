@@ -3,9 +3,9 @@
 //! Pure: whoever holds plan and state gets the same answer. Live checks (`doctor`) come before, and the journal's
 //! compare-and-swap after.
 
+use super::mismatch::lost_its_tables;
 use super::{Refusal, SetShares, SyncWish};
 use crate::control::derive;
-use crate::finding::Finding;
 use crate::journal::{SliceState, State};
 use crate::names::{RouteName, SliceName};
 use crate::plan::{Plan, Route, Slice};
@@ -78,11 +78,19 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, R
         Wish::Shares(shares) => &shares.slice,
         Wish::Sync(slice, ..) => slice,
     };
-    let slice = known_slice(plan, state, name)?;
     let current = state.slice(name);
+    if let Wish::Shares(wish) = wish
+        && let Some(event) = unplanned(plan, &current, wish)
+    {
+        return Ok(event);
+    }
+    let slice = known_slice(plan, state, name)?;
     let goes_back = matches!(wish, Wish::Shares(shares) if shares.share == Share::MONOLITH);
     if lost_its_tables(slice, &current) && !goes_back {
         return Err(without_its_tables(slice, &current));
+    }
+    if derive::gained_tables(slice, &current) && !goes_back {
+        return Err(without_a_copy(slice));
     }
     let event = match wish {
         Wish::Shares(shares) => shared(slice, &current, shares)?,
@@ -94,27 +102,6 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, R
     }
 }
 
-/// Slices that the journal knows in some stage and of which the plan has no tables any more, or that it does not even
-/// name: their streams have no orders.
-pub fn forgotten_slices(plan: &Plan, state: &State) -> Vec<Finding> {
-    let forgotten = state.slices.iter().filter(|(name, slice)| match plan.slices.get(*name) {
-        None => slice.stage != Stage::Monolith,
-        Some(planned) => lost_its_tables(planned, slice),
-    });
-    let finding = |(name, slice): (&SliceName, &SliceState)| {
-        let (lacks, put) = match plan.slices.get(name) {
-            None => ("does not name it", "it"),
-            Some(_) => ("names no tables of it", "its tables"),
-        };
-        let message = format!("slice {name} is {} by the journal, and the plan {lacks}", slice.stage.name());
-        let hint = format!(
-            "put {put} back into the plan and restart the controller; to end it, run `strangler sync drop {name}` then"
-        );
-        Finding::error("journal.forgotten-slice", message, hint)
-    };
-    forgotten.map(finding).collect()
-}
-
 /// The commands that lead on from where a slice stands; none for one that the plan does not name.
 pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> {
     let Some(slice) = plan.slices.get(slice) else { return Vec::new() };
@@ -123,6 +110,9 @@ pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> 
         |commands: &[&str]| commands.iter().map(|command| format!("strangler {command} {name}")).collect();
     if lost_its_tables(slice, &state) {
         return Vec::new();
+    }
+    if derive::gained_tables(slice, &state) {
+        return vec![format!("strangler route set {name} monolith")];
     }
     if slice.is_stateless() {
         return share_steps(slice, &state);
@@ -163,15 +153,26 @@ pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Resul
     }
     if state.slice(name).stage != Stage::Monolith {
         let message = format!("the journal knows slice {name}, but the plan does not name it any more");
-        return Err(refusal(USAGE, message, "put it back into the plan and restart the controller"));
+        return Err(refusal(USAGE, message, "put it back into the plan and restart controller and bridge"));
     }
     let names = plan.slices.keys().map(SliceName::as_str);
     Err(refusal(USAGE, format!("the plan has no slice {name}"), likely(name.as_str(), names, "slices")))
 }
 
-/// Whether the slice's tables were taken out of the plan while a stream still fills them or a gate guards them.
-fn lost_its_tables(slice: &Slice, state: &SliceState) -> bool {
-    slice.is_stateless() && !matches!(state.stage, Stage::Monolith | Stage::Retired { .. })
+/// Back to the monolith, of a slice that the plan does not name any more: nothing is left to route, and the journal
+/// forgets its shares.
+fn unplanned(plan: &Plan, state: &SliceState, wish: &SetShares) -> Option<Event> {
+    let is_forgotten = !plan.slices.contains_key(&wish.slice) && state.stage == Stage::Monolith;
+    let routes = back(state, wish);
+    (is_forgotten && !routes.is_empty()).then_some(Event::Shared { routes })
+}
+
+/// What a wish takes back of all that the journal has at the service, also routes that the plan does not name any more
+/// or that could not be shared now.
+fn back(state: &SliceState, wish: &SetShares) -> BTreeMap<RouteName, Share> {
+    let wished = |route: &&RouteName| wish.route.as_ref().is_none_or(|name| name == *route);
+    let standing = state.shares.keys().filter(wished).filter(|_| wish.share == Share::MONOLITH);
+    standing.map(|route| (route.clone(), wish.share)).collect()
 }
 
 /// Shared by percent as a slice without tables is, its writes would come to a service whose copy follows the monolith.
@@ -182,16 +183,29 @@ fn without_its_tables(slice: &Slice, state: &SliceState) -> Refusal {
         state.stage.name()
     );
     let hint = format!(
-        "put its tables back and restart the controller; to end it, run `strangler sync drop {name}` then"
+        "put its tables back and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
     );
     refusal(USAGE, message, hint)
 }
 
+/// Copied now, its tables would be emptied of what the service wrote, and its reads would go back without a word.
+fn without_a_copy(slice: &Slice) -> Refusal {
+    let name = &slice.name;
+    let message = format!(
+        "slice {name} had no tables when its requests were sent to service {}, which has no copy of them",
+        slice.service
+    );
+    refusal(CONFLICT, message, format!("run `strangler route set {name} monolith` first"))
+}
+
 fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, Refusal> {
-    let routes: Vec<&Route> = match &wish.route {
+    let mut routes = back(state, wish);
+    let planned: Vec<&Route> = match &wish.route {
+        Some(name) if routes.contains_key(name) => Vec::new(),
         Some(name) => vec![shareable(slice, name)?],
         None => slice.routes.iter().filter(|route| slice.may_share(route)).collect(),
     };
+    routes.extend(planned.into_iter().map(|route| (route.name.clone(), wish.share)));
     if routes.is_empty() {
         let message = format!("slice {} has no route that may be shared", slice.name);
         let hint = "writes of a slice with tables move whole, by cutover; mark a route `access: read` if it only reads";
@@ -206,8 +220,6 @@ fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, 
         };
         return Err(refusal(CONFLICT, message, hint));
     }
-    let routes: BTreeMap<RouteName, Share> =
-        routes.into_iter().map(|route| (route.name.clone(), wish.share)).collect();
     Ok(Event::Shared { routes })
 }
 

@@ -4,7 +4,7 @@ use super::{Desired, StreamOrder, Table, TableRoute, VERSION};
 use crate::journal::{SliceState, State};
 use crate::plan::{Plan, Route, Slice, Upstream};
 use crate::share::Share;
-use crate::stage::Owner;
+use crate::stage::{Owner, Stage};
 
 impl Desired {
     /// Folds plan and journal into what agents act on. `bridge` is where the live bridge serves barriers, if
@@ -48,20 +48,29 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
         service: slice.service.clone(),
         share: share(slice, route, state),
         sticky: slice.sticky.clone(),
-        follows: !slice.is_stateless() && state.stage.owner() != Owner::Service,
+        follows: !slice.is_stateless()
+            && state.stage.owner() != Owner::Service
+            && !gained_tables(slice, state),
     }
 }
 
 /// How much of a route goes to the service now. Writes of a slice with tables are where the tables' owner is; while
-/// nobody owns them they still point at the monolith, whose gate refuses them.
+/// nobody owns them they still point at the monolith, whose gate refuses them. Of a slice that gained its tables
+/// meanwhile everything stays where it was decided to go: reads without their writes would miss what was promised.
 pub fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
-    if slice.may_share(route) {
+    if slice.may_share(route) || gained_tables(slice, state) {
         return state.share(&route.name);
     }
     match state.stage.owner() {
         Owner::Service => Share::SERVICE,
         Owner::Monolith | Owner::Nobody => Share::MONOLITH,
     }
+}
+
+/// Whether the slice had no tables when some of its requests were sent to the service, which has no copy of them. In no
+/// other way does a slice with tables have shares in this stage: they are refused there, and `sync drop` clears them.
+pub(crate) fn gained_tables(slice: &Slice, state: &SliceState) -> bool {
+    !slice.is_stateless() && state.stage == Stage::Monolith && !state.shares.is_empty()
 }
 
 fn stream_order(state: SliceState) -> StreamOrder {

@@ -9,8 +9,11 @@ const MAX_LINES: usize = 400;
 /// What the header of a longer file says before its reason.
 const REASON: &str = "Long because";
 /// What a pure file may not mention, and where it belongs.
-const IMPURE: [(&str, &str); 10] = [
+const IMPURE: [(&str, &str); 13] = [
     ("tokio", "a runtime"),
+    ("std::env", "the process's surroundings; take them as an argument"),
+    ("std::process", "processes"),
+    ("std::thread", "threads"),
     ("std::net", "sockets (addresses alone are in core::net)"),
     ("std::fs", "files"),
     ("Instant", "a clock; take a Duration as an argument"),
@@ -206,6 +209,9 @@ mod tests {
             "use std::net::TcpStream;",
             "let x = std::fs::read(p);",
             "use std::{fs, net};",
+            "let home = std::env::var(name);",
+            "use std::process::Command;",
+            "use std::{fmt, thread};",
             "use std::time::{Duration, Instant};",
             "let t = SystemTime::now();",
             "use reqwest::Client;",

@@ -6,7 +6,7 @@ use crate::remote::{Remote, timed_out};
 use crate::supervisor::outlook::bridge;
 use crate::ui::Ui;
 use migrations::api::Status;
-use migrations::control::Condition;
+use migrations::control::{BridgeReport, Condition};
 use migrations::names::SliceName;
 use migrations::stage::Stage;
 use std::time::{Duration, Instant};
@@ -53,7 +53,13 @@ fn has_settled(status: &Status, slice: &SliceName, verb: &str) -> bool {
     match verb {
         "pause" => matches!(condition, Some(Condition::Paused)),
         "resume" => condition.is_some_and(moves),
-        _ => matches!(condition, None | Some(Condition::Idle)) && (!nothing_left || bridge.holds_nothing),
+        // A bridge with another plan may know nothing of the slice, or not all of its tables: what it does not report, or
+        // holds no more, proves nothing.
+        _ => {
+            matches!(condition, Some(Condition::Idle))
+                && bridge.other_plan().is_none()
+                && (!nothing_left || bridge.holds_nothing)
+        }
     }
 }
 
@@ -63,11 +69,15 @@ fn moves(condition: &Condition) -> bool {
 
 /// Why it is not done: a stream that was to go on may stand where it stood, or the bridge has not come to it.
 fn unsettled(status: Option<&Status>, slice: &SliceName, verb: &str) -> Problem {
-    let stream = status.and_then(bridge).and_then(|(_, bridge)| bridge.streams.get(slice));
-    match stream.map(|stream| &stream.condition) {
-        Some(Condition::Stopped { finding, position }) if verb == "resume" => {
+    let bridge = status.and_then(bridge).map(|(_, bridge)| bridge);
+    let stream = bridge.and_then(|bridge| bridge.streams.get(slice));
+    let other_plan = bridge.and_then(BridgeReport::other_plan).filter(|_| verb == "drop");
+    match (stream.map(|stream| &stream.condition), other_plan) {
+        (Some(Condition::Stopped { finding, position }), _) if verb == "resume" => {
             stopped(slice, finding, *position)
         }
+        (_, Some(other)) => timed_out(format!("{slice}: it is decided, and not done: {}", other.message))
+            .hint(format!("{}; then it is done", other.hint)),
         _ => timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
             .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"),
     }
@@ -108,6 +118,27 @@ mod tests {
         let idle = json!({ "condition": "idle" });
         assert!(given_up(&idle, true) && !given_up(&idle, false));
         assert!(!given_up(&json!({ "condition": "waiting", "why": "not looked at yet" }), true));
+    }
+
+    #[test]
+    fn a_bridge_with_another_plan_gives_nothing_up() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let reported = |change: &dyn Fn(&mut BridgeReport)| {
+            let mut status = status(&json!({ "condition": "idle" }));
+            if let Report::Bridge(report) = &mut status.agents[0].report {
+                report.holds_nothing = true;
+                change(report);
+            }
+            status
+        };
+        let other = || Finding::warning(BridgeReport::OTHER_PLAN, "another plan", "start it again");
+        assert!(has_settled(&reported(&|_| {}), &slice, "drop"));
+        let unknown = reported(&|report| report.streams.clear());
+        assert!(!has_settled(&unknown, &slice, "drop"), "it does not know the slice");
+        let old = reported(&|report| report.findings.push(other()));
+        assert!(!has_settled(&old, &slice, "drop"), "it may not know all of its tables");
+        let problem = unsettled(Some(&old), &slice, "drop");
+        assert!(problem.exit() == 8 && problem.message.contains("another plan"), "{}", problem.message);
     }
 
     #[test]

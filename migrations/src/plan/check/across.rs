@@ -18,7 +18,7 @@ const CROSSINGS_SHOWN_MAX: usize = 50;
 /// Notes everything that only shows across the file.
 pub(super) fn check(draft: &Draft, notes: &mut Notes<'_>) {
     routes(&draft.slices, notes);
-    sources(&draft.slices, notes);
+    sources(draft, notes);
     sinks(draft, notes);
     topics(draft, notes);
     databases(draft, notes);
@@ -61,16 +61,14 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     // A path without names is one path: it cannot cross another pattern.
     let wide: Vec<&Found<'_>> = all.iter().filter(|found| has_names(&found.route.pattern)).collect();
     let pairs = wide.iter().enumerate().flat_map(|(at, a)| wide[..at].iter().map(move |b| (*b, *a)));
-    let crossing: Vec<(&Found<'_>, &Found<'_>)> = pairs
-        .filter(|(a, b)| a.route.pattern.meeting(&b.route.pattern) == Meeting::Crossing)
-        .take(CROSSINGS_SHOWN_MAX + 1)
-        .collect();
-    if let Some((_, b)) = crossing.get(CROSSINGS_SHOWN_MAX) {
-        let message =
-            format!("more than {CROSSINGS_SHOWN_MAX} pairs of routes cross; the others are not shown");
+    let mut crossing = pairs.filter(|(a, b)| a.route.pattern.meeting(&b.route.pattern) == Meeting::Crossing);
+    let shown: Vec<(&Found<'_>, &Found<'_>)> = crossing.by_ref().take(CROSSINGS_SHOWN_MAX).collect();
+    if let Some((_, b)) = crossing.next() {
+        let more = 1 + crossing.count();
+        let message = format!("{more} more pairs of routes cross, which are not shown");
         notes.warning(b.spot, "plan.routes-cross", message, "look at these first, and check again");
     }
-    for (a, b) in crossing.into_iter().take(CROSSINGS_SHOWN_MAX) {
+    for (a, b) in shown {
         let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
         let message = format!("some requests match both this route and {}", a.name());
         let hint = format!(
@@ -125,18 +123,21 @@ fn named(slices: &[SliceDraft]) -> impl Iterator<Item = Named<'_>> {
     })
 }
 
-/// A source table may be read by several services, but moves once, and no service gets it twice.
-fn sources(slices: &[SliceDraft], notes: &mut Notes<'_>) {
+/// A source table may be read by several services, but moves once, no service gets it twice, and no table of a database
+/// that services share is filled twice.
+fn sources(draft: &Draft, notes: &mut Notes<'_>) {
     let mut seen: BTreeMap<String, Vec<Named<'_>>> = BTreeMap::new();
-    for here in named(slices) {
+    for here in named(&draft.slices) {
         let before = seen.entry(here.table.from.to_string()).or_default();
-        if let Some(there) = before.iter().find(|there| collide(&here, there)) {
+        if let Some(there) = before.iter().find(|there| collide(draft, &here, there)) {
             let hint = if here.slice.label == there.slice.label {
                 "name it once, under `tables` or under `reference`".to_owned()
             } else if here.moved && there.moved {
                 "a table moves with one slice; the others may name it under `reference`".to_owned()
-            } else {
+            } else if here.slice.service == there.slice.service {
                 format!("the service has it by slice `{}` already", there.slice.label)
+            } else {
+                "both services have the same database; give one of the two a `to:` of its own".to_owned()
             };
             twice(&here, there, &format!("table `{}`", here.table.from), &hint, notes);
         }
@@ -144,10 +145,12 @@ fn sources(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     }
 }
 
-fn collide(a: &Named<'_>, b: &Named<'_>) -> bool {
+fn collide(draft: &Draft, a: &Named<'_>, b: &Named<'_>) -> bool {
     let same_service = a.slice.service.is_some() && a.slice.service == b.slice.service;
     let same_slice = std::ptr::eq(a.slice, b.slice);
-    same_slice || same_service || (a.moved && b.moved)
+    let database = |one: &Named<'_>| one.slice.service.as_ref().map(|name| database_of(draft, name));
+    let same_sink = || a.table.to == b.table.to && database(a).is_some() && database(a) == database(b);
+    same_slice || same_service || (a.moved && b.moved) || same_sink()
 }
 
 fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes<'_>) {
