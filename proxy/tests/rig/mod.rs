@@ -3,12 +3,14 @@
 // Each test file uses its part; and what fails here is a failed test.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
+mod bare;
 mod browser;
 mod controller;
 mod origin;
 mod running;
 mod wire;
 
+pub use bare::{Bare, connect, read_past};
 pub use browser::{Browser, ask, raw};
 pub use controller::{Controller, Gate};
 pub use origin::{Origin, Reply, text};
