@@ -203,7 +203,8 @@ impl Requests {
             other => other,
         };
         // An answer before the request's end leaves the rest of the request on the connection.
-        visit.is_kept &= upload.is_whole() && goes != Framing::UntilClose && answer.status != 101;
+        let is_readable = upload.is_whole() && goes != Framing::UntilClose && answer.status != 101;
+        visit.is_kept &= is_readable && !visit.is_last();
         exchange.is_answered = true;
         exchange.status = Some(answer.status);
         exchange.introduce();

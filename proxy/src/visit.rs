@@ -62,7 +62,7 @@ impl Visit {
         poll_fn(|cx| {
             loop {
                 if self.request.read(&mut self.wire.inbox).map_err(Failure::Malformed)? {
-                    self.is_kept = self.request.wants_more() && !self.stop.is_asked_for();
+                    self.is_kept = self.request.wants_more();
                     return Poll::Ready(Ok(true));
                 }
                 match self.wire.poll_read(cx) {
@@ -83,6 +83,11 @@ impl Visit {
             Poll::Ready(if has_begun { Err(Failure::ClientLate) } else { Ok(false) })
         })
         .await
+    }
+
+    /// Whether the proxy stops.
+    pub fn is_last(&self) -> bool {
+        self.stop.is_asked_for()
     }
 
     /// The connection beside that of an upstream.

@@ -68,6 +68,20 @@ impl Rig {
         rig
     }
 
+    /// A proxy whose monolith is this server.
+    pub fn before(lines: &str, bare: &Bare) -> Self {
+        let mut rig = Self::with(lines, vec![], |_| text(200, ""), |_| text(200, "service"));
+        rig.generation += 1;
+        let generation = rig.generation;
+        let mut desired = rig.desired(generation, vec![]);
+        desired.table.monolith = vec![bare.url()];
+        rig.controller.publish(desired);
+        rig.proxy.until("the table is in use", || {
+            rig.proxy.metric("strangler_proxy_generation ") == generation as f64
+        });
+        rig
+    }
+
     pub fn desired(&self, generation: u64, routes: Vec<TableRoute>) -> Desired {
         let services = [("orders".parse().unwrap(), vec![self.service.url()])].into();
         Desired {
