@@ -42,7 +42,7 @@ pub struct Line<'a> {
     /// How long it took.
     pub took: Duration,
     /// Bytes of the answer's body.
-    pub bytes: usize,
+    pub bytes: u64,
     /// The client's address.
     pub client: IpAddr,
     /// The trace it belongs to.
@@ -130,7 +130,7 @@ impl Page {
         number(text, b",\"ms\":", line.took.as_millis() as u64);
         text.push(b'.');
         text.extend_from_slice(&three_digits(line.took.subsec_micros() % 1000));
-        number(text, b",\"bytes\":", line.bytes as u64);
+        number(text, b",\"bytes\":", line.bytes);
         word(text, b",\"client\":", AddressText::of(line.client).as_bytes());
         if let Some(trace) = line.trace {
             word(text, b",\"trace\":", trace.id());

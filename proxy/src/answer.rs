@@ -2,15 +2,11 @@
 //!
 //! Does not decide when they are given.
 
-use bytes::Bytes;
-use http::header;
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
-use pingora::{Error, ErrorSource, ErrorType};
+use crate::failure::Failure;
+use crate::wire::Malformed;
+use bytes::BytesMut;
 use serde::Serialize;
-
-/// The error type of an answer of an upstream that is larger than the plan allows.
-pub const ANSWER_TOO_LARGE: ErrorType = ErrorType::Custom("answer too large");
+use std::io::Write;
 
 /// A refusal or failure, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,8 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// There is no table yet.
-    pub fn no_table() -> Self {
+    fn no_table() -> Self {
         Self {
             status: 503,
             error: "this proxy has no routing table yet",
@@ -38,8 +33,7 @@ impl Answer {
         }
     }
 
-    /// The request's framing is ambiguous.
-    pub fn ambiguous_framing() -> Self {
+    fn ambiguous_framing() -> Self {
         Self {
             status: 400,
             error: "the request has both Content-Length and Transfer-Encoding",
@@ -48,8 +42,7 @@ impl Answer {
         }
     }
 
-    /// The request's body is larger than the plan allows.
-    pub fn body_too_large() -> Self {
+    fn body_too_large() -> Self {
         Self {
             status: 413,
             error: "the request's body is too large",
@@ -58,71 +51,75 @@ impl Answer {
         }
     }
 
-    /// What a failed exchange with an upstream is answered with; none if there is nobody left to answer.
-    pub fn to_failure(error: &Error, upstream: Option<&str>) -> Option<Self> {
-        use ErrorType::*;
-        let upstream = upstream.map(str::to_owned);
-        let of = |status, error, hint| Some(Self { status, error, upstream: upstream.clone(), hint });
-        match (error.esource(), error.etype()) {
-            (_, HTTPStatus(413)) => Some(Self::body_too_large()),
-            (ErrorSource::Downstream, ReadTimedout) => {
-                of(408, "the request did not arrive in time", "send it again")
-            }
-            (
-                ErrorSource::Downstream,
-                ReadError | WriteError | ConnectionClosed | WriteTimedout | ConnectError,
-            ) => None,
-            (ErrorSource::Downstream, _) => {
-                of(400, "the request is malformed", "mend its headers or framing")
-            }
-            (ErrorSource::Upstream, ConnectTimedout | TLSHandshakeTimedout) => of(
+    /// What a failure is answered with; none if there is nobody left to answer.
+    pub fn to(failure: Failure, upstream: Option<&str>) -> Option<Self> {
+        let upstream = upstream.map(str::to_owned).filter(|_| failure.is_upstreams());
+        let (status, error, hint) = match failure {
+            Failure::ClientLeft => return None,
+            Failure::NoTable => return Some(Self::no_table()),
+            Failure::TooLarge => return Some(Self::body_too_large()),
+            Failure::Malformed(Malformed::AMBIGUOUS) => return Some(Self::ambiguous_framing()),
+            Failure::Malformed(Malformed(why)) => (400, "the request is malformed", why),
+            Failure::ClientLate => (408, "the request did not arrive in time", "send it again"),
+            Failure::ConnectLate => (
                 504,
                 "connecting to the upstream took too long",
                 "see whether it is up, and `proxy.connect_timeout` in the plan",
             ),
-            (ErrorSource::Upstream, ReadTimedout | WriteTimedout) => of(
+            Failure::Late => (
                 504,
                 "the upstream did not answer in time",
                 "see what it is doing, and `proxy.read_timeout` in the plan; a write may have happened all the same",
             ),
-            (ErrorSource::Upstream, etype) if *etype == ANSWER_TOO_LARGE => {
-                of(502, "the upstream's answer is too large", "raise `proxy.max_body` in the plan")
+            Failure::AnswerTooLarge => {
+                (502, "the upstream's answer is too large", "raise `proxy.max_body` in the plan")
             }
-            (ErrorSource::Upstream, ConnectRefused | ConnectNoRoute | ConnectError | SocketError) => of(
+            Failure::Refused | Failure::Unresolved => (
                 502,
                 "the upstream cannot be connected to",
                 "see whether it is up and listens at the address in the plan",
             ),
-            (ErrorSource::Upstream, TLSHandshakeFailure | InvalidCert | HandshakeError) => of(
+            Failure::NoTls => (
                 502,
                 "no TLS with the upstream",
                 "see its certificate and the host's certificate authorities",
             ),
-            (ErrorSource::Upstream, _) => of(
+            Failure::Broken => (
                 502,
                 "the upstream broke the connection before it answered",
                 "see its log; a write may have happened all the same",
             ),
-            _ => of(500, "the proxy failed", "see the proxy's log"),
-        }
+        };
+        Some(Self { status, error, upstream, hint })
     }
 
-    /// Sends it, with these cookies.
-    pub async fn send(&self, session: &mut Session, cookies: Vec<String>) -> pingora::Result<()> {
+    /// Writes it, with these cookies; without its body if only the head was asked for. How long the body is.
+    pub fn write(&self, outbox: &mut BytesMut, cookies: &[String], is_head: bool) -> u64 {
         let body = serde_json::to_vec(self).unwrap_or_default();
-        let mut head = ResponseHeader::build(self.status, Some(6))?;
-        head.insert_header(header::CONTENT_TYPE, "application/json")?;
-        head.insert_header(header::CONTENT_LENGTH, body.len())?;
-        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        let reason =
+            http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+        let mut head = Vec::with_capacity(512);
+        // Memory takes it, so it cannot fail.
+        let _ = write!(
+            head,
+            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
+            self.status,
+            reason.unwrap_or_default(),
+            body.len()
+        );
         if self.status == 503 {
-            head.insert_header(header::RETRY_AFTER, "1")?;
+            head.extend_from_slice(b"Retry-After: 1\r\n");
         }
         for cookie in cookies {
-            head.append_header(header::SET_COOKIE, cookie)?;
+            let _ = write!(head, "Set-Cookie: {cookie}\r\n");
         }
-        let is_head = session.req_header().method == http::Method::HEAD;
-        session.write_response_header(Box::new(head), is_head).await?;
-        if is_head { Ok(()) } else { session.write_response_body(Some(Bytes::from(body)), true).await }
+        head.extend_from_slice(b"Connection: close\r\n\r\n");
+        outbox.extend_from_slice(&head);
+        if is_head {
+            return 0;
+        }
+        outbox.extend_from_slice(&body);
+        body.len() as u64
     }
 }
 
@@ -130,22 +127,23 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn failure(etype: ErrorType) -> Answer {
-        Answer::to_failure(&Error::new_up(etype), Some("orders")).unwrap()
+    fn told(failure: Failure) -> Answer {
+        Answer::to(failure, Some("orders")).unwrap()
     }
 
     #[test]
     fn refused_is_502_and_late_is_504_and_both_name_the_upstream() {
-        assert_eq!(failure(ErrorType::ConnectRefused).status, 502);
-        assert_eq!(failure(ErrorType::ConnectionClosed).status, 502);
-        assert_eq!(failure(ErrorType::ReadTimedout).status, 504);
-        assert_eq!(failure(ErrorType::ConnectTimedout).status, 504);
-        assert_eq!(failure(ErrorType::ReadError).upstream.as_deref(), Some("orders"));
+        assert_eq!(told(Failure::Refused).status, 502);
+        assert_eq!(told(Failure::Broken).status, 502);
+        assert_eq!(told(Failure::Late).status, 504);
+        assert_eq!(told(Failure::ConnectLate).status, 504);
+        assert_eq!(told(Failure::Broken).upstream.as_deref(), Some("orders"));
     }
 
     #[test]
-    fn a_client_that_left_gets_no_answer() {
-        assert_eq!(Answer::to_failure(&Error::new_down(ErrorType::ConnectionClosed), None), None);
-        assert_eq!(Answer::to_failure(&Error::new_down(ErrorType::ReadTimedout), None).unwrap().status, 408);
+    fn a_client_that_left_gets_no_answer_and_a_late_one_no_upstream() {
+        assert_eq!(Answer::to(Failure::ClientLeft, None), None);
+        let late = told(Failure::ClientLate);
+        assert_eq!((late.status, late.upstream), (408, None));
     }
 }

@@ -3,7 +3,7 @@
 //! Pure. Knows nothing of routes; the order of keys is: the slice's header or cookie, else our own cookie,
 //! else the address.
 
-use http::{HeaderMap, header};
+use crate::wire::fields::{Fields, Name};
 use migrations::control::Sticky;
 use migrations::share::Share;
 use std::net::IpAddr;
@@ -34,16 +34,16 @@ pub struct Client {
 
 impl Client {
     /// Recognises the client of a request, in the eyes of the slice with this salt.
-    pub fn of(headers: &HeaderMap, sticky: &Sticky, address: IpAddr, salt: u64) -> Client {
+    pub fn of(fields: &Fields, sticky: &Sticky, address: IpAddr, salt: u64) -> Client {
         let chosen = match sticky {
             Sticky::Own => None,
-            Sticky::Cookie(name) => cookie(headers, name),
-            Sticky::Header(name) => headers.get(name.as_str()).map(|value| value.as_bytes()),
+            Sticky::Cookie(name) => cookie(fields, name),
+            Sticky::Header(name) => fields.called(name),
         };
         if let Some(key) = chosen.filter(|key| !key.is_empty()) {
             return Client { hash: hash(salt, key), kind: KeyKind::Chosen };
         }
-        if let Some(key) = cookie(headers, CLIENT_COOKIE).filter(|key| !key.is_empty()) {
+        if let Some(key) = cookie(fields, CLIENT_COOKIE).filter(|key| !key.is_empty()) {
             return Client { hash: hash(salt, key), kind: KeyKind::Own };
         }
         let hash = match address.to_canonical() {
@@ -70,8 +70,8 @@ pub fn salt(slice: &str) -> u64 {
 }
 
 /// A cookie's value (RFC 6265, 4.2): the first of that name.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+pub fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
+    let pairs = fields.all(Name::Cookie).flat_map(|line| line.split(|b| *b == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(value)
@@ -85,41 +85,41 @@ fn hash(seed: u64, key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use crate::wire::head::RequestHead;
     use proptest::prelude::*;
 
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn with_cookies(line: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::COOKIE, HeaderValue::from_str(line).unwrap());
-        headers
+    fn with(field: &str) -> RequestHead {
+        RequestHead::from_text(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"))
+    }
+
+    fn with_cookies(line: &str) -> RequestHead {
+        with(&format!("Cookie: {line}"))
     }
 
     #[test]
     fn the_key_is_the_slices_then_our_cookie_then_the_address() {
         let session = Sticky::Cookie("session".to_owned());
-        let kind = |line: &str| Client::of(&with_cookies(line), &session, HOME, 1).kind;
+        let kind = |line: &str| Client::of(&with_cookies(line).fields, &session, HOME, 1).kind;
         assert_eq!(kind("a=b; session=x; strangler_client=y"), KeyKind::Chosen);
         assert_eq!(kind("sessions=x; strangler_client=y"), KeyKind::Own);
         assert_eq!(kind("session=; other=y"), KeyKind::Address);
-        let mut headers = HeaderMap::new();
-        headers.insert("x-user", HeaderValue::from_static("7"));
         let user = Sticky::Header("X-User".to_owned());
-        assert_eq!(Client::of(&headers, &user, HOME, 1).kind, KeyKind::Chosen);
+        assert_eq!(Client::of(&with("x-user: 7").fields, &user, HOME, 1).kind, KeyKind::Chosen);
     }
 
     #[test]
     fn a_new_cookie_is_recognised_when_it_comes_back() {
-        let back = Client::of(&with_cookies("strangler_client=abc"), &Sticky::Own, HOME, 5);
+        let back = Client::of(&with_cookies("strangler_client=abc").fields, &Sticky::Own, HOME, 5);
         assert_eq!(back, Client::with_own_cookie("abc", 5));
     }
 
     #[test]
     fn an_address_is_the_same_in_either_notation() {
         let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
-        let empty = HeaderMap::new();
-        let of = |address| Client::of(&empty, &Sticky::Own, address, 5);
+        let plain = with("Accept: */*");
+        let of = |address| Client::of(&plain.fields, &Sticky::Own, address, 5);
         assert_eq!(of(mapped), of(HOME));
     }
 

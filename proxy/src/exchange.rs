@@ -1,6 +1,6 @@
 //! One request and its answer: what was found out about it, who answers, and what its end means for later reads.
 //!
-//! Holds the state that [`crate::request`]'s callbacks share. Speaks to no socket; it is told what happened.
+//! Holds the state that the steps of [`crate::request`] share. Speaks to no socket; it is told what happened.
 
 use crate::client::{self, CLIENT_COOKIE, Client, KeyKind};
 use crate::freshness::Freshness;
@@ -8,14 +8,13 @@ use crate::freshness::marks::Count;
 use crate::freshness::seen::{Carried, ProxyTag, SEEN_COOKIE, Seen};
 use crate::headers::trace::Trace;
 use crate::metrics::Metrics;
-use crate::route;
 use crate::route::decision::{Case, Decision, Side, Stale, Why, decide};
 use crate::table::route::LiveRoute;
 use crate::table::{Live, Tables};
 use crate::upstream::{Pool, Target};
-use http::HeaderMap;
+use crate::wire::fields::Fields;
+use crate::wire::head::RequestHead;
 use migrations::pattern::{Access, is_safe_method};
-use pingora::http::RequestHeader;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,9 +45,9 @@ pub struct Exchange {
     pub is_sent: bool,
     /// Whether an upstream's answer has begun to reach the client.
     pub is_answered: bool,
-    /// Bytes of the request's body in this attempt.
-    pub body_bytes: u64,
-    /// Bytes of the answer's body.
+    /// The status that the client was told, if it was told any.
+    pub status: Option<u16>,
+    /// Bytes of the answer's body that the client was sent.
     pub answer_bytes: u64,
     client: Option<Client>,
     asked: Option<Side>,
@@ -88,7 +87,7 @@ impl Default for Exchange {
             repeats: 0,
             is_sent: false,
             is_answered: false,
-            body_bytes: 0,
+            status: None,
             answer_bytes: 0,
             client: None,
             asked: None,
@@ -104,23 +103,22 @@ impl Exchange {
     pub fn begin(
         &mut self,
         live: Arc<Live>,
-        request: &RequestHeader,
+        request: &RequestHead,
         asked: Option<Side>,
         tag: ProxyTag,
         count: &Count,
     ) {
         self.asked = asked;
-        let path = route::path_of(request.raw_path(), request.uri.path());
-        self.route = live.route(request.method.as_str(), path);
+        self.route = live.route(request.method(), request.path());
         let route = self.route.and_then(|number| live.nth(number));
         self.is_read = match route {
             Some(route) => route.access == Access::Read,
-            None => is_safe_method(request.method.as_str()),
+            None => is_safe_method(request.method()),
         };
         if let Some(route) = route {
-            self.client = Some(route.client(&request.headers, self.address));
+            self.client = Some(route.client(&request.fields, self.address));
             if route.slice.freshness.is_some() {
-                self.read_seen(&request.headers, tag, count);
+                self.read_seen(&request.fields, tag, count);
             }
         }
         self.live = Some(live);
@@ -181,12 +179,12 @@ impl Exchange {
 
     /// An answer begins or the exchange ends: whoever must wait is marked, by what the table says now. Barriers
     /// are asked for at the end only, so that one covers the whole answer.
-    pub fn mark(&mut self, tables: &Tables, request: &RequestHeader, is_end: bool, metrics: &Metrics) {
+    pub fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
         let now = tables.peek();
         let Some(now) = now.as_ref().filter(|now| !now.followers.is_empty()) else { return };
         let is_write = !self.is_read || self.is_upgrade;
         let is_marked = if is_write && self.is_sent {
-            self.mark_write(now, tables.count.mark(), &request.headers, is_end);
+            self.mark_write(now, tables.count.mark(), &request.fields, is_end);
             true
         } else if !is_write && self.is_answered && self.decision.side == Side::Monolith {
             self.mark_read(now, tables.count.mark(), request, is_end)
@@ -228,8 +226,8 @@ impl Exchange {
         Some((self.matched()?, self.client?))
     }
 
-    fn read_seen(&mut self, headers: &HeaderMap, tag: ProxyTag, count: &Count) {
-        let Some(cookie) = client::cookie(headers, SEEN_COOKIE).filter(|value| !value.is_empty()) else {
+    fn read_seen(&mut self, fields: &Fields, tag: ProxyTag, count: &Count) {
+        let Some(cookie) = client::cookie(fields, SEEN_COOKIE).filter(|value| !value.is_empty()) else {
             return;
         };
         match Seen::read(cookie, tag, count.mark()) {
@@ -259,9 +257,9 @@ impl Exchange {
         })
     }
 
-    fn mark_write(&mut self, now: &Arc<Live>, mark: u64, headers: &HeaderMap, is_end: bool) {
+    fn mark_write(&mut self, now: &Arc<Live>, mark: u64, fields: &Fields, is_end: bool) {
         for follower in &now.followers {
-            let client = Client::of(headers, &follower.sticky, self.address, follower.salt);
+            let client = Client::of(fields, &follower.sticky, self.address, follower.salt);
             follower.freshness.marks.wrote(client.hash, mark);
             if is_end {
                 follower.freshness.want(mark);
@@ -272,16 +270,16 @@ impl Exchange {
 
     /// Marks a client whose read belongs to the service by its bucket, as it is now, and was answered by the
     /// monolith. Its bucket is the one it comes back with, if it was given an id.
-    fn mark_read(&mut self, now: &Arc<Live>, mark: u64, request: &RequestHeader, is_end: bool) -> bool {
+    fn mark_read(&mut self, now: &Arc<Live>, mark: u64, request: &RequestHead, is_end: bool) -> bool {
         let number = match &self.live {
             Some(then) if Arc::ptr_eq(then, now) => self.route,
-            _ => now.route(request.method.as_str(), route::path_of(request.raw_path(), request.uri.path())),
+            _ => now.route(request.method(), request.path()),
         };
         let Some(route) = number.and_then(|number| now.nth(number)) else { return false };
         let Some(freshness) = route.slice.freshness.as_ref().filter(|_| route.access == Access::Read) else {
             return false;
         };
-        let client = route.client(&request.headers, self.address);
+        let client = route.client(&request.fields, self.address);
         let next = self.new_id.as_ref().map(|id| Client::with_own_cookie(id, route.slice.salt));
         let mut is_marked = false;
         for client in [Some(client), next].into_iter().flatten() {

@@ -28,6 +28,7 @@ pub async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
             checks.spawn(check(target, asker.clone()));
         }
         while checks.join_next().await.is_some() {}
+        tables.sweep();
         tokio::time::sleep(ROUND).await;
     }
 }

@@ -1,30 +1,30 @@
-//! The life of a request as Pingora calls it: one callback, one short call.
+//! The life of a request, from its head to the line in the access log.
 //!
-//! What is found out, decided and marked is [`Exchange`]'s; here is only the order, and what Pingora must be told.
+//! What is found out, decided and marked is [`Exchange`]'s; moving bytes is [`relay`]'s. Here is only the order, and what
+//! follows when something fails.
 
 use crate::access_log::{AccessLog, Line};
-use crate::answer::{ANSWER_TOO_LARGE, Answer};
+use crate::answer::Answer;
+use crate::connection::Connection;
 use crate::exchange::Exchange;
+use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
-use crate::headers;
+use crate::headers::{self, Forwarded, Returned};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::passage::Passage;
+use crate::relay;
 use crate::route::decision::Side;
 use crate::table::Tables;
+use crate::visit::Visit;
+use crate::wire::fields::{Fields, Name};
+use crate::wire::framing::Framing;
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::header;
 use migrations::plan::ProxySettings;
-use pingora::ErrorSource::Upstream;
-use pingora::ErrorType::{
-    ConnectNoRoute, ConnectTimedout, HTTPStatus, ReadTimedout, TLSHandshakeTimedout, WriteTimedout,
-};
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::modules::http::HttpModules;
-use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
-use std::net::IpAddr;
+use pingora::apps::ServerApp;
+use pingora::connectors::TransportConnector;
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
 use std::sync::Arc;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -34,7 +34,7 @@ const BARRIER_PATIENCE: Duration = Duration::from_millis(15);
 /// A request is sent to so many further addresses of the same upstream when one cannot be connected to.
 const REPEATS_MAX: usize = 2;
 
-/// The proxy as Pingora sees it.
+/// What answers requests.
 pub struct Requests {
     /// The table in use.
     pub tables: Arc<Tables>,
@@ -46,286 +46,275 @@ pub struct Requests {
     pub settings: ProxySettings,
     /// Who we are, in cookies.
     pub tag: ProxyTag,
+    /// What connects to upstreams.
+    pub connector: TransportConnector,
 }
 
 #[async_trait]
-impl ProxyHttp for Requests {
-    type CTX = Exchange;
-
-    fn new_ctx(&self) -> Exchange {
-        Exchange::default()
-    }
-
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
-        // Pingora's own choice is compression, switched off but carried along by every request.
-    }
-
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        self.recognise(session, exchange);
-        if let Some(refusal) = limits::refusal(session, self.settings.body_bytes_max) {
-            return self.refuse(session, refusal).await;
+impl ServerApp for Requests {
+    /// Serves the requests of one connection.
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let mut visit = Visit::new(stream, shutdown);
+        while visit.is_kept {
+            match visit.next_request().await {
+                Ok(true) => self.serve(&mut visit).await,
+                Ok(false) => return None,
+                Err(failure) => {
+                    visit.is_kept = false;
+                    self.tell(&mut visit, &mut Exchange::default(), failure).await;
+                }
+            }
         }
-        let Some(live) = self.tables.live() else { return self.refuse(session, Answer::no_table()).await };
-        let asked = self.asked_side(session);
-        exchange.begin(live, session.req_header(), asked, self.tag, &self.tables.count);
+        visit.leave().await;
+        None
+    }
+}
+
+impl Requests {
+    async fn serve(&self, visit: &mut Visit) {
+        let mut exchange = Exchange::default();
+        let peer = visit.peer.unwrap_or(exchange.address);
+        exchange.address =
+            headers::client_address(&visit.request.fields, peer, self.settings.trust_forwarded);
+        exchange.is_upgrade = visit.request.is_upgrade();
+        if let Err(failure) = self.attend(visit, &mut exchange).await {
+            // What is left of the request or of the answer makes the rest of the connection unreadable.
+            visit.is_kept = false;
+            self.tell(visit, &mut exchange, failure).await;
+        }
+        exchange.mark(&self.tables, &visit.request, true, &self.metrics);
+        self.count(visit, &exchange);
+    }
+
+    /// Has the request answered by an upstream, by another one if it must be and may be.
+    async fn attend(&self, visit: &mut Visit, exchange: &mut Exchange) -> Result<(), Failure> {
+        let bytes_max = self.settings.body_bytes_max;
+        let framing = limits::admitted(&visit.request, bytes_max)?;
+        let live = self.tables.live().ok_or(Failure::NoTable)?;
+        let asked = self.asked_side(&visit.request.fields);
+        exchange.begin(live, &visit.request, asked, self.tag, &self.tables.count);
         if let Some(wait) = exchange.worth_waiting()
             && wait.freshness.passes_within(wait.mark, BARRIER_PATIENCE).await
         {
             exchange.decide();
         }
-        Ok(false)
-    }
-
-    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        exchange.body_bytes = 0;
-        exchange.target = exchange.pool().and_then(|pool| pool.pick()).cloned();
-        let headers = &session.req_header().headers;
-        let peer = exchange.target.as_ref().and_then(|target| target.peer_for(headers, exchange.is_upgrade));
-        match peer {
-            Some(peer) => Ok(peer),
-            None => {
-                let mut error =
-                    Error::explain(ConnectNoRoute, "the upstream's name cannot be resolved").into_up();
-                error.set_retry(exchange.fall_back());
-                Err(error)
+        let mut upload = Passage::new(framing, framing == Framing::Chunked, bytes_max);
+        if exchange.is_read && framing != Framing::Empty {
+            upload.keep_copy();
+        }
+        loop {
+            let mut was_used = false;
+            let sent = match self.connect(exchange).await {
+                Ok(connection) => {
+                    was_used = connection.is_used;
+                    self.forward(visit, exchange, connection, &mut upload).await
+                }
+                Err(failure) => Err(failure),
+            };
+            match sent {
+                Err(failure) if self.may_repeat(failure, exchange, &upload, was_used) => {}
+                ended => return ended,
             }
         }
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        exchange.is_sent = true;
-        headers::forward(request, peer_address(session), self.settings.trust_forwarded)?;
-        exchange.trace = Some(headers::traced(request, exchange.trace.take())?);
-        Ok(())
+    async fn connect(&self, exchange: &mut Exchange) -> Result<Connection, Failure> {
+        exchange.target = exchange.pool().and_then(|pool| pool.pick()).cloned();
+        let target = exchange.target.as_ref().ok_or(Failure::Unresolved)?;
+        // What is sent again because a kept connection was worn out must not meet another one.
+        Connection::to(target, &self.connector, exchange.repeats > 0).await
     }
 
-    async fn request_body_filter(
+    /// Sends the request to an upstream, and its answer to the client.
+    async fn forward(
         &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        _end: bool,
+        visit: &mut Visit,
         exchange: &mut Exchange,
-    ) -> Result<()> {
-        exchange.body_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let is_too_large = self.settings.body_bytes_max.is_some_and(|max| exchange.body_bytes > max);
-        if is_too_large && !session.was_upgraded() {
-            return Err(Error::explain(HTTPStatus(413), "the request's body is too large").into_down());
-        }
-        Ok(())
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        exchange: &mut Exchange,
-    ) -> Result<()> {
-        if answer.status.is_informational() && answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(());
-        }
-        if session.req_header().method != http::Method::HEAD {
-            limits::check_answer(answer, self.settings.body_bytes_max)?;
-        }
-        exchange.is_answered = true;
-        if let Some(target) = &exchange.target
-            && !target.is_well()
-        {
+        mut connection: Connection,
+        upload: &mut Passage,
+    ) -> Result<(), Failure> {
+        let Some(target) = exchange.target.clone() else { return Err(Failure::Unresolved) };
+        self.send(visit, exchange, &mut connection, upload).await?;
+        if !target.is_well() {
             target.note_success();
         }
-        self.keep_on_host(session.req_header(), answer, exchange)?;
-        exchange.introduce();
-        exchange.mark(&self.tables, session.req_header(), false, &self.metrics);
-        for cookie in exchange.cookies(self.tag) {
-            answer.append_header(header::SET_COOKIE, cookie)?;
+        let (came, goes) = self.take_answer(visit, exchange, upload)?;
+        let mut relay = visit.relay(&mut connection.wire, target.patience.read);
+        if relay.answer.status == 101 {
+            relay.tell().await?;
+            exchange.answer_bytes = relay.tunnel().await;
+            return Ok(());
+        }
+        let mut download = Passage::new(came, goes == Framing::Chunked, self.settings.body_bytes_max);
+        let passed = relay.bring(upload, &mut download).await;
+        exchange.answer_bytes = download.bytes;
+        passed?;
+        if upload.is_whole() && came != Framing::UntilClose && visit.answer.wants_more() {
+            target.kept.keep(connection);
         }
         Ok(())
     }
 
-    fn upstream_response_body_filter(
+    /// Sends the request until the head of its answer is here; heads before that one are passed on.
+    async fn send(
         &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        _end: bool,
+        visit: &mut Visit,
         exchange: &mut Exchange,
-    ) -> Result<Option<Duration>> {
-        exchange.answer_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let is_too_large = self.settings.body_bytes_max.is_some_and(|max| exchange.answer_bytes > max);
-        if is_too_large && !session.was_upgraded() {
-            return Err(Error::new_up(ANSWER_TOO_LARGE));
+        connection: &mut Connection,
+        upload: &mut Passage,
+    ) -> Result<(), Failure> {
+        exchange.is_sent = true;
+        let trace = headers::traced(&visit.request.fields, exchange.trace.take());
+        let trust = self.settings.trust_forwarded;
+        Forwarded { peer: visit.peer, trust, framing: upload.framing, trace: &trace }
+            .write(&visit.request, &mut connection.wire.outbox);
+        exchange.trace = Some(trace);
+        upload.begin(&mut connection.wire);
+        let patience = exchange.target.as_ref().map_or(Duration::ZERO, |target| target.patience.read);
+        let mut relay = visit.relay(&mut connection.wire, patience);
+        relay.ask(upload).await?;
+        while relay.answer.is_interim() {
+            if !relay.request.is_old {
+                headers::write_interim(relay.answer, &mut relay.client.outbox);
+                relay.tell().await?;
+            }
+            relay.ask(upload).await?;
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn fail_to_connect(
+    /// Marks who must be marked, and writes the answer's head. How its body comes, and how it goes on.
+    fn take_answer(
         &self,
-        _session: &mut Session,
-        _peer: &HttpPeer,
+        visit: &mut Visit,
         exchange: &mut Exchange,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        self.count_failure(&error, exchange);
-        if let Some(target) = &exchange.target {
-            target.note_failure();
+        upload: &Passage,
+    ) -> Result<(Framing, Framing), Failure> {
+        let (request, answer) = (&visit.request, &visit.answer);
+        let came = limits::accepted(answer, request, self.settings.body_bytes_max)?;
+        if answer.status == 101 && !upload.is_whole() {
+            // What is left of the request's body would be taken for words of the other protocol.
+            return Err(Failure::Broken);
         }
-        // Nothing was sent, so even a write may try the next address of the same upstream.
-        let addresses = exchange.pool().map_or(0, |pool| pool.targets.len());
-        let has_another = exchange.repeats < REPEATS_MAX.min(addresses.saturating_sub(1));
-        exchange.repeats += 1;
-        error.set_retry(has_another || exchange.fall_back());
-        error
+        // An HTTP/1.0 client knows no chunks: its answer ends with the connection.
+        let goes = match came {
+            Framing::Chunked | Framing::UntilClose if request.is_old => Framing::UntilClose,
+            Framing::UntilClose => Framing::Chunked,
+            other => other,
+        };
+        // An answer before the request's end leaves the rest of the request on the connection.
+        let is_readable = upload.is_whole() && goes != Framing::UntilClose && answer.status != 101;
+        visit.is_kept &= is_readable && !visit.is_last();
+        exchange.is_answered = true;
+        exchange.status = Some(answer.status);
+        exchange.introduce();
+        exchange.mark(&self.tables, request, false, &self.metrics);
+        let location = self.kept_on_host(visit, exchange);
+        let cookies = exchange.cookies(self.tag);
+        Returned {
+            request,
+            framing: goes,
+            is_kept: visit.is_kept,
+            location: location.as_deref(),
+            cookies: &cookies,
+        }
+        .write(answer, &mut visit.wire.outbox);
+        Ok((came, goes))
     }
 
-    fn error_while_proxy(
+    /// Whether a request that failed is sent again, to whom it then belongs. What was sent and may write never is.
+    fn may_repeat(
         &self,
-        _peer: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
+        failure: Failure,
         exchange: &mut Exchange,
-        reused: bool,
-    ) -> Box<Error> {
-        if *error.esource() != Upstream {
-            error.set_retry(false);
-            return error;
+        upload: &Passage,
+        was_used: bool,
+    ) -> bool {
+        if !failure.is_upstreams() {
+            return false;
         }
-        self.count_failure(&error, exchange);
-        let is_unanswered = !exchange.is_answered && session.response_written().is_none();
-        if !is_unanswered || !exchange.is_read || session.as_ref().retry_buffer_truncated() {
-            // A write may have happened although nothing came back; it is never sent twice.
-            error.set_retry(false);
-            return error;
+        if failure == Failure::Unresolved {
+            return exchange.fall_back();
+        }
+        if let Some(pool) = exchange.pool() {
+            let counters = &pool.counters;
+            if failure.is_late() { counters.timeouts.inc() } else { counters.broken.inc() }
+        }
+        if failure.is_unconnected() {
+            if let Some(target) = &exchange.target {
+                target.note_failure();
+            }
+            // Nothing was sent, so even a write may try the next address of the same upstream.
+            let addresses = exchange.pool().map_or(0, |pool| pool.targets.len());
+            let has_another = exchange.repeats < REPEATS_MAX.min(addresses.saturating_sub(1));
+            exchange.repeats += 1;
+            return has_another || exchange.fall_back();
+        }
+        if exchange.is_answered || !exchange.is_read || !upload.is_repeatable() {
+            // A write may have happened although nothing came back.
+            return false;
         }
         // The upstream may have closed a kept connection just when it was used again: a fresh one is tried once.
-        let is_worn_out = reused && !is_timeout(&error) && exchange.repeats == 0;
+        let is_worn_out = was_used && failure == Failure::Broken && exchange.repeats == 0;
         exchange.repeats += 1;
-        error.set_retry(is_worn_out || exchange.fall_back());
-        error
+        is_worn_out || exchange.fall_back()
     }
 
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        exchange: &mut Exchange,
-    ) -> FailToProxy {
+    /// Tells the client what went wrong, if it was told nothing yet.
+    async fn tell(&self, visit: &mut Visit, exchange: &mut Exchange, failure: Failure) {
         let upstream = exchange.pool().map(|pool| pool.name.clone());
-        let answer = Answer::to_failure(error, upstream.as_deref());
-        let status = answer.as_ref().map_or(0, |answer| answer.status);
-        if let Some(answer) = answer.filter(|_| session.response_written().is_none()) {
-            if matches!(status, 502..=504) {
-                self.metrics.failed.inc();
-            }
-            session.set_keepalive(None);
-            exchange.mark(&self.tables, session.req_header(), false, &self.metrics);
-            if let Err(error) = answer.send(session, exchange.cookies(self.tag)).await {
-                tracing::debug!(%error, "the client left before it was told of a failure");
-            }
+        let answer = Answer::to(failure, upstream.as_deref()).filter(|_| exchange.status.is_none());
+        let Some(answer) = answer else { return };
+        if exchange.live.is_none() {
+            let why = match answer.status {
+                503 => "no-table",
+                413 => "too-large",
+                _ => "framing",
+            };
+            self.metrics.refused.with_label_values(&[why]).inc();
         }
-        FailToProxy { error_code: status, can_reuse_downstream: false }
-    }
-
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, exchange: &mut Exchange) {
-        exchange.mark(&self.tables, session.req_header(), true, &self.metrics);
-        self.count(session, exchange);
-    }
-
-    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
-        // The access log and the metrics say it.
-        true
-    }
-
-    fn suppress_proxy_warn_log(
-        &self,
-        _session: &Session,
-        _exchange: &Exchange,
-        _error: &Error,
-        _context: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-}
-
-impl Requests {
-    fn recognise(&self, session: &mut Session, exchange: &mut Exchange) {
-        exchange.is_upgrade = session.is_upgrade_req();
-        limits::set(session, exchange.is_upgrade);
-        let peer = peer_address(session).unwrap_or(exchange.address);
-        exchange.address =
-            headers::client_address(&session.req_header().headers, peer, self.settings.trust_forwarded);
-    }
-
-    async fn refuse(&self, session: &mut Session, refusal: Answer) -> Result<bool> {
-        let why = match refusal.status {
-            503 => "no-table",
-            413 => "too-large",
-            _ => "framing",
-        };
-        self.metrics.refused.with_label_values(&[why]).inc();
-        if refusal.status == 503 {
+        if matches!(answer.status, 502..=504) {
             self.metrics.failed.inc();
         }
-        // The request's body stays unread, and what follows it on the connection cannot be trusted.
-        session.set_keepalive(None);
-        refusal.send(session, Vec::new()).await?;
-        Ok(true)
+        exchange.mark(&self.tables, &visit.request, false, &self.metrics);
+        exchange.status = Some(answer.status);
+        let is_head = visit.request.method() == "HEAD";
+        exchange.answer_bytes = answer.write(&mut visit.wire.outbox, &exchange.cookies(self.tag), is_head);
+        if relay::tell(&mut visit.wire, &mut visit.deadline).await.is_err() {
+            tracing::debug!("the client left before it was told of a failure");
+        }
     }
 
-    fn asked_side(&self, session: &Session) -> Option<Side> {
-        let headers = &session.req_header().headers;
-        if !headers::has_ours(headers) {
-            return None;
-        }
-        let side = headers.get(headers::SIDE)?;
-        let told = headers.get(headers::SECRET).map_or(&b""[..], |value| value.as_bytes());
+    fn asked_side(&self, fields: &Fields) -> Option<Side> {
+        let side = fields.first(Name::Side)?;
+        let told = fields.first(Name::Secret).unwrap_or_default();
         let secret = self.settings.override_secret.as_ref();
         if !secret.is_some_and(|secret| bool::from(secret.expose().as_bytes().ct_eq(told))) {
             self.metrics.overrides_refused.inc();
             return None;
         }
-        match side.as_bytes() {
+        match side {
             b"monolith" => Some(Side::Monolith),
             b"service" => Some(Side::Service),
             _ => None,
         }
     }
 
-    fn keep_on_host(
-        &self,
-        request: &RequestHeader,
-        answer: &mut ResponseHeader,
-        exchange: &Exchange,
-    ) -> Result<()> {
-        let Some(location) = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok())
-        else {
-            return Ok(());
-        };
-        let host = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        let (Some(live), Some(host)) = (&exchange.live, host) else { return Ok(()) };
-        let scheme = headers::client_scheme(&request.headers, self.settings.trust_forwarded);
+    /// Where a redirect to an upstream leads instead: to the host that the client used.
+    fn kept_on_host(&self, visit: &Visit, exchange: &Exchange) -> Option<String> {
+        let location = std::str::from_utf8(visit.answer.fields.first(Name::Location)?).ok()?;
+        let host = std::str::from_utf8(visit.request.fields.first(Name::Host)?).ok()?;
+        let live = exchange.live.as_ref()?;
+        let scheme = headers::client_scheme(&visit.request.fields, self.settings.trust_forwarded);
         let is_upstream = |tls, authority: &str| live.is_upstream(tls, authority);
-        match headers::location::rewritten(location, scheme, host, is_upstream) {
-            Some(rewritten) => answer.insert_header(header::LOCATION, rewritten),
-            None => Ok(()),
-        }
+        headers::location::rewritten(location, scheme, host, is_upstream)
     }
 
-    fn count_failure(&self, error: &Error, exchange: &Exchange) {
-        if let Some(pool) = exchange.pool() {
-            let counters = &pool.counters;
-            if is_timeout(error) { counters.timeouts.inc() } else { counters.broken.inc() }
-        }
-    }
-
-    fn count(&self, session: &Session, exchange: &Exchange) {
-        let status = session.response_written().map_or(499, |head| head.status.as_u16());
+    fn count(&self, visit: &Visit, exchange: &Exchange) {
+        let status = exchange.status.unwrap_or(499);
         let took = exchange.started.elapsed();
         let matched = exchange.matched();
         let upstream = exchange.pool();
-        let name = upstream.map_or("", |pool| &*pool.name);
         if let (Some(live), Some(pool)) = (&exchange.live, upstream) {
             live.counters.count(exchange.route, exchange.decision.side, status);
             self.metrics.decided(exchange.decision.why);
@@ -334,27 +323,18 @@ impl Requests {
                 pool.counters.answered.inc();
             }
         }
-        let request = session.req_header();
         self.log.write(&Line {
-            method: request.method.as_str(),
-            path: crate::route::path_of(request.raw_path(), request.uri.path()),
+            method: visit.request.method(),
+            path: visit.request.path(),
             status,
-            upstream: name,
+            upstream: upstream.map_or("", |pool| &*pool.name),
             slice: matched.map(|route| &*route.slice.name),
             route: matched.map(|route| &*route.name),
             why: exchange.live.as_ref().map_or("refused", |_| exchange.decision.why.word()),
             took,
-            bytes: session.body_bytes_sent(),
+            bytes: exchange.answer_bytes,
             client: exchange.address,
             trace: exchange.trace.as_ref(),
         });
     }
-}
-
-fn is_timeout(error: &Error) -> bool {
-    matches!(error.etype(), ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout)
-}
-
-fn peer_address(session: &Session) -> Option<IpAddr> {
-    session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip())
 }

@@ -34,16 +34,6 @@ impl Routes {
     }
 }
 
-/// A request target's path: without query, and without scheme and host where a client sent an absolute one,
-/// whose path `parsed` is.
-pub fn path_of<'a>(target: &'a [u8], parsed: &'a str) -> &'a [u8] {
-    if target.first() != Some(&b'/') {
-        return parsed.as_bytes();
-    }
-    let end = target.iter().position(|b| *b == b'?').unwrap_or(target.len());
-    &target[..end]
-}
-
 fn method_number(method: &str) -> Option<usize> {
     METHODS.iter().position(|m| *m == method)
 }
@@ -63,13 +53,5 @@ mod tests {
         assert_eq!(routes.find("HEAD", b"/b"), Some(2));
         assert_eq!(routes.find("DELETE", b"/a"), None);
         assert_eq!(routes.find("PURGE", b"/a"), None);
-    }
-
-    #[test]
-    fn a_path_ends_before_the_query() {
-        assert_eq!(path_of(b"/a/b?c=/d", ""), b"/a/b");
-        assert_eq!(path_of(b"/a", ""), b"/a");
-        assert_eq!(path_of(b"http://host/a?x", "/a"), b"/a");
-        assert_eq!(path_of(b"*", "*"), b"*");
     }
 }

@@ -14,7 +14,7 @@ use crate::upstream::Patience;
 use async_trait::async_trait;
 use migrations::control::{AgentId, AgentKind, Link};
 use migrations::plan::ProxySettings;
-use pingora::proxy::http_proxy_service_with_name;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::background::background_service;
@@ -31,10 +31,6 @@ use tokio::sync::{Notify, watch};
 const GRACE_S: u64 = 3;
 /// After that, runtimes may take so long to end, in seconds.
 const RUNTIME_END_S: u64 = 1;
-/// Connections to upstreams that are kept, per thread.
-const KEPT_CONNECTIONS: usize = 512;
-/// Attempts of one request; each is allowed singly in `request.rs`, this only bounds mistakes there.
-const ATTEMPTS_MAX: usize = 6;
 /// The last lines of the access log may take so long.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 
@@ -191,18 +187,23 @@ fn assembled(
         threads,
         grace_period_seconds: Some(GRACE_S),
         graceful_shutdown_timeout_seconds: Some(RUNTIME_END_S),
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
-        max_retries: ATTEMPTS_MAX,
         // A single thread has nobody to steal from, and Tokio's scheduler for one thread costs less. With more
-        // threads Pingora would then hand every kept connection to a thread at random, which costs far more.
+        // threads Pingora would then give each a runtime of its own, and kept connections would wander between them.
         work_stealing: threads > 1,
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let tag = ProxyTag(rand::random::<u64>() >> 16);
-    let requests =
-        Requests { tables: tables.clone(), metrics: metrics.clone(), log, settings: settings.clone(), tag };
-    let mut proxy = http_proxy_service_with_name(&server.configuration, requests, "proxy");
+    let connector = TransportConnector::new(Some(ConnectorOptions::from_server_conf(&server.configuration)));
+    let requests = Requests {
+        tables: tables.clone(),
+        metrics: metrics.clone(),
+        log,
+        settings: settings.clone(),
+        tag,
+        connector,
+    };
+    let mut proxy = Service::new("proxy".to_owned(), requests);
     proxy.add_tcp(&settings.listen);
     server.add_service(proxy);
 

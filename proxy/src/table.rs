@@ -180,6 +180,11 @@ impl Tables {
         std::mem::take(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner).unserved)
     }
 
+    /// Closes kept connections to upstreams that are of no use any more.
+    pub fn sweep(&self) {
+        self.targets.sweep();
+    }
+
     /// Adds up what was counted under every table that a request may still count under.
     pub fn add_up(&self) {
         let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);

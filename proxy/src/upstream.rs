@@ -5,14 +5,13 @@
 
 pub mod address;
 
-use crate::headers::has_hop_by_hop;
+use crate::connection::Kept;
 use crate::metrics::PoolCounters;
 use address::BadAddress;
 use arc_swap::ArcSwapOption;
-use http::HeaderMap;
 use migrations::plan::{ProxySettings, Upstream};
 use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::upstreams::peer::HttpPeer;
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -21,11 +20,6 @@ use std::time::Duration;
 
 /// So many failures in a row, of checks or of connections, make an address unwell; one success makes it well.
 const FAILURES_TO_UNWELL: u32 = 2;
-/// A kept connection is closed by us before most servers close it, so that a request rarely meets a closing one.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(55);
-/// An upgraded connection may be silent for so long.
-const UPGRADED_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
-
 /// The timeouts of every connection to an upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -49,16 +43,19 @@ impl Patience {
 pub struct Target {
     /// As the plan writes it.
     pub upstream: Upstream,
+    /// Connections to it that wait for their next request.
+    pub kept: Kept,
+    /// How long is waited for it.
+    pub patience: Patience,
     peer: ArcSwapOption<HttpPeer>,
     unwell: AtomicBool,
     failures: AtomicU32,
-    patience: Patience,
 }
 
 impl Target {
     fn new(upstream: Upstream, patience: Patience) -> Self {
         let (unwell, failures) = (AtomicBool::new(false), AtomicU32::new(0));
-        Self { upstream, peer: ArcSwapOption::empty(), unwell, failures, patience }
+        Self { upstream, kept: Kept::default(), patience, peer: ArcSwapOption::empty(), unwell, failures }
     }
 
     /// Whether it passes its checks.
@@ -97,9 +94,9 @@ impl Target {
         let options = &mut peer.options;
         options.connection_timeout = Some(self.patience.connect);
         options.total_connection_timeout = Some(self.patience.connect);
+        // These two are for the health checks; requests have their own deadline.
         options.read_timeout = Some(self.patience.read);
         options.write_timeout = Some(self.patience.read);
-        options.idle_timeout = Some(IDLE_TIMEOUT);
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: Duration::from_secs(60),
             interval: Duration::from_secs(10),
@@ -113,18 +110,6 @@ impl Target {
     /// What Pingora connects to; none until the name is resolved.
     pub fn peer(&self) -> Option<Box<HttpPeer>> {
         Some(Box::new(HttpPeer::clone(self.peer.load().as_ref()?)))
-    }
-
-    /// The same for a request with these fields.
-    pub fn peer_for(&self, headers: &HeaderMap, is_upgrade: bool) -> Option<Box<HttpPeer>> {
-        let mut peer = self.peer()?;
-        if is_upgrade {
-            peer.options.read_timeout = Some(UPGRADED_IDLE_TIMEOUT);
-        } else if !has_hop_by_hop(headers) {
-            // Nothing is to be taken out, and a search for each name is a twentieth of our own CPU time.
-            peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-        }
-        Some(peer)
     }
 
     /// Every address that the name has now. Blocks on the resolver.
@@ -174,6 +159,13 @@ impl Targets {
     /// None yet.
     pub fn new(patience: Patience) -> Self {
         Self { known: Mutex::new(HashMap::new()), patience }
+    }
+
+    /// Closes kept connections that are of no use any more.
+    pub fn sweep(&self) {
+        let known: Vec<_> =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        known.iter().for_each(|target| target.kept.sweep(target.address()));
     }
 
     /// A pool of these addresses. A new one is resolved at once, which may block on the resolver.

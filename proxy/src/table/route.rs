@@ -5,6 +5,7 @@
 use crate::client::{self, Client};
 use crate::freshness::Freshness;
 use crate::upstream::Pool;
+use crate::wire::fields::Fields;
 use migrations::control::{Sticky, TableRoute};
 use migrations::pattern::Access;
 use migrations::share::Share;
@@ -123,7 +124,7 @@ impl LiveRoute {
     }
 
     /// The client as this route's slice sees it.
-    pub fn client(&self, headers: &http::HeaderMap, address: core::net::IpAddr) -> Client {
-        Client::of(headers, &self.slice.sticky, address, self.slice.salt)
+    pub fn client(&self, fields: &Fields, address: core::net::IpAddr) -> Client {
+        Client::of(fields, &self.slice.sticky, address, self.slice.salt)
     }
 }

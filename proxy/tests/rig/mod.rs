@@ -3,12 +3,14 @@
 // Each test file uses its part; and what fails here is a failed test.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
+mod bare;
 mod browser;
 mod controller;
 mod origin;
 mod running;
 mod wire;
 
+pub use bare::{Bare, connect, read_past};
 pub use browser::{Browser, ask, raw};
 pub use controller::{Controller, Gate};
 pub use origin::{Origin, Reply, text};
@@ -63,6 +65,20 @@ impl Rig {
         let mut rig =
             Self { monolith, service, controller, proxy, state, generation: 0, yaml: lines.to_owned() };
         rig.publish(routes);
+        rig
+    }
+
+    /// A proxy whose monolith is this server.
+    pub fn before(lines: &str, bare: &Bare) -> Self {
+        let mut rig = Self::with(lines, vec![], |_| text(200, ""), |_| text(200, "service"));
+        rig.generation += 1;
+        let generation = rig.generation;
+        let mut desired = rig.desired(generation, vec![]);
+        desired.table.monolith = vec![bare.url()];
+        rig.controller.publish(desired);
+        rig.proxy.until("the table is in use", || {
+            rig.proxy.metric("strangler_proxy_generation ") == generation as f64
+        });
         rig
     }
 

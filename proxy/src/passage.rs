@@ -1,0 +1,175 @@
+//! One direction of an exchange: a body that is taken apart as it comes from one connection, and sent on by another.
+//!
+//! At most one read is on its way at a time, so whoever is slow is waited for and nothing piles up. Does not know how
+//! long to wait, or whose fault it is.
+
+use crate::wire::body::Body;
+use crate::wire::framing::Framing;
+use crate::wire::{Malformed, Wire};
+use bytes::BytesMut;
+use std::fmt::Write;
+use std::task::{Context, Poll};
+
+/// So much of a request's body is kept, to be sent again.
+const COPY_BYTES_MAX: usize = 64 << 10;
+
+/// A body on its way.
+pub struct Passage {
+    /// How many of its bytes have passed.
+    pub bytes: u64,
+    /// What it waits for.
+    pub waits_for: End,
+    /// How it arrives.
+    pub framing: Framing,
+    body: Body,
+    goes_in_chunks: bool,
+    bytes_max: Option<u64>,
+    copy: Option<BytesMut>,
+    is_over: bool,
+    fault: Option<Fault>,
+}
+
+/// The two connections, as a body sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Sink,
+}
+
+/// Why a body cannot pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A connection broke, or ended too early.
+    Closed(End),
+    /// It is not what its head says.
+    Malformed(Malformed),
+    /// It is larger than allowed.
+    TooLarge,
+}
+
+impl Passage {
+    /// A body that arrives in this framing, and goes on in chunks or as it is.
+    pub fn new(framing: Framing, goes_in_chunks: bool, bytes_max: Option<u64>) -> Self {
+        let body = Body::of(framing);
+        Self {
+            bytes: 0,
+            waits_for: End::Sink,
+            framing,
+            body,
+            goes_in_chunks,
+            bytes_max,
+            copy: None,
+            is_over: false,
+            fault: None,
+        }
+    }
+
+    /// Keeps a copy of what passes, to be sent again.
+    pub fn keep_copy(&mut self) {
+        self.copy = Some(BytesMut::new());
+    }
+
+    /// Begins with a connection, by what has passed to another one before.
+    pub fn begin(&mut self, to: &mut Wire) {
+        self.is_over = false;
+        if let Some(copy) = &self.copy {
+            put(copy, self.goes_in_chunks, to);
+        }
+    }
+
+    /// Whether what has passed can be sent again.
+    pub fn is_repeatable(&self) -> bool {
+        self.bytes == 0 || self.copy.as_ref().is_some_and(|copy| copy.len() as u64 == self.bytes)
+    }
+
+    /// Whether all of it has passed, or nobody takes the rest.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether all of it has passed.
+    pub fn is_whole(&self) -> bool {
+        self.is_over && self.body.is_whole()
+    }
+
+    /// Nobody takes the rest.
+    pub fn give_up(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Moves what can be moved now. Ready when all of it has passed.
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Wire, to: &mut Wire) -> Poll<Result<(), Fault>> {
+        loop {
+            if self.fault.is_none() {
+                self.fault = self.take(from, to).err();
+            }
+            self.waits_for = End::Sink;
+            match to.poll_send(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(sent) => sent.map_err(|_| Fault::Closed(End::Sink))?,
+            }
+            // What came before the fault has been sent on.
+            if let Some(fault) = self.fault {
+                return Poll::Ready(Err(fault));
+            }
+            if self.is_over {
+                return Poll::Ready(Ok(()));
+            }
+            self.waits_for = End::Source;
+            match from.poll_read(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) if self.body.close() => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Fault::Closed(End::Source))),
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Takes from the inbox of the one what belongs to the body, and puts it into the outbox of the other.
+    fn take(&mut self, from: &mut Wire, to: &mut Wire) -> Result<(), Fault> {
+        if self.is_over {
+            return Ok(());
+        }
+        loop {
+            let count = self.body.next(&mut from.inbox).map_err(Fault::Malformed)?;
+            if count == 0 {
+                break;
+            }
+            self.bytes += count as u64;
+            if self.bytes_max.is_some_and(|max| self.bytes > max) {
+                return Err(Fault::TooLarge);
+            }
+            let piece = from.inbox.split_to(count);
+            if let Some(copy) = &mut self.copy
+                && copy.len() + count <= COPY_BYTES_MAX
+            {
+                copy.extend_from_slice(&piece);
+            }
+            put(&piece, self.goes_in_chunks, to);
+        }
+        if self.body.is_whole() {
+            self.is_over = true;
+            if self.goes_in_chunks {
+                to.outbox.extend_from_slice(b"0\r\n\r\n");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put(piece: &[u8], in_chunks: bool, to: &mut Wire) {
+    if !in_chunks {
+        return to.outbox.extend_from_slice(piece);
+    }
+    if piece.is_empty() {
+        // An empty chunk would be the last one.
+        return;
+    }
+    to.outbox.reserve(piece.len() + 20);
+    // Memory takes it, so it cannot fail.
+    let _ = write!(to.outbox, "{:x}\r\n", piece.len());
+    to.outbox.extend_from_slice(piece);
+    to.outbox.extend_from_slice(b"\r\n");
+}

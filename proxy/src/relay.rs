@@ -1,0 +1,195 @@
+//! The two connections of an exchange at work: the request goes up, the answer comes down, and nobody is waited for too
+//! long.
+//!
+//! Both directions move at once, because an upstream may answer before it has read all, and may not read on before its
+//! answer is taken. Decides nothing about requests.
+
+use crate::deadline::Deadline;
+use crate::failure::Failure;
+use crate::passage::{End, Fault, Passage};
+use crate::wire::Wire;
+use crate::wire::framing::Framing;
+use crate::wire::head::{AnswerHead, RequestHead};
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// The next byte of a request; the client accepting the next bytes.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+/// An upgraded connection may be silent for so long.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(3600);
+/// When one side of it has ended, the other one's last words may take so long.
+const TUNNEL_END_PATIENCE: Duration = Duration::from_secs(10);
+/// So much of what a client sends before it has its answer is taken in.
+const AHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The two connections, and how long an upstream is waited for.
+pub struct Relay<'a> {
+    /// The client's.
+    pub client: &'a mut Wire,
+    /// The upstream's.
+    pub upstream: &'a mut Wire,
+    /// The request.
+    pub request: &'a RequestHead,
+    /// Its answer.
+    pub answer: &'a mut AnswerHead,
+    /// The one timer of both connections.
+    pub deadline: &'a mut Deadline,
+    /// The next byte from or to the upstream.
+    pub patience: Duration,
+}
+
+impl Relay<'_> {
+    /// Sends the request on until the head of an answer is here.
+    pub async fn ask(&mut self, upload: &mut Passage) -> Result<(), Failure> {
+        self.deadline.set(self.patience);
+        poll_fn(|cx| {
+            let before = self.upstream.moved;
+            if self.poll_upload(cx, upload)?.is_ready() {
+                self.watch_client(cx, upload)?;
+            }
+            loop {
+                match self.answer.read(&mut self.upstream.inbox) {
+                    Ok(true) => return Poll::Ready(Ok(())),
+                    Ok(false) => {}
+                    Err(malformed) => {
+                        tracing::debug!(why = malformed.0, "an upstream's answer is not HTTP");
+                        return Poll::Ready(Err(Failure::Broken));
+                    }
+                }
+                match self.upstream.poll_read(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Err(Failure::Broken)),
+                    Poll::Pending => break,
+                }
+            }
+            let (patience, late) = match upload.waits_for {
+                End::Source if !upload.is_over() => (CLIENT_PATIENCE, Failure::ClientLate),
+                _ => (self.patience, Failure::Late),
+            };
+            self.poll_deadline(cx, self.upstream.moved != before, patience, late)
+        })
+        .await
+    }
+
+    /// Brings the answer's body to the client, and what is left of the request's to the upstream.
+    pub async fn bring(&mut self, upload: &mut Passage, download: &mut Passage) -> Result<(), Failure> {
+        self.deadline.set(self.patience);
+        poll_fn(|cx| {
+            let before = self.upstream.moved + self.client.moved;
+            if let Poll::Ready(passed) = download.poll(cx, self.upstream, self.client) {
+                return Poll::Ready(passed.map_err(of_answer));
+            }
+            if self.poll_upload(cx, upload)?.is_ready() {
+                self.watch_client(cx, upload)?;
+            }
+            let (patience, late) = match (download.waits_for, upload.waits_for) {
+                (End::Sink, _) => (CLIENT_PATIENCE, Failure::ClientLate),
+                (End::Source, End::Source) if !upload.is_over() => (CLIENT_PATIENCE, Failure::ClientLate),
+                _ => (self.patience, Failure::Late),
+            };
+            self.poll_deadline(cx, self.upstream.moved + self.client.moved != before, patience, late)
+        })
+        .await
+    }
+
+    /// Carries any bytes both ways until one side ends. How many bytes came down.
+    pub async fn tunnel(&mut self) -> u64 {
+        let mut up = Passage::new(Framing::UntilClose, false, None);
+        let mut down = Passage::new(Framing::UntilClose, false, None);
+        self.deadline.set(TUNNEL_PATIENCE);
+        poll_fn(|cx| {
+            let before = self.upstream.moved + self.client.moved;
+            // A broken side is one that has ended.
+            let up_is_over = up.is_over() || up.poll(cx, self.client, self.upstream).is_ready();
+            let down_is_over = down.is_over() || down.poll(cx, self.upstream, self.client).is_ready();
+            if up_is_over {
+                up.give_up();
+                let _ = self.upstream.poll_end(cx);
+            }
+            if down_is_over {
+                down.give_up();
+                let _ = self.client.poll_end(cx);
+            }
+            if up_is_over && down_is_over {
+                return Poll::Ready(());
+            }
+            let patience = if up_is_over || down_is_over { TUNNEL_END_PATIENCE } else { TUNNEL_PATIENCE };
+            if self.upstream.moved + self.client.moved != before {
+                self.deadline.set(patience);
+            }
+            self.deadline.poll(cx)
+        })
+        .await;
+        down.bytes
+    }
+
+    /// Sends what is in the client's outbox.
+    pub async fn tell(&mut self) -> Result<(), Failure> {
+        tell(self.client, self.deadline).await
+    }
+
+    /// Moves the request's body. Ready when there is nothing more to be moved.
+    fn poll_upload(&mut self, cx: &mut Context<'_>, upload: &mut Passage) -> Result<Poll<()>, Failure> {
+        if upload.is_over() && self.upstream.outbox.is_empty() {
+            return Ok(Poll::Ready(()));
+        }
+        match upload.poll(cx, self.client, self.upstream) {
+            Poll::Pending => Ok(Poll::Pending),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Ready(Err(Fault::Closed(End::Sink))) => {
+                // It reads no further, but it may have answered before.
+                self.upstream.outbox.clear();
+                upload.give_up();
+                Ok(Poll::Ready(()))
+            }
+            Poll::Ready(Err(Fault::Closed(End::Source))) => Err(Failure::ClientLeft),
+            Poll::Ready(Err(Fault::Malformed(malformed))) => Err(Failure::Malformed(malformed)),
+            Poll::Ready(Err(Fault::TooLarge)) => Err(Failure::TooLarge),
+        }
+    }
+
+    /// Notices a client that leaves before it has its answer: nobody needs it any more. What it sends ahead waits.
+    fn watch_client(&mut self, cx: &mut Context<'_>, upload: &Passage) -> Result<(), Failure> {
+        while upload.is_whole() && self.client.inbox.len() < AHEAD_BYTES_MAX {
+            match self.client.poll_read(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Err(Failure::ClientLeft),
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        has_moved: bool,
+        patience: Duration,
+        late: Failure,
+    ) -> Poll<Result<(), Failure>> {
+        if has_moved {
+            self.deadline.set(patience);
+        }
+        ready!(self.deadline.poll(cx));
+        Poll::Ready(Err(late))
+    }
+}
+
+/// Sends what is in a client's outbox.
+pub async fn tell(client: &mut Wire, deadline: &mut Deadline) -> Result<(), Failure> {
+    deadline.set(CLIENT_PATIENCE);
+    poll_fn(|cx| match client.poll_send(cx) {
+        Poll::Ready(sent) => Poll::Ready(sent.map_err(|_| Failure::ClientLeft)),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(Failure::ClientLate)),
+    })
+    .await
+}
+
+fn of_answer(fault: Fault) -> Failure {
+    match fault {
+        Fault::Closed(End::Sink) => Failure::ClientLeft,
+        Fault::TooLarge => Failure::AnswerTooLarge,
+        Fault::Closed(End::Source) | Fault::Malformed(_) => Failure::Broken,
+    }
+}

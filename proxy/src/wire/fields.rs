@@ -1,0 +1,179 @@
+//! The fields of a head, kept as the text they came in, in their order.
+//!
+//! Those that the proxy knows are told apart once, when the head is read; everything after that compares numbers. The
+//! text is copied into memory that the next head uses again, so reading a head asks the allocator for nothing.
+
+use Name::*;
+
+/// A head with more fields is refused.
+pub const FIELDS_MAX: usize = 256;
+
+/// A field that means something to the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// `Connection`
+    Connection,
+    /// `Content-Length`
+    ContentLength,
+    /// `Cookie`
+    Cookie,
+    /// `Date`
+    Date,
+    /// `Forwarded`
+    Forwarded,
+    /// `X-Forwarded-For`
+    ForwardedFor,
+    /// `X-Forwarded-Host`
+    ForwardedHost,
+    /// `X-Forwarded-Proto`
+    ForwardedProto,
+    /// `Host`
+    Host,
+    /// For one hop only whatever `Connection` says, and of no use to us.
+    HopByHop,
+    /// `Location`
+    Location,
+    /// `x-strangler-secret`
+    Secret,
+    /// `x-strangler-side`
+    Side,
+    /// `traceparent`
+    Traceparent,
+    /// `tracestate`
+    Tracestate,
+    /// `Transfer-Encoding`
+    TransferEncoding,
+    /// `Upgrade`
+    Upgrade,
+    /// Any other.
+    Other,
+}
+
+impl Name {
+    /// Recognises a name, in any case.
+    pub fn of(name: &[u8]) -> Name {
+        let candidates: &[(&str, Name)] = match name.len() {
+            2 => &[("te", HopByHop)],
+            4 => &[("host", Host), ("date", Date)],
+            6 => &[("cookie", Cookie)],
+            7 => &[("upgrade", Upgrade), ("trailer", HopByHop)],
+            8 => &[("location", Location)],
+            9 => &[("forwarded", Forwarded)],
+            10 => &[("connection", Connection), ("keep-alive", HopByHop), ("tracestate", Tracestate)],
+            11 => &[("traceparent", Traceparent)],
+            14 => &[("content-length", ContentLength), ("http2-settings", HopByHop)],
+            15 => &[("x-forwarded-for", ForwardedFor)],
+            16 => &[
+                ("x-forwarded-host", ForwardedHost),
+                ("proxy-connection", HopByHop),
+                ("x-strangler-side", Side),
+            ],
+            17 => &[("transfer-encoding", TransferEncoding), ("x-forwarded-proto", ForwardedProto)],
+            18 => &[("proxy-authenticate", HopByHop), ("x-strangler-secret", Secret)],
+            19 => &[("proxy-authorization", HopByHop)],
+            _ => &[],
+        };
+        let is_it = |(text, _): &&(&str, Name)| name.eq_ignore_ascii_case(text.as_bytes());
+        candidates.iter().find(is_it).map_or(Other, |(_, name)| *name)
+    }
+}
+
+/// One field.
+#[derive(Debug, Clone, Copy)]
+pub struct Field<'a> {
+    /// What it is to us.
+    pub name: Name,
+    /// Its name as it came.
+    pub spelled: &'a [u8],
+    /// Its value, without the space around it.
+    pub value: &'a [u8],
+}
+
+/// A part of a head's text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// The place of `part` in the text that it is a part of.
+    pub fn of(part: &[u8], text: &[u8]) -> Span {
+        let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        // A head has a mebibyte at most.
+        Span { start: start as u32, end: (start + part.len()) as u32 }
+    }
+
+    /// The part of a text.
+    pub fn within(self, text: &[u8]) -> &[u8] {
+        text.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+}
+
+/// All fields of a head, and its text.
+#[derive(Debug, Default)]
+pub struct Fields {
+    text: Vec<u8>,
+    places: Vec<(Name, Span, Span)>,
+}
+
+impl Fields {
+    /// Takes over what was found in `text`, in place of what was there before.
+    pub fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
+        self.text.clear();
+        self.text.extend_from_slice(text);
+        self.places.clear();
+        self.places.extend(found.iter().map(|header| {
+            let spelled = header.name.as_bytes();
+            (Name::of(spelled), Span::of(spelled, text), Span::of(header.value, text))
+        }));
+    }
+
+    /// The head's text from its first byte to the empty line.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.places.iter().map(|(name, spelled, value)| Field {
+            name: *name,
+            spelled: spelled.within(&self.text),
+            value: value.within(&self.text),
+        })
+    }
+
+    /// The values of those of this name.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        self.places.iter().filter(move |place| place.0 == name).map(|place| place.2.within(&self.text))
+    }
+
+    /// The value of the first of this name.
+    pub fn first(&self, name: Name) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// Whether there is one of this name.
+    pub fn has(&self, name: Name) -> bool {
+        self.places.iter().any(|place| place.0 == name)
+    }
+
+    /// The value of the first that is called so, which may be a name that means nothing to us.
+    pub fn called(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_recognised_in_any_case() {
+        assert_eq!(Name::of(b"transfer-Encoding"), TransferEncoding);
+        assert_eq!(Name::of(b"X-FORWARDED-FOR"), ForwardedFor);
+        assert_eq!(Name::of(b"Keep-Alive"), HopByHop);
+        assert_eq!(Name::of(b"x-forwarded-foo"), Other);
+        assert_eq!(Name::of(b""), Other);
+    }
+}

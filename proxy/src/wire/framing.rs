@@ -1,0 +1,79 @@
+//! Where a body ends (RFC 9112, 6.3). A head that leaves two ways to read it is refused.
+
+use super::Malformed;
+use super::fields::{Fields, Name};
+use super::head::{AnswerHead, RequestHead};
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// With an empty chunk.
+    Chunked,
+    /// With the connection.
+    UntilClose,
+}
+
+impl Framing {
+    /// That of a request's body. Both fields at once are refused: of two servers one would believe the one, and one the other.
+    pub fn of_request(head: &RequestHead) -> Result<Framing, Malformed> {
+        let length = content_length(&head.fields)?;
+        if !head.fields.has(Name::TransferEncoding) {
+            return Ok(length.map_or(Framing::Empty, Framing::Length));
+        }
+        if length.is_some() {
+            return Err(Malformed::AMBIGUOUS);
+        }
+        if head.is_old || !is_chunked(&head.fields) {
+            return Err(Malformed("its `Transfer-Encoding` is not `chunked`, or it is of HTTP/1.0"));
+        }
+        Ok(Framing::Chunked)
+    }
+
+    /// That of an answer's body; `asked` is the request's method.
+    pub fn of_answer(head: &AnswerHead, asked: &str) -> Result<Framing, Malformed> {
+        if head.status < 200 || matches!(head.status, 204 | 304) {
+            return Ok(Framing::Empty);
+        }
+        let is_coded = head.fields.has(Name::TransferEncoding);
+        if is_coded && !is_chunked(&head.fields) {
+            return Err(Malformed("its `Transfer-Encoding` is not `chunked`"));
+        }
+        let length = if is_coded { None } else { content_length(&head.fields)? };
+        Ok(match length {
+            _ if asked == "HEAD" => Framing::Empty,
+            None if is_coded => Framing::Chunked,
+            None => Framing::UntilClose,
+            Some(length) => Framing::Length(length),
+        })
+    }
+}
+
+/// What `Content-Length` says. Several that say the same are one.
+pub fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
+    let mut length = None;
+    for value in fields.all(Name::ContentLength).flat_map(|value| value.split(|b| *b == b',')) {
+        let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is no number"))?;
+        if length.is_some_and(|length| length != told) {
+            return Err(Malformed("its `Content-Length` says two different things"));
+        }
+        length = Some(told);
+    }
+    Ok(length)
+}
+
+/// Whether bodies are in chunks, and in no other coding.
+fn is_chunked(fields: &Fields) -> bool {
+    let mut codings = fields.all(Name::TransferEncoding);
+    let is_it = codings.next().is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
+    is_it && codings.next().is_none()
+}
+
+/// Digits only: no sign, and not more than fits.
+fn digits(text: &[u8]) -> Option<u64> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+}

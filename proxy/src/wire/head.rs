@@ -1,0 +1,278 @@
+//! Heads of requests and of answers, taken off the front of what has arrived.
+//!
+//! What two servers could read in two ways is refused here or in [`super::framing`], before anything is decided by it.
+
+use super::Malformed;
+use super::fields::{FIELDS_MAX, Fields, Name, Span};
+use super::options::Options;
+use bytes::{Buf, BytesMut};
+use httparse::{ParserConfig, Status};
+use std::mem::MaybeUninit;
+
+/// A longer head is refused.
+pub const HEAD_BYTES_MAX: usize = 1 << 20;
+const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
+
+/// A request's head.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// Its fields.
+    pub fields: Fields,
+    /// What `Connection` says.
+    pub options: Options,
+    /// Whether it is of HTTP/1.0.
+    pub is_old: bool,
+    method: Span,
+    target: Span,
+    searched: usize,
+}
+
+impl RequestHead {
+    /// Takes a head off the front of what has arrived. False if it is not whole yet.
+    pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
+        // Empty lines before a request are no part of it (RFC 9112, 2.2).
+        while inbox.starts_with(b"\r\n") {
+            inbox.advance(2);
+            self.searched = 0;
+        }
+        if !may_be_whole(inbox, &mut self.searched)? {
+            return Ok(false);
+        }
+        self.method = Span::default();
+        let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        let status =
+            ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, inbox, &mut found);
+        let Status::Complete(end) = status.map_err(why)? else { return Ok(false) };
+        let text = &inbox[..end];
+        let method = parsed.method.unwrap_or_default().as_bytes();
+        let target = parsed.path.unwrap_or_default().as_bytes();
+        (self.method, self.target) = (Span::of(method, text), Span::of(target, text));
+        self.is_old = parsed.version == Some(0);
+        self.fields.replace(text, parsed.headers);
+        self.searched = 0;
+        inbox.advance(end);
+        self.check()?;
+        Ok(true)
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &str {
+        std::str::from_utf8(self.method.within(self.fields.text())).unwrap_or_default()
+    }
+
+    /// Its path and query: all of its target but for the scheme and host of an absolute one.
+    pub fn target(&self) -> &[u8] {
+        let target = self.target.within(self.fields.text());
+        authority(target).map_or(target, |(_, rest)| rest)
+    }
+
+    /// Its raw path, without the query.
+    pub fn path(&self) -> &[u8] {
+        let target = self.target();
+        target.split(|b| *b == b'?').next().unwrap_or(target)
+    }
+
+    /// Whether the client wants its connection kept.
+    pub fn wants_more(&self) -> bool {
+        !self.options.close && (!self.is_old || self.options.keep_alive)
+    }
+
+    /// Whether it asks for a WebSocket; other upgrades are not offered to upstreams.
+    pub fn is_upgrade(&self) -> bool {
+        let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
+        !self.is_old && self.options.upgrade && self.fields.first(Name::Upgrade).is_some_and(is_websocket)
+    }
+
+    /// A whole head, for tests.
+    #[cfg(test)]
+    pub fn from_text(text: &str) -> Self {
+        let mut head = Self::default();
+        assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
+        head
+    }
+
+    fn check(&mut self) -> Result<(), Malformed> {
+        let text = self.fields.text();
+        if text.iter().zip(text.iter().skip(1)).any(|(before, b)| *b == b'\n' && *before != b'\r') {
+            return Err(Malformed("its lines end without a carriage return"));
+        }
+        if self.method() == "CONNECT" {
+            return Err(Malformed("it asks for a tunnel, which is not offered"));
+        }
+        let mut hosts = self.fields.all(Name::Host);
+        let (host, another) = (hosts.next(), hosts.next());
+        if another.is_some()
+            || host.is_none() && !self.is_old
+            || host.is_some_and(|host| host.contains(&b'@'))
+        {
+            return Err(Malformed("it needs one `Host` field"));
+        }
+        let target = self.target.within(text);
+        let is_rooted = target.first() == Some(&b'/') || target == b"*" && self.method() == "OPTIONS";
+        if !is_rooted {
+            // A host in the target that differs from `Host` would be routed by one server and refused by another.
+            match authority(target) {
+                Some((authority, rest)) if Some(authority) == host && rest.first() == Some(&b'/') => {}
+                _ => return Err(Malformed("its target is no path, or names another host than `Host`")),
+            }
+        }
+        self.options = Options::read(&self.fields)?;
+        Ok(())
+    }
+}
+
+/// An answer's head.
+#[derive(Debug, Default)]
+pub struct AnswerHead {
+    /// Its fields.
+    pub fields: Fields,
+    /// What `Connection` says.
+    pub options: Options,
+    /// Whether it is of HTTP/1.0.
+    pub is_old: bool,
+    /// Its status.
+    pub status: u16,
+    reason: Span,
+    searched: usize,
+}
+
+impl AnswerHead {
+    /// Takes a head off the front of what has arrived. False if it is not whole yet.
+    pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
+        if !may_be_whole(inbox, &mut self.searched)? {
+            return Ok(false);
+        }
+        let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let mut config = ParserConfig::default();
+        // Old servers do both; what is passed on has neither.
+        config.allow_spaces_after_header_name_in_responses(true);
+        config.allow_obsolete_multiline_headers_in_responses(true);
+        let status = config.parse_response_with_uninit_headers(&mut parsed, inbox, &mut found);
+        let Status::Complete(end) = status.map_err(why)? else { return Ok(false) };
+        let text = &inbox[..end];
+        self.reason = Span::of(parsed.reason.unwrap_or_default().as_bytes(), text);
+        self.status = parsed.code.unwrap_or_default();
+        self.is_old = parsed.version == Some(0);
+        self.fields.replace(text, parsed.headers);
+        self.searched = 0;
+        inbox.advance(end);
+        self.options = Options::read(&self.fields)?;
+        if (100..600).contains(&self.status) { Ok(true) } else { Err(Malformed("its status is none")) }
+    }
+
+    /// A whole head, for tests.
+    #[cfg(test)]
+    pub fn from_text(text: &str) -> Self {
+        let mut head = Self::default();
+        assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
+        head
+    }
+
+    /// Its reason phrase.
+    pub fn reason(&self) -> &[u8] {
+        self.reason.within(self.fields.text())
+    }
+
+    /// Whether another head follows it.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// Whether the upstream keeps the connection. One that is not sure where its answer ends is not believed.
+    pub fn wants_more(&self) -> bool {
+        let is_coded = self.fields.has(Name::TransferEncoding);
+        let is_doubtful = is_coded && (self.is_old || self.fields.has(Name::ContentLength));
+        !is_doubtful && !self.options.close && (!self.is_old || self.options.keep_alive)
+    }
+}
+
+/// Whether it is worth while to read a head. One that arrives byte by byte is read once, not once for each byte.
+fn may_be_whole(inbox: &[u8], searched: &mut usize) -> Result<bool, Malformed> {
+    let is_first_look = *searched == 0;
+    let rest = &inbox[searched.saturating_sub(3).min(inbox.len())..];
+    let ends = |at: usize| matches!(rest.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..]));
+    let is_whole = is_first_look || rest.iter().enumerate().any(|(at, b)| *b == b'\n' && ends(at));
+    if inbox.len() > HEAD_BYTES_MAX && !is_whole {
+        return Err(TOO_LARGE);
+    }
+    *searched = inbox.len();
+    Ok(is_whole && !inbox.is_empty())
+}
+
+/// The host and port of an absolute target, and what follows them.
+fn authority(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
+    let scheme = scheme.or(target.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case(b"https://")))?;
+    let rest = &target[scheme.len()..];
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
+    Some(rest.split_at(end))
+}
+
+fn why(error: httparse::Error) -> Malformed {
+    match error {
+        httparse::Error::TooManyHeaders => TOO_LARGE,
+        httparse::Error::Version => Malformed("it is not of HTTP/1.1 or 1.0"),
+        httparse::Error::Status => Malformed("its status is none"),
+        _ => Malformed("its head is not HTTP"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_absolute_target_is_a_path_of_its_host() {
+        let head = RequestHead::from_text("GET HTTP://a:80/b/c?d HTTP/1.1\r\nHost: a:80\r\n\r\n");
+        assert_eq!((head.target(), head.path(), head.method()), (&b"/b/c?d"[..], &b"/b/c"[..], "GET"));
+        let head = RequestHead::from_text("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(head.path(), b"*");
+    }
+
+    #[test]
+    fn only_a_websocket_that_connection_names_is_an_upgrade() {
+        let asks = |version: &str, fields: &str| {
+            RequestHead::from_text(&format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n\r\n"))
+                .is_upgrade()
+        };
+        assert!(asks("1.1", "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade"));
+        assert!(!asks("1.1", "Upgrade: websocket"));
+        assert!(!asks("1.1", "Upgrade: h2c\r\nConnection: upgrade"));
+        assert!(!asks("1.0", "Upgrade: websocket\r\nConnection: upgrade"));
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_refused_when_it_is_too_long() {
+        let (mut head, mut inbox) = (RequestHead::default(), BytesMut::from("GET / HTTP/1.1\r\n"));
+        let line = format!("X: {}\r\n", "x".repeat(30_000));
+        let refused = (0..40).find_map(|_| {
+            inbox.extend_from_slice(line.as_bytes());
+            head.read(&mut inbox).err()
+        });
+        assert_eq!(refused, Some(TOO_LARGE));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_head_is_cut(cut in 1usize..60, answers: bool) {
+            let text = if answers { "HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\nrest" } else { "GET /a HTTP/1.1\r\nHost: a\r\nC: d\r\n\r\nrest" };
+            let (mut request, mut answer, mut inbox) = (RequestHead::default(), AnswerHead::default(), BytesMut::new());
+            let mut is_whole = false;
+            for piece in text.as_bytes().chunks(cut) {
+                inbox.extend_from_slice(piece);
+                is_whole = is_whole || if answers { answer.read(&mut inbox) } else { request.read(&mut inbox) }.unwrap();
+            }
+            prop_assert!(is_whole);
+            prop_assert_eq!(&inbox[..], b"rest");
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
+            let _ = RequestHead::default().read(&mut BytesMut::from(&bytes[..]));
+            let _ = AnswerHead::default().read(&mut BytesMut::from(&bytes[..]));
+        }
+    }
+}
