@@ -150,7 +150,7 @@ fn a_slice_that_gains_tables_is_copied_only_when_nothing_is_at_the_service() {
     assert!(told(&plan, &back).is_empty());
     let desired = Desired::from(&plan, &back, None);
     assert!(desired.table.routes.iter().all(|route| route.share == Share::MONOLITH));
-    assert_eq!(start(&back).unwrap(), Event::SyncStarted { replace: false });
+    assert_eq!(start(&back).unwrap(), Event::SyncStarted { replace: true });
 }
 
 #[test]

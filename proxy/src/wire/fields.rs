@@ -7,6 +7,8 @@ use Name::*;
 
 /// A head with more fields is refused.
 pub const FIELDS_MAX: usize = 256;
+/// Memory that a large head has taken is not kept for the next one.
+const KEPT_BYTES_MAX: usize = 16 << 10;
 
 /// A field that means something to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +122,9 @@ pub struct Fields {
 impl Fields {
     /// Takes over what was found in `text`, in place of what was there before.
     pub fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
+        if self.text.capacity() > KEPT_BYTES_MAX {
+            self.text = Vec::new();
+        }
         self.text.clear();
         self.text.extend_from_slice(text);
         self.places.clear();
