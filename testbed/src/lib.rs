@@ -87,6 +87,21 @@ impl Cluster {
         let _ = stop.arg("-D").arg(self.data()).args(["-m", "immediate", "-w", "stop"]).output();
     }
 
+    /// Keeps a copy of its disk, for [`Cluster::set_back`]. It is killed for that, and started again.
+    pub fn save(&self) {
+        self.kill();
+        succeed(Command::new("cp").arg("-a").arg(self.data()).arg(self.dir.path().join("saved")));
+        self.restart();
+    }
+
+    /// Puts the disk back as it was at [`Cluster::save`]: the same server on the same timeline, as it was then.
+    pub fn set_back(&self) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        std::fs::rename(self.dir.path().join("saved"), self.data()).unwrap();
+        self.restart();
+    }
+
     /// Makes a database and returns a superuser's URL for it.
     pub fn database(&self, name: &str) -> String {
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
