@@ -102,14 +102,15 @@ pub async fn references(client: &Client) -> Result<Vec<Reference>, Error> {
 pub struct Cascades {
     /// They go with it, by `ON DELETE CASCADE`.
     pub deletes: BTreeSet<TableName>,
-    /// They get its new key, by `ON UPDATE CASCADE`.
+    /// They get its new key as a part of their own, by `ON UPDATE CASCADE`.
     pub updates: BTreeSet<TableName>,
 }
 
 /// Which tables' rows change with a parent's.
 pub async fn cascades(client: &Client) -> Result<Cascades, Error> {
-    let sql = "SELECT n.nspname, c.relname, k.confdeltype = 'c', k.confupdtype = 'c' FROM pg_constraint k \
-               JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    let sql = "SELECT n.nspname, c.relname, k.confdeltype = 'c', k.confupdtype = 'c' AND EXISTS ( \
+               SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indkey::int2[] && k.conkey) \
+               FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE k.contype = 'f'";
     let mut cascades = Cascades::default();
     for row in client.query(sql, &[]).await? {

@@ -140,6 +140,8 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
+    // `install` may have said meanwhile that a table is none of the slice's any more.
+    kept.filled = None;
     kept::keep(client, job.slice, &kept).await?;
     Ok(kept)
 }

@@ -9,7 +9,8 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -28,6 +29,17 @@ pub fn ours(slice: &Slice, filled: &Filled) -> BTreeSet<TableName> {
         Some(filled) => &all & filled,
         None => all,
     }
+}
+
+/// What is kept about them. An older strangler kept only the shapes of the source tables that it had copied; where even
+/// those cannot be read, nothing is known.
+pub fn read(slice: &Slice, filled: Option<Value>, shapes: Option<Value>) -> Filled {
+    let told = filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten();
+    told.or_else(|| {
+        let shapes: BTreeMap<TableName, Value> = serde_json::from_value(shapes?).ok()?;
+        let copied = slice.all_tables().filter(|table| shapes.contains_key(&table.from));
+        (!shapes.is_empty()).then(|| copied.map(|table| table.to.clone()).collect())
+    })
 }
 
 /// Refuses a copy into a table that holds rows of others.
@@ -65,7 +77,8 @@ pub async fn empty(
         Some("0A000") => SinkError::stop(Finding::error(
             "sink.referenced",
             format!("the tables of slice {slice} cannot be emptied: {}", in_words(&error)),
-            "add the referring table to the slice, or drop its foreign key in the service's database",
+            "drop its foreign key in the service's database; or, if the referring table is none of the slice's, add it; if it \
+             holds rows of the service's own, move them away",
         )),
         _ => SinkError::of(error),
     })
@@ -84,7 +97,11 @@ pub async fn give_up(client: &Client, slice: &Slice, epoch: Epoch, filled: &Fill
             Some((is_shut, seen)) if !is_shut || seen > epoch.0 as i64 => {
                 Err(SinkError::stop(not_ours(slice)))
             }
-            Some(_) => empty(client, &slice.name, &ours(slice, filled)).await,
+            Some(_) => {
+                let mut tables = ours(slice, filled);
+                tables.extend(empty_ones(client, all(slice).difference(&tables)).await?);
+                empty(client, &slice.name, &tables).await
+            }
         }
     };
     match done.await {
@@ -96,11 +113,35 @@ pub async fn give_up(client: &Client, slice: &Slice, epoch: Epoch, filled: &Fill
     }
 }
 
+/// Those that have no rows, and get none before the transaction ends: a table that another one refers to can only be
+/// emptied together with that one, empty as it may be.
+async fn empty_ones<'a>(
+    client: &Client,
+    tables: impl Iterator<Item = &'a TableName>,
+) -> Result<Vec<TableName>, SinkError> {
+    let mut found = Vec::new();
+    for table in tables {
+        let name = table.quoted();
+        let there =
+            client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await.map_err(SinkError::of)?;
+        if !there.get::<_, bool>(0) {
+            continue;
+        }
+        let lock = format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE");
+        client.batch_execute(&lock).await.map_err(SinkError::of)?;
+        let sql = format!("SELECT EXISTS (SELECT FROM {name})");
+        if !client.query_one(&sql, &[]).await.map_err(SinkError::of)?.get::<_, bool>(0) {
+            found.push(table.clone());
+        }
+    }
+    Ok(found)
+}
+
 fn of_others(slice: &Slice, table: &TableName) -> Finding {
     Finding::error(
         "sink.not-empty",
         format!(
-            "the service's table {table} holds rows that strangler did not bring; the copy would empty it"
+            "the service's table {table} holds rows that strangler did not bring, or no longer guards; the copy would empty it"
         ),
         format!(
             "move them away and run `strangler sync resume {0}`; or let them go: `strangler sync drop {0}`, then `strangler \

@@ -1,7 +1,7 @@
 //! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
 use crate::change::Relation;
-use crate::filled::Filled;
+use crate::filled::{self, Filled};
 use crate::log::{Captured, Cursor, LogId, Progress};
 use crate::sink::SinkError;
 use migrations::finding::Finding;
@@ -38,7 +38,7 @@ pub struct Kept {
     /// Its source tables as they were captured when the copy began, and must have been ever since; none where an older
     /// strangler copied it.
     pub captured: Captured,
-    /// The sink tables whose rows are a copy's.
+    /// The sink tables whose rows are a copy's. Kept without them, they stay as they were.
     pub filled: Filled,
 }
 
@@ -81,8 +81,14 @@ impl Kept {
             format!("slice {} was not copied as the plan has it now: {told}", slice.name),
             format!(
                 "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
-                 plan as they were and restart the bridge: where writes were missed meanwhile it is copied again by itself",
-                slice.name
+                 plan as they were and restart the bridge: {1}",
+                slice.name,
+                // Only a copy that knows as what it was captured sees what it missed.
+                if self.captured.is_empty() {
+                    "but not if anything was written to them since"
+                } else {
+                    "where writes were missed meanwhile it is copied again by itself"
+                }
             ),
         )
     }
@@ -104,12 +110,13 @@ pub struct Origin {
 
 /// The origin of a slice, if anything is kept about it; also where the rest of it cannot be read, or is not there yet.
 pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<Origin>, SinkError> {
-    let sql = "SELECT log_id, system_id, to_jsonb(s) -> 'filled' FROM strangler.stream s WHERE slice = $1";
+    let sql = "SELECT log_id, system_id, to_jsonb(s) -> 'filled', to_jsonb(s) -> 'shapes' FROM strangler.stream s \
+               WHERE slice = $1";
     match client.query_opt(sql, &[&slice.name.as_str()]).await {
         Ok(row) => Ok(row.map(|row| Origin {
             log: LogId(row.get(0)),
             system_id: row.get(1),
-            filled: row.get::<_, Option<_>>(2).and_then(|json| serde_json::from_value(json).ok()).flatten(),
+            filled: filled::read(slice, row.get(2), row.get(3)),
         })),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error)
@@ -157,7 +164,7 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
         shapes: serde_json::from_value(row.get(9)).map_err(|_| damaged())?,
         mapping: row.get(10),
         captured: serde_json::from_value(row.get(11)).map_err(|_| damaged())?,
-        filled: row.get::<_, Option<_>>(12).map(serde_json::from_value).transpose().map_err(|_| damaged())?,
+        filled: filled::read(slice, row.get(12), row.get(9)),
     }))
 }
 
@@ -170,7 +177,8 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
                cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, \
-               captured = excluded.captured, filled = excluded.filled, updated_at = clock_timestamp()";
+               captured = excluded.captured, \
+               filled = coalesce(excluded.filled, strangler.stream.filled), updated_at = clock_timestamp()";
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;
     let captured = to_json(&kept.captured)?;

@@ -11,7 +11,7 @@ use crate::catalog::{self, Cascades};
 use crate::change::{Change, Relation};
 use crate::connect::{ConnectError, connect, in_words};
 use crate::kept::{self, Kept, Shapes};
-use crate::log::{Cursor, Progress};
+use crate::log::{Captured, Cursor, Progress};
 use crate::source::assemble;
 use mapping::{Mapping, SinkTable};
 use migrations::finding::Finding;
@@ -94,6 +94,8 @@ pub struct Sink {
     in_transaction: bool,
     written: Instant,
     last: Position,
+    /// As what the slice is captured, to be kept with the next position.
+    adopted: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Sink {
@@ -151,6 +153,7 @@ impl Sink {
             in_transaction: false,
             written: Instant::now(),
             last: kept.position,
+            adopted: None,
         })
     }
 
@@ -235,9 +238,15 @@ impl Sink {
         }
     }
 
+    /// Keeps with the next position as what the slice is captured.
+    pub fn adopt(&mut self, captured: Captured) {
+        self.adopted = kept::to_json(&captured).ok();
+    }
+
     async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), SinkError> {
         let sql = "UPDATE strangler.stream SET commit_lsn = $3::text::pg_lsn, ordinal = $4, \
-                   passed = $5::text::pg_lsn, cursor = $6, updated_at = clock_timestamp() \
+                   passed = $5::text::pg_lsn, cursor = $6, captured = coalesce($7, captured), \
+                   updated_at = clock_timestamp() \
                    WHERE slice = $1 AND attempt = $2";
         let statement = self.statement(sql).await?;
         let cursor = kept::to_json(cursor)?;
@@ -252,11 +261,16 @@ impl Sink {
                     &(self.last.ordinal as i64),
                     &passed.to_string(),
                     &cursor,
+                    &self.adopted,
                 ],
             )
             .await
             .map_err(SinkError::of)?;
-        if updated == 1 { Ok(()) } else { Err(SinkError::stop(superseded(&self.slice))) }
+        if updated != 1 {
+            return Err(SinkError::stop(superseded(&self.slice)));
+        }
+        self.adopted = None;
+        Ok(())
     }
 
     /// The mapping of a change's table as the table is now.

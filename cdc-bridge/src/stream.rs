@@ -12,7 +12,7 @@ use crate::change::Change;
 use crate::copy::{self, Job};
 use crate::filled;
 use crate::kept::Kept;
-use crate::log::{Captured, Log, Reader};
+use crate::log::{Captured, Log, Progress, Reader};
 use crate::sink::Sink;
 use crate::source::Source;
 use halt::Halt;
@@ -303,19 +303,36 @@ impl Stream<'_> {
         }
     }
 
+    /// As what a part of the log captured the slice's tables, if it did: an older strangler's copy does not know, and is
+    /// held to it from there on.
+    fn captured_as(&self, part: &Progress) -> Option<Captured> {
+        let (tables, status) = (self.tables(), self.context.capture.borrow());
+        let captured: Captured =
+            status.tables.clone().into_iter().filter(|one| tables.contains(&one.0)).collect();
+        let is_whole = captured.len() == tables.len();
+        (is_whole && captured.values().all(|one| part.captured.contains(one))).then_some(captured)
+    }
+
     async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept, copied_at: CommitLsn) -> Halt {
+        let mut kept = kept.clone();
         loop {
             let batch = match reader.next().await {
                 Ok(batch) => batch,
                 Err(error) => return error.into(),
             };
-            if let Some((progress, _)) = &batch.progress
-                && let Some(table) = kept.missed(progress)
-            {
-                return Halt::Lost(format!("changes of table {table} were not captured for a while"));
+            if let Some((progress, _)) = &batch.progress {
+                if let Some(table) = kept.missed(progress) {
+                    return Halt::Lost(format!("changes of table {table} were not captured for a while"));
+                }
+                if kept.captured.is_empty()
+                    && let Some(captured) = self.captured_as(progress)
+                {
+                    kept.captured.clone_from(&captured);
+                    sink.adopt(captured);
+                }
             }
             let mut changes = batch.changes;
-            changes.retain(|change| self.is_wanted(change, kept, copied_at));
+            changes.retain(|change| self.is_wanted(change, &kept, copied_at));
             let durable = match sink.apply(&changes, batch.progress.as_ref()).await {
                 Ok(durable) => durable,
                 Err(error) => return error.into(),

@@ -296,3 +296,26 @@ async fn a_source_whose_disk_was_set_back_is_not_followed_on() {
     house.same(ALL, ALL).await;
     house.stop().await;
 }
+
+/// An older release kept neither as what a slice was captured nor what it filled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_an_older_release_is_held_to_what_is_captured_from_now_on() {
+    let house = following().await;
+    let attempt = house.journal().slice(&slice()).attempt;
+    house.stop().await;
+    house.sink.sql("orders", "UPDATE strangler.stream SET captured = NULL, filled = NULL");
+    house.start();
+    let until = Instant::now() + WAIT;
+    while house.sink.sql("orders", "SELECT captured IS NULL FROM strangler.stream") == "t" {
+        assert!(Instant::now() < until, "nothing is adopted");
+        house.source.sql("shop", "UPDATE orders SET note = note || '.' WHERE id = 1");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(house.journal().slice(&slice()).attempt, attempt);
+    house.source.sql("shop", "ALTER PUBLICATION strangler_shop DROP TABLE orders");
+    house.source.sql("shop", "UPDATE orders SET note = 'unpublished' WHERE id < 10");
+    house.source.sql("shop", "ALTER PUBLICATION strangler_shop ADD TABLE orders");
+    copied_again(&house, attempt).await;
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}

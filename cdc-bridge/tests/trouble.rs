@@ -330,15 +330,18 @@ async fn rows_of_the_services_own_are_not_emptied_unasked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_came_to_the_slice_later_keeps_its_rows_when_the_copy_is_dropped() {
-    let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
-    let plan = PLAN.replace("[public.orders]", "[public.orders, public.notes]");
-    let sink = format!("{SINK}{notes} INSERT INTO notes VALUES (1, 'its own')");
-    let mut house = House::new(&format!("{SOURCE}{notes}"), &sink, &plan).await;
+    // One with rows of the service's own, and one that is empty and refers to what is emptied.
+    let later = "CREATE TABLE notes (id int PRIMARY KEY, note text); \
+                 CREATE TABLE lines (id int PRIMARY KEY, of bigint);";
+    let plan = PLAN.replace("[public.orders]", "[public.orders, public.notes, public.lines]");
+    let sink = format!("{SINK}{later} INSERT INTO notes VALUES (1, 'its own')");
+    let mut house = House::new(&format!("{SOURCE}{later}"), &sink, &plan).await;
     let whole = house.plan.clone();
-    house.plan.slices.get_mut(&house::slice()).unwrap().tables.pop();
+    house.plan.slices.get_mut(&house::slice()).unwrap().tables.truncate(1);
     house.start();
     house.follow().await;
     house.stop().await;
+    house.sink.sql("orders", "ALTER TABLE lines ADD FOREIGN KEY (of) REFERENCES orders");
     house.plan = whole;
     house.start();
     house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;

@@ -13,6 +13,7 @@ use migrations::preflight::{
     SlotSeen, TransactionSeen,
 };
 use migrations::sql::{self, Database};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -248,7 +249,8 @@ async fn installed(
         // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
         Database::Service(_) => {
             // An older script made it without what was filled.
-            let sql = "SELECT slice, to_jsonb(s) -> 'filled' FROM strangler.stream s";
+            let sql =
+                "SELECT slice, to_jsonb(s) -> 'filled', to_jsonb(s) -> 'shapes' FROM strangler.stream s";
             client.query(sql, &[]).await.unwrap_or_default()
         }
     };
@@ -257,14 +259,22 @@ async fn installed(
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
         published: (!published.is_empty()).then(|| published.iter().filter_map(named).collect()),
-        streams: streams.iter().map(stream).collect(),
+        streams: streams.iter().map(|row| stream(plan, row)).collect(),
     }))
 }
 
-/// A slice and its sink tables that strangler filled.
-fn stream(row: &tokio_postgres::Row) -> (String, Option<BTreeSet<TableName>>) {
-    let filled: Option<serde_json::Value> = row.get(1);
-    (row.get(0), filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten())
+/// A slice and its sink tables that strangler filled. An older one kept only the shapes of the source tables it had copied.
+fn stream(plan: &Plan, row: &tokio_postgres::Row) -> (String, Option<BTreeSet<TableName>>) {
+    let name: String = row.get(0);
+    let (filled, shapes): (Option<Value>, Option<Value>) = (row.get(1), row.get(2));
+    let told = filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten();
+    let copied = || {
+        let shapes: BTreeMap<TableName, Value> = serde_json::from_value(shapes?).ok()?;
+        let slice = plan.slices.values().find(|slice| slice.name.as_str() == name)?;
+        let tables = slice.all_tables().filter(|table| shapes.contains_key(&table.from));
+        (!shapes.is_empty()).then(|| tables.map(|table| table.to.clone()).collect())
+    };
+    (name.clone(), told.or_else(copied))
 }
 
 /// Upstreams that take no connection now. It hinders no copy, so it is a warning.

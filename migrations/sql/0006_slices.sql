@@ -14,6 +14,7 @@ DECLARE
     lists record;
     slice_name text;
     stay text[];
+    patience text;
 BEGIN
     FOR slice IN SELECT jsonb_array_elements(facts->'slices') LOOP
         SELECT coalesce(array_agg(format('%I.%I', t->>'schema', t->>'name')) FILTER (WHERE kind = 'moved'), '{}') AS moved,
@@ -109,8 +110,11 @@ $f$, slice->>'slice')
             EXECUTE format('REVOKE ALL ON FUNCTION strangler.%I(%s) FROM PUBLIC, %I', made.name, made.args, owner);
             EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.%I(%s) TO %I', made.name, made.args, us);
         END LOOP;
-        -- A table that left the slice is no longer its gate's to guard.
+        -- A table that left the slice is no longer its gate's to guard. Its readers are not held up for long.
+        patience := current_setting('lock_timeout');
+        PERFORM set_config('lock_timeout', '500ms', true);
         PERFORM strangler.gate_leave(slice->>'slice', gated);
+        PERFORM set_config('lock_timeout', patience, true);
         -- Nor are its rows a copy's from now on: what the service writes there is its own.
         IF facts->>'side' = 'service' THEN
             slice_name := slice->>'slice';
@@ -118,7 +122,7 @@ $f$, slice->>'slice')
                           FROM jsonb_array_elements((slice->'moved') || (slice->'reference')) t);
             UPDATE strangler.stream s SET filled = (
                 SELECT coalesce(jsonb_agg(f), '[]') FROM jsonb_array_elements_text(s.filled) f WHERE f = ANY (stay))
-                WHERE s.slice = slice_name AND s.filled IS NOT NULL;
+                WHERE s.slice = slice_name AND NOT s.filled <@ to_jsonb(stay);
         END IF;
         IF owner <> (SELECT pg_get_userbyid(nspowner)::text FROM pg_catalog.pg_namespace WHERE nspname = 'strangler') THEN
             EXECUTE format('REVOKE CREATE ON SCHEMA strangler FROM %I', owner);

@@ -4,9 +4,10 @@
 //! of a connection. It is set anew only for an earlier end; when it rings too early it is set to the later one.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// When to give up.
@@ -32,7 +33,8 @@ impl Deadline {
     /// Ready when it is time to give up.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            // A task that has done much is told to wait by Tokio, and would then outlive its time.
+            ready!(pin!(unconstrained(self.timer.as_mut())).poll(cx));
             if Instant::now() >= self.end {
                 return Poll::Ready(());
             }

@@ -13,6 +13,7 @@ use crate::wire::head::{AnswerHead, RequestHead};
 use crate::wire::options;
 use address::AddressText;
 use bytes::BytesMut;
+use migrations::plan::Upstream;
 use std::net::IpAddr;
 use trace::Trace;
 
@@ -49,6 +50,8 @@ pub struct Forwarded<'a> {
     pub framing: Framing,
     /// The trace it belongs to.
     pub trace: &'a Trace,
+    /// Where it goes: the `Host` of a request that names none.
+    pub upstream: Option<&'a Upstream>,
 }
 
 impl Forwarded<'_> {
@@ -59,7 +62,9 @@ impl Forwarded<'_> {
         put(out, &[request.method().as_bytes(), b" ", request.target(), b" HTTP/1.1\r\n"]);
         for field in fields.iter() {
             let passes = match field.name {
-                Name::Other | Name::Cookie | Name::Host | Name::Date | Name::Location => true,
+                // CGI would take it for the field that it looks like (RFC 3875, 4.1.18).
+                Name::Other => self.trust || !is_disguised(field.spelled),
+                Name::Cookie | Name::Host | Name::Date | Name::Location => true,
                 Name::Traceparent | Name::Tracestate => keeps_trace,
                 Name::Forwarded | Name::ForwardedHost | Name::ForwardedProto => self.trust,
                 _ => false,
@@ -67,6 +72,11 @@ impl Forwarded<'_> {
             if passes && !is_named(request.options.has_names, fields, &field) {
                 put_field(out, field.spelled, field.value);
             }
+        }
+        if let Some(upstream) = self.upstream.filter(|_| !fields.has(Name::Host)) {
+            // An HTTP/1.0 client may name none, and every HTTP/1.1 server asks for one.
+            let address = upstream.to_string();
+            put_field(out, b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
         }
         self.write_way(fields, out);
         if !keeps_trace {
@@ -121,7 +131,9 @@ impl Returned<'_> {
                 Name::Location => self.location.is_none(),
                 _ => true,
             };
-            if passes && !is_named(answer.options.has_names, fields, &field) {
+            // `Connection` always names it, and it goes on all the same.
+            let is_ours = field.name == Name::Upgrade || !is_named(answer.options.has_names, fields, &field);
+            if passes && is_ours {
                 put_field(out, field.spelled, field.value);
             }
         }
@@ -164,6 +176,16 @@ pub fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a name is one of those that say where a request came from, but for underscores in place of hyphens.
+fn is_disguised(spelled: &[u8]) -> bool {
+    let plain: Vec<u8> = match spelled.contains(&b'_') {
+        true => spelled.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect(),
+        false => return false,
+    };
+    let ours = [Name::Forwarded, Name::ForwardedFor, Name::ForwardedHost, Name::ForwardedProto];
+    ours.contains(&Name::of(&plain))
 }
 
 fn is_named(has_names: bool, fields: &Fields, field: &Field<'_>) -> bool {
@@ -230,7 +252,7 @@ mod tests {
     fn forwarded(trust: bool) -> String {
         let (request, trace) = (RequestHead::from_text(SENT), Trace::start(7));
         let mut out = BytesMut::new();
-        Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace }
+        Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream: None }
             .write(&request, &mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
         // Its parent is a random number.
@@ -277,6 +299,44 @@ mod tests {
         let expected = "HTTP/1.1 200 Very  well\r\nDate: today\r\nX-Folded: a b\r\nLocation: http://outside/\r\n\
                         Set-Cookie: a=b\r\nContent-Length: 4\r\nConnection: keep-alive\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    fn goes_on_as(request: &str) -> String {
+        let (request, trace) = (RequestHead::from_text(request), Trace::start(7));
+        let upstream = Upstream { tls: false, host: "::1".to_owned(), port: 4000 };
+        let upstream = Some(&upstream);
+        let mut out = BytesMut::new();
+        Forwarded { peer: Some(PEER), trust: false, framing: Framing::Empty, trace: &trace, upstream }
+            .write(&request, &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_request_that_names_no_host_goes_on_with_the_upstreams() {
+        assert!(goes_on_as("GET / HTTP/1.0\r\n\r\n").contains("\r\nHost: [::1]:4000\r\n"));
+        let named = goes_on_as("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+        assert!(named.contains("\r\nHost: a\r\n") && !named.contains("4000"), "{named}");
+    }
+
+    #[test]
+    fn a_claim_with_underscores_is_a_claim() {
+        let sent = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 203.0.113.1\r\nx-forwarded_proto: https\r\nX_Other: b\r\n\r\n";
+        let text = goes_on_as(sent);
+        assert!(
+            !text.contains("203.0.113.1") && !text.contains("https") && text.contains("X_Other: b"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_agreed_upgrade_is_told_whatever_else_connection_names() {
+        let came = "HTTP/1.1 101 Switching Protocols\r\nConnection: X-Foo, Upgrade\r\nUpgrade: websocket\r\nX-Foo: 1\r\n\r\n";
+        let (answer, request) = (AnswerHead::from_text(came), RequestHead::from_text(SENT));
+        let mut out = BytesMut::new();
+        Returned { request: &request, framing: Framing::Empty, is_kept: false, location: None, cookies: &[] }
+            .write(&answer, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("\r\nUpgrade: websocket\r\n") && !text.contains("X-Foo"), "{text}");
     }
 
     #[test]

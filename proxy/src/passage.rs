@@ -26,6 +26,7 @@ pub struct Passage {
     bytes_max: Option<u64>,
     copy: Option<BytesMut>,
     is_over: bool,
+    is_refused: bool,
     fault: Option<Fault>,
 }
 
@@ -62,6 +63,7 @@ impl Passage {
             bytes_max,
             copy: None,
             is_over: false,
+            is_refused: false,
             fault: None,
         }
     }
@@ -73,7 +75,7 @@ impl Passage {
 
     /// Begins with a connection, by what has passed to another one before.
     pub fn begin(&mut self, to: &mut Wire) {
-        self.is_over = false;
+        (self.is_over, self.is_refused) = (false, false);
         if let Some(copy) = &self.copy {
             put(copy, self.goes_in_chunks, to);
         }
@@ -97,6 +99,16 @@ impl Passage {
     /// Nobody takes the rest.
     pub fn give_up(&mut self) {
         self.is_over = true;
+    }
+
+    /// Nobody takes the rest, because its connection broke.
+    pub fn refuse(&mut self) {
+        (self.is_over, self.is_refused) = (true, true);
+    }
+
+    /// Whether its connection broke.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Moves what can be moved now. Ready when all of it has passed.

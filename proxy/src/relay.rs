@@ -42,7 +42,7 @@ pub struct Relay<'a> {
 impl Relay<'_> {
     /// Sends the request on until the head of an answer is here.
     pub async fn ask(&mut self, upload: &mut Passage) -> Result<(), Failure> {
-        self.deadline.set(self.patience);
+        let mut turn = None;
         poll_fn(|cx| {
             let before = self.upstream.moved;
             if self.poll_upload(cx, upload)?.is_ready() {
@@ -67,14 +67,16 @@ impl Relay<'_> {
                 End::Source if !upload.is_over() => (CLIENT_PATIENCE, Failure::ClientLate),
                 _ => (self.patience, Failure::Late),
             };
-            self.poll_deadline(cx, self.upstream.moved != before, patience, late)
+            // Whoever's turn it is now has all of his time.
+            let is_new = turn.replace(late) != Some(late) || self.upstream.moved != before;
+            self.poll_deadline(cx, is_new, patience, late)
         })
         .await
     }
 
     /// Brings the answer's body to the client, and what is left of the request's to the upstream.
     pub async fn bring(&mut self, upload: &mut Passage, download: &mut Passage) -> Result<(), Failure> {
-        self.deadline.set(self.patience);
+        let mut turn = None;
         poll_fn(|cx| {
             let before = self.upstream.moved + self.client.moved;
             if let Poll::Ready(passed) = download.poll(cx, self.upstream, self.client) {
@@ -88,7 +90,9 @@ impl Relay<'_> {
                 (End::Source, End::Source) if !upload.is_over() => (CLIENT_PATIENCE, Failure::ClientLate),
                 _ => (self.patience, Failure::Late),
             };
-            self.poll_deadline(cx, self.upstream.moved + self.client.moved != before, patience, late)
+            let has_moved = self.upstream.moved + self.client.moved != before;
+            let is_new = turn.replace(late) != Some(late) || has_moved;
+            self.poll_deadline(cx, is_new, patience, late)
         })
         .await
     }
@@ -98,6 +102,7 @@ impl Relay<'_> {
         let mut up = Passage::new(Framing::UntilClose, false, None);
         let mut down = Passage::new(Framing::UntilClose, false, None);
         self.deadline.set(TUNNEL_PATIENCE);
+        let mut is_ending = false;
         poll_fn(|cx| {
             let before = self.upstream.moved + self.client.moved;
             // A broken side is one that has ended.
@@ -114,9 +119,11 @@ impl Relay<'_> {
             if up_is_over && down_is_over {
                 return Poll::Ready(());
             }
-            let patience = if up_is_over || down_is_over { TUNNEL_END_PATIENCE } else { TUNNEL_PATIENCE };
-            if self.upstream.moved + self.client.moved != before {
-                self.deadline.set(patience);
+            if (up_is_over || down_is_over) && !is_ending {
+                is_ending = true;
+                self.deadline.set(TUNNEL_END_PATIENCE);
+            } else if !is_ending && self.upstream.moved + self.client.moved != before {
+                self.deadline.set(TUNNEL_PATIENCE);
             }
             self.deadline.poll(cx)
         })
@@ -131,7 +138,7 @@ impl Relay<'_> {
 
     /// Moves the request's body. Ready when there is nothing more to be moved.
     fn poll_upload(&mut self, cx: &mut Context<'_>, upload: &mut Passage) -> Result<Poll<()>, Failure> {
-        if upload.is_over() && self.upstream.outbox.is_empty() {
+        if upload.is_over() && (upload.is_refused() || self.upstream.has_sent()) {
             return Ok(Poll::Ready(()));
         }
         match upload.poll(cx, self.client, self.upstream) {
@@ -140,7 +147,7 @@ impl Relay<'_> {
             Poll::Ready(Err(Fault::Closed(End::Sink))) => {
                 // It reads no further, but it may have answered before.
                 self.upstream.outbox.clear();
-                upload.give_up();
+                upload.refuse();
                 Ok(Poll::Ready(()))
             }
             Poll::Ready(Err(Fault::Closed(End::Source))) => Err(Failure::ClientLeft),
@@ -164,11 +171,11 @@ impl Relay<'_> {
     fn poll_deadline(
         &mut self,
         cx: &mut Context<'_>,
-        has_moved: bool,
+        is_new: bool,
         patience: Duration,
         late: Failure,
     ) -> Poll<Result<(), Failure>> {
-        if has_moved {
+        if is_new {
             self.deadline.set(patience);
         }
         ready!(self.deadline.poll(cx));

@@ -164,9 +164,11 @@ impl Requests {
         upload: &mut Passage,
     ) -> Result<(), Failure> {
         exchange.is_sent = true;
+        visit.answer.begin();
         let trace = headers::traced(&visit.request.fields, exchange.trace.take());
         let trust = self.settings.trust_forwarded;
-        Forwarded { peer: visit.peer, trust, framing: upload.framing, trace: &trace }
+        let upstream = exchange.target.as_ref().map(|target| &target.upstream);
+        Forwarded { peer: visit.peer, trust, framing: upload.framing, trace: &trace, upstream }
             .write(&visit.request, &mut connection.wire.outbox);
         exchange.trace = Some(trace);
         upload.begin(&mut connection.wire);

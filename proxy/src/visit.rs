@@ -11,9 +11,10 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::task::coop::unconstrained;
 
 /// A silent connection is closed after this.
 const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -57,20 +58,20 @@ impl Visit {
     /// Waits for the next request's head. False if there is none: the client is gone or silent, or the proxy stops.
     pub async fn next_request(&mut self) -> Result<bool, Failure> {
         self.wire.rest();
-        let mut has_begun = !self.wire.inbox.is_empty();
-        self.deadline.set(if has_begun { CLIENT_PATIENCE } else { IDLE_MAX });
+        let mut has_begun = false;
+        self.deadline.set(IDLE_MAX);
         poll_fn(|cx| {
             loop {
                 if self.request.read(&mut self.wire.inbox).map_err(Failure::Malformed)? {
                     self.is_kept = self.request.wants_more();
                     return Poll::Ready(Ok(true));
                 }
+                // A head must be here soon after its first byte, however slowly its bytes drip. Empty lines are none.
+                if !has_begun && !self.wire.inbox.is_empty() {
+                    has_begun = true;
+                    self.deadline.set(CLIENT_PATIENCE);
+                }
                 match self.wire.poll_read(cx) {
-                    // A head must be here soon after its first byte, however slowly its bytes drip.
-                    Poll::Ready(Ok(1..)) if !has_begun => {
-                        has_begun = true;
-                        self.deadline.set(CLIENT_PATIENCE);
-                    }
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(Ok(false)),
                     Poll::Pending => break,
@@ -146,7 +147,8 @@ impl Stop {
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_awaited {
             self.is_awaited = true;
-            return self.notice.as_mut().poll(cx).is_ready();
+            // It must be polled, not put off: it is never polled again.
+            return pin!(unconstrained(self.notice.as_mut())).poll(cx).is_ready();
         }
         self.is_asked_for()
     }

@@ -10,11 +10,12 @@ pub mod options;
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::task::coop::unconstrained;
 
 /// So much is read at once: most messages are smaller.
 const READ_BYTES: usize = 4 << 10;
@@ -83,6 +84,11 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether all that was to be sent has left, what TLS held back included.
+    pub fn has_sent(&self) -> bool {
+        self.outbox.is_empty() && self.is_flushed
+    }
+
     /// Tells the other side that nothing more will be sent.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
@@ -102,7 +108,11 @@ impl Wire {
     /// Whether it could carry another message: the other side has neither closed it nor said anything unasked.
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let is_done = self.inbox.is_empty() && self.outbox.is_empty() && self.is_flushed;
-        is_done && self.poll_read(&mut cx).is_pending()
+        if !self.inbox.is_empty() || !self.has_sent() {
+            return false;
+        }
+        // A task that has done much is told to wait by Tokio, which would pass for silence.
+        let read = unconstrained(poll_fn(|cx| self.poll_read(cx)));
+        pin!(read).poll(&mut cx).is_pending()
     }
 }

@@ -186,3 +186,37 @@ fn a_read_with_a_body_is_sent_again_with_all_of_it() {
     assert!(back.ends_with(b"\r\n\r\nabcdefg"), "{}", String::from_utf8_lossy(&back));
     assert_eq!(ask(rig.proxy.address, "POST", "/orders/search", &[], &[b'x'; 60_000]).body.len(), 60_000);
 }
+
+/// The head of the next try's answer is looked for from its beginning, however long the one before was that never ended.
+#[test]
+fn a_service_that_breaks_off_in_its_head_is_fallen_back_from() {
+    let service = Bare::new(|stream, _| {
+        read_past(stream, b"\r\n\r\n");
+        let half = format!("HTTP/1.1 200 OK\r\nX-Half: {}", "x".repeat(400));
+        stream.write_all(half.as_bytes()).unwrap();
+    });
+    let rig = Rig::beside(&service, vec![route("list", "GET /orders", "100%", false)]);
+    let back = told(&rig, &GET.replace("GET /", "GET /orders"));
+    assert!(back.starts_with("HTTP/1.1 200 ") && back.ends_with("monolith"), "{back}");
+}
+
+/// A client whose turn it is has a client's time, not an upstream's.
+#[test]
+fn a_client_that_was_told_to_continue_is_waited_for() {
+    let bare = Bare::new(|stream, _| {
+        read_past(stream, b"\r\n\r\n");
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        read_past(stream, b"hello");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let rig = Rig::before("  read_timeout: 500ms\n", &bare);
+    let mut client = connect(rig.proxy.address);
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        .unwrap();
+    assert!(read_past(&mut client, b"\r\n\r\n").starts_with(b"HTTP/1.1 100 "));
+    std::thread::sleep(Duration::from_millis(1500));
+    client.write_all(b"hello").unwrap();
+    let head = read_past(&mut client, b"\r\n\r\n");
+    assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&head));
+}

@@ -245,6 +245,11 @@ impl KafkaLog {
             known => return known,
         }
         topics.ensure(&[self.inner.progress_topic()], self.inner.shape(1)).await?;
+        // A broker that did not know the topic knows it now; a second name in it would make the first one's readers leave.
+        match self.must_be_there().await {
+            Err(LogError::Missing) => {}
+            known => return known,
+        }
         let server = server.clone();
         let name = self.id();
         self.blocking(move |inner| inner.write_name(&server)).await?;

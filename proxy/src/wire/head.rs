@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 
 /// A longer head is refused.
 pub const HEAD_BYTES_MAX: usize = 1 << 20;
+const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
 const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
 
 /// A request's head.
@@ -30,20 +31,23 @@ pub struct RequestHead {
 impl RequestHead {
     /// Takes a head off the front of what has arrived. False if it is not whole yet.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
+        self.method = Span::default();
         // Empty lines before a request are no part of it (RFC 9112, 2.2).
         while inbox.starts_with(b"\r\n") {
             inbox.advance(2);
             self.searched = 0;
         }
+        if inbox.first() == Some(&b'\n') {
+            return Err(BARE_LINE_FEED);
+        }
         if !may_be_whole(inbox, &mut self.searched)? {
             return Ok(false);
         }
-        self.method = Span::default();
         let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let status =
             ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, inbox, &mut found);
-        let Status::Complete(end) = status.map_err(why)? else { return Ok(false) };
+        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox) };
         let text = &inbox[..end];
         let method = parsed.method.unwrap_or_default().as_bytes();
         let target = parsed.path.unwrap_or_default().as_bytes();
@@ -78,10 +82,13 @@ impl RequestHead {
         !self.options.close && (!self.is_old || self.options.keep_alive)
     }
 
-    /// Whether it asks for a WebSocket; other upgrades are not offered to upstreams.
+    /// Whether it asks for a WebSocket; other upgrades are not offered to upstreams, nor is one with a body, which an upstream
+    /// could take for words of the other protocol.
     pub fn is_upgrade(&self) -> bool {
         let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
-        !self.is_old && self.options.upgrade && self.fields.first(Name::Upgrade).is_some_and(is_websocket)
+        let has_body = self.fields.has(Name::ContentLength) || self.fields.has(Name::TransferEncoding);
+        let is_asked = self.options.upgrade && self.fields.first(Name::Upgrade).is_some_and(is_websocket);
+        is_asked && !self.is_old && !has_body
     }
 
     /// A whole head, for tests.
@@ -95,7 +102,7 @@ impl RequestHead {
     fn check(&mut self) -> Result<(), Malformed> {
         let text = self.fields.text();
         if text.iter().zip(text.iter().skip(1)).any(|(before, b)| *b == b'\n' && *before != b'\r') {
-            return Err(Malformed("its lines end without a carriage return"));
+            return Err(BARE_LINE_FEED);
         }
         if self.method() == "CONNECT" {
             return Err(Malformed("it asks for a tunnel, which is not offered"));
@@ -138,8 +145,16 @@ pub struct AnswerHead {
 }
 
 impl AnswerHead {
+    /// What comes next is the answer of another connection.
+    pub fn begin(&mut self) {
+        self.searched = 0;
+    }
+
     /// Takes a head off the front of what has arrived. False if it is not whole yet.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
+        if matches!(inbox.first(), Some(b'\r' | b'\n')) {
+            return Err(Malformed("it begins with an empty line"));
+        }
         if !may_be_whole(inbox, &mut self.searched)? {
             return Ok(false);
         }
@@ -150,7 +165,7 @@ impl AnswerHead {
         config.allow_spaces_after_header_name_in_responses(true);
         config.allow_obsolete_multiline_headers_in_responses(true);
         let status = config.parse_response_with_uninit_headers(&mut parsed, inbox, &mut found);
-        let Status::Complete(end) = status.map_err(why)? else { return Ok(false) };
+        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox) };
         let text = &inbox[..end];
         self.reason = Span::of(parsed.reason.unwrap_or_default().as_bytes(), text);
         self.status = parsed.code.unwrap_or_default();
@@ -201,6 +216,11 @@ fn may_be_whole(inbox: &[u8], searched: &mut usize) -> Result<bool, Malformed> {
     Ok(is_whole && !inbox.is_empty())
 }
 
+/// More must arrive, unless there is too much already.
+fn not_whole(inbox: &[u8]) -> Result<bool, Malformed> {
+    if inbox.len() > HEAD_BYTES_MAX { Err(TOO_LARGE) } else { Ok(false) }
+}
+
 /// The host and port of an absolute target, and what follows them.
 fn authority(target: &[u8]) -> Option<(&[u8], &[u8])> {
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
@@ -242,6 +262,7 @@ mod tests {
         assert!(!asks("1.1", "Upgrade: websocket"));
         assert!(!asks("1.1", "Upgrade: h2c\r\nConnection: upgrade"));
         assert!(!asks("1.0", "Upgrade: websocket\r\nConnection: upgrade"));
+        assert!(!asks("1.1", "Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 5"));
     }
 
     #[test]
@@ -253,6 +274,26 @@ mod tests {
             head.read(&mut inbox).err()
         });
         assert_eq!(refused, Some(TOO_LARGE));
+    }
+
+    #[test]
+    fn empty_lines_without_end_are_no_head() {
+        let lone = RequestHead::default().read(&mut BytesMut::from("\n\n"));
+        assert_eq!(lone, Err(BARE_LINE_FEED));
+        let mut after = BytesMut::from("\r\n\r\n");
+        assert_eq!((RequestHead::default().read(&mut after), after.len()), (Ok(false), 0));
+        assert!(AnswerHead::default().read(&mut BytesMut::from("\r\n")).is_err());
+        let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\n", "x".repeat(HEAD_BYTES_MAX));
+        assert!(RequestHead::default().read(&mut BytesMut::from(&long[..])).is_err());
+    }
+
+    #[test]
+    fn an_answer_of_another_connection_is_read_from_its_beginning() {
+        let mut head = AnswerHead::default();
+        let half = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(300));
+        assert_eq!(head.read(&mut BytesMut::from(&half[..])), Ok(false));
+        head.begin();
+        assert_eq!(head.read(&mut "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into()), Ok(true));
     }
 
     proptest! {

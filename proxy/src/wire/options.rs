@@ -3,7 +3,7 @@
 use super::Malformed;
 use super::fields::{Fields, Name};
 
-/// More options than this are refused: nobody needs them, and each is compared with each field.
+/// More options than this, empty ones included, are refused: nobody needs them, and each is compared with each field.
 const OPTIONS_MAX: usize = 32;
 
 /// The options of one head.
@@ -23,11 +23,13 @@ impl Options {
     /// Reads them. What is no token is refused, and so is naming a field that the next server relies on.
     pub fn read(fields: &Fields) -> Result<Options, Malformed> {
         let mut options = Options::default();
-        for (count, token) in tokens(fields).enumerate() {
+        for (count, token) in listed(fields).enumerate() {
             if count >= OPTIONS_MAX || !token.iter().all(|b| is_token_byte(*b)) {
                 return Err(Malformed("its `Connection` field names what is no field"));
             }
-            if token.eq_ignore_ascii_case(b"close") {
+            if token.is_empty() {
+                // Nothing between two commas is nothing (RFC 9110, 5.6.1.2), but each of them is looked at.
+            } else if token.eq_ignore_ascii_case(b"close") {
                 options.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
                 options.keep_alive = true;
@@ -46,12 +48,12 @@ impl Options {
 
 /// Whether the field of that name is for this hop only because `Connection` says so.
 pub fn names(fields: &Fields, spelled: &[u8]) -> bool {
-    tokens(fields).any(|token| token.eq_ignore_ascii_case(spelled))
+    listed(fields).any(|token| token.eq_ignore_ascii_case(spelled))
 }
 
-fn tokens(fields: &Fields) -> impl Iterator<Item = &[u8]> {
+fn listed(fields: &Fields) -> impl Iterator<Item = &[u8]> {
     let listed = fields.all(Name::Connection).flat_map(|value| value.split(|b| *b == b','));
-    listed.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    listed.map(<[u8]>::trim_ascii)
 }
 
 fn is_protected(name: Name) -> bool {
@@ -61,4 +63,21 @@ fn is_protected(name: Name) -> bool {
 /// RFC 9110, 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::head::RequestHead;
+    use bytes::BytesMut;
+
+    #[test]
+    fn empty_options_are_nothing_and_too_many_are_refused() {
+        let read = |value: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n");
+            let mut head = RequestHead::default();
+            head.read(&mut BytesMut::from(&text[..])).map(|_| head.options)
+        };
+        assert!(read(", close,, X").is_ok_and(|options| options.close && options.has_names));
+        assert!(read(&",".repeat(1000)).is_err());
+    }
 }

@@ -71,15 +71,28 @@ impl Rig {
     /// A proxy whose monolith is this server.
     pub fn before(lines: &str, bare: &Bare) -> Self {
         let mut rig = Self::with(lines, vec![], |_| text(200, ""), |_| text(200, "service"));
-        rig.generation += 1;
-        let generation = rig.generation;
-        let mut desired = rig.desired(generation, vec![]);
-        desired.table.monolith = vec![bare.url()];
-        rig.controller.publish(desired);
-        rig.proxy.until("the table is in use", || {
-            rig.proxy.metric("strangler_proxy_generation ") == generation as f64
+        rig.publish_with(vec![], |table| table.monolith = vec![bare.url()]);
+        rig
+    }
+
+    /// A proxy whose service is this server.
+    pub fn beside(bare: &Bare, routes: Vec<TableRoute>) -> Self {
+        let mut rig = Self::new(vec![]);
+        rig.publish_with(routes, |table| {
+            table.services = [("orders".parse().unwrap(), vec![bare.url()])].into();
         });
         rig
+    }
+
+    fn publish_with(&mut self, routes: Vec<TableRoute>, change: impl FnOnce(&mut Table)) {
+        self.generation += 1;
+        let generation = self.generation;
+        let mut desired = self.desired(generation, routes);
+        change(&mut desired.table);
+        self.controller.publish(desired);
+        self.proxy.until("the table is in use", || {
+            self.proxy.metric("strangler_proxy_generation ") == generation as f64
+        });
     }
 
     pub fn desired(&self, generation: u64, routes: Vec<TableRoute>) -> Desired {
