@@ -303,8 +303,7 @@ fn an_up_in_the_foreground_leaves_nothing_behind_when_its_terminal_closes() {
 
 fn stops_by(end: Signal) {
     let house = House::new();
-    let mut up = house
-        .command(&["up"])
+    let mut up = hearing_hangups(&house.command(&["up"]))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -315,6 +314,22 @@ fn stops_by(end: Signal) {
     assert!(ended(&mut up), "{}", house.logs());
     house.eventually("the end of all", || house.processes().is_empty());
     assert!(!Path::new(&house.folder.path().join(".strangler/run/up.json")).exists());
+}
+
+/// The command as a terminal would start it: whoever runs the tests may have them ignore that his terminal closes.
+fn hearing_hangups(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => env.env(name, value),
+            None => env.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        env.current_dir(folder);
+    }
+    env
 }
 
 fn ended(child: &mut Child) -> bool {
