@@ -126,7 +126,7 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
-    let to = filled::all(job.slice);
+    let to = migrations::filled::all(job.slice);
     kept.filled = Some(to.clone());
     let holder = uuid::Uuid::new_v4().to_string();
     kept::keep(client, job.slice, &kept).await?;

@@ -5,42 +5,14 @@
 
 use crate::connect::in_words;
 use crate::sink::SinkError;
+use migrations::filled::{Filled, all, ours};
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-
-/// Sink tables that were filled by a copy; none where an older strangler did not keep which.
-pub type Filled = Option<BTreeSet<TableName>>;
-
-/// The sink tables of the slice as the plan has them.
-pub fn all(slice: &Slice) -> BTreeSet<TableName> {
-    slice.all_tables().map(|table| table.to.clone()).collect()
-}
-
-/// Those of them whose rows are a copy's. A table that left the plan is not among them: the service may write it again.
-pub fn ours(slice: &Slice, filled: &Filled) -> BTreeSet<TableName> {
-    let all = all(slice);
-    match filled {
-        Some(filled) => &all & filled,
-        None => all,
-    }
-}
-
-/// What is kept about them. An older strangler kept only the shapes of the source tables that it had copied; where even
-/// those cannot be read, nothing is known.
-pub fn read(slice: &Slice, filled: Option<Value>, shapes: Option<Value>) -> Filled {
-    let told = filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten();
-    told.or_else(|| {
-        let shapes: BTreeMap<TableName, Value> = serde_json::from_value(shapes?).ok()?;
-        let copied = slice.all_tables().filter(|table| shapes.contains_key(&table.from));
-        (!shapes.is_empty()).then(|| copied.map(|table| table.to.clone()).collect())
-    })
-}
 
 /// Refuses a copy into a table that holds rows of others.
 pub async fn must_be_ours(

@@ -1,9 +1,9 @@
 //! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
 use crate::change::Relation;
-use crate::filled::{self, Filled};
 use crate::log::{Captured, Cursor, LogId, Progress};
 use crate::sink::SinkError;
+use migrations::filled::{self, Filled};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};

@@ -10,7 +10,6 @@ pub mod state;
 use crate::capture;
 use crate::change::Change;
 use crate::copy::{self, Job};
-use crate::filled;
 use crate::kept::Kept;
 use crate::log::{Captured, Log, Progress, Reader};
 use crate::sink::Sink;
@@ -161,7 +160,8 @@ impl Stream<'_> {
                 kept
             }
             before => {
-                let filled = before.as_ref().map(|kept| filled::ours(&context.slice, &kept.filled));
+                let filled =
+                    before.as_ref().map(|kept| migrations::filled::ours(&context.slice, &kept.filled));
                 if before.is_some_and(|kept| kept.copied_at.is_some()) {
                     // The tables are emptied next; proxies that still read from them have been told otherwise.
                     sleep(READERS_LEAVE).await;

@@ -23,11 +23,7 @@ async fn a_deleted_log_with_a_live_slot_is_found_at_start() {
     house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
     house.until_agent("told", |findings| findings.contains("capture.foreign-slot")).await;
     assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'missed'"), "0");
-    // The way out that the finding names.
-    house.decide(Event::SyncDropped);
-    house.until("idle", |report| report.condition == Condition::Idle).await;
-    house.follow().await;
-    house.same(ALL, ALL).await;
+    copied_anew(&house).await;
     house.stop().await;
 }
 
@@ -176,6 +172,14 @@ async fn confirmed(house: &House) {
     }
 }
 
+/// The way out that findings name: the copy is given up, and another one begun.
+async fn copied_anew(house: &House) {
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    house.follow().await;
+    house.same(ALL, ALL).await;
+}
+
 /// Waits until the slice follows as another copy than this one.
 async fn copied_again(house: &House, attempt: Generation) {
     let is_new = || house.journal().slice(&slice()).attempt > attempt;
@@ -289,11 +293,7 @@ async fn a_source_whose_disk_was_set_back_is_not_followed_on() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let skipped = "SELECT count(*) FROM orders WHERE note = 'another history'";
     assert_eq!(house.sink.sql("orders", skipped), "0");
-    // The way out that the finding names.
-    house.decide(Event::SyncDropped);
-    house.until("idle", |report| report.condition == Condition::Idle).await;
-    house.follow().await;
-    house.same(ALL, ALL).await;
+    copied_anew(&house).await;
     house.stop().await;
 }
 

@@ -227,6 +227,14 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
     theirs.destroy().await.unwrap();
 }
 
+/// A start in a log that is not ours stops with this finding, and giving it up ends.
+async fn leaves_topics(house: &House, code: &str) {
+    house.decide(Event::SyncStarted { replace: false });
+    house.until_agent("stopped", |report| report.contains(code)).await;
+    house.decide(Event::SyncDropped);
+    house.until_agent("given up", |report| report.contains("holds_nothing: true")).await;
+}
+
 /// A plan that was given the prefix of another monolith's log by mistake: it stops, and giving it up takes nothing away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistaken_start_leaves_the_topics_of_others() {
@@ -234,10 +242,7 @@ async fn a_mistaken_start_leaves_the_topics_of_others() {
     let (theirs, tables, _) = left_behind(&house, "7300000000000000001").await;
     let before = topics(&house);
     house.start();
-    house.decide(Event::SyncStarted { replace: false });
-    house.until_agent("stopped", |report| report.contains("capture.other-server")).await;
-    house.decide(Event::SyncDropped);
-    house.until_agent("given up", |report| report.contains("holds_nothing: true")).await;
+    leaves_topics(&house, "capture.other-server").await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
     theirs.forget(&tables).await.unwrap();
@@ -256,10 +261,7 @@ async fn another_plans_log_of_the_same_server_stays() {
     let before = topics(&house);
     house.start();
     house.until("idle", |report| report.condition == Condition::Idle).await;
-    house.decide(Event::SyncStarted { replace: false });
-    house.until_agent("stopped", |report| report.contains("capture.other-plan")).await;
-    house.decide(Event::SyncDropped);
-    house.until_agent("given up", |report| report.contains("holds_nothing: true")).await;
+    leaves_topics(&house, "capture.other-plan").await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
     theirs.forget(&tables).await.unwrap();

@@ -5,6 +5,7 @@ use crate::catalog;
 use crate::connect::{connect, in_words};
 use crate::trial;
 use futures_util::future::join_all;
+use migrations::filled;
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
@@ -263,18 +264,12 @@ async fn installed(
     }))
 }
 
-/// A slice and its sink tables that strangler filled. An older one kept only the shapes of the source tables it had copied.
+/// A slice and its sink tables that strangler filled.
 fn stream(plan: &Plan, row: &tokio_postgres::Row) -> (String, Option<BTreeSet<TableName>>) {
     let name: String = row.get(0);
     let (filled, shapes): (Option<Value>, Option<Value>) = (row.get(1), row.get(2));
-    let told = filled.and_then(|filled| serde_json::from_value(filled).ok()).flatten();
-    let copied = || {
-        let shapes: BTreeMap<TableName, Value> = serde_json::from_value(shapes?).ok()?;
-        let slice = plan.slices.values().find(|slice| slice.name.as_str() == name)?;
-        let tables = slice.all_tables().filter(|table| shapes.contains_key(&table.from));
-        (!shapes.is_empty()).then(|| tables.map(|table| table.to.clone()).collect())
-    };
-    (name.clone(), told.or_else(copied))
+    let slice = plan.slices.values().find(|slice| slice.name.as_str() == name);
+    (name.clone(), slice.and_then(|slice| filled::read(slice, filled, shapes)))
 }
 
 /// Upstreams that take no connection now. It hinders no copy, so it is a warning.

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod control;
+pub mod filled;
 pub mod finding;
 pub mod gate;
 pub mod journal;
