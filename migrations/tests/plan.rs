@@ -190,19 +190,21 @@ fn crossings_that_are_not_shown_are_counted() {
 }
 
 #[test]
-fn every_plan_in_the_readme_is_sound() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let blocks: Vec<&str> =
-        readme.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
-    assert!(blocks.len() >= 3, "{}", blocks.len());
+fn every_plan_in_the_documents_is_sound() {
+    let house = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let given = |name: &str| if name == "STRANGLER_OVERRIDE" { env("OVERRIDE") } else { env(name) };
-    for block in blocks {
-        match check("README.md", block, &given) {
-            Ok((_, warnings)) => assert!(warnings.is_empty(), "{}", finding::render(&warnings)),
-            Err(findings) => panic!("{}", finding::render(&findings)),
+    let mut plans = 0;
+    for document in ["README.md", "docs/tutorial.md", "docs/plan.md"] {
+        let text = std::fs::read_to_string(house.join(document)).unwrap();
+        for block in text.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()) {
+            plans += 1;
+            match check(document, block, &given) {
+                Ok((_, warnings)) => assert!(warnings.is_empty(), "{}", finding::render(&warnings)),
+                Err(findings) => panic!("{}", finding::render(&findings)),
+            }
         }
     }
+    assert!(plans >= 4, "{plans}");
 }
 
 /// Whatever comes in: no panic, every error placed on a line of the file, and never a plan beside errors.

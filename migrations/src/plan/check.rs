@@ -61,7 +61,7 @@ pub fn check(file_name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) 
         Some(plan) if !notes.has_errors() => Ok((plan, notes.into_findings())),
         _ => {
             if !notes.has_errors() {
-                let hint = "compare it with the annotated plan of the README";
+                let hint = "compare it with the example in docs/plan.md";
                 notes.error(start, "plan.incomplete", "the plan is not complete", hint);
             }
             Err(notes.into_findings())
