@@ -2,14 +2,15 @@
 //!
 //! The other half of [`Sink`]; which statement does what is worked out in `sink/`.
 
-use crate::change::{Change, Operation, ReplicaIdentity, Tuple, Value};
 use crate::connect::in_words;
-use crate::sink::mapping::{self, Mapping};
-use crate::sink::reduce::{self, Group, TableRows};
-use crate::sink::{Sink, SinkError, copy_text};
+use crate::sink::{Sink, SinkError};
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use migrations::finding::Finding;
+use rows::change::{Change, Operation, ReplicaIdentity, Tuple, Value};
+use rows::copy_text;
+use rows::mapping::{self, Mapping};
+use rows::reduce::{self, Group, TableRows};
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 

@@ -3,7 +3,6 @@
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
 use crate::agent::{Agent, Told};
-use crate::envelope::Context;
 use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
 use crate::source::Source;
@@ -15,6 +14,7 @@ use migrations::journal::Generation;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{LogChoice, Plan, Slice};
 use migrations::stage::Stage;
+use rows::envelope::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -2,10 +2,10 @@
 //!
 //! Reads only; what the facts mean for a slice is decided in `sink/mapping` and `copy/chunk`.
 
-use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
-use crate::sink::mapping::{SinkColumn, SinkTable};
-use crate::sink::order::Reference;
 use migrations::names::TableName;
+use rows::change::{Column, ColumnType, Relation, ReplicaIdentity};
+use rows::mapping::{SinkColumn, SinkTable};
+use rows::order::Reference;
 use std::collections::BTreeSet;
 use tokio_postgres::{Client, Error, Row};
 

@@ -1,7 +1,6 @@
 //! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
-use crate::change::Relation;
-use crate::log::{Captured, Cursor, LogId, Progress};
+use crate::log::Cursor;
 use crate::sink::SinkError;
 use migrations::filled::{self, Filled};
 use migrations::finding::Finding;
@@ -9,6 +8,8 @@ use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::{SliceName, TableName, quote_literal};
 use migrations::plan::Slice;
+use rows::change::Relation;
+use rows::progress::{Captured, LogId, Progress};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::error::SqlState;

@@ -8,18 +8,18 @@
 // An error that carries a finding is large, and rare.
 #![allow(clippy::result_large_err)]
 
-mod binary;
 pub mod embedded;
 mod floor;
 pub mod kafka;
 
-use crate::change::Change;
 use migrations::finding::Finding;
-use migrations::lsn::{Durable, EndLsn, Position, Timeline};
+use migrations::lsn::{Durable, EndLsn, Timeline};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
+use rows::change::Change;
+use rows::progress::{LogId, Progress};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A reader's batch ends behind this many bytes of changes, so that memory stays bounded.
@@ -27,11 +27,6 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// [`Log::recent`] never returns more events.
 pub const RECENT_MAX: usize = 1000;
-
-/// Tells one log from another: a new store gets a new one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct LogId(pub String);
 
 /// Whose a log is. An embedded one lies in our own folder; a cluster has room for the logs of others under every name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,48 +41,6 @@ pub enum Owner {
     Unknown,
     /// Nothing was kept in it yet, not even its name; nor does it have tables.
     Nobody,
-}
-
-/// One stay of a table in what its source publishes, by a number of the source's (`pg_publication_rel.oid`). A table that
-/// left and came back has another one: what it wrote in between was not captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Membership(pub u32);
-
-/// Tables, and as what they are captured.
-pub type Captured = BTreeMap<TableName, Membership>;
-
-/// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// 1.
-    pub version: u32,
-    /// The log it belongs to.
-    pub log: LogId,
-    /// Which history of which server.
-    #[serde(flatten)]
-    pub timeline: Timeline,
-    /// Every transaction whose commit record ends at or before here is in the log.
-    pub end: EndLsn,
-    /// When the newest of those transactions committed: microseconds since 1970 by the source's clock; 0 if unknown.
-    pub committed_us: i64,
-    /// The logical messages (fences, barriers) since the record before, with their positions.
-    #[serde(default)]
-    pub messages: Vec<Message>,
-    /// Whose changes are in the log from the record before on. Those of other tables were not kept.
-    #[serde(default)]
-    pub captured: BTreeSet<Membership>,
-}
-
-/// One of our logical messages, seen in the source's stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Its place among the changes.
-    pub position: Position,
-    /// `strangler.…`.
-    pub prefix: String,
-    /// Its content as text.
-    pub content: String,
 }
 
 /// What a writer appends at once.

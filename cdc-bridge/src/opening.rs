@@ -4,14 +4,15 @@
 
 use crate::capture::pending::Pending;
 use crate::capture::{Order, SessionEnd, Status};
-use crate::log::{Captured, Flush, Log, Owner, Progress};
+use crate::log::{Flush, Log, Owner};
 use crate::replication::ReplicationError;
 use crate::session::{Session, other_table};
-use crate::source::assemble::Assembler;
 use crate::source::begin::{Begin, decide, other_plan, other_server, set_back};
 use crate::source::{Source, SourceError, blocked, create_slot, published, slots};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::sql;
+use rows::assemble::Assembler;
+use rows::progress::{Captured, Progress};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 

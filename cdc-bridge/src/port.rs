@@ -2,8 +2,6 @@
 //!
 //! Everything under `/v1` asks for the controller's token.
 
-use crate::change::Change;
-use crate::envelope::{Context, Encoded, Encoder};
 use crate::log::{Event, Log, LogError, Reader};
 use crate::source::{self, Source};
 use crate::{capture, stream};
@@ -18,6 +16,8 @@ use migrations::api::Refusal;
 use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Secret;
+use rows::change::Change;
+use rows::envelope::{Context, Encoded, Encoder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -2,18 +2,10 @@
 //!
 //! What is to be done to rows is worked out in `sink/`; here it is sent. Knows nothing of the log or the source.
 
-pub mod copy_text;
-pub mod mapping;
-pub mod order;
-pub mod reduce;
-
 use crate::catalog::{self, Cascades};
-use crate::change::{Change, Relation};
 use crate::connect::{ConnectError, connect, in_words};
 use crate::kept::{self, Kept, Shapes};
-use crate::log::{Captured, Cursor, Progress};
-use crate::source::assemble;
-use mapping::{Mapping, SinkTable};
+use crate::log::Cursor;
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
@@ -21,6 +13,11 @@ use migrations::lsn::{EndLsn, Position};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
+use rows::assemble;
+use rows::change::{Change, Relation};
+use rows::mapping::{Mapping, SinkTable};
+use rows::order;
+use rows::progress::{Captured, Progress};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

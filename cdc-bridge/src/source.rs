@@ -2,18 +2,16 @@
 //!
 //! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
 
-pub mod assemble;
 pub mod begin;
-pub mod pgoutput;
 
 use crate::connect::{ConnectError, connect, in_words};
-use crate::log::Membership;
 use crate::replication::{Replication, ReplicationError};
 use begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::sql;
+use rows::progress::Membership;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;

@@ -5,11 +5,11 @@
 
 use base64::Engine;
 use bytes::Bytes;
-use cdc_bridge::change::{Change, Column, ColumnType, Operation, Relation, Value};
-use cdc_bridge::envelope::{Context, Encoded, Encoder, decode};
-use cdc_bridge::source::assemble::{Assembler, Step};
-use cdc_bridge::source::pgoutput::{self, WireRelation};
 use num_bigint::BigInt;
+use rows::assemble::{Assembler, Step};
+use rows::change::{Change, Column, ColumnType, Operation, Relation, Value};
+use rows::envelope::{Context, Encoded, Encoder, decode};
+use rows::pgoutput::{self, WireRelation};
 use serde_json::{Value as Json, json};
 use testbed::Cluster;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};

@@ -16,14 +16,15 @@ mod kafka_only;
 #[path = "log_contract/place.rs"]
 mod place;
 
-use cdc_bridge::change::Operation;
-use cdc_bridge::log::{Flush, LogError, Membership, Progress, Writer};
+use cdc_bridge::log::{Flush, LogError, Writer};
 use history::{
     Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
     timeline,
 };
 use migrations::lsn::EndLsn;
 use place::{Place, Watcher};
+use rows::change::Operation;
+use rows::progress::{Membership, Progress};
 use std::time::Duration;
 
 macro_rules! contract {
@@ -358,8 +359,8 @@ async fn a_tables_shape_may_change(place: Place) {
     place.clean(&log).await;
 }
 
-fn wide_row() -> cdc_bridge::change::Tuple {
-    use cdc_bridge::change::{Tuple, Value};
+fn wide_row() -> rows::change::Tuple {
+    use rows::change::{Tuple, Value};
     Tuple::of([Value::Text(b"2"), Value::Text(b"wide"), Value::Text(b"7")].into_iter())
 }
 

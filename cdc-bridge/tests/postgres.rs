@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use cdc_bridge::log::{Flush, Log, Progress};
+use cdc_bridge::log::{Flush, Log};
 use house::House;
 use migrations::control::{Condition, StreamReport};
 use migrations::lsn::{EndLsn, Timeline};
@@ -13,6 +13,7 @@ use migrations::plan::LogChoice;
 use migrations::stage::Event;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rows::progress::Progress;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -4,9 +4,9 @@
 #![no_main]
 
 use bytes::Bytes;
-use cdc_bridge::change::{Change, Column, ColumnType, Operation, Relation};
-use cdc_bridge::source::assemble::{Assembler, Step};
-use cdc_bridge::source::pgoutput::decode;
+use rows::change::{Change, Column, ColumnType, Operation, Relation};
+use rows::assemble::{Assembler, Step};
+use rows::pgoutput::decode;
 use libfuzzer_sys::fuzz_target;
 use migrations::names::TableName;
 

@@ -2,11 +2,12 @@
 //!
 //! Pure; the session fills it and the writer empties it.
 
-use crate::change::{Change, Column, ColumnType, Relation};
-use crate::log::{Flush, Message, Progress};
-use crate::source::pgoutput::WireRelation;
+use crate::log::Flush;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
+use rows::change::{Change, Column, ColumnType, Relation};
+use rows::pgoutput::WireRelation;
+use rows::progress::{Message, Progress};
 
 /// A flush is closed behind this many bytes of changes.
 const FLUSH_BYTES_MAX: usize = 1 << 20;
@@ -148,10 +149,10 @@ pub fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Operation, ReplicaIdentity, Transaction};
-    use crate::log::{LogId, Membership};
     use migrations::lsn::{CommitLsn, Position, Timeline};
     use proptest::prelude::*;
+    use rows::change::{Operation, ReplicaIdentity, Transaction};
+    use rows::progress::{LogId, Membership};
     use std::sync::Arc;
 
     fn pending() -> Pending {

@@ -1,11 +1,12 @@
 //! What capture is asked for, and how it stands.
 
 use super::SessionEnd;
-use crate::log::{Captured, LogError};
+use crate::log::LogError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::{SliceName, TableName};
+use rows::progress::Captured;
 use std::collections::BTreeSet;
 
 /// What capture is asked for.

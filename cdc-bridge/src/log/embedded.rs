@@ -9,14 +9,15 @@ mod store;
 
 pub use reader::EmbeddedReader;
 
-use super::binary::{Encoder, Malformed, Value, relation_hash};
 use super::floor::Floor;
-use super::{Cursor, Event, Flush, LogError, LogId, Progress};
-use crate::change::{Change, Relation};
-use crate::envelope::{self, Context, Encoded};
+use super::{Cursor, Event, Flush, LogError};
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::{PlanName, TableName};
 use reader::Shapes;
+use rows::binary::{Encoder, Malformed, Value, relation_hash};
+use rows::change::{Change, Relation};
+use rows::envelope::{self, Context, Encoded};
+use rows::progress::{LogId, Progress};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -20,8 +20,7 @@ mod writer;
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
-use super::{Cursor, Event, LogError, LogId, Owner, Progress};
-use crate::envelope::{self, Context};
+use super::{Cursor, Event, LogError, Owner};
 use client::Cluster;
 use migrations::finding::Finding;
 use migrations::lsn::Timeline;
@@ -30,6 +29,8 @@ use migrations::plan::LogChoice;
 use reader::Begin;
 use record::{Bookmark, MadeFor};
 use routes::Routes;
+use rows::envelope::{self, Context};
+use rows::progress::{LogId, Progress};
 use standing::{Found, Last};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,9 +2,9 @@
 //!
 //! Pure. The one thing that must never happen is to go on silently over a gap.
 
-use crate::log::Progress;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Timeline};
+use rows::progress::Progress;
 
 /// A replication slot of ours, as the source has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ pub fn set_back(log: EndLsn, server: &Timeline) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogId;
+    use rows::progress::LogId;
 
     fn server() -> Timeline {
         Timeline { system_id: "7".to_owned(), timeline: 1 }

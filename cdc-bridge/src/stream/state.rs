@@ -1,9 +1,10 @@
 //! How a stream stands, and what of it is told to the controller.
 
 use crate::capture;
-use crate::log::{Cursor, Message};
+use crate::log::Cursor;
 use migrations::control::{Condition, StreamReport};
 use migrations::lsn::EndLsn;
+use rows::progress::Message;
 use std::collections::VecDeque;
 
 /// The logical message by which a barrier is recognised.

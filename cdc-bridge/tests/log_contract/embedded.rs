@@ -2,9 +2,9 @@
 
 use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables};
 use crate::place::{Place, Watcher};
-use cdc_bridge::change::Operation;
 use cdc_bridge::log::{Log, LogError, Writer};
 use migrations::lsn::EndLsn;
+use rows::change::Operation;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;

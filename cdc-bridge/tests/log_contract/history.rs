@@ -1,11 +1,12 @@
 //! A source's history made from a seed: transactions over a few tables, as capture would hand them to a log.
 
-use cdc_bridge::change::{
-    Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value,
-};
-use cdc_bridge::log::{Flush, LogId, Membership, Message, Progress};
+use cdc_bridge::log::Flush;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
+use rows::change::{
+    Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value,
+};
+use rows::progress::{LogId, Membership, Message, Progress};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

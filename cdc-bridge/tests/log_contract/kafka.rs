@@ -4,7 +4,6 @@ use crate::history::{
     Committed, Dice, History, changes_of, flush, key_row, relation, row, table, tables, timeline,
 };
 use crate::place::{Place, Watcher};
-use cdc_bridge::change::{Operation, Relation, ReplicaIdentity};
 use cdc_bridge::log::{Log, LogError, Owner};
 use migrations::lsn::Timeline;
 use migrations::plan::LogChoice;
@@ -15,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use rows::change::{Operation, Relation, ReplicaIdentity};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,12 @@
 //! Where a log under test is, and a reader that watches what it is given.
 
 use crate::history;
-use cdc_bridge::change::Change;
-use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Message, Reader};
+use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Reader};
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
+use rows::change::Change;
+use rows::progress::Message;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! The file of the embedded log: opened or made, and its troubles in words.
 
 use super::store::{FLUSHES, Failure, META, Open, RELATIONS, STATE, State, put_state};
-use crate::log::{LogError, LogId};
+use crate::log::LogError;
 use migrations::finding::Finding;
 use redb::{Database, ReadableTable};
+use rows::progress::LogId;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 

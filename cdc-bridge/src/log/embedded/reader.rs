@@ -1,10 +1,11 @@
 //! Reads the embedded log: promised values, in order, as batches of bounded size.
 
 use super::store::{State, Store};
-use crate::change::Relation;
-use crate::log::binary::{Changes, Malformed, Value};
-use crate::log::{BATCH_BYTES_MAX, Batch, LogError, LogId, Progress};
+use crate::log::{BATCH_BYTES_MAX, Batch, LogError};
 use migrations::names::TableName;
+use rows::binary::{Changes, Malformed, Value};
+use rows::change::Relation;
+use rows::progress::{LogId, Progress};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;

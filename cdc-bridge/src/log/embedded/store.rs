@@ -4,9 +4,10 @@
 //! Everything here blocks: callers are on threads that may.
 
 use super::file::{HINT_DISK, open, said, unavailable};
-use crate::log::{LogError, LogId, Progress};
+use crate::log::LogError;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use rows::progress::{LogId, Progress};
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;

@@ -5,9 +5,10 @@
 //! has a change waiting.
 
 use super::record::{ProgressRecord, Sent};
-use crate::change::Change;
-use crate::log::{BATCH_BYTES_MAX, Message};
+use crate::log::BATCH_BYTES_MAX;
 use migrations::lsn::{EndLsn, Position};
+use rows::change::Change;
+use rows::progress::Message;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 

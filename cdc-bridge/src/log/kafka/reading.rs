@@ -6,13 +6,14 @@ use super::merge::{Growing, Merge};
 use super::reader::{Begin, Bell};
 use super::record::{Bookmark, ProgressRecord, Record, TablesRecord, VERSION};
 use super::source::{Queue, Source, Unread, queue, read};
-use crate::change::Relation;
-use crate::log::{BATCH_BYTES_MAX, Batch, LogError, Progress};
+use crate::log::{BATCH_BYTES_MAX, Batch, LogError};
 use migrations::names::TableName;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
+use rows::change::Relation;
+use rows::progress::Progress;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -332,7 +333,7 @@ impl Reading {
         Ok(busy)
     }
 
-    fn damaged(&self, error: &crate::envelope::EnvelopeError) -> LogError {
+    fn damaged(&self, error: &rows::envelope::EnvelopeError) -> LogError {
         self.cluster.damaged(&error.to_string())
     }
 

@@ -2,10 +2,10 @@
 
 use super::Inner;
 use super::look::Look;
-use crate::envelope::header;
 use crate::log::{Event, LogError};
 use migrations::lsn::Position;
 use rdkafka::message::{Headers, Message, OwnedMessage};
+use rows::envelope::header;
 use std::collections::BTreeSet;
 
 impl Inner {

@@ -3,9 +3,10 @@
 //! A record's key tells its kind: `log` is the first of all, it names the log; `tables` holds the shapes of the
 //! tables whose changes follow; `progress` promises.
 
-use crate::change::Relation;
-use crate::log::{Cursor, LogId, Progress};
+use crate::log::Cursor;
 use migrations::lsn::{EndLsn, Position};
+use rows::change::Relation;
+use rows::progress::{LogId, Progress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -3,8 +3,6 @@
 use super::client::Cluster;
 use super::reader::Bell;
 use super::record::RELATION_HEADER;
-use crate::change::{Change, Relation};
-use crate::envelope::{self, EnvelopeError, header};
 use crate::log::LogError;
 use migrations::lsn::Position;
 use rdkafka::TopicPartitionList;
@@ -13,6 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
+use rows::change::{Change, Relation};
+use rows::envelope::{self, EnvelopeError, header};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -7,11 +7,12 @@ use super::record::{Bookmark, LogRecord, MadeFor, ProgressRecord, Record, Sent, 
 use super::routes::{PROGRESS_SLOT, Route};
 use super::writer::{Deliveries, Tally, produce};
 use super::{Inner, locked};
-use crate::log::{LogError, Progress};
+use crate::log::LogError;
 use migrations::lsn::{EndLsn, Position, Timeline};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
+use rows::progress::Progress;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -5,6 +5,11 @@
 
 use super::json::digits;
 
+/// What Debezium writes for infinite timestamps without time zone, whatever their unit (pgjdbc's
+/// `DATE_POSITIVE_INFINITY` and `DATE_NEGATIVE_INFINITY`).
+pub(super) const INFINITY: i64 = 9_223_372_036_825_200_000;
+pub(super) const NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
+
 /// Microseconds of a day.
 pub(super) const DAY_US: i64 = 86_400_000_000;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::change::{Column, ColumnType, ReplicaIdentity, Value as Field};
-use crate::log::LogId;
+use crate::progress::LogId;
 use migrations::lsn::{EndLsn, Timeline};
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ fn progress() -> Progress {
         end: EndLsn(77),
         committed_us: -3,
         messages: Vec::new(),
-        captured: [crate::log::Membership(16_400)].into(),
+        captured: [crate::progress::Membership(16_400)].into(),
     }
 }
 

@@ -1,10 +1,9 @@
 //! One value back: from Debezium's JSON to Postgres' text, the inverse of `value`.
 
 use super::array::{DEPTH_MAX, write_element};
-use super::calendar;
+use super::calendar::{self, INFINITY, NEGATIVE_INFINITY};
 use super::decimal;
 use super::json;
-use super::value::{INFINITY, NEGATIVE_INFINITY};
 use crate::change::ColumnType;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -7,8 +7,8 @@
 pub mod shape;
 
 use crate::change::{Change, Operation, Relation, ReplicaIdentity, Transaction, Tuple};
-use crate::log::Message;
-use crate::source::pgoutput::{OldTuple, WireMessage, WireRelation};
+use crate::pgoutput::{OldTuple, WireMessage, WireRelation};
+use crate::progress::Message;
 use bytes::Bytes;
 use migrations::lsn::{CommitLsn, EndLsn, Position};
 use std::collections::HashMap;

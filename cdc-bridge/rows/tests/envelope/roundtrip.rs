@@ -1,10 +1,10 @@
 //! Every change comes back byte for byte, whatever its table, its values and what the source sent of them.
 
 use super::{NOW_US, change, column, comes_back, comes_back_as, encoder, relation};
-use cdc_bridge::change::{Change, Column, ColumnType, Operation, ReplicaIdentity, Transaction, Tuple, Value};
-use cdc_bridge::envelope::{Encoded, PLACEHOLDER, decode};
 use migrations::lsn::{CommitLsn, Position};
 use proptest::prelude::*;
+use rows::change::{Change, Column, ColumnType, Operation, ReplicaIdentity, Transaction, Tuple, Value};
+use rows::envelope::{Encoded, PLACEHOLDER, decode};
 use std::sync::Arc;
 
 fn scalar_kind() -> impl Strategy<Value = ColumnType> {

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
 use bytes::Bytes;
-use cdc_bridge::change::{Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Tuple, Value};
-use cdc_bridge::source::assemble::{Assembler, Step};
-use cdc_bridge::source::pgoutput::{DecodeError, WireMessage, WireRelation, decode};
 use migrations::names::TableName;
 use proptest::prelude::*;
+use rows::assemble::{Assembler, Step};
+use rows::change::{Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Tuple, Value};
+use rows::pgoutput::{DecodeError, WireMessage, WireRelation, decode};
 
 const CASES: [(&str, &[u8]); 10] = [
     ("insert_every_type", include_bytes!("captured/insert_every_type.bin")),

@@ -4,7 +4,7 @@
 //! Knows whether the JSON gives the text back exactly; what to do where it does not is the row's business.
 
 use super::array::{Token, walk};
-use super::calendar;
+use super::calendar::{self, INFINITY, NEGATIVE_INFINITY};
 use super::decimal::Decimal;
 use super::json;
 use super::read;
@@ -15,11 +15,6 @@ pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
 /// The placeholder in `uuid[]`: Java's `UUID.nameUUIDFromBytes` of [`PLACEHOLDER`].
 const PLACEHOLDER_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
-
-/// What Debezium writes for infinite timestamps without time zone, whatever their unit (pgjdbc's
-/// `DATE_POSITIVE_INFINITY` and `DATE_NEGATIVE_INFINITY`).
-pub(super) const INFINITY: i64 = 9_223_372_036_825_200_000;
-pub(super) const NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
 
 /// What became of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,24 @@
 //!
 //! Knows the shape of a table as it was rendered once, and the buffer it writes to.
 
+use super::encoded::{Encoded, Span, Spans};
 use super::row::{RowWriter, Sent};
-use super::{Context, Encoded, Span, Spans, header, json, schema};
+use super::{header, json, schema};
 use crate::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
 use std::sync::Arc;
+
+/// What every record of a source says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// What the topics' names begin with; Debezium's `source.name`.
+    pub prefix: String,
+    /// The source database's name.
+    pub database: String,
+    /// Strangler's version, in the place of Debezium's.
+    pub version: String,
+    /// Whether key and value carry their Connect schema (`schemas.enable`).
+    pub schemas: bool,
+}
 
 /// What is the same for all changes of one shape of a table.
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 mod array;
 mod calendar;
 mod decimal;
+mod encoded;
 pub mod header;
 mod json;
 mod read;
@@ -17,119 +18,21 @@ mod row;
 mod schema;
 mod value;
 
+pub use encoded::{Encoded, Record};
 pub use received::{EnvelopeError, decode};
+pub use records::Context;
 pub use value::PLACEHOLDER;
 
 use crate::change::{Change, Column, Operation, Relation, ReplicaIdentity, Tuple, Value};
+use encoded::KEPT_BYTES_MAX;
 use migrations::names::TableName;
 use records::{Shape, Writing};
-use std::ops::Range;
 use std::sync::Arc;
-
-/// What every record of a source says of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Context {
-    /// What the topics' names begin with; Debezium's `source.name`.
-    pub prefix: String,
-    /// The source database's name.
-    pub database: String,
-    /// Strangler's version, in the place of Debezium's.
-    pub version: String,
-    /// Whether key and value carry their Connect schema (`schemas.enable`).
-    pub schemas: bool,
-}
 
 /// The topic of a table's records: `<prefix>.<schema>.<table>`, with `_` for what Kafka does not allow in a name.
 pub fn topic(prefix: &str, table: &TableName) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
     format!("{prefix}.{table}").chars().map(allowed).collect()
-}
-
-/// One record to produce, or produced.
-#[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
-    /// The key's JSON; none where the table has no key, and for a truncate.
-    pub key: Option<&'a [u8]>,
-    /// The envelope's JSON; none for a tombstone.
-    pub value: Option<&'a [u8]>,
-    encoded: &'a Encoded,
-    headers: &'a [(&'static str, Span)],
-}
-
-impl<'a> Record<'a> {
-    /// The headers in their order.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'static str, &'a [u8])> + use<'a> {
-        let encoded = self.encoded;
-        self.headers.iter().map(|(name, span)| (*name, encoded.slice(*span)))
-    }
-
-    /// What it takes in a topic, but for a few bytes.
-    pub fn bytes(&self) -> usize {
-        let headers: usize = self.headers().map(|(name, value)| name.len() + value.len()).sum();
-        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
-    }
-
-    /// A header's value.
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().find(|(its_name, _)| *its_name == name).map(|(_, value)| value)
-    }
-}
-
-type Span = (usize, usize);
-
-/// The records of one change, in a buffer that is used again for the next.
-#[derive(Debug, Clone, Default)]
-pub struct Encoded {
-    bytes: Vec<u8>,
-    headers: Vec<(&'static str, Span)>,
-    records: Vec<Spans>,
-}
-
-/// A buffer that one large row made larger than this is not kept for the next.
-const KEPT_BYTES_MAX: usize = 1 << 20;
-
-#[derive(Debug, Clone)]
-struct Spans {
-    key: Option<Span>,
-    value: Option<Span>,
-    headers: Range<usize>,
-}
-
-impl Encoded {
-    /// Nothing yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The records in the order in which they must be produced.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
-        self.records.iter().map(|spans| Record {
-            key: spans.key.map(|span| self.slice(span)),
-            value: spans.value.map(|span| self.slice(span)),
-            encoded: self,
-            headers: &self.headers[spans.headers.clone()],
-        })
-    }
-
-    fn slice(&self, (start, end): Span) -> &[u8] {
-        &self.bytes[start..end]
-    }
-
-    fn clear(&mut self) {
-        if self.bytes.capacity() > KEPT_BYTES_MAX {
-            self.bytes = Vec::new();
-        }
-        self.bytes.clear();
-        self.headers.clear();
-        self.records.clear();
-    }
-
-    /// Appends what `write` writes and says where it is.
-    fn span(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Span {
-        let start = self.bytes.len();
-        write(&mut self.bytes);
-        (start, self.bytes.len())
-    }
 }
 
 /// Writes changes as records. Keeps what is the same for all changes of a table's shape.

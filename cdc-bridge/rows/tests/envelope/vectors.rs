@@ -1,8 +1,8 @@
 //! Values: what Debezium documents for each type.
 
 use super::{change, column, comes_back, encoder, records, relation};
-use cdc_bridge::change::{ColumnType, Operation, ReplicaIdentity, Tuple, Value};
-use cdc_bridge::envelope::PLACEHOLDER;
+use rows::change::{ColumnType, Operation, ReplicaIdentity, Tuple, Value};
+use rows::envelope::PLACEHOLDER;
 use serde_json::{Value as Json, json};
 
 /// Type, Postgres' text, Debezium's JSON, and whether the JSON alone gives the text back.

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
-use cdc_bridge::change::{
+use migrations::lsn::{CommitLsn, Position};
+use rows::change::{
     Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value,
 };
-use cdc_bridge::envelope::{Context, Encoded, Encoder, PLACEHOLDER, decode, header, topic};
-use migrations::lsn::{CommitLsn, Position};
+use rows::envelope::{Context, Encoded, Encoder, PLACEHOLDER, decode, header, topic};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn records(encoder: &mut Encoder, change: &Change) -> Vec<Seen> {
     encoder.encode(change, NOW_US, &mut encoded);
     let json =
         |bytes: Option<&[u8]>| bytes.map_or(Json::Null, |bytes| serde_json::from_slice(bytes).unwrap());
-    let seen = |record: cdc_bridge::envelope::Record<'_>| {
+    let seen = |record: rows::envelope::Record<'_>| {
         let position = record.header(header::POSITION).unwrap();
         assert_eq!(position, change.position.to_string().as_bytes());
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

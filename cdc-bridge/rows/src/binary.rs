@@ -5,8 +5,8 @@
 //! differs from the change before, and its tuples' bytes as they came. Reading copies nothing: tuples are slices of
 //! the value.
 
-use super::Progress;
 use crate::change::{Change, Operation, Relation, Transaction, Tuple};
+use crate::progress::Progress;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use migrations::lsn::{CommitLsn, Position};
 use std::sync::Arc;

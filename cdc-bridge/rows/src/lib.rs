@@ -1,0 +1,13 @@
+//! Rows on their way: what a source says of them, how a log keeps them, how others read them, and the SQL that a sink
+//! needs. Bytes and values only; no socket, no clock, no runtime.
+
+pub mod assemble;
+pub mod binary;
+pub mod change;
+pub mod copy_text;
+pub mod envelope;
+pub mod mapping;
+pub mod order;
+pub mod pgoutput;
+pub mod progress;
+pub mod reduce;

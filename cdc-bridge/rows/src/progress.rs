@@ -1,0 +1,53 @@
+//! The progress record: how far a source has been written into a log, and what the log was told on the way.
+
+use migrations::lsn::{EndLsn, Position, Timeline};
+use migrations::names::TableName;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Tells one log from another: a new store gets a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogId(pub String);
+
+/// One stay of a table in what its source publishes, by a number of the source's (`pg_publication_rel.oid`). A table that
+/// left and came back has another one: what it wrote in between was not captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Membership(pub u32);
+
+/// Tables, and as what they are captured.
+pub type Captured = BTreeMap<TableName, Membership>;
+
+/// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// 1.
+    pub version: u32,
+    /// The log it belongs to.
+    pub log: LogId,
+    /// Which history of which server.
+    #[serde(flatten)]
+    pub timeline: Timeline,
+    /// Every transaction whose commit record ends at or before here is in the log.
+    pub end: EndLsn,
+    /// When the newest of those transactions committed: microseconds since 1970 by the source's clock; 0 if unknown.
+    pub committed_us: i64,
+    /// The logical messages (fences, barriers) since the record before, with their positions.
+    #[serde(default)]
+    pub messages: Vec<Message>,
+    /// Whose changes are in the log from the record before on. Those of other tables were not kept.
+    #[serde(default)]
+    pub captured: BTreeSet<Membership>,
+}
+
+/// One of our logical messages, seen in the source's stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its place among the changes.
+    pub position: Position,
+    /// `strangler.…`.
+    pub prefix: String,
+    /// Its content as text.
+    pub content: String,
+}
