@@ -3,11 +3,15 @@
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
 use crate::agent::{Agent, Told};
+use crate::clock;
+use crate::connect;
+use crate::feed::capture;
+use crate::feed::retention::{self, Reading};
+use crate::feed::source::Source;
+use crate::feed::status;
+use crate::lane::{self, Ordered, state::State};
 use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
-use crate::source::Source;
-use crate::stream::{self, Ordered};
-use crate::{capture, connect};
 use migrations::control::{BridgeReport, CaptureReport, Condition, Desired, Link, StreamOrder, StreamReport};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
@@ -64,17 +68,17 @@ pub enum BridgeError {
 }
 
 /// One slice's channels.
-pub(crate) struct Lane {
-    pub(crate) orders: watch::Sender<Ordered>,
-    pub(crate) state: watch::Receiver<stream::State>,
+struct Lane {
+    orders: watch::Sender<Ordered>,
+    state: watch::Receiver<State>,
     tables: BTreeSet<TableName>,
 }
 
 /// All slices' channels, and capture's.
-pub(crate) struct Lanes {
-    pub(crate) slices: BTreeMap<SliceName, Lane>,
-    orders: watch::Sender<Option<capture::Order>>,
-    pub(crate) capture: watch::Sender<capture::Status>,
+struct Lanes {
+    slices: BTreeMap<SliceName, Lane>,
+    orders: watch::Sender<Option<status::Order>>,
+    capture: watch::Sender<status::Status>,
 }
 
 /// What is told to the controller before the log is open.
@@ -122,8 +126,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     }
 }
 
-type Contexts =
-    Vec<(Slice, migrations::plan::DatabaseUrl, watch::Receiver<Ordered>, watch::Sender<stream::State>)>;
+type Contexts = Vec<(Slice, migrations::plan::DatabaseUrl, watch::Receiver<Ordered>, watch::Sender<State>)>;
 
 fn lanes(plan: &Plan) -> (Lanes, Contexts) {
     let mut slices = BTreeMap::new();
@@ -134,7 +137,7 @@ fn lanes(plan: &Plan) -> (Lanes, Contexts) {
             continue;
         };
         let (orders, told) = watch::channel(None);
-        let (tell, state) = watch::channel(stream::State::new());
+        let (tell, state) = watch::channel(State::new());
         let tables = slice.all_tables().map(|table| table.from.clone()).collect();
         slices.insert(slice.name.clone(), Lane { orders, state, tables });
         contexts.push((slice.clone(), sink, told, tell));
@@ -142,7 +145,7 @@ fn lanes(plan: &Plan) -> (Lanes, Contexts) {
     let lanes = Lanes {
         slices,
         orders: watch::Sender::new(None),
-        capture: watch::Sender::new(capture::Status::default()),
+        capture: watch::Sender::new(status::Status::default()),
     };
     (lanes, contexts)
 }
@@ -178,11 +181,7 @@ async fn run(
     for (slice, sink, orders, state) in contexts {
         let (source, log, capture) = (source.clone(), log.clone(), lanes.capture.subscribe());
         let wanted = lanes.orders.subscribe();
-        parts.spawn(stream::run(
-            stream::Context { slice, source, log, sink, wanted, capture },
-            orders,
-            state,
-        ));
+        parts.spawn(lane::run(lane::Context { slice, source, log, sink, wanted, capture }, orders, state));
     }
     let (orders, status) = (lanes.orders.subscribe(), lanes.capture.clone());
     parts.spawn(capture::guard_wal(source.clone(), log.clone(), orders.clone(), status.clone()));
@@ -190,7 +189,10 @@ async fn run(
     parts.spawn(capture::run(source, log.clone(), every, orders, status));
     let directed = lanes.clone();
     parts.spawn(async move { directed.direct(told).await });
-    parts.spawn(async move { lanes.trim(&log).await });
+    parts.spawn(async move {
+        let orders = lanes.orders.subscribe();
+        retention::run(&log, orders, &lanes.capture, || lanes.readers()).await;
+    });
     let ended = parts.join_next().await;
     Err(BridgeError::Ended(format!("{ended:?}")))
 }
@@ -282,8 +284,8 @@ impl Lanes {
         }
     }
 
-    fn order(&self, desired: &Desired) -> capture::Order {
-        let mut order = capture::Order::default();
+    fn order(&self, desired: &Desired) -> status::Order {
+        let mut order = status::Order::default();
         for (name, lane) in &self.slices {
             let Some(wanted) = desired.streams.get(name).filter(|wanted| wanted.stage.is_captured()) else {
                 continue;
@@ -294,17 +296,34 @@ impl Lanes {
         order
     }
 
-    pub(crate) fn attempts(&self) -> BTreeSet<(SliceName, Generation)> {
+    /// The lanes that may still need what the log holds. A copy that has not begun takes the log's end when it does.
+    fn readers(&self) -> Vec<Reading> {
+        let mut readers = Vec::new();
+        for (name, attempt) in self.attempts() {
+            let Some(lane) = self.slices.get(&name) else { continue };
+            let state = lane.state.borrow().clone();
+            let is_copying =
+                lane.orders.borrow().as_ref().is_some_and(|(_, order)| order.stage == Stage::Copying);
+            let has_begun = matches!(state.condition, Condition::Copying { .. } | Condition::Copied { .. });
+            if !is_copying || has_begun {
+                let State { durable, cursor, seen, .. } = state;
+                readers.push(Reading { name, attempt, durable, cursor, seen });
+            }
+        }
+        readers
+    }
+
+    fn attempts(&self) -> BTreeSet<(SliceName, Generation)> {
         self.orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default()
     }
 
     /// How a slice's stream stands. A copy that was given up is told here, because a stream that is stopped, paused or
     /// without its database would not tell it, and the others wait until it is journalled.
-    fn stream(&self, name: &SliceName, lane: &Lane, status: &capture::Status) -> StreamReport {
-        let mut report = lane.state.borrow().report(status, stream::now_us());
+    fn stream(&self, name: &SliceName, lane: &Lane, status: &status::Status) -> StreamReport {
+        let mut report = lane.state.borrow().report(status, clock::now_us());
         let current = self.attempts();
         let mine =
-            |lost: &&capture::Lost| lost.attempts.iter().any(|one| one.0 == *name && current.contains(one));
+            |lost: &&status::Lost| lost.attempts.iter().any(|one| one.0 == *name && current.contains(one));
         if let Some(lost) = status.lost.as_ref().filter(mine)
             && let Some((_, attempt)) = current.iter().find(|one| one.0 == *name)
         {

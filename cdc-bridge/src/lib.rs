@@ -3,24 +3,15 @@
 //!
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 
-pub mod agent;
-pub mod apply;
-pub mod bridge;
-pub mod capture;
-pub mod catalog;
+mod agent;
+mod bridge;
+mod catalog;
+mod clock;
 pub mod connect;
-pub mod copy;
-pub mod filled;
-pub mod kept;
+mod feed;
+pub mod lane;
 pub mod log;
-mod opening;
-pub mod port;
-mod removal;
-pub mod replication;
-mod retention;
-pub mod session;
-pub mod sink;
-pub mod source;
-pub mod stream;
+mod port;
+mod replication;
 
 pub use bridge::{BridgeError, serve};

@@ -2,9 +2,11 @@
 //!
 //! Everything under `/v1` asks for the controller's token.
 
+use crate::clock;
+use crate::feed::source::{self, Source};
+use crate::feed::status::Status;
+use crate::lane::state::State as LaneState;
 use crate::log::{Event, Log, LogError, Reader};
-use crate::source::{self, Source};
-use crate::{capture, stream};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -43,7 +45,7 @@ pub struct Watched {
     /// Its source tables.
     pub tables: BTreeSet<TableName>,
     /// Its stream.
-    pub state: watch::Receiver<stream::State>,
+    pub state: watch::Receiver<LaneState>,
 }
 
 /// What the port works with.
@@ -58,7 +60,7 @@ pub struct Port {
     /// What its events say of the source.
     pub context: Context,
     /// How capture stands.
-    pub capture: watch::Receiver<capture::Status>,
+    pub capture: watch::Receiver<Status>,
     /// Every slice with tables.
     pub slices: BTreeMap<SliceName, Watched>,
     /// The barriers' connection, made when the first one comes.
@@ -204,7 +206,7 @@ fn events(context: &Context, changes: &[Change]) -> Vec<Event> {
     let mut encoded = Encoded::new();
     let mut events = Vec::new();
     for change in changes {
-        encoder.encode(change, stream::now_us(), &mut encoded);
+        encoder.encode(change, clock::now_us(), &mut encoded);
         let topic = encoder.topic(&change.relation.table);
         events.extend(encoded.records().filter(|record| record.value.is_some()).map(|record| {
             Event {
@@ -256,7 +258,7 @@ async fn metrics(State(port): State<Arc<Port>>) -> Response {
         "gauge",
         vec![(String::new(), bytes as f64)],
     );
-    let now = stream::now_us();
+    let now = clock::now_us();
     let reports: Vec<_> = port
         .slices
         .iter()

@@ -9,8 +9,8 @@
 
 pub mod frame;
 
+use crate::clock::now_us;
 use crate::connect::{ConnectError, replication};
-use crate::stream::now_us;
 use bytes::{Buf, Bytes, BytesMut};
 use frame::{Frame, FrameError, Message, missing};
 use migrations::lsn::{EndLsn, Timeline};

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use cdc_bridge::kept;
+use cdc_bridge::lane::kept;
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT, slice};
 use migrations::control::{Condition, Desired};

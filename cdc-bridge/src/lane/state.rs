@@ -1,6 +1,6 @@
 //! How a stream stands, and what of it is told to the controller.
 
-use crate::capture;
+use crate::feed::status::Status;
 use crate::log::Cursor;
 use migrations::control::{Condition, StreamReport};
 use migrations::lsn::EndLsn;
@@ -68,7 +68,7 @@ impl State {
     }
 
     /// The report, with the lag against where the source and the log are.
-    pub fn report(&self, capture: &capture::Status, now_us: i64) -> StreamReport {
+    pub fn report(&self, capture: &Status, now_us: i64) -> StreamReport {
         let follows =
             matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
         let is_behind = follows && self.passed < capture.captured;

@@ -2,9 +2,9 @@
 //!
 //! What is to be done to rows is worked out in `sink/`; here it is sent. Knows nothing of the log or the source.
 
+use super::kept::{self, Kept, Shapes};
 use crate::catalog::{self, Cascades};
 use crate::connect::{ConnectError, connect, in_words};
-use crate::kept::{self, Kept, Shapes};
 use crate::log::Cursor;
 use migrations::finding::Finding;
 use migrations::gate;

@@ -2,11 +2,9 @@
 //!
 //! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
 
-pub mod begin;
-
+use super::begin::Slot;
 use crate::connect::{ConnectError, connect, in_words};
 use crate::replication::{Replication, ReplicationError};
-use begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};

@@ -1,9 +1,9 @@
 //! Why a stream does not go on, and what of every error that means: tried again, looked at by someone, or copied anew.
 
-use crate::copy::CopyError;
+use super::copy::CopyError;
+use super::sink::SinkError;
+use crate::feed::source::SourceError;
 use crate::log::LogError;
-use crate::sink::SinkError;
-use crate::source::SourceError;
 use migrations::finding::Finding;
 use migrations::lsn::Position;
 

@@ -3,18 +3,16 @@
 //! Nothing of it goes through the log. A copy that was interrupted begins again with empty tables. Knows nothing of the
 //! slice's stage; what is read next is cut in `copy/`.
 
-pub mod chunk;
-mod refusal;
-
+use super::chunk::{self, Extent};
+use super::filled;
+use super::kept::{self, Kept, Shapes};
+use super::refusal;
+use super::sink::SinkError;
 use crate::catalog;
 use crate::connect::{ConnectError, connect, in_words};
-use crate::filled;
-use crate::kept::{self, Kept, Shapes};
+use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::{Log, LogError};
-use crate::sink::SinkError;
-use crate::source::{Snapshot, Source, SourceError};
 use bytes::{Bytes, BytesMut};
-use chunk::Extent;
 use futures_util::{SinkExt, StreamExt};
 use migrations::finding::Finding;
 use migrations::gate;

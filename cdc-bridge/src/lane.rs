@@ -3,17 +3,25 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
-pub(crate) mod halt;
+mod apply;
+mod chunk;
+mod copy;
+mod filled;
+mod halt;
+pub mod kept;
 mod order;
-pub mod state;
+mod refusal;
+mod removal;
+mod sink;
+pub(crate) mod state;
 
-use crate::capture;
-use crate::copy::{self, Job};
-use crate::kept::Kept;
+use crate::clock;
+use crate::feed::source::Source;
+use crate::feed::status::{self, Status};
 use crate::log::{Log, Reader};
-use crate::sink::Sink;
-use crate::source::Source;
+use copy::Job;
 use halt::Halt;
+use kept::Kept;
 use migrations::control::{Condition, StreamOrder};
 use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, Timeline};
@@ -23,11 +31,12 @@ use migrations::stage::Stage;
 use order::asks_for_more;
 use rows::change::Change;
 use rows::progress::{Captured, Progress};
-pub use state::State;
+use sink::Sink;
+use state::State;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -52,15 +61,9 @@ pub struct Context {
     /// Where it goes.
     pub sink: DatabaseUrl,
     /// What capture is asked for.
-    pub wanted: watch::Receiver<Option<capture::Order>>,
+    pub wanted: watch::Receiver<Option<status::Order>>,
     /// How capture stands.
-    pub capture: watch::Receiver<capture::Status>,
-}
-
-/// The present time in microseconds since 1970.
-pub fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    pub capture: watch::Receiver<Status>,
 }
 
 /// Runs a slice's stream until `orders` closes.
@@ -228,7 +231,7 @@ impl Stream<'_> {
         }
     }
 
-    fn check_lost(&self, status: &capture::Status) -> Result<(), Halt> {
+    fn check_lost(&self, status: &Status) -> Result<(), Halt> {
         let ours = (self.context.slice.name.clone(), self.order.attempt);
         match &status.lost {
             Some(lost) if lost.attempts.contains(&ours) => Err(Halt::Lost(lost.why.clone())),
@@ -350,7 +353,8 @@ impl Stream<'_> {
                 state.seen = Some(cursor);
                 if !changes.is_empty() {
                     state.changes += changes.len() as u64;
-                    state.took_ms = u64::try_from((now_us() - progress.committed_us) / 1000).unwrap_or(0);
+                    state.took_ms =
+                        u64::try_from((clock::now_us() - progress.committed_us) / 1000).unwrap_or(0);
                 }
             });
         }

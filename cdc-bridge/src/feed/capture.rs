@@ -3,21 +3,14 @@
 //! The slot is confirmed only behind what the log attests as durable, and only at transaction ends. Knows which tables
 //! are wanted, not what is done with their changes.
 
-pub mod pending;
-mod status;
-
-use crate::log::{Log, LogError, Owner};
-use crate::opening;
-use crate::replication::ReplicationError;
-use crate::replication::frame::FrameError;
-use crate::source::begin::Slot;
-use crate::source::{Source, SourceError, drop_slot, kept_bytes, slots};
-use migrations::finding::Finding;
+use super::begin::Slot;
+use super::end::SessionEnd;
+use super::opening;
+use super::source::{Source, SourceError, drop_slot, kept_bytes, slots};
+use super::status::{Lost, Order, Status};
+use crate::log::{Log, Owner};
 use migrations::names::TableName;
 use migrations::sql;
-use rows::assemble::AssembleError;
-use rows::pgoutput::DecodeError;
-pub use status::{Lost, Order, Status};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,61 +22,6 @@ const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Waits between failed sessions.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-
-/// Why a session ended without being asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionEnd {
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The stream makes no sense.
-    #[error(transparent)]
-    Assemble(#[from] AssembleError),
-    /// A message makes no sense.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// Someone must look.
-    #[error("{}", .0.message)]
-    Stop(Box<Finding>),
-    /// What lies between is gone: every slice must be copied again.
-    #[error("{0}")]
-    Lost(String),
-    /// A table was out of the publication for a while.
-    #[error(
-        "table {0} left the publication and came back; what it wrote in between was not captured, and its slices are \
-         copied again"
-    )]
-    Republished(TableName),
-    /// The server closed it.
-    #[error("the stream ended; it is opened again")]
-    Ended,
-}
-
-impl From<ReplicationError> for SessionEnd {
-    fn from(error: ReplicationError) -> Self {
-        match error {
-            ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
-                SessionEnd::Stop(Box::new(row_too_large(bytes)))
-            }
-            other => SessionEnd::Source(other.into()),
-        }
-    }
-}
-
-impl From<tokio_postgres::Error> for SessionEnd {
-    fn from(error: tokio_postgres::Error) -> Self {
-        SessionEnd::Source(error.into())
-    }
-}
-
-impl From<crate::connect::ConnectError> for SessionEnd {
-    fn from(error: crate::connect::ConnectError) -> Self {
-        SessionEnd::Source(error.into())
-    }
-}
 
 /// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
 pub async fn run(
@@ -254,12 +192,4 @@ pub async fn guard_wal(
             _ => {}
         }
     }
-}
-
-fn row_too_large(bytes: usize) -> Finding {
-    Finding::error(
-        "capture.row-too-large",
-        format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
-        "raise limits.max_row in the plan and start the bridge again",
-    )
 }

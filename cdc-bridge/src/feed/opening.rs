@@ -2,13 +2,14 @@
 //!
 //! What it reads then is [`crate::session`]'s; here is also who writes it.
 
-use crate::capture::pending::Pending;
-use crate::capture::{Order, SessionEnd, Status};
+use super::begin::{Begin, decide, other_plan, other_server, set_back};
+use super::end::SessionEnd;
+use super::pending::Pending;
+use super::session::{Session, other_table};
+use super::source::{Source, SourceError, blocked, create_slot, published, slots};
+use super::status::{Order, Status};
 use crate::log::{Flush, Log, Owner};
 use crate::replication::ReplicationError;
-use crate::session::{Session, other_table};
-use crate::source::begin::{Begin, decide, other_plan, other_server, set_back};
-use crate::source::{Source, SourceError, blocked, create_slot, published, slots};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::sql;
 use rows::assemble::Assembler;

@@ -3,8 +3,8 @@
 //! A table that it did not fill may hold rows of the service's own, which nobody else has. They go only where the
 //! operator said so of this very copy.
 
+use super::sink::SinkError;
 use crate::connect::in_words;
-use crate::sink::SinkError;
 use migrations::filled::{Filled, all, ours};
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};

@@ -2,13 +2,14 @@
 //!
 //! The other half of [`Stream`]; it waits for capture to let go of what is taken away.
 
-use crate::filled;
-use crate::kept::{self, Origin};
+use super::Stream;
+use super::filled;
+use super::halt::Halt;
+use super::kept::{self, Origin};
+use super::sink::{Sink, SinkError};
+use super::state::State;
+use crate::feed::source::SourceError;
 use crate::log::Owner;
-use crate::sink::{Sink, SinkError};
-use crate::source::SourceError;
-use crate::stream::halt::Halt;
-use crate::stream::{State, Stream};
 use migrations::control::Condition;
 use migrations::gate;
 use migrations::journal::Generation;

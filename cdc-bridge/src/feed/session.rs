@@ -2,13 +2,14 @@
 //!
 //! It ends when the order changes or something fails; [`crate::capture`] begins the next one.
 
-use crate::capture::pending::{Pending, joined};
-use crate::capture::{Order, SessionEnd, Status};
+use super::end::SessionEnd;
+use super::pending::{Pending, joined};
+use super::source::{self, Published, Source};
+use super::status::{Order, Status};
 use crate::catalog;
 use crate::log::Flush;
 use crate::replication::frame::Frame;
 use crate::replication::{Replication, ReplicationError};
-use crate::source::{self, Published, Source};
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;

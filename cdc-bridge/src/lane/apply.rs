@@ -2,8 +2,8 @@
 //!
 //! The other half of [`Sink`]; which statement does what is worked out in `sink/`.
 
+use super::sink::{Sink, SinkError};
 use crate::connect::in_words;
-use crate::sink::{Sink, SinkError};
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use migrations::finding::Finding;

@@ -1,7 +1,7 @@
 //! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
 
+use super::sink::SinkError;
 use crate::log::Cursor;
-use crate::sink::SinkError;
 use migrations::filled::{self, Filled};
 use migrations::finding::Finding;
 use migrations::journal::Generation;

@@ -1,6 +1,6 @@
 //! What capture is asked for, and how it stands.
 
-use super::SessionEnd;
+use super::end::SessionEnd;
 use crate::log::LogError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;

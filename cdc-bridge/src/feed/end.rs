@@ -1,0 +1,73 @@
+//! Why a session of capture ends without being asked to.
+
+use super::source::SourceError;
+use crate::log::LogError;
+use crate::replication::ReplicationError;
+use crate::replication::frame::FrameError;
+use migrations::finding::Finding;
+use migrations::names::TableName;
+use rows::assemble::AssembleError;
+use rows::pgoutput::DecodeError;
+
+/// Why a session ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionEnd {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The stream makes no sense.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// A message makes no sense.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Someone must look.
+    #[error("{}", .0.message)]
+    Stop(Box<Finding>),
+    /// What lies between is gone: every slice must be copied again.
+    #[error("{0}")]
+    Lost(String),
+    /// A table was out of the publication for a while.
+    #[error(
+        "table {0} left the publication and came back; what it wrote in between was not captured, and its slices are \
+         copied again"
+    )]
+    Republished(TableName),
+    /// The server closed it.
+    #[error("the stream ended; it is opened again")]
+    Ended,
+}
+
+impl From<ReplicationError> for SessionEnd {
+    fn from(error: ReplicationError) -> Self {
+        match error {
+            ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
+                SessionEnd::Stop(Box::new(row_too_large(bytes)))
+            }
+            other => SessionEnd::Source(other.into()),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for SessionEnd {
+    fn from(error: tokio_postgres::Error) -> Self {
+        SessionEnd::Source(error.into())
+    }
+}
+
+impl From<crate::connect::ConnectError> for SessionEnd {
+    fn from(error: crate::connect::ConnectError) -> Self {
+        SessionEnd::Source(error.into())
+    }
+}
+
+fn row_too_large(bytes: usize) -> Finding {
+    Finding::error(
+        "capture.row-too-large",
+        format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
+        "raise limits.max_row in the plan and start the bridge again",
+    )
+}

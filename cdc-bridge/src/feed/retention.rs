@@ -1,0 +1,112 @@
+//! How long the log keeps what it holds: it is trimmed behind its slowest reader, and where it is full, that reader is
+//! given up, so that one poisoned slice cannot fill the monolith's disk with WAL.
+
+use super::status::{Lost, Order, Status};
+use crate::log::{Cursor, Log};
+use migrations::journal::Generation;
+use migrations::lsn::EndLsn;
+use migrations::names::SliceName;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// How often the log is trimmed behind its readers.
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
+/// Only beyond this size the embedded log is trimmed, so that there may be something for `tail`.
+const HISTORY_BYTES: u64 = 16 << 20;
+/// A log that is full waits so long for a slice of which nobody knows what it still needs.
+const BLIND_MAX: Duration = Duration::from_secs(30);
+
+/// A reader of the log as it was a moment ago.
+pub struct Reading {
+    pub name: SliceName,
+    pub attempt: Generation,
+    /// Everything before is in its database.
+    pub durable: EndLsn,
+    /// What lies before this in the log is not needed any more; none while that is not known.
+    pub cursor: Option<Cursor>,
+    /// Behind this in the log is what was not read yet; its database may not have noted it.
+    pub seen: Option<Cursor>,
+}
+
+impl Reading {
+    /// Whether it has taken all that the log promises; its database may not have noted it yet.
+    fn has_seen(&self, end: &Cursor) -> bool {
+        [&self.seen, &self.cursor].into_iter().flatten().any(|cursor| cursor == end)
+    }
+}
+
+/// Trims the log behind its slowest reader; where it is full, that reader is given up.
+///
+/// It is trimmed to where that reader was at the trim before, the first time and a full log to where it is now: a
+/// trim may leave little for `tail`.
+pub async fn run(
+    log: &Log,
+    orders: watch::Receiver<Option<Order>>,
+    status: &watch::Sender<Status>,
+    readers: impl Fn() -> Vec<Reading>,
+) {
+    let mut earlier: Option<Cursor> = None;
+    let mut blind = None;
+    loop {
+        sleep(TRIM_INTERVAL).await;
+        if !log.is_trimmed() {
+            continue;
+        }
+        let is_full = status.borrow().is_full;
+        let bytes = log.bytes().await.unwrap_or(0);
+        let Ok(end) = log.end_cursor().await else { continue };
+        let readers = readers();
+        if let Some(unknown) = readers.iter().find(|reader| reader.cursor.is_none()) {
+            // Its database does not answer, so nobody knows what it needs; for a while that is worth waiting for.
+            let since = *blind.get_or_insert_with(Instant::now);
+            if is_full && since.elapsed() > BLIND_MAX {
+                give_up(status, furthest_behind(unknown));
+            }
+            continue;
+        }
+        blind = None;
+        let slowest = readers.iter().min_by_key(|reader| reader.durable);
+        let now = slowest.and_then(|slowest| slowest.cursor.clone()).unwrap_or_else(|| end.clone());
+        if !is_full && bytes <= HISTORY_BYTES {
+            continue;
+        }
+        let before = if is_full { now.clone() } else { earlier.take().unwrap_or_else(|| now.clone()) };
+        earlier = Some(now);
+        if let Err(why) = log.trim(&before).await {
+            tracing::warn!("the log cannot be trimmed: {why}");
+        }
+        let has_room = log.bytes().await.unwrap_or(0) < bytes;
+        match slowest {
+            _ if !is_full => {}
+            // What is told next is told of the log as it is now.
+            _ if has_room => {
+                status.send_modify(|status| status.is_full = false);
+            }
+            Some(slowest) if !slowest.has_seen(&end) => give_up(status, furthest_behind(slowest)),
+            _ => give_up(status, too_large(orders.borrow().clone().unwrap_or_default())),
+        }
+    }
+}
+
+fn give_up(status: &watch::Sender<Status>, lost: Lost) {
+    status.send_modify(|status| (status.is_full, status.lost) = (false, Some(lost)));
+}
+
+/// The slowest reader is given up, so that the others go on.
+fn furthest_behind(reader: &Reading) -> Lost {
+    Lost {
+        attempts: BTreeSet::from([(reader.name.clone(), reader.attempt)]),
+        why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
+        with_slot: false,
+    }
+}
+
+/// Every reader has all there is, and the log is full of a transaction that has not ended: nothing will ever make room
+/// for it. Behind it capture can begin anew, and copies bring what it did.
+fn too_large(order: Order) -> Lost {
+    let why = "one transaction is larger than the whole embedded log: it is passed over and the slice copied again; raise \
+               `log.embedded.max` if such transactions come again";
+    Lost { attempts: order.attempts, why: why.to_owned(), with_slot: true }
+}
