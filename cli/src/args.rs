@@ -1,8 +1,9 @@
-//! The command line as typed: global options and the verbs. What a verb takes stands beside what it does, in `verb/`.
+//! The command line as typed: global options and the verbs. A verb's own options stand beside what it does, in `verb/`.
 
+use crate::invocation::{Global, Invocation};
+use crate::problem::Problem;
 use crate::verb;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Moves a running system out of a monolith, one slice at a time, and back.
 ///
@@ -21,42 +22,6 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
-}
-
-/// Options of every verb.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Global options")]
-pub struct Global {
-    /// The plan; `.strangler/` with its state lies beside it
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        default_value = "strangler.yaml",
-        env = "STRANGLER_PLAN"
-    )]
-    pub plan: PathBuf,
-    /// How results are written
-    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
-    pub output: Output,
-    /// The controller's API [default: as the plan says]; its token is read from STRANGLER_TOKEN or .strangler/token
-    #[arg(long, global = true, value_name = "URL", env = "STRANGLER_CONTROLLER")]
-    pub controller: Option<String>,
-    /// No hints and no progress
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-    /// Also show what lies behind an error
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
-}
-
-/// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For reading.
-    Human,
-    /// One JSON document a result, on one line.
-    Json,
 }
 
 /// What to do.
@@ -98,10 +63,33 @@ pub enum Verb {
     Completions(verb::completions::Args),
 }
 
+impl Verb {
+    /// Does it.
+    pub async fn run(&self, call: &Invocation<'_>) -> Result<(), Problem> {
+        match self {
+            Self::Init(args) => verb::init::run(call, args).await,
+            Self::Check => verb::check::run(call),
+            Self::Install(args) => verb::install::run(call, args).await,
+            Self::Uninstall(args) => verb::uninstall::run(call, args).await,
+            Self::Doctor(args) => verb::doctor::run(call, args).await,
+            Self::Up(args) => verb::up::run(call, args).await,
+            Self::Down => verb::down::run(call).await,
+            Self::Controller(args) => verb::part::controller(call, args).await,
+            Self::Proxy(args) => verb::part::proxy(call, args),
+            Self::Bridge(args) => verb::part::bridge(call, args).await,
+            Self::Status(args) => verb::status::run(call, args).await,
+            Self::Sync(verb) => verb::sync::run(call, verb).await,
+            Self::Route(verb) => verb::route::run(call, verb).await,
+            Self::Tail(args) => verb::tail::run(call, args).await,
+            Self::Journal(args) => verb::journal::run(call, args).await,
+            Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

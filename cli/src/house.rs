@@ -2,15 +2,13 @@
 //!
 //! Knows files and processes' ids; what runs, and when it is started again, is `supervisor`'s.
 
-pub mod record;
-
 use crate::part::Part;
 use crate::problem::{Kind, Problem};
+use crate::process::Record;
 use migrations::plan::Secret;
 use rand::Rng;
-use record::{Record, Watch};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -32,6 +30,28 @@ pub struct House {
 /// Held by the one `up` of a folder, for as long as it lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+
+/// The `up` of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Its process.
+    #[serde(flatten)]
+    pub process: Record,
+    /// Where its controller answers, e.g. `http://127.0.0.1:7401`.
+    pub controller: String,
+    /// The replication slot that keeps WAL, and for whom; none while nothing is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// A replication slot that keeps WAL at the source while nobody reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name.
+    pub slot: String,
+    /// The slices that need it.
+    pub slices: Vec<String>,
+}
 
 impl House {
     /// The state folder beside `plan`; nothing is made yet.

@@ -1,10 +1,10 @@
 //! One call of the binary: its global options, and what follows from them – the plan, the state folder, the controller.
 
-use crate::args::Global;
 use crate::house::House;
 use crate::problem::Problem;
 use crate::remote::Remote;
-use crate::ui::Ui;
+use crate::ui::{Output, Ui};
+use clap::ArgAction;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
 use std::fs::File;
@@ -14,6 +14,33 @@ use std::path::{Path, PathBuf};
 
 /// No more of a plan is read: what is longer than half of this is refused as too large.
 const READ_MAX: u64 = 2 << 20;
+
+/// Options of every verb.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The plan; `.strangler/` with its state lies beside it
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "strangler.yaml",
+        env = "STRANGLER_PLAN"
+    )]
+    pub plan: PathBuf,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    pub output: Output,
+    /// The controller's API [default: as the plan says]; its token is read from STRANGLER_TOKEN or .strangler/token
+    #[arg(long, global = true, value_name = "URL", env = "STRANGLER_CONTROLLER")]
+    pub controller: Option<String>,
+    /// No hints and no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Also show what lies behind an error
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+}
 
 /// What every verb is given.
 #[derive(Debug)]

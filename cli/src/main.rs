@@ -7,9 +7,12 @@ mod draft;
 mod house;
 mod invocation;
 mod misread;
+mod outlook;
 mod part;
 mod problem;
+mod process;
 mod remote;
+mod signals;
 mod supervisor;
 mod survey;
 mod ui;
@@ -22,7 +25,7 @@ use misread::Misread;
 use problem::Problem;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
-use ui::Ui;
+use ui::{Output, Ui};
 
 /// Requests and changes are made of many small allocations; the system's allocator is the slower one for these.
 #[global_allocator]
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misread(&error),
     };
-    let ui = Ui::new(&cli.global);
+    let ui = Ui::new(cli.global.output, cli.global.quiet, cli.global.verbose);
     match run(&cli, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -49,7 +52,11 @@ fn misread(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let misread = Misread::of(error, std::env::args_os());
-    Ui::misread(&misread);
+    if misread.wants_json {
+        Ui::new(Output::Json, false, 0).problem(&misread.problem);
+    } else {
+        Ui::new(Output::Human, false, 0).misread(&misread.styled);
+    }
     ExitCode::from(misread.problem.exit())
 }
 
@@ -67,7 +74,7 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Problem::error(format!("no threads can be started: {error}")).hint("look at `ulimit -u`")
     })?;
-    let done = runtime.block_on(verb::run(&call, &cli.verb));
+    let done = runtime.block_on(cli.verb.run(&call));
     // A look-up that hangs in a thread must not keep a finished command from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done

@@ -2,7 +2,7 @@
 //! `doctor`. The only file that names their crates.
 
 use crate::problem::{Kind, Problem};
-use crate::supervisor::Signals;
+use crate::signals::Signals;
 use migrations::control::Link;
 use migrations::finding::Finding;
 use migrations::names::SliceName;

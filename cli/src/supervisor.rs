@@ -3,13 +3,13 @@
 //! Each part is a child of the same executable in a process group of its own, so that a Ctrl-C at the terminal
 //! reaches only us. What the parts do is theirs.
 
-pub mod outlook;
-
-use crate::house::House;
-use crate::house::record::{Record, Watch};
+use crate::house::{House, Watch};
+use crate::outlook;
 use crate::part::Part;
 use crate::problem::Problem;
+use crate::process::Record;
 use crate::remote::Remote;
+use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::progress::Progress;
 use migrations::api::Status;
@@ -18,7 +18,6 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// How often the children are looked at: a dead proxy is found this soon.
@@ -276,53 +275,6 @@ fn end(status: ExitStatus) -> String {
     }
 }
 
-/// The wish to end, from a terminal, a supervisor or a machine that goes down; or the terminal's own end.
-#[derive(Debug)]
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    /// Listens from here on; the process no longer ends by itself.
-    pub fn listen() -> Result<Self, Problem> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Problem::error("signals cannot be listened to").because(&error).hint("run it again with `-v`")
-            })
-        };
-        // Whoever started us with `nohup` wants us to outlive the terminal.
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let hangup = (!ignores_hangup(&status)).then(|| listen(SignalKind::hangup())).transpose()?;
-        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, hangup })
-    }
-
-    /// Waits for the next one.
-    pub async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = hung_up(&mut self.hangup) => {}
-        }
-    }
-}
-
-async fn hung_up(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Whether a process's status, as `/proc` tells it, has SIGHUP among the signals that it was told to ignore.
-fn ignores_hangup(status: &str) -> bool {
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    mask & 1 != 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,12 +289,5 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(after(HEALTHY_AFTER, BACKOFF_MAX), BACKOFF_MIN);
-    }
-
-    #[test]
-    fn a_hangup_that_is_ignored_from_the_start_is_known() {
-        assert!(ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
-        assert!(!ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001000\n"));
-        assert!(!ignores_hangup(""), "where there is no such file");
     }
 }

@@ -10,16 +10,25 @@ pub mod grid;
 pub mod harmless;
 pub mod progress;
 
-use crate::args::{Global, Output};
-use crate::misread::Misread;
 use crate::problem::Problem;
+use clap::ValueEnum;
 use harmless::{harmless, lines};
+use migrations::api::Outcome;
 use migrations::finding::{Finding, Severity};
 use owo_colors::OwoColorize;
 use progress::Progress;
 use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For reading.
+    Human,
+    /// One JSON document a result, on one line.
+    Json,
+}
 
 /// How this invocation speaks.
 #[derive(Debug)]
@@ -33,21 +42,8 @@ pub struct Ui {
 
 impl Ui {
     /// Speaks as the options say.
-    pub fn new(global: &Global) -> Self {
-        Self {
-            output: global.output,
-            quiet: global.quiet,
-            verbose: global.verbose,
-            gone: AtomicBool::new(false),
-        }
-    }
-
-    /// A command line that was not understood: on stderr as its parser shows it, or as one JSON document on stdout.
-    pub fn misread(misread: &Misread) {
-        let wants_json = misread.wants_json;
-        let output = if wants_json { Output::Json } else { Output::Human };
-        let ui = Self { output, quiet: false, verbose: 0, gone: AtomicBool::new(false) };
-        if wants_json { ui.problem(&misread.problem) } else { ui.err(misread.styled.trim_end()) }
+    pub fn new(output: Output, quiet: bool, verbose: u8) -> Self {
+        Self { output, quiet, verbose, gone: AtomicBool::new(false) }
     }
 
     /// Whether results are JSON.
@@ -175,6 +171,20 @@ impl Ui {
                 self.err(&format!("{} {}", "because:".dimmed(), lines(cause)));
             }
         }
+    }
+
+    /// A command line that was not understood, as its parser shows it.
+    pub fn misread(&self, styled: &str) {
+        self.err(styled.trim_end());
+    }
+
+    /// What an outcome says beside its headline.
+    pub fn outcome(&self, outcome: &Outcome) {
+        self.json(outcome);
+        for finding in &outcome.findings {
+            self.finding(finding);
+        }
+        self.next_steps(&outcome.next_steps);
     }
 
     /// Asks; true only for a plain yes. Where nobody can answer it is no.

@@ -1,9 +1,8 @@
 //! `strangler completions`: a script that teaches a shell our verbs and options.
 
-use crate::args::Cli;
 use crate::invocation::Invocation;
 use crate::problem::Problem;
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 /// Which script.
@@ -13,10 +12,10 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Writes the script.
-pub fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+/// Writes the script for `command`, which is the whole of ours.
+pub fn run(call: &Invocation<'_>, args: &Args, command: &mut Command) -> Result<(), Problem> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "strangler", &mut script);
+    clap_complete::generate(args.shell, command, "strangler", &mut script);
     call.ui.raw(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! `strangler down`: stops what `up` started here, and names what keeps WAL meanwhile.
 
-use crate::house::record::{Kept, Watch};
+use crate::house::{Kept, Watch};
 use crate::invocation::Invocation;
+use crate::outlook;
 use crate::part::Part;
 use crate::problem::Problem;
-use crate::supervisor::outlook;
 use crate::ui::Ui;
 use serde_json::json;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! `strangler journal`: who decided what, when, and why.
 
 use crate::invocation::Invocation;
+use crate::outlook::toward;
 use crate::problem::Problem;
 use crate::remote::Remote;
-use crate::supervisor::Signals;
+use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::harmless::harmless;
-use crate::verb::route::toward;
 use migrations::journal::{Entry, Generation};
 use migrations::stage::Event;
 use owo_colors::OwoColorize;

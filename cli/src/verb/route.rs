@@ -1,10 +1,11 @@
 //! `strangler route`: where requests go, and how much of them goes to the service.
 
 use crate::invocation::Invocation;
+use crate::outlook::toward;
 use crate::problem::Problem;
 use crate::remote::{Remote, timed_out};
 use crate::ui::grid::{Grid, good, plain, strong};
-use migrations::api::{Acknowledged, Outcome, RouteStatus, SetShares, SliceStatus, Status};
+use migrations::api::{Acknowledged, RouteStatus, SetShares, SliceStatus, Status};
 use migrations::names::{RouteName, SliceName};
 use migrations::pattern::Access;
 use migrations::share::Share;
@@ -104,7 +105,7 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     let what = stands.map_or("requests", |stands| subject(stands, route.as_ref()));
     let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
     call.ui.line(format!("{name}: {what} {} on {have} of {live} live proxies", toward(set.share)));
-    finish(call, &outcome);
+    call.ui.outcome(&outcome);
     if have < live {
         return Err(timed_out(format!("{} of {live} live proxies did not follow yet", live - have))
             .hint("`strangler status` shows which; it is decided, and each follows as soon as it can")
@@ -116,15 +117,6 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     Ok(())
 }
 
-/// Shows what an outcome says beside its headline.
-pub fn finish(call: &Invocation<'_>, outcome: &Outcome) {
-    call.ui.json(outcome);
-    for finding in &outcome.findings {
-        call.ui.finding(finding);
-    }
-    call.ui.next_steps(&outcome.next_steps);
-}
-
 fn subject(slice: &SliceStatus, route: Option<&RouteName>) -> &'static str {
     let named = route.and_then(|name| slice.routes.iter().find(|route| route.name == *name));
     match named {
@@ -132,15 +124,6 @@ fn subject(slice: &SliceStatus, route: Option<&RouteName>) -> &'static str {
         Some(RouteStatus { access: Access::Write, .. }) => "writes",
         None if slice.has_tables => "reads",
         None => "requests",
-    }
-}
-
-/// A share as the end of a sentence.
-pub fn toward(share: Share) -> String {
-    match share {
-        Share::MONOLITH => "at the monolith".to_owned(),
-        Share::SERVICE => "at the service".to_owned(),
-        part => format!("{} % at the service", part.to_string().trim_end_matches('%')),
     }
 }
 
@@ -163,17 +146,5 @@ mod tests {
         for bad in ["", ".", "orders.", ".list", "a.b.c"] {
             assert!(bad.parse::<Routes>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_share_reads_as_the_end_of_a_sentence() {
-        let shares: Vec<String> = ["monolith", "25%", "12.5%", "service"]
-            .iter()
-            .map(|text| toward(text.parse().unwrap()))
-            .collect();
-        assert_eq!(
-            shares,
-            ["at the monolith", "25 % at the service", "12.5 % at the service", "at the service"]
-        );
     }
 }

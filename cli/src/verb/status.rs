@@ -1,16 +1,15 @@
 //! `strangler status`: slices × stage × owner × reads × lag, who is alive, and what is wrong.
 
 use crate::invocation::Invocation;
+use crate::outlook::{condition, lag, toward};
 use crate::problem::Problem;
-use crate::supervisor::Signals;
-use crate::supervisor::outlook::condition;
+use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::figure;
 use crate::ui::grid::{Grid, bad, doubtful, good, plain, strong};
-use crate::verb::route::toward;
 use comfy_table::Cell;
 use migrations::api::{AgentStatus, SliceStatus, Status};
-use migrations::control::{AgentKind, Condition, Report, StreamReport};
+use migrations::control::{AgentKind, Condition, Report};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::pattern::Access;
@@ -106,7 +105,7 @@ fn slices(status: &Status) -> String {
 }
 
 /// A slice's stage and what its stream does, coloured by how well it is.
-pub fn stage(slice: &SliceStatus) -> Cell {
+fn stage(slice: &SliceStatus) -> Cell {
     let text = condition(slice, true);
     let text = text.split(", lag").next().unwrap_or_default().to_owned();
     match slice.stream.as_ref().map(|stream| &stream.condition) {
@@ -114,14 +113,6 @@ pub fn stage(slice: &SliceStatus) -> Cell {
         Some(Condition::Copying { .. } | Condition::Waiting { .. } | Condition::Paused) => doubtful(text),
         Some(Condition::Following | Condition::Copied { .. }) => good(text),
         Some(Condition::Idle) | None => plain(text),
-    }
-}
-
-/// How far a stream is behind; there is nothing to be behind of before it follows.
-pub fn lag(stream: &StreamReport) -> String {
-    match stream.condition {
-        Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
-        _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
     }
 }
 

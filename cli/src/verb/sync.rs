@@ -1,30 +1,31 @@
 //! `strangler sync`: copy a slice's tables and keep them in step; look, pause, go on, give up.
 
-mod settle;
+mod copy;
 
 use crate::invocation::Invocation;
+use crate::outlook::bridge;
 use crate::problem::Problem;
 use crate::remote::{Remote, timed_out};
-use crate::supervisor::Signals;
-use crate::supervisor::outlook::bridge;
-use crate::ui::harmless::harmless;
+use crate::signals::Signals;
+use crate::ui::Ui;
 use crate::ui::progress::Progress;
-use crate::ui::{Ui, figure};
-use crate::verb::route::finish;
-use crate::verb::status::lag;
-use migrations::api::{SliceStatus, Status, SyncWish};
-use migrations::control::Condition;
+use copy::{CopyState, document, find, has_settled, stopped, unsettled};
+use migrations::api::{SliceStatus, SyncVerb, SyncWish};
 use migrations::finding::Finding;
 use migrations::lsn::Position;
 use migrations::names::SliceName;
-use migrations::stage::Stage;
-use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// How often the copy is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long the controller may be away, e.g. while it is restarted, before watching is given up.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a live bridge may take to act on a decision before it is no longer waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one is waited for where none is live; it may be about to start.
+const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
+/// A stream that goes on must do so for so long: what stopped it comes first, and may stop it again.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// What to do about a slice's copy.
 #[derive(Debug, clap::Subcommand)]
@@ -100,23 +101,23 @@ pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
         Verb::Start(start) => begin(call, start).await,
         Verb::Status(named) => status(call, &named.slice).await,
         Verb::Pause(wish) => {
-            order(call, "pause", wish, None, "paused; changes are kept until `sync resume`").await
+            order(call, SyncVerb::Pause, wish, None, "paused; changes are kept until `sync resume`").await
         }
-        Verb::Resume(resume) => order(call, "resume", &resume.wish, resume.skip, "goes on").await,
+        Verb::Resume(resume) => order(call, SyncVerb::Resume, &resume.wish, resume.skip, "goes on").await,
         Verb::Drop(drop) => {
             let slice = &drop.wish.named.slice;
             let question = format!("Give up the copy of `{slice}`? Starting again copies every row anew.");
             if !drop.yes && !call.ui.confirm(&question) {
                 return Err(Problem::usage("nothing was dropped").hint("say yes, or add --yes"));
             }
-            order(call, "drop", &drop.wish, None, "the copy is given up").await
+            order(call, SyncVerb::Drop, &drop.wish, None, "the copy is given up").await
         }
     }
 }
 
 async fn order(
     call: &Invocation<'_>,
-    verb: &str,
+    verb: SyncVerb,
     wish: &Wish,
     skip: Option<Position>,
     done: &str,
@@ -125,26 +126,49 @@ async fn order(
     let wish = SyncWish { actor: call.actor(), reason: wish.reason.clone(), skip, replace: false };
     let remote = call.remote()?;
     let outcome = remote.sync(slice, verb, &wish).await?;
-    if let Err(problem) = settle::settled(call.ui, &remote, slice, verb).await {
+    if let Err(problem) = settled(call.ui, &remote, slice, verb).await {
         call.ui.json(&outcome);
         return Err(problem);
     }
     call.ui.tick(&format!("{slice}: {done}"));
-    finish(call, &outcome);
+    call.ui.outcome(&outcome);
     Ok(())
+}
+
+/// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
+async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: SyncVerb) -> Result<(), Problem> {
+    let mut progress = ui.progress();
+    let begun = Instant::now();
+    let mut since: Option<Instant> = None;
+    loop {
+        let status = remote.status().await.ok();
+        if status.as_ref().is_some_and(|status| has_settled(status, slice, verb)) {
+            if verb != SyncVerb::Resume || since.get_or_insert_with(Instant::now).elapsed() >= STEADY {
+                return Ok(());
+            }
+        } else {
+            since = None;
+        }
+        let is_live = status.as_ref().and_then(bridge).is_some();
+        if begun.elapsed() >= if is_live { PATIENCE } else { ABSENT_PATIENCE } {
+            return Err(unsettled(status.as_ref(), slice, verb));
+        }
+        progress.state(&format!("{slice}: waiting for the bridge"));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem> {
     let remote = call.remote()?;
     let status = remote.status().await?;
     let stands = find(&status, slice)?;
-    let view = view(stands, &status);
-    if let View::Stopped(finding, position) = view {
+    let state = CopyState::of(stands, &status);
+    if let CopyState::Stopped(finding, position) = state {
         return Err(stopped(slice, finding, position));
     }
     // What the bridge says of itself is true of each slice that it keeps.
-    let findings = match (&view, bridge(&status)) {
-        (View::Dropped, _) | (_, None) => &[],
+    let findings = match (&state, bridge(&status)) {
+        (CopyState::Dropped, _) | (_, None) => &[],
         (_, Some((_, bridge))) => &bridge.findings[..],
     };
     if findings.iter().any(Finding::is_error) {
@@ -153,7 +177,7 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
             .hint("mend what is marked ✗; until then the monolith keeps the changes as WAL"));
     }
     call.ui.json(&document(slice, stands, findings));
-    call.ui.line(format!("{slice}: {}", view.words()));
+    call.ui.line(format!("{slice}: {}", state.words()));
     for finding in findings {
         call.ui.finding(finding);
     }
@@ -170,7 +194,7 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
         skip: None,
         replace: start.replace,
     };
-    let outcome = remote.sync(slice, "start", &wish).await?;
+    let outcome = remote.sync(slice, SyncVerb::Start, &wish).await?;
     for finding in &outcome.findings {
         call.ui.finding(finding);
     }
@@ -208,14 +232,14 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
             Ok(status) => {
                 heard = Instant::now();
                 let stands = find(&status, slice)?;
-                match view(stands, &status) {
-                    follows @ View::Following(_) => {
+                match CopyState::of(stands, &status) {
+                    follows @ CopyState::Following(_) => {
                         progress.clear();
                         ui.line(format!("{slice}: {}", follows.words()));
                         return Ok(stands.clone());
                     }
-                    View::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
-                    View::Dropped => {
+                    CopyState::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
+                    CopyState::Dropped => {
                         return Err(Problem::error(format!("{slice}: the copy was given up meanwhile"))
                             .hint("`strangler journal` says by whom"));
                     }
@@ -229,88 +253,10 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
     }
 }
 
-fn draw(progress: &mut Progress, slice: &SliceName, view: &View<'_>) {
-    let text = format!("{slice}: {}", view.words());
-    match view {
-        View::Copying(rows, estimated) => progress.part(&text, *rows, *estimated),
+fn draw(progress: &mut Progress, slice: &SliceName, state: &CopyState<'_>) {
+    let text = format!("{slice}: {}", state.words());
+    match state {
+        CopyState::Copying(rows, estimated) => progress.part(&text, *rows, *estimated),
         _ => progress.state(&text),
     }
-}
-
-/// What there is to say of a slice's copy.
-enum View<'a> {
-    Dropped,
-    Waiting(String),
-    Copying(u64, u64),
-    Following(String),
-    Stopped(&'a Finding, Option<Position>),
-}
-
-impl View<'_> {
-    fn words(&self) -> String {
-        match self {
-            View::Dropped => "not copied".to_owned(),
-            View::Waiting(why) | View::Following(why) => harmless(why),
-            View::Copying(rows, estimated) => {
-                let whole = figure::count((*estimated).max(*rows));
-                format!("copied {} of about {whole} rows", figure::count(*rows))
-            }
-            View::Stopped(finding, _) => format!("stopped: {}", harmless(&finding.message)),
-        }
-    }
-}
-
-/// What the last report, read together with the stage, means. A report that is older than the stage is not believed.
-fn view<'a>(slice: &'a SliceStatus, status: &Status) -> View<'a> {
-    let waiting = |why: &str| View::Waiting(why.to_owned());
-    if slice.stage == Stage::Monolith {
-        return View::Dropped;
-    }
-    let bridge = bridge(status);
-    let Some(stream) = slice.stream.as_ref() else {
-        return waiting("waiting for a bridge; `strangler up --detach` starts one");
-    };
-    match (&stream.condition, slice.stage) {
-        (Condition::Stopped { finding, position }, _) => View::Stopped(finding, *position),
-        _ if bridge.is_none() => waiting("the bridge is silent; waiting for it"),
-        (Condition::Waiting { why }, _) => View::Waiting(format!("waiting: {why}")),
-        (Condition::Copying { rows, rows_estimated }, _) => View::Copying(*rows, *rows_estimated),
-        (Condition::Copied { .. }, Stage::Copying) => {
-            match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
-                Some(other) => View::Waiting(format!("copied, but {}; {}", other.message, other.hint)),
-                None => waiting("copied; about to follow"),
-            }
-        }
-        (Condition::Lost { why, .. }, _) => View::Waiting(format!("lost, to be copied again: {why}")),
-        (Condition::Paused, stage) => {
-            View::Following(format!("{}  paused  lag {}", stage.name(), lag(stream)))
-        }
-        (Condition::Following, Stage::Copying) | (Condition::Idle, _) => waiting("about to start"),
-        (Condition::Following | Condition::Copied { .. }, stage) => {
-            View::Following(format!("{}  lag {}", stage.name(), figure::span(stream.lag_ms)))
-        }
-    }
-}
-
-fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
-    status.slices.get(slice).ok_or_else(|| Problem::no_slice(slice, status.slices.keys()))
-}
-
-fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
-    let resume = format!("strangler sync resume {slice}");
-    let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
-    let problem = problem.hint(format!("mend it, then `{resume}`"));
-    match position {
-        Some(position) => {
-            problem.hint(format!("or leave that change out for ever: `{resume} --skip {position}`"))
-        }
-        None => problem,
-    }
-}
-
-fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
-    json!({
-        "slice": slice, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
-        "stream": stands.stream, "findings": findings, "next_steps": stands.next_steps,
-    })
 }

@@ -1,10 +1,10 @@
 //! `strangler tail`: a slice's change events from the log, as a consumer of the topics would read them.
 
 use crate::invocation::Invocation;
+use crate::outlook::bridge;
 use crate::problem::Problem;
 use crate::remote::Tail;
-use crate::supervisor::Signals;
-use crate::supervisor::outlook::bridge;
+use crate::signals::Signals;
 use crate::ui::change;
 use migrations::names::SliceName;
 

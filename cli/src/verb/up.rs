@@ -2,10 +2,11 @@
 
 use crate::house::{House, Lock};
 use crate::invocation::{Invocation, local};
+use crate::outlook::bridge;
 use crate::part::Part;
 use crate::problem::{Kind, Problem};
+use crate::process::Record;
 use crate::remote::Remote;
-use crate::supervisor::outlook::bridge;
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
 use migrations::api::Status;
@@ -234,7 +235,7 @@ fn last_words(house: &House, name: &str, message: &str) -> Problem {
 }
 
 async fn end(child: &mut Child) {
-    let record = crate::house::record::Record::of(child.id(), 0);
+    let record = Record::of(child.id(), 0);
     record.signal(Signal::SIGTERM);
     if !record.wait(STOP_PATIENCE).await {
         record.signal(Signal::SIGKILL);

@@ -1,10 +1,12 @@
-//! What a supervisor makes of the controller's status: one line for whoever watches, and which slot keeps WAL. Pure.
+//! What the controller's status says in few words: each slice's condition, the bridge that counts, the slot that keeps
+//! WAL. Pure.
 
-use crate::house::record::Kept;
+use crate::house::Kept;
 use crate::part::Part;
 use crate::ui::figure;
 use migrations::api::{AgentStatus, SliceStatus, Status};
-use migrations::control::{BridgeReport, Condition, Report};
+use migrations::control::{BridgeReport, Condition, Report, StreamReport};
+use migrations::share::Share;
 
 /// The slot that keeps WAL if everything stops now. A bridge that is silent just now leaves `known` standing.
 pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
@@ -57,6 +59,23 @@ pub fn condition(slice: &SliceStatus, figures: bool) -> String {
         Condition::Waiting { .. } => format!("{stage}, waiting"),
         Condition::Lost { .. } => format!("{stage}, lost"),
         Condition::Stopped { .. } => format!("{stage}, stopped"),
+    }
+}
+
+/// How far a stream is behind; there is nothing to be behind of before it follows.
+pub fn lag(stream: &StreamReport) -> String {
+    match stream.condition {
+        Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
+        _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
+    }
+}
+
+/// A share as the end of a sentence.
+pub fn toward(share: Share) -> String {
+    match share {
+        Share::MONOLITH => "at the monolith".to_owned(),
+        Share::SERVICE => "at the service".to_owned(),
+        part => format!("{} % at the service", part.to_string().trim_end_matches('%')),
     }
 }
 
@@ -113,5 +132,17 @@ mod tests {
         assert_eq!(name(vec![fenced.clone(), first]).as_deref(), Some("first"));
         assert_eq!(name(vec![gone.clone(), fenced]).as_deref(), Some("second"));
         assert_eq!(name(vec![gone, proxy]), None);
+    }
+
+    #[test]
+    fn a_share_reads_as_the_end_of_a_sentence() {
+        let shares: Vec<String> = ["monolith", "25%", "12.5%", "service"]
+            .iter()
+            .map(|text| toward(text.parse().unwrap()))
+            .collect();
+        assert_eq!(
+            shares,
+            ["at the monolith", "25 % at the service", "12.5 % at the service", "at the service"]
+        );
     }
 }

@@ -30,28 +30,6 @@ pub struct Record {
     pub ticks: Option<u64>,
 }
 
-/// The `up` of a folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
-    /// Its process.
-    #[serde(flatten)]
-    pub process: Record,
-    /// Where its controller answers, e.g. `http://127.0.0.1:7401`.
-    pub controller: String,
-    /// The replication slot that keeps WAL, and for whom; none while nothing is followed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<Kept>,
-}
-
-/// A replication slot that keeps WAL at the source while nobody reads it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Its name.
-    pub slot: String,
-    /// The slices that need it.
-    pub slices: Vec<String>,
-}
-
 impl Record {
     /// What is to be noted of a process that runs now.
     pub fn of(pid: u32, restarts: u32) -> Self {

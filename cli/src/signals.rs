@@ -1,0 +1,63 @@
+//! The signals that ask a process to end.
+
+use crate::problem::Problem;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The wish to end, from a terminal, a supervisor or a machine that goes down; or the terminal's own end.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Listens from here on; the process no longer ends by itself.
+    pub fn listen() -> Result<Self, Problem> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Problem::error("signals cannot be listened to").because(&error).hint("run it again with `-v`")
+            })
+        };
+        // Whoever started us with `nohup` wants us to outlive the terminal.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup = (!ignores_hangup(&status)).then(|| listen(SignalKind::hangup())).transpose()?;
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup })
+    }
+
+    /// Waits for the next one.
+    pub async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            () = hung_up(&mut self.hangup) => {}
+        }
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a process's status, as `/proc` tells it, has SIGHUP among the signals that it was told to ignore.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & 1 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_that_is_ignored_from_the_start_is_known() {
+        assert!(ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
+        assert!(!ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""), "where there is no such file");
+    }
+}

@@ -1,0 +1,212 @@
+//! How a slice's copy stands, read from the controller's status, and whether the bridge has done what was decided. Pure.
+
+use crate::outlook::{bridge, lag};
+use crate::problem::Problem;
+use crate::remote::timed_out;
+use crate::ui::figure;
+use crate::ui::harmless::harmless;
+use migrations::api::{SliceStatus, Status, SyncVerb};
+use migrations::control::{BridgeReport, Condition};
+use migrations::finding::Finding;
+use migrations::lsn::Position;
+use migrations::names::SliceName;
+use migrations::stage::Stage;
+use serde_json::{Value, json};
+
+/// What there is to say of a slice's copy.
+pub enum CopyState<'a> {
+    Dropped,
+    Waiting(String),
+    Copying(u64, u64),
+    Following(String),
+    Stopped(&'a Finding, Option<Position>),
+}
+
+impl<'a> CopyState<'a> {
+    /// What the last report, read together with the stage, means. A report that is older than the stage is not believed.
+    pub fn of(slice: &'a SliceStatus, status: &Status) -> Self {
+        let waiting = |why: &str| CopyState::Waiting(why.to_owned());
+        if slice.stage == Stage::Monolith {
+            return CopyState::Dropped;
+        }
+        let bridge = bridge(status);
+        let Some(stream) = slice.stream.as_ref() else {
+            return waiting("waiting for a bridge; `strangler up --detach` starts one");
+        };
+        match (&stream.condition, slice.stage) {
+            (Condition::Stopped { finding, position }, _) => CopyState::Stopped(finding, *position),
+            _ if bridge.is_none() => waiting("the bridge is silent; waiting for it"),
+            (Condition::Waiting { why }, _) => CopyState::Waiting(format!("waiting: {why}")),
+            (Condition::Copying { rows, rows_estimated }, _) => CopyState::Copying(*rows, *rows_estimated),
+            (Condition::Copied { .. }, Stage::Copying) => {
+                match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
+                    Some(other) => {
+                        CopyState::Waiting(format!("copied, but {}; {}", other.message, other.hint))
+                    }
+                    None => waiting("copied; about to follow"),
+                }
+            }
+            (Condition::Lost { why, .. }, _) => {
+                CopyState::Waiting(format!("lost, to be copied again: {why}"))
+            }
+            (Condition::Paused, stage) => {
+                CopyState::Following(format!("{}  paused  lag {}", stage.name(), lag(stream)))
+            }
+            (Condition::Following, Stage::Copying) | (Condition::Idle, _) => waiting("about to start"),
+            (Condition::Following | Condition::Copied { .. }, stage) => {
+                CopyState::Following(format!("{}  lag {}", stage.name(), figure::span(stream.lag_ms)))
+            }
+        }
+    }
+
+    pub fn words(&self) -> String {
+        match self {
+            CopyState::Dropped => "not copied".to_owned(),
+            CopyState::Waiting(why) | CopyState::Following(why) => harmless(why),
+            CopyState::Copying(rows, estimated) => {
+                let whole = figure::count((*estimated).max(*rows));
+                format!("copied {} of about {whole} rows", figure::count(*rows))
+            }
+            CopyState::Stopped(finding, _) => format!("stopped: {}", harmless(&finding.message)),
+        }
+    }
+}
+
+pub fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
+    status.slices.get(slice).ok_or_else(|| Problem::no_slice(slice, status.slices.keys()))
+}
+
+pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
+    let resume = format!("strangler sync resume {slice}");
+    let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
+    let problem = problem.hint(format!("mend it, then `{resume}`"));
+    match position {
+        Some(position) => {
+            problem.hint(format!("or leave that change out for ever: `{resume} --skip {position}`"))
+        }
+        None => problem,
+    }
+}
+
+pub fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
+    json!({
+        "slice": slice, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
+        "stream": stands.stream, "findings": findings, "next_steps": stands.next_steps,
+    })
+}
+
+/// Whether the live bridge reports what `verb` asked for.
+pub fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) -> bool {
+    let Some((agent, bridge)) = bridge(status) else { return false };
+    if agent.generation < Some(status.generation) {
+        return false;
+    }
+    let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
+    let nothing_left =
+        status.slices.values().all(|stands| !stands.has_tables || stands.stage == Stage::Monolith);
+    match verb {
+        SyncVerb::Pause => matches!(condition, Some(Condition::Paused)),
+        SyncVerb::Start | SyncVerb::Resume => condition.is_some_and(moves),
+        // A bridge with another plan may know nothing of the slice, or not all of its tables: what it does not report, or
+        // holds no more, proves nothing.
+        SyncVerb::Drop => {
+            matches!(condition, Some(Condition::Idle))
+                && bridge.other_plan().is_none()
+                && (!nothing_left || bridge.holds_nothing)
+        }
+    }
+}
+
+fn moves(condition: &Condition) -> bool {
+    matches!(condition, Condition::Following | Condition::Copying { .. } | Condition::Copied { .. })
+}
+
+/// Why it is not done: a stream that was to go on may stand where it stood, or the bridge has not come to it.
+pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> Problem {
+    let bridge = status.and_then(bridge).map(|(_, bridge)| bridge);
+    let stream = bridge.and_then(|bridge| bridge.streams.get(slice));
+    let other_plan = bridge.and_then(BridgeReport::other_plan).filter(|_| verb == SyncVerb::Drop);
+    match (stream.map(|stream| &stream.condition), other_plan) {
+        (Some(Condition::Stopped { finding, position }), _) if verb == SyncVerb::Resume => {
+            stopped(slice, finding, *position)
+        }
+        (_, Some(other)) => timed_out(format!("{slice}: it is decided, and not done: {}", other.message))
+            .hint(format!("{}; then it is done", other.hint)),
+        _ => timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
+            .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::control::Report;
+
+    fn status(condition: &Value) -> Status {
+        let stream = json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0 });
+        let report =
+            json!({ "bridge": { "capture": null, "streams": { "orders": stream }, "findings": [] } });
+        serde_json::from_value(json!({
+            "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
+            "slices": {}, "findings": [],
+            "agents": [{
+                "agent": { "kind": "bridge", "name": "one" }, "address": null, "live": true, "seen_ms_ago": 1,
+                "generation": 3, "report": report,
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_last_slice_is_given_up_when_the_bridge_holds_nothing_any_more() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let given_up = |condition: &Value, holds_nothing| {
+            let mut status = status(condition);
+            if let Report::Bridge(report) = &mut status.agents[0].report {
+                report.holds_nothing = holds_nothing;
+            }
+            has_settled(&status, &slice, SyncVerb::Drop)
+        };
+        let idle = json!({ "condition": "idle" });
+        assert!(given_up(&idle, true) && !given_up(&idle, false));
+        assert!(!given_up(&json!({ "condition": "waiting", "why": "not looked at yet" }), true));
+    }
+
+    #[test]
+    fn a_bridge_with_another_plan_gives_nothing_up() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let reported = |change: &dyn Fn(&mut BridgeReport)| {
+            let mut status = status(&json!({ "condition": "idle" }));
+            if let Report::Bridge(report) = &mut status.agents[0].report {
+                report.holds_nothing = true;
+                change(report);
+            }
+            status
+        };
+        let other = || Finding::warning(BridgeReport::OTHER_PLAN, "another plan", "start it again");
+        assert!(has_settled(&reported(&|_| {}), &slice, SyncVerb::Drop));
+        let unknown = reported(&|report| report.streams.clear());
+        assert!(!has_settled(&unknown, &slice, SyncVerb::Drop), "it does not know the slice");
+        let old = reported(&|report| report.findings.push(other()));
+        assert!(!has_settled(&old, &slice, SyncVerb::Drop), "it may not know all of its tables");
+        let problem = unsettled(Some(&old), &slice, SyncVerb::Drop);
+        assert!(problem.exit() == 8 && problem.message.contains("another plan"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_slice_goes_on_when_its_stream_moves() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let goes_on = |condition: &Value| has_settled(&status(condition), &slice, SyncVerb::Resume);
+        assert!(goes_on(&json!({ "condition": "following" })));
+        assert!(goes_on(&json!({ "condition": "copying", "rows": 1, "rows_estimated": 9 })));
+        assert!(!goes_on(&json!({ "condition": "paused" })));
+        assert!(!goes_on(&json!({ "condition": "waiting", "why": "the service's database is away" })));
+
+        let finding = Finding::error("sink.refused-row", "no", "mend it");
+        let stands = json!({ "condition": "stopped", "finding": finding });
+        assert!(!goes_on(&stands));
+        let problem = unsettled(Some(&status(&stands)), &slice, SyncVerb::Resume);
+        assert_eq!((problem.exit(), problem.findings), (1, vec![finding]));
+        assert_eq!(unsettled(None, &slice, SyncVerb::Resume).exit(), 8);
+    }
+}
