@@ -8,142 +8,18 @@
 // An error that carries a finding is large, and rare.
 #![allow(clippy::result_large_err)]
 
+mod contract;
 pub mod embedded;
 mod floor;
 pub mod kafka;
 
-use migrations::finding::Finding;
+pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Event, Flush, LogError, Owner, RECENT_MAX};
 use migrations::lsn::{Durable, EndLsn, Timeline};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
-use rows::change::Change;
 use rows::progress::{LogId, Progress};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// A reader's batch ends behind this many bytes of changes, so that memory stays bounded.
-pub const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// [`Log::recent`] never returns more events.
-pub const RECENT_MAX: usize = 1000;
-
-/// Whose a log is. An embedded one lies in our own folder; a cluster has room for the logs of others under every name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// It was made or given up by this process.
-    Us,
-    /// It was made for the server of this system identifier, or filled from it.
-    Server(String),
-    /// It was made for another plan, or for another database, as it says itself.
-    Other(String),
-    /// An older strangler made it and kept nothing in it, or someone took its records away.
-    Unknown,
-    /// Nothing was kept in it yet, not even its name; nor does it have tables.
-    Nobody,
-}
-
-/// What a writer appends at once.
-#[derive(Debug, Clone, Default)]
-pub struct Flush {
-    /// Changes in position order; large transactions come in several flushes.
-    pub changes: Vec<Change>,
-    /// Present where the last change ends a transaction (or no change is in flight).
-    pub progress: Option<Progress>,
-}
-
-/// Where a reader can begin again; opaque to everyone but its adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Cursor(pub String);
-
-/// What a reader delivers at once.
-#[derive(Debug, Clone, Default)]
-pub struct Batch {
-    /// Changes of the reader's tables, positions rising.
-    pub changes: Vec<Change>,
-    /// Present when everything up to `progress.end` has been delivered; the cursor begins behind it. Several
-    /// flushes may come as one batch, if they captured the same tables: then it is the last one's record with the
-    /// messages of all.
-    pub progress: Option<(Progress, Cursor)>,
-}
-
-/// One change as other consumers see it: a topic's record, in Debezium's words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// `<prefix>.<schema>.<table>`.
-    pub topic: String,
-    /// The record's key.
-    pub key: serde_json::Value,
-    /// The envelope; null for a tombstone.
-    pub value: serde_json::Value,
-    /// The record's headers as text.
-    pub headers: std::collections::BTreeMap<String, String>,
-}
-
-/// Why the log cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The store on disk or the cluster does not answer; worth another try.
-    #[error("the log {place} is not available: {why}; {hint}")]
-    Unavailable {
-        /// Which.
-        place: String,
-        /// In the store's words.
-        why: String,
-        /// What to do.
-        hint: String,
-    },
-    /// There is no log; for Kafka, no progress topic with the log's name in it.
-    #[error("there is no log yet; it is made when the first slice is followed (`strangler sync start`)")]
-    Missing,
-    /// The embedded log has reached its bound.
-    #[error(
-        "the log holds {bytes} bytes, its bound; a slice that does not keep up is evicted, or raise `log.embedded.max`"
-    )]
-    Full {
-        /// What it holds.
-        bytes: u64,
-    },
-    /// A reader asks for what is no longer kept.
-    #[error(
-        "the log begins behind what the sink has; copy the slice again with `strangler sync drop` and `sync start`"
-    )]
-    Trimmed,
-    /// A change cannot be kept as it is.
-    #[error("{}", .0.message)]
-    Refused(Finding),
-    /// What was read is no log of ours.
-    #[error("the log {place} is damaged: {why}; {HINT_DAMAGED}")]
-    Damaged {
-        /// Where.
-        place: String,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
-const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
-                            copy the slices again with `strangler sync drop` and `sync start`";
-
-impl LogError {
-    /// The finding of an embedded log that cannot be written for want of room.
-    pub const DISK_FULL: &str = "log.disk-full";
-
-    /// What someone must mend before it goes on; none where waiting may be enough.
-    pub fn finding(&self) -> Option<Finding> {
-        match self {
-            LogError::Refused(finding) => Some(finding.clone()),
-            LogError::Damaged { place, why } => {
-                let message = format!("the log {place} is damaged: {why}");
-                Some(Finding::error("log.damaged", message, HINT_DAMAGED))
-            }
-            LogError::Unavailable { .. } | LogError::Missing | LogError::Full { .. } | LogError::Trimmed => {
-                None
-            }
-        }
-    }
-}
 
 /// A log of either kind. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -9,11 +9,11 @@ mod store;
 
 pub use reader::EmbeddedReader;
 
+use super::contract::{Cursor, Event, Flush, LogError};
 use super::floor::Floor;
-use super::{Cursor, Event, Flush, LogError};
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::{PlanName, TableName};
-use reader::Shapes;
+use reader::{Shapes, cursor};
 use rows::binary::{Encoder, Malformed, Value, relation_hash};
 use rows::change::{Change, Relation};
 use rows::envelope::{self, Context, Encoded};
@@ -165,10 +165,6 @@ impl EmbeddedLog {
         let run = tokio::task::spawn_blocking(move || run(&store)).await;
         run.map_err(|error| self.store.damaged(&error.to_string()))?
     }
-}
-
-fn cursor(log: &LogId, key: u64) -> Cursor {
-    Cursor(format!("{}@{key}", log.0))
 }
 
 /// Appends to the embedded log.

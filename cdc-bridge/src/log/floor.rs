@@ -1,7 +1,7 @@
 //! What the log has already: repeated changes, messages and records are passed over here, so that a source may begin
 //! again from any earlier transaction. Pure; both adapters' writers ask it.
 
-use super::{Flush, LogError};
+use super::contract::{Flush, LogError};
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Position, Timeline};
 use rows::progress::{LogId, Progress};

@@ -3,7 +3,10 @@
 //! Rows and the promise go out together, without transactions and without a second round trip: a reader believes
 //! `<prefix>.strangler.progress` and waits for the rows it speaks of. Others may read the topics of the tables.
 
+mod bell;
 mod client;
+mod delivery;
+mod lock;
 mod look;
 mod merge;
 mod murmur2;
@@ -20,55 +23,30 @@ mod writer;
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
-use super::{Cursor, Event, LogError, Owner};
+use super::contract::{Cursor, Event, LogError, Owner};
 use client::Cluster;
+use lock::locked;
 use migrations::finding::Finding;
 use migrations::lsn::Timeline;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
-use reader::Begin;
+use reading::Begin;
+use recent::recent;
 use record::{Bookmark, MadeFor};
-use routes::Routes;
 use rows::envelope::{self, Context};
 use rows::progress::{LogId, Progress};
-use standing::{Found, Last};
+use standing::{Found, Inner, Last};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use topics::{Shape, Topics};
+use std::sync::{Arc, Mutex};
+use topics::Topics;
 
 /// Rows are this large at most where nobody says otherwise.
 const ROW_BYTES_MAX: u64 = 16 << 20;
-/// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. More than this
-/// would make a record of the largest usual row larger than a broker takes in one request (`socket.request.max.bytes`,
-/// 100 MiB). Where an update with old and new values would be larger, the old ones are left out.
-const RECORD_GROWTH: u64 = 6;
-
 /// The log in Kafka. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KafkaLog {
     inner: Arc<Inner>,
-}
-
-/// What the log's parts share.
-#[derive(Debug)]
-struct Inner {
-    cluster: Cluster,
-    plan: PlanName,
-    context: Context,
-    partitions: i32,
-    replication: i32,
-    id: Mutex<LogId>,
-    routes: Mutex<Routes>,
-    /// The tables' topics that this process prepared and did not take away.
-    made: Mutex<BTreeSet<String>>,
-    /// The number of the last writer.
-    session: AtomicU64,
-    row_bytes_max: AtomicU64,
-    /// Whether this process made the log, or took something away that was read from it.
-    is_used: AtomicBool,
-    /// Whether the log was there when it was looked for last.
-    is_known: AtomicBool,
 }
 
 impl KafkaLog {
@@ -183,7 +161,7 @@ impl KafkaLog {
     /// The newest change events.
     pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
         let topics = self.topics(tables);
-        self.blocking(move |inner| inner.recent(&topics, n)).await
+        self.blocking(move |inner| recent(&inner.cluster, &topics, n)).await
     }
 
     /// Whose log there is.
@@ -278,44 +256,4 @@ impl KafkaLog {
         let run = tokio::task::spawn_blocking(move || run(&inner)).await;
         run.map_err(|error| self.inner.cluster.unavailable(&error.to_string()))?
     }
-}
-
-impl Inner {
-    fn id(&self) -> LogId {
-        locked(&self.id).clone()
-    }
-
-    fn made_for(&self) -> MadeFor {
-        MadeFor { plan: self.plan.to_string(), database: self.context.database.clone() }
-    }
-
-    /// What there is next is another log: it gets another name, and whoever wrote into this one is done.
-    fn begin_anew(&self) {
-        self.session.fetch_add(1, Ordering::SeqCst);
-        self.is_used.store(false, Ordering::SeqCst);
-        locked(&self.routes).clear();
-        *locked(&self.id) = LogId(uuid::Uuid::new_v4().to_string());
-    }
-
-    fn session(&self) -> u64 {
-        self.session.load(Ordering::SeqCst)
-    }
-
-    fn progress_topic(&self) -> String {
-        format!("{}.strangler.progress", self.context.prefix)
-    }
-
-    fn record_bytes_max(&self) -> u64 {
-        let row = self.row_bytes_max.load(Ordering::Relaxed);
-        (row.saturating_mul(RECORD_GROWTH) + (1 << 20)).min(900 << 20)
-    }
-
-    fn shape(&self, partitions: i32) -> Shape {
-        Shape { partitions, replication: self.replication, record_bytes_max: self.record_bytes_max() }
-    }
-}
-
-/// A panic of another thread leaves numbers that are right either way.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

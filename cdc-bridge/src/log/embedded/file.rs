@@ -1,10 +1,10 @@
 //! The file of the embedded log: opened or made, and its troubles in words.
 
-use super::store::{FLUSHES, Failure, META, Open, RELATIONS, STATE, State, put_state};
-use crate::log::LogError;
+use crate::log::contract::LogError;
 use migrations::finding::Finding;
-use redb::{Database, ReadableTable};
-use rows::progress::LogId;
+use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use rows::progress::{LogId, Progress};
+use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,6 +12,33 @@ use std::path::Path;
 const VERSION: u32 = 1;
 /// What redb may cache; the log is read once and in order, so a large cache would hold what nobody asks for again.
 const CACHE_BYTES: usize = 16 << 20;
+
+pub(super) const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
+pub(super) const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const STATE: &str = "state";
+
+/// What the log says about itself, kept beside the values in the same transactions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Of the file's content.
+    pub version: u32,
+    /// Which log it is.
+    pub log: LogId,
+    /// The plan and the source database that it was made for, for people who find the file.
+    pub plan: String,
+    /// The source database.
+    pub database: String,
+    /// The first key that is kept.
+    pub first: u64,
+    /// Values before this key are promised by a progress record.
+    pub promised: u64,
+    /// Space that the kept values take.
+    pub bytes: u64,
+    /// The last progress record.
+    pub last: Option<Progress>,
+}
+
 impl State {
     /// A new log's, whose first key is this.
     pub fn new((plan, database): &(String, String), first: u64) -> Self {
@@ -25,6 +52,24 @@ impl State {
             bytes: 0,
             last: None,
         }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Open {
+    pub database: Database,
+    pub inode: u64,
+}
+
+/// Why an operation on the store did not succeed.
+pub(super) enum Failure {
+    Redb(redb::Error),
+    Said(LogError),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Redb(error.into())
     }
 }
 
@@ -109,4 +154,11 @@ fn is_full(error: &std::io::Error) -> bool {
 /// It cannot be used, for now.
 pub(super) fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
     LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
+}
+
+pub(super) fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
+    let json = serde_json::to_vec(state)
+        .map_err(|error| Failure::Redb(redb::Error::Corrupted(error.to_string())))?;
+    transaction.open_table(META)?.insert(STATE, json.as_slice())?;
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Reads the embedded log: promised values, in order, as batches of bounded size.
 
-use super::store::{State, Store};
-use crate::log::{BATCH_BYTES_MAX, Batch, LogError};
+use super::file::State;
+use super::store::Store;
+use crate::log::contract::{BATCH_BYTES_MAX, Batch, Cursor, LogError};
 use migrations::names::TableName;
 use rows::binary::{Changes, Malformed, Value};
 use rows::change::Relation;
@@ -100,7 +101,7 @@ impl Growing {
         if let Some((before, _)) = self.batch.progress.take() {
             progress.messages.splice(0..0, before.messages);
         }
-        self.batch.progress = Some((progress, super::cursor(log, key)));
+        self.batch.progress = Some((progress, cursor(log, key)));
     }
 
     /// Whether a value may still be added: once a record ended the batch, only one that is whole, fits, and speaks of the
@@ -193,4 +194,9 @@ impl Shapes {
         known.insert(hash, wanted.clone());
         Ok(wanted)
     }
+}
+
+/// Where a reader begins that has everything before `key`.
+pub(super) fn cursor(log: &LogId, key: u64) -> Cursor {
+    Cursor(format!("{}@{key}", log.0))
 }

@@ -3,49 +3,22 @@
 //!
 //! Everything here blocks: callers are on threads that may.
 
-use super::file::{HINT_DISK, open, said, unavailable};
-use crate::log::LogError;
+use super::file::{FLUSHES, Failure, HINT_DISK, Open, RELATIONS, State, open, put_state, said, unavailable};
+use crate::log::contract::LogError;
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use rows::progress::{LogId, Progress};
-use serde::{Deserialize, Serialize};
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
+use rows::progress::Progress;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
-pub(super) const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
-pub(super) const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-pub(super) const STATE: &str = "state";
-
 /// Values dropped in one transaction, so that an append never waits long behind a trim.
 const TRIM_VALUES_MAX: usize = 256;
 /// A page of redb, and what it adds to a value in a page of its own (measured with its statistics, rounded up).
 const PAGE_BYTES: u64 = 4096;
 const PAGE_OVERHEAD: u64 = 64;
-
-/// What the log says about itself, kept beside the values in the same transactions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// Of the file's content.
-    pub version: u32,
-    /// Which log it is.
-    pub log: LogId,
-    /// The plan and the source database that it was made for, for people who find the file.
-    pub plan: String,
-    /// The source database.
-    pub database: String,
-    /// The first key that is kept.
-    pub first: u64,
-    /// Values before this key are promised by a progress record.
-    pub promised: u64,
-    /// Space that the kept values take.
-    pub bytes: u64,
-    /// The last progress record.
-    pub last: Option<Progress>,
-}
 
 /// The store, shared by everyone in this process.
 #[derive(Debug)]
@@ -59,12 +32,6 @@ pub struct Store {
     published: watch::Sender<State>,
 }
 
-#[derive(Debug)]
-pub(super) struct Open {
-    pub database: Database,
-    pub inode: u64,
-}
-
 /// What an append adds, made beforehand.
 #[derive(Debug, Default)]
 pub struct Addition {
@@ -74,18 +41,6 @@ pub struct Addition {
     pub relations: Vec<(u64, Vec<u8>)>,
     /// The record that ends the last value.
     pub progress: Option<Progress>,
-}
-
-/// Why an operation on the store did not succeed.
-pub(super) enum Failure {
-    Redb(redb::Error),
-    Said(LogError),
-}
-
-impl<E: Into<redb::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Failure::Redb(error.into())
-    }
 }
 
 impl Store {
@@ -315,13 +270,6 @@ impl Store {
     fn unavailable(&self, why: &str, hint: &str) -> LogError {
         unavailable(&self.path, why, hint)
     }
-}
-
-pub(super) fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
-    let json = serde_json::to_vec(state)
-        .map_err(|error| Failure::Redb(redb::Error::Corrupted(error.to_string())))?;
-    transaction.open_table(META)?.insert(STATE, json.as_slice())?;
-    Ok(())
 }
 
 fn next_key(flushes: &impl ReadableTable<u64, &'static [u8]>, state: &State) -> Result<u64, Failure> {

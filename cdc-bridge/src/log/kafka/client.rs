@@ -1,6 +1,6 @@
 //! The connections to the cluster: their settings, and what their errors mean.
 
-use crate::log::LogError;
+use crate::log::contract::LogError;
 use migrations::finding::Finding;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -1,7 +1,7 @@
 //! Short looks into topics: where they begin and end, and their last records. Everything here blocks.
 
 use super::client::{ANSWER_MAX, Cluster};
-use crate::log::LogError;
+use crate::log::contract::LogError;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -5,7 +5,7 @@
 //! has a change waiting.
 
 use super::record::{ProgressRecord, Sent};
-use crate::log::BATCH_BYTES_MAX;
+use crate::log::contract::BATCH_BYTES_MAX;
 use migrations::lsn::{EndLsn, Position};
 use rows::change::Change;
 use rows::progress::Message;

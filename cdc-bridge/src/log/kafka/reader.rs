@@ -2,46 +2,21 @@
 //!
 //! The client library's polls block, so each reader has a thread, which hands finished batches over a short channel.
 
+use super::bell::Bell;
 use super::client::Cluster;
-use super::locked;
-use super::reading::Reading;
-use super::record::{Bookmark, TablesRecord};
-use crate::log::{Batch, LogError};
-use migrations::names::TableName;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use super::reading::{Begin, Reading};
+use crate::log::contract::{Batch, LogError};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Finished batches that wait to be asked for.
 const BATCHES_MAX: usize = 2;
-/// A reader that nobody wakes looks around after this time: for errors, and whether it is still wanted.
-const NAP: Duration = Duration::from_millis(100);
-
 /// Reads from a cursor on.
 #[derive(Debug)]
 pub struct KafkaReader {
     cluster: Cluster,
     batches: mpsc::Receiver<Result<Batch, LogError>>,
     bell: Arc<Bell>,
-}
-
-/// What a reader begins with.
-pub struct Begin {
-    /// The cluster.
-    pub cluster: Cluster,
-    /// The topic of progress records.
-    pub progress_topic: String,
-    /// The tables to read, and their topics.
-    pub tables: BTreeSet<TableName>,
-    /// The topics of the tables.
-    pub topics: BTreeSet<String>,
-    /// Where to begin.
-    pub bookmark: Bookmark,
-    /// The shapes that hold there.
-    pub shapes: Option<TablesRecord>,
-    /// How many partitions there will be, about.
-    pub partitions: usize,
 }
 
 impl KafkaReader {
@@ -67,25 +42,5 @@ impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.batches.close();
         self.bell.ring();
-    }
-}
-
-/// Wakes the reader's thread when any of its queues has something.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    rung: Mutex<bool>,
-    heard: Condvar,
-}
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        *locked(&self.rung) = true;
-        self.heard.notify_all();
-    }
-
-    pub(super) fn wait(&self) {
-        let waited = self.heard.wait_timeout_while(locked(&self.rung), NAP, |rung| !*rung);
-        let (mut rung, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *rung = false;
     }
 }

@@ -1,12 +1,12 @@
 //! The thread of a reader: receives records and changes, and hands whole batches over.
 
+use super::bell::Bell;
 use super::client::{ANSWER_MAX, Cluster};
 use super::look::{Look, is_passing};
 use super::merge::{Growing, Merge};
-use super::reader::{Begin, Bell};
 use super::record::{Bookmark, ProgressRecord, Record, TablesRecord, VERSION};
 use super::source::{Queue, Source, Unread, queue, read};
-use crate::log::{BATCH_BYTES_MAX, Batch, LogError};
+use crate::log::contract::{BATCH_BYTES_MAX, Batch, LogError};
 use migrations::names::TableName;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,6 +23,24 @@ use tokio::sync::mpsc;
 const RECORDS_MAX: usize = 256;
 /// Records that are searched at once for a table's shape.
 const SEARCH_RECORDS: i64 = 500;
+
+/// What a reader begins with.
+pub struct Begin {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The topic of progress records.
+    pub progress_topic: String,
+    /// The tables to read, and their topics.
+    pub tables: BTreeSet<TableName>,
+    /// The topics of the tables.
+    pub topics: BTreeSet<String>,
+    /// Where to begin.
+    pub bookmark: Bookmark,
+    /// The shapes that hold there.
+    pub shapes: Option<TablesRecord>,
+    /// How many partitions there will be, about.
+    pub partitions: usize,
+}
 
 /// What the reader's thread holds.
 pub(super) struct Reading {

@@ -3,9 +3,11 @@
 //! A record's key tells its kind: `log` is the first of all, it names the log; `tables` holds the shapes of the
 //! tables whose changes follow; `progress` promises.
 
-use crate::log::Cursor;
+use crate::log::contract::Cursor;
 use migrations::lsn::{EndLsn, Position};
+use rdkafka::message::{Headers, Message, OwnedMessage};
 use rows::change::Relation;
+use rows::envelope::header;
 use rows::progress::{LogId, Progress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -172,4 +174,12 @@ impl Bookmark {
         // Strings and numbers always serialise.
         Cursor(serde_json::to_string(self).unwrap_or_default())
     }
+}
+
+/// The position in a record's headers; a tombstone counts for nothing.
+pub(super) fn position(message: &OwnedMessage) -> Option<Position> {
+    message.payload()?;
+    let headers = message.headers()?;
+    let value = headers.iter().find(|found| found.key == header::POSITION)?.value?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }

@@ -1,9 +1,9 @@
 //! One partition as a reader receives it: a queue of its own, and records read back into changes.
 
+use super::bell::Bell;
 use super::client::Cluster;
-use super::reader::Bell;
 use super::record::RELATION_HEADER;
-use crate::log::LogError;
+use crate::log::contract::LogError;
 use migrations::lsn::Position;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;

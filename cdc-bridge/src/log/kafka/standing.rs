@@ -1,21 +1,26 @@
 //! How far the log in the cluster stands: its name, its last promise and whether that was kept, and where a writer and
 //! a reader go on from. Everything here blocks.
 
+use super::client::Cluster;
+use super::delivery::{Deliveries, Tally, produce};
+use super::lock::locked;
 use super::look::Look;
-use super::recent::position;
-use super::record::{Bookmark, LogRecord, MadeFor, ProgressRecord, Record, Sent, TablesRecord, VERSION};
-use super::routes::{PROGRESS_SLOT, Route};
-use super::writer::{Deliveries, Tally, produce};
-use super::{Inner, locked};
-use crate::log::LogError;
+use super::record::{
+    Bookmark, LogRecord, MadeFor, ProgressRecord, Record, Sent, TablesRecord, VERSION, position,
+};
+use super::routes::{PROGRESS_SLOT, Route, Routes};
+use super::topics::Shape;
+use crate::log::contract::LogError;
 use migrations::lsn::{EndLsn, Position, Timeline};
+use migrations::names::PlanName;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
-use rows::progress::Progress;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use rows::envelope::Context;
+use rows::progress::{LogId, Progress};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Records of a partition's end that are looked at for its last position: tombstones have none.
@@ -64,7 +69,66 @@ impl Last {
     }
 }
 
+/// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. More than this
+/// would make a record of the largest usual row larger than a broker takes in one request (`socket.request.max.bytes`,
+/// 100 MiB). Where an update with old and new values would be larger, the old ones are left out.
+const RECORD_GROWTH: u64 = 6;
+
+/// What the log's parts share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) cluster: Cluster,
+    pub(super) plan: PlanName,
+    pub(super) context: Context,
+    pub(super) partitions: i32,
+    pub(super) replication: i32,
+    pub(super) id: Mutex<LogId>,
+    pub(super) routes: Mutex<Routes>,
+    /// The tables' topics that this process prepared and did not take away.
+    pub(super) made: Mutex<BTreeSet<String>>,
+    /// The number of the last writer.
+    pub(super) session: AtomicU64,
+    pub(super) row_bytes_max: AtomicU64,
+    /// Whether this process made the log, or took something away that was read from it.
+    pub(super) is_used: AtomicBool,
+    /// Whether the log was there when it was looked for last.
+    pub(super) is_known: AtomicBool,
+}
+
 impl Inner {
+    pub(super) fn id(&self) -> LogId {
+        locked(&self.id).clone()
+    }
+
+    pub(super) fn made_for(&self) -> MadeFor {
+        MadeFor { plan: self.plan.to_string(), database: self.context.database.clone() }
+    }
+
+    /// What there is next is another log: it gets another name, and whoever wrote into this one is done.
+    pub(super) fn begin_anew(&self) {
+        self.session.fetch_add(1, Ordering::SeqCst);
+        self.is_used.store(false, Ordering::SeqCst);
+        locked(&self.routes).clear();
+        *locked(&self.id) = LogId(uuid::Uuid::new_v4().to_string());
+    }
+
+    pub(super) fn session(&self) -> u64 {
+        self.session.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn progress_topic(&self) -> String {
+        format!("{}.strangler.progress", self.context.prefix)
+    }
+
+    pub(super) fn record_bytes_max(&self) -> u64 {
+        let row = self.row_bytes_max.load(Ordering::Relaxed);
+        (row.saturating_mul(RECORD_GROWTH) + (1 << 20)).min(900 << 20)
+    }
+
+    pub(super) fn shape(&self, partitions: i32) -> Shape {
+        Shape { partitions, replication: self.replication, record_bytes_max: self.record_bytes_max() }
+    }
+
     /// Looks for the log. Where one was known and is gone, what comes next is another one: slot and copies tell by its name
     /// that they were of the one before.
     pub(super) fn find(&self) -> Result<Found, LogError> {

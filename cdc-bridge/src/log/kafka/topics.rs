@@ -1,7 +1,7 @@
 //! The topics: made, checked, taken away.
 
 use super::client::{ANSWER_MAX, Cluster};
-use crate::log::LogError;
+use crate::log::contract::LogError;
 use migrations::finding::Finding;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
