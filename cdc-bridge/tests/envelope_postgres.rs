@@ -5,13 +5,13 @@
 
 use base64::Engine;
 use bytes::Bytes;
+use lab::Cluster;
 use num_bigint::BigInt;
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Column, ColumnType, Operation, Relation, Value};
 use rows::envelope::{Context, Encoded, Encoder, decode};
 use rows::pgoutput::{self, WireRelation};
 use serde_json::{Value as Json, json};
-use testbed::Cluster;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// How the text is pinned, as the bridge does for its sessions.

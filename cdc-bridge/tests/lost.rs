@@ -261,7 +261,7 @@ async fn an_old_stored_wish_takes_no_copy_away_before_the_controller_answers() {
     let wish = serde_json::to_vec(&Desired::from(&house.plan, &then, None)).unwrap();
     std::fs::write(house.folder.path().join("bridge/desired.json"), wish).unwrap();
     let mut link = house.link();
-    link.controller = format!("http://127.0.0.1:{}", testbed::free_port());
+    link.controller = format!("http://127.0.0.1:{}", lab::free_port().unwrap());
     let alone = tokio::spawn(cdc_bridge::serve(house.plan.clone(), link, std::future::pending()));
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "1000");

@@ -66,7 +66,7 @@ async fn the_services_gate_is_shut_and_the_monoliths_is_open() {
 async fn a_second_bridge_is_kept_out_and_says_so() {
     let house = following().await;
     let mut plan = house.plan.clone();
-    plan.bridge.listen = format!("127.0.0.1:{}", testbed::free_port());
+    plan.bridge.listen = format!("127.0.0.1:{}", lab::free_port().unwrap());
     let mut link = house.link();
     link.state_dir = house.folder.path().join("second");
     let second = tokio::spawn(cdc_bridge::serve(plan, link, std::future::pending()));

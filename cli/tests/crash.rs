@@ -6,8 +6,6 @@
 // Tests fail by panicking, and print their seeds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
-#[path = "crash/broker.rs"]
-mod broker;
 #[path = "crash/house.rs"]
 mod house;
 #[path = "crash/luck.rs"]
@@ -17,8 +15,8 @@ mod shop;
 #[path = "crash/writers.rs"]
 mod writers;
 
-use broker::Broker;
 use house::{House, Log};
+use lab::Broker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use shop::Clerk;
@@ -140,12 +138,12 @@ async fn a_killed_sink_database_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_goes_on() {
-    let mut broker = Broker::start();
+    let mut broker = Broker::start(None).unwrap();
     let house = House::following(&Log::kafka(broker.address()));
     goes_on(&house, |_, chance| {
         broker.kill();
         pause(chance);
-        broker.restart();
+        broker.restart().unwrap();
     })
     .await;
 }

@@ -149,8 +149,7 @@ fn signal(pid: u32, signal: Signal) {
 
 /// Ports that were free a moment ago.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    [(); N].map(|()| lab::free_port().unwrap())
 }
 
 /// An HTTP server that answers every request with its name, and lives as long as the test process.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
+use lab::Cluster;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
-use testbed::Cluster;
 
 const SHOP: &str = "
     CREATE TABLE customers (id int PRIMARY KEY, parent int REFERENCES customers);

@@ -6,6 +6,7 @@
 
 mod world;
 
+use lab::Cluster;
 use migrations::api::{Outcome, Refusal, Status};
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, Observed, ProxyReport, Report, StreamReport,
@@ -22,7 +23,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use testbed::Cluster;
 use tokio::sync::oneshot;
 
 const PLAN: &str = r#"
@@ -59,7 +59,7 @@ impl Running {
     }
 
     async fn with_file(folder: &Path) -> Running {
-        let plan = world::plan(&PLAN.replace("PORT", &testbed::free_port().to_string()));
+        let plan = world::plan(&PLAN.replace("PORT", &lab::free_port().unwrap().to_string()));
         Self::start(plan, folder).await
     }
 
@@ -325,7 +325,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     }
     cluster.sql("service", "INSERT INTO orders VALUES (1, 'not ours')");
     let text = PLAN
-        .replace("PORT", &testbed::free_port().to_string())
+        .replace("PORT", &lab::free_port().unwrap().to_string())
         .replace(
             "127.0.0.1:1\"",
             &format!("127.0.0.1:1\", database: \"{}\"", world::url(&cluster, "strangler", "monolith")),

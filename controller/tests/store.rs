@@ -5,12 +5,12 @@
 mod world;
 
 use controller::{Draft, Loaded, Store, StoreError};
+use lab::Cluster;
 use migrations::journal::{Entry, Generation, SliceState, State};
 use migrations::plan::Plan;
 use migrations::stage::Event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use testbed::Cluster;
 
 const ROUTES_ONLY: &str = r#"
 version: 1

@@ -15,15 +15,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use clap::{Args, ValueEnum};
+use lab::process;
+
 use crate::prerequisites::Need;
-use crate::{Misuse, Options, process, terminal};
+use crate::terminal;
 use figure::Figure;
 
-/// The options without a value.
-pub const FLAGS: [&str; 5] = ["quick", "full", "built", "markdown", "yes"];
-
 /// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Subject {
     Cdc,
     Proxy,
@@ -36,6 +36,12 @@ impl Subject {
             Subject::Proxy => "proxy",
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    Release,
+    Dev,
 }
 
 /// How much is measured.
@@ -57,50 +63,38 @@ impl Extent {
 }
 
 /// What was asked for.
-#[derive(Clone, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Wish {
     subject: Subject,
-    extent: Extent,
-    profile: String,
+    /// One short round, to see that it works.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Also copy ten million rows, to measure memory.
+    #[arg(long)]
+    full: bool,
+    #[arg(long, value_enum, default_value_t = Profile::Release)]
+    profile: Profile,
+    /// Measure the cases whose names hold this word, and write nothing.
+    #[arg(long, value_name = "CASE")]
     only: Option<String>,
+    /// Take the programs that the last build left.
+    #[arg(long)]
     built: bool,
-    /// Print the last run's table instead of measuring.
+    /// Measure nothing; print the last run's table.
+    #[arg(long)]
     pub markdown: bool,
-    /// Install without asking.
+    /// Install missing Debian packages without asking.
+    #[arg(long)]
     pub yes: bool,
 }
 
 impl Wish {
-    /// Reads the options.
-    ///
-    /// # Errors
-    /// When they make no sense together.
-    pub fn from_options(options: &Options) -> Result<Wish> {
-        let subject = match options.words.first().map(String::as_str) {
-            Some("cdc") => Subject::Cdc,
-            Some("proxy") => Subject::Proxy,
-            Some(other) => bail!(Misuse(format!("there is no `bench {other}`; say cdc or proxy"))),
-            None => bail!(Misuse("bench what? Say cdc or proxy".to_owned())),
-        };
-        let extent = match (options.has("quick"), options.has("full")) {
-            (true, true) => bail!(Misuse("--quick or --full, not both".to_owned())),
-            (true, false) => Extent::Quick,
+    fn extent(&self) -> Extent {
+        match (self.quick, self.full) {
+            (true, _) => Extent::Quick,
             (false, true) => Extent::Full,
             (false, false) => Extent::Usual,
-        };
-        let profile = options.value("profile").unwrap_or("release");
-        if !["release", "dev"].contains(&profile) {
-            bail!(Misuse(format!("there is no profile `{profile}` to measure; say release or dev")));
         }
-        Ok(Wish {
-            subject,
-            extent,
-            profile: profile.to_owned(),
-            only: options.value("only").map(str::to_owned),
-            built: options.has("built"),
-            markdown: options.has("markdown"),
-            yes: options.has("yes"),
-        })
     }
 
     /// What the machine must have for it. Kafka is measured where it is found.
@@ -118,15 +112,17 @@ impl Wish {
 
     /// The `strangler` that is measured.
     fn program(&self) -> PathBuf {
-        // Cargo keeps what the profile `dev` builds in `debug`.
-        let folder = if self.profile == "dev" { "debug" } else { self.profile.as_str() };
-        crate::target().join(folder).join("strangler")
+        let folder = match self.profile {
+            Profile::Release => "release",
+            Profile::Dev => "debug",
+        };
+        lab::target().join(folder).join("strangler")
     }
 }
 
 /// Where figures are kept, and what measuring needs beside Debian's packages.
 fn folder() -> PathBuf {
-    crate::target().join("bench")
+    lab::target().join("bench")
 }
 
 /// What a run collects.
@@ -164,16 +160,16 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     let program = wish.program();
     build(wish)?;
     anyhow::ensure!(program.exists(), "{} is not built: leave out --built", program.display());
-    if wish.profile == "dev" {
+    if wish.profile == Profile::Dev {
         terminal::note("the dev profile is not optimised: these figures show that it works, no more");
     }
-    let mut course = Course { extent: wish.extent, program, only: wish.only.clone(), figures: Vec::new() };
+    let mut course = Course { extent: wish.extent(), program, only: wish.only.clone(), figures: Vec::new() };
     match wish.subject {
         Subject::Cdc => cdc::measure(&mut course)?,
         Subject::Proxy => proxy::measure(&mut course)?,
     }
     if course.figures.is_empty() {
-        bail!(Misuse(format!("no case of `bench {}` was measured: --only names none", wish.subject.name())));
+        bail!("no case of `bench {}` was measured: --only names none", wish.subject.name());
     }
     println!("\n{}", figure::markdown(&course.figures));
     if wish.only.is_none() {
@@ -187,9 +183,13 @@ fn build(wish: &Wish) -> Result<()> {
     if wish.built {
         return Ok(());
     }
-    terminal::heading(&format!("building strangler, profile {}", wish.profile));
+    let profile = match wish.profile {
+        Profile::Release => "release",
+        Profile::Dev => "dev",
+    };
+    terminal::heading(&format!("building strangler, profile {profile}"));
     let mut cargo = process::cargo();
-    cargo.args(["build", "-p", "strangler-cli", "--profile", &wish.profile]);
+    cargo.args(["build", "-p", "strangler-cli", "--profile", profile]);
     process::succeed(&mut cargo)
 }
 

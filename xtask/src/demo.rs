@@ -19,9 +19,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::kafka::Broker;
+use clap::Args;
+use lab::{Broker, free_port, interrupt, process};
+
 use crate::prerequisites::{self, Need};
-use crate::{Misuse, Options, interrupt, port, process, terminal};
+use crate::terminal;
 use claims::Claims;
 use shop::Shop;
 use strangler::Strangler;
@@ -45,49 +47,40 @@ impl Log {
 }
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
 pub struct Wish {
-    /// `None`: Kafka where Java and Maven are found, else embedded.
-    log: Option<Log>,
-    /// End after the story instead of staying up.
+    /// Use a real broker; without --kafka and --embedded, do so if Java and Maven are found.
+    #[arg(long, conflicts_with = "embedded")]
+    kafka: bool,
+    /// Use the bridge's own store on disk.
+    #[arg(long)]
+    embedded: bool,
+    /// End after the story, exit with 0 only if every claim held, and write target/demo/report.json.
+    #[arg(long)]
     once: bool,
-    /// Install without asking.
-    pub yes: bool,
-    /// Take the programs that the last build left.
-    built: bool,
     /// Leave the folders of databases and broker behind.
-    keep: bool,
+    #[arg(long)]
+    pub keep: bool,
+    /// Take the programs that the last build left.
+    #[arg(long)]
+    built: bool,
+    /// Install missing Debian packages without asking.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 impl Wish {
-    /// Reads the options.
-    ///
-    /// # Errors
-    /// When both logs are asked for.
-    pub fn from_options(options: &Options) -> Result<Wish> {
-        let log = match (options.has("kafka"), options.has("embedded")) {
-            (true, true) => {
-                return Err(Misuse(
-                    "--kafka or --embedded, not both; say which log you want to see".to_owned(),
-                )
-                .into());
-            }
-            (true, false) => Some(Log::Kafka),
+    fn log(&self) -> Option<Log> {
+        match (self.kafka, self.embedded) {
+            (true, _) => Some(Log::Kafka),
             (false, true) => Some(Log::Embedded),
             (false, false) => None,
-        };
-        Ok(Wish {
-            log,
-            once: options.has("once"),
-            yes: options.has("yes"),
-            keep: options.has("keep"),
-            built: options.has("built"),
-        })
+        }
     }
 
     /// What the machine must have for it.
     pub fn need(&self) -> Need {
-        Need { build: true, postgres: true, kafka: self.log == Some(Log::Kafka), ..Need::default() }
+        Need { build: true, postgres: true, kafka: self.kafka, ..Need::default() }
     }
 }
 
@@ -149,12 +142,12 @@ fn lock() -> Result<File> {
 /// Says which log it will be, and builds.
 fn prepare(wish: &Wish) -> Result<Log> {
     terminal::heading("set-up");
-    let log = match wish.log {
+    let log = match wish.log() {
         Some(log) => log,
         None if prerequisites::missing(&Need::kafka()).is_empty() => Log::Kafka,
         None => Log::Embedded,
     };
-    let why = match (wish.log, log) {
+    let why = match (wish.log(), log) {
         (Some(_), _) => "as asked",
         (None, Log::Kafka) => "Java and Maven are here; --embedded does without",
         (None, Log::Embedded) => "Java or Maven is missing; --kafka installs them",
@@ -173,11 +166,11 @@ fn prepare(wish: &Wish) -> Result<Log> {
 /// Sets the stage, tells the story, and stays for the audience if it was asked to.
 fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
     let broker = match log {
-        Log::Kafka => Some(Broker::start(None, None)?),
+        Log::Kafka => Some(Broker::start(None)?),
         Log::Embedded => None,
     };
     let shop = Shop::open()?;
-    let listen = format!("127.0.0.1:{}", port::free()?);
+    let listen = format!("127.0.0.1:{}", free_port()?);
     let kafka = broker.as_ref().map(Broker::address);
     let strangler = Strangler::unpack(&demo_folder(), &shop, &listen, kafka.as_deref())?;
     let traffic = traffic::Traffic::prepared(&shop, &listen, &demo_folder());
@@ -227,16 +220,16 @@ impl Stage {
 
 /// Where the demo's plan, state, ledger and report are.
 fn demo_folder() -> PathBuf {
-    crate::target().join("demo")
+    lab::target().join("demo")
 }
 
 /// A file of `monolith-demo`, as it is in the repository.
 fn patient_file(name: &str) -> Result<String> {
-    let path = crate::root().join("monolith-demo").join(name);
+    let path = lab::root().join("monolith-demo").join(name);
     std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 /// A program that the build left.
 fn built(name: &str) -> PathBuf {
-    crate::target().join("debug").join(name)
+    lab::target().join("debug").join(name)
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{kafka, postgres, process, terminal};
+use crate::terminal;
+use lab::{kafka, postgres, process};
 
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Debian keeps servers where an ordinary user's `PATH` does not look.

@@ -3,18 +3,14 @@
 //! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. Nothing is skipped.
 //! What each test checks is not known here.
 
-use std::ffi::OsStr;
-use std::fs::{Permissions, set_permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::guard::{Folder, TEMPORARY};
-use crate::kafka::{self, Broker};
-use crate::prerequisites::{self, Need};
-use crate::{interrupt, process, terminal, tidy};
+use lab::{Broker, interrupt, process};
+
+use crate::{terminal, tidy};
 
 /// Names a running broker to the tests, as `host:port`.
 pub const KAFKA_VARIABLE: &str = "STRANGLER_TEST_KAFKA";
@@ -39,18 +35,7 @@ impl Course {
     }
 }
 
-/// Sees to what the machine lacks.
-///
-/// # Errors
-/// When something is missing and cannot be installed.
-pub fn prepare(yes: bool) -> Result<()> {
-    prerequisites::ensure(&Need::everything(), yes)
-}
-
 /// Runs all steps; stops at the first that fails.
-///
-/// # Errors
-/// Only for an interruption; a failed step is a failing exit code with a summary.
 pub fn run() -> Result<ExitCode> {
     let mut course = Course { total: 8, done: Vec::new() };
     let start = Instant::now();
@@ -75,9 +60,9 @@ pub fn run() -> Result<ExitCode> {
 
 fn steps(course: &mut Course) -> Result<()> {
     let running = std::env::var(KAFKA_VARIABLE).ok().filter(|address| !address.is_empty());
-    course.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    course.step("fmt", || cargo(&["fmt", "--all", "--check"]))?;
     course.step("tidy", || {
-        let findings = tidy::findings(&crate::root())?;
+        let findings = tidy::findings(&lab::root())?;
         for finding in &findings {
             println!("{finding}");
         }
@@ -85,13 +70,13 @@ fn steps(course: &mut Course) -> Result<()> {
         Ok(())
     })?;
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    course.step("clippy", || cargo(&clippy, &[]))?;
+    course.step("clippy", || cargo(&clippy))?;
     // It is no member of the workspace, so nothing else would notice that it no longer compiles.
     let manifest = "cdc-bridge/fuzz/Cargo.toml";
     let fuzz = ["check", "--locked", "--manifest-path", manifest, "--target-dir", "target/fuzz"];
-    course.step("fuzz target", || cargo(&fuzz, &[]))?;
+    course.step("fuzz target", || cargo(&fuzz))?;
     // Tests that drive the finished programs find them built, whatever their order.
-    course.step("build", || cargo(&["build", "--locked", "--workspace", "--all-targets"], &[]))?;
+    course.step("build", || cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     course.step("tests", || tests(running))?;
     course.step("demo, embedded log", || demo("--embedded"))?;
     // The demo always brings its own broker.
@@ -102,20 +87,15 @@ fn steps(course: &mut Course) -> Result<()> {
 fn tests(running: Option<String>) -> Result<()> {
     // Some tests start brokers of their own, which they kill, from what was fetched; so it must be there even where a
     // running broker was named.
-    kafka::fetch()?;
-    let broker = if running.is_none() { Some(Broker::start(None, None)?) } else { None };
+    lab::kafka::fetch()?;
+    let broker = if running.is_none() { Some(Broker::start(None)?) } else { None };
     let address = running.or_else(|| broker.as_ref().map(Broker::address)).unwrap_or_default();
     terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
-    // A test that is interrupted leaves its servers behind; they end with the folder that they were given.
-    let folder = Folder::make("test")?;
-    // Root's tests run Postgres as the user `postgres`, who must come through.
-    set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-    let environment = [(KAFKA_VARIABLE, OsStr::new(&address)), (TEMPORARY, folder.path().as_os_str())];
-    cargo(&["test", "--locked", "--workspace"], &environment)
+    process::succeed(process::cargo().args(["test", "--locked", "--workspace"]).env(KAFKA_VARIABLE, address))
 }
 
-fn cargo(arguments: &[&str], environment: &[(&str, &OsStr)]) -> Result<()> {
-    process::succeed(process::cargo().args(arguments).envs(environment.iter().copied()))
+fn cargo(arguments: &[&str]) -> Result<()> {
+    process::succeed(process::cargo().args(arguments))
 }
 
 /// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
@@ -125,6 +105,6 @@ fn demo(log: &str) -> Result<()> {
     let myself = std::env::current_exe()?;
     let myself = myself.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
     process::succeed(
-        Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(crate::root()),
+        Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(lab::root()),
     )
 }

@@ -17,7 +17,7 @@ use crate::terminal;
 const KNOWN_CIRCLES: [(&str, usize); 5] = [
     ("strangler-migration", 2),
     ("strangler-proxy", 2),
-    ("strangler-cdc-bridge", 17),
+    ("strangler-cdc-bridge", 7),
     ("strangler-controller", 3),
     ("strangler-cli", 20),
 ];
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_house_is_tidy() {
-        let findings = findings(&crate::root()).unwrap();
+        let findings = findings(&lab::root()).unwrap();
         assert!(findings.is_empty(), "\n{}", findings.join("\n"));
     }
 

@@ -6,6 +6,7 @@ pub mod one_table;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use lab::Cluster;
 use migrations::control::{Condition, Desired, Link, Observed, Report, StreamReport};
 use migrations::journal::{Entry, Generation, JournalId, State as Journal};
 use migrations::names::SliceName;
@@ -14,7 +15,6 @@ use migrations::sql::{self, Database};
 use migrations::stage::Event;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use testbed::Cluster;
 use tokio::task::JoinHandle;
 
 pub const WAIT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ impl House {
             cluster.sql("postgres", "CREATE ROLE app LOGIN");
             cluster.sql(name, &format!("GRANT ALL ON SCHEMA public TO app; SET ROLE app; {ddl}"));
         }
-        let port = testbed::free_port();
+        let port = lab::free_port().unwrap();
         let text = format!(
             "{plan}\nbridge: {{ listen: 127.0.0.1:{port} }}\n\
              monolith: {{ upstream: 'http://127.0.0.1:9', database: '{}' }}\n\

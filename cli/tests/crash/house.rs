@@ -2,18 +2,15 @@
 //!
 //! It is used as a user uses it, by verbs; only process ids and logs are looked up in `.strangler/`.
 
+use lab::Cluster;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use testbed::Cluster;
 
 /// How long anything may take that mends itself; a loaded machine and a broker that replays its log need it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -119,7 +116,7 @@ impl House {
             let sink = cluster("orders", SINK);
             (source.join().unwrap(), sink)
         });
-        let [proxy, admin, controller, bridge] = [(); 4].map(|()| free_port());
+        let [proxy, admin, controller, bridge] = [(); 4].map(|()| lab::free_port().unwrap());
         let plan = format!(
             "version: 1
 name: shop
@@ -293,15 +290,4 @@ fn processes(folder: &Path) -> Vec<i32> {
         String::from_utf8_lossy(&line).contains(&folder)
     })
     .collect()
-}
-
-/// A free port that the system does not give to outgoing connections: it must still be free when a process that was
-/// killed comes back to it. None is given twice, because who got it may not listen yet.
-pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let is_new = |port: u16| GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
-    let mut tried = std::iter::repeat_with(|| rand::random_range(15_000..32_000)).take(100);
-    tried
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok() && is_new(*port))
-        .expect("no free port in a hundred")
 }

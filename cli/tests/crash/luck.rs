@@ -1,10 +1,11 @@
 //! Mistakes and bad luck around a followed slice: a second bridge, a deleted state folder, a house that is given up.
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::broker::topics;
 use crate::house::{House, Log};
 
 const SLOTS: &str = "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots";
@@ -23,7 +24,7 @@ struct Second(Child);
 impl Second {
     /// In another folder, with the same plan but for its port, and the token of the first.
     fn start(house: &House) -> Self {
-        let port = crate::house::free_port();
+        let port = lab::free_port().unwrap();
         let edit = |plan: &str| {
             let lines = plan.lines().map(|line| match line.starts_with("bridge:") {
                 true => format!("bridge: {{ listen: '127.0.0.1:{port}' }}\n"),
@@ -245,4 +246,14 @@ fn uninstall_of_a_house_that_still_follows_takes_the_slot_too() {
     house.uninstall();
     assert_eq!(house.source.sql("shop", REMAINS), "");
     assert_eq!(house.sink.sql("orders", REMAINS), "");
+}
+
+/// The names of all topics with this prefix.
+fn topics(brokers: &str, prefix: &str) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("log_level", "0");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(5)).expect("the broker answers");
+    let topics = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    topics.filter(|topic| topic.starts_with(prefix)).collect()
 }

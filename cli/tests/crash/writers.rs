@@ -3,6 +3,7 @@
 //! Each writer has orders of its own, so that it knows what its rows must be. A commit whose answer was lost is looked
 //! up when the database is back: its tally row tells.
 
+use lab::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeMap;
@@ -10,7 +11,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
-use testbed::Cluster;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 

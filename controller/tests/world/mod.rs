@@ -2,11 +2,11 @@
 
 #![allow(dead_code, reason = "each test program uses only a part of it")]
 
+use lab::Cluster;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use std::collections::BTreeMap;
-use testbed::Cluster;
 use tokio_postgres::{Client, NoTls};
 
 /// What strangler's own tables are made beside: two databases of two applications.

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
+use lab::Cluster;
 use monolith_demo::shop::schema::Seed;
 use monolith_demo::shop::side::Side;
 use monolith_demo::shop::{Shop, database, schema, server};
 use monolith_demo::traffic::proof;
-use testbed::Cluster;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::process;
+use lab::process;
 
 /// CPU time, user and system, that the living processes of a process group have used so far.
 ///

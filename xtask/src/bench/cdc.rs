@@ -15,8 +15,9 @@ use anyhow::{Context, Result};
 use super::figure::{Better, Figure, quantiles};
 use super::{Course, Extent};
 use crate::prerequisites::{self, Need};
-use crate::{postgres, process, terminal};
+use crate::terminal;
 use arena::{Arena, Side};
+use lab::{postgres, process};
 
 const SIDES: [Side; 2] = [Side::Ours, Side::Native];
 const NATIVE: &str = "logical replication";

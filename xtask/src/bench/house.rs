@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::guard::Folder;
-use crate::interrupt;
-use crate::process::{self, Background};
+use lab::process::{self, Background};
+use lab::{FOLDER_PREFIX, interrupt};
+use tempfile::TempDir;
 
 /// Parts say within this that they are up, or that they are not.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ pub struct House {
     controller: Option<Background>,
     program: PathBuf,
     environment: Vec<(String, String)>,
-    folder: Folder,
+    folder: TempDir,
 }
 
 impl House {
@@ -40,7 +40,7 @@ impl House {
         plan: &str,
         environment: Vec<(String, String)>,
     ) -> Result<House> {
-        let folder = Folder::make(name)?;
+        let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}{name}-")).tempdir()?;
         fs::write(folder.path().join("strangler.yaml"), plan)?;
         Ok(House { controller: None, program: program.to_owned(), environment, folder })
     }

@@ -16,11 +16,12 @@ use anyhow::{Context, Result};
 use super::figure::{Better, Figure};
 use super::house::{House, end};
 use super::{Course, Extent, account};
-use crate::guard::Folder;
-use crate::process::Background;
-use crate::{interrupt, port, terminal};
+use crate::terminal;
+use lab::process::Background;
+use lab::{FOLDER_PREFIX, free_port, interrupt};
 use load::Load;
 use rivals::Server;
+use tempfile::TempDir;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -68,7 +69,7 @@ impl Rounds {
 /// # Errors
 /// When a server cannot be started, or answers anything but success.
 pub fn measure(course: &mut Course) -> Result<()> {
-    let folder = Folder::make("bench-proxy")?;
+    let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}bench-proxy-")).tempdir()?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     // With two CPUs, load and origin share the second; which of them is the bottleneck does not change what a request costs.
     let origin = rivals::origin(folder.path(), 1 % cpus)?;
@@ -95,7 +96,7 @@ pub fn measure(course: &mut Course) -> Result<()> {
 
 fn against_rivals(
     course: &mut Course,
-    folder: &Folder,
+    folder: &TempDir,
     origin: &Server,
     plain: &Load,
     reads: &Load,
@@ -184,7 +185,7 @@ struct Ours {
 
 impl Ours {
     fn start(course: &Course, name: &str, routes: &[String], origin: u16) -> Result<Ours> {
-        let (port, admin, controller) = (port::free()?, port::free()?, port::free()?);
+        let (port, admin, controller) = (free_port()?, free_port()?, free_port()?);
         let routes = routes.iter().map(|route| format!("    {route}\n")).collect::<String>();
         let plan = format!(
             "version: 1\nname: bench\nmonolith: {{ upstream: \"http://127.0.0.1:{origin}\" }}\nservices:\n  \

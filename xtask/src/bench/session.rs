@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{guard, interrupt, postgres, process};
+use lab::{interrupt, postgres, process};
 
 /// Ends each answer.
 const MARK: &str = "-- that was all --";
@@ -42,7 +42,6 @@ impl Session {
         command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
         let mut child = command.spawn().context("`psql` cannot be started")?;
-        guard::watch(child.id());
         let questions = child.stdin.take().context("`psql` has no input")?;
         let output = child.stdout.take().context("`psql` has no output")?;
         let (send, answers) = channel();
@@ -120,6 +119,5 @@ impl Drop for Session {
         // Our own child, by its handle: it has nothing to lose.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        guard::release(self.child.id());
     }
 }

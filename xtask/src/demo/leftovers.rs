@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Stage;
-use crate::postgres::Cluster;
+use lab::Cluster;
 
 /// Every object in a database that strangler may have made, one per line.
 const SQL: &str = "

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{built, probe};
-use crate::postgres::Cluster;
-use crate::process::Background;
-use crate::{interrupt, port};
+use lab::postgres::PASSWORD;
+use lab::process::Background;
+use lab::{Access, Cluster, free_port, interrupt};
 
-/// The applications' own roles and passwords; strangler gets another.
-const MONOLITH_ROLE: (&str, &str) = ("shop", "shop-secret");
-const ORDERS_ROLE: (&str, &str) = ("orders", "orders-secret");
-/// Strangler's own role and password, made by `strangler install`.
-const STRANGLER_ROLE: (&str, &str) = ("strangler", "strangler-secret");
+use super::{built, probe};
+
+/// The applications' own roles; strangler gets another.
+const MONOLITH_ROLE: &str = "shop";
+const ORDERS_ROLE: &str = "orders";
+/// Strangler's own role, made by `strangler install`.
+const STRANGLER_ROLE: &str = "strangler";
 /// Seeding ten thousand orders takes seconds; a busy machine may need longer.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
@@ -42,15 +43,15 @@ impl Shop {
     pub fn open() -> Result<Shop> {
         let monolith_cluster = database("monolith", "shop", MONOLITH_ROLE)?;
         let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
-        let monolith_listen = format!("127.0.0.1:{}", port::free()?);
-        let orders_listen = format!("127.0.0.1:{}", port::free()?);
+        let monolith_listen = format!("127.0.0.1:{}", free_port()?);
+        let orders_listen = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(built("monolith"));
         command.args(["--migrate", "--listen", &monolith_listen]);
-        command.env("MONOLITH_DATABASE_URL", monolith_cluster.url(MONOLITH_ROLE.0, MONOLITH_ROLE.1, "shop"));
+        command.env("MONOLITH_DATABASE_URL", monolith_cluster.url(MONOLITH_ROLE, "shop"));
         let monolith = serve("the monolith", command, &monolith_listen, monolith_cluster.folder())?;
         let mut command = Command::new(built("orders"));
         command.args(["--migrate", "--listen", &orders_listen]);
-        command.env("ORDERS_DATABASE_URL", orders_cluster.url(ORDERS_ROLE.0, ORDERS_ROLE.1, "orders"));
+        command.env("ORDERS_DATABASE_URL", orders_cluster.url(ORDERS_ROLE, "orders"));
         let orders = serve("the service orders", command, &orders_listen, orders_cluster.folder())?;
         Ok(Shop {
             monolith,
@@ -64,18 +65,12 @@ impl Shop {
 
     /// The databases' URLs for the applications: monolith, orders. The traffic's proof reads through them.
     pub fn application_urls(&self) -> (String, String) {
-        (
-            self.monolith_cluster.url(MONOLITH_ROLE.0, MONOLITH_ROLE.1, "shop"),
-            self.orders_cluster.url(ORDERS_ROLE.0, ORDERS_ROLE.1, "orders"),
-        )
+        (self.monolith_cluster.url(MONOLITH_ROLE, "shop"), self.orders_cluster.url(ORDERS_ROLE, "orders"))
     }
 
     /// The databases' URLs for strangler's own role: monolith, orders.
     pub fn strangler_urls(&self) -> (String, String) {
-        (
-            self.monolith_cluster.url(STRANGLER_ROLE.0, STRANGLER_ROLE.1, "shop"),
-            self.orders_cluster.url(STRANGLER_ROLE.0, STRANGLER_ROLE.1, "orders"),
-        )
+        (self.monolith_cluster.url(STRANGLER_ROLE, "shop"), self.orders_cluster.url(STRANGLER_ROLE, "orders"))
     }
 
     /// The databases' URLs for the superuser: monolith, orders.
@@ -114,10 +109,10 @@ impl Shop {
 }
 
 /// A cluster with one database that belongs to the application's role.
-fn database(cluster: &str, name: &str, (role, password): (&str, &str)) -> Result<Cluster> {
-    let cluster = Cluster::create(cluster)?;
-    cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{password}'"))?;
-    cluster.create_database(name)?;
+fn database(cluster: &str, name: &str, role: &str) -> Result<Cluster> {
+    let cluster = Cluster::create(cluster, Access::Passwords, "")?;
+    cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{PASSWORD}'"))?;
+    cluster.psql("postgres", &format!("CREATE DATABASE \"{name}\""))?;
     cluster.psql("postgres", &format!("ALTER DATABASE \"{name}\" OWNER TO \"{role}\""))?;
     cluster.psql(name, &format!("ALTER SCHEMA public OWNER TO \"{role}\""))?;
     Ok(cluster)

@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 
 use super::claims::Claims;
 use super::{Stage, leftovers, probe};
-use crate::{interrupt, terminal};
+use crate::terminal;
+use lab::interrupt;
 
 /// A read that the service can answer, and a write that both sides refuse as nonsense after saying who they are.
 const READ: &str = "/orders";

@@ -11,9 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use lab::{free_port, interrupt, process};
+
 use super::shop::Shop;
 use super::{built, patient_file};
-use crate::{guard, interrupt, port, process, terminal};
+use crate::terminal;
 
 /// Far more than any command of the story takes, waits of its own included.
 const SHOW_LIMIT: Duration = Duration::from_secs(300);
@@ -21,7 +23,6 @@ const SHOW_LIMIT: Duration = Duration::from_secs(300);
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// A part that died is started again within moments.
 const NOTE_LIMIT: Duration = Duration::from_secs(10);
-/// `strangler down` in the end; what is left then is killed.
 const DOWN_LIMIT: Duration = Duration::from_secs(20);
 
 /// The tool, with its plan and its environment.
@@ -39,18 +40,7 @@ impl Strangler {
     /// # Errors
     /// When the folder cannot be written.
     pub fn unpack(folder: &Path, shop: &Shop, listen: &str, kafka: Option<&str>) -> Result<Strangler> {
-        let folder = folder.to_owned();
-        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        // A demo that was cut off may have left daemons and a state that belongs to databases long gone.
-        let state = folder.join(".strangler");
-        guard::kill_daemons(&state);
-        if state.exists() {
-            fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
-        }
-        let ports = Ports { admin: port::free()?, controller: port::free()?, bridge: port::free()? };
-        let plan = adapted(&patient_file("strangler.yaml")?, kafka, &ports);
-        fs::write(folder.join("strangler.yaml"), plan)?;
-        guard::daemons(&state);
+        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         let (monolith, orders) = shop.strangler_urls();
         let environment = vec![
             ("MONOLITH_URL", shop.monolith_url.clone()),
@@ -61,7 +51,18 @@ impl Strangler {
         ];
         let (monolith, orders) = shop.admin_urls();
         let admin_urls = [format!("monolith={monolith}"), format!("orders={orders}")];
-        Ok(Strangler { folder, environment, admin_urls, proxy: listen.to_owned() })
+        let strangler =
+            Strangler { folder: folder.to_owned(), environment, admin_urls, proxy: listen.to_owned() };
+        // A demo that was cut off may have left parts and a state that belongs to databases long gone.
+        strangler.down();
+        let state = folder.join(".strangler");
+        if state.exists() {
+            fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
+        }
+        let ports = Ports { admin: free_port()?, controller: free_port()?, bridge: free_port()? };
+        let plan = adapted(&patient_file("strangler.yaml")?, kafka, &ports);
+        fs::write(folder.join("strangler.yaml"), plan)?;
+        Ok(strangler)
     }
 
     /// Shows a command as a person would type it, with its real output. Anything but exit code 0 is an error.
@@ -112,7 +113,7 @@ impl Strangler {
             interrupt::LOOK_EVERY,
             || {
                 let note = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-                Ok(note.as_ref().and_then(guard::pid_in))
+                Ok(note.as_ref().and_then(pid_in))
             },
         )
     }
@@ -153,17 +154,25 @@ impl Strangler {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+
+    /// Ends the parts that run. What does not obey is killed by the guard.
+    fn down(&self) {
+        if self.folder.join(".strangler").join("run").exists() {
+            let _ = process::finish(&mut self.command(&["down"]), DOWN_LIMIT);
+        }
+    }
 }
 
 impl Drop for Strangler {
     fn drop(&mut self) {
-        let state = self.folder.join(".strangler");
-        if state.join("run").exists() {
-            // Whether it worked shows in what is left; that is killed.
-            let _ = process::finish(&mut self.command(&["down"]), DOWN_LIMIT);
-        }
-        guard::kill_daemons(&state);
+        self.down();
     }
+}
+
+/// The `pid` of a note, or of the `process` in it.
+fn pid_in(note: &Value) -> Option<i32> {
+    let pid = note.get("pid").or_else(|| note.pointer("/process/pid"))?;
+    pid.as_i64()?.try_into().ok().filter(|pid| *pid > 1)
 }
 
 /// Ports that a plan may leave at their defaults, which another program on this machine may use.
@@ -201,5 +210,16 @@ mod tests {
         assert!(plan.contains("proxy: { listen: \"${PROXY_LISTEN}\", admin: \"127.0.0.1:1\" }"), "{plan}");
         assert!(plan.contains("log: { kafka: { brokers: \"127.0.0.1:9\", topic_prefix: shop } }"));
         assert!(!adapted("version: 1", None, &ports).contains("kafka"));
+    }
+
+    #[test]
+    fn a_pid_is_found_where_notes_keep_it() {
+        assert_eq!(pid_in(&serde_json::json!({ "pid": 7 })), Some(7));
+        assert_eq!(pid_in(&serde_json::json!({ "process": { "pid": 8 }, "address": "x" })), Some(8));
+        for wrong in
+            [serde_json::json!({ "pid": 1 }), serde_json::json!({ "pid": -5 }), serde_json::json!([7])]
+        {
+            assert_eq!(pid_in(&wrong), None);
+        }
     }
 }

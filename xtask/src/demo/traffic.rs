@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::built;
 use super::shop::Shop;
-use crate::process::{self, Background};
+use lab::process::{self, Background};
 
 /// How many customers there are, and how many requests a second they make together.
 const CUSTOMERS: (u32, u32) = (16, 200);

@@ -18,19 +18,19 @@ struct Rule {
 const RULES: [Rule; 12] = [
     Rule { folder: "migrations", imports: &[], in_tests: &[] },
     Rule { folder: "cdc-bridge/rows", imports: &["migrations"], in_tests: &[] },
-    Rule { folder: "postgres", imports: &["migrations", "cdc-bridge/rows"], in_tests: &["testbed"] },
+    Rule { folder: "postgres", imports: &["migrations", "cdc-bridge/rows"], in_tests: &["lab"] },
     Rule { folder: "link", imports: &["migrations"], in_tests: &[] },
     Rule { folder: "proxy/http1", imports: &[], in_tests: &[] },
-    Rule { folder: "proxy", imports: &["migrations", "link", "proxy/http1"], in_tests: &["testbed"] },
+    Rule { folder: "proxy", imports: &["migrations", "link", "proxy/http1"], in_tests: &["lab"] },
     Rule {
         folder: "cdc-bridge",
         imports: &["migrations", "link", "postgres", "cdc-bridge/rows"],
-        in_tests: &["testbed"],
+        in_tests: &["lab"],
     },
     Rule {
         folder: "controller",
         imports: &["migrations", "postgres", "cdc-bridge/rows"],
-        in_tests: &["testbed"],
+        in_tests: &["lab"],
     },
     Rule {
         folder: "cli",
@@ -44,12 +44,12 @@ const RULES: [Rule; 12] = [
             "cdc-bridge/rows",
             "controller",
         ],
-        in_tests: &["testbed"],
+        in_tests: &["lab"],
     },
     // The demo's shop is the patient: it does not know the surgeon.
-    Rule { folder: "monolith-demo", imports: &[], in_tests: &["testbed"] },
-    Rule { folder: "testbed", imports: &[], in_tests: &[] },
-    Rule { folder: "xtask", imports: &["testbed"], in_tests: &[] },
+    Rule { folder: "monolith-demo", imports: &[], in_tests: &["lab"] },
+    Rule { folder: "lab", imports: &[], in_tests: &[] },
+    Rule { folder: "xtask", imports: &["lab"], in_tests: &[] },
 ];
 
 /// Crates that do no IO, and `xtask`, which must build on a machine that has nothing but Rust yet.
@@ -135,7 +135,7 @@ mod tests {
             ("cdc-bridge", "cdc-bridge/rows"),
             ("controller", "postgres"),
             ("cli", "controller"),
-            ("xtask", "testbed"),
+            ("xtask", "lab"),
         ] {
             assert!(allows(folder, to, false) && allows(folder, to, true), "{folder} → {to}");
         }
@@ -149,7 +149,7 @@ mod tests {
             ("cli", "monolith-demo"),
             ("cli", "xtask"),
             ("xtask", "migrations"),
-            ("testbed", "migrations"),
+            ("lab", "migrations"),
         ] {
             assert!(!allows(folder, to, false) && !allows(folder, to, true), "{folder} → {to}");
         }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_lab_is_for_tests() {
         for folder in ["proxy", "cdc-bridge", "controller", "cli", "monolith-demo"] {
-            assert!(allows(folder, "testbed", true) && !allows(folder, "testbed", false), "{folder}");
+            assert!(allows(folder, "lab", true) && !allows(folder, "lab", false), "{folder}");
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_a_crate_needs_is_found_through_others() {
-        let metadata = read(&crate::root()).unwrap();
+        let metadata = read(&lab::root()).unwrap();
         let of = |folder| {
             let packages = metadata.workspace_packages();
             let package =

@@ -11,10 +11,8 @@ use anyhow::{Context, Result, bail};
 use super::super::account;
 use super::super::house::{House, end};
 use super::super::session::Session;
-use crate::kafka::Broker;
-use crate::port;
-use crate::postgres::Cluster;
-use crate::process::Background;
+use lab::process::Background;
+use lab::{Access, Broker, Cluster, free_port};
 
 /// Waiting for one backlog.
 const STREAM_LIMIT: Duration = Duration::from_secs(900);
@@ -32,7 +30,7 @@ const SETTINGS: [&str; 4] = [
 const TABLE: &str = "CREATE TABLE items (id bigint PRIMARY KEY, customer bigint NOT NULL, status text NOT NULL, \
                      amount numeric(12,2) NOT NULL, note text NOT NULL, changed timestamptz NOT NULL)";
 /// Strangler's own role and password, made by `strangler install`.
-const ROLE: (&str, &str) = ("strangler", "strangler-secret");
+const ROLE: &str = "strangler";
 const SOURCE: &str = "shop";
 const OURS: &str = "ours";
 const NATIVE: &str = "native";
@@ -67,12 +65,12 @@ impl Arena {
     /// # Errors
     /// With the words of whoever refuses.
     pub fn build(program: &Path, kafka: bool) -> Result<Arena> {
-        let broker = if kafka { Some(Broker::start(None, None)?) } else { None };
+        let broker = if kafka { Some(Broker::start(None)?) } else { None };
         let (sources, sinks) = (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE])?);
         let plan = plan(broker.as_ref().map(Broker::address).as_deref())?;
         let environment = vec![
-            ("MONOLITH_DATABASE_URL".to_owned(), sources.url(ROLE.0, ROLE.1, SOURCE)),
-            ("SIDE_DATABASE_URL".to_owned(), sinks.url(ROLE.0, ROLE.1, OURS)),
+            ("MONOLITH_DATABASE_URL".to_owned(), sources.url(ROLE, SOURCE)),
+            ("SIDE_DATABASE_URL".to_owned(), sinks.url(ROLE, OURS)),
         ];
         let mut house = House::with_plan(program, "bench-cdc", &plan, environment)?;
         let monolith = format!("monolith={}", sources.admin_url(SOURCE));
@@ -285,21 +283,21 @@ fn slot(side: Side) -> &'static str {
 }
 
 fn cluster(name: &str, databases: &[&str]) -> Result<Cluster> {
-    let mut cluster = Cluster::create(name)?;
+    let cluster = Cluster::create(name, Access::Passwords, "")?;
     for setting in SETTINGS {
         cluster.psql("postgres", &format!("ALTER SYSTEM SET {setting}"))?;
     }
     cluster.stop()?;
-    cluster.start()?;
+    cluster.run()?;
     for database in databases {
-        cluster.create_database(database)?;
+        cluster.psql("postgres", &format!("CREATE DATABASE \"{database}\""))?;
         cluster.psql(database, TABLE)?;
     }
     Ok(cluster)
 }
 
 fn plan(kafka: Option<&str>) -> Result<String> {
-    let ports = [port::free()?, port::free()?, port::free()?, port::free()?, port::free()?];
+    let ports = [free_port()?, free_port()?, free_port()?, free_port()?, free_port()?];
     let [nobody, proxy, admin, controller, bridge] = ports;
     let log =
         kafka.map(|brokers| format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: bench }} }}\n"));

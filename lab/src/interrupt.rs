@@ -1,6 +1,6 @@
-//! Ctrl-C and its kin as an ordinary error, so that everything that was started is ended by its owner's `Drop`.
+//! Ctrl-C as an ordinary error, so that everything that was started is ended by its owner's `Drop`.
 //!
-//! Where the signal came from is the guard's business (`guard.rs`); here it is a number that waiting code looks at.
+//! Only `xtask` raises it. What waits here checks it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,9 +30,6 @@ pub fn raise() {
 }
 
 /// Fails with [`Interrupted`] once a signal has come, and ever after.
-///
-/// # Errors
-/// See above.
 pub fn check() -> Result<()> {
     if SIGNALS.load(Ordering::SeqCst) > 0 {
         bail!(Interrupted);
@@ -46,9 +43,6 @@ pub fn forgive() {
 }
 
 /// Sleeps, but not through an interruption.
-///
-/// # Errors
-/// [`Interrupted`].
 pub fn sleep(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {
@@ -62,9 +56,6 @@ pub fn sleep(time: Duration) -> Result<()> {
 }
 
 /// Asks again and again until there is an answer; `what` names what was waited for.
-///
-/// # Errors
-/// What `ask` fails with, [`Interrupted`], or that `limit` has passed.
 pub fn await_until<T>(
     what: &str,
     limit: Duration,

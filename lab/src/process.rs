@@ -12,11 +12,13 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::{guard, interrupt};
+use crate::interrupt;
 
 /// How much of a log an error message shows, in bytes and in lines.
 const SHOWN_OF_LOG: (u64, usize) = (16 * 1024, 20);
 
+/// A short program ends sooner than [`interrupt::LOOK_EVERY`]; the pauses grow up to that.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// How long a program on the terminal may take to end when we are interrupted.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -33,7 +35,6 @@ impl Group {
         let name = command.get_program().to_string_lossy().into_owned();
         let child =
             command.process_group(0).spawn().with_context(|| format!("`{name}` cannot be started"))?;
-        guard::watch(child.id());
         Ok(Group { child, name, ended: None })
     }
 
@@ -41,9 +42,6 @@ impl Group {
         if self.ended.is_none() {
             self.ended =
                 self.child.try_wait().with_context(|| format!("`{}` cannot be awaited", self.name))?;
-            if self.ended.is_some() {
-                guard::release(self.child.id());
-            }
         }
         Ok(self.ended)
     }
@@ -51,6 +49,7 @@ impl Group {
     /// Waits until it ends; `None` when `limit` passed first.
     fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let end = Instant::now() + limit;
+        let mut pause = FIRST_PAUSE;
         loop {
             if let Some(status) = self.poll()? {
                 return Ok(Some(status));
@@ -58,7 +57,8 @@ impl Group {
             if Instant::now() >= end {
                 return Ok(None);
             }
-            std::thread::sleep(interrupt::LOOK_EVERY);
+            std::thread::sleep(pause);
+            pause = interrupt::LOOK_EVERY.min(pause * 2);
         }
     }
 
@@ -75,7 +75,6 @@ impl Drop for Group {
         if matches!(self.poll(), Ok(None)) {
             self.signal(Signal::SIGKILL);
             let _ = self.child.wait();
-            guard::release(self.child.id());
         }
     }
 }
@@ -112,18 +111,12 @@ fn run_while(command: &mut Command, go_on: impl Fn() -> Result<()>) -> Result<Ex
 }
 
 /// Runs a program on the terminal; anything but success is an error.
-///
-/// # Errors
-/// When it cannot be started or failed, or when we were interrupted.
 pub fn succeed(command: &mut Command) -> Result<()> {
     let status = run_while(command, interrupt::check)?;
     must_succeed(command, status)
 }
 
 /// As [`succeed`], within `limit`.
-///
-/// # Errors
-/// As [`succeed`], and when it takes longer; then it is ended as if we were interrupted.
 pub fn succeed_within(command: &mut Command, limit: Duration) -> Result<()> {
     let line = shown(command);
     let end = Instant::now() + limit;
@@ -143,9 +136,6 @@ fn must_succeed(command: &Command, status: ExitStatus) -> Result<()> {
 }
 
 /// Runs a program quietly and gives its standard output.
-///
-/// # Errors
-/// When it cannot be started, fails (its standard error is in the message), or takes longer than `limit`.
 pub fn output(command: &mut Command, limit: Duration) -> Result<String> {
     let (status, out, err) = answer(command, limit)?;
     if !status.success() {
@@ -156,17 +146,11 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<String> {
 }
 
 /// Runs a program quietly and gives its status, standard output and standard error, whatever they are.
-///
-/// # Errors
-/// When it cannot be started or takes longer than `limit`.
 pub fn answer(command: &mut Command, limit: Duration) -> Result<(ExitStatus, String, String)> {
     collect(command, limit, interrupt::check)
 }
 
 /// As [`answer`], but goes on when we are interrupted: for cleaning up.
-///
-/// # Errors
-/// When it cannot be started or takes longer than `limit`.
 pub fn finish(command: &mut Command, limit: Duration) -> Result<(ExitStatus, String, String)> {
     collect(command, limit, || Ok(()))
 }
@@ -230,9 +214,6 @@ pub struct Background {
 
 impl Background {
     /// Starts it; what it says is appended to `log`.
-    ///
-    /// # Errors
-    /// When the log cannot be opened or the program not started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Background> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("the log {} cannot be opened", log.display()))?;
@@ -246,9 +227,6 @@ impl Background {
     }
 
     /// Fails, with the end of its log, if it has ended.
-    ///
-    /// # Errors
-    /// See above.
     pub fn must_run(&mut self) -> Result<()> {
         if let Some(status) = self.group.poll()? {
             bail!(
@@ -262,9 +240,6 @@ impl Background {
     }
 
     /// Asks it to end with `signal` and waits; after `limit` it is killed.
-    ///
-    /// # Errors
-    /// When it cannot be awaited.
     pub fn stop(&mut self, signal: Signal, limit: Duration) -> Result<()> {
         self.group.signal(signal);
         if self.group.wait(limit)?.is_none() {
@@ -274,9 +249,6 @@ impl Background {
     }
 
     /// Waits until it ends by itself.
-    ///
-    /// # Errors
-    /// When `limit` passes first, or we are interrupted.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);
         let group = &mut self.group;
@@ -342,7 +314,7 @@ mod tests {
     #[test]
     fn dropping_a_background_program_kills_its_children_too() {
         let log =
-            std::env::temp_dir().join(format!("{}process-test-{}", guard::FOLDER_PREFIX, std::process::id()));
+            std::env::temp_dir().join(format!("{}process-test-{}", crate::FOLDER_PREFIX, std::process::id()));
         let mut command = Command::new("sh");
         command.args(["-c", "sleep 300 & echo $!; wait"]);
         let shell = Background::start("shell", &mut command, &log).unwrap();

@@ -1,0 +1,277 @@
+//! One real Kafka broker on this machine, fetched from Maven Central by its coordinates.
+//!
+//! It is broker and KRaft controller in one process, on loopback, with a small heap. It is private and for trying
+//! out: nothing here is how to run Kafka in production. What is written to it is not known here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::process::{self, Background};
+use crate::{FOLDER_PREFIX, free_port, interrupt};
+
+/// Fixed, so that a run next year does what this one did. It needs Java 17.
+const VERSION: &str = "4.1.1";
+/// The oldest Java that this Kafka runs on.
+pub const OLDEST_JAVA: u32 = 17;
+/// What Kafka logs with; the broker's own artifact names the interface only.
+const LOG4J: &str = "2.24.3";
+/// KRaft wants a cluster id of 16 bytes in base64; one broker alone needs no unique one.
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+const FETCH_MARK: &str = "complete";
+const FORMAT_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(90);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Fetches Kafka and what it needs into `target/kafka/VERSION`, once.
+pub fn fetch() -> Result<PathBuf> {
+    let libraries = crate::target().join("kafka").join(VERSION).join("libs");
+    if libraries.join(FETCH_MARK).exists() {
+        return Ok(libraries);
+    }
+    fs::create_dir_all(&libraries)?;
+    fs::write(libraries.join("pom.xml"), pom())?;
+    let mut maven = Command::new("mvn");
+    maven.args(["-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+    maven.arg(format!("-DoutputDirectory={}", libraries.display())).current_dir(&libraries);
+    process::succeed(&mut maven).with_context(|| {
+        format!(
+            "Maven cannot fetch Kafka {VERSION} (43 MB, once); it needs Maven Central (a proxy belongs in \
+             ~/.m2/settings.xml)"
+        )
+    })?;
+    fs::write(libraries.join(FETCH_MARK), "")?;
+    Ok(libraries)
+}
+
+fn pom() -> String {
+    let dependency = |group: &str, artifact: &str, version: &str| {
+        format!(
+            "    <dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+             <version>{version}</version></dependency>\n"
+        )
+    };
+    let kafka = dependency("org.apache.kafka", "kafka_2.13", VERSION);
+    let binding = dependency("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J);
+    let core = dependency("org.apache.logging.log4j", "log4j-core", LOG4J);
+    format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n  <modelVersion>4.0.0</modelVersion>\n  \
+         <groupId>private</groupId>\n  <artifactId>kafka-home</artifactId>\n  <version>1</version>\n  \
+         <packaging>pom</packaging>\n  <dependencies>\n{kafka}{binding}{core}  </dependencies>\n</project>\n"
+    )
+}
+
+/// What the broker logs once its controller has admitted it and clients may connect.
+const STARTED: &str = "Kafka Server started";
+/// Warnings and [`STARTED`] only; the usual start alone is a thousand lines.
+const LOGGING: &str = "\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
+logger.start.name = kafka.server.KafkaRaftServer
+logger.start.level = info
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+";
+
+/// The broker's settings; small, quick to start, and nothing is made without being asked for. After a kill -9 the
+/// controller admits the broker again only when its old session has run out, hence the short one.
+fn settings(folder: &Path, port: u16, controller_port: u16) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+log.cleaner.dedupe.buffer.size=16777216
+",
+        folder.join("data").display()
+    )
+}
+
+/// A running broker. Dropping it kills it; its folder goes too, unless the caller named or kept it.
+#[derive(Debug)]
+pub struct Broker {
+    server: Background,
+    folder: PathBuf,
+    port: u16,
+    private: Option<TempDir>,
+}
+
+impl Broker {
+    /// Starts a broker in a private folder.
+    pub fn start(port: Option<u16>) -> Result<Broker> {
+        let private = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}kafka-")).tempdir()?;
+        let mut broker = Broker::open(private.path(), port)?;
+        broker.private = Some(private);
+        Ok(broker)
+    }
+
+    /// Starts a broker in `folder`. If the folder held a broker before, this one takes up its data and, unless another
+    /// is asked for, its port.
+    pub fn open(folder: &Path, port: Option<u16>) -> Result<Broker> {
+        let folder = std::path::absolute(folder)?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let port = match port.or_else(|| earlier_port(&folder)) {
+            Some(port) => port,
+            None => free_port()?,
+        };
+        fs::write(folder.join("server.properties"), settings(&folder, port, free_port()?))?;
+        fs::write(folder.join("log4j2.properties"), LOGGING)?;
+        fs::write(folder.join("port"), port.to_string())?;
+        if !folder.join("data").join("meta.properties").exists() {
+            let mut format = java(&folder, "kafka.tools.StorageTool")?;
+            format.args(["format", "-t", CLUSTER_ID, "-c", "server.properties"]);
+            process::output(&mut format, FORMAT_LIMIT).context("Kafka's storage cannot be formatted")?;
+        }
+        Ok(Broker { server: serve(&folder, port)?, folder, port, private: None })
+    }
+
+    /// Where clients connect, as `host:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Fails, with the end of its log, if it has ended.
+    pub fn must_run(&mut self) -> Result<()> {
+        self.server.must_run()
+    }
+
+    /// Stops the broker in good order.
+    pub fn stop(&mut self) -> Result<()> {
+        self.server.stop(Signal::SIGTERM, STOP_LIMIT)
+    }
+
+    /// Kills it with -9.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts it again after [`Broker::stop`] or [`Broker::kill`], on the same folder and port.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill();
+        self.server = serve(&self.folder, self.port)?;
+        Ok(())
+    }
+
+    /// The names of all topics, Kafka's own included, as the broker keeps them on its disk.
+    pub fn topics(&self) -> Result<BTreeSet<String>> {
+        let entries = fs::read_dir(self.folder.join("data"))?.collect::<Result<Vec<_>, _>>()?;
+        let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| topic_of(&name).map(str::to_owned)).collect())
+    }
+
+    /// The folder with its data and its log.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Leaves its folder behind.
+    pub fn keep(&mut self) {
+        if let Some(private) = &mut self.private {
+            private.disable_cleanup(true);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The topic of a folder with a partition, `topic-0`. A removed partition ends in `-delete` for a while.
+fn topic_of(folder: &str) -> Option<&str> {
+    let (topic, partition) = folder.rsplit_once('-')?;
+    partition.parse::<u32>().is_ok().then_some(topic)
+}
+
+fn earlier_port(folder: &Path) -> Option<u16> {
+    fs::read_to_string(folder.join("port")).ok()?.trim().parse().ok()
+}
+
+/// Starts the server process and waits until clients may connect.
+fn serve(folder: &Path, port: u16) -> Result<Background> {
+    if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        bail!("another program listens on 127.0.0.1:{port} already; choose another port");
+    }
+    let mut command = java(folder, "kafka.Kafka")?;
+    command.arg("server.properties");
+    let log = folder.join("server.log");
+    // Each start has its own log, so that an old word is not taken for a new one.
+    let _ = fs::remove_file(&log);
+    let mut server = Background::start("the Kafka broker", &mut command, &log)?;
+    interrupt::await_until("the start of Kafka", START_LIMIT, Duration::from_millis(50), || {
+        server.must_run()?;
+        Ok(fs::read_to_string(&log)?.contains(STARTED).then_some(()))
+    })?;
+    Ok(server)
+}
+
+fn java(folder: &Path, class: &str) -> Result<Command> {
+    let mut java = Command::new("java");
+    java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]);
+    // Otherwise each of its threads keeps a buffer of the largest record that it ever wrote.
+    java.arg("-Djdk.nio.maxCachedBufferSize=1048576");
+    java.args(["-Djava.awt.headless=true", "-Dcom.sun.management.jmxremote=false"]);
+    java.arg("-Dlog4j2.configurationFile=log4j2.properties").current_dir(folder);
+    java.arg("-cp").arg(format!("{}/*", fetch()?.display())).arg(class);
+    Ok(java)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_comes_back_on_its_port_after_a_kill() {
+        let mut broker = Broker::start(None).unwrap();
+        let (address, folder) = (broker.address(), broker.folder().to_owned());
+        broker.kill();
+        assert!(TcpStream::connect(&address).is_err());
+        broker.restart().unwrap();
+        assert_eq!(broker.address(), address);
+        assert!(TcpStream::connect(&address).is_ok());
+        assert_eq!(broker.topics().unwrap(), BTreeSet::from(["__cluster_metadata".to_owned()]));
+        broker.stop().unwrap();
+        broker.restart().unwrap();
+        drop(broker);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_partition_names_its_topic_until_it_is_removed() {
+        assert_eq!(topic_of("shop.public.orders-12"), Some("shop.public.orders"));
+        assert_eq!(topic_of("shop-x-0"), Some("shop-x"));
+        for other in ["shop-0.5ebc4f3a-delete", "meta.properties", "recovery-point-offset-checkpoint"] {
+            assert_eq!(topic_of(other), None, "{other}");
+        }
+    }
+}
