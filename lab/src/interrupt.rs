@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 
-/// How often waiting code looks whether it was interrupted.
+/// How often waiting code checks for an interruption.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Someone asked this program to end.
@@ -37,7 +37,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Takes an interruption as heard: what comes next may be interrupted anew.
+/// Forgets past interruptions, so that the next one counts again.
 pub fn forgive() {
     SIGNALS.store(0, Ordering::SeqCst);
 }

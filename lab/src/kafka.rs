@@ -1,7 +1,7 @@
 //! One real Kafka broker on this machine, fetched from Maven Central by its coordinates.
 //!
 //! It is broker and KRaft controller in one process, on loopback, with a small heap. It is private and for trying
-//! out: nothing here is how to run Kafka in production. What is written to it is not known here.
+//! out: this is not how to run Kafka in production.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,7 +68,7 @@ fn pom() -> String {
     )
 }
 
-/// What the broker logs once its controller has admitted it and clients may connect.
+/// The broker logs this when its controller has admitted it and clients may connect.
 const STARTED: &str = "Kafka Server started";
 /// Warnings and [`STARTED`] only; the usual start alone is a thousand lines.
 const LOGGING: &str = "\
@@ -83,7 +83,7 @@ rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 ";
 
-/// The broker's settings; small, quick to start, and nothing is made without being asked for. After a kill -9 the
+/// The broker's settings: small, quick to start, and without topics that make themselves. After a kill -9 the
 /// controller admits the broker again only when its old session has run out, hence the short one.
 fn settings(folder: &Path, port: u16, controller_port: u16) -> String {
     format!(
@@ -164,12 +164,10 @@ impl Broker {
         self.server.must_run()
     }
 
-    /// Stops the broker in good order.
     pub fn stop(&mut self) -> Result<()> {
         self.server.stop(Signal::SIGTERM, STOP_LIMIT)
     }
 
-    /// Kills it with -9.
     pub fn kill(&mut self) {
         self.server.kill();
     }
@@ -225,7 +223,7 @@ fn serve(folder: &Path, port: u16) -> Result<Background> {
     let mut command = java(folder, "kafka.Kafka")?;
     command.arg("server.properties");
     let log = folder.join("server.log");
-    // Each start has its own log, so that an old word is not taken for a new one.
+    // Each start has its own log, so that no line of the last start counts.
     let _ = fs::remove_file(&log);
     let mut server = Background::start("the Kafka broker", &mut command, &log)?;
     interrupt::await_until("the start of Kafka", START_LIMIT, Duration::from_millis(50), || {

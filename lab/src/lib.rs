@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 /// What the folders of servers are called, in the system's folder for temporary files.
 pub const FOLDER_PREFIX: &str = "strangler-";
 
-/// The root of the repository.
 pub fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()

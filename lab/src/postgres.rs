@@ -1,7 +1,7 @@
 //! Private Postgres clusters, each in its own folder and on its own port.
 //!
-//! They are set up as a careful production server would be where durability counts (fsync stays on, because they are
-//! killed) and small elsewhere. Postgres refuses to run as root, so root runs it as the user `postgres`.
+//! They are as durable as a production server (fsync stays on, because they are killed) and small in all else.
+//! Postgres refuses to run as root, so root runs it as the user `postgres`.
 #![allow(clippy::panic, reason = "the methods for tests fail loudly")]
 
 use std::fs;
@@ -73,7 +73,6 @@ fn major_version(text: &str) -> Option<u32> {
     number.split(|digit: char| !digit.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// How roles log in.
 #[derive(Clone, Copy, Debug)]
 pub enum Access {
     /// By name alone.
@@ -171,7 +170,7 @@ impl Cluster {
         let mut command = self.program("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.args(self.options.split_whitespace());
-        // Each try has its own log, so that an old refusal is not taken for a new one.
+        // Each try has its own log, so that no line of the last try counts.
         let log = self.folder().join("server.log");
         let _ = fs::remove_file(&log);
         let mut server = Background::start(&format!("Postgres `{}`", self.name), &mut command, &log)?;
@@ -225,7 +224,6 @@ impl Cluster {
         self.port
     }
 
-    /// The folder with data and log.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

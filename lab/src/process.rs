@@ -64,7 +64,7 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
-            // A group that has just ended by itself is what we wanted.
+            // A group that has just ended needs no signal.
             let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);
         }
     }
@@ -263,7 +263,7 @@ impl Background {
     /// Kills it with -9 and waits until it is gone.
     pub fn kill(&mut self) {
         self.group.signal(Signal::SIGKILL);
-        // SIGKILL is never refused, but a busy system may take seconds to bury what it killed.
+        // Nothing survives SIGKILL, but a busy system may take seconds to end the process.
         let _ = self.group.wait(Duration::from_secs(10));
     }
 

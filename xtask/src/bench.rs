@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measures the bridge beside PostgreSQL's own replication, and the proxy beside other proxies.
 //!
-//! Ours and its peers are measured in one run, alternating, and compared by the medians of their rounds. This file reads
-//! what was asked for, builds, and keeps the figures; what is measured, and how, stands in `bench/`.
+//! Ours and its peers take turns in one run, and the medians of their rounds are compared. This file builds and keeps
+//! the figures. What is measured, and how, stands in `bench/`.
 
 mod account;
 mod cdc;
@@ -22,7 +22,6 @@ use crate::prerequisites::Need;
 use crate::terminal;
 use figure::Figure;
 
-/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Subject {
     Cdc,
@@ -44,7 +43,6 @@ enum Profile {
     Dev,
 }
 
-/// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// One short round: to see that it works, not to quote.
@@ -62,7 +60,6 @@ impl Extent {
     }
 }
 
-/// What was asked for.
 #[derive(Args, Clone, Debug)]
 pub struct Wish {
     subject: Subject,
@@ -128,7 +125,6 @@ fn folder() -> PathBuf {
 /// What a run collects.
 #[derive(Debug)]
 pub struct Course {
-    /// How much is measured.
     pub extent: Extent,
     /// The `strangler` that is measured.
     pub program: PathBuf,
@@ -151,11 +147,6 @@ impl Course {
     }
 }
 
-/// Measures.
-///
-/// # Errors
-/// When something needed cannot be built or started, gives a wrong result, or the run was interrupted. Figures of a run
-/// that did not come to its end are not kept.
 pub fn run(wish: &Wish) -> Result<ExitCode> {
     let program = wish.program();
     build(wish)?;
@@ -193,10 +184,6 @@ fn build(wish: &Wish) -> Result<()> {
     process::succeed(&mut cargo)
 }
 
-/// Prints the last run's table.
-///
-/// # Errors
-/// When there was none.
 pub fn show(wish: &Wish) -> Result<ExitCode> {
     let hint = || format!("`cargo xtask bench {}` measures", wish.subject.name());
     print!("{}", figure::markdown(&figure::read(&wish.path()).with_context(hint)?));

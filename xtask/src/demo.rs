@@ -28,7 +28,6 @@ use claims::Claims;
 use shop::Shop;
 use strangler::Strangler;
 
-/// Which log carries the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log {
     /// A real broker.
@@ -46,7 +45,6 @@ impl Log {
     }
 }
 
-/// What was asked for.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Wish {
     /// Use a real broker; without --kafka and --embedded, do so if Java and Maven are found.
@@ -86,11 +84,8 @@ impl Wish {
 
 /// All that runs for the demo. Its fields end in this order: first what uses the others.
 pub struct Stage {
-    /// The customers.
     pub traffic: traffic::Traffic,
-    /// The tool on show.
     pub strangler: Strangler,
-    /// The shop with its databases.
     pub shop: Shop,
     /// The broker, if the log is Kafka.
     pub broker: Option<Broker>,
@@ -98,11 +93,6 @@ pub struct Stage {
     pub watched: bool,
 }
 
-/// Runs the demo.
-///
-/// # Errors
-/// When another demo runs, when it was interrupted, or something that is no claim of ours is missing; a claim that did
-/// not hold is a failing exit code.
 pub fn run(wish: &Wish) -> Result<ExitCode> {
     let _lock = lock()?;
     let log = prepare(wish)?;
@@ -121,8 +111,8 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Keeps every other demo out until the file is closed: a second one would kill the daemons of the first and take its
-/// state away.
+/// Keeps every other demo out until the file is closed. A second demo would end the parts of the first and remove its
+/// state.
 fn lock() -> Result<File> {
     let folder = demo_folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -139,7 +129,7 @@ fn lock() -> Result<File> {
     }
 }
 
-/// Says which log it will be, and builds.
+/// Chooses the log, and builds.
 fn prepare(wish: &Wish) -> Result<Log> {
     terminal::heading("set-up");
     let log = match wish.log() {
@@ -163,7 +153,7 @@ fn prepare(wish: &Wish) -> Result<Log> {
     Ok(log)
 }
 
-/// Sets the stage, tells the story, and stays for the audience if it was asked to.
+/// Sets the stage, tells the story, and stays up unless `--once` was given.
 fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
     let broker = match log {
         Log::Kafka => Some(Broker::start(None)?),
@@ -210,7 +200,7 @@ impl Stage {
         }
     }
 
-    /// What everyone said last; for a story that went wrong.
+    /// The ends of all logs, for a story that went wrong.
     fn show_logs(&self) {
         for (name, end) in self.strangler.log_ends() {
             println!("\n{}\n{end}", terminal::bold(&format!("the end of {name}:")));

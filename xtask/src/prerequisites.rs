@@ -1,8 +1,8 @@
 //! What a fresh machine lacks, and how it gets it.
 //!
-//! Debian and its children are served by themselves; elsewhere the packages are named and the person installs them.
-//! Nothing is installed from anywhere but the system's own repositories and rustup. That Debian would start what it
-//! installs, Postgres on port 5432 and nginx on port 80 for all to see, is prevented: this program makes private ones.
+//! On Debian and its children the packages are installed; elsewhere they are named and the person installs them.
+//! Everything comes from the system's own repositories and from rustup. Debian starts the servers that it installs,
+//! Postgres on port 5432 and nginx on port 80. That is prevented: this program starts private servers.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -24,8 +24,8 @@ const NO_DEFAULT_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/no-main
 
 /// The packages that bring a server, and the service that Debian would start now and with the machine.
 const SERVERS: [(&str, &str); 2] = [("nginx-light", "nginx"), ("haproxy", "haproxy")];
-/// Runs its arguments while Debian starts no service that is installed. The shell takes its word back whatever happens,
-/// an interruption too, and a policy that the machine has already stands.
+/// Runs its arguments while Debian starts no installed service. The shell removes its policy whatever happens, also on
+/// an interruption. A policy that the machine has already is kept.
 const WITHOUT_STARTS: &str = "set -e; policy=/usr/sbin/policy-rc.d; if [ ! -e $policy ]; then \
     trap 'rm -f $policy' EXIT; trap 'exit 130' HUP INT TERM; \
     printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod 755 $policy; fi; \"$@\"";
@@ -33,20 +33,17 @@ const WITHOUT_STARTS: &str = "set -e; policy=/usr/sbin/policy-rc.d; if [ ! -e $p
 /// What a verb needs of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need {
-    /// To compile the workspace.
     pub build: bool,
-    /// rustfmt and clippy.
     pub lint: bool,
-    /// Postgres server programs.
     pub postgres: bool,
     /// Java and Maven, to fetch and run a broker.
     pub kafka: bool,
-    /// The other proxies that ours is measured against, and what measures them.
+    /// The proxies that ours is compared with, and what measures them.
     pub rivals: bool,
 }
 
 impl Need {
-    /// All there is, but for what only measurements need.
+    /// Everything but what only benches need.
     pub fn everything() -> Need {
         Need { build: true, lint: true, postgres: true, kafka: true, rivals: false }
     }
@@ -57,7 +54,6 @@ impl Need {
     }
 }
 
-/// One thing that is not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Its name, for people.
@@ -77,7 +73,6 @@ const fn package(what: &'static str, debian: &'static str, brew: &'static str) -
     Missing { what, source: Source::Package { debian, brew } }
 }
 
-/// What is needed and not here.
 pub fn missing(need: &Need) -> Vec<Missing> {
     let mut missing = Vec::new();
     let mut check = |needed: bool, here: fn() -> bool, what: Missing| {
@@ -125,9 +120,6 @@ fn parse_java_version(text: &str) -> Option<u32> {
 }
 
 /// Makes sure that everything needed is here, by installing what is missing.
-///
-/// # Errors
-/// When something is missing and was not or could not be installed; the message says what to run.
 pub fn ensure(need: &Need, yes: bool) -> Result<()> {
     let lacking = missing(need);
     if lacking.is_empty() {
@@ -191,7 +183,7 @@ fn as_root() -> Result<Vec<&'static str>> {
     if !runs("sudo", &["--version"]) {
         bail!("neither root nor sudo");
     }
-    // Without a terminal nobody can type a password: fail at once rather than wait.
+    // Without a terminal no password can be typed: fail at once rather than wait.
     Ok(if std::io::stdin().is_terminal() { vec!["sudo"] } else { vec!["sudo", "-n"] })
 }
 
@@ -212,7 +204,7 @@ fn install(packages: &[&str], lacking: &[Missing], yes: bool) -> Result<()> {
         return root.keep_down(packages);
     }
     root.apt_install(&["postgresql-common"])?;
-    // Where somebody runs clusters already, the settings are theirs; a new server package makes none by itself there.
+    // On a machine with clusters, a new server package makes no cluster by itself.
     let folder = Path::new(NO_DEFAULT_CLUSTER).parent().unwrap_or(Path::new("/etc")).display().to_string();
     let write = format!("mkdir -p {folder} && echo 'create_main_cluster = false' > {NO_DEFAULT_CLUSTER}");
     root.run(&["sh", "-c", &write])?;
@@ -234,7 +226,7 @@ fn brews(lacking: &[Missing]) -> String {
     names.join(" ")
 }
 
-/// Another apt at work is waited for; questions are answered by their defaults.
+/// Waits for another running apt. Questions get their default answers.
 const APT: [&str; 6] =
     ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"];
 
@@ -251,7 +243,8 @@ impl Root {
         self.run(&[&APT, arguments].concat())
     }
 
-    /// Lets no server among these packages start with the machine. Where a server was before, nothing was installed.
+    /// Keeps the servers among these packages from starting with the machine. A server that was here before is not
+    /// among them.
     fn keep_down(&self, packages: &[&str]) -> Result<()> {
         let brought = SERVERS.iter().filter(|(package, _)| packages.contains(package));
         for (_, service) in brought {

@@ -1,6 +1,6 @@
 //! How this program speaks to a person: headings, commands as typed, good and bad news.
 //!
-//! Colour only where someone looks: on a terminal, and never when `NO_COLOR` is set.
+//! Colour only on a terminal, and never when `NO_COLOR` is set.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -12,22 +12,20 @@ fn painted(code: &str, text: &str) -> String {
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Bad news.
 pub fn red(text: &str) -> String {
     painted("31;1", text)
 }
 
-/// Good news.
 pub fn green(text: &str) -> String {
     painted("32", text)
 }
 
-/// What stands back.
+/// For what matters less.
 pub fn dim(text: &str) -> String {
     painted("2", text)
 }
 
-/// What stands out.
+/// For what matters more.
 pub fn bold(text: &str) -> String {
     painted("1", text)
 }
@@ -62,7 +60,7 @@ fn flush() {
     let _ = std::io::stdout().flush();
 }
 
-/// Asks a question that Enter answers with yes. Without a terminal nobody is there to say no.
+/// Asks a question that Enter answers with yes. Without a terminal the answer is yes.
 pub fn agrees(question: &str) -> bool {
     if !std::io::stdin().is_terminal() {
         return true;

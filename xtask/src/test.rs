@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a change is taken, in the order in which it fails fastest.
 //!
-//! Needs nothing running: it brings its own Kafka broker, and the tests bring their own Postgres. Nothing is skipped.
-//! What each test checks is not known here.
+//! Nothing has to run before: it starts a Kafka broker, and the tests start their own Postgres. Nothing is skipped.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use crate::{terminal, tidy};
 /// Names a running broker to the tests, as `host:port`.
 pub const KAFKA_VARIABLE: &str = "STRANGLER_TEST_KAFKA";
 
-/// The steps so far.
 struct Course {
     total: usize,
     done: Vec<(&'static str, Duration)>,
@@ -71,7 +69,7 @@ fn steps(course: &mut Course) -> Result<()> {
     })?;
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     course.step("clippy", || cargo(&clippy))?;
-    // It is no member of the workspace, so nothing else would notice that it no longer compiles.
+    // It is not in the workspace, so nothing else would notice that it no longer compiles.
     let manifest = "cdc-bridge/fuzz/Cargo.toml";
     let fuzz = ["check", "--locked", "--manifest-path", manifest, "--target-dir", "target/fuzz"];
     course.step("fuzz target", || cargo(&fuzz))?;
@@ -85,8 +83,7 @@ fn steps(course: &mut Course) -> Result<()> {
 
 /// All tests, with the broker that runs already or with one of their own.
 fn tests(running: Option<String>) -> Result<()> {
-    // Some tests start brokers of their own, which they kill, from what was fetched; so it must be there even where a
-    // running broker was named.
+    // Some tests start and kill brokers of their own. So Kafka is fetched even if a running broker was named.
     lab::kafka::fetch()?;
     let broker = if running.is_none() { Some(Broker::start(None)?) } else { None };
     let address = running.or_else(|| broker.as_ref().map(Broker::address)).unwrap_or_default();
@@ -101,7 +98,7 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 /// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
 /// from the workspace would compile their dependencies again, with other features.
 fn demo(log: &str) -> Result<()> {
-    // Building the workspace may have put a new program in the place of the one that runs; Linux marks the old one so.
+    // The build may have replaced the program that runs; Linux then calls the running one deleted.
     let myself = std::env::current_exe()?;
     let myself = myself.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
     process::succeed(

@@ -1,6 +1,6 @@
-//! What the kernel books on a program's account: CPU time of a whole process group, memory of one process (proc(5)).
+//! What the kernel counts for a program: CPU time of a whole process group, memory of one process (proc(5)).
 //!
-//! It is booked whether or not other programs disturb the clock on the wall, which makes it the steadiest figure here.
+//! Other programs on the machine hardly change these counts, so they are the steadiest figures here.
 
 use std::fs;
 use std::process::Command;
@@ -11,9 +11,6 @@ use anyhow::{Context, Result};
 use lab::process;
 
 /// CPU time, user and system, that the living processes of a process group have used so far.
-///
-/// # Errors
-/// When `/proc` cannot be read, as on systems that are not Linux, or the group has no process.
 pub fn cpu_seconds(group: i32) -> Result<f64> {
     let mut ticks = 0;
     let mut found = false;
@@ -33,7 +30,7 @@ pub fn cpu_seconds(group: i32) -> Result<f64> {
     Ok(ticks as f64 / ticks_per_second()?)
 }
 
-/// Process group and utime + stime: fields 5, 14 and 15. The name before them may hold blanks and parentheses.
+/// Process group and utime + stime: fields 5, 14 and 15. The name in field 2 may hold blanks and parentheses.
 fn group_and_ticks(stat: &str) -> Option<(i32, u64)> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
@@ -47,9 +44,6 @@ fn ticks_per_second() -> Result<f64> {
 }
 
 /// The most memory that a process has had resident so far, in MiB.
-///
-/// # Errors
-/// When the process is gone.
 pub fn peak_mib(pid: i32) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;

@@ -1,8 +1,8 @@
 //! The bridge beside PostgreSQL's own logical replication and its COPY: throughput from a backlog, first copy, latency,
 //! memory; on both logs where Java and Maven are here.
 //!
-//! A backlog is written while both streams stand still; then one after the other drains it, and must end with the very
-//! rows of the source. Who goes first changes from round to round.
+//! A backlog is written while both streams stand still. Then each stream drains it alone, and must end with exactly the
+//! rows of the source. Which stream goes first changes from round to round.
 
 mod arena;
 mod latency;
@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_secs(1800);
 /// What the bridge may have resident, in MiB.
 const MEMORY_LIMIT: f64 = 128.0;
 
-/// How much of everything.
+/// How much is written and copied.
 struct Amount {
     copied: u64,
     inserted: u64,
@@ -86,10 +86,6 @@ impl Backlog {
     }
 }
 
-/// Measures all cases of the bridge.
-///
-/// # Errors
-/// When something cannot be started, or a sink does not end with the very rows of the source.
 pub fn measure(course: &mut Course) -> Result<()> {
     one_log(course, "embedded", false)?;
     if prerequisites::missing(&Need::kafka()).is_empty() {
@@ -351,7 +347,7 @@ impl Run {
         Ok(())
     }
 
-    /// One row goes all the way, behind what the other side's turn has left: from then on the stream is under way.
+    /// Sends one row through the stream, after what the other side's turn left. Then the stream is running.
     fn warm_up(&mut self, side: Side, id: u64) -> Result<()> {
         let row = format!("INSERT INTO items VALUES ({id}, 0, 'open', 0, '', now())");
         self.arena.source.ask(&row)?;
@@ -379,7 +375,7 @@ impl Run {
         }
         self.arena.must_be_equal(Side::Ours)?;
         let Some(title) = transaction else { return self.arena.stop(Side::Ours) };
-        // A new process: what the copy took is not this transaction's.
+        // A new process, so that the memory of the copy is not counted here.
         self.arena.stop(Side::Ours)?;
         self.arena.start(Side::Ours)?;
         self.arena.await_stream(Side::Ours)?;

@@ -1,6 +1,6 @@
 //! One measured figure beside those of its peers, and how figures are kept and shown.
 //!
-//! A ratio above 1 always means that ours is better. How a figure came about is not known here.
+//! A ratio above 1 always means that ours is better.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,18 +12,16 @@ use serde::{Deserialize, Serialize};
 /// Which way is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
-    /// Such as rows per second.
+    /// More is better, such as rows per second.
     More,
-    /// Such as CPU time per request.
+    /// Less is better, such as CPU time per request.
     Less,
 }
 
 /// One case: ours, its peers, and how they compare.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// What was measured.
     pub case: String,
-    /// In which unit.
     pub unit: String,
     /// The median of our rounds.
     pub ours: f64,
@@ -88,7 +86,7 @@ pub fn quantiles(values: &[f64], parts: &[f64]) -> Option<(f64, Vec<f64>)> {
     Some((middle, quantiles))
 }
 
-/// Six digits that count: more would be noise, and fewer would be rounded a second time where they are shown.
+/// Six significant digits: more would be noise, and fewer would be rounded twice where they are shown.
 fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
@@ -98,7 +96,7 @@ fn rounded(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-/// A number as people read it: thousands apart, no digits that say nothing.
+/// A number as people read it: thousands apart, no insignificant digits.
 fn shown(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.2}");
@@ -115,9 +113,6 @@ fn shown(value: f64) -> String {
 }
 
 /// Keeps the figures of a run.
-///
-/// # Errors
-/// When the file cannot be written.
 pub fn write(path: &Path, figures: &[Figure]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -126,10 +121,6 @@ pub fn write(path: &Path, figures: &[Figure]) -> Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// The figures of the last run.
-///
-/// # Errors
-/// When there was none.
 pub fn read(path: &Path) -> Result<Vec<Figure>> {
     let text =
         fs::read_to_string(path).with_context(|| format!("{} is not here: measure first", path.display()))?;

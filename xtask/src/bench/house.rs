@@ -1,6 +1,6 @@
 //! The tool under measurement: a plan in a private folder, and its parts as programs of ours, each with a known id.
 //!
-//! `up` is not used: a part that is to be stopped, pinned to a CPU or weighed must not be restarted behind our back.
+//! `up` is not used, because it restarts parts: a bench stops them, pins them to a CPU and measures them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use lab::process::{self, Background};
 use lab::{FOLDER_PREFIX, interrupt};
 use tempfile::TempDir;
 
-/// Parts say within this that they are up, or that they are not.
+/// A part is up within this, or has failed.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// The longest verb is a first copy of ten million rows.
@@ -31,9 +31,6 @@ pub struct House {
 
 impl House {
     /// Puts `plan` into a folder of its own; nothing runs yet.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
     pub fn with_plan(
         program: &Path,
         name: &str,
@@ -51,9 +48,6 @@ impl House {
     }
 
     /// Starts the controller and waits until it answers.
-    ///
-    /// # Errors
-    /// With the end of its log.
     pub fn open(&mut self) -> Result<()> {
         let mut controller = self.part("controller", None)?;
         interrupt::await_until("an answer of the controller", START_LIMIT, interrupt::LOOK_EVERY, || {
@@ -66,10 +60,7 @@ impl House {
         Ok(())
     }
 
-    /// Starts a part, on one CPU if that is said.
-    ///
-    /// # Errors
-    /// When it cannot be started.
+    /// Starts a part, on one CPU if `cpu` names one.
     pub fn part(&self, name: &str, cpu: Option<usize>) -> Result<Background> {
         let mut command = match cpu {
             Some(cpu) => pinned(cpu, &self.program),
@@ -80,15 +71,11 @@ impl House {
         Background::start(&format!("the {name}"), &mut command, &self.log(name))
     }
 
-    /// Where a part's log is.
     pub fn log(&self, part: &str) -> PathBuf {
         self.folder().join(format!("{part}.log"))
     }
 
-    /// Does one verb to its end; gives what it said.
-    ///
-    /// # Errors
-    /// With its words, when it fails.
+    /// Runs one verb to its end; gives its output.
     pub fn verb(&self, arguments: &[&str]) -> Result<String> {
         process::output(&mut self.command(arguments), VERB_LIMIT)
     }
@@ -114,10 +101,6 @@ impl Drop for House {
     }
 }
 
-/// Ends a part in good order.
-///
-/// # Errors
-/// When it cannot be awaited.
 pub fn end(part: &mut Background) -> Result<()> {
     part.stop(Signal::SIGTERM, STOP_LIMIT)
 }

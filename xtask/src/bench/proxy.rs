@@ -1,6 +1,6 @@
 //! The proxy beside nginx, HAProxy and Envoy: CPU time a request costs, and the slowest requests.
 //!
-//! Every server runs on one and the same CPU, the origin and the load on another, and only one is asked at a time. CPU
+//! All servers run on one CPU, the origin and the load on another, and one server is measured at a time. CPU
 //! time is the main figure: other work on the machine changes how long a request takes, but hardly what it costs.
 
 mod load;
@@ -35,7 +35,7 @@ const ROUTES: &str = "10 000 routes";
 const FEW: usize = 10;
 const MANY: usize = 10_000;
 const SHORT_ROUND: Duration = Duration::from_secs(2);
-/// So many short rounds instead of one.
+/// How many short rounds take the place of one.
 const SHORT_ROUNDS: usize = 8;
 
 /// Figures of the rounds, by server and by what was measured.
@@ -47,7 +47,7 @@ impl Rounds {
         self.0.get(&(server.to_owned(), what)).map_or(&[], Vec::as_slice)
     }
 
-    /// Asks a server for a while, and books what it cost.
+    /// Sends requests to a server for a while, and notes what they cost.
     fn ask(&mut self, name: &str, process: &mut Background, port: u16, load: &Load) -> Result<()> {
         process.must_run()?;
         if let Some(warm_up) = load.warm_up {
@@ -64,14 +64,10 @@ impl Rounds {
     }
 }
 
-/// Measures all cases of the proxy.
-///
-/// # Errors
-/// When a server cannot be started, or answers anything but success.
 pub fn measure(course: &mut Course) -> Result<()> {
     let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}bench-proxy-")).tempdir()?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    // With two CPUs, load and origin share the second; which of them is the bottleneck does not change what a request costs.
+    // With two CPUs, load and origin share the second. Which is the bottleneck does not change what a request costs.
     let origin = rivals::origin(folder.path(), 1 % cpus)?;
     await_listening(origin.port)?;
     let time = Duration::from_secs(if course.extent == Extent::Quick { 2 } else { 5 });
@@ -144,7 +140,7 @@ fn against_itself(course: &mut Course, origin: &Server, few: &Load, many: &Load)
     let mut rounds = Rounds::default();
     few.on(small.port, few.time)?;
     many.on(large.port, many.time)?;
-    // The difference looked for is two percent, and a run's own spread is five. So there are many short rounds, and the two
+    // The difference to find is two percent, and one run varies by five. So there are many short rounds, and the two
     // swap places to share what drifts.
     let short = |load: &Load| Load { warm_up: None, time: load.time.min(SHORT_ROUND), ..load.clone() };
     let (few, many) = (&short(few), &short(many));

@@ -1,5 +1,5 @@
-//! A long-lived `psql` that is asked again and again. A question takes a fraction of a millisecond, where a `psql` of
-//! its own would take ten.
+//! A long-lived `psql` for many queries. A query takes a fraction of a millisecond; starting a `psql` for each would
+//! take ten.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use lab::{interrupt, postgres, process};
 const MARK: &str = "-- that was all --";
 /// No single statement of a measurement takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(600);
-/// How often a wait for a slow answer looks whether it was interrupted.
+/// How often a wait for a slow answer checks for an interruption.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// One open session as some role.
@@ -31,9 +31,6 @@ pub struct Session {
 
 impl Session {
     /// Opens it; what goes wrong in it is written to `log`.
-    ///
-    /// # Errors
-    /// When `psql` cannot be started or the database not be reached.
     pub fn open(url: &str, log: &Path) -> Result<Session> {
         let psql = postgres::programs().context("there is no Postgres here")?.join("psql");
         let file = File::options().create(true).append(true).open(log);
@@ -47,7 +44,7 @@ impl Session {
         let (send, answers) = channel();
         std::thread::spawn(move || {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
-            // Whoever asked may be gone.
+            // The session may be gone.
             lines.map(|line| send.send(line)).take_while(Result::is_ok).for_each(drop);
         });
         let mut session = Session { child, questions, answers, log: log.to_owned() };
@@ -56,9 +53,6 @@ impl Session {
     }
 
     /// Runs SQL; gives the rows as text, columns separated by `|`.
-    ///
-    /// # Errors
-    /// With the server's words.
     pub fn ask(&mut self, sql: &str) -> Result<String> {
         let question = format!("{sql};\n\\echo {MARK}\n");
         let sent = self.questions.write_all(question.as_bytes()).and_then(|()| self.questions.flush());
@@ -83,18 +77,12 @@ impl Session {
     }
 
     /// Runs SQL that gives one number.
-    ///
-    /// # Errors
-    /// As [`Session::ask`], and when it gives something else.
     pub fn number(&mut self, sql: &str) -> Result<f64> {
         let text = self.ask(sql)?;
         text.trim().parse().with_context(|| format!("no number but {text:?} from: {sql}"))
     }
 
-    /// Asks every `pause` until `condition` holds; gives the database's time of day then, in seconds.
-    ///
-    /// # Errors
-    /// As [`Session::ask`], and when it does not hold within `limit`.
+    /// Queries every `pause` until `condition` holds; gives the database's time of day then, in seconds.
     pub fn await_holding(&mut self, condition: &str, limit: Duration, pause: Duration) -> Result<f64> {
         let sql = format!("SELECT coalesce(({condition}), false), extract(epoch FROM clock_timestamp())");
         let end = Instant::now() + limit;
@@ -116,7 +104,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Our own child, by its handle: it has nothing to lose.
+        // A killed `psql` loses nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -16,7 +16,7 @@ struct Claim {
     held: bool,
 }
 
-/// `target/demo/report.json`. Figures that were not reached are null: a report never shows a zero that nobody counted.
+/// `target/demo/report.json`. A figure that was not measured is null, never zero.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Claims {
     log: &'static str,
@@ -33,7 +33,6 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// No claim yet.
     pub fn new(log: &'static str) -> Claims {
         Claims { log, ..Claims::default() }
     }
@@ -97,10 +96,6 @@ impl Claims {
         if self.all_held() { terminal::green(&text) } else { terminal::red(&text) }
     }
 
-    /// Writes the report.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! What strangler left behind after `sync drop` and `uninstall`: nothing, one hopes.
+//! What strangler left behind after `sync drop` and `uninstall`. It should be nothing.
 
 use anyhow::Result;
 
@@ -14,9 +14,6 @@ UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE 'stra
 UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname LIKE 'strangler%'";
 
 /// What is left in both databases and in the broker, each with its place.
-///
-/// # Errors
-/// With the words of Postgres, or when the broker does not answer.
 pub fn find(stage: &Stage) -> Result<Vec<String>> {
     let mut left = Vec::new();
     left.extend(in_database("monolith", &stage.shop.monolith_cluster, "shop")?);

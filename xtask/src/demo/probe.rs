@@ -1,7 +1,7 @@
 //! A stranger's HTTP request to the proxy, to see which side answers.
 //!
-//! Each request comes with the proxy's own cookie and a value that was never seen: to the proxy, another client. Without
-//! the cookie all of them would be one client, known by the address of this machine.
+//! Each request brings the proxy's own cookie with a new value, so the proxy sees another client each time. Without
+//! the cookie, all requests would come from one client, known by the address of this machine.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,27 +10,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// By this cookie the proxy knows a client; any value is a client.
+/// The proxy knows a client by this cookie. Any new value is a new client.
 const CLIENT_COOKIE: &str = "strangler_client";
 const LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
-/// How many strangers there have been.
+/// How many strangers asked so far.
 static STRANGERS: AtomicU32 = AtomicU32::new(0);
 
-/// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
     /// The side that gave it, by its own word: `monolith` or `orders`.
     pub served_by: Option<String>,
 }
 
-/// Sends one request.
-///
-/// # Errors
-/// When the connection fails, or what comes back is not HTTP.
 pub fn send(address: &str, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("nobody listens on {address}"))?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -49,9 +43,6 @@ pub fn send(address: &str, method: &str, path: &str, body: Option<&str>) -> Resu
 }
 
 /// How many of `clients` strangers' reads the service answered, and how many the monolith.
-///
-/// # Errors
-/// When a request fails or is answered by neither side.
 pub fn shares(address: &str, path: &str, clients: u32) -> Result<(u32, u32)> {
     let (mut service, mut monolith) = (0, 0);
     for _ in 0..clients {

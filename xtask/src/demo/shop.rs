@@ -1,5 +1,5 @@
 //! The patient: a monolith and a split-out service, each with a Postgres cluster of its own, started as their team
-//! would start them. Nothing here knows of strangler but the two logical databases' superuser URLs that a DBA hands it.
+//! would start them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,9 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 pub struct Shop {
     monolith: Background,
     orders: Background,
-    /// Where the monolith serves.
     pub monolith_url: String,
-    /// Where the service serves.
     pub orders_url: String,
     /// The monolith's cluster, with the database `shop`.
     pub monolith_cluster: Cluster,
@@ -37,9 +35,6 @@ pub struct Shop {
 
 impl Shop {
     /// Makes the databases and opens the shop.
-    ///
-    /// # Errors
-    /// With the words of Postgres, or the end of an application's log.
     pub fn open() -> Result<Shop> {
         let monolith_cluster = database("monolith", "shop", MONOLITH_ROLE)?;
         let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
@@ -79,9 +74,6 @@ impl Shop {
     }
 
     /// The highest order number on each side: monolith, service.
-    ///
-    /// # Errors
-    /// With the words of Postgres.
     pub fn newest_orders(&self) -> Result<(i64, i64)> {
         let newest = |cluster: &Cluster, database: &str| -> Result<i64> {
             let text = cluster.psql(database, "SELECT coalesce(max(id), 0) FROM public.orders")?;
@@ -91,9 +83,6 @@ impl Shop {
     }
 
     /// Fails if an application has ended by itself.
-    ///
-    /// # Errors
-    /// With the end of its log.
     pub fn must_be_open(&mut self) -> Result<()> {
         self.monolith.must_run()?;
         self.orders.must_run()

@@ -15,24 +15,21 @@ use lab::interrupt;
 /// A read that the service can answer, and a write that both sides refuse as nonsense after saying who they are.
 const READ: &str = "/orders";
 const WRITE: (&str, &str, &str) = ("POST", "/orders", "{}");
-/// Strangers that look where reads go.
+/// How many strangers test where reads go.
 const STRANGERS: u32 = 100;
-/// Strangers of whom every single one must see the same side.
+/// How many strangers must all see the same side.
 const ALL_OF: u32 = 25;
 /// How long customers go on under each share of reads.
 const UNDER_EACH_SHARE: Duration = Duration::from_secs(4);
-/// Time to read a screen, when someone does.
+/// Time to read a screen, when a person watches.
 const READING: Duration = Duration::from_secs(3);
 const PROXY_LIMIT: Duration = Duration::from_secs(30);
 /// From kill -9 until what was ordered afterwards is at the service.
 const BRIDGE_BACK_LIMIT: Duration = Duration::from_secs(60);
-/// From a route change that is done until strangers see it; it should be none, but agents may be busy.
+/// From a finished route change until strangers see it. It should be no time at all, but agents may be busy.
 const ROUTE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Tells it, up to the point where reads are at the service.
-///
-/// # Errors
-/// When a command fails or something ends by itself; what was claimed up to there stands in `claims`.
+/// Tells the story up to the point where reads are at the service.
 pub fn tell(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     begin(stage)?;
     copy(stage)?;
@@ -67,7 +64,7 @@ fn begin(stage: &mut Stage) -> Result<()> {
 
 fn copy(stage: &mut Stage) -> Result<()> {
     terminal::heading("the tables are copied, then followed");
-    // By itself it watches the copy for ever.
+    // Without this option `status -w` would watch the copy for ever.
     stage.strangler.show("sync start orders --timeout 120")?;
     stage.strangler.show("sync status orders")?;
     // The first copy does not pass through the log; what the customers do now does.
@@ -159,9 +156,6 @@ fn back_and_forth(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
 }
 
 /// Stays up for the audience until Ctrl-C.
-///
-/// # Errors
-/// When something ends by itself.
 pub fn stay(stage: &mut Stage) -> Result<()> {
     terminal::heading("it stays up until Ctrl-C; then the customers prove what they were promised");
     println!("the shop, through the proxy:  http://{}/", stage.strangler.proxy);
@@ -192,9 +186,6 @@ pub fn stay(stage: &mut Stage) -> Result<()> {
 }
 
 /// The end: the customers' proof, and strangler gone without a trace.
-///
-/// # Errors
-/// When a command fails, or the customers give no proof.
 pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     terminal::heading("the customers' proof");
     terminal::note(&stage.traffic.last_words());
@@ -217,7 +208,7 @@ pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
 }
 
 impl Stage {
-    /// Time to read, when someone does.
+    /// Gives a person who watches time to read.
     fn pause(&self) -> Result<()> {
         interrupt::sleep(if self.watched { READING } else { Duration::ZERO })
     }

@@ -1,7 +1,7 @@
 //! The tool on show: its plan in a folder, its commands on screen, and its end.
 //!
-//! It is used as a user uses it, by its command line; only its state folder (`.strangler/run/*.json` with a `pid`) is
-//! looked into, because a `kill -9` needs a number.
+//! It is used by its command line, as a user uses it. Only `.strangler/run/*.json` is read, for the `pid` that a
+//! `kill -9` needs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::shop::Shop;
 use super::{built, patient_file};
 use crate::terminal;
 
-/// Far more than any command of the story takes, waits of its own included.
+/// Far more than any command of the story takes, its own waiting included.
 const SHOW_LIMIT: Duration = Duration::from_secs(300);
 /// A quiet question to a running controller.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -36,9 +36,6 @@ pub struct Strangler {
 
 impl Strangler {
     /// Puts the shop's plan into `folder`, with the log and the free ports of this run.
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
     pub fn unpack(folder: &Path, shop: &Shop, listen: &str, kafka: Option<&str>) -> Result<Strangler> {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         let (monolith, orders) = shop.strangler_urls();
@@ -53,7 +50,7 @@ impl Strangler {
         let admin_urls = [format!("monolith={monolith}"), format!("orders={orders}")];
         let strangler =
             Strangler { folder: folder.to_owned(), environment, admin_urls, proxy: listen.to_owned() };
-        // A demo that was cut off may have left parts and a state that belongs to databases long gone.
+        // A demo that was killed may have left parts running, and a state for databases that are gone.
         strangler.down();
         let state = folder.join(".strangler");
         if state.exists() {
@@ -66,17 +63,11 @@ impl Strangler {
     }
 
     /// Shows a command as a person would type it, with its real output. Anything but exit code 0 is an error.
-    ///
-    /// # Errors
-    /// See above.
     pub fn show(&self, line: &str) -> Result<()> {
         self.show_all(&line.split_whitespace().collect::<Vec<_>>())
     }
 
     /// `line` with the superuser's URLs of both databases, as a DBA runs `install` and `uninstall`.
-    ///
-    /// # Errors
-    /// As [`Strangler::show`].
     pub fn show_as_admin(&self, line: &str) -> Result<()> {
         let [monolith, orders] = &self.admin_urls;
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
@@ -91,9 +82,6 @@ impl Strangler {
     }
 
     /// Asks quietly, as JSON.
-    ///
-    /// # Errors
-    /// When the command fails or answers no JSON.
     pub fn ask(&self, line: &str) -> Result<Value> {
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.extend(["--output", "json"]);
@@ -101,10 +89,7 @@ impl Strangler {
         serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
     }
 
-    /// The process id of a running part (`bridge`, `proxy`, `controller`); a part that is being restarted is awaited.
-    ///
-    /// # Errors
-    /// When `up` notes none.
+    /// The process id of a running part (`bridge`, `proxy`, `controller`). Waits for a part that is being restarted.
     pub fn pid(&self, part: &str) -> Result<i32> {
         let path = self.folder.join(".strangler").join("run").join(format!("{part}.json"));
         interrupt::await_until(
@@ -119,9 +104,6 @@ impl Strangler {
     }
 
     /// Waits until the proxy serves the shop.
-    ///
-    /// # Errors
-    /// When it does not within `limit`.
     pub fn await_proxy(&self, limit: Duration) -> Result<()> {
         interrupt::await_until("an answer of the proxy", limit, Duration::from_millis(100), || {
             let answer = super::probe::send(&self.proxy, "GET", "/orders", None);
@@ -139,7 +121,7 @@ impl Strangler {
         named.map(|path| (path.display().to_string(), process::end_of(path))).collect()
     }
 
-    /// How a person in another terminal gets where we are.
+    /// What a person types in another terminal to use the same `strangler`.
     pub fn for_another_terminal(&self) -> String {
         let exports = self.environment.iter().map(|(name, value)| format!("export {name}={value}"));
         let mut lines = vec![format!("cd {}", self.folder.display())];
@@ -155,7 +137,7 @@ impl Strangler {
         command
     }
 
-    /// Ends the parts that run. What does not obey is killed by the guard.
+    /// Ends the running parts. The guard kills the ones that do not end.
     fn down(&self) {
         if self.folder.join(".strangler").join("run").exists() {
             let _ = process::finish(&mut self.command(&["down"]), DOWN_LIMIT);

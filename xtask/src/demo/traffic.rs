@@ -17,7 +17,7 @@ use lab::process::{self, Background};
 
 /// How many customers there are, and how many requests a second they make together.
 const CUSTOMERS: (u32, u32) = (16, 200);
-/// They go on until they are asked to stop; this only bounds a demo that was forgotten.
+/// They go on until they are stopped. This only bounds a demo that was forgotten.
 const LONGEST_SECONDS: u32 = 24 * 3600;
 /// Waiting until both sides are equal, and comparing them.
 const PROOF_LIMIT: Duration = Duration::from_secs(120);
@@ -28,7 +28,6 @@ const LAG_SAMPLES: u32 = 100;
 /// What the customers proved.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Proof {
-    /// Requests made.
     pub requests: u64,
     /// Requests that got a 5xx or no answer.
     pub failed: u64,
@@ -63,7 +62,6 @@ pub struct Lag {
     pub p99_ms: f64,
 }
 
-/// The customers.
 pub struct Traffic {
     running: Option<Background>,
     /// Monolith's and service's database, as the applications reach them.
@@ -75,7 +73,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Customers that have not come yet; their papers will be in `folder`.
+    /// Customers that have not started yet. Their files will be in `folder`.
     pub fn prepared(shop: &Shop, proxy: &str, folder: &Path) -> Traffic {
         Traffic {
             running: None,
@@ -87,10 +85,7 @@ impl Traffic {
         }
     }
 
-    /// Lets them in.
-    ///
-    /// # Errors
-    /// When the program cannot be started.
+    /// Starts the customers.
     pub fn start(&mut self) -> Result<()> {
         for old in [&self.report, &self.ledger, &self.log] {
             if old.exists() {
@@ -115,15 +110,12 @@ impl Traffic {
         Ok(())
     }
 
-    /// What they last said about themselves.
+    /// The last line of their log.
     pub fn last_words(&self) -> String {
         process::end_of(&self.log).lines().last().unwrap_or_default().trim().to_owned()
     }
 
-    /// Fails if they have left by themselves.
-    ///
-    /// # Errors
-    /// With the end of their log.
+    /// Fails if they ended by themselves.
     pub fn must_run(&mut self) -> Result<()> {
         match &mut self.running {
             Some(running) => running.must_run(),
@@ -132,16 +124,13 @@ impl Traffic {
     }
 
     /// Asks them to stop and gives their proof.
-    ///
-    /// # Errors
-    /// When they were never let in, or did not write their report.
     pub fn finish(&mut self) -> Result<Proof> {
         let Some(mut running) = self.running.take() else {
             bail!("there was no traffic to prove anything from")
         };
         running.must_run()?;
         running.signal(Signal::SIGINT);
-        // Their exit code says no more than the report does.
+        // The report says all that their exit code says.
         running.wait(PROOF_LIMIT)?;
         let text = fs::read_to_string(&self.report)
             .with_context(|| format!("the traffic wrote no report. It said:\n{}", running.log_end()))?;
@@ -149,9 +138,6 @@ impl Traffic {
     }
 
     /// Measures how long commits of the monolith take to be visible in the service's database.
-    ///
-    /// # Errors
-    /// When a commit did not arrive within half a minute.
     pub fn lag(&self) -> Result<Lag> {
         let mut command = self.command();
         command.args(["lag", "--samples", &LAG_SAMPLES.to_string()]);

@@ -15,7 +15,6 @@ use syn::{Attribute, Expr, ImplItemFn, Item, ItemMod, ItemUse, Lit, Macro, Meta,
 /// Names that lead to names; longer chains do not occur, and circles of names end here.
 const MAX_ALIASES: usize = 16;
 
-/// Files that use each other.
 #[derive(Debug)]
 pub struct Circle {
     pub files: BTreeSet<PathBuf>,

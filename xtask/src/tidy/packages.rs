@@ -67,7 +67,6 @@ pub fn read(root: &Path) -> Result<Metadata> {
         .with_context(|| format!("cannot read the workspace at {}", root.display()))
 }
 
-/// Every import that no rule allows.
 pub fn broken(metadata: &Metadata) -> Vec<String> {
     let mut broken = Vec::new();
     for package in metadata.workspace_packages() {

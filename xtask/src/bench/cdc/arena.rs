@@ -35,12 +35,9 @@ const SOURCE: &str = "shop";
 const OURS: &str = "ours";
 const NATIVE: &str = "native";
 
-/// Whose stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Our bridge.
     Ours,
-    /// PostgreSQL's logical replication.
     Native,
 }
 
@@ -61,9 +58,6 @@ pub struct Arena {
 impl Arena {
     /// Makes the clusters, installs strangler, and starts a controller; no bridge runs yet. With `kafka`, changes go
     /// through a broker of its own.
-    ///
-    /// # Errors
-    /// With the words of whoever refuses.
     pub fn build(program: &Path, kafka: bool) -> Result<Arena> {
         let broker = if kafka { Some(Broker::start(None)?) } else { None };
         let (sources, sinks) = (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE])?);
@@ -110,9 +104,6 @@ impl Arena {
     }
 
     /// Brings all three databases to rest: no dead rows, fresh statistics, nothing left to write out.
-    ///
-    /// # Errors
-    /// With the server's words.
     pub fn rest(&mut self) -> Result<()> {
         for session in [&mut self.source, &mut self.ours, &mut self.native] {
             session.ask("VACUUM (ANALYZE) items")?;
@@ -122,9 +113,6 @@ impl Arena {
     }
 
     /// Copies the table by our first copy; the bridge must run. Gives the seconds from decision to the journalled end.
-    ///
-    /// # Errors
-    /// With strangler's words.
     pub fn copy(&mut self) -> Result<f64> {
         self.house.verb(&["sync", "start", "items", "--replace"])?;
         self.source.number(
@@ -134,17 +122,11 @@ impl Arena {
     }
 
     /// Gives our copy up.
-    ///
-    /// # Errors
-    /// With strangler's words.
     pub fn drop_copy(&mut self) -> Result<()> {
         self.house.verb(&["sync", "drop", "items", "--yes"]).map(drop)
     }
 
     /// Subscribes PostgreSQL's own replication, which then stands still. The tables must be equal.
-    ///
-    /// # Errors
-    /// With the server's words.
     pub fn subscribe(&mut self) -> Result<()> {
         self.source.ask("CREATE PUBLICATION native FOR TABLE items")?;
         let sql = format!(
@@ -158,9 +140,6 @@ impl Arena {
     }
 
     /// Ends it, so that its slot keeps no changes any more.
-    ///
-    /// # Errors
-    /// With the server's words.
     pub fn unsubscribe(&mut self) -> Result<()> {
         if self.subscribed {
             self.native.ask("DROP SUBSCRIPTION native")?;
@@ -170,10 +149,6 @@ impl Arena {
         Ok(())
     }
 
-    /// Starts a side's stream.
-    ///
-    /// # Errors
-    /// With the words of whoever refuses.
     pub fn start(&mut self, side: Side) -> Result<()> {
         match side {
             Side::Ours => self.bridge = Some(self.house.part("bridge", None)?),
@@ -183,9 +158,6 @@ impl Arena {
     }
 
     /// Stops a side's stream, and waits until its slot is let go.
-    ///
-    /// # Errors
-    /// When it is not let go.
     pub fn stop(&mut self, side: Side) -> Result<()> {
         match side {
             Side::Ours => {
@@ -202,9 +174,6 @@ impl Arena {
     /// Starts a side's stream on the backlog that waits for it, and stops it again when `done` holds in its sink. Gives
     /// the seconds from the stream's connection to the source until then: what it takes a process to start is left out
     /// on both sides.
-    ///
-    /// # Errors
-    /// When it does not get there, or the sink then differs from the source.
     pub fn drain(&mut self, side: Side, done: &str) -> Result<f64> {
         self.start(side)?;
         let reached = match self.sink(side).await_holding(done, STREAM_LIMIT, LOOK_EVERY) {
@@ -223,9 +192,6 @@ impl Arena {
     }
 
     /// Fails if a side's sink does not hold the very rows of the source.
-    ///
-    /// # Errors
-    /// See above.
     pub fn must_be_equal(&mut self, side: Side) -> Result<()> {
         let sum = "SELECT count(*), sum(hashtextextended(items::text, 0)) FROM items";
         let (source, sink) = (self.source.ask(sum)?, self.sink(side).ask(sum)?);
@@ -239,9 +205,6 @@ impl Arena {
     }
 
     /// The most memory that the bridge has had so far, in MiB.
-    ///
-    /// # Errors
-    /// When no bridge runs.
     pub fn bridge_peak_mib(&mut self) -> Result<f64> {
         let bridge = self.bridge.as_mut().context("no bridge runs")?;
         bridge.must_run()?;
@@ -249,9 +212,6 @@ impl Arena {
     }
 
     /// Waits until the bridge holds its slot: it follows from then on.
-    ///
-    /// # Errors
-    /// When it does not get there.
     pub fn await_stream(&mut self, side: Side) -> Result<()> {
         let held = format!("SELECT count(*) > 0 FROM pg_replication_slots WHERE active AND {}", slot(side));
         self.source.await_holding(&held, SETTLE_LIMIT, LOOK_EVERY).map(drop)

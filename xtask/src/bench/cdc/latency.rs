@@ -26,9 +26,6 @@ const LOOK_EVERY: Duration = Duration::from_micros(300);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Commits for `seconds` while a side's stream runs; gives each commit's latency in ms. `base` is above all numbers used.
-///
-/// # Errors
-/// When a commit does not become visible.
 pub fn measure(arena: &mut Arena, side: Side, seconds: u64, base: u64) -> Result<Vec<f64>> {
     let programs = postgres::programs().context("there is no Postgres here")?;
     let prefix = arena.file(&format!("commits-{base}"));

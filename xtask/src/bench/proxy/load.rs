@@ -1,4 +1,4 @@
-//! One run of `wrk` against a proxy, and what it said.
+//! One run of `wrk` against a proxy, and its result.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 use super::super::house::pinned;
 use lab::process;
 
-/// What is asked for, how, and for how long.
+/// Which requests are sent, and for how long.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// A Lua script that says which paths are asked for.
+    /// A Lua script with the paths to request.
     pub script: PathBuf,
-    /// How long is asked before a run is measured.
+    /// How long requests are sent before a run is measured.
     pub warm_up: Option<Duration>,
     /// How long a measured run takes.
     pub time: Duration,
@@ -21,20 +21,16 @@ pub struct Load {
     pub cpu: usize,
 }
 
-/// What came of it.
+/// What one run measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// Requests answered.
     pub requests: f64,
     /// All but one in a hundred were answered within this.
     pub p99_ms: f64,
 }
 
 impl Load {
-    /// Asks `port` with 32 connections that are kept.
-    ///
-    /// # Errors
-    /// When `wrk` fails, or any answer was an error: a proxy that refuses is quick, and no measure.
+    /// Sends requests to `port` on 32 kept connections.
     pub fn on(&self, port: u16, time: Duration) -> Result<Outcome> {
         let mut wrk = pinned(self.cpu, Path::new("wrk"));
         wrk.args(["-t1", "-c32", "--latency", &format!("-d{}s", time.as_secs().max(1)), "-s"]);
@@ -44,7 +40,7 @@ impl Load {
     }
 }
 
-/// The script for `wrk`: asks for the paths one after the other, again and again.
+/// The script for `wrk`: requests the paths in turn, again and again.
 pub fn script(paths: &[String]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| format!("wrk.format('GET', '{path}')")).collect();
     format!(

@@ -23,7 +23,6 @@ const BODY_BYTES: usize = 1024;
 /// A server that is measured, or the origin behind them.
 #[derive(Debug)]
 pub struct Server {
-    /// Its name in the figures.
     pub name: &'static str,
     /// Where it listens on loopback.
     pub port: u16,
@@ -32,9 +31,6 @@ pub struct Server {
 }
 
 /// The origin: nginx, which answers from memory with one KiB of JSON.
-///
-/// # Errors
-/// When nginx cannot be started.
 pub fn origin(folder: &Path, cpu: usize) -> Result<Server> {
     let port = free_port()?;
     let padding = BODY_BYTES - r#"{"padding":""}"#.len();
@@ -47,9 +43,6 @@ pub fn origin(folder: &Path, cpu: usize) -> Result<Server> {
 }
 
 /// nginx, HAProxy and Envoy before `origin`; nginx a second time with an access log, as ours always writes one.
-///
-/// # Errors
-/// When one of them cannot be installed or started.
 pub fn all(folder: &Path, origin: u16, cpu: usize) -> Result<Vec<Server>> {
     let logged = format!(
         "log_format json escape=json '{{\"time\":\"$time_iso8601\",\"method\":\"$request_method\",\"path\":\"$uri\",\
