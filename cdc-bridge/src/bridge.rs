@@ -2,7 +2,6 @@
 //!
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
-use crate::agent::{Agent, Told};
 use crate::clock;
 use crate::connect;
 use crate::feed::capture;
@@ -12,7 +11,11 @@ use crate::feed::status;
 use crate::lane::{self, Ordered, state::State};
 use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
-use migrations::control::{BridgeReport, CaptureReport, Condition, Desired, Link, StreamOrder, StreamReport};
+use link::{Agent, Link, Told};
+use migrations::control::{
+    AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamOrder, StreamReport,
+    VERSION,
+};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::names::{SliceName, TableName};
@@ -20,9 +23,11 @@ use migrations::plan::{LogChoice, Plan, Slice};
 use migrations::stage::Stage;
 use rows::envelope::Context;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::mem::discriminant;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -98,21 +103,42 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         .await
         .map_err(|source| BridgeError::Listen { listen: listen.clone(), source })?;
     let address = listener.local_addr().map_or(listen, |address| address.to_string());
-    let agent = Agent::new(link.clone(), plan.hash.clone(), format!("http://{address}"))?;
-    let (tell, told) = watch::channel(None);
+    let address = format!("http://{address}");
+    let agent = Agent::new(link.clone(), AgentKind::Bridge, rand::random())?;
     let (lanes, contexts) = lanes(&plan);
     let lanes = Arc::new(lanes);
     let opening = Arc::new(Mutex::new(Opening::default()));
+    let (tell, told) = watch::channel(stored(&agent, &plan));
+    let news = Arc::new(Notify::new());
 
     let mut parts = JoinSet::new();
+    lanes.watch(&news, &told, &mut parts);
     let puller = agent.clone();
-    parts.spawn(async move { puller.pull(&tell).await });
+    parts.spawn(async move {
+        let held = tell.borrow().clone();
+        let take = |told| {
+            tell.send_replace(Some(told));
+            std::future::ready(Ok::<(), Infallible>(()))
+        };
+        puller.pull(held, take).await;
+    });
     let (reported, opened, plan_hash, held) =
         (lanes.clone(), opening.clone(), plan.hash.clone(), told.clone());
-    let report =
-        move || reported.report(&opened, &plan_hash, held.borrow().as_ref().map(|told| &told.desired));
-    let observed = told.clone();
-    parts.spawn(async move { agent.observe(observed, report).await });
+    parts.spawn(async move {
+        let observed = || {
+            let held = held.borrow();
+            let desired = held.as_ref().map(|told| &told.desired);
+            Observed {
+                version: VERSION,
+                agent: agent.id().clone(),
+                address: Some(address.clone()),
+                acts_on: desired.map(|desired| (desired.journal, desired.generation)),
+                plan: desired.map(|desired| desired.plan.clone()).unwrap_or_default(),
+                report: Report::Bridge(reported.report(&opened, &plan_hash, desired)),
+            }
+        };
+        agent.report(&news, observed).await;
+    });
     let closing = lanes.clone();
     let work = run(plan, link, source, listener, told, lanes, contexts, opening);
     let shutdown = async {
@@ -123,6 +149,25 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         ended = work => ended,
         ended = parts.join_next() => Err(BridgeError::Ended(format!("{ended:?}"))),
         () = shutdown => Ok(()),
+    }
+}
+
+/// What was wanted before the restart, unless the plan was edited since: then the controller says what it wants now.
+fn stored(agent: &Agent, plan: &Plan) -> Option<Told> {
+    match agent.stored().read() {
+        Ok(Some(desired)) if desired.plan == plan.hash => Some(Told { desired, is_current: false }),
+        Ok(Some(_)) => {
+            tracing::warn!(
+                "the plan was edited: nothing is captured or applied until the controller answers"
+            );
+            None
+        }
+        Ok(None) => None,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the stored orders are not used; the controller gives them again");
+            None
+        }
     }
 }
 
@@ -238,7 +283,34 @@ fn waits(why: String) -> Finding {
     Finding::warning("bridge.waits", why, "it is tried again by itself")
 }
 
+/// Notifies `news` whenever what `of` returns is another one.
+async fn tell_of<T, K: PartialEq>(mut seen: watch::Receiver<T>, news: Arc<Notify>, of: impl Fn(&T) -> K) {
+    let mut last = of(&seen.borrow_and_update());
+    while seen.changed().await.is_ok() {
+        let now = of(&seen.borrow_and_update());
+        if now != last {
+            last = now;
+            news.notify_one();
+        }
+    }
+    // A part that ends ends the bridge; what is watched ends with it.
+    std::future::pending().await
+}
+
 impl Lanes {
+    /// Notifies `news` when a stream does something else, capture has another trouble, or other orders came.
+    fn watch(&self, news: &Arc<Notify>, told: &watch::Receiver<Option<Told>>, parts: &mut JoinSet<()>) {
+        for lane in self.slices.values() {
+            parts.spawn(tell_of(lane.state.clone(), news.clone(), |state| discriminant(&state.condition)));
+        }
+        let trouble =
+            |status: &status::Status| (status.finding.clone(), status.holds_nothing, status.lost.clone());
+        parts.spawn(tell_of(self.capture.subscribe(), news.clone(), trouble));
+        let acts_on =
+            |told: &Option<Told>| told.as_ref().map(|told| (told.desired.journal, told.desired.generation));
+        parts.spawn(tell_of(told.clone(), news.clone(), acts_on));
+    }
+
     fn watched(&self) -> BTreeMap<SliceName, Watched> {
         let watched = |lane: &Lane| Watched { tables: lane.tables.clone(), state: lane.state.clone() };
         self.slices.iter().map(|(name, lane)| (name.clone(), watched(lane))).collect()

@@ -3,7 +3,6 @@
 //!
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 
-mod agent;
 mod bridge;
 mod catalog;
 mod clock;

@@ -25,7 +25,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
@@ -109,9 +108,7 @@ async fn authorise(
     request: Request,
     next: Next,
 ) -> Response {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    if bool::from(given.as_bytes().ct_eq(port.token.expose().as_bytes())) {
+    if link::bearer::admits(&port.token, &headers) {
         next.run(request).await
     } else {
         refusal(StatusCode::UNAUTHORIZED, "the token is missing or wrong", "set STRANGLER_TOKEN")

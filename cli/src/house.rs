@@ -10,7 +10,7 @@ use rand::Rng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -216,15 +216,7 @@ impl House {
     /// Writes a file whole or not at all, readable by the user alone.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
         let path = self.dir.join(name);
-        let fresh = path.with_extension(format!("{}.new", std::process::id()));
-        let write = || -> io::Result<()> {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(|error| unusable(&path, &error))
+        link::file::replace(&path, bytes).map_err(|error| unusable(&path, &error))
     }
 }
 
@@ -240,6 +232,7 @@ fn unusable(path: &Path, error: &io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
     fn house() -> (tempfile::TempDir, House) {

@@ -3,7 +3,7 @@
 
 use crate::problem::{Kind, Problem};
 use crate::signals::Signals;
-use migrations::control::Link;
+use link::Link;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};

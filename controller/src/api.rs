@@ -10,7 +10,7 @@ use crate::store::Draft;
 use answer::Failure;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,7 +27,6 @@ use migrations::preflight::NOT_EMPTY;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -68,10 +67,7 @@ pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>
 }
 
 async fn only_with_token(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    let wanted = shared.token.expose();
-    if !wanted.is_empty() && bool::from(token.as_bytes().ct_eq(wanted.as_bytes())) {
+    if link::bearer::admits(&shared.token, request.headers()) {
         next.run(request).await
     } else {
         answer::no_token().into_response()

@@ -11,12 +11,10 @@ use crate::journal::{Generation, JournalId};
 use crate::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use crate::names::{RouteName, ServiceName, SliceName};
 use crate::pattern::{Access, Pattern};
-use crate::plan::Secret;
 use crate::share::Share;
 use crate::stage::{Epoch, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// The version of these words. An agent that reads another one stops with a clear error.
 pub const VERSION: u32 = 1;
@@ -111,17 +109,6 @@ pub struct StreamOrder {
     /// Whether the copy may empty sink tables whose rows strangler did not bring.
     #[serde(default)]
     pub replace: bool,
-}
-
-/// How an agent finds its controller and where it keeps what it must remember.
-#[derive(Debug, Clone)]
-pub struct Link {
-    /// The controller's API, e.g. `http://127.0.0.1:7401`.
-    pub controller: String,
-    /// The bearer token of the API and of the bridge's port.
-    pub token: Secret,
-    /// The agent's own folder: its last `desired`, the embedded log.
-    pub state_dir: PathBuf,
 }
 
 /// Which agent speaks.

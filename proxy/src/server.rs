@@ -6,13 +6,15 @@
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::agent::Agent;
+use crate::freshness::BridgeLink;
 use crate::freshness::seen::ProxyTag;
 use crate::metrics::Metrics;
 use crate::request::Requests;
 use crate::table::Tables;
 use crate::upstream::Patience;
 use async_trait::async_trait;
-use migrations::control::{AgentId, AgentKind, Link};
+use link::{Link, Told};
+use migrations::control::AgentKind;
 use migrations::plan::ProxySettings;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Requests under way may take so long to end after a stop was asked for, in seconds.
 const GRACE_S: u64 = 3;
@@ -159,15 +161,13 @@ pub fn run_logging_to(
     can_listen("listen", &settings.listen)?;
     can_listen("admin", &settings.admin)?;
     let metrics = Arc::new(Metrics::new()?);
-    let tables = Arc::new(Tables::new(&link.state_dir, Patience::of(settings), metrics.clone()));
-    match tables.restore() {
-        Ok(true) => tracing::info!("serving with the stored table until the controller answers"),
-        Ok(false) => tracing::info!("no stored table; unready until the controller answers"),
-        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "no stored table is used"),
-    }
+    let tables = Arc::new(Tables::new(Patience::of(settings), metrics.clone()));
+    let tag = ProxyTag(rand::random::<u64>() >> 16);
+    let agent = link::Agent::new(link.clone(), AgentKind::Proxy, tag.0)?;
+    let stored = restore(&agent, &tables);
     let (log, writer) =
         AccessLog::start(access_log, metrics.log_lines_dropped.clone()).map_err(ProxyError::Thread)?;
-    let server = assembled(settings, link, tables, metrics, log)?;
+    let server = assembled(settings, Conversation { link, agent, stored }, tag, tables, metrics, log)?;
     let thread = std::thread::Builder::new().name("proxy".to_owned());
     let run = move || server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
     let ended = thread.spawn(run).map_err(ProxyError::Thread)?.join();
@@ -175,9 +175,37 @@ pub fn run_logging_to(
     ended.map_err(|_| ProxyError::Panicked)
 }
 
+/// Serves with the stored table until the controller answers, if there is one that can be used.
+fn restore(agent: &link::Agent, tables: &Tables) -> Option<Told> {
+    let error: Box<dyn std::error::Error> = match agent.stored().read() {
+        Ok(Some(desired)) => match tables.take(desired.clone()) {
+            Ok(_) => {
+                tracing::info!("serving with the stored table until the controller answers");
+                return Some(Told { desired, is_current: false });
+            }
+            Err(error) => error.into(),
+        },
+        Ok(None) => {
+            tracing::info!("no stored table; unready until the controller answers");
+            return None;
+        }
+        Err(error) => error.into(),
+    };
+    tracing::error!(error = &*error, "the stored table cannot be used; unready until the controller answers");
+    None
+}
+
+/// What the agent speaks with.
+struct Conversation {
+    link: Link,
+    agent: link::Agent,
+    stored: Option<Told>,
+}
+
 fn assembled(
     settings: &ProxySettings,
-    link: Link,
+    conversation: Conversation,
+    tag: ProxyTag,
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
     log: AccessLog,
@@ -193,7 +221,6 @@ fn assembled(
         ..ServerConf::default()
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    let tag = ProxyTag(rand::random::<u64>() >> 16);
     let connector = TransportConnector::new(Some(ConnectorOptions::from_server_conf(&server.configuration)));
     let requests = Requests {
         tables: tables.clone(),
@@ -213,15 +240,16 @@ fn assembled(
     admin.threads = Some(1);
     server.add_service(admin);
 
+    let Conversation { link, agent, stored } = conversation;
+    let bridge = BridgeLink { address: tables.bridge.clone(), token: link.token, http: link::client()? };
     let agent = Agent {
         tables,
         metrics,
-        link,
-        id: AgentId { kind: AgentKind::Proxy, name: agent_name(tag) },
+        agent,
+        stored,
         listen: settings.listen.clone(),
         health_path: settings.health_path.clone(),
-        http: reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build()?,
-        swapped: Notify::new(),
+        bridge,
     };
     server.add_service(background_service("agent", agent));
     Ok(server)
@@ -233,12 +261,6 @@ fn can_listen(key: &'static str, address: &str) -> Result<(), ProxyError> {
         Ok(_) => Ok(()),
         Err(source) => Err(ProxyError::Listen { key, address: address.to_owned(), source }),
     }
-}
-
-fn agent_name(tag: ProxyTag) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "proxy" } else { host.trim() };
-    format!("{host}-{}-{:x}", std::process::id(), tag.0)
 }
 
 async fn either_signal() {

@@ -1,4 +1,4 @@
-//! The live table: what `desired` says, made ready for requests, swapped in one atomic step, and kept on disk.
+//! The live table: what `desired` says, made ready for requests, swapped in one atomic step.
 //!
 //! A request takes one table and keeps it to its end. Of one journal an older generation is never taken. Does
 //! not know how `desired` arrives, or what a single request is decided to be.
@@ -13,19 +13,14 @@ use crate::route::Routes;
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
-use migrations::control::{Desired, Sticky, TableRoute, VERSION};
+use migrations::control::{Desired, Sticky, TableRoute};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::share::Share;
 use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-const FILE: &str = "desired.json";
 
 /// One table, ready for requests.
 pub struct Live {
@@ -100,27 +95,12 @@ impl Drop for Live {
 /// Why a `desired` cannot be used. The table in use stays.
 #[derive(Debug, thiserror::Error)]
 pub enum BadDesired {
-    /// It is in other words than ours.
-    #[error("`desired` is of version {0}, this proxy speaks {VERSION}; run the same release everywhere")]
-    Version(u32),
     /// An address that is none.
     #[error("an upstream of the table has no usable address; run `strangler check`")]
     Address(#[from] BadAddress),
     /// A route to a service that is not in the table.
     #[error("the table has no service `{0}`; run `strangler check`")]
     Service(ServiceName),
-    /// The stored file is not `desired`.
-    #[error("the stored table cannot be read; it is replaced when the controller answers")]
-    Unreadable(#[from] serde_json::Error),
-    /// The stored file cannot be read or written.
-    #[error("the stored table `{path}` is out of reach; give the proxy's user access to its state folder")]
-    Disk {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// The table in use, and all that outlives a swap.
@@ -135,7 +115,6 @@ pub struct Tables {
     alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
     metrics: Arc<Metrics>,
-    file: PathBuf,
 }
 
 #[derive(Default)]
@@ -147,7 +126,7 @@ struct Held {
 
 impl Tables {
     /// No table yet.
-    pub fn new(state_dir: &Path, patience: Patience, metrics: Arc<Metrics>) -> Self {
+    pub fn new(patience: Patience, metrics: Arc<Metrics>) -> Self {
         Self {
             count: Arc::default(),
             bridge: Arc::default(),
@@ -156,7 +135,6 @@ impl Tables {
             alive: Mutex::default(),
             targets: Targets::new(patience),
             metrics,
-            file: state_dir.join(FILE),
         }
     }
 
@@ -191,32 +169,9 @@ impl Tables {
         alive.iter().filter_map(Weak::upgrade).for_each(|live| live.add_up());
     }
 
-    /// Takes what was stored before a restart. Whether there was anything.
-    pub fn restore(&self) -> Result<bool, BadDesired> {
-        let text = match std::fs::read(&self.file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(BadDesired::Disk { path: self.file.clone(), source }),
-        };
-        self.swap(serde_json::from_slice(&text)?)
-    }
-
-    /// Puts a newer table in use and keeps it. Whether it was newer; an equal one only brings the bridge's address.
-    /// Blocks on the resolver and on the disk.
+    /// Puts a newer table in use. Whether it was newer; an equal one only brings the bridge's address. Blocks on the
+    /// resolver.
     pub fn take(&self, desired: Desired) -> Result<bool, BadDesired> {
-        let text = serde_json::to_vec(&desired)?;
-        let swapped = self.swap(desired)?;
-        if swapped {
-            store(&self.file, &text)
-                .map_err(|source| BadDesired::Disk { path: self.file.clone(), source })?;
-        }
-        Ok(swapped)
-    }
-
-    fn swap(&self, desired: Desired) -> Result<bool, BadDesired> {
-        if desired.version != VERSION {
-            return Err(BadDesired::Version(desired.version));
-        }
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.desired.as_ref().is_some_and(|now| !desired.replaces(now) || desired == *now) {
             return Ok(false);
@@ -308,15 +263,4 @@ impl Tables {
         }
         followers
     }
-}
-
-/// Replaces a file so that a crash leaves the old one or the new one, whole.
-fn store(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let fresh = path.with_extension("json.new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)?;
-    File::open(folder)?.sync_all()
 }

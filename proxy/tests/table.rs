@@ -183,7 +183,7 @@ fn a_taken_address_is_an_error_that_names_it() {
     let mut settings = settings("");
     settings.listen = taken.local_addr().unwrap().to_string();
     let state = tempfile::tempdir().unwrap();
-    let link = migrations::control::Link {
+    let link = link::Link {
         controller: "http://127.0.0.1:1".to_owned(),
         token: migrations::plan::Secret::new("t".to_owned()),
         state_dir: state.path().to_path_buf(),

@@ -4,7 +4,7 @@ use crate::invocation::Invocation;
 use crate::part::{self, Part};
 use crate::problem::Problem;
 use clap::ValueEnum;
-use migrations::control::Link;
+use link::Link;
 use migrations::plan::Plan;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;

@@ -2,7 +2,7 @@
 
 use super::browser::ask;
 use super::{SECRET, free_address, wait_until};
-use migrations::control::Link;
+use link::Link;
 use migrations::plan::{ProxySettings, Secret};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};

@@ -1,0 +1,177 @@
+//! An agent's two loops: pulling what is desired, and reporting what it acts on.
+//!
+//! Nothing here is on the way of a request or of a change. Without a controller the agent goes on with what it has.
+
+use crate::stored::{self, Stored};
+use crate::{Link, client};
+use migrations::control::{AgentId, AgentKind, Desired, Observed, VERSION};
+use reqwest::StatusCode;
+use std::convert::Infallible;
+use std::error::Error;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long the controller may keep a poll open, in ms.
+const POLL_MS: u64 = 20_000;
+/// An answer that takes longer than that and this is lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses after failures: the first, and the longest that it doubles to.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Polls that bring nothing newer are at least so far apart: a confused controller is not asked in a circle.
+const NOTHING_NEW_PAUSE: Duration = Duration::from_millis(200);
+/// Without news a report is posted this often; with news at once, but not more often than the second one says.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+const REPORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// What an agent is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    pub desired: Desired,
+    /// Whether a controller answered for it in this process's life. A stored one may have been overtaken.
+    pub is_current: bool,
+}
+
+/// One agent's side of the conversation.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    link: Link,
+    id: AgentId,
+    http: reqwest::Client,
+}
+
+/// Why a poll brought nothing to act on.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error("the controller does not answer")]
+    Away(#[from] reqwest::Error),
+    #[error("the controller's answer cannot be read")]
+    Unreadable(#[from] serde_json::Error),
+    #[error(
+        "the controller speaks another version of the control words than {VERSION}; run the same release everywhere"
+    )]
+    Version,
+    #[error("what the controller wants cannot be used")]
+    Unusable(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl Agent {
+    /// An agent named by its host, its process and a `tag` of its own.
+    ///
+    /// # Errors
+    /// If the system offers no resolver or no sockets.
+    pub fn new(link: Link, kind: AgentKind, tag: u64) -> Result<Self, reqwest::Error> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = if host.trim().is_empty() { "host" } else { host.trim() };
+        let name = format!("{host}-{}-{tag:x}", std::process::id());
+        Ok(Self { link, id: AgentId { kind, name }, http: client()? })
+    }
+
+    pub fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// The last `desired` on disk.
+    pub fn stored(&self) -> Stored {
+        Stored::of(&self.link)
+    }
+
+    /// Pulls for ever. `take` puts in use each `desired` that is newer than `held`, and `held` itself once a controller
+    /// stands by it; then it is kept on disk. If `take` fails the same one is asked for again, with pauses.
+    pub async fn pull<E, F>(&self, mut held: Option<Told>, take: impl Fn(Told) -> F) -> Infallible
+    where
+        F: Future<Output = Result<(), E>>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let stored = self.stored();
+        let mut pause = RETRY_MIN;
+        loop {
+            let asked_at = Instant::now();
+            let polled = self.poll(held.as_ref()).await;
+            let next = polled.map(|answer| news(held.as_ref(), answer));
+            let taken = match next {
+                Ok(Some(told)) => match take(told.clone()).await {
+                    Ok(()) => Ok(Some(told)),
+                    Err(why) => Err(PollError::Unusable(why.into())),
+                },
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            };
+            match taken {
+                Ok(Some(told)) => {
+                    if held.as_ref().is_none_or(|held| held.desired != told.desired) {
+                        stored.write(&told.desired);
+                    }
+                    held = Some(told);
+                    pause = RETRY_MIN;
+                }
+                Ok(None) => {
+                    pause = RETRY_MIN;
+                    sleep(NOTHING_NEW_PAUSE.saturating_sub(asked_at.elapsed())).await;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn Error,
+                        controller = %self.link.controller,
+                        "no newer orders; going on with the present ones"
+                    );
+                    sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// One poll. None if nothing is newer than `held`.
+    async fn poll(&self, held: Option<&Told>) -> Result<Option<Desired>, PollError> {
+        // Whether stored orders still hold is asked without waiting for newer ones.
+        let wait_ms = if held.is_some_and(|held| !held.is_current) { 0 } else { POLL_MS };
+        let mut query = vec![("wait_ms", wait_ms.to_string())];
+        if let Some(Told { desired, .. }) = held {
+            query.extend([
+                ("journal", desired.journal.0.to_string()),
+                ("generation", desired.generation.0.to_string()),
+                ("plan", desired.plan.clone()),
+            ]);
+        }
+        let request = self.http.get(self.url("/v1/desired")).query(&query);
+        let request = request.bearer_auth(self.link.token.expose());
+        let patience = Duration::from_millis(POLL_MS) + ANSWER_TIMEOUT;
+        let answer = request.timeout(patience).send().await?.error_for_status()?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        stored::read(&answer.bytes().await?)?.map(Some).ok_or(PollError::Version)
+    }
+
+    /// Posts what `observed` returns, for ever: when `news` is notified, and every half second.
+    pub async fn report(&self, news: &Notify, observed: impl Fn() -> Observed) -> Infallible {
+        loop {
+            let request = self.http.post(self.url("/v1/observed")).bearer_auth(self.link.token.expose());
+            let sent = request.json(&observed()).timeout(ANSWER_TIMEOUT).send().await;
+            if let Err(error) = sent.and_then(reqwest::Response::error_for_status) {
+                tracing::debug!(%error, "the controller did not take a report");
+            }
+            sleep(REPORT_PAUSE).await;
+            let _ = timeout(REPORT_INTERVAL, news.notified()).await;
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.link.controller.trim_end_matches('/'))
+    }
+}
+
+/// What an answer changes: a newer `desired`, or that what is held is current.
+fn news(held: Option<&Told>, answer: Option<Desired>) -> Option<Told> {
+    let current = |desired| Some(Told { desired, is_current: true });
+    match (held, answer) {
+        (None, answer) => answer.and_then(current),
+        (Some(held), Some(desired)) if !desired.replaces(&held.desired) => None,
+        (Some(held), Some(desired)) if held.is_current && held.desired == desired => None,
+        (Some(_), Some(desired)) => current(desired),
+        (Some(held), None) if held.is_current => None,
+        (Some(held), None) => current(held.desired.clone()),
+    }
+}
