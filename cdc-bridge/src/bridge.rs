@@ -12,6 +12,7 @@ use crate::lane::{self, Ordered, state::State};
 use crate::log::{Log, LogError};
 use crate::port::{Port, Watched};
 use link::{Agent, Link, Told};
+use migrations::code::Code;
 use migrations::control::{
     AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamOrder, StreamReport,
     VERSION,
@@ -280,7 +281,7 @@ fn keeps_rows(order: &StreamOrder) -> bool {
 }
 
 fn waits(why: String) -> Finding {
-    Finding::warning("bridge.waits", why, "it is tried again by itself")
+    Finding::warning(Code::BridgeWaits, why, "it is tried again by itself")
 }
 
 /// Notifies `news` whenever what `of` returns is another one.
@@ -412,7 +413,7 @@ impl Lanes {
             .extend(trouble.or_else(|| status.trouble.clone().filter(|_| findings.is_empty()).map(waits)));
         if held.is_some_and(|held| held.plan != plan) {
             findings.push(Finding::warning(
-                BridgeReport::OTHER_PLAN,
+                Code::BridgeOtherPlan,
                 "the bridge runs another plan than the controller",
                 "start the older of the two again: `strangler down`, `strangler up`",
             ));

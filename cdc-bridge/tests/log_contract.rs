@@ -21,6 +21,7 @@ use history::{
     Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
     timeline,
 };
+use migrations::code::Code;
 use migrations::lsn::EndLsn;
 use place::{Place, Watcher};
 use rows::change::Operation;
@@ -377,7 +378,7 @@ async fn another_timeline_is_refused(place: Place) {
         progress
     });
     let refused = writer.append(promoted).await;
-    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == "log.other-timeline"));
+    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == Code::LogOtherTimeline));
     assert_eq!(log.end().await.unwrap().unwrap().end, committed.end);
     place.clean(&log).await;
 }

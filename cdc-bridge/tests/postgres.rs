@@ -6,6 +6,7 @@ mod house;
 
 use cdc_bridge::log::{Flush, Log};
 use house::House;
+use migrations::code::Code;
 use migrations::control::{Condition, StreamReport};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
@@ -168,7 +169,7 @@ async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
     house.stop().await;
     let as_it_was = house.plan.clone();
     let stopped = |report: &StreamReport| match &report.condition {
-        Condition::Stopped { finding, .. } => finding.code == "plan.copied-otherwise",
+        Condition::Stopped { finding, .. } => finding.code == Code::PlanCopiedOtherwise,
         _ => false,
     };
     house.plan.slices.get_mut(&house::slice()).unwrap().tables.pop();
@@ -229,9 +230,9 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
 }
 
 /// A start in a log that is not ours stops with this finding, and giving it up ends.
-async fn leaves_topics(house: &House, code: &str) {
+async fn leaves_topics(house: &House, code: Code) {
     house.decide(Event::SyncStarted { replace: false });
-    house.until_agent("stopped", |report| report.contains(code)).await;
+    house.until_agent("stopped", |report| report.contains(code.as_str())).await;
     house.decide(Event::SyncDropped);
     house.until_agent("given up", |report| report.contains("holds_nothing: true")).await;
 }
@@ -243,7 +244,7 @@ async fn a_mistaken_start_leaves_the_topics_of_others() {
     let (theirs, tables, _) = left_behind(&house, "7300000000000000001").await;
     let before = topics(&house);
     house.start();
-    leaves_topics(&house, "capture.other-server").await;
+    leaves_topics(&house, Code::CaptureOtherServer).await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
     theirs.forget(&tables).await.unwrap();
@@ -262,7 +263,7 @@ async fn another_plans_log_of_the_same_server_stays() {
     let before = topics(&house);
     house.start();
     house.until("idle", |report| report.condition == Condition::Idle).await;
-    leaves_topics(&house, "capture.other-plan").await;
+    leaves_topics(&house, Code::CaptureOtherPlan).await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
     theirs.forget(&tables).await.unwrap();

@@ -5,6 +5,7 @@ mod house;
 
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT};
+use migrations::code::Code;
 use migrations::control::{Condition, StreamReport};
 use migrations::stage::Event;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_mended_or_skip
     let stopped =
         house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
     let Condition::Stopped { finding, position: Some(position) } = stopped.condition else { unreachable!() };
-    assert_eq!(finding.code, "sink.refused-row");
+    assert_eq!(finding.code, Code::SinkRefusedRow);
     assert!(finding.message.contains("id=2001") && finding.message.contains("check constraint"), "{finding}");
     assert_eq!(
         house.sink.sql("orders", "SELECT count(*) FROM orders WHERE id >= 2000"),
@@ -229,7 +230,7 @@ async fn a_renamed_column_stops_the_slice_and_a_restart_does_not_let_it_pass() {
         let stopped =
             house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
         let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
-        assert!(finding.code == "source.schema-changed" && finding.message.contains("note"), "{finding}");
+        assert!(finding.code == Code::SourceSchemaChanged && finding.message.contains("note"), "{finding}");
         assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE id = 9000"), "0");
         house.stop().await;
         house.decide(Event::Resumed { skip: None });
@@ -315,7 +316,7 @@ async fn rows_of_the_services_own_are_not_emptied_unasked() {
     house.start();
     house.decide(Event::SyncStarted { replace: false });
     let stopped = |report: &StreamReport| match &report.condition {
-        Condition::Stopped { finding, .. } => finding.code == "sink.not-empty",
+        Condition::Stopped { finding, .. } => finding.code == Code::SinkNotEmpty,
         _ => false,
     };
     house.until("stopped", stopped).await;

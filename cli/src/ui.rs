@@ -121,9 +121,9 @@ impl Ui {
             Severity::Error => "✗".red().bold().to_string(),
             Severity::Warning => "!".yellow().bold().to_string(),
         };
-        let code = format!("[{}]", harmless(&finding.code));
+        let code = format!("[{}]", harmless(finding.code.as_str()));
         self.line(format!("{mark} {} {}", harmless(&finding.message), code.dimmed()));
-        for line in finding.hint.lines() {
+        for line in finding.remedy.lines() {
             self.line(format!("  {}", harmless(line)));
         }
     }
@@ -132,7 +132,7 @@ impl Ui {
     pub fn rendered(&self, findings: &[Finding]) {
         let tamed = |finding: &Finding| Finding {
             message: harmless(&finding.message),
-            hint: lines(&finding.hint),
+            remedy: lines(&finding.remedy),
             ..finding.clone()
         };
         let findings: Vec<Finding> = findings.iter().map(tamed).collect();

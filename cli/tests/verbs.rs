@@ -318,7 +318,7 @@ fn nobody_waits_for_longer_than_a_day() {
 fn a_row_of_a_customer_cannot_steer_the_terminal() {
     let finding = json!({
         "code": "sink.refused-row", "severity": "error",
-        "message": "row id=1 name=\u{1b}]0;mine\u{7}Bob\n✔ all is well", "hint": "mend it\nor\u{9b}2J not",
+        "message": "row id=1 name=\u{1b}]0;mine\u{7}Bob\n✔ all is well", "remedy": "mend it\nor\u{9b}2J not",
     });
     let (port, _asked) = controller::start(vec![("/v1/status", status(&[], std::slice::from_ref(&finding)))]);
     let folder = folder_at(PLAN, port);

@@ -18,12 +18,12 @@ use axum::{Json, Router};
 use migrations::api::{
     Acknowledged, Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
+use migrations::code::Code;
 use migrations::control::{self, Observed, Report};
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::names::SliceName;
 use migrations::plan::Secret;
-use migrations::preflight::NOT_EMPTY;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,7 +279,7 @@ impl Shared {
             return Err(answer::not_ready(slice, vec![other]).into());
         }
         let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
-        findings.retain(|finding| !(replace && finding.code == NOT_EMPTY));
+        findings.retain(|finding| !(replace && finding.code == Code::SinkNotEmpty));
         if findings.iter().any(Finding::is_error) {
             return Err(answer::not_ready(slice, findings).into());
         }

@@ -7,6 +7,7 @@
 use crate::agents::Agents;
 use crate::store::{Draft, Store, StoreError};
 use migrations::api::Refusal;
+use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
@@ -133,7 +134,7 @@ impl Desk {
             Err(error) => {
                 let finding = finding(&error);
                 if known.trouble.as_ref() != Some(&finding) {
-                    let (error, hint) = (&finding.message, &finding.hint);
+                    let (error, hint) = (&finding.message, &finding.remedy);
                     tracing::error!(%error, %hint, "the journal cannot be read");
                 }
                 known.trouble = Some(finding);
@@ -253,21 +254,23 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
 }
 
 fn refused(finding: Finding, exit: u8) -> Refusal {
-    Refusal { exit, message: finding.message, hint: finding.hint, findings: Vec::new() }
+    Refusal { exit, message: finding.message, hint: finding.remedy, findings: Vec::new() }
 }
 
 fn finding(error: &StoreError) -> Finding {
     let (code, hint) = match error {
-        StoreError::Conflict(_) => ("journal.conflict", "read `strangler journal` and ask again".to_owned()),
-        StoreError::Unreachable { hint, .. } => ("journal.unreachable", hint.clone()),
-        StoreError::Refused { hint, .. } => ("journal.refused", hint.clone()),
-        StoreError::Uncertain { .. } => {
-            ("journal.uncertain", "look at `strangler journal` before asking again".to_owned())
+        StoreError::Conflict(_) => {
+            (Code::JournalConflict, "read `strangler journal` and ask again".to_owned())
         }
-        StoreError::Rewound { hint, .. } => ("journal.rewound", (*hint).to_owned()),
-        StoreError::Elsewhere { hint } => ("journal.elsewhere", hint.clone()),
+        StoreError::Unreachable { hint, .. } => (Code::JournalUnreachable, hint.clone()),
+        StoreError::Refused { hint, .. } => (Code::JournalRefused, hint.clone()),
+        StoreError::Uncertain { .. } => {
+            (Code::JournalUncertain, "look at `strangler journal` before asking again".to_owned())
+        }
+        StoreError::Rewound { hint, .. } => (Code::JournalRewound, (*hint).to_owned()),
+        StoreError::Elsewhere { hint } => (Code::JournalElsewhere, hint.clone()),
         StoreError::Damaged { .. } | StoreError::Broken(_) => {
-            ("journal.damaged", "stop every controller and restore the journal from a backup".to_owned())
+            (Code::JournalDamaged, "stop every controller and restore the journal from a backup".to_owned())
         }
     };
     Finding::error(code, told(error), hint)
@@ -317,7 +320,7 @@ mod tests {
         };
         let unreachable = finding(&StoreError::Unreachable { hint: source.hint(), source });
         assert_eq!(
-            (unreachable.message.as_str(), unreachable.hint.as_str()),
+            (unreachable.message.as_str(), unreachable.remedy.as_str()),
             (
                 "the journal cannot be reached: no connection to postgres://us@db/shop: connection refused",
                 "start the server"

@@ -5,6 +5,7 @@ use crate::catalog;
 use crate::connect::{connect, in_words};
 use crate::trial;
 use futures_util::future::join_all;
+use migrations::code::Code;
 use migrations::filled;
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
@@ -117,23 +118,22 @@ pub async fn observe(
     database: &Database,
     slices: &[&Slice],
 ) -> Result<DatabaseSeen, Box<Finding>> {
-    let side = if *database == Database::Monolith { "source" } else { "sink" };
+    let [no_url, unreachable, refuses] = match database {
+        Database::Monolith => [Code::SourceNoUrl, Code::SourceUnreachable, Code::SourceRefuses],
+        Database::Service(_) => [Code::SinkNoUrl, Code::SinkUnreachable, Code::SinkRefuses],
+    };
     let Some(url) = database.url(plan) else {
         let hint = "write its URL under `database:` in the plan";
-        return Err(Box::new(Finding::error(
-            &format!("{side}.no-url"),
-            format!("the plan gives {database} no URL"),
-            hint,
-        )));
+        return Err(Box::new(Finding::error(no_url, format!("the plan gives {database} no URL"), hint)));
     };
     let session = connect(url, "strangler doctor").await.map_err(|error| {
         let message = format!("{database} cannot be looked at: {error}");
-        Box::new(Finding::error(&format!("{side}.unreachable"), message, error.hint()))
+        Box::new(Finding::error(unreachable, message, error.hint()))
     })?;
     let refused = |why: String| {
         let message = format!("{database} at {} does not let us look: {why}", url.redacted());
         let hint = format!("run `{}`; if it was run, look at the server's log", sql::install_command(plan));
-        Box::new(Finding::error(&format!("{side}.refuses"), message, hint))
+        Box::new(Finding::error(refuses, message, hint))
     };
     let tables: BTreeSet<TableName> = slices
         .iter()
@@ -292,7 +292,7 @@ async fn upstreams(plan: &Plan, slices: &[&Slice]) -> Vec<Finding> {
     let failed = asked.iter().zip(answers).filter_map(|((who, upstream), why)| {
         let message = format!("{who} takes no connection at {upstream}: {}", why?);
         Some(Finding::warning(
-            "upstream.unreachable",
+            Code::UpstreamUnreachable,
             message,
             "start it, or correct its `upstream` in the plan",
         ))

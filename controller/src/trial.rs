@@ -4,6 +4,7 @@
 mod statement;
 
 use crate::connect::{connect, in_words};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Slice, Table};
 use migrations::preflight::{Observation, TableSeen};
@@ -83,7 +84,7 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
         Ok(computed) => computed,
         Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
             return Some(Finding::warning(
-                "plan.not-tried",
+                Code::PlanNotTried,
                 format!(
                     "the expressions of table {} had no time to compute row {key}: {}",
                     table.from,
@@ -100,7 +101,7 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
         }
         Err(error) => {
             return Some(Finding::error(
-                "plan.set-fails",
+                Code::PlanSetFails,
                 format!("the expressions of table {} fail for row {key}: {}", table.from, in_words(&error)),
                 format!("correct `set` or `reverse` of table {} in the plan", table.from),
             ));
@@ -108,7 +109,7 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
     };
     if !computed.get::<_, bool>(0) {
         return Some(Finding::error(
-            "plan.set-fails",
+            Code::PlanSetFails,
             format!(
                 "the expressions of table {} do not give one row for row {key}, but none or several",
                 table.from
@@ -122,7 +123,7 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
     let differs =
         trial.reversed().iter().enumerate().find(|(index, _)| !computed.get::<_, bool>(*index + 1))?;
     Some(Finding::warning(
-        "plan.reverse-differs",
+        Code::PlanReverseDiffers,
         format!("`reverse` of {} does not bring back what row {key} of {} holds", differs.1, table.from),
         format!("following works; correct `reverse: {{ {}: … }}` before the cutover", differs.1),
     ))
@@ -147,7 +148,7 @@ fn unknown_type(table: &Table, column: &str) -> Finding {
         table.from
     );
     Finding::warning(
-        "plan.not-tried",
+        Code::PlanNotTried,
         message,
         "try them by hand on a few rows, before the cutover at the latest",
     )
@@ -155,7 +156,7 @@ fn unknown_type(table: &Table, column: &str) -> Finding {
 
 fn untried(slice: &Slice, why: &str) -> Finding {
     Finding::warning(
-        "plan.not-tried",
+        Code::PlanNotTried,
         format!("the expressions of slice {} could not be tried on live rows: {why}", slice.name),
         format!("run `strangler doctor {}` again", slice.name),
     )

@@ -8,6 +8,7 @@ mod world;
 
 use lab::Cluster;
 use migrations::api::{Outcome, Refusal, Status};
+use migrations::code::Code;
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, Observed, ProxyReport, Report, StreamReport,
     VERSION,
@@ -143,7 +144,7 @@ fn bridge(address: &str, condition: Option<Condition>) -> Observed {
 
 fn of_another_plan(mut observed: Observed) -> Observed {
     if let Report::Bridge(report) = &mut observed.report {
-        report.findings.push(Finding::warning(BridgeReport::OTHER_PLAN, "another plan", "start it again"));
+        report.findings.push(Finding::warning(Code::BridgeOtherPlan, "another plan", "start it again"));
     }
     observed
 }
@@ -354,8 +355,8 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(false))).await).await;
     assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 3));
-    let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code.as_str()).collect();
-    assert_eq!(errors, ["sink.not-empty"], "{refusal:#?}");
+    let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code).collect();
+    assert_eq!(errors, [Code::SinkNotEmpty], "{refusal:#?}");
     a_bridge_with_another_plan_is_not_asked(&api, start(true)).await;
     let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await;
     assert_eq!(started.status(), StatusCode::OK);
@@ -382,7 +383,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     // A database that goes away is said, and what was known is still told to the agents.
     cluster.kill();
     let status: Status = api.get("/v1/status").await;
-    assert!(status.findings.iter().any(|f| f.code.starts_with("journal.")), "{:?}", status.findings);
+    assert!(status.findings.iter().any(|f| f.code.as_str().starts_with("journal.")), "{:?}", status.findings);
     assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(6));
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -424,8 +425,8 @@ async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_jso
     api.report(&of_another_plan(bridge("http://127.0.0.1:7402", None))).await;
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await).await;
-    let codes: Vec<_> = refusal.findings.iter().map(|f| f.code.as_str()).collect();
-    assert_eq!((status, codes), (StatusCode::UNPROCESSABLE_ENTITY, vec![BridgeReport::OTHER_PLAN]));
+    let codes: Vec<_> = refusal.findings.iter().map(|f| f.code).collect();
+    assert_eq!((status, codes), (StatusCode::UNPROCESSABLE_ENTITY, vec![Code::BridgeOtherPlan]));
     api.report(&bridge("http://127.0.0.1:7402", None)).await;
     // A second one that is fenced out has no say, whatever it runs.
     let mut first = bridge("http://127.0.0.1:7402", None);
@@ -443,21 +444,21 @@ async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_jso
 
 async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {
     let address = "http://127.0.0.1:7402";
-    let codes = |outcome: &Outcome| outcome.findings.iter().map(|f| f.code.clone()).collect::<Vec<_>>();
+    let codes = |outcome: &Outcome| outcome.findings.iter().map(|f| f.code).collect::<Vec<_>>();
     api.report(&bridge(address, Some(Condition::Following))).await;
     let outcome = api.share("10%").await;
     assert_eq!(
         (codes(&outcome), outcome.next_steps[0].as_str()),
         (Vec::new(), "strangler route set orders 50%")
     );
-    let finding = Finding::error("sink.refused-row", "no", "mend it");
+    let finding = Finding::error(Code::SinkRefusedRow, "no", "mend it");
     api.report(&bridge(address, Some(Condition::Stopped { finding, position: None }))).await;
     let outcome = api.share("20%").await;
-    assert_eq!(codes(&outcome), ["reads.wait"]);
+    assert_eq!(codes(&outcome), [Code::ReadsWait]);
     assert_eq!(outcome.next_steps[0], "strangler sync status orders");
     let status: Status = api.get("/v1/status").await;
     assert_eq!(status.slices.values().next().unwrap().next_steps[0], "strangler sync status orders");
-    assert_eq!(codes(&api.share("monolith").await), [""; 0]);
+    assert_eq!(codes(&api.share("monolith").await), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -474,7 +475,7 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     assert!(refusal.exit == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
     assert!(refusal.hint.contains("first line of journal.jsonl"), "{refusal:?}");
     let status: Status = api.get("/v1/status").await;
-    assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+    assert_eq!(status.findings.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::JournalRewound]);
     assert_eq!(status.generation, Generation(2), "what was known is still told");
 
     // A controller that starts on it knows no better, but for the agents.
@@ -484,7 +485,7 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     assert_eq!((status.generation, status.findings), (Generation(1), Vec::new()));
     api.report(&proxy("p", Some((status.journal, Generation(2))), "")).await;
     let status: Status = api.get("/v1/status").await;
-    assert_eq!(status.findings.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["journal.rewound"]);
+    assert_eq!(status.findings.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::JournalRewound]);
     // The proxy would ignore what is decided, and yet be counted: it acts on more.
     let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
     let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;

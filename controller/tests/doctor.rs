@@ -4,13 +4,14 @@
 
 mod world;
 
+use migrations::code::Code;
 use migrations::finding::Finding;
 use world::{World, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_names_the_statement_and_the_statement_mends() {
     let world = World::new("").await;
-    assert!(world.codes().await.iter().all(|code| code.ends_with("unreachable")), "no role yet");
+    assert!(world.codes().await.iter().all(|code| code.as_str().ends_with("unreachable")), "no role yet");
     world.cluster.sql(
         "monolith",
         "ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE customers SET UNLOGGED",
@@ -19,41 +20,41 @@ async fn doctor_names_the_statement_and_the_statement_mends() {
     assert!(lines.iter().any(|line| line.contains("warning") && line.contains("not published")), "{lines:?}");
     assert_eq!(refusal(&world.client("app", "monolith").await, "UPDATE orders SET note = 'x'").await, None);
     let breaks = [
-        ("monolith", "REVOKE SELECT ON orders FROM strangler", "table.no-right"),
-        ("monolith", "ALTER ROLE strangler NOREPLICATION", "source.no-replication-right"),
-        ("monolith", "ALTER TABLE lines REPLICA IDENTITY NOTHING", "source.replica-identity"),
-        ("service", "REVOKE TEMPORARY ON DATABASE service FROM PUBLIC, strangler", "sink.no-temporary"),
-        ("service", "REVOKE DELETE, TRUNCATE ON items FROM strangler", "table.no-right"),
-        ("service", "ALTER TABLE items DROP CONSTRAINT items_pkey", "sink.other-key"),
-        ("service", "ALTER TABLE orders ADD COLUMN region text NOT NULL", "sink.unfilled-column"),
+        ("monolith", "REVOKE SELECT ON orders FROM strangler", Code::TableNoRight),
+        ("monolith", "ALTER ROLE strangler NOREPLICATION", Code::SourceNoReplicationRight),
+        ("monolith", "ALTER TABLE lines REPLICA IDENTITY NOTHING", Code::SourceReplicaIdentity),
+        ("service", "REVOKE TEMPORARY ON DATABASE service FROM PUBLIC, strangler", Code::SinkNoTemporary),
+        ("service", "REVOKE DELETE, TRUNCATE ON items FROM strangler", Code::TableNoRight),
+        ("service", "ALTER TABLE items DROP CONSTRAINT items_pkey", Code::SinkOtherKey),
+        ("service", "ALTER TABLE orders ADD COLUMN region text NOT NULL", Code::SinkUnfilledColumn),
     ];
     for (database, statement, _) in breaks {
         world.cluster.sql(database, statement);
     }
     let found = world.findings().await;
-    let mut wanted: Vec<&str> = breaks.iter().map(|(_, _, code)| *code).collect();
+    let mut wanted: Vec<Code> = breaks.iter().map(|(_, _, code)| *code).collect();
     wanted.extend([
-        "source.no-primary-key",
-        "table.unlogged",
-        "install.not-published",
-        "install.not-published",
+        Code::SourceNoPrimaryKey,
+        Code::TableUnlogged,
+        Code::InstallNotPublished,
+        Code::InstallNotPublished,
     ]);
     wanted.sort_unstable();
-    let mut codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
     codes.sort_unstable();
     assert_eq!(codes, wanted, "{found:#?}");
     mend(&world, &found);
-    assert_eq!(world.codes().await, ["install.not-published"; 2]);
+    assert_eq!(world.codes().await, [Code::InstallNotPublished; 2]);
     world.install().await;
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
 }
 
 /// Runs what the hints say.
 fn mend(world: &World, found: &[Finding]) {
     for finding in found {
-        let (database, statement) = match finding.hint.split_once("run in the monolith's database: ") {
+        let (database, statement) = match finding.remedy.split_once("run in the monolith's database: ") {
             Some((_, statement)) => ("monolith", statement),
-            None => match finding.hint.split_once("run in service orders's database: ") {
+            None => match finding.remedy.split_once("run in service orders's database: ") {
                 Some((_, statement)) => ("service", statement),
                 None => continue,
             },
@@ -68,7 +69,7 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
     world.install().await;
     let all = controller::doctor(&world.plan, None).await;
     assert!(
-        all.iter().any(|finding| finding.code == "source.partitioned" && !finding.is_error()),
+        all.iter().any(|finding| finding.code == Code::SourcePartitioned && !finding.is_error()),
         "{all:#?}"
     );
     let breaks = [
@@ -89,27 +90,27 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
         world.cluster.sql(database, statement);
     }
     let found = world.findings().await;
-    let mut codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+    let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
     codes.sort_unstable();
     let wanted = [
-        "sink.foreign-key-action",
-        "sink.foreign-key-circle",
-        "sink.foreign-key-circle",
-        "sink.identity-always",
-        "source.generated-column",
-        "table.row-security",
-        "table.row-security",
+        Code::SinkForeignKeyAction,
+        Code::SinkForeignKeyCircle,
+        Code::SinkForeignKeyCircle,
+        Code::SinkIdentityAlways,
+        Code::SourceGeneratedColumn,
+        Code::TableRowSecurity,
+        Code::TableRowSecurity,
     ];
     assert_eq!(codes, wanted, "{found:#?}");
-    let generated = found.iter().find(|finding| finding.code == "source.generated-column").unwrap();
-    assert!(generated.hint.contains("`set: { shout: \"upper(note)\" }`"), "{generated:#?}");
+    let generated = found.iter().find(|finding| finding.code == Code::SourceGeneratedColumn).unwrap();
+    assert!(generated.remedy.contains("`set: { shout: \"upper(note)\" }`"), "{generated:#?}");
     mend(&world, &found);
-    assert_eq!(world.codes().await, ["source.generated-column"]);
+    assert_eq!(world.codes().await, [Code::SourceGeneratedColumn]);
     world.cluster.sql("service", "ALTER TABLE orders DROP shout");
     world
         .cluster
         .sql("service", "ALTER TABLE orders ADD shout text GENERATED ALWAYS AS (upper(note)) STORED");
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
     let keys = "SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conrelid::regclass::text) FROM pg_constraint
                  WHERE contype = 'f' AND conrelid IN ('customers'::regclass, 'orders'::regclass)";
     let defined = "FOREIGN KEY (id) REFERENCES orders(id) DEFERRABLE; FOREIGN KEY (customer_id) REFERENCES customers(id)";
@@ -121,11 +122,11 @@ async fn doctor_tries_the_plans_sql_on_live_rows() {
     let mut world = World::new("").await;
     world.install().await;
     world.cluster.sql("monolith", "INSERT INTO orders (customer_id, total) VALUES (1, 12.34), (1, 5)");
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
     let lossy = world.plan_with("total * 100", "total * 10");
     let failing = world.plan_with("(total * 100)", "(total / 0)");
     world.plan = lossy;
-    assert_eq!(world.codes().await, ["plan.reverse-differs"]);
+    assert_eq!(world.codes().await, [Code::PlanReverseDiffers]);
     world.plan = failing;
     let found = world.findings().await;
     assert!(
@@ -146,11 +147,11 @@ async fn a_row_that_the_plans_sql_makes_vanish_or_doubles_is_found() {
     world.cluster.sql("monolith", &line(1));
     world.plan =
         world.plan_with("rename: { qty: quantity }", r#"drop: [qty], set: { quantity: "times(qty)" }"#);
-    assert_eq!(world.codes().await, [""; 0], "one row for one row");
+    assert_eq!(world.codes().await, [], "one row for one row");
     for qty in [0, 2] {
         world.cluster.sql("monolith", &line(qty));
         let found = world.findings().await;
-        assert!(found.len() == 1 && found[0].is_error() && found[0].code == "plan.set-fails", "{found:?}");
+        assert!(found.len() == 1 && found[0].is_error() && found[0].code == Code::PlanSetFails, "{found:?}");
         assert!(found[0].message.contains(&format!("one row for row {qty}, 1")), "{found:?}");
         world.cluster.sql("monolith", &format!("DELETE FROM lines WHERE qty = {qty}"));
     }
@@ -196,8 +197,8 @@ async fn doctor_tries_what_two_databases_write_differently() {
     assert_eq!(world.findings().await, []);
     world.plan = by_enum;
     let found = world.findings().await;
-    let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
-    assert_eq!(codes, ["plan.not-tried"], "{found:#?}");
+    let codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [Code::PlanNotTried], "{found:#?}");
     assert!(found[0].message.contains("column state"), "{found:#?}");
 }
 
@@ -219,10 +220,10 @@ async fn doctor_sees_partitions_triggers_and_other_databases_transactions() {
         .await
         .unwrap();
     let found = world.findings().await;
-    let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
-    assert_eq!(codes, ["sink.unmarked-trigger", "source.prepared-transaction"], "{found:#?}");
+    let codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [Code::SinkUnmarkedTrigger, Code::SourcePreparedTransaction], "{found:#?}");
     assert!(found[0].message.contains("count_items"), "{found:#?}");
-    assert!(found[1].hint.starts_with("run in database postgres of the monolith's server"), "{found:#?}");
+    assert!(found[1].remedy.starts_with("run in database postgres of the monolith's server"), "{found:#?}");
     world.cluster.sql("postgres", "ROLLBACK PREPARED 'held'");
 }
 
@@ -230,18 +231,18 @@ async fn doctor_sees_partitions_triggers_and_other_databases_transactions() {
 async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
     let mut world = World::new("-c wal_level=replica").await;
     world.install().await;
-    assert_eq!(world.codes().await, ["source.wal-level"]);
+    assert_eq!(world.codes().await, [Code::SourceWalLevel]);
     world.cluster.kill();
     world.cluster.restart_with("-c max_replication_slots=1 -c max_wal_senders=1");
-    assert_eq!(world.codes().await, ["source.no-free-slot", "source.no-free-wal-sender"]);
+    assert_eq!(world.codes().await, [Code::SourceNoFreeSlot, Code::SourceNoFreeWalSender]);
     world.cluster.kill();
     let found = world.findings().await;
     assert_eq!(
-        found.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(),
-        ["source.unreachable", "sink.unreachable"]
+        found.iter().map(|f| f.code).collect::<Vec<_>>(),
+        [Code::SourceUnreachable, Code::SinkUnreachable]
     );
     assert!(
-        found.iter().all(|f| !f.message.contains("p@ss") && f.hint.contains("start the server")),
+        found.iter().all(|f| !f.message.contains("p@ss") && f.remedy.contains("start the server")),
         "{found:#?}"
     );
 }
@@ -251,6 +252,6 @@ async fn a_server_without_tls_is_not_told_to_start() {
     let mut world = World::new("").await;
     world.plan = world.plan_with("/monolith\"", "/monolith?sslmode=require\"");
     let found = world.findings().await;
-    let refused = found.iter().find(|finding| finding.code == "source.unreachable").unwrap();
-    assert!(refused.hint.contains("certificate") && refused.message.contains("by TLS"), "{refused:#?}");
+    let refused = found.iter().find(|finding| finding.code == Code::SourceUnreachable).unwrap();
+    assert!(refused.remedy.contains("certificate") && refused.message.contains("by TLS"), "{refused:#?}");
 }

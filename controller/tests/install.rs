@@ -41,11 +41,11 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
     let lines = world.install().await;
     assert!(lines.iter().any(|line| line.contains("publication strangler_shop")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("warning")), "{lines:?}");
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
     let id = world.cluster.sql("monolith", "SELECT id::text FROM strangler.journal_id");
     world.install().await;
     assert_eq!(world.cluster.sql("monolith", "SELECT id::text FROM strangler.journal_id"), id);
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
     let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
     assert_eq!(world.cluster.sql("monolith", published), "customers lines orders");
 
@@ -88,7 +88,7 @@ async fn the_printed_script_makes_the_same() {
         let name = if database == Database::Monolith { "monolith" } else { "service" };
         world.cluster.sql(name, &text);
     }
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 
 mod world;
 
+use migrations::code::Code;
 use migrations::gate;
 use world::{World, refusal};
 
@@ -23,11 +24,11 @@ async fn a_key_that_is_checked_late_is_not_published_before_it_is_mended() {
     let writes = "INSERT INTO late VALUES (1, 'a'); UPDATE late SET note = 'b'; DELETE FROM late";
     assert_eq!(refusal(&app, writes).await, None);
     let found = world.findings().await;
-    let late = found.iter().find(|finding| finding.code == "source.late-primary-key").unwrap();
-    let statement = late.hint.split_once("database: ").unwrap().1;
+    let late = found.iter().find(|finding| finding.code == Code::SourceLatePrimaryKey).unwrap();
+    let statement = late.remedy.split_once("database: ").unwrap().1;
     world.cluster.sql("monolith", statement);
     world.install().await;
-    assert_eq!(world.codes().await, [""; 0]);
+    assert_eq!(world.codes().await, []);
     assert_eq!(refusal(&app, writes).await, None);
 }
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod derive;
 
+use crate::code::Code;
 pub use derive::share;
 
 use crate::finding::Finding;
@@ -193,11 +194,8 @@ pub struct BridgeReport {
 
 impl BridgeReport {
     /// That the bridge runs another plan than the controller, if it does.
-    pub const OTHER_PLAN: &str = "bridge.other-plan";
-
-    /// The finding [`BridgeReport::OTHER_PLAN`], if the report has it.
     pub fn other_plan(&self) -> Option<&Finding> {
-        self.findings.iter().find(|finding| finding.code == Self::OTHER_PLAN)
+        self.findings.iter().find(|finding| finding.code == Code::BridgeOtherPlan)
     }
 }
 

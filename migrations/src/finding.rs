@@ -1,5 +1,6 @@
 //! One thing wrong or doubtful, said so that the reader can mend it: a stable code, where, what, and what to do.
 
+use crate::code::Code;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -30,7 +31,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Stable and searchable, e.g. `plan.unknown-key` or `source.no-primary-key`.
-    pub code: String,
+    pub code: Code,
     /// Must it be mended first?
     pub severity: Severity,
     /// Where in the plan, for findings of `check`.
@@ -39,24 +40,18 @@ pub struct Finding {
     /// What is wrong, one sentence.
     pub message: String,
     /// What to do: what to write instead, or the exact statement or command that mends it.
-    pub hint: String,
+    pub remedy: String,
 }
 
 impl Finding {
     /// A finding that stops the work.
-    pub fn error(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            severity: Severity::Error,
-            place: None,
-            message: message.into(),
-            hint: hint.into(),
-        }
+    pub fn error(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Error, place: None, message: message.into(), remedy: remedy.into() }
     }
 
     /// A finding that is only shown.
-    pub fn warning(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, message, hint) }
+    pub fn warning(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, message, remedy) }
     }
 
     /// The same finding at a place in the plan.
@@ -108,7 +103,7 @@ fn render_one(finding: &Finding) -> String {
         text.push_str(&format!("{gap}--> {}:{}:{}\n", place.file, place.line, place.column));
         text.push_str(&format!("{gap} |\n{number} | {shown}\n{gap} | {}^\n", " ".repeat(column - 1)));
     }
-    text.push_str(&format!("{} = {}\n", " ".repeat(margin), finding.hint));
+    text.push_str(&format!("{} = {}\n", " ".repeat(margin), finding.remedy));
     text
 }
 
@@ -117,6 +112,6 @@ impl fmt::Display for Finding {
         if let Some(place) = &self.place {
             write!(f, "{}:{}:{}: ", place.file, place.line, place.column)?;
         }
-        write!(f, "{} [{}]; {}", self.message, self.code, self.hint)
+        write!(f, "{} [{}]; {}", self.message, self.code, self.remedy)
     }
 }

@@ -5,6 +5,7 @@
 //! they decide by asking this one; what they do about it is theirs.
 
 pub mod api;
+pub mod code;
 pub mod control;
 pub mod filled;
 pub mod finding;

@@ -12,6 +12,7 @@ mod references;
 mod server;
 mod tables;
 
+use crate::code::Code;
 pub use observation::{
     ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
     Observation, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen,
@@ -22,9 +23,6 @@ pub use server::too_old;
 use crate::finding::Finding;
 use crate::plan::{Plan, Slice};
 use crate::sql::Database;
-
-/// The code of the finding that `sync start --replace` overrides: rows of others stand in the sink's tables.
-pub const NOT_EMPTY: &str = "sink.not-empty";
 
 /// Everything that is wrong or doubtful for following a slice, errors first. A database that was not observed is
 /// passed over: why it could not be is its observer's finding.
@@ -42,7 +40,7 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
     if let (Some(source), Some(sink)) = (&seen.source, &seen.sink) {
         if source.is_same_database(sink) {
             found.push(Finding::error(
-                "sink.same-database",
+                Code::SinkSameDatabase,
                 format!("the monolith and service {} share database {}", slice.service, source.name),
                 "give the service a database of its own; it may stand on the same server",
             ));

@@ -6,6 +6,7 @@ use migrations::api::{
     Acknowledged, AgentStatus, Outcome, RouteStatus, SetShares, SliceStatus, Status, SyncVerb, SyncWish,
     Wish, next_steps, plan_event,
 };
+use migrations::code::Code;
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamReport,
     VERSION,
@@ -224,7 +225,7 @@ fn stages() -> Vec<Stage> {
 }
 
 fn conditions() -> Vec<Condition> {
-    let finding = Finding::error("apply.constraint", "a row does not fit", "look at it");
+    let finding = Finding::error(Code::SinkRefusedRow, "a row does not fit", "look at it");
     vec![
         Condition::Idle,
         Condition::Waiting { why: "the sink is down".into() },
@@ -308,7 +309,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             generation: Generation(3),
             slices: BTreeMap::from([(slice("orders"), one)]),
             agents: vec![agent],
-            findings: vec![Finding::warning("a", "b", "c")],
+            findings: vec![Finding::warning(Code::BridgeWaits, "b", "c")],
         });
         let outcome = Outcome {
             slice: slice("orders"),

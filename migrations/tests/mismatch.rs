@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 
 use migrations::api::{SetShares, SyncVerb, SyncWish, Wish, mismatches, next_steps, plan_event};
+use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::lsn::CommitLsn;
@@ -82,7 +83,7 @@ fn without_tables(share: &str) -> (&'static str, Event) {
     ("orders", plan_event(&edited(&[(TABLES, "")]), &state(&[]), Wish::Shares(&wish)).unwrap())
 }
 
-fn told(plan: &Plan, state: &State) -> Vec<String> {
+fn told(plan: &Plan, state: &State) -> Vec<Code> {
     mismatches(plan, state).into_iter().map(|finding| finding.code).collect()
 }
 
@@ -127,7 +128,7 @@ fn a_slice_that_gains_tables_keeps_reads_and_writes_on_one_side() {
         for route in &desired.table.routes {
             assert_eq!((route.share, route.follows), (share.parse().unwrap(), false), "{}", route.route);
         }
-        assert_eq!(told(&plan, &moved), ["journal.gained-tables"]);
+        assert_eq!(told(&plan, &moved), [Code::JournalGainedTables]);
         assert_eq!(next_steps(&plan, &slice("orders"), &moved), ["strangler route set orders monolith"]);
     }
 }
@@ -166,7 +167,7 @@ fn a_share_whose_route_or_slice_was_renamed_is_told_and_can_be_forgotten() {
     let forgotten = |from, to, route: Option<&str>, left: usize| {
         let plan = edited(&[(TABLES, ""), (from, to)]);
         let mut events = vec![without_tables("50%")];
-        assert_eq!(told(&plan, &state(&events)), ["journal.forgotten-route"]);
+        assert_eq!(told(&plan, &state(&events)), [Code::JournalForgottenRoute]);
         let raised = shares("orders", Some("place"), "60%");
         assert!(plan_event(&plan, &state(&events), Wish::Shares(&raised)).is_err());
         let wish = shares("orders", route, "monolith");

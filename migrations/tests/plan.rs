@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 #![allow(clippy::disallowed_methods, reason = "the plans are files, and checking them must be quick")]
 
+use migrations::code::Code;
 use migrations::control::Sticky;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
@@ -159,7 +160,7 @@ fn the_hash_follows_the_meaning_and_not_the_secrets() {
 fn a_file_too_large_is_not_read() {
     let findings = check("big.yaml", &"#\n".repeat(600_000), &env).unwrap_err();
     assert_eq!(findings.len(), 1);
-    assert_eq!(findings[0].code, "plan.too-large");
+    assert_eq!(findings[0].code, Code::PlanTooLarge);
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn holds_up(text: &str) {
     for finding in &findings {
         let place = finding.place.as_ref().unwrap();
         assert!(place.line >= 1 && usize::try_from(place.line).unwrap() <= lines, "{finding:?}");
-        assert!(place.column >= 1 && !finding.hint.is_empty() && !finding.message.is_empty());
+        assert!(place.column >= 1 && !finding.remedy.is_empty() && !finding.message.is_empty());
         assert!(!format!("{finding:?}").contains(SECRET));
     }
     finding::render(&findings);

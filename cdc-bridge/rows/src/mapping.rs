@@ -3,6 +3,7 @@
 //! Pure: it knows the plan's mapping, the source's shape and the sink's columns, and makes statements of them.
 
 use crate::change::{ColumnType, Relation};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::{TableName, quote_identifier};
 use migrations::plan::Table;
@@ -330,7 +331,7 @@ pub fn sql_type(kind: &ColumnType) -> String {
 
 fn unsupported(table: &Table, column: &str, kind: &str) -> Box<Finding> {
     Box::new(Finding::error(
-        "source.unsupported-type",
+        Code::SourceUnsupportedType,
         format!("column {column} of {} is a {kind}, which is not carried yet", table.from),
         format!("leave it out with `drop: [{column}]` in the plan"),
     ))
@@ -338,7 +339,7 @@ fn unsupported(table: &Table, column: &str, kind: &str) -> Box<Finding> {
 
 fn no_column(table: &Table, column: &str, target: &str) -> Box<Finding> {
     Box::new(Finding::error(
-        "sink.no-column",
+        Code::SinkNoColumn,
         format!("column {column} of {} has no column {target} in {} to go to", table.from, table.to),
         format!(
             "add it to the service's table, or write `rename: {{ {column}: … }}` or `drop: [{column}]` in the plan"
@@ -348,7 +349,7 @@ fn no_column(table: &Table, column: &str, target: &str) -> Box<Finding> {
 
 fn no_key(table: &Table) -> Box<Finding> {
     Box::new(Finding::error(
-        "sink.other-key",
+        Code::SinkOtherKey,
         format!("the primary keys of {} and {} do not match through the mapping", table.from, table.to),
         format!("give {} a primary key of the columns that the key of {} becomes", table.to, table.from),
     ))

@@ -1,5 +1,6 @@
 //! In which order tables are filled and emptied, so that foreign keys hold.
 
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
 use std::collections::BTreeSet;
@@ -82,7 +83,7 @@ fn opens(knot: &BTreeSet<TableName>, references: &[Reference]) -> bool {
 fn circle(left: &BTreeSet<TableName>) -> Finding {
     let names: Vec<String> = left.iter().map(TableName::to_string).collect();
     Finding::error(
-        "sink.reference-circle",
+        Code::SinkReferenceCircle,
         format!("the foreign keys of {} go in a circle in the service's database", names.join(", ")),
         "make one of them deferrable there: `ALTER TABLE … ALTER CONSTRAINT … DEFERRABLE`",
     )
@@ -122,7 +123,7 @@ mod tests {
     fn a_circle_needs_a_deferrable_key() {
         let tables = ["a", "b"].map(table).into();
         let hard = [reference("a", "b", false), reference("b", "a", false)];
-        assert_eq!(levels(&tables, &hard).unwrap_err().code, "sink.reference-circle");
+        assert_eq!(levels(&tables, &hard).unwrap_err().code, Code::SinkReferenceCircle);
         let soft = [reference("a", "b", true), reference("b", "a", false)];
         let levels = levels(&tables, &soft).unwrap();
         assert!(levels.len() == 1 && levels[0].is_circle);

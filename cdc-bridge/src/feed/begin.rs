@@ -2,6 +2,7 @@
 //!
 //! Pure. The one thing that must never happen is to go on silently over a gap.
 
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Timeline};
 use rows::progress::Progress;
@@ -64,7 +65,7 @@ pub fn decide(own: &str, slots: &[Slot], end: Option<&Progress>, server: &Timeli
 
 fn foreign_slot(slot: &Slot, own: &str) -> Finding {
     Finding::error(
-        "capture.foreign-slot",
+        Code::CaptureForeignSlot,
         format!(
             "replication slot {} belongs to another log of this plan than the present one ({own}), and keeps WAL: the \
              log it filled was moved or deleted, or another bridge uses it",
@@ -81,7 +82,7 @@ fn foreign_slot(slot: &Slot, own: &str) -> Finding {
 /// The log holds the changes of another server, or of another history of this one.
 pub fn other_server(log: &str, server: &Timeline) -> Finding {
     Finding::error(
-        "capture.other-server",
+        Code::CaptureOtherServer,
         format!(
             "the log was filled from {log}, the database is {server} now: it was restored, or a replica was promoted, \
              and its positions may mean other changes"
@@ -94,7 +95,7 @@ pub fn other_server(log: &str, server: &Timeline) -> Finding {
 /// The log holds the changes that another plan follows, or those of another database of the same server.
 pub fn other_plan(log: &str, whose: &str) -> Finding {
     Finding::error(
-        "capture.other-plan",
+        Code::CaptureOtherPlan,
         format!("the log {log} was made for {whose}"),
         "give this plan a `topic_prefix` of its own; or, if it is an old log of yours, delete its progress topic while no \
          bridge runs",
@@ -147,11 +148,11 @@ mod tests {
     fn a_deleted_log_with_a_live_slot_and_another_server_stop() {
         let s = server();
         assert!(
-            matches!(decide("s", &[slot("old", 5)], None, &s), Begin::Stop(f) if f.code == "capture.foreign-slot")
+            matches!(decide("s", &[slot("old", 5)], None, &s), Begin::Stop(f) if f.code == Code::CaptureForeignSlot)
         );
         let promoted = Timeline { timeline: 2, ..server() };
         assert!(
-            matches!(decide("s", &[slot("s", 5)], Some(&end(9)), &promoted), Begin::Stop(f) if f.code == "capture.other-server")
+            matches!(decide("s", &[slot("s", 5)], Some(&end(9)), &promoted), Begin::Stop(f) if f.code == Code::CaptureOtherServer)
         );
     }
 }

@@ -4,6 +4,7 @@ use super::source::SourceError;
 use crate::log::LogError;
 use crate::replication::ReplicationError;
 use crate::replication::frame::FrameError;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
 use rows::assemble::AssembleError;
@@ -66,7 +67,7 @@ impl From<crate::connect::ConnectError> for SessionEnd {
 
 fn row_too_large(bytes: usize) -> Finding {
     Finding::error(
-        "capture.row-too-large",
+        Code::CaptureRowTooLarge,
         format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
         "raise limits.max_row in the plan and start the bridge again",
     )

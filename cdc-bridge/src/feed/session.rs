@@ -10,6 +10,7 @@ use crate::catalog;
 use crate::log::Flush;
 use crate::replication::frame::Frame;
 use crate::replication::{Replication, ReplicationError};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
@@ -264,7 +265,7 @@ impl Session<'_> {
             return Ok(());
         }
         Err(Box::new(Finding::error(
-            "capture.row-too-large",
+            Code::CaptureRowTooLarge,
             format!(
                 "the stream stands at a row of {bytes} bytes in {} ({}), more than limits.max_row allows",
                 change.relation.table, change.position
@@ -277,7 +278,7 @@ impl Session<'_> {
 /// A wanted table that is not published, or no longer the one that was.
 pub fn other_table(table: &TableName) -> Finding {
     Finding::error(
-        "capture.other-table",
+        Code::CaptureOtherTable,
         format!(
             "table {table} of the monolith is not published with all it holds, or it was renamed, or another one has its \
              name now: its changes cannot be followed"

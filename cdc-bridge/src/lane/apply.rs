@@ -6,6 +6,7 @@ use super::sink::{Sink, SinkError};
 use crate::connect::in_words;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use rows::change::{Change, Operation, ReplicaIdentity, Tuple, Value};
 use rows::copy_text;
@@ -233,7 +234,7 @@ impl Sink {
         };
         let slice = &self.slice.name;
         Finding::error(
-            "sink.refused-row",
+            Code::SinkRefusedRow,
             format!(
                 "{} of {} cannot be applied: {words}; {}",
                 deed(change),
@@ -298,7 +299,7 @@ fn shown(change: &Change) -> String {
 
 fn unknown_value(mapping: &Mapping) -> Finding {
     Finding::error(
-        "source.identity",
+        Code::SourceIdentity,
         format!("a `set` of {} reads a large value that the source did not send", mapping.from),
         format!(
             "run `ALTER TABLE {} REPLICA IDENTITY FULL` in the monolith's database, then copy the slice again",

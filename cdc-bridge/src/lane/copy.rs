@@ -14,6 +14,7 @@ use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::{Log, LogError};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
@@ -389,7 +390,7 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
 fn refused(work: &Work, error: tokio_postgres::Error) -> SinkError {
     match error.code().map(|code| &code.code()[..2]) {
         Some("22" | "23") => SinkError::stop(Finding::error(
-            "copy.refused-row",
+            Code::CopyRefusedRow,
             format!("a row of {} does not fit the service's table: {}", work.from, in_words(&error)),
             "mend the service's table or the mapping in the plan, then `strangler sync resume`",
         )),

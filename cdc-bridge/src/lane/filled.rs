@@ -5,6 +5,7 @@
 
 use super::sink::SinkError;
 use crate::connect::in_words;
+use migrations::code::Code;
 use migrations::filled::{Filled, all, ours};
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
@@ -47,7 +48,7 @@ pub async fn empty(
     let truncated = client.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await;
     truncated.map_err(|error| match error.code().map(|code| code.code()) {
         Some("0A000") => SinkError::stop(Finding::error(
-            "sink.referenced",
+            Code::SinkReferenced,
             format!("the tables of slice {slice} cannot be emptied: {}", in_words(&error)),
             "drop its foreign key in the service's database; or, if the referring table is none of the slice's, add it; if it \
              holds rows of the service's own, move them away",
@@ -111,7 +112,7 @@ async fn empty_ones<'a>(
 
 fn of_others(slice: &Slice, table: &TableName) -> Finding {
     Finding::error(
-        "sink.not-empty",
+        Code::SinkNotEmpty,
         format!(
             "the service's table {table} holds rows that strangler did not bring, or no longer guards; the copy would empty it"
         ),
@@ -125,7 +126,7 @@ fn of_others(slice: &Slice, table: &TableName) -> Finding {
 
 fn not_ours(slice: &Slice) -> Finding {
     Finding::error(
-        "sink.not-ours",
+        Code::SinkNotOurs,
         format!(
             "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
             slice.name

@@ -2,6 +2,7 @@
 
 use super::sink::SinkError;
 use crate::log::Cursor;
+use migrations::code::Code;
 use migrations::filled::{self, Filled};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
@@ -59,7 +60,7 @@ impl Kept {
     /// What to say where the monolith's database is another server, or another history of it, than it was copied from.
     pub fn other_server(&self, server: &Timeline) -> Finding {
         Finding::error(
-            "sink.other-server",
+            Code::SinkOtherServer,
             format!("the slice was copied from {}, the monolith's database is {server} now", self.timeline),
             "it was restored or a replica was promoted: copy the slice again, `strangler sync drop`, `sync start`",
         )
@@ -78,7 +79,7 @@ impl Kept {
         let told =
             if told.is_empty() { "how its rows are mapped was changed".to_owned() } else { told.join(", ") };
         Finding::error(
-            "plan.copied-otherwise",
+            Code::PlanCopiedOtherwise,
             format!("slice {} was not copied as the plan has it now: {told}", slice.name),
             format!(
                 "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
@@ -141,7 +142,7 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
     let Some(row) = row else { return Ok(None) };
     let damaged = || {
         SinkError::stop(Finding::error(
-            "sink.damaged",
+            Code::SinkDamaged,
             format!("the row of slice {} in strangler.stream cannot be read", slice.name),
             format!(
                 "copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`",

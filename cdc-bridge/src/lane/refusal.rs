@@ -1,5 +1,6 @@
 //! Why a copy does not go on before someone has looked. Pure.
 
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
 use migrations::plan::Slice;
@@ -7,7 +8,7 @@ use migrations::plan::Slice;
 /// The plan's mapping lost or doubled rows.
 pub fn other_count(from: &TableName, read: u64, inserted: u64) -> Finding {
     Finding::error(
-        "copy.other-count",
+        Code::CopyOtherCount,
         format!("of {read} rows of {} the plan's mapping made {inserted}", from),
         "a `set` must give one value for each row; correct the plan, restart the parts, then `strangler sync resume`",
     )
@@ -16,7 +17,7 @@ pub fn other_count(from: &TableName, read: u64, inserted: u64) -> Finding {
 /// A database lacks what `install` makes.
 pub fn not_installed(slice: &Slice, words: &str) -> Finding {
     Finding::error(
-        "gate.not-installed",
+        Code::GateNotInstalled,
         format!("the gate of slice {} cannot be made: {words}", slice.name),
         "run `strangler install` with an admin URL for each database, then `strangler sync resume`",
     )
@@ -25,7 +26,7 @@ pub fn not_installed(slice: &Slice, words: &str) -> Finding {
 /// A table is not there on one side.
 pub fn no_table(from: &TableName, to: &TableName) -> Finding {
     Finding::error(
-        "copy.no-table",
+        Code::CopyNoTable,
         format!(
             "there is no table {from} in the monolith's database or no {to} in the service's, or no right to see it"
         ),

@@ -6,6 +6,7 @@ use super::kept::{self, Kept, Shapes};
 use crate::catalog::{self, Cascades};
 use crate::connect::{ConnectError, connect, in_words};
 use crate::log::Cursor;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
@@ -66,7 +67,7 @@ impl SinkError {
         let why = in_words(&error);
         match error.code().map(|code| &code.code()[..2]) {
             Some("42") => SinkError::stop(Finding::error(
-                "sink.not-installed",
+                Code::SinkNotInstalled,
                 format!("the service's database refuses strangler: {why}"),
                 "run `strangler install` again with an admin URL for this service, then `strangler sync resume`",
             )),
@@ -338,7 +339,7 @@ async fn ranks(client: &Client, slice: &Slice) -> Result<BTreeMap<TableName, usi
 
 fn no_table(table: &TableName) -> Finding {
     Finding::error(
-        "sink.no-table",
+        Code::SinkNoTable,
         format!("there is no table {table} in the service's database, or it is not in the plan"),
         "create it there, or correct the plan, then `strangler sync resume`",
     )
@@ -351,7 +352,7 @@ fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding 
         Some((false, other)) => format!("open at epoch {other}"),
     };
     Finding::error(
-        "sink.gate",
+        Code::SinkGate,
         format!("the service's gate of slice {} is {found}, not shut at epoch {epoch}", slice.name),
         "another bridge or coordinator moved it; see `strangler status` and `strangler journal`",
     )
@@ -359,7 +360,7 @@ fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding 
 
 fn deferred(slice: &Slice, last: Position, words: &str) -> Finding {
     Finding::error(
-        "sink.deferred-constraint",
+        Code::SinkDeferredConstraint,
         format!(
             "the changes up to {last} break a constraint that was left to the transaction's end: {words}"
         ),
@@ -369,7 +370,7 @@ fn deferred(slice: &Slice, last: Position, words: &str) -> Finding {
 
 fn superseded(slice: &Slice) -> Finding {
     Finding::error(
-        "sink.superseded",
+        Code::SinkSuperseded,
         format!("another copy of slice {} has begun in the service's database", slice.name),
         "another bridge works on it: stop one of the two, then `strangler sync resume`",
     )

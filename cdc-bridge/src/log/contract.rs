@@ -1,5 +1,6 @@
 //! What a log's adapters, writers and readers speak of: what is appended, what is read, where, and why not.
 
+use migrations::code::Code;
 use migrations::finding::Finding;
 use rows::change::Change;
 use rows::progress::Progress;
@@ -110,16 +111,13 @@ const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the pr
                             copy the slices again with `strangler sync drop` and `sync start`";
 
 impl LogError {
-    /// The finding of an embedded log that cannot be written for want of room.
-    pub const DISK_FULL: &str = "log.disk-full";
-
     /// What someone must mend before it goes on; none where waiting may be enough.
     pub fn finding(&self) -> Option<Finding> {
         match self {
             LogError::Refused(finding) => Some(finding.clone()),
             LogError::Damaged { place, why } => {
                 let message = format!("the log {place} is damaged: {why}");
-                Some(Finding::error("log.damaged", message, HINT_DAMAGED))
+                Some(Finding::error(Code::LogDamaged, message, HINT_DAMAGED))
             }
             LogError::Unavailable { .. } | LogError::Missing | LogError::Full { .. } | LogError::Trimmed => {
                 None

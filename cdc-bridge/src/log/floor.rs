@@ -2,6 +2,7 @@
 //! again from any earlier transaction. Pure; both adapters' writers ask it.
 
 use super::contract::{Flush, LogError};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Position, Timeline};
 use rows::progress::{LogId, Progress};
@@ -66,14 +67,14 @@ impl Floor {
         if *timeline != progress.timeline {
             let message = format!("the log follows {timeline}, the source is now {}", progress.timeline);
             let hint = "begin anew: `strangler sync drop`, then `strangler sync start`, for every slice";
-            return Err(LogError::Refused(Finding::error("log.other-timeline", message, hint)));
+            return Err(LogError::Refused(Finding::error(Code::LogOtherTimeline, message, hint)));
         }
         let uncovered = flush.changes.last().filter(|change| !progress.end.is_past(change.position.commit));
         if let Some(change) = uncovered {
             let message =
                 format!("a change at {} came before a record that ends at {}", change.position, progress.end);
             let hint = "restart the bridge; if it happens again, report it with this message";
-            return Err(LogError::Refused(Finding::error("log.order", message, hint)));
+            return Err(LogError::Refused(Finding::error(Code::LogOrder, message, hint)));
         }
         Ok(())
     }

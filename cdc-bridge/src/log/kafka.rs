@@ -20,6 +20,7 @@ mod standing;
 mod topics;
 mod writer;
 
+use migrations::code::Code;
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
@@ -55,7 +56,7 @@ impl KafkaLog {
         let LogChoice::Kafka { brokers, topic_prefix, partitions, replication, schemas } = choice else {
             let message = format!("the log of plan {plan} is not one that this strangler knows");
             return Err(LogError::Refused(Finding::error(
-                "log.unknown",
+                Code::LogUnknown,
                 message,
                 "write `log: { kafka: … }`",
             )));

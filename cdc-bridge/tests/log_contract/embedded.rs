@@ -3,6 +3,7 @@
 use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables};
 use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Writer};
+use migrations::code::Code;
 use migrations::lsn::EndLsn;
 use rows::change::Operation;
 use std::io::{BufRead, BufReader};
@@ -220,7 +221,7 @@ async fn child_on_a_small_disk() {
         assert!(count < 1000, "the disk is never full");
     };
     let LogError::Refused(finding) = &error else { panic!("{error}") };
-    assert!(finding.code == "log.disk-full" && finding.hint.contains("make room"), "{finding:?}");
+    assert!(finding.code == Code::LogDiskFull && finding.remedy.contains("make room"), "{finding:?}");
     println!("full {count} {error}");
     for _ in 0..600 {
         let again = match log.writer().await {

@@ -5,6 +5,7 @@ use crate::history::{
 };
 use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Owner};
+use migrations::code::Code;
 use migrations::lsn::Timeline;
 use migrations::plan::LogChoice;
 use rdkafka::ClientConfig;
@@ -76,8 +77,8 @@ async fn a_compacted_topic_is_refused() {
     let log = place.open().await;
     let refused = log.prepare(&tables(&[0]), 1 << 20, &timeline()).await;
     let Err(LogError::Refused(finding)) = refused else { panic!("{refused:?}") };
-    assert_eq!(finding.code, "log.topic-compacted");
-    assert!(finding.hint.contains(&topic), "{}", finding.hint);
+    assert_eq!(finding.code, Code::LogTopicCompacted);
+    assert!(finding.remedy.contains(&topic), "{}", finding.remedy);
     log.forget(&tables(&[0])).await.unwrap();
     log.destroy().await.unwrap();
 }
@@ -158,7 +159,7 @@ async fn a_row_that_kafka_does_not_take_is_a_finding() {
     let note = "n".repeat(8 << 20);
     let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
     let refused = log.writer().await.unwrap().append(flush(&[committed])).await;
-    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == "log.row-too-large"));
+    assert!(matches!(&refused, Err(LogError::Refused(finding)) if finding.code == Code::LogRowTooLarge));
     place.clean(&log).await;
 }
 

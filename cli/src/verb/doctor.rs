@@ -2,6 +2,7 @@
 
 use crate::invocation::Invocation;
 use crate::problem::{Kind, Problem};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{LogChoice, Plan, Slice};
@@ -60,7 +61,7 @@ fn disk(plan: &Plan, folder: &Path) -> Option<Finding> {
 fn too_small(bytes_max: u64, free: u64, folder: &Path) -> Option<Finding> {
     (free < bytes_max).then(|| {
         Finding::warning(
-            "house.disk",
+            Code::HouseDisk,
             format!(
                 "the embedded log may grow to {} MiB, the disk under {} has {} MiB left",
                 bytes_max >> 20,

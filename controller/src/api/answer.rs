@@ -3,6 +3,7 @@
 use migrations::api::{
     Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, mismatches, next_steps,
 };
+use migrations::code::Code;
 use migrations::control::{self, Condition, Report, StreamReport};
 use migrations::finding::Finding;
 use migrations::journal::State;
@@ -85,7 +86,7 @@ pub(super) fn no_name(why: &BadName) -> Failure {
 
 pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
     let (message, hint) = match trouble {
-        Some(finding) => (finding.message, finding.hint),
+        Some(finding) => (finding.message, finding.remedy),
         None => ("the journal was not read yet".to_owned(), "ask again in a second".to_owned()),
     };
     failure(503, 1, message, hint)
@@ -164,7 +165,7 @@ pub(super) fn reads_wait(slice: &Slice, state: &State, stream: Option<&StreamRep
         Some(_) => return None,
     };
     Some(Finding::warning(
-        "reads.wait",
+        Code::ReadsWait,
         format!("the stream of slice {} {stands}: reads of a raised share wait at the monolith", slice.name),
         format!("look at `strangler sync status {}`", slice.name),
     ))

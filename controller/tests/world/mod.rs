@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses only a part of it")]
 
 use lab::Cluster;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::Plan;
@@ -94,12 +95,12 @@ impl World {
     /// What doctor finds but the upstreams, which do not run here, and what is doubtful in every such world.
     pub async fn findings(&self) -> Vec<Finding> {
         let mut found = controller::doctor(&self.plan, Some(&self.slice)).await;
-        let known = ["upstream.unreachable", "source.wal-unlimited", "source.partitioned"];
-        found.retain(|finding| !known.contains(&finding.code.as_str()));
+        let known = [Code::UpstreamUnreachable, Code::SourceWalUnlimited, Code::SourcePartitioned];
+        found.retain(|finding| !known.contains(&finding.code));
         found
     }
 
-    pub async fn codes(&self) -> Vec<String> {
+    pub async fn codes(&self) -> Vec<Code> {
         self.findings().await.into_iter().map(|finding| finding.code).collect()
     }
 

@@ -1,6 +1,7 @@
 //! Where plan and journal no longer speak of the same: slices, routes and tables that came into the plan, or left it,
 //! after something was decided about them.
 
+use crate::code::Code;
 use crate::control::derive;
 use crate::finding::Finding;
 use crate::journal::{SliceState, State};
@@ -42,7 +43,7 @@ fn forgotten(name: &SliceName, slice: &SliceState, lacks: &str, put: &str) -> Fi
     let hint = format!(
         "put {put} back into the plan and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
     );
-    Finding::error("journal.forgotten-slice", message, hint)
+    Finding::error(Code::JournalForgottenSlice, message, hint)
 }
 
 /// Taken out or renamed, a route goes to the monolith, whatever was decided about it.
@@ -57,7 +58,7 @@ fn forgotten_routes(routes: &[String], forget: &[String]) -> Finding {
         "put it back under its old name and restart the controller; or let the journal forget it: {}",
         forget.join(", ")
     );
-    Finding::warning("journal.forgotten-route", message, hint)
+    Finding::warning(Code::JournalForgottenRoute, message, hint)
 }
 
 /// What was decided stands, so that reads and writes of one client stay together.
@@ -70,5 +71,5 @@ fn gained(slice: &Slice) -> Finding {
     let hint = format!(
         "take its tables out of the plan and restart controller and bridge; or run `strangler route set {name} monolith`, bring what the service wrote into the monolith, then `strangler sync start {name}`"
     );
-    Finding::error("journal.gained-tables", message, hint)
+    Finding::error(Code::JournalGainedTables, message, hint)
 }

@@ -13,6 +13,7 @@ mod table;
 use super::tree::{self, Node, Spot};
 use super::written::Notes;
 use super::{Checked, Monolith, Plan, Service, environment, fingerprint};
+use crate::code::Code;
 use crate::names::ServiceName;
 use address::{Database, Listener};
 use reading::Fields;
@@ -45,7 +46,7 @@ pub fn check(file_name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) 
     let start = Spot { line: 1, column: 1 };
     if too_large {
         let message = format!("the file has {} bytes; a plan has at most {PLAN_BYTES_MAX}", text.len());
-        notes.error(start, "plan.too-large", message, "name the plan with `--plan FILE`");
+        notes.error(start, Code::PlanTooLarge, message, "name the plan with `--plan FILE`");
         return Err(notes.into_findings());
     }
     let mut root = match tree::read(text) {
@@ -62,7 +63,7 @@ pub fn check(file_name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) 
         _ => {
             if !notes.has_errors() {
                 let hint = "compare it with the example in docs/plan.md";
-                notes.error(start, "plan.incomplete", "the plan is not complete", hint);
+                notes.error(start, Code::PlanIncomplete, "the plan is not complete", hint);
             }
             Err(notes.into_findings())
         }
@@ -103,7 +104,7 @@ impl Draft {
         let slices = slice::slices(fields.get("slices"), &services, notes);
         if slices.is_empty() && fields.filled("slices").is_none() {
             let hint = "everything goes to the monolith; add `slices:` to move something";
-            notes.warning(fields.owner, "plan.no-slices", "the plan has no slices", hint);
+            notes.warning(fields.owner, Code::PlanNoSlices, "the plan has no slices", hint);
         }
         let mut listeners = Vec::new();
         let settings = settings::Settings::read(&fields, name.as_ref(), &mut listeners, notes);
@@ -145,7 +146,7 @@ fn version(fields: &Fields<'_>, notes: &mut Notes<'_>) {
     let Some(text) = reading::text(node, "the version", notes) else { return };
     if text != "1" {
         let message = "this strangler reads version 1 of the plan";
-        notes.error(node.spot, "plan.version", message, "write `version: 1`");
+        notes.error(node.spot, Code::PlanVersion, message, "write `version: 1`");
     }
 }
 
@@ -155,7 +156,7 @@ fn services(fields: &Fields<'_>, notes: &mut Notes<'_>) -> BTreeMap<ServiceName,
         let name: Option<ServiceName> = reading::parse_key(key, "a service's name", notes);
         if key.text == "monolith" {
             let hint = "choose the name of what it does, e.g. `orders`";
-            notes.error(key.spot, "plan.bad-name", "a service cannot be called `monolith`", hint);
+            notes.error(key.spot, Code::PlanBadName, "a service cannot be called `monolith`", hint);
         }
         let side = side(node, format!("service `{}`", key.text), notes);
         if let (Some(name), Some(side)) = (name, side) {

@@ -4,6 +4,7 @@
 
 use super::tree::{Node, Scalar, Value};
 use super::written::Notes;
+use crate::code::Code;
 
 /// Something that stands where a variable should.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,13 +23,13 @@ pub(super) fn fill(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, notes:
         Value::Scalar(scalar) => fill_scalar(scalar, env, |gap| match gap {
             Gap::Missing(name) => notes.error(
                 spot,
-                "plan.missing-variable",
+                Code::PlanMissingVariable,
                 format!("the environment variable {name} is not set"),
                 format!("set it, e.g. `export {name}=…`, or write a default: `${{{name}:-…}}`"),
             ),
             Gap::Malformed(text) => notes.error(
                 spot,
-                "plan.bad-variable",
+                Code::PlanBadVariable,
                 format!("`{text}` does not name an environment variable"),
                 "write `${NAME}` or `${NAME:-default}`, and `$$` for a plain `$`",
             ),

@@ -6,6 +6,7 @@
 mod functions;
 
 use super::SqlExpression;
+use crate::code::Code;
 use sqlparser::ast::{
     AccessExpr, CastKind, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
     ObjectNamePart, Subscript, Value,
@@ -23,18 +24,18 @@ const RECURSION_MAX: usize = 40;
 /// Why a text is not an expression that a plan may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unfit {
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
     pub hint: String,
 }
 
-fn unfit(code: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Unfit {
+fn unfit(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Unfit {
     Unfit { code, message: message.into(), hint: hint.into() }
 }
 
 fn unsupported(what: &str) -> Unfit {
     unfit(
-        "plan.sql",
+        Code::PlanSql,
         format!("{what} cannot stand in a column's expression"),
         "write one expression over the columns of the same row, e.g. `(total * 100)::bigint`",
     )
@@ -44,7 +45,7 @@ fn unsupported(what: &str) -> Unfit {
 pub(super) fn expression(text: &str) -> Result<SqlExpression, Unfit> {
     if text.len() > EXPRESSION_BYTES_MAX {
         let message = format!("the expression is longer than {EXPRESSION_BYTES_MAX} bytes");
-        return Err(unfit("plan.sql", message, "put it into an immutable SQL function and call that"));
+        return Err(unfit(Code::PlanSql, message, "put it into an immutable SQL function and call that"));
     }
     let parsed = parse(text)?;
     let mut columns = BTreeSet::new();
@@ -60,7 +61,7 @@ fn parse(text: &str) -> Result<Expr, Unfit> {
     let not_sql = |why: String| {
         let why = why.trim_start_matches("sql parser error: ").to_owned();
         let hint = "write one PostgreSQL expression without `;`, e.g. `(total * 100)::bigint`";
-        unfit("plan.sql", format!("this is not one SQL expression: {why}"), hint)
+        unfit(Code::PlanSql, format!("this is not one SQL expression: {why}"), hint)
     };
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, text).tokenize().map_err(|error| not_sql(error.to_string()))?;
@@ -70,7 +71,7 @@ fn parse(text: &str) -> Result<Expr, Unfit> {
     };
     if tokens.iter().any(comments) {
         let hint = "move the comment behind a `#` of the YAML: in a statement it would hide what follows";
-        return Err(unfit("plan.sql", "the expression holds a comment", hint));
+        return Err(unfit(Code::PlanSql, "the expression holds a comment", hint));
     }
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_MAX).with_tokens(tokens);
     let parsed = parser.parse_expr().map_err(|error| not_sql(error.to_string()))?;
@@ -171,7 +172,7 @@ fn visit_rare<'e>(expr: &'e Expr, open: &mut Vec<&'e Expr>) -> Result<(), Unfit>
             let written: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
             let message = format!("`{}` names a column of a table", written.join("."));
             let hint = format!("write the column alone: `{}`", written.last().copied().unwrap_or_default());
-            return Err(unfit("plan.sql", message, hint));
+            return Err(unfit(Code::PlanSql, message, hint));
         }
         Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
             return Err(unsupported("a subquery"));
@@ -209,7 +210,7 @@ fn literal(value: &Value) -> Result<(), Unfit> {
 
 fn unsteady(what: &str) -> Unfit {
     unfit(
-        "plan.unsteady-sql",
+        Code::PlanUnsteadySql,
         format!("`{what}` may give something else each time, so copy, stream and verify would not agree"),
         "use only what depends on the row; let a column default of the service's table fill the rest",
     )
@@ -302,7 +303,7 @@ mod tests {
             "CURRENT_DATE",
             "session_user",
         ] {
-            assert_eq!(expression(text).unwrap_err().code, "plan.unsteady-sql", "{text}");
+            assert_eq!(expression(text).unwrap_err().code, Code::PlanUnsteadySql, "{text}");
         }
     }
 
@@ -334,7 +335,7 @@ mod tests {
             "a) or (b",
             "array(select 1)",
         ] {
-            assert_eq!(expression(text).map_err(|unfit| unfit.code), Err("plan.sql"), "{text}");
+            assert_eq!(expression(text).map_err(|unfit| unfit.code), Err(Code::PlanSql), "{text}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Typed parsing would stop at the first value of a wrong kind and untagged enums lose their places, so nothing
 //! is interpreted here: scalars stay text, and what they should have been is the checker's business.
 
+use crate::code::Code;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Location, Spanned, UserMessageFormatter};
@@ -65,7 +66,7 @@ pub(super) struct Key {
 /// Why there is no tree. It stands alone: what follows a syntax error cannot be trusted.
 pub(super) struct Unreadable {
     pub spot: Spot,
-    pub code: &'static str,
+    pub code: Code,
     pub message: String,
     pub hint: String,
 }
@@ -102,7 +103,7 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
         let name = key.as_deref().map_or_else(String::new, |key| format!(" `{key}`"));
         return Unreadable {
             spot,
-            code: "plan.duplicate-key",
+            code: Code::PlanDuplicateKey,
             message: format!("the key{name} stands here twice in one mapping"),
             hint: "keep one of the two; what else is wrong is shown when this is mended".to_owned(),
         };
@@ -117,7 +118,7 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
     };
     Unreadable {
         spot,
-        code: "plan.syntax",
+        code: Code::PlanSyntax,
         message: format!("this is not YAML that can be read: {message}"),
         hint: hint.to_owned(),
     }
@@ -289,6 +290,6 @@ mod tests {
     #[test]
     fn a_duplicate_key_stands_alone() {
         let error = read("a: 1\nb: 2\na: 3\n").err().unwrap();
-        assert_eq!((error.code, error.spot.line, error.spot.column), ("plan.duplicate-key", 3, 1));
+        assert_eq!((error.code, error.spot.line, error.spot.column), (Code::PlanDuplicateKey, 3, 1));
     }
 }

@@ -3,6 +3,7 @@
 //! Knows which parts of a line are secret by their shape, so that even a file that is not YAML gives nothing away.
 
 use super::tree::Spot;
+use crate::code::Code;
 use crate::finding::{Finding, Place, Severity};
 
 /// More findings than this are not shown; a file like that is not a plan.
@@ -29,12 +30,12 @@ impl<'a> Notes<'a> {
     }
 
     /// Notes something that must be mended.
-    pub fn error(&mut self, spot: Spot, code: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn error(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         self.add(spot, Finding::error(code, message, hint));
     }
 
     /// Notes something doubtful.
-    pub fn warning(&mut self, spot: Spot, code: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn warning(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         self.add(spot, Finding::warning(code, message, hint));
     }
 
@@ -64,7 +65,7 @@ impl<'a> Notes<'a> {
             let (spot, severity) = (*spot, last.severity);
             let message = format!("there are {more} more findings");
             let hint = "mend these first, and check again".to_owned();
-            let more = Finding { severity, ..Finding::error("plan.more-findings", message, hint) };
+            let more = Finding { severity, ..Finding::error(Code::PlanMoreFindings, message, hint) };
             self.found.push((spot, more));
         }
         let found = std::mem::take(&mut self.found);

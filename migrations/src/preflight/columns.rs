@@ -3,6 +3,7 @@
 use super::fits::{Fit, fit, is_supported};
 use super::observation::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use super::run;
+use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
@@ -52,7 +53,7 @@ impl Pair<'_> {
             renamed.chain(&self.table.drop).map(String::as_str).chain(read.iter().copied()).collect();
         for name in named.into_iter().filter(|name| self.source.column(name).is_none()) {
             found.push(Finding::error(
-                "source.no-column",
+                Code::SourceNoColumn,
                 format!(
                     "the plan names column {name}, which the monolith's table {} has not",
                     self.table.from
@@ -63,7 +64,7 @@ impl Pair<'_> {
         for name in read {
             if self.source.column(name).is_some_and(|column| column.is_generated()) {
                 found.push(Finding::error(
-                    "source.generated-in-set",
+                    Code::SourceGeneratedInSet,
                     format!(
                         "`set` reads column {name} of {}, which is generated and therefore in no stream",
                         self.table.from
@@ -83,7 +84,7 @@ impl Pair<'_> {
             // The one that the plan says nothing of is the one to be said something of.
             let unsaid = if self.table.rename.contains_key(&column.name) { other } else { &column.name };
             found.push(Finding::error(
-                "plan.column-twice",
+                Code::PlanColumnTwice,
                 format!("columns {other} and {} of {} both go to {target}", column.name, self.table.from),
                 format!(
                     "write `drop: [{unsaid}]` at table {} of the plan, or rename it as well",
@@ -105,7 +106,7 @@ impl Pair<'_> {
                 "column {} of {} has type {}, which strangler does not carry yet",
                 column.name, self.table.from, column.declared
             );
-            found.push(Finding::error("source.type", message, drop));
+            found.push(Finding::error(Code::SourceType, message, drop));
             return;
         }
         if !goes_over {
@@ -120,7 +121,7 @@ impl Pair<'_> {
                 column.declared
             );
             found.push(Finding::error(
-                "sink.no-column",
+                Code::SinkNoColumn,
                 format!(
                     "column {} of {} has no place: the service's table {} has no column {target}",
                     column.name, self.table.from, self.table.to
@@ -134,7 +135,7 @@ impl Pair<'_> {
                 "column {target} of the service's table {} is generated and cannot be written",
                 self.table.to
             );
-            found.push(Finding::error("sink.generated-column", message, drop));
+            found.push(Finding::error(Code::SinkGeneratedColumn, message, drop));
             return;
         }
         self.fits(column, sink, found);
@@ -145,7 +146,7 @@ impl Pair<'_> {
                 quote_identifier(target)
             );
             found.push(Finding::warning(
-                "sink.not-null",
+                Code::SinkNotNull,
                 format!("column {} of {} may be null, column {target} of {} may not: the first null stops the slice", column.name, self.table.from, self.table.to),
                 run(&self.sinks.database, &relax),
             ));
@@ -166,17 +167,17 @@ impl Pair<'_> {
         match fit(column, sink) {
             Fit::Exact => {}
             Fit::Rewrites => found.push(Finding::warning(
-                "sink.json-rewritten",
+                Code::SinkJsonRewritten,
                 format!("{what}: order, blanks and repeated keys are lost, and \\u0000 stops the slice"),
                 format!("leave it if only the meaning counts, or {}", run(&self.sinks.database, &alter)),
             )),
             Fit::MayRefuse => found.push(Finding::warning(
-                "sink.narrower-type",
+                Code::SinkNarrowerType,
                 format!("{what}: a value that does not fit stops the slice"),
                 run(&self.sinks.database, &alter),
             )),
             Fit::Changes => found.push(Finding::error(
-                "sink.type",
+                Code::SinkType,
                 format!("{what}: values would not arrive unchanged"),
                 format!(
                     "write a `set` for {} in the plan, or {}",
@@ -191,7 +192,7 @@ impl Pair<'_> {
         for (target, set) in &self.table.set {
             match self.sink.column(target) {
                 None => found.push(Finding::error(
-                    "sink.no-column",
+                    Code::SinkNoColumn,
                     format!(
                         "the plan sets column {target}, which the service's table {} has not",
                         self.table.to
@@ -199,7 +200,7 @@ impl Pair<'_> {
                     "add the column there, or correct its name in the plan",
                 )),
                 Some(column) if column.is_generated() => found.push(Finding::error(
-                    "sink.generated-column",
+                    Code::SinkGeneratedColumn,
                     format!("the plan sets column {target} of {}, which is generated", self.table.to),
                     format!("take `{target}` out of `set`"),
                 )),
@@ -210,7 +211,7 @@ impl Pair<'_> {
             if let Some(column) = toastable.filter(|_| self.source.identity != IdentitySeen::Full) {
                 let statement = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", self.table.from.quoted());
                 found.push(Finding::error(
-                    "source.toast-in-set",
+                    Code::SourceToastInSet,
                     format!("`set` of {target} reads column {column} of {}, whose large values the stream leaves out when they did not change", self.table.from),
                     run(&self.sources.database, &statement),
                 ));
@@ -230,7 +231,7 @@ impl Pair<'_> {
         for (column, sink) in self.untold() {
             let expression = column.generated_as.as_deref().unwrap_or_default();
             found.push(Finding::error(
-                "source.generated-column",
+                Code::SourceGeneratedColumn,
                 format!(
                     "column {} of {} is generated and therefore in no stream: column {} of the service's {} would never get its values",
                     column.name, self.table.from, sink.name, self.table.to
@@ -264,7 +265,7 @@ impl Pair<'_> {
                 quote_identifier(&column.name)
             );
             found.push(Finding::error(
-                "sink.identity-always",
+                Code::SinkIdentityAlways,
                 format!(
                     "column {} of the service's table {} is GENERATED ALWAYS AS IDENTITY: an update of it stops the slice",
                     column.name, self.table.to
@@ -288,7 +289,7 @@ impl Pair<'_> {
                 quote_identifier(&column.name)
             );
             found.push(Finding::error(
-                "sink.unfilled-column",
+                Code::SinkUnfilledColumn,
                 format!(
                     "column {} of the service's table {} may not be null, and nothing fills it",
                     column.name, self.table.to
@@ -305,7 +306,7 @@ impl Pair<'_> {
         let lost: Vec<&String> = self.source.key.iter().filter(|column| !self.goes_over(column)).collect();
         if let Some(column) = lost.first() {
             found.push(Finding::error(
-                "plan.key-lost",
+                Code::PlanKeyLost,
                 format!(
                     "column {column} of {} is part of its primary key and must go over as it is",
                     self.table.from
@@ -327,7 +328,7 @@ impl Pair<'_> {
             format!("give {to} the primary key ({list}) instead of ({})", self.sink.key.join(", "))
         };
         found.push(Finding::error(
-            "sink.other-key",
+            Code::SinkOtherKey,
             format!("the service's table {} has not the primary key of {}", self.table.to, self.table.from),
             hint,
         ));

@@ -1,6 +1,7 @@
 //! Findings about what `strangler install` left: is it there, and is it about the plan as it is now?
 
 use super::observation::{DatabaseSeen, InstalledSeen};
+use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::TableName;
 use crate::plan::{Plan, Slice};
@@ -10,7 +11,7 @@ use serde_json::Value;
 pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let Some(installed) = &seen.installed else {
         found.push(Finding::error(
-            "install.missing",
+            Code::InstallMissing,
             format!("{} has no schema strangler that role {} may use", seen.database, seen.role.name),
             install_command(plan),
         ));
@@ -18,7 +19,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
     };
     if installed.plan != plan.name.as_str() {
         found.push(Finding::error(
-            "install.other-plan",
+            Code::InstallOtherPlan,
             format!("{} is installed for plan {}", seen.database, installed.plan),
             format!("run `strangler uninstall` with plan {} first, or use another database", installed.plan),
         ));
@@ -33,7 +34,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
         .find(|function| !installed.functions.contains(function));
     if !is_current {
         found.push(Finding::error(
-            "install.outdated",
+            Code::InstallOutdated,
             format!(
                 "what is installed in {} is not about slice {} as the plan has it now",
                 seen.database, slice.name
@@ -42,7 +43,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
         ));
     } else if let Some(function) = missing {
         found.push(Finding::error(
-            "install.no-function",
+            Code::InstallNoFunction,
             format!("role {} may not call strangler.\"{function}\" in {}", seen.role.name, seen.database),
             install_command(plan),
         ));
@@ -62,7 +63,7 @@ fn published(
     let name = sql::publication(&plan.name);
     let Some(tables) = &installed.published else {
         found.push(Finding::error(
-            "install.no-publication",
+            Code::InstallNoPublication,
             format!("{} has no publication {name}", seen.database),
             install_command(plan),
         ));
@@ -75,7 +76,7 @@ fn published(
         .collect();
     for table in left_out {
         found.push(Finding::error(
-            "install.not-published",
+            Code::InstallNotPublished,
             format!("publication {name} does not hold table {table}"),
             format!("give the table a primary key if it has none, then {}", install_command(plan)),
         ));

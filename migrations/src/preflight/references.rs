@@ -3,6 +3,7 @@
 
 use super::observation::{ActionSeen, DatabaseSeen, ForeignKeySeen};
 use super::run;
+use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};
 use crate::plan::Slice;
@@ -30,7 +31,7 @@ fn across(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         };
         let danger = if key.cascades() { ", and it cascades into what the service will own" } else { "" };
         found.push(Finding::warning(
-            "source.foreign-key-across",
+            Code::SourceForeignKeyAcross,
             format!(
                 "foreign key {} of {} crosses the border of slice {}: {leaves} leaves, {stays} stays{danger}",
                 key.name, key.from, slice.name
@@ -49,7 +50,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let ours: BTreeSet<&TableName> = slice.all_tables().map(|table| &table.to).collect();
     for key in seen.foreign_keys.iter().filter(|key| ours.contains(&key.from) && !ours.contains(&key.to)) {
         found.push(Finding::warning(
-            "sink.foreign-key-outside",
+            Code::SinkForeignKeyOutside,
             format!(
                 "the service's table {} refers to {}, which slice {} does not bring",
                 key.from, key.to, slice.name
@@ -67,7 +68,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         .filter(|key| !ours.contains(&key.from) && ours.contains(&key.to) && key.cascades())
     {
         found.push(Finding::warning(
-            "sink.foreign-key-cascades",
+            Code::SinkForeignKeyCascades,
             format!("deleting rows of {} writes the service's own table {}", key.to, key.from),
             format!("see that foreign key {} is meant so", key.name),
         ));
@@ -88,7 +89,7 @@ fn circles(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
     for key in strict.into_iter().filter(|key| reaches(&parents, &key.to, &key.from)) {
         found.push(Finding::error(
-            "sink.foreign-key-circle",
+            Code::SinkForeignKeyCircle,
             format!(
                 "foreign key {} from {} to {} closes a circle in the service's database whose checks cannot wait; none of its tables can be filled first",
                 key.name, key.from, key.to
@@ -173,7 +174,7 @@ pub(super) fn actions(slice: &Slice, source: &DatabaseSeen, sink: &DatabaseSeen,
             continue;
         }
         found.push(Finding::error(
-            "sink.foreign-key-action",
+            Code::SinkForeignKeyAction,
             format!(
                 "foreign key {} of the service's table {} says {}, and the monolith has no such key from {} to {}: rows would go or change that the monolith keeps",
                 key.name, key.from, told.join(" and "), child.from, parent.from

@@ -2,6 +2,7 @@
 
 use super::observation::{DatabaseSeen, PreparedSeen, ServerSeen, SlotSeen};
 use super::run;
+use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{quote_identifier, quote_literal};
 use crate::plan::Plan;
@@ -22,7 +23,7 @@ pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) 
     role(plan, seen, found);
     if seen.server.is_standby {
         found.push(Finding::error(
-            "server.standby",
+            Code::ServerStandby,
             format!("{} is a replica: nothing can be written there", seen.database),
             "name the primary server in the plan's database URL",
         ));
@@ -41,7 +42,7 @@ pub fn too_old(database: &Database, version: u32) -> Option<Finding> {
     let (major, minor) = (version / 10_000, version % 10_000);
     (major < MAJOR_MIN).then(|| {
         Finding::error(
-            "server.version",
+            Code::ServerVersion,
             format!("{database} is Postgres {major}.{minor}; {MAJOR_MIN} is the oldest that works"),
             "upgrade the server",
         )
@@ -54,7 +55,7 @@ fn version(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         found.push(finding);
     } else if let Some((_, wanted)) = MINORS.iter().find(|(m, wanted)| *m == major && minor < *wanted) {
         found.push(Finding::warning(
-            "server.minor-version",
+            Code::ServerMinorVersion,
             format!(
                 "{} is Postgres {major}.{minor}, which can lose changes when tables are published",
                 seen.database
@@ -78,7 +79,7 @@ fn role(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         .collect();
     if !owned.is_empty() {
         found.push(Finding::error(
-            "role.owns-tables",
+            Code::RoleOwnsTables,
             format!(
                 "role {} owns {} in {}: it is the application's, and the gate lets it pass",
                 seen.role.name,
@@ -90,7 +91,7 @@ fn role(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
     if seen.role.is_superuser {
         found.push(Finding::warning(
-            "role.superuser",
+            Code::RoleSuperuser,
             format!("role {} is a superuser in {}; strangler needs far less", seen.role.name, seen.database),
             own,
         ));
@@ -99,7 +100,7 @@ fn role(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         let who =
             if session.application.is_empty() { "an unnamed application" } else { &session.application };
         found.push(Finding::warning(
-            "role.shared",
+            Code::RoleShared,
             format!(
                 "{who} (process {}) is connected to {} as {}, and the gate lets it pass",
                 session.pid, seen.database, seen.role.name
@@ -110,7 +111,7 @@ fn role(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     if !seen.role.may_make_temporary && seen.database != Database::Monolith {
         let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {name};", quote_identifier(&seen.name));
         found.push(Finding::error(
-            "sink.no-temporary",
+            Code::SinkNoTemporary,
             format!("role {} may not make temporary tables in {}", seen.role.name, seen.database),
             run(&seen.database, &grant),
         ));
@@ -121,7 +122,7 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let server = &seen.server;
     if server.wal_level != "logical" {
         found.push(Finding::error(
-            "source.wal-level",
+            Code::SourceWalLevel,
             format!("the monolith's server has wal_level {}; changes can be read only with logical", server.wal_level),
             "run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; and restart the server (managed: set its parameter, e.g. rds.logical_replication = 1)",
         ));
@@ -131,7 +132,7 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let used = u32::try_from(seen.slots.len()).unwrap_or(u32::MAX);
     if server.slots_max.saturating_sub(used) < needed {
         found.push(Finding::error(
-            "source.no-free-slot",
+            Code::SourceNoFreeSlot,
             format!(
                 "{used} of the monolith's {} replication slots are taken, and {needed} more are needed",
                 server.slots_max
@@ -144,7 +145,7 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
     if server.wal_senders_max.saturating_sub(server.wal_senders) < needed {
         found.push(Finding::error(
-            "source.no-free-wal-sender",
+            Code::SourceNoFreeWalSender,
             format!(
                 "{} of the monolith's {} WAL senders are taken, and {needed} more are needed",
                 server.wal_senders, server.wal_senders_max
@@ -158,7 +159,7 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     if !seen.role.may_replicate {
         let name = quote_identifier(&seen.role.name);
         found.push(Finding::error(
-            "source.no-replication-right",
+            Code::SourceNoReplicationRight,
             format!("role {} may not open a replication session", seen.role.name),
             run(&seen.database, &format!("ALTER ROLE {name} REPLICATION;")),
         ));
@@ -174,12 +175,12 @@ fn wal_kept(plan: &Plan, server: &ServerSeen, found: &mut Vec<Finding>) {
     );
     match server.slot_wal_bytes_max {
         None => found.push(Finding::warning(
-            "source.wal-unlimited",
+            Code::SourceWalUnlimited,
             "the monolith's server keeps WAL for a slot without a limit: a forgotten slot fills its disk",
             hint,
         )),
         Some(limit) if limit < wanted => found.push(Finding::warning(
-            "source.wal-limit-low",
+            Code::SourceWalLimitLow,
             format!("the monolith's server gives a slot up at {limit} bytes of WAL, before the plan's limit of {wanted} bytes"),
             format!("lower `limits: max_wal_kept` in the plan, or {hint}"),
         )),
@@ -197,7 +198,7 @@ fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         let drop = format!("SELECT pg_drop_replication_slot({});", quote_literal(&slot.name));
         if slot.is_lost {
             found.push(Finding::warning(
-                "source.slot-lost",
+                Code::SourceSlotLost,
                 format!(
                     "the server has thrown away WAL that slot {} needs; the slices must be copied again",
                     slot.name
@@ -206,7 +207,7 @@ fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             ));
         } else if !slot.is_active {
             found.push(Finding::warning(
-                "source.slot-idle",
+                Code::SourceSlotIdle,
                 format!(
                     "nobody reads slot {}, and {} bytes of WAL are kept for it",
                     slot.name, slot.kept_bytes
@@ -224,7 +225,7 @@ fn blockers(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     for PreparedSeen { gid, database } in &seen.prepared {
         let gid_literal = quote_literal(gid);
         found.push(Finding::warning(
-            "source.prepared-transaction",
+            Code::SourcePreparedTransaction,
             format!("prepared transaction {gid} of database {database} is open; the first copy waits for it"),
             format!(
                 "run in database {database} of the monolith's server: COMMIT PREPARED {gid_literal}; or ROLLBACK PREPARED {gid_literal};"
@@ -233,7 +234,7 @@ fn blockers(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
     for open in &seen.long_transactions {
         found.push(Finding::warning(
-            "source.long-transaction",
+            Code::SourceLongTransaction,
             format!(
                 "{} ({}, process {}) has a transaction open for {} s; the first copy waits for it",
                 open.application, open.user, open.pid, open.seconds

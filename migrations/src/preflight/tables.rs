@@ -1,7 +1,8 @@
 //! Findings about each table by itself: is it there, can its changes be read or written?
 
 use super::observation::{DatabaseSeen, IdentitySeen, KindSeen, TableSeen};
-use super::{NOT_EMPTY, run};
+use super::run;
+use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};
 use crate::plan::Slice;
@@ -16,7 +17,7 @@ pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
         let name = if is_source { &table.from } else { &table.to };
         let Some(table) = seen.tables.get(name) else {
             found.push(Finding::error(
-                if is_source { "source.no-table" } else { "sink.no-table" },
+                if is_source { Code::SourceNoTable } else { Code::SinkNoTable },
                 format!("{} has no table {name}", seen.database),
                 format!("make it, or correct the table's name under slice {} of the plan", slice.name),
             ));
@@ -42,14 +43,14 @@ pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
 fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     if table.kind == KindSeen::Other {
         found.push(Finding::error(
-            "table.kind",
+            Code::TableKind,
             format!("{name} in {} is no table of its own but a view or a foreign table", seen.database),
             "name the table behind it in the plan",
         ));
     }
     if table.is_unlogged {
         found.push(Finding::error(
-            "table.unlogged",
+            Code::TableUnlogged,
             format!(
                 "table {name} in {} is unlogged: its changes are in no stream and do not survive a crash",
                 seen.database
@@ -59,7 +60,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
     }
     if table.has_children {
         found.push(Finding::error(
-            "table.inherited",
+            Code::TableInherited,
             format!(
                 "other tables inherit from {name} in {}: their rows show in it and cannot be told apart",
                 seen.database
@@ -71,7 +72,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
     }
     if let Some(parent) = &table.partition_of {
         found.push(Finding::error(
-            "table.partition",
+            Code::TablePartition,
             format!(
                 "table {name} in {} is a partition of {parent}: writes through {parent} pass its gate",
                 seen.database
@@ -82,7 +83,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
     if table.has_row_security {
         let role = quote_identifier(&seen.role.name);
         found.push(Finding::error(
-            "table.row-security",
+            Code::TableRowSecurity,
             format!(
                 "row-level security of table {name} in {} hides rows from role {}",
                 seen.database, seen.role.name
@@ -95,7 +96,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
 /// Not one of these is in a stream that shows the partitioned table instead of its partitions.
 fn partitioned(slice: &Slice, name: &TableName) -> Finding {
     Finding::warning(
-        "source.partitioned",
+        Code::SourcePartitioned,
         format!(
             "table {name} is partitioned: ATTACH, DETACH, DROP and TRUNCATE of a partition bring or take rows without a change in the stream"
         ),
@@ -111,7 +112,7 @@ fn rights(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut 
     if !table.may_use_schema {
         let schema = quote_identifier(&name.schema);
         found.push(Finding::error(
-            "table.no-schema-right",
+            Code::TableNoSchemaRight,
             format!("role {} may not use schema {} in {}", seen.role.name, name.schema, seen.database),
             run(&seen.database, &format!("GRANT USAGE ON SCHEMA {schema} TO {role};")),
         ));
@@ -121,7 +122,7 @@ fn rights(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut 
     if !missing.is_empty() {
         let missing = missing.join(", ");
         found.push(Finding::error(
-            "table.no-right",
+            Code::TableNoRight,
             format!("role {} lacks {missing} on table {name} in {}", seen.role.name, seen.database),
             run(&seen.database, &format!("GRANT {missing} ON TABLE {} TO {role};", name.quoted())),
         ));
@@ -133,7 +134,7 @@ fn source_key(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &
     if let Some(late) = &table.late_key {
         let columns: Vec<String> = late.columns.iter().map(|column| quote_identifier(column)).collect();
         found.push(Finding::error(
-            "source.late-primary-key",
+            Code::SourceLatePrimaryKey,
             format!(
                 "the primary key of table {name} in {} is DEFERRABLE: by such a key the stream cannot tell rows apart, and \
                  once the table is published the application's own updates fail",
@@ -167,7 +168,7 @@ fn source_key(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &
             }
         };
         found.push(Finding::error(
-            "source.no-primary-key",
+            Code::SourceNoPrimaryKey,
             format!("table {name} in {} has no primary key; its rows cannot be told apart", seen.database),
             run(&seen.database, &statement),
         ));
@@ -179,7 +180,7 @@ fn source_key(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &
         IdentitySeen::Nothing => "has replica identity NOTHING: once published, updates of it fail",
     };
     found.push(Finding::error(
-        "source.replica-identity",
+        Code::SourceReplicaIdentity,
         format!("table {name} in {} {wrong}", seen.database),
         run(&seen.database, &format!("ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT;")),
     ));
@@ -196,7 +197,7 @@ fn sink_rows(
     let is_ours = stream.is_some_and(|filled| filled.as_ref().is_none_or(|filled| filled.contains(name)));
     if table.is_empty == Some(false) && !is_ours {
         found.push(Finding::error(
-            NOT_EMPTY,
+            Code::SinkNotEmpty,
             format!("table {name} in {} holds rows that strangler did not bring", seen.database),
             format!("empty it, or let `strangler sync start {} --replace` empty it", slice.name),
         ));
@@ -206,7 +207,7 @@ fn sink_rows(
 fn sink_triggers(slice: &Slice, name: &TableName, table: &TableSeen, found: &mut Vec<Finding>) {
     for trigger in table.triggers.iter().filter(|trigger| !slice.triggers.contains_key(&trigger.name)) {
         found.push(Finding::error(
-            "sink.unmarked-trigger",
+            Code::SinkUnmarkedTrigger,
             format!("trigger {} of the service's table {name} would fire for each row that strangler brings", trigger.name),
             format!(
                 "write under slice {} of the plan `triggers: {{ {}: skip }}`, or `fire` if it shall, then run `strangler install`",
@@ -227,7 +228,7 @@ fn unknown_triggers(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
     let is_followed = seen.installed.as_ref().is_some_and(|i| i.streams.contains_key(slice.name.as_str()));
     for name in slice.triggers.keys().filter(|name| !is_followed && !stands(name)) {
         found.push(Finding::warning(
-            "sink.no-trigger",
+            Code::SinkNoTrigger,
             format!(
                 "the plan marks trigger {name}, but no sink table of slice {} has one enabled",
                 slice.name

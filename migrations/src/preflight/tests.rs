@@ -4,6 +4,7 @@ mod columns;
 mod references;
 
 use super::*;
+use crate::code::Code;
 use crate::names::TableName;
 use crate::plan;
 use std::collections::BTreeMap;
@@ -152,12 +153,12 @@ impl World {
 
 /// The finding that a change brings, which must be the only one, and its hint must hold these words.
 #[track_caller]
-fn brings(code: &str, hint: &str, change: impl FnOnce(&mut World)) -> Finding {
+fn brings(code: Code, hint: &str, change: impl FnOnce(&mut World)) -> Finding {
     let mut world = World::sound();
     change(&mut world);
     let found = world.findings();
-    assert_eq!(found.iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), [code], "{found:#?}");
-    assert!(found[0].hint.contains(hint), "{}", found[0].hint);
+    assert_eq!(found.iter().map(|f| f.code).collect::<Vec<_>>(), [code], "{found:#?}");
+    assert!(found[0].remedy.contains(hint), "{}", found[0].remedy);
     found[0].clone()
 }
 
@@ -176,14 +177,16 @@ fn what_was_not_observed_is_passed_over() {
 #[test]
 fn the_servers_settings() {
     let wal = "ALTER SYSTEM SET wal_level = 'logical';";
-    assert!(brings("source.wal-level", wal, |w| w.source.server.wal_level = "replica".to_owned()).is_error());
-    brings("source.no-free-slot", "max_replication_slots = 2", |w| w.source.server.slots_max = 1);
-    brings("source.no-free-wal-sender", "max_wal_senders = 11", |w| w.source.server.wal_senders = 9);
-    brings("source.wal-unlimited", "max_slot_wal_keep_size", |w| w.source.server.slot_wal_bytes_max = None);
-    brings("source.wal-limit-low", "max_wal_kept", |w| w.source.server.slot_wal_bytes_max = Some(1 << 20));
-    brings("server.standby", "primary", |w| w.sink.server.is_standby = true);
-    brings("server.version", "upgrade", |w| w.source.server.version = 130_020);
-    assert!(!brings("server.minor-version", "15.14", |w| w.source.server.version = 150_013).is_error());
+    assert!(
+        brings(Code::SourceWalLevel, wal, |w| w.source.server.wal_level = "replica".to_owned()).is_error()
+    );
+    brings(Code::SourceNoFreeSlot, "max_replication_slots = 2", |w| w.source.server.slots_max = 1);
+    brings(Code::SourceNoFreeWalSender, "max_wal_senders = 11", |w| w.source.server.wal_senders = 9);
+    brings(Code::SourceWalUnlimited, "max_slot_wal_keep_size", |w| w.source.server.slot_wal_bytes_max = None);
+    brings(Code::SourceWalLimitLow, "max_wal_kept", |w| w.source.server.slot_wal_bytes_max = Some(1 << 20));
+    brings(Code::ServerStandby, "primary", |w| w.sink.server.is_standby = true);
+    brings(Code::ServerVersion, "upgrade", |w| w.source.server.version = 130_020);
+    assert!(!brings(Code::ServerMinorVersion, "15.14", |w| w.source.server.version = 150_013).is_error());
     let mut newest = World::sound();
     newest.source.server.version = 180_000;
     assert_eq!(newest.findings(), []);
@@ -191,17 +194,17 @@ fn the_servers_settings() {
 
 #[test]
 fn the_role() {
-    brings("source.no-replication-right", "ALTER ROLE \"strangler\" REPLICATION;", |w| {
+    brings(Code::SourceNoReplicationRight, "ALTER ROLE \"strangler\" REPLICATION;", |w| {
         w.source.role.may_replicate = false
     });
-    brings("role.superuser", "--admin-url monolith=URL --admin-url orders=URL", |w| {
+    brings(Code::RoleSuperuser, "--admin-url monolith=URL --admin-url orders=URL", |w| {
         w.sink.role.is_superuser = true
     });
-    brings("role.owns-tables", "role of strangler's own", |w| w.source().owner = "strangler".to_owned());
-    brings("sink.no-temporary", "GRANT TEMPORARY ON DATABASE \"orders\"", |w| {
+    brings(Code::RoleOwnsTables, "role of strangler's own", |w| w.source().owner = "strangler".to_owned());
+    brings(Code::SinkNoTemporary, "GRANT TEMPORARY ON DATABASE \"orders\"", |w| {
         w.sink.role.may_make_temporary = false
     });
-    brings("role.shared", "a role of its own", |w| {
+    brings(Code::RoleShared, "a role of its own", |w| {
         w.source.role.other_sessions.push(SessionSeen { pid: 7, application: "puma".to_owned() });
     });
 }
@@ -216,14 +219,16 @@ fn slots_and_open_transactions() {
         kept_bytes: 9,
     };
     let drop = "SELECT pg_drop_replication_slot('strangler_shop_abcd1234');";
-    brings("source.slot-idle", drop, |w| w.source.slots.push(slot("strangler_shop_abcd1234", false, false)));
-    brings("source.slot-lost", drop, |w| w.source.slots.push(slot("strangler_shop_abcd1234", false, true)));
+    brings(Code::SourceSlotIdle, drop, |w| {
+        w.source.slots.push(slot("strangler_shop_abcd1234", false, false))
+    });
+    brings(Code::SourceSlotLost, drop, |w| w.source.slots.push(slot("strangler_shop_abcd1234", false, true)));
     brings(
-        "source.prepared-transaction",
+        Code::SourcePreparedTransaction,
         "in database mail of the monolith's server: COMMIT PREPARED 'it''s'; or ROLLBACK",
         |w| w.source.prepared.push(PreparedSeen { gid: "it's".to_owned(), database: "mail".to_owned() }),
     );
-    brings("source.long-transaction", "pg_terminate_backend(7)", |w| {
+    brings(Code::SourceLongTransaction, "pg_terminate_backend(7)", |w| {
         let (user, application) = ("app".to_owned(), "report".to_owned());
         w.source.long_transactions.push(TransactionSeen { pid: 7, user, application, seconds: 90 });
     });
@@ -239,59 +244,59 @@ fn slots_and_open_transactions() {
         w.source.slots.push(slot("strangler_shop_2_abcd1234", true, false));
         w.source.server.slots_max = 2;
     };
-    brings("source.no-free-slot", "max_replication_slots = 3", others);
+    brings(Code::SourceNoFreeSlot, "max_replication_slots = 3", others);
 }
 
 #[test]
 fn what_is_installed() {
     let command = "`strangler install --admin-url monolith=URL --admin-url orders=URL`";
-    brings("install.missing", command, |w| w.sink.installed = None);
-    brings("install.other-plan", "strangler uninstall", |w| {
+    brings(Code::InstallMissing, command, |w| w.sink.installed = None);
+    brings(Code::InstallOtherPlan, "strangler uninstall", |w| {
         w.source.installed.as_mut().unwrap().plan = "old".to_owned()
     });
-    brings("install.outdated", "strangler install", |w| w.source.installed.as_mut().unwrap().facts = None);
-    brings("install.no-function", "strangler install", |w| {
+    brings(Code::InstallOutdated, "strangler install", |w| w.source.installed.as_mut().unwrap().facts = None);
+    brings(Code::InstallNoFunction, "strangler install", |w| {
         w.sink.installed.as_mut().unwrap().functions.remove("gate_set_orders");
     });
-    brings("install.no-publication", "strangler install", |w| {
+    brings(Code::InstallNoPublication, "strangler install", |w| {
         w.source.installed.as_mut().unwrap().published = None
     });
-    brings("install.not-published", "strangler install", |w| {
+    brings(Code::InstallNotPublished, "strangler install", |w| {
         w.source.installed.as_mut().unwrap().published.as_mut().unwrap().remove(&table("customers"));
     });
 }
 
 #[test]
 fn the_tables_themselves() {
-    brings("source.no-table", "make it", |w| drop(w.source.tables.remove(&table("customers"))));
-    brings("sink.no-table", "make it", |w| drop(w.sink.tables.remove(&table("customers"))));
-    brings("table.kind", "the table behind it", |w| w.source().kind = KindSeen::Other);
-    brings("table.unlogged", "ALTER TABLE \"public\".\"orders\" SET LOGGED;", |w| {
+    brings(Code::SourceNoTable, "make it", |w| drop(w.source.tables.remove(&table("customers"))));
+    brings(Code::SinkNoTable, "make it", |w| drop(w.sink.tables.remove(&table("customers"))));
+    brings(Code::TableKind, "the table behind it", |w| w.source().kind = KindSeen::Other);
+    brings(Code::TableUnlogged, "ALTER TABLE \"public\".\"orders\" SET LOGGED;", |w| {
         w.source().is_unlogged = true
     });
-    brings("table.inherited", "partitioned", |w| w.source().has_children = true);
-    brings("table.partition", "name public.all_orders", |w| {
+    brings(Code::TableInherited, "partitioned", |w| w.source().has_children = true);
+    brings(Code::TablePartition, "name public.all_orders", |w| {
         w.source().partition_of = Some(table("all_orders"))
     });
-    brings("table.row-security", "ALTER ROLE \"strangler\" BYPASSRLS;", |w| {
+    brings(Code::TableRowSecurity, "ALTER ROLE \"strangler\" BYPASSRLS;", |w| {
         w.source().has_row_security = true
     });
-    brings("table.no-schema-right", "GRANT USAGE ON SCHEMA \"public\"", |w| w.sink().may_use_schema = false);
+    brings(Code::TableNoSchemaRight, "GRANT USAGE ON SCHEMA \"public\"", |w| w.sink().may_use_schema = false);
     brings(
-        "table.no-right",
+        Code::TableNoRight,
         "GRANT DELETE, TRUNCATE ON TABLE \"public\".\"orders\" TO \"strangler\";",
         |w| {
             w.sink().rights.retain(|right| !["DELETE", "TRUNCATE"].contains(&right.as_str()));
         },
     );
-    brings("sink.same-database", "a database of its own", |w| w.sink.name = w.source.name.clone());
+    brings(Code::SinkSameDatabase, "a database of its own", |w| w.sink.name = w.source.name.clone());
 }
 
 #[test]
 fn keys_and_replica_identity() {
     let add = "ALTER TABLE \"public\".\"orders\" ADD PRIMARY KEY (\"id\");";
-    brings("source.no-primary-key", add, |w| w.source().key.clear());
-    brings("source.no-primary-key", "ADD PRIMARY KEY USING INDEX \"by_no\";", |w| {
+    brings(Code::SourceNoPrimaryKey, add, |w| w.source().key.clear());
+    brings(Code::SourceNoPrimaryKey, "ADD PRIMARY KEY USING INDEX \"by_no\";", |w| {
         w.source().key.clear();
         w.source()
             .unique_indexes
@@ -303,17 +308,17 @@ fn keys_and_replica_identity() {
     let index = IndexSeen { name: "by_no".to_owned(), columns: vec!["no".to_owned()] };
     partitioned.source().unique_indexes.push(index);
     let found = partitioned.findings();
-    assert!(found.iter().any(|f| f.hint.contains("ADD PRIMARY KEY (\"no\");")), "{found:#?}");
-    brings("source.late-primary-key", "DROP CONSTRAINT \"orders_pkey\", ADD PRIMARY KEY (\"id\");", |w| {
+    assert!(found.iter().any(|f| f.remedy.contains("ADD PRIMARY KEY (\"no\");")), "{found:#?}");
+    brings(Code::SourceLatePrimaryKey, "DROP CONSTRAINT \"orders_pkey\", ADD PRIMARY KEY (\"id\");", |w| {
         let columns = std::mem::take(&mut w.source().key);
         w.source().late_key = Some(IndexSeen { name: "orders_pkey".to_owned(), columns });
     });
     let default = "REPLICA IDENTITY DEFAULT;";
-    brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Nothing);
-    brings("source.replica-identity", default, |w| w.source().identity = IdentitySeen::Index);
-    brings("sink.other-key", add, |w| w.sink().key.clear());
-    brings("sink.other-key", "(\"id\") instead of (remark)", |w| w.sink().key = vec!["remark".to_owned()]);
-    brings("plan.key-lost", "take `note`", |w| {
+    brings(Code::SourceReplicaIdentity, default, |w| w.source().identity = IdentitySeen::Nothing);
+    brings(Code::SourceReplicaIdentity, default, |w| w.source().identity = IdentitySeen::Index);
+    brings(Code::SinkOtherKey, add, |w| w.sink().key.clear());
+    brings(Code::SinkOtherKey, "(\"id\") instead of (remark)", |w| w.sink().key = vec!["remark".to_owned()]);
+    brings(Code::PlanKeyLost, "take `note`", |w| {
         w.source().key = vec!["note".to_owned()];
         w.plan.slices.values_mut().next().unwrap().tables[0].drop.insert("note".to_owned());
         w.source.installed.as_mut().unwrap().facts =
@@ -324,29 +329,29 @@ fn keys_and_replica_identity() {
 
 #[test]
 fn rows_and_triggers_of_the_sink() {
-    brings(NOT_EMPTY, "--replace", |w| w.sink().is_empty = Some(false));
+    brings(Code::SinkNotEmpty, "--replace", |w| w.sink().is_empty = Some(false));
     let mut ours = World::sound();
     ours.sink().is_empty = Some(false);
     ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned(), None);
     assert_eq!(ours.findings(), []);
     // A table that came to the slice later was not filled with the others.
-    brings(NOT_EMPTY, "--replace", |w| {
+    brings(Code::SinkNotEmpty, "--replace", |w| {
         w.sink().is_empty = Some(false);
         let filled = [("orders".to_owned(), Some([].into()))];
         w.sink.installed.as_mut().unwrap().streams = filled.into();
     });
 
     let trigger = || TriggerSeen { name: "audit".to_owned() };
-    brings("sink.unmarked-trigger", "triggers: { audit: skip }", |w| w.sink().triggers.push(trigger()));
+    brings(Code::SinkUnmarkedTrigger, "triggers: { audit: skip }", |w| w.sink().triggers.push(trigger()));
     let mut marked = World::of(&PLAN.replace("    routes:", "    triggers: { audit: skip }\n    routes:"));
-    assert_eq!(marked.findings().iter().map(|f| f.code.as_str()).collect::<Vec<_>>(), ["sink.no-trigger"]);
+    assert_eq!(marked.findings().iter().map(|f| f.code).collect::<Vec<_>>(), [Code::SinkNoTrigger]);
     marked.sink().triggers.push(trigger());
     assert_eq!(marked.findings(), []);
 }
 
 #[test]
 fn partitions_come_and_go_unseen() {
-    let found = brings("source.partitioned", "strangler sync drop orders", |w| {
+    let found = brings(Code::SourcePartitioned, "strangler sync drop orders", |w| {
         w.source().kind = KindSeen::Partitioned;
     });
     assert!(!found.is_error());

@@ -4,6 +4,7 @@
 //! rounds silently what has more digits than it keeps.
 
 use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
+use migrations::code::Code;
 use migrations::finding::Finding;
 
 /// Compares a table's shape with the one before. `used` says which columns the plan reads. What goes on: a new
@@ -83,7 +84,7 @@ fn widened(old: &ColumnType, new: &ColumnType) -> bool {
 fn finding(old: &Relation, what: &str) -> Finding {
     let table = &old.table;
     Finding::error(
-        "source.schema-changed",
+        Code::SourceSchemaChanged,
         format!("the table {table} changed in a way that cannot be followed: {what}"),
         "change the service's table and the plan accordingly, then copy the slice again with `strangler sync drop` \
          and `strangler sync start`",

@@ -1,6 +1,7 @@
 //! The file of the embedded log: opened or made, and its troubles in words.
 
 use crate::log::contract::LogError;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use rows::progress::{LogId, Progress};
@@ -140,7 +141,7 @@ pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
         redb::Error::Io(io) if is_full(io) => {
             let message = format!("the log {} cannot grow: {io}", path.display());
             let hint = "make room on its disk; capture goes on by itself then, and until then the source keeps its WAL";
-            LogError::Refused(Finding::error(LogError::DISK_FULL, message, hint))
+            LogError::Refused(Finding::error(Code::LogDiskFull, message, hint))
         }
         _ => unavailable(path, &error.to_string(), HINT_DISK),
     }

@@ -1,6 +1,7 @@
 //! The connections to the cluster: their settings, and what their errors mean.
 
 use crate::log::contract::LogError;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -89,7 +90,7 @@ impl Cluster {
             let hint = "raise `limits: max_row` in the plan, `max.message.bytes` of the topic and \
                         `message.max.bytes` of the brokers";
             return LogError::Refused(Finding::error(
-                "log.row-too-large",
+                Code::LogRowTooLarge,
                 "a change is larger than Kafka takes",
                 hint,
             ));

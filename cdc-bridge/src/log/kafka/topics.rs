@@ -2,6 +2,7 @@
 
 use super::client::{ANSWER_MAX, Cluster};
 use crate::log::contract::LogError;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -68,22 +69,22 @@ impl Topics {
 
     fn refused_topic(&self, name: &str, code: RDKafkaErrorCode, shape: Shape) -> LogError {
         let finding =
-            |code: &str, message: String, hint: &str| LogError::Refused(Finding::error(code, message, hint));
+            |code: Code, message: String, hint: &str| LogError::Refused(Finding::error(code, message, hint));
         match code {
             RDKafkaErrorCode::InvalidReplicationFactor => finding(
-                "log.replication",
+                Code::LogReplication,
                 format!("Kafka has too few brokers for {} replicas of topic {name}", shape.replication),
                 "set `log: { kafka: { replication: N } }` in the plan to the number of brokers or less",
             ),
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 finding(
-                    "log.rights",
+                    Code::LogRights,
                     format!("Kafka does not let the bridge make topic {name}"),
                     "allow it Create, Delete, Describe, DescribeConfigs, Read and Write on its topics",
                 )
             }
             RDKafkaErrorCode::InvalidTopic => finding(
-                "log.topic-name",
+                Code::LogTopicName,
                 format!("Kafka does not take {name} as a topic's name"),
                 "topic names have 249 letters, digits, `.`, `_` and `-` at most: shorten `topic_prefix`",
             ),
@@ -110,7 +111,7 @@ impl Topics {
                      --add-config cleanup.policy=delete`, or choose another `topic_prefix`",
                     self.cluster.brokers
                 );
-                return Err(LogError::Refused(Finding::error("log.topic-compacted", message, hint)));
+                return Err(LogError::Refused(Finding::error(Code::LogTopicCompacted, message, hint)));
             }
         }
         Ok(())

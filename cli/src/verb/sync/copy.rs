@@ -41,7 +41,7 @@ impl<'a> CopyState<'a> {
             (Condition::Copied { .. }, Stage::Copying) => {
                 match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
                     Some(other) => {
-                        CopyState::Waiting(format!("copied, but {}; {}", other.message, other.hint))
+                        CopyState::Waiting(format!("copied, but {}; {}", other.message, other.remedy))
                     }
                     None => waiting("copied; about to follow"),
                 }
@@ -131,7 +131,7 @@ pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> 
             stopped(slice, finding, *position)
         }
         (_, Some(other)) => timed_out(format!("{slice}: it is decided, and not done: {}", other.message))
-            .hint(format!("{}; then it is done", other.hint)),
+            .hint(format!("{}; then it is done", other.remedy)),
         _ => timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
             .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"),
     }
@@ -140,6 +140,7 @@ pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migrations::code::Code;
     use migrations::control::Report;
 
     fn status(condition: &Value) -> Status {
@@ -183,7 +184,7 @@ mod tests {
             }
             status
         };
-        let other = || Finding::warning(BridgeReport::OTHER_PLAN, "another plan", "start it again");
+        let other = || Finding::warning(Code::BridgeOtherPlan, "another plan", "start it again");
         assert!(has_settled(&reported(&|_| {}), &slice, SyncVerb::Drop));
         let unknown = reported(&|report| report.streams.clear());
         assert!(!has_settled(&unknown, &slice, SyncVerb::Drop), "it does not know the slice");
@@ -202,7 +203,7 @@ mod tests {
         assert!(!goes_on(&json!({ "condition": "paused" })));
         assert!(!goes_on(&json!({ "condition": "waiting", "why": "the service's database is away" })));
 
-        let finding = Finding::error("sink.refused-row", "no", "mend it");
+        let finding = Finding::error(Code::SinkRefusedRow, "no", "mend it");
         let stands = json!({ "condition": "stopped", "finding": finding });
         assert!(!goes_on(&stands));
         let problem = unsettled(Some(&status(&stands)), &slice, SyncVerb::Resume);

@@ -3,6 +3,7 @@
 
 use super::slice::SliceDraft;
 use super::{Draft, SideDraft};
+use crate::code::Code;
 use crate::names::{ServiceName, TableName};
 use crate::pattern::{Meeting, Pattern, Segment};
 use crate::plan::tree::Spot;
@@ -47,7 +48,7 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     if all.len() > ROUTES_MAX {
         let message = format!("the plan has {} routes; {ROUTES_MAX} can be used", all.len());
         let spot = all.get(ROUTES_MAX).map_or(Spot::default(), |found| found.spot);
-        notes.error(spot, "plan.too-many-routes", message, "join routes with `{name}` and `{*rest}`");
+        notes.error(spot, Code::PlanTooManyRoutes, message, "join routes with `{name}` and `{*rest}`");
         return;
     }
     let mut shapes: HashMap<String, &Found<'_>> = HashMap::new();
@@ -55,7 +56,7 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
         let Some(first) = shapes.insert(shape(&found.route.pattern), found) else { continue };
         for (one, other) in [(first, found), (found, first)] {
             let message = format!("this route matches the same requests as {}", other.name());
-            notes.error(one.spot, "plan.route-twice", message, "keep one of the two");
+            notes.error(one.spot, Code::PlanRouteTwice, message, "keep one of the two");
         }
     }
     // A path without names is one path: it cannot cross another pattern.
@@ -66,7 +67,7 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     if let Some((_, b)) = crossing.next() {
         let more = 1 + crossing.count();
         let message = format!("{more} more pairs of routes cross, which are not shown");
-        notes.warning(b.spot, "plan.routes-cross", message, "look at these first, and check again");
+        notes.warning(b.spot, Code::PlanRoutesCross, message, "look at these first, and check again");
     }
     for (a, b) in shown {
         let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
@@ -75,7 +76,7 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
             "`{}` wins them over `{}`; if that is not meant, write a third route",
             winner.route.pattern, loser.route.pattern
         );
-        notes.warning(b.spot, "plan.routes-cross", message, hint);
+        notes.warning(b.spot, Code::PlanRoutesCross, message, hint);
     }
 }
 
@@ -157,7 +158,7 @@ fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes
     for (one, other) in [(a, b), (b, a)] {
         let message =
             format!("{what} stands in slice `{}` too (line {})", other.slice.label, other.spot.line);
-        notes.error(one.spot, "plan.table-twice", message, hint);
+        notes.error(one.spot, Code::PlanTableTwice, message, hint);
     }
 }
 
@@ -199,7 +200,7 @@ fn topics(draft: &Draft, notes: &mut Notes<'_>) {
                 one.table.from, other.table.from, other.spot.line
             );
             let hint = "rename one of the two tables in the monolith, or leave out `log: { kafka: … }`";
-            notes.error(one.spot, "plan.same-topic", message, hint);
+            notes.error(one.spot, Code::PlanSameTopic, message, hint);
         }
     }
 }
@@ -235,14 +236,14 @@ fn databases(draft: &Draft, notes: &mut Notes<'_>) {
         };
         let message = format!("{} has the same database as the monolith", side.label);
         let hint = "a slice's tables move between two databases; give the service one of its own";
-        notes.error(database.spot, "plan.same-database", message, hint);
+        notes.error(database.spot, Code::PlanSameDatabase, message, hint);
     }
 }
 
 fn missing_database(side: &SideDraft, slice: &SliceDraft, notes: &mut Notes<'_>) {
     let message = format!("{} needs `database`, as slice `{}` has tables", side.label, slice.label);
     let hint = "write `database: ${DATABASE_URL}`, a URL of strangler's own role";
-    notes.error(side.spot, "plan.missing-database", message, hint);
+    notes.error(side.spot, Code::PlanMissingDatabase, message, hint);
 }
 
 fn listeners(draft: &Draft, notes: &mut Notes<'_>) {
@@ -257,7 +258,7 @@ fn listeners(draft: &Draft, notes: &mut Notes<'_>) {
                 format!("`{}` and `{}` both listen on port {}", there.key, here.key, here.address.port());
             notes.error(
                 here.spot,
-                "plan.same-listen",
+                Code::PlanSameListen,
                 message,
                 format!("give `{}` a port of its own", here.key),
             );

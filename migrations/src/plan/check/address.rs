@@ -3,6 +3,7 @@
 //! Nothing is resolved or connected to.
 
 use super::reading;
+use crate::code::Code;
 use crate::plan::tree::{Node, Scalar, Spot, Value};
 use crate::plan::written::{Notes, literal_passwords};
 use crate::plan::{DatabaseUrl, Upstream};
@@ -37,7 +38,7 @@ pub(super) fn upstreams(node: &Node, notes: &mut Notes<'_>) -> Vec<Upstream> {
     };
     if nodes.is_empty() || nodes.len() > UPSTREAMS_MAX {
         let message = format!("there are {} upstreams; 1 to {UPSTREAMS_MAX} can be used", nodes.len());
-        notes.error(node.owner, "plan.bad-value", message, "write `upstream: http://127.0.0.1:4000`");
+        notes.error(node.owner, Code::PlanBadValue, message, "write `upstream: http://127.0.0.1:4000`");
     }
     let mut found: Vec<Upstream> = Vec::new();
     for node in nodes {
@@ -46,13 +47,13 @@ pub(super) fn upstreams(node: &Node, notes: &mut Notes<'_>) -> Vec<Upstream> {
         match upstream(meant) {
             Ok(upstream) if found.contains(&upstream) => {
                 let message = format!("`{}` is listed twice", shown_url(scalar));
-                notes.warning(node.spot, "plan.upstream-twice", message, "name each address once");
+                notes.warning(node.spot, Code::PlanUpstreamTwice, message, "name each address once");
             }
             Ok(upstream) => found.push(upstream),
             Err(why) => {
                 let message = format!("`{}` is not an upstream: {why}", shown_url(scalar));
                 let hint = "write `http://host:port` or `https://host:port`, without user, path or query";
-                notes.error(node.spot, "plan.bad-upstream", message, hint);
+                notes.error(node.spot, Code::PlanBadUpstream, message, hint);
             }
         }
     }
@@ -120,7 +121,7 @@ pub(super) fn database(node: &Node, notes: &mut Notes<'_>) -> Option<Database> {
     if !passwords.is_empty() {
         let message = "a password stands in the plan";
         let hint = "set it in the environment and write `${DATABASE_URL}`, or `postgres://user:${PASSWORD}@host/database`";
-        notes.warning(node.spot, "plan.literal-password", message, hint);
+        notes.warning(node.spot, Code::PlanLiteralPassword, message, hint);
         passwords.into_iter().for_each(|password| notes.keep_secret(password));
     }
     let meant = scalar.meant.as_deref()?;
@@ -132,7 +133,7 @@ pub(super) fn database(node: &Node, notes: &mut Notes<'_>) -> Option<Database> {
             let message = format!("{subject} is not a database URL: {why}");
             notes.error(
                 node.spot,
-                "plan.bad-database",
+                Code::PlanBadDatabase,
                 message,
                 "write `postgres://user:${PASSWORD}@host:5432/database`",
             );
@@ -206,7 +207,7 @@ pub(super) fn listen(
                 let message = format!("`{}` is not an address to listen on", reading::shown(&scalar.written));
                 let hint =
                     format!("write address and port, e.g. `{default}`, or `0.0.0.0:{}`", default.port());
-                notes.error(node.spot, "plan.bad-listen", message, hint);
+                notes.error(node.spot, Code::PlanBadListen, message, hint);
                 return default.to_string();
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Messages repeat a value only as it was written, never what the environment made of it.
 
+use crate::code::Code;
 use crate::plan::tree::{Key, Node, Scalar, Spot, Value};
 use crate::plan::written::{Notes, is_variable};
 use std::fmt::Display;
@@ -50,7 +51,7 @@ impl<'n> Fields<'n> {
                 None => format!("its keys are {}", listed(known)),
             };
             let message = format!("{what} has no key `{}`", shown(&key.text));
-            notes.error(key.spot, "plan.unknown-key", message, hint);
+            notes.error(key.spot, Code::PlanUnknownKey, message, hint);
         }
         let entries = map.iter().map(|(key, value)| (key, value)).collect();
         Some(Self { what: what.to_owned(), owner: node.owner, entries, mistyped })
@@ -80,7 +81,7 @@ impl<'n> Fields<'n> {
         let found = self.get(key);
         if found.is_none() && !self.is_mistyped(key) {
             let at = self.entries.iter().find(|(k, _)| k.text == key).map_or(self.owner, |(k, _)| k.spot);
-            notes.error(at, "plan.missing-key", format!("{} needs `{key}`", self.what), hint);
+            notes.error(at, Code::PlanMissingKey, format!("{} needs `{key}`", self.what), hint);
         }
         found
     }
@@ -151,7 +152,7 @@ pub(super) fn parse_key<T: FromStr<Err: Display>>(key: &Key, what: &str, notes: 
 fn bad_value(spot: Spot, what: &str, scalar: &Scalar, error: &dyn Display, notes: &mut Notes<'_>) {
     if !scalar.is_as_written() {
         let message = format!("what `{}` stands for is not {what}", shown(&scalar.written));
-        notes.error(spot, "plan.bad-value", message, "look at the variable's value");
+        notes.error(spot, Code::PlanBadValue, message, "look at the variable's value");
         return;
     }
     let error = error.to_string();
@@ -162,7 +163,7 @@ fn bad_value(spot: Spot, what: &str, scalar: &Scalar, error: &dyn Display, notes
             None => (error.clone(), format!("write {what}")),
         },
     };
-    notes.error(spot, "plan.bad-value", message, hint);
+    notes.error(spot, Code::PlanBadValue, message, hint);
 }
 
 /// One of a few words.
@@ -185,7 +186,7 @@ pub(super) fn choice<T: Copy>(
         }
     };
     let message = format!("`{}` is not {what}", shown(&scalar.written));
-    notes.error(node.spot, "plan.bad-value", message, hint);
+    notes.error(node.spot, Code::PlanBadValue, message, hint);
     None
 }
 
@@ -262,7 +263,7 @@ fn measured(
     let fits = value.filter(|value| bounds.contains(value));
     if fits.is_none() {
         let message = format!("`{}` is not {what}", shown(&scalar.written));
-        notes.error(node.spot, "plan.bad-value", message, hint);
+        notes.error(node.spot, Code::PlanBadValue, message, hint);
     }
     fits
 }
@@ -305,7 +306,7 @@ pub(super) fn wrong_kind(node: &Node, what: &str, wanted: &str, hint: &str, note
         Value::List(_) => ("a list", node.spot),
         Value::Map(_) => ("a mapping", node.spot),
     };
-    notes.error(at, "plan.wrong-kind", format!("{what} must be {wanted}, and is {is}"), hint);
+    notes.error(at, Code::PlanWrongKind, format!("{what} must be {wanted}, and is {is}"), hint);
 }
 
 /// The candidate most like a word, if one is like it at all.

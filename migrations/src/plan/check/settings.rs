@@ -2,6 +2,7 @@
 
 use super::address::{self, Listener};
 use super::reading::{self, Fields};
+use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::tree::Node;
 use crate::plan::written::{Notes, is_variable};
@@ -74,7 +75,7 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
     let (embedded, kafka) = (fields.get("embedded"), fields.get("kafka"));
     if let (Some(_), Some(second)) = (embedded, kafka) {
         let message = "a plan has one log, and this one has two";
-        notes.error(second.owner, "plan.two-logs", message, "keep `embedded` or `kafka`");
+        notes.error(second.owner, Code::PlanTwoLogs, message, "keep `embedded` or `kafka`");
         return None;
     }
     if let Some(node) = kafka {
@@ -130,7 +131,12 @@ fn brokers(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
         return Some(meant.split(',').map(str::trim).collect::<Vec<_>>().join(","));
     }
     let message = "these are not brokers of a Kafka cluster";
-    notes.error(node.spot, "plan.bad-value", message, "write `host:port`, several with commas between them");
+    notes.error(
+        node.spot,
+        Code::PlanBadValue,
+        message,
+        "write `host:port`, several with commas between them",
+    );
     None
 }
 
@@ -143,7 +149,7 @@ fn topic_prefix(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
     }
     let message = format!("`{}` is not a topic prefix", reading::shown(&scalar.written));
     let hint = format!("use 1 to {TOPIC_PREFIX_LEN_MAX} of A-Z, a-z, 0-9, `.`, `_` and `-`");
-    notes.error(node.spot, "plan.bad-value", message, hint);
+    notes.error(node.spot, Code::PlanBadValue, message, hint);
     None
 }
 
@@ -189,14 +195,14 @@ fn override_secret(node: &Node, notes: &mut Notes<'_>) -> Option<Secret> {
     if !is_variable(&scalar.written) {
         notes.keep_secret(&scalar.written);
         let hint = "set it in the environment and write `override_secret: ${STRANGLER_OVERRIDE}`";
-        notes.warning(node.spot, "plan.literal-secret", "the override secret stands in the plan", hint);
+        notes.warning(node.spot, Code::PlanLiteralSecret, "the override secret stands in the plan", hint);
     }
     let meant = scalar.meant.as_deref()?;
     let sendable = meant.bytes().all(|b| b.is_ascii_graphic());
     if meant.len() < OVERRIDE_SECRET_LEN_MIN || !sendable {
         let message = "the override secret is too short or cannot be sent in a header";
         let hint = format!("use at least {OVERRIDE_SECRET_LEN_MIN} letters, digits or signs, without blanks");
-        notes.error(node.spot, "plan.bad-secret", message, hint);
+        notes.error(node.spot, Code::PlanBadSecret, message, hint);
         return None;
     }
     Some(Secret::new(meant.to_owned()))
@@ -212,7 +218,7 @@ fn health_path(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
         return Some(meant.to_owned());
     }
     let message = format!("`{}` is not a path", reading::shown(&scalar.written));
-    notes.error(node.spot, "plan.bad-value", message, "write for example `health_path: /healthz`");
+    notes.error(node.spot, Code::PlanBadValue, message, "write for example `health_path: /healthz`");
     None
 }
 
@@ -233,7 +239,7 @@ fn only_listen(
     if let (true, Some(node)) = (open, node) {
         let message = format!("the {part} listens beyond this machine, and its token travels unencrypted");
         let hint = format!("write `127.0.0.1:{port}`, or put TLS of your own in front");
-        notes.warning(node.spot, "plan.open-listen", message, hint);
+        notes.warning(node.spot, Code::PlanOpenListen, message, hint);
     }
     listen
 }

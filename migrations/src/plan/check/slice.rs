@@ -3,6 +3,7 @@
 use super::SideDraft;
 use super::reading::{self, Fields};
 use super::table::{self, Kind};
+use crate::code::Code;
 use crate::control::Sticky;
 use crate::names::{RouteName, ServiceName, SliceName};
 use crate::pattern::{Access, Pattern};
@@ -68,7 +69,7 @@ fn slice(
     let mistyped = ["routes", "tables", "reference"].iter().any(|key| fields.is_mistyped(key));
     if !wants_databases && !mistyped && fields.filled("routes").is_none() {
         let message = format!("slice `{label}` has neither routes nor tables");
-        notes.error(key.spot, "plan.empty-slice", message, "write `routes: { list: GET /orders }`, say");
+        notes.error(key.spot, Code::PlanEmptySlice, message, "write `routes: { list: GET /orders }`, say");
     }
     let mut tables = |key, kind| {
         let items = reading::items(fields.get(key), key, notes);
@@ -117,7 +118,7 @@ fn service(
         None => format!("the plan names {}", reading::listed(&known)),
     };
     let message = format!("there is no service `{}`", reading::shown(&scalar.written));
-    notes.error(node.spot, "plan.unknown-service", message, hint);
+    notes.error(node.spot, Code::PlanUnknownService, message, hint);
     None
 }
 
@@ -155,7 +156,7 @@ fn sticky(node: &Node, notes: &mut Notes<'_>) -> Option<Sticky> {
         let message = "sticky names exactly one cookie or one header";
         notes.error(
             node.spot,
-            "plan.bad-sticky",
+            Code::PlanBadSticky,
             message,
             "write `sticky: { cookie: session }`, or leave it out",
         );
@@ -168,7 +169,7 @@ fn sticky(node: &Node, notes: &mut Notes<'_>) -> Option<Sticky> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if meant.is_empty() || meant.len() > 128 || !meant.bytes().all(fits) {
         let message = format!("`{}` is not the name of a cookie or header", reading::shown(&scalar.written));
-        notes.error(node.spot, "plan.bad-sticky", message, "write its bare name, e.g. `session`");
+        notes.error(node.spot, Code::PlanBadSticky, message, "write its bare name, e.g. `session`");
         return None;
     }
     Some(if cookie.is_some() { Sticky::Cookie(meant.to_owned()) } else { Sticky::Header(meant.to_owned()) })
@@ -186,7 +187,7 @@ fn words<T: Copy>(
         if key.text.trim().is_empty() {
             notes.error(
                 key.spot,
-                "plan.bad-name",
+                Code::PlanBadName,
                 format!("a name in {part} is empty"),
                 "write whom you mean",
             );

@@ -1,6 +1,7 @@
 //! One table of a slice: where its rows go and how its columns are mapped there and back.
 
 use super::reading::{self, Fields};
+use crate::code::Code;
 use crate::names::TableName;
 use crate::plan::tree::{Node, Spot, Value};
 use crate::plan::written::Notes;
@@ -28,7 +29,7 @@ pub(super) fn table(node: &Node, kind: Kind, notes: &mut Notes<'_>) -> Option<(S
     if !matches!(node.value, Value::Map(_)) {
         if node.is_null() {
             let hint = "write `- public.orders`, or take the dash away";
-            notes.error(node.spot, "plan.wrong-kind", "a table is missing here", hint);
+            notes.error(node.spot, Code::PlanWrongKind, "a table is missing here", hint);
             return None;
         }
         let from: TableName = reading::parse(node, "a table's name", notes)?;
@@ -45,7 +46,7 @@ pub(super) fn table(node: &Node, kind: Kind, notes: &mut Notes<'_>) -> Option<(S
         let message = "filters are refused for now: on a moved table a filter loses the writes that it hides";
         notes.error(
             node.owner,
-            "plan.filter",
+            Code::PlanFilter,
             message,
             "take `where` away and let the whole table be copied",
         );
@@ -86,7 +87,7 @@ fn column(spot: Spot, name: &str, written: &str, notes: &mut Notes<'_>) -> bool 
         let message = format!("`{}` is not a column's name", reading::shown(written));
         let hint =
             format!("write the column as the catalog spells it, 1 to {COLUMN_BYTES_MAX} bytes, unquoted");
-        notes.error(spot, "plan.bad-name", message, hint);
+        notes.error(spot, Code::PlanBadName, message, hint);
     }
     fits
 }
@@ -114,7 +115,7 @@ fn drops(node: Option<&Node>, notes: &mut Notes<'_>) -> Placed<()> {
             && read.insert(name.to_owned(), (node.spot, ())).is_some()
         {
             let message = format!("column `{}` is dropped twice", reading::shown(&scalar.written));
-            notes.error(node.spot, "plan.column-twice", message, "name it once");
+            notes.error(node.spot, Code::PlanColumnTwice, message, "name it once");
         }
     }
     read
@@ -159,7 +160,7 @@ fn way_back(
         let column = read.first().copied().unwrap_or("total");
         notes.warning(
             set_node.owner,
-            "plan.no-way-back",
+            Code::PlanNoWayBack,
             "this table has no way back, so its slice cannot be cut over",
             format!("write `reverse: {{ {column}: \"…\" }}`, SQL over the service's columns"),
         );
@@ -170,7 +171,7 @@ fn way_back(
 fn useless_reverse(fields: &Fields<'_>, kind: Kind, notes: &mut Notes<'_>) {
     if let (Kind::Reference, Some(node)) = (kind, fields.filled("reverse")) {
         let message = "a reference table is never written at the service, so nothing goes back";
-        notes.warning(node.owner, "plan.useless-reverse", message, "take `reverse` away");
+        notes.warning(node.owner, Code::PlanUselessReverse, message, "take `reverse` away");
     }
 }
 
@@ -188,24 +189,24 @@ impl Mapping<'_> {
         for (from, (spot, to)) in self.rename {
             if self.drop.contains_key(from) {
                 let message = format!("column `{from}` is both renamed and dropped");
-                notes.error(*spot, "plan.column-twice", message, "keep one of the two");
+                notes.error(*spot, Code::PlanColumnTwice, message, "keep one of the two");
             }
             if let Some(other) = taken.insert(to, from) {
                 let message = format!("columns `{other}` and `{from}` are both renamed to `{to}`");
-                notes.error(*spot, "plan.column-twice", message, "give each a name of its own");
+                notes.error(*spot, Code::PlanColumnTwice, message, "give each a name of its own");
             }
         }
         for (to, (spot, expression)) in self.set {
             if let Some(from) = taken.get(to.as_str()) {
                 let message = format!("column `{to}` is set, and `{from}` is renamed to it");
-                notes.error(*spot, "plan.column-twice", message, "keep one of the two");
+                notes.error(*spot, Code::PlanColumnTwice, message, "keep one of the two");
             }
             self.sides(*spot, expression, true, notes);
         }
         for (column, (spot, expression)) in self.reverse {
             if let Some((_, to)) = self.rename.get(column) {
                 let message = format!("column `{column}` comes back from `{to}` by itself");
-                notes.error(*spot, "plan.column-twice", message, "take it out of `reverse`");
+                notes.error(*spot, Code::PlanColumnTwice, message, "take it out of `reverse`");
             }
             self.sides(*spot, expression, false, notes);
         }
@@ -222,7 +223,7 @@ impl Mapping<'_> {
             let (part, side) = if is_set { ("set", "monolith") } else { ("reverse", "service") };
             let message =
                 format!("`{part}` reads the {side}'s columns, and `{slip}` is the other side's name");
-            notes.warning(spot, "plan.other-side", message, format!("write `{right}`"));
+            notes.warning(spot, Code::PlanOtherSide, message, format!("write `{right}`"));
         }
     }
 }

@@ -1,48 +1,49 @@
 //! Columns: one change of the sound world for each finding about them, and what is no finding.
 
 use super::*;
+use crate::code::Code;
 
 #[test]
 fn columns_and_their_types() {
     let other = |name: &str| TypeSeen::Other(name.to_owned());
-    brings("source.type", "drop: [note]", |w| w.source().columns[2].kind = other("tsvector"));
-    brings("source.type", "drop: [note]", |w| {
+    brings(Code::SourceType, "drop: [note]", |w| w.source().columns[2].kind = other("tsvector"));
+    brings(Code::SourceType, "drop: [note]", |w| {
         w.source().columns[2].kind = TypeSeen::Array(Box::new(TypeSeen::Base("inet".to_owned())));
     });
-    brings("sink.no-column", "ADD COLUMN \"extra\" int4;", |w| {
+    brings(Code::SinkNoColumn, "ADD COLUMN \"extra\" int4;", |w| {
         w.source().columns.push(column("extra", "int4"));
     });
-    brings("sink.generated-column", "drop: [customer_id]", |w| {
+    brings(Code::SinkGeneratedColumn, "drop: [customer_id]", |w| {
         w.sink().columns[1].generated_as = Some("1".to_owned())
     });
-    brings("sink.type", "TYPE int8 USING \"customer_id\"::int8;", |w| {
+    brings(Code::SinkType, "TYPE int8 USING \"customer_id\"::int8;", |w| {
         w.sink().columns[1] = column("customer_id", "bool")
     });
-    let narrow = brings("sink.narrower-type", "TYPE int8 USING \"customer_id\"::int8;", |w| {
+    let narrow = brings(Code::SinkNarrowerType, "TYPE int8 USING \"customer_id\"::int8;", |w| {
         w.sink().columns[1] = column("customer_id", "int4")
     });
     assert!(!narrow.is_error());
     let labels = |labels: [&str; 2]| TypeSeen::Enum(labels.map(str::to_owned).to_vec());
-    brings("sink.narrower-type", "ALTER TABLE", |w| {
+    brings(Code::SinkNarrowerType, "ALTER TABLE", |w| {
         w.source().columns[2].kind = labels(["a", "b"]);
         w.sink().columns[2].kind = labels(["a", "c"]);
     });
-    let json = brings("sink.json-rewritten", "TYPE json USING", |w| {
+    let json = brings(Code::SinkJsonRewritten, "TYPE json USING", |w| {
         w.source().columns[2] = column("note", "json");
         w.sink().columns[2] = column("remark", "jsonb");
     });
     assert!(!json.is_error() && json.message.contains("and \\u0000 stops"), "{}", json.message);
-    let twice = brings("plan.column-twice", "`drop: [remark]`", |w| {
+    let twice = brings(Code::PlanColumnTwice, "`drop: [remark]`", |w| {
         w.source().columns.push(column("remark", "text"));
     });
     assert!(
         twice.is_error()
             && twice.message.contains("columns note and remark of public.orders both go to remark")
     );
-    brings("sink.not-null", "ALTER COLUMN \"remark\" DROP NOT NULL;", |w| {
+    brings(Code::SinkNotNull, "ALTER COLUMN \"remark\" DROP NOT NULL;", |w| {
         w.source().columns[2].is_nullable = true
     });
-    brings("sink.unfilled-column", "ALTER COLUMN \"region\" DROP NOT NULL;", |w| {
+    brings(Code::SinkUnfilledColumn, "ALTER COLUMN \"region\" DROP NOT NULL;", |w| {
         w.sink().columns.push(column("region", "text"));
     });
     let mut filled = World::sound();
@@ -57,17 +58,17 @@ fn columns_and_their_types() {
 #[test]
 fn expressions_over_columns() {
     let full = "ALTER TABLE \"public\".\"orders\" REPLICA IDENTITY FULL;";
-    brings("source.toast-in-set", full, |w| w.source().columns[3].is_toastable = true);
+    brings(Code::SourceToastInSet, full, |w| w.source().columns[3].is_toastable = true);
     let mut whole = World::sound();
     whole.source().columns[3].is_toastable = true;
     whole.source().identity = IdentitySeen::Full;
     assert_eq!(whole.findings(), []);
-    brings("source.no-column", "correct", |w| drop(w.source().columns.remove(3)));
-    brings("source.generated-in-set", "generating expression", |w| {
+    brings(Code::SourceNoColumn, "correct", |w| drop(w.source().columns.remove(3)));
+    brings(Code::SourceGeneratedInSet, "generating expression", |w| {
         w.source().columns[3].generated_as = Some("1".to_owned())
     });
-    brings("sink.no-column", "add the column", |w| drop(w.sink().columns.remove(3)));
-    brings("sink.generated-column", "`total_cents`", |w| {
+    brings(Code::SinkNoColumn, "add the column", |w| drop(w.sink().columns.remove(3)));
+    brings(Code::SinkGeneratedColumn, "`total_cents`", |w| {
         w.sink().columns[3].generated_as = Some("1".to_owned())
     });
 }
@@ -79,11 +80,11 @@ fn generated_columns_and_identities() {
         ..column("full", "text")
     };
     let hint = r#"`set: { full: "(\"note\" || '$$\"\\'::text)" }`"#;
-    let found = brings("source.generated-column", hint, |w| {
+    let found = brings(Code::SourceGeneratedColumn, hint, |w| {
         w.source().columns.push(full());
         w.sink().columns.push(column("full", "text"));
     });
-    assert!(found.is_error() && found.hint.contains("`drop: [full]`"));
+    assert!(found.is_error() && found.remedy.contains("`drop: [full]`"));
     let mut alike = World::sound();
     alike.source().columns.push(full());
     alike.sink().columns.push(full());
@@ -98,7 +99,7 @@ fn generated_columns_and_identities() {
 
     let by_default = "service orders's database: ALTER TABLE \"public\".\"orders\" ALTER COLUMN \"id\" SET GENERATED BY DEFAULT;";
     let always = |column: &mut ColumnSeen| (column.is_always_identity, column.has_default) = (true, true);
-    assert!(brings("sink.identity-always", by_default, |w| always(&mut w.sink().columns[0])).is_error());
+    assert!(brings(Code::SinkIdentityAlways, by_default, |w| always(&mut w.sink().columns[0])).is_error());
     let mut own = World::sound();
     always(&mut own.source().columns[0]);
     own.sink().columns.push(column("no", "int8"));

@@ -1,6 +1,7 @@
 //! Foreign keys: one change of the sound world for each finding about them, and what is no finding.
 
 use super::*;
+use crate::code::Code;
 
 fn key(from: &str, to: &str, on_delete: ActionSeen) -> ForeignKeySeen {
     ForeignKeySeen {
@@ -19,17 +20,17 @@ fn key(from: &str, to: &str, on_delete: ActionSeen) -> ForeignKeySeen {
 #[test]
 fn foreign_keys_over_the_border() {
     let cascading = |from, to| key(from, to, ActionSeen::Cascade);
-    let across = brings("source.foreign-key-across", "DROP CONSTRAINT \"fk\";", |w| {
+    let across = brings(Code::SourceForeignKeyAcross, "DROP CONSTRAINT \"fk\";", |w| {
         w.source.foreign_keys.push(cascading("orders", "customers"));
     });
     assert!(!across.is_error());
-    brings("source.foreign-key-across", "DROP CONSTRAINT", |w| {
+    brings(Code::SourceForeignKeyAcross, "DROP CONSTRAINT", |w| {
         w.source.foreign_keys.push(cascading("invoices", "orders"))
     });
-    brings("sink.foreign-key-outside", "add public.regions", |w| {
+    brings(Code::SinkForeignKeyOutside, "add public.regions", |w| {
         w.sink.foreign_keys.push(cascading("orders", "regions"))
     });
-    brings("sink.foreign-key-cascades", "fk", |w| w.sink.foreign_keys.push(cascading("notes", "orders")));
+    brings(Code::SinkForeignKeyCascades, "fk", |w| w.sink.foreign_keys.push(cascading("notes", "orders")));
 }
 
 #[test]
@@ -43,16 +44,18 @@ fn foreign_keys_in_a_circle_must_be_able_to_wait() {
     circle.sink.foreign_keys.extend([plain("orders", "customers"), plain("customers", "orders")]);
     let found = circle.findings();
     assert!(
-        found.len() == 2 && found.iter().all(|f| f.code == "sink.foreign-key-circle" && f.is_error()),
+        found.len() == 2 && found.iter().all(|f| f.code == Code::SinkForeignKeyCircle && f.is_error()),
         "{found:?}"
     );
-    assert!(found[0].hint.ends_with("ALTER TABLE \"public\".\"orders\" ALTER CONSTRAINT \"fk\" DEFERRABLE;"));
+    assert!(
+        found[0].remedy.ends_with("ALTER TABLE \"public\".\"orders\" ALTER CONSTRAINT \"fk\" DEFERRABLE;")
+    );
     circle.sink.foreign_keys[1].is_deferrable = true;
     assert_eq!(circle.findings(), []);
     circle.sink.foreign_keys[1].on_delete = ActionSeen::Restrict;
     let found = circle.findings();
     let anew = "FOREIGN KEY (\"customer_id\") REFERENCES \"public\".\"orders\" (\"id\") DEFERRABLE;";
-    assert!(found.len() == 2 && found[1].hint.ends_with(anew), "RESTRICT never waits: {found:?}");
+    assert!(found.len() == 2 && found[1].remedy.ends_with(anew), "RESTRICT never waits: {found:?}");
 }
 
 #[test]
@@ -65,14 +68,14 @@ fn foreign_keys_write_in_the_sink_only_what_they_write_in_the_source() {
     };
     let anew = "ALTER TABLE \"public\".\"orders\" DROP CONSTRAINT \"fk\", ADD CONSTRAINT \"fk\" FOREIGN KEY \
                 (\"customer_id\") REFERENCES \"public\".\"customers\" (\"id\") DEFERRABLE INITIALLY DEFERRED;";
-    let found = brings("sink.foreign-key-action", anew, |w| w.sink.foreign_keys.push(set_null()));
+    let found = brings(Code::SinkForeignKeyAction, anew, |w| w.sink.foreign_keys.push(set_null()));
     assert!(found.is_error() && found.message.contains("ON DELETE SET NULL and ON UPDATE CASCADE"));
     let codes = |source: ForeignKeySeen| {
         let mut world = World::sound();
         world.sink.foreign_keys.push(set_null());
         world.source.foreign_keys.push(source);
         let found = world.findings();
-        found.into_iter().filter(Finding::is_error).map(|f| f.hint).collect::<Vec<_>>()
+        found.into_iter().filter(Finding::is_error).map(|f| f.remedy).collect::<Vec<_>>()
     };
     assert_eq!(codes(set_null()), [""; 0]);
     let deletes = codes(ForeignKeySeen { on_delete: ActionSeen::Cascade, ..set_null() });
