@@ -29,7 +29,7 @@ const RULES: [Rule; 12] = [
     },
     Rule {
         folder: "controller",
-        imports: &["migrations", "postgres", "cdc-bridge/rows"],
+        imports: &["migrations", "link", "postgres", "cdc-bridge/rows"],
         in_tests: &["lab"],
     },
     Rule {
