@@ -14,13 +14,14 @@ use crate::port::{Port, Watched};
 use link::{Agent, Link, Told};
 use migrations::code::Code;
 use migrations::control::{
-    AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamOrder, StreamReport,
-    VERSION,
+    AgentKind, BridgeReport, Condition, Desired, FeedReport, LaneOrder, LaneReport, Observed, Report, VERSION,
 };
 use migrations::finding::Finding;
 use migrations::journal::Generation;
+use migrations::lane::LaneId;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{LogChoice, Plan, Slice};
+use migrations::sql::Database;
 use migrations::stage::Stage;
 use rows::envelope::Context;
 use std::collections::{BTreeMap, BTreeSet};
@@ -276,8 +277,12 @@ async fn open(plan: &Plan, database: &str, link: &Link, opening: &Mutex<Opening>
 }
 
 /// Whether carrying an order out leaves the rows that are there: giving a copy up and beginning one do not.
-fn keeps_rows(order: &StreamOrder) -> bool {
+fn keeps_rows(order: &LaneOrder) -> bool {
     order.stage.is_captured() && order.stage != Stage::Copying
+}
+
+fn order_of<'d>(desired: &'d Desired, slice: &SliceName) -> Option<&'d LaneOrder> {
+    desired.lanes.get(&LaneId::forward(slice.clone()))
 }
 
 fn waits(why: String) -> Finding {
@@ -336,7 +341,7 @@ impl Lanes {
             let now = told.borrow_and_update().clone();
             // A slice that the controller does not know is no slice to give up: its plan is another one than ours.
             let knows_all =
-                |told: &Told| self.slices.keys().all(|name| told.desired.streams.contains_key(name));
+                |told: &Told| self.slices.keys().all(|name| order_of(&told.desired, name).is_some());
             if let Some(Told { desired, is_current }) = now.filter(knows_all) {
                 let next = self.order(&desired);
                 if is_current || !next.tables.is_empty() {
@@ -347,7 +352,7 @@ impl Lanes {
                     });
                 }
                 for (name, lane) in &self.slices {
-                    let order = desired.streams.get(name).filter(|order| is_current || keeps_rows(order));
+                    let order = order_of(&desired, name).filter(|order| is_current || keeps_rows(order));
                     lane.orders.send_replace(order.map(|order| (desired.generation, order.clone())));
                 }
             }
@@ -360,7 +365,7 @@ impl Lanes {
     fn order(&self, desired: &Desired) -> status::Order {
         let mut order = status::Order::default();
         for (name, lane) in &self.slices {
-            let Some(wanted) = desired.streams.get(name).filter(|wanted| wanted.stage.is_captured()) else {
+            let Some(wanted) = order_of(desired, name).filter(|wanted| wanted.stage.is_captured()) else {
                 continue;
             };
             order.tables.extend(lane.tables.iter().cloned());
@@ -392,7 +397,7 @@ impl Lanes {
 
     /// How a slice's stream stands. A copy that was given up is told here, because a stream that is stopped, paused or
     /// without its database would not tell it, and the others wait until it is journalled.
-    fn stream(&self, name: &SliceName, lane: &Lane, status: &status::Status) -> StreamReport {
+    fn stream(&self, name: &SliceName, lane: &Lane, status: &status::Status) -> LaneReport {
         let mut report = lane.state.borrow().report(status, clock::now_us());
         let current = self.attempts();
         let mine =
@@ -420,17 +425,23 @@ impl Lanes {
         }
         BridgeReport {
             holds_nothing: status.holds_nothing,
-            capture: status.timeline.clone().map(|timeline| CaptureReport {
-                slot: status.slot.clone(),
-                timeline,
-                captured: status.captured,
-                lag_bytes: status.server_end.bytes_since(status.captured),
-                changes: status.changes,
-            }),
-            streams: self
+            feeds: status
+                .timeline
+                .clone()
+                .map(|timeline| FeedReport {
+                    slot: status.slot.clone(),
+                    timeline,
+                    captured: status.captured,
+                    lag_bytes: status.server_end.bytes_since(status.captured),
+                    changes: status.changes,
+                })
+                .map(|report| (Database::Monolith, report))
+                .into_iter()
+                .collect(),
+            lanes: self
                 .slices
                 .iter()
-                .map(|(name, lane)| (name.clone(), self.stream(name, lane, &status)))
+                .map(|(name, lane)| (LaneId::forward(name.clone()), self.stream(name, lane, &status)))
                 .collect(),
             findings,
         }

@@ -22,12 +22,13 @@ use crate::log::{Log, Reader};
 use copy::Job;
 use halt::Halt;
 use kept::Kept;
-use migrations::control::{Condition, StreamOrder};
+use migrations::control::{Condition, LaneOrder};
 use migrations::journal::Generation;
-use migrations::lsn::{CommitLsn, Timeline};
+use migrations::lane::Right;
+use migrations::lsn::{CommitLsn, Of, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
-use migrations::stage::Stage;
+use migrations::stage::{Epoch, Stage};
 use order::asks_for_more;
 use rows::change::Change;
 use rows::progress::{Captured, Progress};
@@ -47,7 +48,7 @@ const READERS_LEAVE: Duration = Duration::from_secs(2);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An order with the journal's length when it was given: a longer journal wakes a stopped stream.
-pub type Ordered = Option<(Generation, StreamOrder)>;
+pub type Ordered = Option<(Generation, LaneOrder)>;
 
 /// What a stream works with.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>, state: 
 }
 
 /// Waits for an order that asks for something else; false when there will be none.
-async fn another(orders: &mut watch::Receiver<Ordered>, now: &StreamOrder) -> bool {
+async fn another(orders: &mut watch::Receiver<Ordered>, now: &LaneOrder) -> bool {
     orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| asks_for_more(now, next))).await.is_ok()
 }
 
@@ -106,20 +107,28 @@ async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool 
 
 pub(crate) struct Stream<'a> {
     pub(crate) context: &'a Context,
-    pub(crate) order: &'a StreamOrder,
+    pub(crate) order: &'a LaneOrder,
     pub(crate) state: &'a watch::Sender<State>,
 }
 
 impl Stream<'_> {
     /// Does what the order says; returns only when it cannot go on.
     async fn pursue(&self) -> Halt {
-        let done = match self.order.stage {
-            Stage::Monolith | Stage::Retired { .. } => self.take_away().await,
-            Stage::Copying => self.copy().await,
-            Stage::Following { copied_at }
-            | Stage::Cutting { copied_at, .. }
-            | Stage::Split { copied_at, .. }
-            | Stage::Returning { copied_at, .. } => self.follow(copied_at).await,
+        let done = match (self.order.right, self.order.stage) {
+            // Nothing watches yet.
+            (Right::Watch, _) => {
+                self.set(Condition::Idle);
+                Ok(())
+            }
+            (Right::Apply(epoch), Stage::Monolith | Stage::Retired) => self.take_away(epoch).await,
+            (Right::Apply(epoch), Stage::Copying) => self.copy(epoch).await,
+            (
+                Right::Apply(epoch),
+                Stage::Following { copied_at }
+                | Stage::Cutting { copied_at }
+                | Stage::Split { copied_at }
+                | Stage::Returning { copied_at },
+            ) => self.follow(epoch, copied_at.bare()).await,
         };
         match done {
             // What was asked is done, and stays so until the order changes.
@@ -151,7 +160,7 @@ impl Stream<'_> {
         self.context.slice.all_tables().map(|table| table.from.clone()).collect()
     }
 
-    async fn copy(&self) -> Result<(), Halt> {
+    async fn copy(&self, epoch: Epoch) -> Result<(), Halt> {
         let (timeline, captured) = self.captured().await?;
         let context = self.context;
         let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
@@ -175,7 +184,7 @@ impl Stream<'_> {
                 self.state.send_modify(|state| state.restart(cursor, passed));
                 let job = Job {
                     slice: &context.slice,
-                    epoch: self.order.epoch,
+                    epoch,
                     attempt: self.order.attempt,
                     source: &context.source,
                     timeline,
@@ -196,7 +205,7 @@ impl Stream<'_> {
         };
         let Some(copied_at) = kept.copied_at else { return Ok(()) };
         self.state.send_modify(|state| state.cursor = Some(kept.cursor.clone()));
-        self.set(Condition::Copied { attempt: self.order.attempt, copied_at });
+        self.set(Condition::Copied { attempt: self.order.attempt, copied_at: Of::monolith(copied_at) });
         Ok(())
     }
 
@@ -258,7 +267,7 @@ impl Stream<'_> {
         }
     }
 
-    async fn follow(&self, copied_at: CommitLsn) -> Result<(), Halt> {
+    async fn follow(&self, epoch: Epoch, copied_at: CommitLsn) -> Result<(), Halt> {
         let context = self.context;
         let (mut client, mut kept) = Sink::open(&context.sink, &context.slice).await?;
         if kept.as_ref().is_some_and(|kept| kept.log != context.log.id()) {
@@ -279,7 +288,7 @@ impl Stream<'_> {
             return Ok(());
         }
         let reader = context.log.reader(self.tables(), &kept.cursor).await?;
-        let sink = Sink::follow(client, &context.slice, self.order.epoch, &kept).await?;
+        let sink = Sink::follow(client, &context.slice, epoch, &kept).await?;
         self.set(Condition::Following);
         tokio::select! {
             halt = self.apply(reader, sink, &kept, copied_at) => Err(halt),

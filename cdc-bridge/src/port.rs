@@ -120,17 +120,16 @@ async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierReque
         return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
     };
     let token = uuid::Uuid::new_v4().simple().to_string();
-    let sampled = match port.barrier_client().await {
+    let sent = match port.barrier_client().await {
         Ok(client) => source::barrier(&client, &token).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    let sampled = match sampled {
-        Ok(sampled) => sampled,
-        Err(why) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &why, "it is asked again by itself"),
-    };
+    if let Err(why) = sent {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &why, "it is asked again by itself");
+    }
     let mut state = watched.state.clone();
     match timeout(BARRIER_WAIT, state.wait_for(|state| state.tokens.contains(&token))).await {
-        Ok(Ok(_)) => Json(BarrierAnswer { version: VERSION, passed: sampled }).into_response(),
+        Ok(Ok(_)) => Json(BarrierAnswer { version: VERSION }).into_response(),
         _ => {
             refusal(StatusCode::GATEWAY_TIMEOUT, "the sink has not passed yet", "it is asked again by itself")
         }
@@ -263,7 +262,7 @@ async fn metrics(State(port): State<Arc<Port>>) -> Response {
             (format!("{{slice=\"{name}\"}}"), watched.state.borrow().report(&capture, now))
         })
         .collect();
-    let each = |value: &dyn Fn(&migrations::control::StreamReport) -> f64| {
+    let each = |value: &dyn Fn(&migrations::control::LaneReport) -> f64| {
         reports.iter().map(|(labels, report)| (labels.clone(), value(report))).collect::<Vec<_>>()
     };
     gauge(
@@ -284,7 +283,7 @@ async fn metrics(State(port): State<Arc<Port>>) -> Response {
         "counter",
         each(&|r| r.changes as f64),
     );
-    let stopped = |r: &migrations::control::StreamReport| {
+    let stopped = |r: &migrations::control::LaneReport| {
         f64::from(u8::from(matches!(r.condition, migrations::control::Condition::Stopped { .. })))
     };
     gauge(

@@ -9,7 +9,7 @@ use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT, slice};
 use migrations::control::{Condition, Desired};
 use migrations::journal::{Entry, Generation, State as Journal};
-use migrations::lsn::CommitLsn;
+use migrations::lsn::{CommitLsn, Of};
 use migrations::stage::Event;
 use std::time::{Duration, Instant};
 
@@ -250,9 +250,10 @@ async fn an_old_stored_wish_takes_no_copy_away_before_the_controller_answers() {
     house.stop().await;
     // Another slice was followed then, and this one was not.
     let mut then = Journal::empty(house.journal().journal);
-    for (event, at) in
-        [(Event::SyncStarted { replace: false }, 1), (Event::CopyCompleted { copied_at: CommitLsn(1) }, 2)]
-    {
+    for (event, at) in [
+        (Event::SyncStarted { replace: false }, 1),
+        (Event::CopyCompleted { copied_at: Of::monolith(CommitLsn(1)) }, 2),
+    ] {
         let (actor, reason) = ("test".to_owned(), String::new());
         let slice = "notes".parse().unwrap();
         let entry = Entry { generation: Generation(at), at: String::new(), actor, reason, slice, event };

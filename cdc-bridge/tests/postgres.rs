@@ -7,7 +7,7 @@ mod house;
 use cdc_bridge::log::{Flush, Log};
 use house::House;
 use migrations::code::Code;
-use migrations::control::{Condition, StreamReport};
+use migrations::control::{Condition, LaneReport};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::LogChoice;
@@ -168,7 +168,7 @@ async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
     house.follow().await;
     house.stop().await;
     let as_it_was = house.plan.clone();
-    let stopped = |report: &StreamReport| match &report.condition {
+    let stopped = |report: &LaneReport| match &report.condition {
         Condition::Stopped { finding, .. } => finding.code == Code::PlanCopiedOtherwise,
         _ => false,
     };

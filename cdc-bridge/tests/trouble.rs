@@ -6,7 +6,8 @@ mod house;
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT};
 use migrations::code::Code;
-use migrations::control::{Condition, StreamReport};
+use migrations::control::{Condition, LaneReport};
+use migrations::lsn::Of;
 use migrations::stage::Event;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_mended_or_skip
         "0",
         "half a transaction"
     );
-    house.decide(Event::Resumed { skip: Some(position) });
+    house.decide(Event::Resumed { skip: Some(Of::monolith(position)) });
     house.barrier().await;
     assert_eq!(house.sink.sql("orders", "SELECT id FROM orders WHERE id >= 2000"), "2000");
     house.stop().await;
@@ -315,7 +316,7 @@ async fn rows_of_the_services_own_are_not_emptied_unasked() {
     let house = House::new(SOURCE, &own, PLAN).await;
     house.start();
     house.decide(Event::SyncStarted { replace: false });
-    let stopped = |report: &StreamReport| match &report.condition {
+    let stopped = |report: &LaneReport| match &report.condition {
         Condition::Stopped { finding, .. } => finding.code == Code::SinkNotEmpty,
         _ => false,
     };

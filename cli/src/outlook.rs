@@ -5,8 +5,9 @@ use crate::house::Kept;
 use crate::part::Part;
 use crate::ui::figure;
 use migrations::api::{AgentStatus, SliceStatus, Status};
-use migrations::control::{BridgeReport, Condition, Report, StreamReport};
+use migrations::control::{BridgeReport, Condition, LaneReport, Report};
 use migrations::share::Share;
+use migrations::sql::Database;
 
 /// The slot that keeps WAL if everything stops now. A bridge that is silent just now leaves `known` standing.
 pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
@@ -16,7 +17,7 @@ pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
         return None;
     }
     let reported = status.agents.iter().find_map(|agent| match &agent.report {
-        Report::Bridge(bridge) => bridge.capture.as_ref().map(|capture| capture.slot.clone()),
+        Report::Bridge(bridge) => bridge.feeds.get(&Database::Monolith).map(|feed| feed.slot.clone()),
         Report::Proxy(_) => None,
     });
     let slot = reported.or_else(|| known.map(|known| known.slot.clone()))?;
@@ -29,7 +30,7 @@ pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
         Report::Bridge(bridge) => Some((agent, bridge)),
         Report::Proxy(_) => None,
     });
-    reports.max_by_key(|(_, bridge)| bridge.capture.is_some())
+    reports.max_by_key(|(_, bridge)| !bridge.feeds.is_empty())
 }
 
 /// Parts and slices on one line. Without `figures` it changes only when something happens.
@@ -46,7 +47,7 @@ pub fn line(parts: impl Iterator<Item = (Part, bool)>, status: Option<&Status>, 
 /// How a slice stands, in few words.
 pub fn condition(slice: &SliceStatus, figures: bool) -> String {
     let stage = slice.stage.name();
-    let Some(stream) = &slice.stream else { return stage.to_owned() };
+    let Some(stream) = slice.forward() else { return stage.to_owned() };
     match &stream.condition {
         Condition::Idle | Condition::Copied { .. } => stage.to_owned(),
         Condition::Copying { rows, rows_estimated } if figures => {
@@ -63,7 +64,7 @@ pub fn condition(slice: &SliceStatus, figures: bool) -> String {
 }
 
 /// How far a stream is behind; there is nothing to be behind of before it follows.
-pub fn lag(stream: &StreamReport) -> String {
+pub fn lag(stream: &LaneReport) -> String {
     match stream.condition {
         Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
         _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
@@ -82,22 +83,23 @@ pub fn toward(share: Share) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migrations::control::{AgentId, AgentKind, CaptureReport, ProxyReport};
+    use migrations::control::{AgentId, AgentKind, FeedReport, ProxyReport};
     use migrations::journal::{Generation, JournalId};
     use migrations::lsn::{EndLsn, Timeline};
     use std::collections::BTreeMap;
 
     fn agent(kind: AgentKind, name: &str, live: bool, slot: Option<&str>) -> AgentStatus {
-        let capture = slot.map(|slot| CaptureReport {
+        let feeds = slot.map(|slot| FeedReport {
             slot: slot.to_owned(),
             timeline: Timeline { system_id: "1".to_owned(), timeline: 1 },
             captured: EndLsn(1),
             lag_bytes: 0,
             changes: 0,
         });
+        let feeds = feeds.map(|feed| (Database::Monolith, feed)).into_iter().collect();
         let report = match kind {
             AgentKind::Proxy => Report::Proxy(ProxyReport::default()),
-            AgentKind::Bridge => Report::Bridge(BridgeReport { capture, ..BridgeReport::default() }),
+            AgentKind::Bridge => Report::Bridge(BridgeReport { feeds, ..BridgeReport::default() }),
         };
         AgentStatus {
             agent: AgentId { kind, name: name.to_owned() },

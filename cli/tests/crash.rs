@@ -61,7 +61,7 @@ async fn goes_on(house: &House, mut kill: impl FnMut(&House, &mut Chance)) {
     writers.end(house).await;
     lookout.end().await;
     house.eventually("a bridge that follows", || {
-        house.status()["slices"]["orders"]["stream"]["condition"]["condition"] == "following"
+        house.status()["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"] == "following"
     });
 }
 

@@ -2,9 +2,10 @@
 //! until then does not know who lives.
 
 use migrations::api::{Acknowledged, AgentStatus};
-use migrations::control::{AgentId, AgentKind, Observed, Report, StreamReport};
+use migrations::control::{AgentId, AgentKind, LaneReport, Observed, Report};
 use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
+use migrations::lane::Direction;
 use migrations::names::SliceName;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -136,14 +137,19 @@ impl Agents {
         bridge.other_plan().map(|finding| Finding { severity: Severity::Error, ..finding.clone() })
     }
 
-    /// How the live bridge says a slice's stream stands.
-    pub(crate) fn stream(&self, slice: &SliceName) -> Option<StreamReport> {
+    /// How the live bridge says a slice's lanes stand.
+    pub(crate) fn lanes(&self, slice: &SliceName) -> BTreeMap<Direction, LaneReport> {
         let seen = self.lock();
         let reports = live(&seen).filter_map(|agent| match &agent.observed.report {
-            Report::Bridge(bridge) => bridge.streams.get(slice).map(|stream| (weight(agent), stream)),
+            Report::Bridge(bridge) => {
+                let lanes = bridge.lanes.iter().filter(|(lane, _)| lane.slice == *slice);
+                let lanes: BTreeMap<_, _> = lanes.map(|(lane, report)| (lane.direction, report)).collect();
+                (!lanes.is_empty()).then(|| (weight(agent), lanes))
+            }
             Report::Proxy(_) => None,
         });
-        reports.max_by_key(|(weight, _)| *weight).map(|(_, stream)| stream.clone())
+        let lanes = reports.max_by_key(|(weight, _)| *weight).map(|(_, lanes)| lanes).unwrap_or_default();
+        lanes.into_iter().map(|(direction, report)| (direction, report.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Seen>> {
@@ -161,7 +167,7 @@ fn took_the_place(new: &Seen, old: &Seen) -> bool {
 
 /// Of two bridges the one that captures counts, not a second one that was fenced out; else who spoke last.
 fn weight(agent: &Seen) -> (bool, Instant) {
-    let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if bridge.capture.is_some());
+    let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if !bridge.feeds.is_empty());
     (captures, agent.at)
 }
 

@@ -22,6 +22,7 @@ use migrations::code::Code;
 use migrations::control::{self, Observed, Report};
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
+use migrations::lane::Direction;
 use migrations::names::SliceName;
 use migrations::plan::Secret;
 use serde::Deserialize;
@@ -88,7 +89,7 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     };
     let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
     Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
-        desk.agents.stream(slice)
+        desk.agents.lanes(slice)
     })))
 }
 
@@ -313,17 +314,16 @@ impl Shared {
         self.all_are_heard().await;
         let (state, _) = desk
             .decide(|state| {
-                let event = plan_event(&desk.plan, state, wish)?;
-                let (actor, reason) = (actor.to_owned(), reason.to_owned());
-                Ok(Some(Draft { actor, reason, slice: slice.clone(), event }))
+                let decided = plan_event(&desk.plan, state, wish)?;
+                Ok(Some(Draft { actor: actor.to_owned(), reason: reason.to_owned(), decided }))
             })
             .await?;
         let proxies = self.acknowledged(&state).await;
-        let stream = desk.agents.stream(slice);
+        let lanes = desk.agents.lanes(slice);
         if let (Wish::Shares(_), Some(planned)) = (wish, desk.plan.slices.get(slice)) {
-            findings.extend(answer::reads_wait(planned, &state, stream.as_ref()));
+            findings.extend(answer::reads_wait(planned, &state, lanes.get(&Direction::Forward)));
         }
-        Ok(Json(answer::outcome(&desk.plan, &state, slice, stream.as_ref(), proxies, findings)))
+        Ok(Json(answer::outcome(&desk.plan, &state, slice, &lanes, proxies, findings)))
     }
 }
 

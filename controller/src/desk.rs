@@ -12,6 +12,7 @@ use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::plan::Plan;
+use migrations::stage::IllegalMove;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -175,21 +176,13 @@ impl Desk {
         for _ in 0..TRIES {
             let mut state = self.present().await?;
             let Some(draft) = make(&state)? else { return Ok((state, None)) };
-            let generation = state.generation.next();
-            let head =
-                state.slice(&draft.slice).after(generation, &draft.event).map_err(|illegal| Refusal {
-                    exit: 4,
-                    message: illegal.to_string(),
-                    hint: "look at `strangler status`".to_owned(),
-                    findings: Vec::new(),
-                })?;
-            match self.store.append(state.generation, &draft, &head).await {
+            match self.store.append(state.generation, &draft).await {
                 Ok(entry) => {
                     tracing::info!(
                         generation = entry.generation.0, slice = %entry.slice, event = entry.event.name(),
                         actor = entry.actor, "decided"
                     );
-                    state.apply(&entry).map_err(|broken| refusal(&StoreError::Broken(broken)))?;
+                    state.take(draft.decided.slice, draft.decided.after);
                     self.take(&state);
                     return Ok((state, Some(entry)));
                 }
@@ -245,6 +238,16 @@ fn extend(mut state: State, entries: &[Entry]) -> Result<State, StoreError> {
         state.apply(entry)?;
     }
     Ok(state)
+}
+
+/// The answer where a slice's stage does not allow what a report proves.
+pub(crate) fn illegal(illegal: IllegalMove) -> Refusal {
+    Refusal {
+        exit: 4,
+        message: illegal.to_string(),
+        hint: "look at `strangler status`".to_owned(),
+        findings: Vec::new(),
+    }
 }
 
 /// The answer to a wish that the journal's store could not take.

@@ -3,7 +3,7 @@
 
 use crate::connect::{ConnectError, Session, connect_as_admin, in_words};
 use migrations::plan::{LogChoice, Plan};
-use migrations::sql::{self, Database, NoScript, Step};
+use migrations::sql::{self, Database, NoScript, Script};
 use std::collections::BTreeMap;
 use tokio_postgres::error::SqlState;
 
@@ -129,17 +129,17 @@ async fn followed(admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// What is to be done in one database of a plan.
-type Script = fn(&Plan, &Database) -> Result<Vec<Step>, NoScript>;
+/// Makes the scripts for one database of a plan.
+type Scripts = fn(&Plan, &Database) -> Result<Vec<Script>, NoScript>;
 
 async fn run_all(
     plan: &Plan,
     admin_urls: &BTreeMap<String, String>,
-    script: Script,
+    scripts: Scripts,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
     for database in &known(plan, admin_urls)? {
-        run(database, admin_urls, &script(plan, database)?, report).await?;
+        run(database, admin_urls, &scripts(plan, database)?, report).await?;
     }
     Ok(())
 }
@@ -163,15 +163,15 @@ fn known(plan: &Plan, admin_urls: &BTreeMap<String, String>) -> Result<Vec<Datab
 async fn run(
     database: &Database,
     admin_urls: &BTreeMap<String, String>,
-    steps: &[Step],
+    scripts: &[Script],
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
     let mut session = enter(database, admin_urls).await?;
     execute(database, &session, "begin", LIMITS).await?;
-    for step in steps {
+    for script in scripts {
         // An error ends the transaction; dropping the connection then rolls it back.
-        execute(database, &session, &step.title, &step.sql).await?;
-        report(&format!("{database}: {}", step.title));
+        execute(database, &session, &script.title, &script.sql).await?;
+        report(&format!("{database}: {}", script.title));
         while let Ok(warning) = session.notices.try_recv() {
             report(&format!("{database}: warning: {warning}"));
         }

@@ -116,8 +116,8 @@ fn append(path: &Path, expected: Generation, draft: Draft) -> Result<Entry, Stor
         at: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
         actor: draft.actor,
         reason: draft.reason,
-        slice: draft.slice,
-        event: draft.event,
+        slice: draft.decided.slice,
+        event: draft.decided.event,
     };
     let line = lines::line(&entry).map_err(|error| refused(path, &error))?;
     // What a crash left half written behind the last whole line makes room.

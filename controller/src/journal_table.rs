@@ -3,7 +3,7 @@
 
 use crate::connect::{connect, in_words};
 use crate::store::{Draft, Loaded, StoreError};
-use migrations::journal::{Entry, Generation, JournalId, SliceState, State};
+use migrations::journal::{Entry, Generation, JournalId, Move, State};
 use migrations::plan::DatabaseUrl;
 use serde_json::Value;
 use std::sync::Arc;
@@ -69,15 +69,10 @@ impl JournalTable {
         self.settled(after, loaded).await
     }
 
-    pub(crate) async fn append(
-        &self,
-        expected: Generation,
-        draft: &Draft,
-        head: &SliceState,
-    ) -> Result<Entry, StoreError> {
+    pub(crate) async fn append(&self, expected: Generation, draft: &Draft) -> Result<Entry, StoreError> {
         let client = self.client().await?;
         let mut client = client.lock().await;
-        let written = write(&mut client, expected, draft, head).await;
+        let written = write(&mut client, expected, draft).await;
         self.settled(expected, written).await
     }
 
@@ -164,13 +159,8 @@ async fn read(client: &Client, after: Generation) -> Result<Loaded, Failure> {
     }
 }
 
-async fn write(
-    client: &mut Client,
-    expected: Generation,
-    draft: &Draft,
-    head: &SliceState,
-) -> Result<Entry, Failure> {
-    let (transaction, entry) = within(prepare(client, expected, draft, head)).await?;
+async fn write(client: &mut Client, expected: Generation, draft: &Draft) -> Result<Entry, Failure> {
+    let (transaction, entry) = within(prepare(client, expected, draft)).await?;
     // Up to here a failure writes nothing. From here on only the server's own words say so.
     match tokio::time::timeout(ANSWER_TIMEOUT, transaction.commit()).await {
         Ok(Ok(())) => Ok(entry),
@@ -210,18 +200,18 @@ async fn prepare<'a>(
     client: &'a mut Client,
     expected: Generation,
     draft: &Draft,
-    head: &SliceState,
 ) -> Result<(Transaction<'a>, Entry), Failure> {
+    let Move { slice, event, after } = &draft.decided;
     let generation = number(expected.next().0);
-    let event = json(expected.0 + 1, &draft.event)?;
-    let stage = json(expected.0 + 1, &head.stage)?;
-    let slice = draft.slice.as_str();
+    let event = json(expected.0 + 1, event)?;
+    let stage = json(expected.0 + 1, &after.stage)?;
+    let slice = slice.as_str();
     let transaction = client.transaction().await?;
     let row = transaction
         .query_opt(APPEND, &[&generation, &draft.actor, &draft.reason, &slice, &event])
         .await?
         .ok_or(Failure::Conflict)?;
-    transaction.execute(HEAD, &[&slice, &stage, &number(head.epoch.0), &generation]).await?;
+    transaction.execute(HEAD, &[&slice, &stage, &number(after.epoch.0), &generation]).await?;
     let entry = entry(&row)?;
     Ok((transaction, entry))
 }

@@ -11,8 +11,8 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
 use migrations::preflight::{
-    self, DatabaseSeen, InstalledSeen, Observation, PreparedSeen, RoleSeen, ServerSeen, SessionSeen,
-    SlotSeen, TransactionSeen,
+    self, DatabaseSeen, InstalledSeen, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight, SlotSeen,
+    TransactionSeen,
 };
 use migrations::sql::{self, Database};
 use serde_json::Value;
@@ -93,13 +93,13 @@ pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
         }
     }
     for slice in slices {
-        let observation = Observation {
+        let sight = Sight {
             source: seen.get(&Database::Monolith).cloned(),
             sink: seen.get(&Database::Service(slice.service.clone())).cloned(),
         };
-        let mut judged = preflight::judge(plan, slice, &observation);
+        let mut judged = preflight::judge(plan, slice, &sight);
         if !judged.iter().any(Finding::is_error) {
-            judged.extend(trial::run(plan, slice, &observation).await);
+            judged.extend(trial::run(plan, slice, &sight).await);
         }
         for finding in judged {
             // Slices that share a database share what is wrong with it.

@@ -4,10 +4,8 @@
 use crate::connect::ConnectError;
 use crate::journal_file::JournalFile;
 use crate::journal_table::JournalTable;
-use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState, State};
-use migrations::names::SliceName;
+use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, Move, State};
 use migrations::plan::Plan;
-use migrations::stage::Event;
 use std::path::Path;
 
 /// One journal's store.
@@ -26,10 +24,8 @@ pub struct Draft {
     pub actor: String,
     /// Why, in the asker's words.
     pub reason: String,
-    /// Whose life it is about.
-    pub slice: SliceName,
     /// What is decided.
-    pub event: Event,
+    pub decided: Move,
 }
 
 /// What was read of a journal.
@@ -147,16 +143,10 @@ impl Store {
         StoreError::Rewound { known, found, hint }
     }
 
-    /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap. `head` is the
-    /// slice's state with it.
-    pub async fn append(
-        &self,
-        expected: Generation,
-        draft: &Draft,
-        head: &SliceState,
-    ) -> Result<Entry, StoreError> {
+    /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap.
+    pub async fn append(&self, expected: Generation, draft: &Draft) -> Result<Entry, StoreError> {
         match self {
-            Store::Postgres(table, _) => table.append(expected, draft, head).await,
+            Store::Postgres(table, _) => table.append(expected, draft).await,
             Store::File(file) => file.append(expected, draft).await,
         }
     }

@@ -7,7 +7,7 @@ use crate::connect::{connect, in_words};
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Slice, Table};
-use migrations::preflight::{Observation, TableSeen};
+use migrations::preflight::{Sight, TableSeen};
 use migrations::sql::Database;
 use statement::Trial;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const SETTINGS: &str = "
     SET bytea_output = 'hex'";
 
 /// What fails or does not come back as it went. Needs both databases and tables without other errors.
-pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
+pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
     let mut trials: Vec<(&Table, Trial, &TableSeen)> = Vec::new();
     let mut found = Vec::new();
     for table in slice.all_tables() {

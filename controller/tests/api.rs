@@ -10,18 +10,17 @@ use lab::Cluster;
 use migrations::api::{Outcome, Refusal, Status};
 use migrations::code::Code;
 use migrations::control::{
-    AgentId, AgentKind, BridgeReport, Condition, Desired, Observed, ProxyReport, Report, StreamReport,
-    VERSION,
+    AgentId, AgentKind, BridgeReport, Condition, Desired, LaneReport, Observed, ProxyReport, Report, VERSION,
 };
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId};
-use migrations::lsn::CommitLsn;
+use migrations::lsn::{CommitLsn, Of};
 use migrations::plan::{Plan, Secret};
 use migrations::share::Share;
+use migrations::sql::Database;
 use migrations::stage::Stage;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -129,16 +128,15 @@ fn proxy(name: &str, acts_on: Option<(JournalId, Generation)>, plan: &str) -> Ob
 }
 
 fn bridge(address: &str, condition: Option<Condition>) -> Observed {
-    let stream = condition.map(|condition| StreamReport { condition, lag_bytes: 0, lag_ms: 0, changes: 0 });
-    let streams: BTreeMap<_, _> =
-        stream.into_iter().map(|stream| ("orders".parse().unwrap(), stream)).collect();
+    let lane = condition.map(|condition| LaneReport { condition, lag_bytes: 0, lag_ms: 0, changes: 0 });
+    let lanes = lane.into_iter().map(|lane| ("orders/forward".parse().unwrap(), lane)).collect();
     Observed {
         version: VERSION,
         agent: AgentId { kind: AgentKind::Bridge, name: "b".to_owned() },
         address: Some(address.to_owned()),
         acts_on: None,
         plan: String::new(),
-        report: Report::Bridge(BridgeReport { streams, ..BridgeReport::default() }),
+        report: Report::Bridge(BridgeReport { lanes, ..BridgeReport::default() }),
     }
 }
 
@@ -371,9 +369,9 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     let slice = status.slices.values().next().unwrap();
     assert_eq!(
         (slice.stage, status.generation),
-        (Stage::Following { copied_at: CommitLsn(77) }, Generation(2))
+        (Stage::Following { copied_at: Of::monolith(CommitLsn(77)) }, Generation(2))
     );
-    assert!(slice.stream.is_some());
+    assert!(slice.forward().is_some());
     reads_are_said_to_wait_while_the_stream_stands(&api).await;
     let lost = Condition::Lost { attempt: Generation(1), why: "too much WAL".to_owned() };
     api.report(&bridge("http://127.0.0.1:7402", Some(lost))).await;
@@ -410,7 +408,8 @@ async fn nothing_is_emptied_that_a_proxy_may_still_read(api: &Running, start: Va
 /// Neither another copy nor one by another plan counts, and the right one counts once.
 async fn report_copies(api: &Running) {
     let copied = |attempt| {
-        let condition = Condition::Copied { attempt: Generation(attempt), copied_at: CommitLsn(77) };
+        let condition =
+            Condition::Copied { attempt: Generation(attempt), copied_at: Of::monolith(CommitLsn(77)) };
         bridge("http://127.0.0.1:7402", Some(condition))
     };
     api.report(&copied(9)).await;
@@ -434,7 +433,7 @@ async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_jso
         let capture = json!({
             "slot": "s", "timeline": { "system_id": "1", "timeline": 1 }, "captured": "0/0", "lag_bytes": 0, "changes": 0,
         });
-        report.capture = Some(serde_json::from_value(capture).unwrap());
+        report.feeds.insert(Database::Monolith, serde_json::from_value(capture).unwrap());
     }
     api.report(&first).await;
     let mut second = of_another_plan(bridge("http://127.0.0.1:7403", None));

@@ -6,7 +6,7 @@ mod world;
 
 use controller::{Draft, Loaded, Store, StoreError};
 use lab::Cluster;
-use migrations::journal::{Entry, Generation, SliceState, State};
+use migrations::journal::{Entry, Generation, Move, SliceState, State};
 use migrations::plan::Plan;
 use migrations::stage::Event;
 use std::collections::BTreeMap;
@@ -21,7 +21,8 @@ slices: { orders: { service: orders, routes: { show: "GET /orders/{id}" } } }
 "#;
 
 fn draft(actor: &str, event: Event) -> Draft {
-    Draft { actor: actor.to_owned(), reason: "because".to_owned(), slice: "orders".parse().unwrap(), event }
+    let decided = Move { slice: "orders".parse().unwrap(), event, after: SliceState::default() };
+    Draft { actor: actor.to_owned(), reason: "because".to_owned(), decided }
 }
 
 fn with_database(cluster: &Cluster) -> Plan {
@@ -46,24 +47,20 @@ async fn contract(open: impl Fn() -> Store) {
     assert_eq!((length, entries), (Generation(0), Vec::new()));
     assert_eq!(open().load(Generation(0)).await.unwrap().journal, id, "a journal keeps its id");
 
-    let head = SliceState::default();
-    let first = store
-        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &head)
-        .await
-        .unwrap();
+    let first =
+        store.append(Generation(0), &draft("ann", Event::SyncStarted { replace: false })).await.unwrap();
     assert_eq!(
         (first.generation, first.actor.as_str(), first.reason.as_str()),
         (Generation(1), "ann", "because")
     );
     assert!(first.at.ends_with('Z') && first.at.contains('T'), "{}", first.at);
-    let second = open().append(Generation(1), &draft("bob", Event::SyncDropped), &head).await.unwrap();
+    let second = open().append(Generation(1), &draft("bob", Event::SyncDropped)).await.unwrap();
     assert_eq!(store.load(Generation(0)).await.unwrap().entries, [first, second.clone()]);
     assert_eq!(store.load(Generation(1)).await.unwrap().entries, [second]);
 
     for stale in [0, 1, 3] {
-        let lost = store
-            .append(Generation(stale), &draft("eve", Event::SyncStarted { replace: false }), &head)
-            .await;
+        let lost =
+            store.append(Generation(stale), &draft("eve", Event::SyncStarted { replace: false })).await;
         assert!(matches!(lost, Err(StoreError::Conflict(_))), "{stale}: {lost:?}");
     }
     let beyond = store.load(Generation(9)).await.unwrap();
@@ -82,9 +79,7 @@ async fn race(open: &impl Fn() -> Store) {
             .iter()
             .map(|store| {
                 let (store, draft) = (Arc::clone(store), draft("racer", event.clone()));
-                tokio::spawn(
-                    async move { store.append(Generation(length), &draft, &SliceState::default()).await },
-                )
+                tokio::spawn(async move { store.append(Generation(length), &draft).await })
             })
             .collect();
         let mut won = 0;
@@ -114,16 +109,13 @@ async fn a_torn_line_of_a_crash_makes_room_for_the_next_entry() {
     let folder = tempfile::tempdir().unwrap();
     let plan = world::plan(ROUTES_ONLY);
     let store = Store::of(&plan, folder.path());
-    store
-        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
-        .await
-        .unwrap();
+    store.append(Generation(0), &draft("ann", Event::SyncStarted { replace: false })).await.unwrap();
     let path = folder.path().join("journal.jsonl");
     let mut text = std::fs::read(&path).unwrap();
     text.extend_from_slice(b"{\"generation\":2,\"at\":\"20");
     std::fs::write(&path, text).unwrap();
     assert_eq!(store.load(Generation(0)).await.unwrap().entries.len(), 1);
-    store.append(Generation(1), &draft("ann", Event::SyncDropped), &SliceState::default()).await.unwrap();
+    store.append(Generation(1), &draft("ann", Event::SyncDropped)).await.unwrap();
     assert_eq!(Store::of(&plan, folder.path()).load(Generation(0)).await.unwrap().entries.len(), 2);
 }
 
@@ -175,7 +167,7 @@ async fn a_plan_that_gets_a_database_goes_on_with_its_journal() {
     let before = Store::of(&without, folder.path());
     for (length, share) in ["25%", "service"].into_iter().enumerate() {
         let draft = draft("ann", shared(share));
-        before.append(Generation(length as u64), &draft, &SliceState::default()).await.unwrap();
+        before.append(Generation(length as u64), &draft).await.unwrap();
     }
     let entries = before.load(Generation(0)).await.unwrap().entries;
 
@@ -212,16 +204,13 @@ async fn a_journal_that_was_in_the_database_all_along_takes_nothing_over() {
     let cluster = Cluster::start();
     let with = installed(&cluster).await;
     let store = Store::of(&with, folder.path());
-    store
-        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
-        .await
-        .unwrap();
+    store.append(Generation(0), &draft("ann", Event::SyncStarted { replace: false })).await.unwrap();
     // What an older release left there.
     let stale = tempfile::tempdir().unwrap();
     let file = Store::of(&world::plan(ROUTES_ONLY), stale.path());
     for length in 0..2 {
         let event = if length == 0 { Event::SyncStarted { replace: false } } else { Event::SyncDropped };
-        file.append(Generation(length), &draft("bob", event), &SliceState::default()).await.unwrap();
+        file.append(Generation(length), &draft("bob", event)).await.unwrap();
     }
     std::fs::copy(stale.path().join("journal.jsonl"), folder.path().join("journal.jsonl")).unwrap();
     assert_eq!(store.load(Generation(0)).await.unwrap().entries.len(), 1);
@@ -234,10 +223,7 @@ async fn a_database_that_was_down_is_asked_again() {
     let plan = installed(&cluster).await;
     let folder = tempfile::tempdir().unwrap();
     let store = Store::of(&plan, folder.path());
-    store
-        .append(Generation(0), &draft("ann", Event::SyncStarted { replace: false }), &SliceState::default())
-        .await
-        .unwrap();
+    store.append(Generation(0), &draft("ann", Event::SyncStarted { replace: false })).await.unwrap();
     cluster.kill();
     for _ in 0..2 {
         let down = store.load(Generation(0)).await;

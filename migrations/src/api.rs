@@ -10,10 +10,11 @@ mod moves;
 pub use mismatch::mismatches;
 pub use moves::{BadVerb, SyncVerb, Wish, known_slice, next_steps, plan_event};
 
-use crate::control::{AgentId, Report, StreamReport};
+use crate::control::{AgentId, LaneReport, Report};
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
-use crate::lsn::Position;
+use crate::lane::Direction;
+use crate::lsn::{Monolith, Of, Position};
 use crate::names::{RouteName, SliceName};
 use crate::pattern::{Access, Pattern};
 use crate::share::Share;
@@ -52,10 +53,17 @@ pub struct SliceStatus {
     pub has_tables: bool,
     /// Its routes and where they go.
     pub routes: Vec<RouteStatus>,
-    /// Its stream, as the live bridge reported last; none without tables or without a bridge.
-    pub stream: Option<StreamReport>,
+    /// Its lanes, as the live bridge reported last; none without tables or without a bridge.
+    pub lanes: BTreeMap<Direction, LaneReport>,
     /// The commands that lead on from here.
     pub next_steps: Vec<String>,
+}
+
+impl SliceStatus {
+    /// The lane from the monolith to the service.
+    pub fn forward(&self) -> Option<&LaneReport> {
+        self.lanes.get(&Direction::Forward)
+    }
 }
 
 /// Where one route goes.
@@ -95,7 +103,6 @@ pub struct SetShares {
     /// Whose routes.
     pub slice: SliceName,
     /// One route; left out: all of the slice's routes that may be shared.
-    #[serde(default)]
     pub route: Option<RouteName>,
     /// How much goes to the service.
     pub share: Share,
@@ -115,8 +122,7 @@ pub struct SyncWish {
     #[serde(default)]
     pub reason: String,
     /// `resume` only: the change to leave out for ever.
-    #[serde(default)]
-    pub skip: Option<Position>,
+    pub skip: Option<Of<Monolith, Position>>,
     /// `start` only: empty the sink's tables although rows of others stand in them.
     #[serde(default)]
     pub replace: bool,

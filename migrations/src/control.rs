@@ -9,16 +9,18 @@ pub use derive::share;
 
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
-use crate::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use crate::lane::{LaneId, Right};
+use crate::lsn::{CommitLsn, EndLsn, Monolith, Of, Position, Timeline};
 use crate::names::{RouteName, ServiceName, SliceName};
 use crate::pattern::{Access, Pattern};
 use crate::share::Share;
-use crate::stage::{Epoch, Stage};
+use crate::sql::Database;
+use crate::stage::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of these words. An agent that reads another one stops with a clear error.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the controller wants to be so: one document for proxies and bridges alike, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,10 +35,10 @@ pub struct Desired {
     pub plan: String,
     /// For proxies: who answers what.
     pub table: Table,
-    /// For bridges: how each slice with tables stands.
-    pub streams: BTreeMap<SliceName, StreamOrder>,
+    /// For bridges: what each lane does.
+    pub lanes: BTreeMap<LaneId, LaneOrder>,
     /// Where the live bridge serves barriers, e.g. `http://127.0.0.1:7402`; none is known before it reported.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
 }
 
@@ -56,6 +58,8 @@ pub struct Table {
     pub services: BTreeMap<ServiceName, Vec<String>>,
     /// Every route of every slice; what matches none goes to the monolith.
     pub routes: Vec<TableRoute>,
+    /// Slices whose writes are held.
+    pub holds: BTreeSet<SliceName>,
 }
 
 /// One route as the proxy needs it.
@@ -94,21 +98,19 @@ pub enum Sticky {
     Header(String),
 }
 
-/// How a slice's stream stands, for the bridge.
+/// What a lane does, for the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StreamOrder {
+pub struct LaneOrder {
     /// The slice's stage.
     pub stage: Stage,
-    /// The highest epoch the slice has had: what its gates are set to.
-    pub epoch: Epoch,
+    pub right: Right,
     /// Which copy is wanted.
     pub attempt: Generation,
     /// Whether applying is paused.
     pub paused: bool,
-    /// Changes that are left out by the operator's choice.
+    /// Changes that are left out by the operator's choice: places in the stream that the lane reads.
     pub skips: BTreeSet<Position>,
     /// Whether the copy may empty sink tables whose rows strangler did not bring.
-    #[serde(default)]
     pub replace: bool,
 }
 
@@ -146,12 +148,11 @@ pub struct Observed {
     /// Who.
     pub agent: AgentId,
     /// Where it can be reached by its peers and by `strangler tail`, if it listens.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The journal and generation it acts on; none before the first `desired`.
     pub acts_on: Option<(JournalId, Generation)>,
     /// The hash of the plan in that `desired`.
-    #[serde(default)]
     pub plan: String,
     /// What its kind reports.
     pub report: Report,
@@ -178,17 +179,16 @@ pub struct ProxyReport {
     pub unhealthy: Vec<String>,
 }
 
-/// How the bridge's streams stand.
+/// How the bridge's feeds and lanes stand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BridgeReport {
-    /// The capture of the monolith's changes; none while no slice is followed.
-    pub capture: Option<CaptureReport>,
-    /// Each slice with tables.
-    pub streams: BTreeMap<SliceName, StreamReport>,
+    /// The databases that are captured; none while no slice is followed.
+    pub feeds: BTreeMap<Database, FeedReport>,
+    /// Each lane that is ordered, or would be by the bridge's plan.
+    pub lanes: BTreeMap<LaneId, LaneReport>,
     /// What is wrong with the bridge as a whole.
     pub findings: Vec<Finding>,
     /// Whether nothing is to be captured, and neither a slot nor a log of ours is left.
-    #[serde(default)]
     pub holds_nothing: bool,
 }
 
@@ -199,9 +199,9 @@ impl BridgeReport {
     }
 }
 
-/// How capture stands.
+/// How one database's capture stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CaptureReport {
+pub struct FeedReport {
     /// The replication slot that keeps WAL for us.
     pub slot: String,
     /// Which history of which server is read.
@@ -214,9 +214,9 @@ pub struct CaptureReport {
     pub changes: u64,
 }
 
-/// How one slice's stream stands.
+/// How one lane stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StreamReport {
+pub struct LaneReport {
     /// What it does now.
     pub condition: Condition,
     /// Source WAL that is not yet durable in the sink.
@@ -227,11 +227,11 @@ pub struct StreamReport {
     pub changes: u64,
 }
 
-/// What a stream does now.
+/// What a lane does now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "condition", rename_all = "kebab-case")]
 pub enum Condition {
-    /// Nothing: the slice's stage asks for no stream.
+    /// Nothing: the slice's stage asks for nothing.
     Idle,
     /// It waits for something outside to come back, e.g. a database; it tries again by itself.
     Waiting {
@@ -250,7 +250,7 @@ pub enum Condition {
         /// Which copy.
         attempt: Generation,
         /// Its snapshot's consistent point.
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// Changes are applied as they come.
     Following,
@@ -267,8 +267,8 @@ pub enum Condition {
     Stopped {
         /// What is wrong.
         finding: Finding,
-        /// The change it stands at, for `sync resume --skip`.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
+        /// The change it stands at, in the stream that the lane reads, for `sync resume --skip`.
+        #[serde(skip_serializing_if = "Option::is_none")]
         position: Option<Position>,
     },
 }
@@ -287,6 +287,4 @@ pub struct BarrierRequest {
 pub struct BarrierAnswer {
     /// [`VERSION`].
     pub version: u32,
-    /// The source's WAL insert position when the question came; the sink is past it.
-    pub passed: EndLsn,
 }

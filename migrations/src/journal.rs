@@ -2,7 +2,7 @@
 //!
 //! Stores (a Postgres table, a file) live elsewhere; here is what an entry means and which entry may follow.
 
-use crate::lsn::Position;
+use crate::lsn::{Monolith, Of, Position};
 use crate::names::{RouteName, SliceName};
 use crate::share::Share;
 use crate::stage::{Epoch, Event, IllegalMove, Owner, Stage};
@@ -43,7 +43,6 @@ pub struct Entry {
     /// Who asked: a user at a host, or a part of strangler.
     pub actor: String,
     /// Why, in the asker's words; may be empty.
-    #[serde(default)]
     pub reason: String,
     /// Whose life it is about.
     pub slice: SliceName,
@@ -66,9 +65,8 @@ pub struct SliceState {
     /// Whether applying is paused.
     pub paused: bool,
     /// Changes that the operator chose to leave out.
-    pub skips: BTreeSet<Position>,
+    pub skips: BTreeSet<Of<Monolith, Position>>,
     /// Whether the operator let this copy empty tables that hold rows of others.
-    #[serde(default)]
     pub replace: bool,
 }
 
@@ -76,7 +74,7 @@ impl SliceState {
     /// The share of a route's reads that goes to the service in the slice's present stage.
     pub fn share(&self, route: &RouteName) -> Share {
         match self.stage {
-            Stage::Split { .. } | Stage::Retired { .. } => Share::SERVICE,
+            Stage::Split { .. } | Stage::Retired => Share::SERVICE,
             _ => self.shares.get(route).copied().unwrap_or_default(),
         }
     }
@@ -85,13 +83,7 @@ impl SliceState {
     pub fn after(&self, generation: Generation, event: &Event) -> Result<SliceState, IllegalMove> {
         let mut next = self.clone();
         next.stage = self.stage.after(event)?;
-        if let Some(epoch) = event.epoch() {
-            let starts = matches!(event, Event::CutoverStarted { .. } | Event::RollbackStarted { .. });
-            if epoch < self.epoch || (starts && epoch == self.epoch) {
-                return Err(IllegalMove::StaleEpoch { current: self.epoch, got: epoch });
-            }
-            next.epoch = epoch;
-        }
+        next.epoch = event.check_epoch(self.epoch)?;
         match event {
             Event::SyncStarted { .. } | Event::Evicted { .. } => {
                 next.attempt = generation;
@@ -124,6 +116,14 @@ impl SliceState {
         }
         Ok(next)
     }
+}
+
+/// A legal move before it is written: the event, and where its slice stands after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub slice: SliceName,
+    pub event: Event,
+    pub after: SliceState,
 }
 
 /// Everything the journal says, folded.
@@ -180,12 +180,23 @@ impl State {
         if entry.generation != expected {
             return Err(BrokenJournal::Gap { expected, found: entry.generation });
         }
-        let after = self.slice(&entry.slice).after(entry.generation, &entry.event).map_err(|source| {
-            BrokenJournal::Illegal { generation: entry.generation, slice: entry.slice.clone(), source }
+        let after = self.slice(&entry.slice).after(expected, &entry.event).map_err(|source| {
+            BrokenJournal::Illegal { generation: expected, slice: entry.slice.clone(), source }
         })?;
-        self.slices.insert(entry.slice.clone(), after);
-        self.generation = entry.generation;
+        self.take(entry.slice.clone(), after);
         Ok(())
+    }
+
+    /// The move that an event would be, were it the next entry.
+    pub fn plan_move(&self, slice: &SliceName, event: Event) -> Result<Move, IllegalMove> {
+        let after = self.slice(slice).after(self.generation.next(), &event)?;
+        Ok(Move { slice: slice.clone(), event, after })
+    }
+
+    /// Takes a move in that was written as the next entry.
+    pub fn take(&mut self, slice: SliceName, after: SliceState) {
+        self.slices.insert(slice, after);
+        self.generation = self.generation.next();
     }
 
     /// The last generation, up to the journal's present end, at which some requests of a slice went to the service: who

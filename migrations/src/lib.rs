@@ -11,6 +11,7 @@ pub mod filled;
 pub mod finding;
 pub mod gate;
 pub mod journal;
+pub mod lane;
 pub mod lsn;
 pub mod names;
 pub mod pattern;

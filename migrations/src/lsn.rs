@@ -1,10 +1,12 @@
 //! Places in a source's change stream, each kind with a type of its own although all are 64 bits:
 //! where a transaction is ordered ([`CommitLsn`]), up to where a stream is done ([`EndLsn`]), and one change ([`Position`]).
 //!
-//! Knows nothing of who produced them or whether they are comparable across servers; [`Timeline`] says that.
+//! Places of different databases must never meet: [`Of`] keeps the database in the type, [`Timeline`] tells servers and
+//! their histories apart. Inside a lane or a feed, which runs the same code for every database, places are bare.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 /// The text is not an LSN.
@@ -133,6 +135,47 @@ impl fmt::Display for Timeline {
     }
 }
 
+/// Marks a place in the monolith's change stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Monolith {}
+
+/// Marks a place in a service's change stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {}
+
+/// A place in the change stream of one kind of database. A service's place cannot stand where a monolith's belongs, and
+/// the two cannot be compared. On the wire and on paper it is the place alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Of<D, T>(T, PhantomData<D>);
+
+impl<T> Of<Monolith, T> {
+    /// States that a bare place is the monolith's.
+    pub const fn monolith(place: T) -> Self {
+        Self(place, PhantomData)
+    }
+}
+
+impl<T> Of<Service, T> {
+    /// States that a bare place is a service's.
+    pub const fn service(place: T) -> Self {
+        Self(place, PhantomData)
+    }
+}
+
+impl<D, T> Of<D, T> {
+    /// The place without its database, for code that serves every database.
+    pub fn bare(self) -> T {
+        self.0
+    }
+}
+
+impl<D, T: fmt::Display> fmt::Display for Of<D, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Something that will survive a crash. Only what is durable may be confirmed to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Durable<T>(T);
@@ -162,6 +205,14 @@ mod tests {
             prop_assert_eq!(p.to_string().parse::<Position>().unwrap(), p);
             prop_assert_eq!(p.cmp(&q), (a, x).cmp(&(b, y)));
         }
+    }
+
+    #[test]
+    fn the_database_of_a_place_is_in_its_type_only() {
+        let place = Of::monolith(CommitLsn(0x16_0000_0001));
+        assert_eq!(serde_json::to_string(&place).unwrap(), "\"16/1\"");
+        assert_eq!(serde_json::from_str::<Of<Monolith, CommitLsn>>("\"16/1\"").unwrap(), place);
+        assert_eq!((place.to_string(), place.bare()), ("16/1".to_owned(), CommitLsn(0x16_0000_0001)));
     }
 
     #[test]

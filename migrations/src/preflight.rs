@@ -1,24 +1,24 @@
-//! Whether the live systems are ready for a slice: an observation of both databases goes in, every finding comes
+//! Whether the live systems are ready for a slice: a sight of both databases goes in, every finding comes
 //! out, each with the statement or command that mends it.
 //!
-//! Looks at nothing itself: who asks the databases fills an [`Observation`], so that every finding can be tested
+//! Looks at nothing itself: who asks the databases fills a [`Sight`], so that every finding can be tested
 //! without one.
 
 mod columns;
 mod fits;
 mod installed;
-mod observation;
 mod references;
 mod server;
+mod sight;
 mod tables;
 
 use crate::code::Code;
-pub use observation::{
+pub use server::too_old;
+pub use sight::{
     ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
-    Observation, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, SlotSeen, TableSeen, TransactionSeen,
+    PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight, SlotSeen, TableSeen, TransactionSeen,
     TriggerSeen, TypeSeen,
 };
-pub use server::too_old;
 
 use crate::finding::Finding;
 use crate::plan::{Plan, Slice};
@@ -26,7 +26,7 @@ use crate::sql::Database;
 
 /// Everything that is wrong or doubtful for following a slice, errors first. A database that was not observed is
 /// passed over: why it could not be is its observer's finding.
-pub fn judge(plan: &Plan, slice: &Slice, seen: &Observation) -> Vec<Finding> {
+pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
     if slice.is_stateless() {
         return Vec::new();
     }

@@ -6,8 +6,9 @@
 
 mod login;
 
-use crate::names::{PlanName, ServiceName, TableName, quote_literal};
+use crate::names::{BadName, PlanName, ServiceName, TableName, quote_literal};
 use crate::plan::{DatabaseUrl, Plan, Slice, TriggerFate};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -44,8 +45,9 @@ pub fn is_slot_of(plan: &PlanName, name: &str) -> bool {
     name.strip_prefix(&slot_prefix(plan)).is_some_and(is_id)
 }
 
-/// A database that strangler works in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A database that strangler works in. On the wire it is [`Database::as_str`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Database {
     /// The monolith's: journal, publication, the source tables' gates.
     Monolith,
@@ -82,6 +84,20 @@ impl Database {
     }
 }
 
+impl TryFrom<String> for Database {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Self, BadName> {
+        // The plan's check refuses a service of that name.
+        if text == "monolith" { Ok(Self::Monolith) } else { text.parse().map(Self::Service) }
+    }
+}
+
+impl From<Database> for String {
+    fn from(database: Database) -> String {
+        database.as_str().to_owned()
+    }
+}
+
 impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,9 +107,9 @@ impl fmt::Display for Database {
     }
 }
 
-/// One step of a script. All steps of a script belong into one transaction, in their order.
+/// A piece of SQL with a title. All scripts for one database belong into one transaction, in their order.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct Script {
     /// What it does, for the one who watches.
     pub title: String,
     /// Several statements. It may hold the role's password: for running, never for showing.
@@ -101,9 +117,9 @@ pub struct Step {
     is_secret: bool,
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Step({})", self.title)
+        write!(f, "Script({})", self.title)
     }
 }
 
@@ -129,11 +145,11 @@ pub fn install_command(plan: &Plan) -> String {
 
 /// The script that makes everything strangler needs in a database. It may be run again at any time, and must be
 /// when the plan's tables change.
-pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
+pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript> {
     let login = login(plan, database)?;
-    let mut steps = vec![facts_step(plan, database, &login.user)];
+    let mut scripts = vec![facts_script(plan, database, &login.user)];
     if let Some(password) = &login.password {
-        steps.push(Step {
+        scripts.push(Script {
             title: "password of the role".to_owned(),
             sql: format!(
                 "SELECT pg_catalog.set_config('strangler.password', {}, true);",
@@ -142,49 +158,49 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> 
             is_secret: true,
         });
     }
-    steps.push(file(format!("role {}", login.user), include_str!("../sql/0001_role.sql")));
-    steps.push(file("schema strangler", include_str!("../sql/0002_schema.sql")));
+    scripts.push(file(format!("role {}", login.user), include_str!("../sql/0001_role.sql")));
+    scripts.push(file("schema strangler", include_str!("../sql/0002_schema.sql")));
     match database {
-        Database::Monolith => steps.push(file("journal", include_str!("../sql/0003_journal.sql"))),
-        Database::Service(_) => steps.push(file("streams", include_str!("../sql/0004_stream.sql"))),
+        Database::Monolith => scripts.push(file("journal", include_str!("../sql/0003_journal.sql"))),
+        Database::Service(_) => scripts.push(file("streams", include_str!("../sql/0004_stream.sql"))),
     }
-    steps.push(file("gate", include_str!("../sql/0005_gate.sql")));
-    steps.push(file("slices", include_str!("../sql/0006_slices.sql")));
-    steps.push(file("rights", include_str!("../sql/0007_rights.sql")));
+    scripts.push(file("gate", include_str!("../sql/0005_gate.sql")));
+    scripts.push(file("slices", include_str!("../sql/0006_slices.sql")));
+    scripts.push(file("rights", include_str!("../sql/0007_rights.sql")));
     if *database == Database::Monolith {
         let title = format!("publication {}", publication(&plan.name));
-        steps.push(file(title, include_str!("../sql/0008_publication.sql")));
+        scripts.push(file(title, include_str!("../sql/0008_publication.sql")));
     }
-    Ok(steps)
+    Ok(scripts)
 }
 
 /// The script that takes everything away from a database again. It fails while a service owns a slice's tables
 /// and while a bridge reads a slot.
-pub fn uninstall(plan: &Plan, database: &Database) -> Result<Vec<Step>, NoScript> {
+pub fn uninstall(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript> {
     let login = login(plan, database)?;
-    let mut steps = vec![
-        facts_step(plan, database, &login.user),
+    let mut scripts = vec![
+        facts_script(plan, database, &login.user),
         file("nothing stands in the way", include_str!("../sql/0101_may_leave.sql")),
         file("publication, gates, schema strangler", include_str!("../sql/0102_leave.sql")),
         file(format!("role {}", login.user), include_str!("../sql/0103_role_leaves.sql")),
     ];
     if *database == Database::Monolith {
-        steps.push(file("slots", include_str!("../sql/0104_slots_leave.sql")));
+        scripts.push(file("slots", include_str!("../sql/0104_slots_leave.sql")));
     }
-    Ok(steps)
+    Ok(scripts)
 }
 
 /// A script as a DBA runs it with `psql`: one transaction, without the password, which psql asks for.
-pub fn printed(plan: &Plan, database: &Database, steps: &[Step]) -> Result<String, NoScript> {
+pub fn printed(plan: &Plan, database: &Database, scripts: &[Script]) -> Result<String, NoScript> {
     let login = login(plan, database)?;
     let mut text =
         format!("-- For {database}, to be run with psql by a superuser or the owner of the tables.\n");
     text.push_str("\\set ON_ERROR_STOP on\nBEGIN;\n");
-    for step in steps.iter().filter(|step| !step.is_secret) {
-        text.push_str(&format!("\n-- {}\n{}\n", step.title, step.sql.trim_end()));
+    for script in scripts.iter().filter(|script| !script.is_secret) {
+        text.push_str(&format!("\n-- {}\n{}\n", script.title, script.sql.trim_end()));
     }
     text.push_str("\nCOMMIT;\n");
-    if steps.iter().any(|step| step.is_secret) {
+    if scripts.iter().any(|script| script.is_secret) {
         let user = crate::names::quote_identifier(&login.user);
         text.push_str(&format!(
             "-- The password that stands in the plan's database URL:\n\\password {user}\n"
@@ -244,18 +260,18 @@ pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
     })
 }
 
-fn facts_step(plan: &Plan, database: &Database, role: &str) -> Step {
+fn facts_script(plan: &Plan, database: &Database, role: &str) -> Script {
     let facts = quote_literal(&facts(plan, database, role).to_string());
     // Whoever may make functions in a schema of the administrator's path would run them with his rights.
     let sql = format!(
         "SET LOCAL client_min_messages = warning;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\
          SELECT pg_catalog.set_config('strangler.facts', {facts}, true);"
     );
-    Step { title: format!("what plan {} says about {database}", plan.name), sql, is_secret: false }
+    Script { title: format!("what plan {} says about {database}", plan.name), sql, is_secret: false }
 }
 
-fn file(title: impl Into<String>, sql: &str) -> Step {
-    Step { title: title.into(), sql: sql.to_owned(), is_secret: false }
+fn file(title: impl Into<String>, sql: &str) -> Script {
+    Script { title: title.into(), sql: sql.to_owned(), is_secret: false }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of how a stage is reached or of the plan; whether a *route* may be shared is the plan's to say.
 
-use crate::lsn::{CommitLsn, Position};
+use crate::lsn::{CommitLsn, Monolith, Of, Position};
 use crate::names::RouteName;
 use crate::share::Share;
 use serde::{Deserialize, Serialize};
@@ -49,8 +49,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Where a slice stands in its life. Each stage carries what proves it. In JSON its epoch is `stage_epoch`, as a
-/// stage is laid flat beside the slice's own `epoch`.
+/// Where a slice stands in its life. Each stage carries what proves it. Its epoch is the slice's own
+/// ([`crate::journal::SliceState`]), which outlives the stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
 pub enum Stage {
@@ -62,38 +62,25 @@ pub enum Stage {
     /// Copied, and every change is applied after it.
     Following {
         /// Transactions with this commit LSN or a later one are applied after the copy.
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// Writes are stopped on the way to the service.
     Cutting {
-        /// The cutover's epoch.
-        #[serde(rename = "stage_epoch")]
-        epoch: Epoch,
         /// As in [`Stage::Following`], to return to.
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// The service owns the tables.
     Split {
-        /// The epoch that was committed.
-        #[serde(rename = "stage_epoch")]
-        epoch: Epoch,
         /// As in [`Stage::Following`].
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// Writes are stopped on the way back.
     Returning {
-        /// The rollback's epoch.
-        #[serde(rename = "stage_epoch")]
-        epoch: Epoch,
         /// As in [`Stage::Following`].
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// The move is final.
-    Retired {
-        /// The epoch at the end.
-        #[serde(rename = "stage_epoch")]
-        epoch: Epoch,
-    },
+    Retired,
 }
 
 /// What happened to a slice, as the journal records it.
@@ -109,7 +96,7 @@ pub enum Event {
     /// Every row is in the sink.
     CopyCompleted {
         /// The snapshot's consistent point.
-        copied_at: CommitLsn,
+        copied_at: Of<Monolith, CommitLsn>,
     },
     /// The stream could not be kept, e.g. it would have kept too much WAL: the slice is copied again.
     Evicted {
@@ -128,8 +115,8 @@ pub enum Event {
     /// Applying goes on.
     Resumed {
         /// A change to leave out for ever, chosen by the operator.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        skip: Option<Position>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        skip: Option<Of<Monolith, Position>>,
     },
     /// `cutover`: writes stop at the monolith.
     CutoverStarted {
@@ -194,7 +181,8 @@ pub enum IllegalMove {
 }
 
 impl Stage {
-    /// Every legal move. Anything else is an error that names what can be done instead.
+    /// Every legal move. Anything else is an error that names what can be done instead. Epochs are checked by
+    /// [`Event::check_epoch`].
     pub fn after(self, event: &Event) -> Result<Stage, IllegalMove> {
         use Event as E;
         use Stage as S;
@@ -217,36 +205,31 @@ impl Stage {
                 _ => illegal(),
             },
             S::Following { copied_at } => match event {
-                E::CutoverStarted { epoch } => Ok(S::Cutting { epoch: *epoch, copied_at }),
+                E::CutoverStarted { .. } => Ok(S::Cutting { copied_at }),
                 E::Evicted { .. } => Ok(S::Copying),
                 E::SyncDropped => Ok(S::Monolith),
                 E::Shared { .. } | E::Paused | E::Resumed { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Cutting { epoch, copied_at } => match event {
-                E::CutoverCommitted { epoch: e } => {
-                    same(epoch, *e).map(|epoch| S::Split { epoch, copied_at })
-                }
-                E::CutoverAborted { epoch: e } => same(epoch, *e).map(|_| S::Following { copied_at }),
-                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Cutting { epoch, copied_at }),
+            S::Cutting { copied_at } => match event {
+                E::CutoverCommitted { .. } => Ok(S::Split { copied_at }),
+                E::CutoverAborted { .. } => Ok(S::Following { copied_at }),
+                E::TakenOver { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Split { epoch, copied_at } => match event {
-                E::RollbackStarted { epoch: e } => {
-                    above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at })
-                }
-                E::Completed => Ok(S::Retired { epoch }),
-                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
-                E::Paused | E::Resumed { .. } => Ok(self),
+            S::Split { copied_at } => match event {
+                E::RollbackStarted { .. } => Ok(S::Returning { copied_at }),
+                E::Completed => Ok(S::Retired),
+                E::TakenOver { .. } | E::Paused | E::Resumed { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Returning { epoch, copied_at } => match event {
-                E::RollbackCommitted { epoch: e } => same(epoch, *e).map(|_| S::Following { copied_at }),
-                E::RollbackAborted { epoch: e } => same(epoch, *e).map(|epoch| S::Split { epoch, copied_at }),
-                E::TakenOver { epoch: e } => above(epoch, *e).map(|epoch| S::Returning { epoch, copied_at }),
+            S::Returning { copied_at } => match event {
+                E::RollbackCommitted { .. } => Ok(S::Following { copied_at }),
+                E::RollbackAborted { .. } => Ok(S::Split { copied_at }),
+                E::TakenOver { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Retired { .. } => illegal(),
+            S::Retired => illegal(),
         }
     }
 
@@ -255,7 +238,7 @@ impl Stage {
         match self {
             Stage::Monolith | Stage::Copying | Stage::Following { .. } => Owner::Monolith,
             Stage::Cutting { .. } | Stage::Returning { .. } => Owner::Nobody,
-            Stage::Split { .. } | Stage::Retired { .. } => Owner::Service,
+            Stage::Split { .. } | Stage::Retired => Owner::Service,
         }
     }
 
@@ -268,13 +251,13 @@ impl Stage {
             Stage::Cutting { .. } => "cutting",
             Stage::Split { .. } => "split",
             Stage::Returning { .. } => "returning",
-            Stage::Retired { .. } => "retired",
+            Stage::Retired => "retired",
         }
     }
 
     /// Whether changes of the slice's tables must be captured in this stage.
     pub fn is_captured(self) -> bool {
-        !matches!(self, Stage::Monolith | Stage::Retired { .. })
+        !matches!(self, Stage::Monolith | Stage::Retired)
     }
 
     fn hint(self) -> &'static str {
@@ -285,17 +268,9 @@ impl Stage {
             Stage::Cutting { .. } => "wait for the cutover to end; `strangler status -w` shows it",
             Stage::Split { .. } => "the service owns it; `strangler status` shows how it stands",
             Stage::Returning { .. } => "wait for the rollback to end; `strangler status -w` shows it",
-            Stage::Retired { .. } => "its move is final",
+            Stage::Retired => "its move is final",
         }
     }
-}
-
-fn same(current: Epoch, got: Epoch) -> Result<Epoch, IllegalMove> {
-    if current == got { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
-}
-
-fn above(current: Epoch, got: Epoch) -> Result<Epoch, IllegalMove> {
-    if got > current { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
 }
 
 impl Event {
@@ -332,5 +307,18 @@ impl Event {
             | Event::TakenOver { epoch } => Some(*epoch),
             _ => None,
         }
+    }
+
+    /// Checks the event's epoch against the highest that its slice has had: a start and a takeover raise it, an end is
+    /// of the one in force. The epoch after the event.
+    pub fn check_epoch(&self, current: Epoch) -> Result<Epoch, IllegalMove> {
+        let Some(got) = self.epoch() else { return Ok(current) };
+        let is_legal = match self {
+            Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::TakenOver { .. } => {
+                got > current
+            }
+            _ => got == current,
+        };
+        if is_legal { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
     }
 }

@@ -8,15 +8,16 @@ use migrations::api::{
 };
 use migrations::code::Code;
 use migrations::control::{
-    AgentId, AgentKind, BridgeReport, CaptureReport, Condition, Desired, Observed, Report, StreamReport,
-    VERSION,
+    AgentId, AgentKind, BridgeReport, Condition, Desired, FeedReport, LaneReport, Observed, Report, VERSION,
 };
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
-use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
+use migrations::lane::{Direction, LaneId, Right};
+use migrations::lsn::{CommitLsn, EndLsn, Of, Position, Timeline};
 use migrations::names::SliceName;
 use migrations::plan::{Plan, check};
 use migrations::share::Share;
+use migrations::sql::Database;
 use migrations::stage::{Epoch, Event, Owner, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -68,7 +69,7 @@ fn state(events: &[(&str, Event)]) -> State {
 fn following() -> Vec<(&'static str, Event)> {
     vec![
         ("orders", Event::SyncStarted { replace: false }),
-        ("orders", Event::CopyCompleted { copied_at: CommitLsn(5) }),
+        ("orders", Event::CopyCompleted { copied_at: Of::monolith(CommitLsn(5)) }),
     ]
 }
 
@@ -99,7 +100,7 @@ fn shared_reads_go_to_the_service_and_writes_stay_with_the_owner() {
     let plan = plan();
     let mut events = following();
     let wish = shares("orders", None, "25%");
-    events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap()));
+    events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap().event));
     let desired = Desired::from(&plan, &state(&events), Some("http://127.0.0.1:7402".into()));
     let quarter: Share = "25%".parse().unwrap();
     assert_eq!(share_of(&desired, "list"), (quarter, true));
@@ -107,8 +108,10 @@ fn shared_reads_go_to_the_service_and_writes_stay_with_the_owner() {
     assert_eq!(share_of(&desired, "about"), (Share::MONOLITH, false));
     assert_eq!(desired.generation, Generation(3));
     assert_eq!(desired.plan, plan.hash);
-    assert_eq!(desired.streams.keys().collect::<Vec<_>>(), [&slice("orders")]);
-    assert_eq!(desired.streams[&slice("orders")].attempt, Generation(1));
+    let lane = LaneId::forward(slice("orders"));
+    assert_eq!(desired.lanes.keys().collect::<Vec<_>>(), [&lane]);
+    assert_eq!(desired.lanes[&lane].attempt, Generation(1));
+    assert!(desired.table.holds.is_empty());
     assert_eq!(desired.table.monolith, ["http://127.0.0.1:4000"]);
 }
 
@@ -119,17 +122,20 @@ fn after_the_split_everything_of_the_slice_is_at_the_service() {
     for route in ["list", "show", "place"] {
         assert_eq!(share_of(&desired, route), (Share::SERVICE, false));
     }
+    let right = |desired: &Desired| desired.lanes[&LaneId::forward(slice("orders"))].right;
+    assert_eq!(right(&desired), Right::Watch);
     let mut cutting = following();
     cutting.push(("orders", Event::CutoverStarted { epoch: Epoch(1) }));
     let desired = Desired::from(&plan, &state(&cutting), None);
     assert_eq!(share_of(&desired, "place"), (Share::MONOLITH, true));
+    assert_eq!(right(&desired), Right::Apply(Epoch(1)), "what was written before the fence still comes");
 }
 
 #[test]
 fn a_slice_without_tables_shares_its_writes_too() {
     let plan = plan();
     let empty = state(&[]);
-    let event = plan_event(&plan, &empty, Wish::Shares(&shares("pages", None, "service"))).unwrap();
+    let event = plan_event(&plan, &empty, Wish::Shares(&shares("pages", None, "service"))).unwrap().event;
     let desired = Desired::from(&plan, &state(&[("pages", event)]), None);
     assert_eq!(share_of(&desired, "contact"), (Share::SERVICE, false));
 }
@@ -140,11 +146,12 @@ fn wishes_are_refused_with_a_way_on() {
     let (start, follow) = (state(&[]), state(&following()));
     let copying = state(&following()[..1]);
     let mut events = following();
-    let tenth = plan_event(&plan, &follow, Wish::Shares(&shares("orders", Some("list"), "10%"))).unwrap();
+    let tenth =
+        plan_event(&plan, &follow, Wish::Shares(&shares("orders", Some("list"), "10%"))).unwrap().event;
     events.push(("orders", tenth));
     let shared = state(&events);
     let wish = SyncWish { actor: "a@b".into(), ..SyncWish::default() };
-    let skip = SyncWish { skip: Some(Position::default()), ..wish.clone() };
+    let skip = SyncWish { skip: Some(Of::monolith(Position::default())), ..wish.clone() };
     let sync = |state: &State, name: &str, verb, wish: &SyncWish| {
         plan_event(&plan, state, Wish::Sync(&slice(name), verb, wish)).unwrap_err()
     };
@@ -175,7 +182,8 @@ fn legal_wishes_become_events() {
     let plan = plan();
     let wish = SyncWish::default();
     let orders = slice("orders");
-    let event = |state: &State, verb| plan_event(&plan, state, Wish::Sync(&orders, verb, &wish)).unwrap();
+    let event =
+        |state: &State, verb| plan_event(&plan, state, Wish::Sync(&orders, verb, &wish)).unwrap().event;
     assert_eq!(event(&state(&[]), SyncVerb::Start), Event::SyncStarted { replace: false });
     assert_eq!(event(&state(&following()), SyncVerb::Pause), Event::Paused);
     assert_eq!(event(&state(&following()), SyncVerb::Resume), Event::Resumed { skip: None });
@@ -183,12 +191,12 @@ fn legal_wishes_become_events() {
     let mut events = following();
     for share in ["10%", "monolith"] {
         let wish = shares("orders", None, share);
-        events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap()));
+        events.push(("orders", plan_event(&plan, &state(&events), Wish::Shares(&wish)).unwrap().event));
     }
     assert_eq!(event(&state(&events), SyncVerb::Drop), Event::SyncDropped);
     // Back to the monolith is never refused for want of a copy.
     let back = plan_event(&plan, &state(&[]), Wish::Shares(&shares("orders", None, "monolith")));
-    assert!(matches!(back, Ok(Event::Shared { .. })));
+    assert!(matches!(back.map(|back| back.event), Ok(Event::Shared { .. })));
 }
 
 #[test]
@@ -212,15 +220,15 @@ fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 }
 
 fn stages() -> Vec<Stage> {
-    let (epoch, copied_at) = (Epoch(3), CommitLsn(u64::MAX));
+    let copied_at = Of::monolith(CommitLsn(u64::MAX));
     vec![
         Stage::Monolith,
         Stage::Copying,
         Stage::Following { copied_at },
-        Stage::Cutting { epoch, copied_at },
-        Stage::Split { epoch, copied_at },
-        Stage::Returning { epoch, copied_at },
-        Stage::Retired { epoch },
+        Stage::Cutting { copied_at },
+        Stage::Split { copied_at },
+        Stage::Returning { copied_at },
+        Stage::Retired,
     ]
 }
 
@@ -230,7 +238,7 @@ fn conditions() -> Vec<Condition> {
         Condition::Idle,
         Condition::Waiting { why: "the sink is down".into() },
         Condition::Copying { rows: 5, rows_estimated: 10 },
-        Condition::Copied { attempt: Generation(4), copied_at: CommitLsn(7) },
+        Condition::Copied { attempt: Generation(4), copied_at: Of::monolith(CommitLsn(7)) },
         Condition::Following,
         Condition::Paused,
         Condition::Lost { attempt: Generation(4), why: "slot".into() },
@@ -246,8 +254,8 @@ fn orders_and_reports_read_back() {
         reads_back(&Desired::from(&plan, &state(&events), None));
     }
     for condition in conditions() {
-        let stream = StreamReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6 };
-        let capture = CaptureReport {
+        let lane = LaneReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6 };
+        let feed = FeedReport {
             slot: "strangler_shop_a".into(),
             timeline: Timeline { system_id: "1".into(), timeline: 1 },
             captured: EndLsn(5),
@@ -255,8 +263,14 @@ fn orders_and_reports_read_back() {
             changes: 2,
         };
         let report = BridgeReport {
-            capture: Some(capture),
-            streams: BTreeMap::from([(slice("orders"), stream)]),
+            feeds: BTreeMap::from([
+                (Database::Monolith, feed.clone()),
+                (Database::Service("orders".parse().unwrap()), feed),
+            ]),
+            lanes: BTreeMap::from([
+                (LaneId::forward(slice("orders")), lane.clone()),
+                (LaneId::reverse(slice("orders")), lane),
+            ]),
             findings: vec![],
             holds_nothing: false,
         };
@@ -286,12 +300,10 @@ fn status_and_outcome_read_back_in_every_stage() {
             owner: Owner::Nobody,
             has_tables: true,
             routes: vec![route],
-            stream: Some(StreamReport {
-                condition: Condition::Following,
-                lag_bytes: 0,
-                lag_ms: 0,
-                changes: 0,
-            }),
+            lanes: BTreeMap::from([(
+                Direction::Forward,
+                LaneReport { condition: Condition::Following, lag_bytes: 0, lag_ms: 0, changes: 0 },
+            )]),
             next_steps: vec!["strangler status".into()],
         };
         reads_back(&one);

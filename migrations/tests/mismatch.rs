@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 
-use migrations::api::{SetShares, SyncVerb, SyncWish, Wish, mismatches, next_steps, plan_event};
+use migrations::api::{self, Refusal, SetShares, SyncVerb, SyncWish, Wish, mismatches, next_steps};
 use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::journal::{Entry, Generation, JournalId, State};
-use migrations::lsn::CommitLsn;
+use migrations::lsn::{CommitLsn, Of};
 use migrations::names::SliceName;
 use migrations::plan::{Plan, check};
 use migrations::share::Share;
@@ -60,10 +60,14 @@ fn state(events: &[(&str, Event)]) -> State {
     State::replay(JournalId(Uuid::nil()), &entries(events)).unwrap()
 }
 
+fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, Refusal> {
+    api::plan_event(plan, state, wish).map(|decided| decided.event)
+}
+
 fn following() -> Vec<(&'static str, Event)> {
     vec![
         ("orders", Event::SyncStarted { replace: false }),
-        ("orders", Event::CopyCompleted { copied_at: CommitLsn(5) }),
+        ("orders", Event::CopyCompleted { copied_at: Of::monolith(CommitLsn(5)) }),
     ]
 }
 

@@ -154,12 +154,11 @@ pub async fn kept_bytes(client: &Client, slot: &str) -> Result<u64, SourceError>
     Ok(row.get::<_, i64>(0).max(0) as u64)
 }
 
-/// Samples the WAL's end, then commits a logical message with this content behind it. Whoever has passed the message has
-/// passed the sample, on whichever server it came about; and a quiet database has something to stream.
-pub async fn barrier(client: &Client, token: &str) -> Result<EndLsn, SourceError> {
-    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+/// Commits a logical message with this content. When a sink has passed the message, it has passed everything that was
+/// committed before; and a quiet database has something to stream.
+pub async fn barrier(client: &Client, token: &str) -> Result<(), SourceError> {
     client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', $1)", &[&token]).await?;
-    Ok(row.get::<_, String>(0).parse().unwrap_or_default())
+    Ok(())
 }
 
 /// A snapshot at an exact place in the stream. It lasts as long as this value.

@@ -14,13 +14,13 @@ use migrations::control::Condition;
 use migrations::gate;
 use migrations::journal::Generation;
 use migrations::names::TableName;
-use migrations::stage::Stage;
+use migrations::stage::{Epoch, Stage};
 use std::collections::BTreeSet;
 
 impl Stream<'_> {
     /// Undoes `sync start`: the copied rows, what is kept about them, the gates, the topics. Nothing to do where
     /// nothing is kept.
-    pub(crate) async fn take_away(&self) -> Result<(), Halt> {
+    pub(crate) async fn take_away(&self, epoch: Epoch) -> Result<(), Halt> {
         let context = self.context;
         self.state.send_modify(|state| *state = State { changes: state.changes, ..State::new() });
         if self.order.attempt == Generation(0) && matches!(self.order.stage, Stage::Monolith) {
@@ -31,7 +31,7 @@ impl Stream<'_> {
                 let source = context.source.connect("strangler").await.map_err(SourceError::from)?;
                 // No chunk of a copy that lost its lock comes behind this.
                 kept::hold(&client, &context.slice, "").await?;
-                filled::give_up(&client, &context.slice, self.order.epoch, &origin.filled).await?;
+                filled::give_up(&client, &context.slice, epoch, &origin.filled).await?;
                 let own = self.released().await?;
                 if self.is_filled_from(&origin).await? {
                     context.log.forget(&own).await?;

@@ -2,7 +2,7 @@
 
 use crate::feed::status::Status;
 use crate::log::Cursor;
-use migrations::control::{Condition, StreamReport};
+use migrations::control::{Condition, LaneReport};
 use migrations::lsn::EndLsn;
 use rows::progress::Message;
 use std::collections::VecDeque;
@@ -68,12 +68,12 @@ impl State {
     }
 
     /// The report, with the lag against where the source and the log are.
-    pub fn report(&self, capture: &Status, now_us: i64) -> StreamReport {
+    pub fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
         let follows =
             matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
         let is_behind = follows && self.passed < capture.captured;
         let age_ms = u64::try_from((now_us - self.committed_us) / 1000).unwrap_or(0);
-        StreamReport {
+        LaneReport {
             condition: self.condition.clone(),
             lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
             lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },

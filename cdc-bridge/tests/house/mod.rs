@@ -8,8 +8,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use lab::Cluster;
 use link::Link;
-use migrations::control::{Condition, Desired, Observed, Report, StreamReport};
+use migrations::control::{Condition, Desired, LaneReport, Observed, Report};
 use migrations::journal::{Entry, Generation, JournalId, State as Journal};
+use migrations::lane::LaneId;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::{self, Database};
@@ -120,7 +121,7 @@ impl House {
     }
 
     /// Waits until the stream's report is as wanted.
-    pub async fn until(&self, what: &str, wanted: impl Fn(&StreamReport) -> bool) -> StreamReport {
+    pub async fn until(&self, what: &str, wanted: impl Fn(&LaneReport) -> bool) -> LaneReport {
         let began = Instant::now();
         loop {
             let report = self.report();
@@ -156,9 +157,9 @@ impl House {
         }
     }
 
-    fn report(&self) -> Option<StreamReport> {
+    fn report(&self) -> Option<LaneReport> {
         match &self.desk.observed.lock().unwrap().as_ref()?.report {
-            Report::Bridge(report) => report.streams.get(&slice()).cloned(),
+            Report::Bridge(report) => report.lanes.get(&LaneId::forward(slice())).cloned(),
             Report::Proxy(_) => None,
         }
     }
@@ -236,7 +237,7 @@ async fn observed(State(desk): State<Arc<Desk>>, Json(observed): Json<Observed>)
     if let Report::Bridge(report) = &observed.report {
         let state = desk.journal.lock().unwrap().slice(&slice());
         let current = |attempt: &Generation| *attempt == state.attempt;
-        match report.streams.get(&slice()).map(|stream| &stream.condition) {
+        match report.lanes.get(&LaneId::forward(slice())).map(|stream| &stream.condition) {
             Some(Condition::Copied { attempt, copied_at })
                 if current(attempt) && state.stage.name() == "copying" =>
             {

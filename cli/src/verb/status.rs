@@ -14,6 +14,7 @@ use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::pattern::Access;
 use migrations::share::Share;
+use migrations::sql::Database;
 use std::time::Duration;
 
 /// How often `-w` looks again.
@@ -69,7 +70,7 @@ fn show(ui: &Ui, status: &Status, base: &str) {
     ui.line(slices(status));
     ui.line("");
     ui.line(agents(status));
-    let stopped = status.slices.values().filter_map(|slice| slice.stream.as_ref());
+    let stopped = status.slices.values().filter_map(SliceStatus::forward);
     let streams = stopped.filter_map(|stream| match &stream.condition {
         Condition::Stopped { finding, .. } => Some(finding),
         _ => None,
@@ -98,7 +99,7 @@ fn slices(status: &Status) -> String {
             plain(slice.owner),
             plain(shared(slice, Access::Read)),
             plain(shared(slice, Access::Write)),
-            plain(slice.stream.as_ref().map_or_else(|| "–".to_owned(), lag)),
+            plain(slice.forward().map_or_else(|| "–".to_owned(), lag)),
         ]);
     }
     grid.text()
@@ -108,7 +109,7 @@ fn slices(status: &Status) -> String {
 fn stage(slice: &SliceStatus) -> Cell {
     let text = condition(slice, true);
     let text = text.split(", lag").next().unwrap_or_default().to_owned();
-    match slice.stream.as_ref().map(|stream| &stream.condition) {
+    match slice.forward().map(|stream| &stream.condition) {
         Some(Condition::Stopped { .. } | Condition::Lost { .. }) => bad(text),
         Some(Condition::Copying { .. } | Condition::Waiting { .. } | Condition::Paused) => doubtful(text),
         Some(Condition::Following | Condition::Copied { .. }) => good(text),
@@ -168,12 +169,12 @@ fn report(report: &Report) -> String {
             }
             words.join("  ")
         }
-        Report::Bridge(bridge) => match &bridge.capture {
-            Some(capture) => format!(
+        Report::Bridge(bridge) => match bridge.feeds.get(&Database::Monolith) {
+            Some(feed) => format!(
                 "slot {}  captured {}  {} behind",
-                capture.slot,
-                figure::count(capture.changes),
-                figure::size(capture.lag_bytes)
+                feed.slot,
+                figure::count(feed.changes),
+                figure::size(feed.lag_bytes)
             ),
             None => "captures nothing".to_owned(),
         },

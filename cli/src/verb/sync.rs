@@ -12,7 +12,7 @@ use crate::ui::progress::Progress;
 use copy::{CopyState, document, find, has_settled, stopped, unsettled};
 use migrations::api::{SliceStatus, SyncVerb, SyncWish};
 use migrations::finding::Finding;
-use migrations::lsn::Position;
+use migrations::lsn::{Of, Position};
 use migrations::names::SliceName;
 use std::time::{Duration, Instant};
 
@@ -123,7 +123,12 @@ async fn order(
     done: &str,
 ) -> Result<(), Problem> {
     let slice = &wish.named.slice;
-    let wish = SyncWish { actor: call.actor(), reason: wish.reason.clone(), skip, replace: false };
+    let wish = SyncWish {
+        actor: call.actor(),
+        reason: wish.reason.clone(),
+        skip: skip.map(Of::monolith),
+        replace: false,
+    };
     let remote = call.remote()?;
     let outcome = remote.sync(slice, verb, &wish).await?;
     if let Err(problem) = settled(call.ui, &remote, slice, verb).await {

@@ -68,7 +68,7 @@ fn a_second_bridge_is_fenced_out(log: &Log) {
     house.eventually("the first to follow alone", || {
         let status = house.status();
         bridges(&status) == 1
-            && status["slices"]["orders"]["stream"]["condition"]["condition"] == "following"
+            && status["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"] == "following"
             && house.sink.sql("orders", "SELECT sum(hits) FROM orders")
                 == house.source.sql("shop", "SELECT sum(hits) FROM orders")
     });
@@ -94,7 +94,7 @@ fn a_capture_that_has_stopped_is_said_of_a_slice_that_follows() {
         let (exit, said) = house.tried(&["sync", "status", "orders"]);
         exit == 1 && said.contains("capture.other-table")
     });
-    assert_eq!(house.status()["slices"]["orders"]["stream"]["condition"]["condition"], "following");
+    assert_eq!(house.status()["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"], "following");
     house.source.sql("shop", "ALTER TABLE orders_of_old RENAME TO orders");
     house.eventually("the slice to go on", || house.tried(&["sync", "status", "orders"]).0 == 0);
     house.assert_equal();

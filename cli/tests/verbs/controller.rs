@@ -55,7 +55,7 @@ pub fn status(agents: &[Value], findings: &[Value]) -> Value {
     json!({
         "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
         "slices": { "orders": {
-            "stage": "monolith", "epoch": 0, "owner": "monolith", "has_tables": true, "routes": [], "stream": null,
+            "stage": "monolith", "epoch": 0, "owner": "monolith", "has_tables": true, "routes": [], "lanes": {},
             "next_steps": [],
         } },
         "agents": agents, "findings": findings,
@@ -66,7 +66,7 @@ pub fn status(agents: &[Value], findings: &[Value]) -> Value {
 pub fn bridge(port: u16) -> Value {
     json!({
         "agent": { "kind": "bridge", "name": "one" }, "address": format!("http://127.0.0.1:{port}"), "live": true,
-        "seen_ms_ago": 1, "generation": 3, "report": { "bridge": { "capture": null, "streams": {}, "findings": [], "holds_nothing": true } },
+        "seen_ms_ago": 1, "generation": 3, "report": { "bridge": { "feeds": {}, "lanes": {}, "findings": [], "holds_nothing": true } },
     })
 }
 

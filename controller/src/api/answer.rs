@@ -4,15 +4,19 @@ use migrations::api::{
     Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, mismatches, next_steps,
 };
 use migrations::code::Code;
-use migrations::control::{self, Condition, Report, StreamReport};
+use migrations::control::{self, Condition, LaneReport, Report};
 use migrations::finding::Finding;
 use migrations::journal::State;
+use migrations::lane::Direction;
 use migrations::names::{BadName, SliceName};
 use migrations::plan::{Plan, Slice};
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// How a slice's lanes stand.
+type Lanes = BTreeMap<Direction, LaneReport>;
 
 /// A refusal and the HTTP status it travels with.
 pub(super) struct Failure {
@@ -122,7 +126,7 @@ pub(super) fn outcome(
     plan: &Plan,
     state: &State,
     slice: &SliceName,
-    stream: Option<&StreamReport>,
+    lanes: &Lanes,
     proxies: Acknowledged,
     findings: Vec<Finding>,
 ) -> Outcome {
@@ -135,14 +139,14 @@ pub(super) fn outcome(
         generation: state.generation,
         proxies,
         findings,
-        next_steps: steps(plan, slice, state, stream),
+        next_steps: steps(plan, slice, state, lanes),
     }
 }
 
-/// The commands that lead on: first of all to a stream that is stopped.
-fn steps(plan: &Plan, slice: &SliceName, state: &State, stream: Option<&StreamReport>) -> Vec<String> {
+/// The commands that lead on: first of all to a lane that is stopped.
+fn steps(plan: &Plan, slice: &SliceName, state: &State, lanes: &Lanes) -> Vec<String> {
     let mut steps = next_steps(plan, slice, state);
-    if stream.is_some_and(|stream| matches!(stream.condition, Condition::Stopped { .. })) {
+    if lanes.values().any(|lane| matches!(lane.condition, Condition::Stopped { .. })) {
         steps.insert(0, format!("strangler sync status {slice}"));
     }
     steps
@@ -150,14 +154,14 @@ fn steps(plan: &Plan, slice: &SliceName, state: &State, stream: Option<&StreamRe
 
 /// Reads that are shared and do not come to the service yet: after a share was raised, and after a client wrote, they
 /// wait at the monolith for a barrier, and a stream that stands lets none pass.
-pub(super) fn reads_wait(slice: &Slice, state: &State, stream: Option<&StreamReport>) -> Option<Finding> {
+pub(super) fn reads_wait(slice: &Slice, state: &State, forward: Option<&LaneReport>) -> Option<Finding> {
     let now = state.slice(&slice.name);
     let is_shared = slice.routes.iter().any(|route| control::share(slice, route, &now) > Share::MONOLITH);
     let follows = now.stage != Stage::Monolith && now.stage.owner() == Owner::Monolith;
     if slice.is_stateless() || !is_shared || !follows {
         return None;
     }
-    let stands = match stream.map(|stream| &stream.condition) {
+    let stands = match forward.map(|lane| &lane.condition) {
         None => "has no live bridge",
         Some(Condition::Stopped { .. }) => "is stopped",
         Some(Condition::Paused) => "is paused",
@@ -177,7 +181,7 @@ pub(super) fn status(
     state: &State,
     agents: Vec<AgentStatus>,
     trouble: Option<Finding>,
-    stream: impl Fn(&SliceName) -> Option<StreamReport>,
+    lanes: impl Fn(&SliceName) -> Lanes,
 ) -> Status {
     let slices: BTreeMap<SliceName, SliceStatus> = plan
         .slices
@@ -191,15 +195,15 @@ pub(super) fn status(
                 // The same question that the proxies' table answers, so that both can never differ.
                 share: control::share(slice, route, &now),
             });
-            let stream = stream(&slice.name).filter(|_| !slice.is_stateless());
-            let next_steps = steps(plan, &slice.name, state, stream.as_ref());
+            let lanes = if slice.is_stateless() { Lanes::new() } else { lanes(&slice.name) };
+            let next_steps = steps(plan, &slice.name, state, &lanes);
             let status = SliceStatus {
                 stage: now.stage,
                 epoch: now.epoch,
                 owner: now.stage.owner(),
                 has_tables: !slice.is_stateless(),
                 routes: routes.collect(),
-                stream,
+                lanes,
                 next_steps,
             };
             (slice.name.clone(), status)

@@ -59,8 +59,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    const ENTRY: &str =
-        r#"{"generation":1,"at":"2026-01-01T00:00:00Z","actor":"a","slice":"orders","event":"sync-started"}"#;
+    const ENTRY: &str = r#"{"generation":1,"at":"2026-01-01T00:00:00Z","actor":"a","reason":"","slice":"orders","event":"sync-started"}"#;
 
     #[test]
     fn a_torn_last_line_is_passed_over_and_a_damaged_one_is_not() {

@@ -30,7 +30,7 @@ pub fn mismatches(plan: &Plan, state: &State) -> Vec<Finding> {
 
 /// Whether the slice's tables were taken out of the plan while a stream still fills them or a gate guards them.
 pub(super) fn lost_its_tables(slice: &Slice, state: &SliceState) -> bool {
-    slice.is_stateless() && !matches!(state.stage, Stage::Monolith | Stage::Retired { .. })
+    slice.is_stateless() && !matches!(state.stage, Stage::Monolith | Stage::Retired)
 }
 
 fn named(name: &SliceName, slice: &SliceState, of: impl Fn(&RouteName) -> bool) -> Vec<String> {

@@ -6,7 +6,7 @@
 use super::mismatch::lost_its_tables;
 use super::{Refusal, SetShares, SyncWish};
 use crate::control::derive;
-use crate::journal::{SliceState, State};
+use crate::journal::{Move, SliceState, State};
 use crate::names::{RouteName, SliceName};
 use crate::plan::{Plan, Route, Slice};
 use crate::share::Share;
@@ -71,18 +71,19 @@ pub enum Wish<'a> {
     Sync(&'a SliceName, SyncVerb, &'a SyncWish),
 }
 
-/// The event that a wish comes to. Refused with exit 2 where the plan has no such slice or route or the wish makes
+/// The move that a wish comes to. Refused with exit 2 where the plan has no such slice or route or the wish makes
 /// no sense for it, and with exit 4 where the slice's stage does not allow it.
-pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, Refusal> {
+pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Refusal> {
     let name = match wish {
         Wish::Shares(shares) => &shares.slice,
         Wish::Sync(slice, ..) => slice,
     };
     let current = state.slice(name);
+    let moved = |event| state.plan_move(name, event).map_err(|illegal| conflict(name, wish, illegal));
     if let Wish::Shares(wish) = wish
         && let Some(event) = unplanned(plan, &current, wish)
     {
-        return Ok(event);
+        return moved(event);
     }
     let slice = known_slice(plan, state, name)?;
     let goes_back = matches!(wish, Wish::Shares(shares) if shares.share == Share::MONOLITH);
@@ -92,14 +93,10 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, R
     if derive::gained_tables(slice, &current) && !goes_back {
         return Err(without_a_copy(slice));
     }
-    let event = match wish {
+    moved(match wish {
         Wish::Shares(shares) => shared(slice, &current, shares)?,
         Wish::Sync(_, verb, wish) => synced(slice, &current, verb, wish)?,
-    };
-    match current.after(state.generation.next(), &event) {
-        Ok(_) => Ok(event),
-        Err(illegal) => Err(conflict(name, wish, illegal)),
-    }
+    })
 }
 
 /// The commands that lead on from where a slice stands; none for one that the plan does not name.
@@ -127,7 +124,7 @@ pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> 
             steps
         }
         Stage::Cutting { .. } | Stage::Returning { .. } => vec!["strangler status -w".to_owned()],
-        Stage::Split { .. } | Stage::Retired { .. } => vec!["strangler journal".to_owned()],
+        Stage::Split { .. } | Stage::Retired => vec!["strangler journal".to_owned()],
     }
 }
 

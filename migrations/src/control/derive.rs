@@ -1,10 +1,13 @@
 //! What is desired follows from the plan and the journal alone: the same two give the same document everywhere.
 
-use super::{Desired, StreamOrder, Table, TableRoute, VERSION};
+use super::{Desired, LaneOrder, Table, TableRoute, VERSION};
 use crate::journal::{SliceState, State};
+use crate::lane::{LaneId, Right};
+use crate::lsn::Of;
 use crate::plan::{Plan, Route, Slice, Upstream};
 use crate::share::Share;
 use crate::stage::{Owner, Stage};
+use std::collections::BTreeSet;
 
 impl Desired {
     /// Folds plan and journal into what agents act on. `bridge` is where the live bridge serves barriers, if
@@ -29,10 +32,11 @@ impl Desired {
                     .map(|(name, one)| (name.clone(), shown(&one.upstreams)))
                     .collect(),
                 routes: routes.collect(),
+                holds: BTreeSet::new(),
             },
-            streams: slices()
+            lanes: slices()
                 .filter(|(slice, _)| !slice.is_stateless())
-                .map(|(slice, state)| (slice.name.clone(), stream_order(state)))
+                .map(|(slice, state)| (LaneId::forward(slice.name.clone()), forward(state)))
                 .collect(),
             bridge,
         }
@@ -73,13 +77,20 @@ pub(crate) fn gained_tables(slice: &Slice, state: &SliceState) -> bool {
     !slice.is_stateless() && state.stage == Stage::Monolith && !state.shares.is_empty()
 }
 
-fn stream_order(state: SliceState) -> StreamOrder {
-    StreamOrder {
+/// Once the service may own the rows, the lane that brought them changes them no more.
+fn forward(state: SliceState) -> LaneOrder {
+    let right = match state.stage {
+        Stage::Split { .. } | Stage::Returning { .. } | Stage::Retired => Right::Watch,
+        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => {
+            Right::Apply(state.epoch)
+        }
+    };
+    LaneOrder {
         stage: state.stage,
-        epoch: state.epoch,
+        right,
         attempt: state.attempt,
         paused: state.paused,
-        skips: state.skips,
+        skips: state.skips.into_iter().map(Of::bare).collect(),
         replace: state.replace,
     }
 }

@@ -1,8 +1,8 @@
 //! Findings about a table's columns under the plan's mapping: does every value find its place unchanged?
 
 use super::fits::{Fit, fit, is_supported};
-use super::observation::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use super::run;
+use super::sight::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::quote_identifier;

@@ -1,6 +1,6 @@
 //! Whether every value of a source column arrives unchanged in a sink column, value by value as text.
 
-use super::observation::{ColumnSeen, TypeSeen};
+use super::sight::{ColumnSeen, TypeSeen};
 
 /// How a sink column takes a source column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! Findings about what `strangler install` left: is it there, and is it about the plan as it is now?
 
-use super::observation::{DatabaseSeen, InstalledSeen};
+use super::sight::{DatabaseSeen, InstalledSeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::TableName;

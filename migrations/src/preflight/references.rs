@@ -1,8 +1,8 @@
 //! Findings about foreign keys: those that cross the slice's border, circles among the sink's tables, and those that
 //! would write in the sink what the source never wrote.
 
-use super::observation::{ActionSeen, DatabaseSeen, ForeignKeySeen};
 use super::run;
+use super::sight::{ActionSeen, DatabaseSeen, ForeignKeySeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};

@@ -1,7 +1,7 @@
 //! Findings about a server and the role by which we enter it.
 
-use super::observation::{DatabaseSeen, PreparedSeen, ServerSeen, SlotSeen};
 use super::run;
+use super::sight::{DatabaseSeen, PreparedSeen, ServerSeen, SlotSeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{quote_identifier, quote_literal};

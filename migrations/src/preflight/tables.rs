@@ -1,7 +1,7 @@
 //! Findings about each table by itself: is it there, can its changes be read or written?
 
-use super::observation::{DatabaseSeen, IdentitySeen, KindSeen, TableSeen};
 use super::run;
+use super::sight::{DatabaseSeen, IdentitySeen, KindSeen, TableSeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};

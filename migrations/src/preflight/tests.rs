@@ -138,7 +138,7 @@ impl World {
 
     fn findings(&self) -> Vec<Finding> {
         let slice = self.plan.slices.values().next().unwrap();
-        let seen = Observation { source: Some(self.source.clone()), sink: Some(self.sink.clone()) };
+        let seen = Sight { source: Some(self.source.clone()), sink: Some(self.sink.clone()) };
         judge(&self.plan, slice, &seen)
     }
 
@@ -171,7 +171,7 @@ fn a_sound_world_has_no_finding() {
 fn what_was_not_observed_is_passed_over() {
     let world = World::sound();
     let slice = world.plan.slices.values().next().unwrap();
-    assert_eq!(judge(&world.plan, slice, &Observation::default()), []);
+    assert_eq!(judge(&world.plan, slice, &Sight::default()), []);
 }
 
 #[test]

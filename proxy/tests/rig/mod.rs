@@ -19,7 +19,7 @@ pub use wire::{Asked, Got, read_answer};
 
 use migrations::control::{Desired, Sticky, Table, TableRoute, VERSION};
 use migrations::journal::{Generation, JournalId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -102,8 +102,8 @@ impl Rig {
             journal: journal(1),
             generation: Generation(generation),
             plan: "plan".to_owned(),
-            table: Table { monolith: vec![self.monolith.url()], services, routes },
-            streams: BTreeMap::new(),
+            table: Table { monolith: vec![self.monolith.url()], services, routes, holds: BTreeSet::new() },
+            lanes: BTreeMap::new(),
             bridge: Some(self.controller.origin.url()),
         }
     }

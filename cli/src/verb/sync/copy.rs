@@ -8,6 +8,7 @@ use crate::ui::harmless::harmless;
 use migrations::api::{SliceStatus, Status, SyncVerb};
 use migrations::control::{BridgeReport, Condition};
 use migrations::finding::Finding;
+use migrations::lane::LaneId;
 use migrations::lsn::Position;
 use migrations::names::SliceName;
 use migrations::stage::Stage;
@@ -30,7 +31,7 @@ impl<'a> CopyState<'a> {
             return CopyState::Dropped;
         }
         let bridge = bridge(status);
-        let Some(stream) = slice.stream.as_ref() else {
+        let Some(stream) = slice.forward() else {
             return waiting("waiting for a bridge; `strangler up --detach` starts one");
         };
         match (&stream.condition, slice.stage) {
@@ -91,7 +92,7 @@ pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>)
 pub fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
     json!({
         "slice": slice, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
-        "stream": stands.stream, "findings": findings, "next_steps": stands.next_steps,
+        "lanes": stands.lanes, "findings": findings, "next_steps": stands.next_steps,
     })
 }
 
@@ -101,7 +102,7 @@ pub fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) -> bool {
     if agent.generation < Some(status.generation) {
         return false;
     }
-    let condition = bridge.streams.get(slice).map(|stream| &stream.condition);
+    let condition = bridge.lanes.get(&LaneId::forward(slice.clone())).map(|stream| &stream.condition);
     let nothing_left =
         status.slices.values().all(|stands| !stands.has_tables || stands.stage == Stage::Monolith);
     match verb {
@@ -124,7 +125,7 @@ fn moves(condition: &Condition) -> bool {
 /// Why it is not done: a stream that was to go on may stand where it stood, or the bridge has not come to it.
 pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> Problem {
     let bridge = status.and_then(bridge).map(|(_, bridge)| bridge);
-    let stream = bridge.and_then(|bridge| bridge.streams.get(slice));
+    let stream = bridge.and_then(|bridge| bridge.lanes.get(&LaneId::forward(slice.clone())));
     let other_plan = bridge.and_then(BridgeReport::other_plan).filter(|_| verb == SyncVerb::Drop);
     match (stream.map(|stream| &stream.condition), other_plan) {
         (Some(Condition::Stopped { finding, position }), _) if verb == SyncVerb::Resume => {
@@ -145,8 +146,7 @@ mod tests {
 
     fn status(condition: &Value) -> Status {
         let stream = json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0 });
-        let report =
-            json!({ "bridge": { "capture": null, "streams": { "orders": stream }, "findings": [] } });
+        let report = json!({ "bridge": { "feeds": {}, "lanes": { "orders/forward": stream }, "findings": [], "holds_nothing": false } });
         serde_json::from_value(json!({
             "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
             "slices": {}, "findings": [],
@@ -186,7 +186,7 @@ mod tests {
         };
         let other = || Finding::warning(Code::BridgeOtherPlan, "another plan", "start it again");
         assert!(has_settled(&reported(&|_| {}), &slice, SyncVerb::Drop));
-        let unknown = reported(&|report| report.streams.clear());
+        let unknown = reported(&|report| report.lanes.clear());
         assert!(!has_settled(&unknown, &slice, SyncVerb::Drop), "it does not know the slice");
         let old = reported(&|report| report.findings.push(other()));
         assert!(!has_settled(&old, &slice, SyncVerb::Drop), "it may not know all of its tables");

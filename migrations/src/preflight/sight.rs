@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Both databases of a slice; none where it could not be reached.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observation {
+pub struct Sight {
     /// The monolith's.
     pub source: Option<DatabaseSeen>,
     /// The service's.

@@ -1,0 +1,167 @@
+//! Lanes: one slice in one direction, from a feed's log to a sink.
+
+use crate::names::SliceName;
+use crate::stage::Epoch;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Which way rows travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From the monolith to the service.
+    Forward,
+    /// From the service back to the monolith.
+    Reverse,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Direction::Forward => "forward",
+            Direction::Reverse => "reverse",
+        })
+    }
+}
+
+/// Names a lane, written `orders/forward`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LaneId {
+    pub slice: SliceName,
+    pub direction: Direction,
+}
+
+impl LaneId {
+    pub fn forward(slice: SliceName) -> Self {
+        Self { slice, direction: Direction::Forward }
+    }
+
+    pub fn reverse(slice: SliceName) -> Self {
+        Self { slice, direction: Direction::Reverse }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a lane: write `SLICE/forward` or `SLICE/reverse`")]
+pub struct BadLane(pub String);
+
+impl fmt::Display for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.slice, self.direction)
+    }
+}
+
+impl FromStr for LaneId {
+    type Err = BadLane;
+    fn from_str(text: &str) -> Result<Self, BadLane> {
+        let bad = || BadLane(text.to_owned());
+        let (slice, direction) = text.split_once('/').ok_or_else(bad)?;
+        let direction = match direction {
+            "forward" => Direction::Forward,
+            "reverse" => Direction::Reverse,
+            _ => return Err(bad()),
+        };
+        Ok(Self { slice: slice.parse().map_err(|_| bad())?, direction })
+    }
+}
+
+impl TryFrom<String> for LaneId {
+    type Error = BadLane;
+    fn try_from(text: String) -> Result<Self, BadLane> {
+        text.parse()
+    }
+}
+
+impl From<LaneId> for String {
+    fn from(lane: LaneId) -> String {
+        lane.to_string()
+    }
+}
+
+/// What a lane may do in its sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Right {
+    /// Change the slice's rows while the sink's gate is shut at this epoch.
+    Apply(Epoch),
+    /// Change nothing: read on, and report writes that are not our own.
+    Watch,
+}
+
+/// The echo mark: a lane's first statement in each transaction leaves it in the sink's own change stream, as the content
+/// of a logical message with prefix [`Mark::PREFIX`]. Written `orders/forward@3`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mark {
+    pub lane: LaneId,
+    pub epoch: Epoch,
+}
+
+impl Mark {
+    pub const PREFIX: &str = "strangler.apply";
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a lane's mark, which reads `SLICE/DIRECTION@EPOCH`")]
+pub struct BadMark(pub String);
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.lane, self.epoch)
+    }
+}
+
+impl FromStr for Mark {
+    type Err = BadMark;
+    fn from_str(text: &str) -> Result<Self, BadMark> {
+        let bad = || BadMark(text.to_owned());
+        let (lane, epoch) = text.split_once('@').ok_or_else(bad)?;
+        // One text for one mark: no sign, no leading zero.
+        let is_plain =
+            epoch == "0" || epoch.bytes().next().is_some_and(|first| (b'1'..=b'9').contains(&first));
+        let epoch = epoch.parse().ok().filter(|_| is_plain).ok_or_else(bad)?;
+        Ok(Self { lane: lane.parse().map_err(|_| bad())?, epoch: Epoch(epoch) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lanes_and_marks_read_back(slice in "[a-z][a-z0-9-]{0,31}", is_forward: bool, epoch: u64) {
+            let direction = if is_forward { Direction::Forward } else { Direction::Reverse };
+            let lane = LaneId { slice: slice.parse().unwrap(), direction };
+            prop_assert_eq!(lane.to_string().parse(), Ok(lane.clone()));
+            let json = serde_json::to_string(&lane).unwrap();
+            prop_assert_eq!(&json, &format!("\"{lane}\""));
+            prop_assert_eq!(serde_json::from_str::<LaneId>(&json).unwrap(), lane.clone());
+            let mark = Mark { lane, epoch: Epoch(epoch) };
+            prop_assert_eq!(mark.to_string().parse(), Ok(mark));
+        }
+
+        #[test]
+        fn only_what_a_mark_prints_is_read_as_one(text in "([a-z/@+0-9-]{0,12}|[a-z]{1,3}/(forward|reverse)@[+0-9]{0,3})") {
+            if let Ok(mark) = text.parse::<Mark>() {
+                prop_assert_eq!(mark.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_lane_or_mark_is_refused() {
+        for bad in
+            ["", "orders", "orders/", "/forward", "orders/sideways", "Orders/forward", "a/forward/reverse"]
+        {
+            assert_eq!(bad.parse::<LaneId>(), Err(BadLane(bad.to_owned())));
+        }
+        for bad in
+            ["orders", "orders/forward", "orders/forward@", "orders/forward@-1", "orders/forward@01", "@3"]
+        {
+            assert_eq!(bad.parse::<Mark>(), Err(BadMark(bad.to_owned())));
+        }
+    }
+}
