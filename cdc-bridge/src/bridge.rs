@@ -2,8 +2,6 @@
 //!
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight, a batch per stream.
 
-use crate::clock;
-use crate::connect;
 use crate::feed::capture;
 use crate::feed::retention::{self, Reading};
 use crate::feed::source::Source;
@@ -23,6 +21,8 @@ use migrations::names::{SliceName, TableName};
 use migrations::plan::{LogChoice, Plan, Slice};
 use migrations::sql::Database;
 use migrations::stage::Stage;
+use postgres::Address;
+use postgres::clock;
 use rows::envelope::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -65,7 +65,7 @@ pub enum BridgeError {
     },
     /// The source's URL cannot be used.
     #[error(transparent)]
-    Url(#[from] connect::ConnectError),
+    Url(#[from] postgres::ConnectError),
     /// Nobody could be asked.
     #[error("the bridge cannot ask its controller: {0}; start it again")]
     Http(#[from] reqwest::Error),
@@ -208,7 +208,7 @@ async fn run(
     contexts: Contexts,
     opening: Arc<Mutex<Opening>>,
 ) -> Result<(), BridgeError> {
-    let database = connect::database_name(&source.url)?;
+    let database = Address::of(&source.url)?.database().to_owned();
     let log = open(&plan, &database, &link, &opening).await;
     let port = Port {
         token: link.token.clone(),

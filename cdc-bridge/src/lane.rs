@@ -15,7 +15,6 @@ mod removal;
 mod sink;
 pub(crate) mod state;
 
-use crate::clock;
 use crate::feed::source::Source;
 use crate::feed::status::{self, Status};
 use crate::log::{Log, Reader};
@@ -30,6 +29,7 @@ use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::{Epoch, Stage};
 use order::asks_for_more;
+use postgres::clock;
 use rows::change::Change;
 use rows::progress::{Captured, Progress};
 use sink::Sink;

@@ -5,12 +5,9 @@
 
 mod bridge;
 mod catalog;
-mod clock;
-pub mod connect;
 mod feed;
 pub mod lane;
 pub mod log;
 mod port;
-mod replication;
 
 pub use bridge::{BridgeError, serve};

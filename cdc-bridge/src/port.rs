@@ -2,7 +2,6 @@
 //!
 //! Everything under `/v1` asks for the controller's token.
 
-use crate::clock;
 use crate::feed::source::{self, Source};
 use crate::feed::status::Status;
 use crate::lane::state::State as LaneState;
@@ -18,6 +17,7 @@ use migrations::api::Refusal;
 use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Secret;
+use postgres::clock;
 use rows::change::Change;
 use rows::envelope::{Context, Encoded, Encoder};
 use serde::Deserialize;
@@ -82,7 +82,7 @@ impl Port {
     }
 
     /// A connection that works; a broken one is replaced.
-    async fn barrier_client(&self) -> Result<Arc<Client>, crate::connect::ConnectError> {
+    async fn barrier_client(&self) -> Result<Arc<Client>, postgres::ConnectError> {
         let mut held = self.barriers.lock().await;
         match held.as_ref() {
             Some(client) if !client.is_closed() => Ok(client.clone()),

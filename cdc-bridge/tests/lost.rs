@@ -130,7 +130,7 @@ async fn a_table_that_was_renamed_meanwhile_is_not_followed_as_if_nothing_had_be
 async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_after_it() {
     let house = following().await;
     let url = house.plan.services.values().next().unwrap().database.clone().unwrap();
-    let connect = || cdc_bridge::connect::connect(&url, "test");
+    let connect = || postgres::connect(&url, "test");
     let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
     let orders = house.plan.slices[&slice()].clone();
     kept::hold(&first, &orders, "first").await.unwrap();

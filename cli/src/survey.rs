@@ -3,9 +3,8 @@
 //! Reads the catalog of Postgres and nothing else; no row is looked at.
 
 use crate::problem::Problem;
+use postgres::{ConnectError, connect_unplanned, in_words};
 use std::time::Duration;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls};
 
 /// Connecting and asking, together.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -76,9 +75,9 @@ pub async fn survey(url: &str) -> Result<Survey, Problem> {
 }
 
 async fn ask(url: &str) -> Result<Survey, Problem> {
-    let client = connect(url).await?;
+    let client = connect_unplanned(url, "the database", "strangler init").await.map_err(unreachable)?.client;
     let refused = |error: tokio_postgres::Error| {
-        Problem::error(format!("the catalog cannot be read: {}", words(&error)))
+        Problem::error(format!("the catalog cannot be read: {}", in_words(&error)))
             .because(&error)
             .hint("use a role that may connect to this database")
     };
@@ -99,39 +98,12 @@ fn full(schema: &str, name: &str) -> String {
     format!("{schema}.{name}")
 }
 
-async fn connect(url: &str) -> Result<Client, Problem> {
-    // tokio-postgres does not know this mode; what it calls `require` is checked against public roots here as well.
-    let parsed = url
-        .replace("sslmode=verify-full", "sslmode=require")
-        .replace("sslmode=verify-ca", "sslmode=require")
-        .parse();
-    // The driver's own words are left out: they repeat what it did not understand, which may hold a password.
-    let mut config: Config = parsed.map_err(|_: tokio_postgres::Error| {
-        Problem::usage("this is not a database URL").hint("write postgres://user:password@host:5432/database")
-    })?;
-    config.application_name("strangler init").connect_timeout(PATIENCE);
-    let refused = |error: tokio_postgres::Error| {
-        Problem::error(format!("no connection to the database: {}", words(&error)))
-            .because(&error)
-            .hint("try the same URL with psql; is the server up, and does pg_hba.conf let this role in?")
-    };
-    if config.get_ssl_mode() == SslMode::Require {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
-        let (client, connection) = config.connect(tls).await.map_err(refused)?;
-        tokio::spawn(connection);
-        return Ok(client);
-    }
-    let (client, connection) = config.connect(NoTls).await.map_err(refused)?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// The server's own words where there are some; the driver's otherwise. Neither holds the URL.
-fn words(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(server) => server.message().to_owned(),
-        None => std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string),
+fn unreachable(error: ConnectError) -> Problem {
+    let hint = error.hint();
+    match error {
+        ConnectError::Url { why, .. } => {
+            Problem::usage(format!("this is not a database URL: {why}")).hint(hint)
+        }
+        other => Problem::error(other.to_string()).hint(hint),
     }
 }

@@ -297,8 +297,8 @@ fn told(error: &StoreError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect::ConnectError;
     use migrations::journal::BrokenJournal;
+    use postgres::ConnectError;
     use uuid::Uuid;
 
     #[test]

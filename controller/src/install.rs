@@ -1,9 +1,9 @@
 //! Runs the scripts of `migrations::sql` in every database of a plan, each in one transaction, by an administrator's
 //! connection. `strangler install --print` shows the same text instead.
 
-use crate::connect::{ConnectError, Session, connect_as_admin, in_words};
 use migrations::plan::{LogChoice, Plan};
 use migrations::sql::{self, Database, NoScript, Script};
+use postgres::{ConnectError, Session, connect_unplanned, in_words};
 use std::collections::BTreeMap;
 use tokio_postgres::error::SqlState;
 
@@ -181,11 +181,9 @@ async fn run(
 
 async fn enter(database: &Database, admin_urls: &BTreeMap<String, String>) -> Result<Session, InstallError> {
     let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
-    connect_as_admin(url, "strangler install").await.map_err(|source| InstallError::Connect {
-        database: database.clone(),
-        hint: source.hint(),
-        source,
-    })
+    connect_unplanned(url, "the administrator's URL", "strangler install")
+        .await
+        .map_err(|source| InstallError::Connect { database: database.clone(), hint: source.hint(), source })
 }
 
 async fn execute(database: &Database, session: &Session, title: &str, sql: &str) -> Result<(), InstallError> {

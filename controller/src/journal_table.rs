@@ -1,10 +1,10 @@
 //! The journal in schema `strangler` of the monolith's database. The primary key and the database's own count of
 //! entries make the compare-and-swap; the head row changes in the same transaction.
 
-use crate::connect::{connect, in_words};
 use crate::store::{Draft, Loaded, StoreError};
 use migrations::journal::{Entry, Generation, JournalId, Move, State};
 use migrations::plan::DatabaseUrl;
+use postgres::{Refusal, connect, in_words};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,10 +89,10 @@ impl JournalTable {
         if let Some(client) = held.as_ref() {
             return Ok(Arc::clone(client));
         }
-        let session = connect(&self.url, "strangler controller")
+        let client = connect(&self.url, "strangler controller")
             .await
             .map_err(|source| StoreError::Unreachable { hint: source.hint(), source })?;
-        let client = Arc::new(Mutex::new(session.client));
+        let client = Arc::new(Mutex::new(client));
         *held = Some(Arc::clone(&client));
         Ok(client)
     }
@@ -116,7 +116,7 @@ impl JournalTable {
             Failure::Damaged(place, why) => StoreError::Damaged { place, why },
             Failure::Postgres(error) => match error.code() {
                 Some(code) if *code == SqlState::UNIQUE_VIOLATION => StoreError::Conflict(expected),
-                Some(code) if is_missing(code) => refused(
+                _ if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => refused(
                     in_words(&error),
                     "run `strangler install` with an administrator's URL for each database, which makes the journal",
                 ),
@@ -124,11 +124,6 @@ impl JournalTable {
             },
         })
     }
-}
-
-fn is_missing(code: &SqlState) -> bool {
-    [&SqlState::UNDEFINED_TABLE, &SqlState::INVALID_SCHEMA_NAME, &SqlState::INSUFFICIENT_PRIVILEGE]
-        .contains(&code)
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -7,7 +7,6 @@
 mod agents;
 mod api;
 mod catalog;
-mod connect;
 mod desk;
 mod drive;
 mod install;
@@ -18,7 +17,6 @@ mod serve;
 mod store;
 mod trial;
 
-pub use connect::{ConnectError, Session, connect};
 pub use install::{InstallError, install, uninstall};
 pub use journal_file::forget_elsewhere;
 pub use observe::{doctor, observe};

@@ -2,7 +2,6 @@
 //! is `migrations::preflight`'s to say.
 
 use crate::catalog;
-use crate::connect::{connect, in_words};
 use crate::trial;
 use futures_util::future::join_all;
 use migrations::code::Code;
@@ -15,6 +14,7 @@ use migrations::preflight::{
     TransactionSeen,
 };
 use migrations::sql::{self, Database};
+use postgres::{connect, in_words};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -126,7 +126,7 @@ pub async fn observe(
         let hint = "write its URL under `database:` in the plan";
         return Err(Box::new(Finding::error(no_url, format!("the plan gives {database} no URL"), hint)));
     };
-    let session = connect(url, "strangler doctor").await.map_err(|error| {
+    let client = connect(url, "strangler doctor").await.map_err(|error| {
         let message = format!("{database} cannot be looked at: {error}");
         Box::new(Finding::error(unreachable, message, error.hint()))
     })?;
@@ -143,7 +143,7 @@ pub async fn observe(
         .flat_map(|slice| slice.all_tables())
         .map(|table| if *database == Database::Monolith { table.from.clone() } else { table.to.clone() })
         .collect();
-    match tokio::time::timeout(LOOK_MAX, look(plan, database, &session.client, &tables)).await {
+    match tokio::time::timeout(LOOK_MAX, look(plan, database, &client, &tables)).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(error)) => Err(refused(in_words(&error))),
         Err(_) => Err(refused(format!("no answer within {} s", LOOK_MAX.as_secs()))),

@@ -3,12 +3,12 @@
 
 mod statement;
 
-use crate::connect::{connect, in_words};
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Slice, Table};
 use migrations::preflight::{Sight, TableSeen};
 use migrations::sql::Database;
+use postgres::{connect, in_words};
 use statement::Trial;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -18,12 +18,9 @@ use tokio_postgres::{Client, Row};
 const ROWS: i64 = 20;
 /// All tables of a slice together.
 const TRY_MAX: Duration = Duration::from_secs(15);
-/// Values cross as texts, so both sides must write and read them alike, whatever their databases' settings are; and
-/// expressions must see what they see in the bridge's sessions.
-const SETTINGS: &str = "
-    SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on;
-    SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 1;
-    SET bytea_output = 'hex'";
+/// What is tried writes nothing and holds nobody up.
+const SETTINGS: &str =
+    "SET statement_timeout = '5s'; SET lock_timeout = '2s'; SET default_transaction_read_only = on";
 
 /// What fails or does not come back as it went. Needs both databases and tables without other errors.
 pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
@@ -137,9 +134,9 @@ fn is_outside(code: &SqlState) -> bool {
 
 async fn open(plan: &Plan, database: &Database) -> Result<Client, String> {
     let url = database.url(plan).ok_or_else(|| format!("{database} has no URL"))?;
-    let session = connect(url, "strangler doctor").await.map_err(|error| error.to_string())?;
-    session.client.batch_execute(SETTINGS).await.map_err(|error| in_words(&error))?;
-    Ok(session.client)
+    let client = connect(url, "strangler doctor").await.map_err(|error| error.to_string())?;
+    client.batch_execute(SETTINGS).await.map_err(|error| in_words(&error))?;
+    Ok(client)
 }
 
 fn unknown_type(table: &Table, column: &str) -> Finding {

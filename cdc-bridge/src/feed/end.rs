@@ -2,11 +2,11 @@
 
 use super::source::SourceError;
 use crate::log::LogError;
-use crate::replication::ReplicationError;
-use crate::replication::frame::FrameError;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
+use postgres::replication::ReplicationError;
+use postgres::replication::frame::FrameError;
 use rows::assemble::AssembleError;
 use rows::pgoutput::DecodeError;
 
@@ -59,8 +59,8 @@ impl From<tokio_postgres::Error> for SessionEnd {
     }
 }
 
-impl From<crate::connect::ConnectError> for SessionEnd {
-    fn from(error: crate::connect::ConnectError) -> Self {
+impl From<postgres::ConnectError> for SessionEnd {
+    fn from(error: postgres::ConnectError) -> Self {
         SessionEnd::Source(error.into())
     }
 }

@@ -9,13 +9,14 @@ use super::session::{Session, other_table};
 use super::source::{Source, SourceError, blocked, create_slot, published, slots};
 use super::status::{Order, Status};
 use crate::log::{Flush, Log, Owner};
-use crate::replication::ReplicationError;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::sql;
+use postgres::replication::ReplicationError;
 use rows::assemble::Assembler;
 use rows::progress::{Captured, Progress};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// Flushes waiting for the log; more would only be memory.
 const FLUSHES_WAITING_MAX: usize = 1;
@@ -148,10 +149,9 @@ async fn begin(
 }
 
 fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
-    let words = error.to_string();
-    if words.contains("is active for PID") {
+    if error.code() == Some(SqlState::OBJECT_IN_USE) {
         return SessionEnd::Source(SourceError::Refused(format!(
-            "slot {slot} is read by another bridge ({words}); stop one of the two"
+            "slot {slot} is read by another bridge ({error}); stop one of the two"
         )));
     }
     error.into()

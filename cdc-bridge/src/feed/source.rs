@@ -3,12 +3,12 @@
 //! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
 
 use super::begin::Slot;
-use crate::connect::{ConnectError, connect, in_words};
-use crate::replication::{Replication, ReplicationError};
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::sql;
+use postgres::replication::{Replication, ReplicationError};
+use postgres::{ConnectError, connect, in_words};
 use rows::progress::Membership;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -3,11 +3,11 @@
 //! The other half of [`Sink`]; which statement does what is worked out in `sink/`.
 
 use super::sink::{Sink, SinkError};
-use crate::connect::in_words;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use migrations::code::Code;
 use migrations::finding::Finding;
+use postgres::{Refusal, in_words};
 use rows::change::{Change, Operation, ReplicaIdentity, Tuple, Value};
 use rows::copy_text;
 use rows::mapping::{self, Mapping};
@@ -54,9 +54,7 @@ impl RowError {
     /// integrity (23), triggers and the like; not connections, resources, deadlocks or rights.
     fn is_about_rows(&self) -> bool {
         match self {
-            RowError::Db(error) => error.code().is_some_and(|code| {
-                !matches!(&code.code()[..2], "08" | "40" | "42" | "53" | "55" | "57" | "58" | "XX")
-            }),
+            RowError::Db(error) => Refusal::of(error) == Refusal::Rows,
             RowError::Missing { .. } => true,
             RowError::Sink(_) => false,
         }

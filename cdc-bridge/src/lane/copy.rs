@@ -9,7 +9,6 @@ use super::kept::{self, Kept, Shapes};
 use super::refusal;
 use super::sink::SinkError;
 use crate::catalog;
-use crate::connect::{ConnectError, connect, in_words};
 use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::{Log, LogError};
 use bytes::{Bytes, BytesMut};
@@ -22,6 +21,7 @@ use migrations::lsn::{EndLsn, Position, Timeline};
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
+use postgres::{ConnectError, Refusal, connect, in_words};
 use rows::mapping::{Mapping, SinkTable};
 use rows::order;
 use rows::progress::Captured;
@@ -168,9 +168,11 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
             client.batch_execute(&gate::make(&job.slice.name)).await?;
             client.execute(&gate::set(&job.slice.name), &[&is_shut, &epoch]).await
         };
-        made.await.map_err(|error| match error.code().map(|code| &code.code()[..2]) {
-            Some("42") => SinkError::stop(refusal::not_installed(job.slice, &in_words(&error))),
-            _ => SinkError::Away { why: in_words(&error) },
+        made.await.map_err(|error| match Refusal::of(&error) {
+            Refusal::Rows | Refusal::Away => SinkError::Away { why: in_words(&error) },
+            Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
+                SinkError::stop(refusal::not_installed(job.slice, &in_words(&error)))
+            }
         })?;
     }
     Ok(())
@@ -388,8 +390,8 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
 
 /// Data that the sink's tables refuse will be refused again; everything else is tried again.
 fn refused(work: &Work, error: tokio_postgres::Error) -> SinkError {
-    match error.code().map(|code| &code.code()[..2]) {
-        Some("22" | "23") => SinkError::stop(Finding::error(
+    match Refusal::of(&error) {
+        Refusal::Rows => SinkError::stop(Finding::error(
             Code::CopyRefusedRow,
             format!("a row of {} does not fit the service's table: {}", work.from, in_words(&error)),
             "mend the service's table or the mapping in the plan, then `strangler sync resume`",

@@ -4,13 +4,13 @@
 //! operator said so of this very copy.
 
 use super::sink::SinkError;
-use crate::connect::in_words;
 use migrations::code::Code;
 use migrations::filled::{Filled, all, ours};
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
+use postgres::in_words;
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;

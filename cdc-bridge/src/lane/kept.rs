@@ -9,11 +9,11 @@ use migrations::journal::Generation;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::{SliceName, TableName, quote_literal};
 use migrations::plan::Slice;
+use postgres::Refusal;
 use rows::change::Relation;
 use rows::progress::{Captured, LogId, Progress};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// How far a slice's sink is, and what it is following.
@@ -121,14 +121,7 @@ pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<Origin>, Si
             filled: filled::read(slice, row.get(2), row.get(3)),
         })),
         // Nothing is installed there, or not for us: nothing can have been kept.
-        Err(error)
-            if matches!(
-                error.code(),
-                Some(&SqlState::UNDEFINED_TABLE | &SqlState::INSUFFICIENT_PRIVILEGE)
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => Ok(None),
         Err(error) => Err(SinkError::of(error)),
     }
 }

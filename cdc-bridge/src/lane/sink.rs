@@ -4,7 +4,6 @@
 
 use super::kept::{self, Kept, Shapes};
 use crate::catalog::{self, Cascades};
-use crate::connect::{ConnectError, connect, in_words};
 use crate::log::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
@@ -14,6 +13,7 @@ use migrations::lsn::{EndLsn, Position};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
+use postgres::{ConnectError, Refusal, connect, in_words};
 use rows::assemble;
 use rows::change::{Change, Relation};
 use rows::mapping::{Mapping, SinkTable};
@@ -62,16 +62,27 @@ impl SinkError {
         SinkError::Stopped { finding: finding.into(), position: None }
     }
 
-    /// An error outside of rows: rights and missing objects stop, everything else is tried again.
+    /// An error outside of rows: rights, missing objects and other shapes stop, everything else is tried again.
     pub fn of(error: tokio_postgres::Error) -> Self {
         let why = in_words(&error);
-        match error.code().map(|code| &code.code()[..2]) {
-            Some("42") => SinkError::stop(Finding::error(
+        match Refusal::of(&error) {
+            Refusal::Rows | Refusal::Away => SinkError::Away { why },
+            Refusal::NotInstalled => SinkError::stop(Finding::error(
                 Code::SinkNotInstalled,
-                format!("the service's database refuses strangler: {why}"),
+                format!("the service's database lacks what strangler needs: {why}"),
                 "run `strangler install` again with an admin URL for this service, then `strangler sync resume`",
             )),
-            _ => SinkError::Away { why },
+            Refusal::NoRight => SinkError::stop(Finding::error(
+                Code::SinkNoRight,
+                format!("the service's database gives strangler's role no right: {why}"),
+                "run `strangler install` again with an admin URL for this service, then `strangler sync resume`",
+            )),
+            Refusal::OtherShape => SinkError::stop(Finding::error(
+                Code::SinkOtherShape,
+                format!("the service's tables are not as the copy found them: {why}"),
+                "put back the table, column or type that was dropped or renamed, then `strangler sync resume`; or \
+                 correct the plan, and copy again: `strangler sync drop`, then `strangler sync start`",
+            )),
         }
     }
 }
@@ -227,8 +238,8 @@ impl Sink {
         let Err(error) = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await else {
             return Ok(());
         };
-        match error.code().map(|code| &code.code()[..2]) {
-            Some("22" | "23" | "P0") => Err(SinkError::Stopped {
+        match Refusal::of(&error) {
+            Refusal::Rows => Err(SinkError::Stopped {
                 finding: Box::new(deferred(&self.slice, self.last, &in_words(&error))),
                 position: Some(self.last),
             }),

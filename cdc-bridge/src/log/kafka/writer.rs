@@ -11,6 +11,7 @@ use crate::log::contract::{Flush, LogError};
 use crate::log::floor::Floor;
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::TableName;
+use postgres::clock::now_us;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rows::binary::relation_hash;
@@ -19,7 +20,6 @@ use rows::envelope::{Encoded, Encoder};
 use rows::progress::Progress;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Relations that a session remembers; beyond it forgets all and looks at them again.
 const SHAPES_MAX: usize = 4096;
@@ -131,7 +131,7 @@ impl Work {
         self.tally.begin();
         self.shapes.renew_routes(locked(&self.inner.routes).generation);
         self.send_shapes(&changes)?;
-        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as i64);
+        let now_us = now_us();
         let mut encoded = std::mem::take(&mut self.encoded);
         for change in &changes {
             self.encoder.encode(change, now_us, &mut encoded);

@@ -3,6 +3,7 @@
 //!
 //! Knows no socket. A message is a slice of the bytes that came in, never a copy; "more is needed" is no error.
 
+use crate::refusal::words;
 use bytes::{Buf, Bytes, BytesMut};
 use migrations::lsn::EndLsn;
 
@@ -61,9 +62,37 @@ pub enum FrameError {
         /// The most that is taken.
         bytes_max: usize,
     },
-    /// The server's own error, in its words.
-    #[error("{0}")]
-    Server(String),
+    /// The server's own error.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// An `ErrorResponse`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}", words(.message, .detail.as_deref(), .code))]
+pub struct ServerError {
+    /// SQLSTATE.
+    pub code: String,
+    message: String,
+    detail: Option<String>,
+}
+
+impl ServerError {
+    /// Reads the fields, each a letter and a text that ends with a zero (PostgreSQL manual, 55.8).
+    pub(super) fn read(body: &[u8]) -> ServerError {
+        let mut error = ServerError::default();
+        for field in body.split(|byte| *byte == 0) {
+            let Some((letter, text)) = field.split_first() else { break };
+            let text = String::from_utf8_lossy(text).into_owned();
+            match letter {
+                b'C' => error.code = text,
+                b'M' => error.message = text,
+                b'D' => error.detail = Some(text),
+                _ => {}
+            }
+        }
+        error
+    }
 }
 
 impl Message {
@@ -93,7 +122,7 @@ impl Message {
         match self.kind {
             b'd' => copy_data(self.body),
             b'c' | b'C' | b'Z' => Ok(Frame::Ended),
-            b'E' => Err(FrameError::Server(server_words(&self.body))),
+            b'E' => Err(ServerError::read(&self.body).into()),
             _ => Ok(Frame::Aside),
         }
     }
@@ -102,11 +131,6 @@ impl Message {
 /// How many bytes are missing until the first message of `bytes` is whole; 0 where that cannot be told yet.
 pub fn missing(bytes: &[u8]) -> usize {
     message_len(bytes).ok().flatten().unwrap_or(0).saturating_sub(bytes.len())
-}
-
-/// The words of an `ErrorResponse`.
-pub fn server_words(body: &[u8]) -> String {
-    pgwire_replication::protocol::parse_error_response(body)
 }
 
 fn message_len(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
@@ -195,6 +219,17 @@ mod tests {
             Message::cut(&mut bytes, 500),
             Err(FrameError::TooLarge { bytes: whole.len(), bytes_max: 500 })
         );
+    }
+
+    #[test]
+    fn an_error_says_what_and_why_and_its_code() {
+        let body = b"SERROR\0C55006\0Mslot is in use\0Dby 7\0Htry later\0\0";
+        let error = ServerError::read(body);
+        assert_eq!(
+            (error.code.as_str(), error.to_string().as_str()),
+            ("55006", "slot is in use (by 7) [55006]")
+        );
+        assert_eq!(ServerError::read(b"Mcut o").to_string(), "cut o []");
     }
 
     proptest! {

@@ -1,0 +1,363 @@
+//! Connections to Postgres: how a URL is read, what a session pins, and how long anyone waits.
+//!
+//! Knows nothing of what is asked through them.
+
+use crate::refusal::in_words;
+use crate::tls::{Mode, Tls};
+use migrations::names::quote_identifier;
+use migrations::plan::DatabaseUrl;
+use percent_encoding::percent_decode_str;
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What a session must not take from the server's, the database's or the role's settings: how values are written as
+/// text; limits that would end a long copy; policies that would hide rows, which become an error; and how soon the
+/// server notices that we are gone, for it holds our locks until then.
+const SESSION_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
+     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 \
+     -c idle_in_transaction_session_timeout=0 -c row_security=off -c tcp_keepalives_idle=15 \
+     -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
+
+/// Connection, TLS and login together may take so long.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server that acknowledges nothing for so long is gone.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+const DEFAULT_PORT: u16 = 5432;
+/// Warnings that are kept until someone reads them; more are dropped.
+const NOTICES_MAX: usize = 256;
+/// How a role comes to be.
+const INSTALL: &str =
+    "run `strangler install` with an administrator's URL for each database, which makes the role";
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL cannot be used.
+    #[error("the database URL {url} cannot be used: {why}")]
+    Url { url: String, why: String },
+    /// The server speaks no TLS, or its certificate is not to be trusted.
+    #[error("no connection to {url} by TLS: {why}")]
+    Tls { url: String, why: String },
+    /// The server did not take us in, or does not answer.
+    #[error("no connection to {url}: {why}")]
+    Refused { url: String, why: String, hint: String },
+}
+
+impl ConnectError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            ConnectError::Url { .. } => "write it as postgres://user:password@host:5432/database".to_owned(),
+            ConnectError::Tls { .. } => {
+                "name the authority that signed the server's certificate with `sslrootcert=FILE`, and the host as the certificate does; or write `sslmode=disable` if nobody can listen in between".to_owned()
+            }
+            ConnectError::Refused { hint, .. } => hint.clone(),
+        }
+    }
+}
+
+/// What to do if a server refuses this role this database, by its SQLSTATE; none if nobody answered.
+fn hint_of(code: Option<&str>, role: &str, database: &str) -> String {
+    let (role, database) = (quote_identifier(role), quote_identifier(database));
+    match code.unwrap_or_default() {
+        "28P01" => {
+            format!("{INSTALL} with this password; if it exists, set it: ALTER ROLE {role} PASSWORD '…';")
+        }
+        "28000" => {
+            format!("{INSTALL}; pg_hba.conf must let it in, and if it exists: ALTER ROLE {role} LOGIN;")
+        }
+        "42501" => {
+            format!("run as the server's administrator: GRANT CONNECT ON DATABASE {database} TO {role};")
+        }
+        "3D000" => "make the database, or correct its name in the URL".to_owned(),
+        "53300" => "raise max_connections or close some connections".to_owned(),
+        _ => "start the server, or correct host and port in the URL".to_owned(),
+    }
+}
+
+/// Where a database is, as whom it is entered, and how the connection is protected.
+#[derive(Debug)]
+pub struct Address {
+    /// The URL as it may be shown.
+    shown: String,
+    config: Config,
+    pub(crate) tls: Tls,
+}
+
+/// Opens a connection by a URL of the plan, with the session's settings pinned. `application` is what
+/// `pg_stat_activity` shows; it begins with `strangler`.
+pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<Client, ConnectError> {
+    let mut address = Address::of(url)?;
+    address.config.options(address.pinned_options());
+    Ok(address.open(application).await?.client)
+}
+
+/// Opens a connection by a person's URL, which stands in no plan. It may lead through a pooler, so nothing is pinned.
+/// `shown` names the URL in messages.
+pub async fn connect_unplanned(url: &str, shown: &str, application: &str) -> Result<Session, ConnectError> {
+    Address::read(url, shown.to_owned())?.open(application).await
+}
+
+/// A connection, driven by a task of its own until it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    /// To ask by.
+    pub client: Client,
+    /// Warnings of the server, as they come.
+    pub notices: mpsc::Receiver<String>,
+}
+
+impl Address {
+    /// Reads a URL of the plan.
+    pub fn of(url: &DatabaseUrl) -> Result<Address, ConnectError> {
+        Address::read(url.expose(), url.redacted())
+    }
+
+    fn read(url: &str, shown: String) -> Result<Address, ConnectError> {
+        let bad = |why: String| ConnectError::Url { url: shown.clone(), why };
+        let (rest, parameters) = without_tls(url);
+        let config: Config = rest.parse().map_err(|error| bad(misread(&rest, &error)))?;
+        let default = match config.get_ssl_mode() {
+            SslMode::Disable => Mode::Disable,
+            SslMode::Require => Mode::Require,
+            _ => Mode::Prefer,
+        };
+        let is_local = |host: &Host| !matches!(host, Host::Tcp(_));
+        let tls = if !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_local) {
+            // Nobody can listen in on a socket of this machine (PostgreSQL manual, 34.1.2, `sslmode`).
+            Tls { mode: Mode::Disable, authorities: None }
+        } else {
+            tls_of(&parameters, default).map_err(|why| bad(why.to_owned()))?
+        };
+        Ok(Address { shown, config, tls })
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        // The server takes a role's name for the database's if none is given.
+        self.config.get_dbname().unwrap_or(self.role())
+    }
+
+    pub(crate) fn role(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    pub(crate) fn password(&self) -> &[u8] {
+        self.config.get_password().unwrap_or_default()
+    }
+
+    pub(crate) fn host(&self) -> Option<&Host> {
+        self.config.get_hosts().first()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.config.get_ports().first().copied().unwrap_or(DEFAULT_PORT)
+    }
+
+    /// What stands in the URL, then what is pinned, which wins.
+    pub(crate) fn pinned_options(&self) -> String {
+        match self.config.get_options() {
+            Some(options) => format!("{options} {SESSION_SETTINGS}"),
+            None => SESSION_SETTINGS.to_owned(),
+        }
+    }
+
+    pub(crate) fn url_error(&self, why: &str) -> ConnectError {
+        ConnectError::Url { url: self.shown.clone(), why: why.to_owned() }
+    }
+
+    pub(crate) fn tls_error(&self, why: String) -> ConnectError {
+        ConnectError::Tls { url: self.shown.clone(), why }
+    }
+
+    pub(crate) fn refused(&self, why: String, code: Option<&str>) -> ConnectError {
+        let hint = hint_of(code, self.role(), self.database());
+        ConnectError::Refused { url: self.shown.clone(), why, hint }
+    }
+
+    pub(crate) fn late(&self) -> ConnectError {
+        self.refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), None)
+    }
+
+    async fn open(&self, application: &str) -> Result<Session, ConnectError> {
+        timeout(CONNECT_TIMEOUT, self.try_ways(application)).await.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    async fn try_ways(&self, application: &str) -> Result<Session, ConnectError> {
+        let tls = self.tls.config().await.map_err(|why| self.tls_error(why))?;
+        let tls = MakeRustlsConnect::new(tls);
+        let mut config = self.config.clone();
+        config.application_name(application).connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(DEAD_AFTER);
+        config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
+        let mut ways = self.tls.ways().iter();
+        loop {
+            let Some(way) = ways.next() else { return Err(self.late()) };
+            match config.ssl_mode(*way).connect(tls.clone()).await {
+                Ok((client, connection)) => return Ok(drive(client, connection)),
+                Err(error) if ways.len() > 0 && other_way_may_help(is_tls(&error), error.code()) => {}
+                Err(error) if is_tls(&error) => return Err(self.tls_error(in_words(&error))),
+                Err(error) => return Err(self.refused(in_words(&error), error.code().map(SqlState::code))),
+            }
+        }
+    }
+}
+
+/// The handshake failed, or pg_hba.conf has no line for this kind of connection.
+pub(crate) fn other_way_may_help(is_tls: bool, code: Option<&SqlState>) -> bool {
+    is_tls || code == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// The driver tells its kinds of errors apart by their first words only.
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.to_string().starts_with("error performing TLS handshake")
+}
+
+fn drive<S, T>(client: Client, mut connection: tokio_postgres::Connection<S, T>) -> Session
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, notices) = mpsc::channel(NOTICES_MAX);
+    tokio::spawn(async move {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            match message {
+                // A full queue means that nobody reads; a warning less is no harm.
+                Ok(AsyncMessage::Notice(notice)) => drop(sender.try_send(notice.message().to_owned())),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(error = %in_words(&error), "a database connection ended");
+                    break;
+                }
+            }
+        }
+    });
+    Session { client, notices }
+}
+
+/// A URL without `sslmode` and `sslrootcert`, of which the driver knows only a part; and these, decoded.
+fn without_tls(url: &str) -> (String, Vec<(String, String)>) {
+    // A password may hold a `?`, so the parameters begin behind what follows it.
+    let place = url.find('@').map_or(0, |at| at + 1);
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    let Some(mark) = url[place..].find('?').map(|at| place + at).filter(|_| is_url) else {
+        return (url.to_owned(), Vec::new());
+    };
+    let (mut kept, mut taken) = (Vec::new(), Vec::new());
+    for pair in url[mark + 1..].split('&') {
+        match pair.split_once('=') {
+            Some((key @ ("sslmode" | "sslrootcert"), value)) => {
+                let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
+                taken.push((key.to_owned(), value));
+            }
+            _ => kept.push(pair),
+        }
+    }
+    let kept = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    (format!("{}{kept}", &url[..mark]), taken)
+}
+
+fn tls_of(parameters: &[(String, String)], default: Mode) -> Result<Tls, &'static str> {
+    let last = |key: &str| {
+        let given = parameters.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        given.filter(|value| !value.is_empty())
+    };
+    let mode = last("sslmode").map(str::parse).transpose()?;
+    match last("sslrootcert") {
+        Some("system") if mode.is_some_and(|mode| mode != Mode::VerifyFull) => {
+            Err("`sslrootcert=system` needs `sslmode=verify-full`: a public authority certifies everyone")
+        }
+        Some("system") => Ok(Tls { mode: Mode::VerifyFull, authorities: None }),
+        // Without TLS the file need not be there.
+        _ if mode == Some(Mode::Disable) => Ok(Tls { mode: Mode::Disable, authorities: None }),
+        file => Ok(Tls { mode: mode.unwrap_or(default), authorities: file.map(PathBuf::from) }),
+    }
+}
+
+/// What the driver does not understand of a URL. It repeats a parameter's name, and what lies behind an `@` or a `&` of
+/// the password looks like one, as does a URL that does not begin like one.
+fn misread(url: &str, error: &tokio_postgres::Error) -> String {
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    let is_harmless = url.matches('@').count() < 2 && !url.contains("password");
+    if is_url && is_harmless { in_words(error) } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_statement_that_mends_it() {
+        for (code, statement) in [
+            ("28P01", r#"ALTER ROLE "us" PASSWORD '…';"#),
+            ("28000", r#"ALTER ROLE "us" LOGIN;"#),
+            ("42501", r#"GRANT CONNECT ON DATABASE "sh""op" TO "us";"#),
+        ] {
+            let hint = hint_of(Some(code), "us", "sh\"op");
+            assert!(hint.contains(statement) && !hint.contains("start the server"), "{code}: {hint}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_to_be_started() {
+        assert!(hint_of(None, "us", "shop").starts_with("start the server"));
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_known_is_named_unless_it_may_be_a_secret() {
+        let said = |url: &str| Address::read(url, "the URL".to_owned()).unwrap_err().to_string();
+        assert!(said("postgres://us:pass@db/shop?sslcrl=/ca.pem").contains("`sslcrl`"));
+        for url in [
+            "postgres://us:a@b/c?secret=d@db/shop",
+            "postgres://us@db/shop?password=a&secret&sslmode=disable",
+            "postgre://us:secret@db/shop?a=b",
+            "postgres://us@db/shop?sslmode=secret",
+        ] {
+            assert!(!said(url).contains("secret"), "{}", said(url));
+        }
+    }
+
+    #[test]
+    fn tls_is_read_from_the_parameters_only() {
+        let tls = |url: &str| Address::read(url, String::new()).unwrap().tls;
+        let of = |mode, file: Option<&str>| Tls { mode, authorities: file.map(PathBuf::from) };
+        for (url, expected) in [
+            ("postgres://us@db/shop", of(Mode::Prefer, None)),
+            ("postgres://us@db/shop?sslmode=allow", of(Mode::Allow, None)),
+            ("postgres://us@db/shop?connect_timeout=3&sslmode=verify-ca", of(Mode::VerifyCa, None)),
+            (
+                "postgres://us@db/shop?sslmode=verify-full&sslrootcert=%2Fca%20x.pem",
+                of(Mode::VerifyFull, Some("/ca x.pem")),
+            ),
+            ("postgres://us@db/shop?sslrootcert=system", of(Mode::VerifyFull, None)),
+            ("postgres://us@db/shop?sslmode=disable&sslmode=require", of(Mode::Require, None)),
+            ("postgres://us:a?sslmode=verify-full@db/shop", of(Mode::Prefer, None)),
+            ("postgres://us@%2Frun%2Fpostgresql/shop?sslmode=verify-full", of(Mode::Disable, None)),
+            ("host=db user=us sslmode=require", of(Mode::Require, None)),
+        ] {
+            assert_eq!(tls(url), expected, "{url}");
+        }
+        let weak = Address::read("postgres://us@db/shop?sslmode=require&sslrootcert=system", String::new());
+        assert!(weak.unwrap_err().to_string().contains("needs `sslmode=verify-full`"));
+    }
+
+    #[test]
+    fn what_the_url_sets_stays_and_what_is_pinned_wins() {
+        let url = "postgres://us:p%40ss@db:6000/shop?options=-c%20timezone%3DCET&sslmode=require";
+        let address = Address::read(url, String::new()).unwrap();
+        assert_eq!((address.database(), address.role(), address.port()), ("shop", "us", 6000));
+        assert_eq!(address.password(), b"p@ss");
+        let options = address.pinned_options();
+        assert!(
+            options.starts_with("-c timezone=CET ") && options.contains(" -c timezone=UTC "),
+            "{options}"
+        );
+    }
+}

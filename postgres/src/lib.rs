@@ -1,0 +1,13 @@
+//! Everything that is said to a Postgres server: connections, TLS, session settings, replication, and what its errors
+//! mean.
+//!
+//! It knows no slice and no log. What the answers mean for a migration is decided in `migrations`.
+
+pub mod clock;
+pub mod connect;
+mod refusal;
+pub mod replication;
+mod tls;
+
+pub use connect::{Address, ConnectError, Session, connect, connect_unplanned};
+pub use refusal::{Refusal, in_words};
