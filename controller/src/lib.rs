@@ -10,15 +10,12 @@ mod catalog;
 mod desk;
 mod drive;
 mod install;
-mod journal_file;
-mod journal_table;
 mod observe;
 mod serve;
 mod store;
 mod trial;
 
 pub use install::{InstallError, install, uninstall};
-pub use journal_file::forget_elsewhere;
 pub use observe::{doctor, observe};
 pub use serve::{ServeError, serve};
-pub use store::{Draft, Loaded, Store, StoreError};
+pub use store::{Draft, Loaded, Store, StoreError, forget_elsewhere};

@@ -1,12 +1,17 @@
 //! Where the journal is kept: in schema `strangler` of the monolith's database, or in a file where the plan has no
 //! database. One contract for both; it judges no entry, that is the desk's business.
 
-use crate::journal_file::JournalFile;
-use crate::journal_table::JournalTable;
+mod file;
+mod table;
+
+pub use file::forget_elsewhere;
+
+use file::JournalFile;
 use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, Move, State};
 use migrations::plan::Plan;
 use postgres::ConnectError;
 use std::path::Path;
+use table::JournalTable;
 
 /// One journal's store.
 #[derive(Debug)]

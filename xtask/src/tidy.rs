@@ -14,12 +14,8 @@ use anyhow::{Context, Result, bail};
 use crate::terminal;
 
 /// Crates whose circles are being removed, and how many of their files still stand in one.
-const KNOWN_CIRCLES: [(&str, usize); 4] = [
-    ("strangler-migration", 2),
-    ("strangler-proxy", 2),
-    ("strangler-cdc-bridge", 7),
-    ("strangler-controller", 3),
-];
+const KNOWN_CIRCLES: [(&str, usize); 3] =
+    [("strangler-migration", 2), ("strangler-proxy", 2), ("strangler-cdc-bridge", 2)];
 
 /// `cargo xtask tidy`: prints what is wrong.
 pub fn run(root: &Path) -> Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! The journal in schema `strangler` of the monolith's database. The primary key and the database's own count of
 //! entries make the compare-and-swap; the head row changes in the same transaction.
 
-use crate::store::{Draft, Loaded, StoreError};
+use super::{Draft, Loaded, StoreError};
 use migrations::journal::{Entry, Generation, JournalId, Move, State};
 use migrations::plan::DatabaseUrl;
 use postgres::{Refusal, connect, in_words};

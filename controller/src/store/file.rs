@@ -3,7 +3,7 @@
 
 mod lines;
 
-use crate::store::{Draft, Loaded, StoreError};
+use super::{Draft, Loaded, StoreError};
 use lines::Lines;
 use migrations::journal::{Entry, Generation, JournalId};
 use std::fs::{File, OpenOptions, TryLockError};
