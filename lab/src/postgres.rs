@@ -41,7 +41,6 @@ listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 shared_buffers = 32MB
 max_wal_size = 512MB
-max_slot_wal_keep_size = 4GB
 ";
 
 /// The folder of the newest Postgres server programs on this machine that is new enough.

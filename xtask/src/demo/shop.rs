@@ -18,6 +18,8 @@ const MONOLITH_ROLE: &str = "shop";
 const ORDERS_ROLE: &str = "orders";
 /// Strangler's own role, made by `strangler install`.
 const STRANGLER_ROLE: &str = "strangler";
+/// A careful team bounds what a forgotten slot may keep.
+const SETTINGS: &str = "-c max_slot_wal_keep_size=4GB";
 /// Seeding ten thousand orders takes seconds; a busy machine may need longer.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
@@ -99,7 +101,7 @@ impl Shop {
 
 /// A cluster with one database that belongs to the application's role.
 fn database(cluster: &str, name: &str, role: &str) -> Result<Cluster> {
-    let cluster = Cluster::create(cluster, Access::Passwords, "")?;
+    let cluster = Cluster::create(cluster, Access::Passwords, SETTINGS)?;
     cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{PASSWORD}'"))?;
     cluster.psql("postgres", &format!("CREATE DATABASE \"{name}\""))?;
     cluster.psql("postgres", &format!("ALTER DATABASE \"{name}\" OWNER TO \"{role}\""))?;
