@@ -13,6 +13,7 @@ use crate::lane::{LaneId, Right};
 use crate::lsn::{CommitLsn, EndLsn, Monolith, Of, Position, Timeline};
 use crate::names::{RouteName, ServiceName, SliceName};
 use crate::pattern::{Access, Pattern};
+use crate::plan::Sticky;
 use crate::share::Share;
 use crate::sql::Database;
 use crate::stage::Stage;
@@ -83,19 +84,6 @@ pub struct TableRoute {
     /// Whether the slice has tables that are copied after the monolith, so that a client who just wrote must
     /// read from the monolith until a barrier has passed.
     pub follows: bool,
-}
-
-/// What a client is recognised by, so that a share keeps it on one side.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sticky {
-    /// Our own cookie; the address where a client keeps no cookies.
-    #[default]
-    Own,
-    /// A cookie of the application; without it as `Own`.
-    Cookie(String),
-    /// A request header; without it as `Own`.
-    Header(String),
 }
 
 /// What a lane does, for the bridge.

@@ -12,7 +12,6 @@ mod written;
 
 pub use check::check;
 
-use crate::control::Sticky;
 use crate::finding::Finding;
 use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
 use crate::pattern::{Access, Pattern};
@@ -204,6 +203,19 @@ pub struct ControllerSettings {
 pub struct BridgeSettings {
     /// Where barriers, `tail` and `/metrics` are served, `address:port`; loopback by default.
     pub listen: String,
+}
+
+/// What a client is recognised by, so that a share keeps it on one side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sticky {
+    /// Our own cookie; the address where a client keeps no cookies.
+    #[default]
+    Own,
+    /// A cookie of the application; without it as `Own`.
+    Cookie(String),
+    /// A request header; without it as `Own`.
+    Header(String),
 }
 
 /// Routes and tables that leave together.

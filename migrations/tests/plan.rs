@@ -4,11 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "the plans are files, and checking them must be quick")]
 
 use migrations::code::Code;
-use migrations::control::Sticky;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::{LogChoice, Plan, check};
+use migrations::plan::{LogChoice, Plan, Sticky, check};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@
 //! else the address.
 
 use crate::wire::fields::{Fields, Name};
-use migrations::control::Sticky;
+use migrations::plan::Sticky;
 use migrations::share::Share;
 use std::net::IpAddr;
 use twox_hash::XxHash64;

@@ -4,7 +4,8 @@
 
 mod rig;
 
-use migrations::control::{Sticky, TableRoute};
+use migrations::control::TableRoute;
+use migrations::plan::Sticky;
 use rig::{Browser, Gate, Rig, ask, route};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use migrations::control::Sticky;
+use migrations::plan::Sticky;
 use rig::{Browser, Rig, SECRET, ask, route};
 
 fn by_user(share: &str) -> Vec<migrations::control::TableRoute> {

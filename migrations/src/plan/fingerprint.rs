@@ -126,8 +126,8 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
 }
 
 fn slices(plan: &Plan, print: &mut Fingerprint) {
-    use crate::control::Sticky;
     use crate::pattern::Access;
+    use crate::plan::Sticky;
     use crate::plan::{TriggerFate, WriterFate};
     for slice in plan.slices.values() {
         print.put("slice", &slice.name);

@@ -17,8 +17,9 @@ pub use origin::{Origin, Reply, text};
 pub use running::{Running, settings};
 pub use wire::{Asked, Got, read_answer};
 
-use migrations::control::{Desired, Sticky, Table, TableRoute, VERSION};
+use migrations::control::{Desired, Table, TableRoute, VERSION};
 use migrations::journal::{Generation, JournalId};
+use migrations::plan::Sticky;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
