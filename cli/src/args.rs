@@ -7,13 +7,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Moves a running system out of a monolith, one slice at a time, and back.
 ///
-/// A slice is a set of HTTP endpoints together with the tables behind them. Each step is one command, and each
-/// step can be undone.
+/// A slice is a set of HTTP endpoints and the tables behind them. Each step is one command, and each step can be
+/// undone.
 #[derive(Debug, Parser)]
 #[command(name = "strangler", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 error, 2 usage or plan, 3 preflight failed, 4 conflict or stale,\n\
-                        5 aborted safely, 6 committed but unfinished, 7 differences, 8 timed out watching."
+                        5 aborted safely, 6 committed but unfinished, 7 verify found differences,\n\
+                        8 timed out while watching."
 )]
 pub struct Cli {
     /// Options of every verb.
@@ -29,17 +30,17 @@ pub struct Cli {
 pub enum Verb {
     /// Write a first plan, from a live database or for routing only
     Init(verb::init::Args),
-    /// Say everything that is wrong with the plan
+    /// Check the plan and show everything that is wrong with it
     Check,
-    /// Make strangler's schema, role and rights in the plan's databases
+    /// Create strangler's schema, role and rights in the plan's databases
     Install(verb::install::Args),
-    /// Take away everything that `install` made
+    /// Remove everything that `install` created
     Uninstall(verb::uninstall::Args),
-    /// Look whether the live systems are ready, with a fix for what is not
+    /// Check that the live systems are ready, and show how to fix each problem
     Doctor(verb::doctor::Args),
-    /// Start controller, proxy and bridge on this machine, and restart what dies
+    /// Start controller, proxy and bridge on this machine, and restart any that die
     Up(verb::up::Args),
-    /// Stop what `up` started
+    /// Stop everything that `up` started
     Down,
     /// Run the controller in the foreground
     Controller(verb::part::Args),
@@ -47,19 +48,19 @@ pub enum Verb {
     Proxy(verb::part::Args),
     /// Run the bridge in the foreground
     Bridge(verb::part::Args),
-    /// Show slices, their stage, owner, reads and lag, and who is alive
+    /// Show each slice's stage, owner, reads and lag, and which parts are alive
     Status(verb::status::Args),
-    /// Copy a slice's tables and keep them in step
+    /// Copy a slice's tables and keep the copy up to date
     #[command(subcommand)]
     Sync(verb::sync::Verb),
-    /// Say where requests go
+    /// Show or set where requests go
     #[command(subcommand)]
     Route(verb::route::Verb),
-    /// Show a slice's change events as Debezium would write them
+    /// Show a slice's change events in Debezium's format
     Tail(verb::tail::Args),
     /// Show who decided what, when and why
     Journal(verb::journal::Args),
-    /// Write a completion script for a shell
+    /// Print a completion script for a shell
     Completions(verb::completions::Args),
 }
 

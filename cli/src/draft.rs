@@ -47,23 +47,23 @@ pub fn text(draft: &Draft, survey: Option<&Survey>) -> String {
     };
     let monolith_database = database(
         "  database: ${MONOLITH_DATABASE_URL}",
-        "   # a role of strangler's own, which `strangler install` makes",
+        "   # with strangler's own role, which `strangler install` creates",
     );
-    let service_database = database(&format!("    database: ${{{}}}", variable(service)), "   # likewise");
+    let service_database = database(&format!("    database: ${{{}}}", variable(service)), "   # the same");
     let mut plan = format!(
-        "# A plan of strangler, written by `strangler init`. Read it, change it, then run `strangler check`.
+        "# A strangler plan, written by `strangler init`. Edit it, then run `strangler check`.
 version: 1
 name: {name}
 monolith:
-  upstream: {upstream}   # where the monolith answers today{monolith_database}
+  upstream: {upstream}   # the monolith's address today{monolith_database}
 services:
   {service}:
-    upstream: {service_upstream}   # where the new service answers{service_database}
-proxy: {{ listen: \"{listen}\" }}   # where clients connect from now on
+    upstream: {service_upstream}   # the new service's address{service_database}
+proxy: {{ listen: \"{listen}\" }}   # clients connect here from now on
 slices:
   {service}:
     service: {service}
-    routes:   # guessed from the name: write what the application really serves
+    routes:   # guessed from the name: replace them with the application's real routes
 "
     );
     let path = tables.first().map_or_else(|| service.clone(), |table| bare(&table.name).to_owned());
@@ -86,7 +86,7 @@ slices:
 fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
     let moved: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let mut lines =
-        String::from("    tables:   # they leave together; a table may be renamed and its columns mapped\n");
+        String::from("    tables:   # these move together; a table can be renamed and its columns mapped\n");
     for table in tables {
         let key = if table.key.is_empty() {
             "no primary key: add one before `strangler install`".to_owned()
@@ -101,7 +101,7 @@ fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
         .filter(|name| !moved.contains(name))
         .collect();
     if !needed.is_empty() {
-        lines.push_str("    reference:   # what they point to: copied and followed, never moved\n");
+        lines.push_str("    reference:   # tables they reference: copied and followed, never moved\n");
         for name in needed {
             let _ = writeln!(lines, "      - {}", scalar(name));
         }
@@ -111,7 +111,7 @@ fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
         for target in table.points_to.iter().filter(|target| moved.contains(target.as_str())) {
             let _ = writeln!(
                 lines,
-                "    # {} stays at the monolith and points to {target}: does it belong to this slice?",
+                "    # {} stays in the monolith and references {target}: does it belong to this slice?",
                 table.name
             );
         }
@@ -187,9 +187,9 @@ mod tests {
         let text = text(&draft(vec![orders, odd]), Some(&survey));
         assert_eq!(findings(&text), Vec::<String>::new(), "{text}");
         assert!(text.contains("- 'sales.order items'   # no primary key"), "{text}");
-        assert!(text.contains("    reference:   # what they point to: copied and followed, never moved\n      - public.customers\n"));
+        assert!(text.contains("    reference:   # tables they reference: copied and followed, never moved\n      - public.customers\n"));
         assert!(
-            text.contains("# public.invoices stays at the monolith and points to public.orders"),
+            text.contains("# public.invoices stays in the monolith and references public.orders"),
             "{text}"
         );
     }

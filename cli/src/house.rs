@@ -203,8 +203,8 @@ impl House {
 
     fn write_note(&self, name: &str, record: &impl Serialize) -> Result<(), Problem> {
         let bytes = serde_json::to_vec(record).map_err(|error| {
-            Problem::error(format!("a note of `{name}` cannot be written: {error}"))
-                .hint("run it again with `-v`")
+            Problem::error(format!("could not write the record of `{name}`: {error}"))
+                .hint("run the command again with `-v`")
         })?;
         self.write(&format!("run/{name}.json"), &bytes)
     }
@@ -225,8 +225,8 @@ fn private_folder(folder: &Path) -> Result<(), Problem> {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Kind::Error, format!("{} cannot be used: {error}", path.display()))
-        .hint(format!("let this user own and write {}", path.parent().unwrap_or(path).display()))
+    Problem::new(Kind::Error, format!("could not use {}: {error}", path.display()))
+        .hint(format!("give this user ownership of {}", path.parent().unwrap_or(path).display()))
 }
 
 #[cfg(test)]

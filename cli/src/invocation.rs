@@ -1,4 +1,4 @@
-//! One call of the binary: its global options, and what follows from them – the plan, the state folder, the controller.
+//! One call of the binary: its global options, and the plan, state folder and controller that they name.
 
 use crate::house::House;
 use crate::problem::Problem;
@@ -12,14 +12,14 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// No more of a plan is read: what is longer than half of this is refused as too large.
+/// The most that is read of a plan. A plan longer than half of this is refused as too large.
 const READ_MAX: u64 = 2 << 20;
 
 /// Options of every verb.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The plan; `.strangler/` with its state lies beside it
+    /// The plan; the state folder `.strangler/` is next to it
     #[arg(
         long,
         global = true,
@@ -28,16 +28,16 @@ pub struct Global {
         env = "STRANGLER_PLAN"
     )]
     pub plan: PathBuf,
-    /// How results are written
+    /// How to print results
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
     pub output: Output,
-    /// The controller's API [default: as the plan says]; its token is read from STRANGLER_TOKEN or .strangler/token
+    /// The controller's API [default: from the plan]; the token comes from STRANGLER_TOKEN or .strangler/token
     #[arg(long, global = true, value_name = "URL", env = "STRANGLER_CONTROLLER")]
     pub controller: Option<String>,
-    /// No hints and no progress
+    /// Hide hints and progress
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Also show what lies behind an error
+    /// Also show the causes of an error
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 }
@@ -61,7 +61,7 @@ impl<'a> Invocation<'a> {
         &self.global.plan
     }
 
-    /// The plan's file from the root, for processes that may stand elsewhere.
+    /// The plan's absolute path, for processes with another working directory.
     pub fn plan_file_absolute(&self) -> PathBuf {
         std::path::absolute(&self.global.plan).unwrap_or_else(|_| self.global.plan.clone())
     }
@@ -78,19 +78,19 @@ impl<'a> Invocation<'a> {
         let read =
             File::open(self.plan_file()).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
         read.map_err(|error| {
-            let problem = Problem::usage(format!("the plan {file} cannot be read: {error}"));
+            let problem = Problem::usage(format!("could not read the plan {file}: {error}"));
             match error.kind() {
                 std::io::ErrorKind::NotFound => {
-                    problem.hint("`strangler init` writes one; `--plan FILE` names another")
+                    problem.hint("write a plan with `strangler init`, or name one with `--plan FILE`")
                 }
                 _ => problem.hint("name a readable file with `--plan FILE`"),
             }
         })?;
         migrations::plan::check(&file, &text, &environment).map_err(|findings| {
             let count = findings.iter().filter(|finding| finding.is_error()).count();
-            let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-            Problem::usage(format!("the plan {file} has {count} {mistakes}"))
-                .hint("mend it, then run `strangler check`")
+            let errors = if count == 1 { "error" } else { "errors" };
+            Problem::usage(format!("the plan {file} has {count} {errors}"))
+                .hint("fix the plan, then run `strangler check`")
                 .with(findings)
         })
     }
@@ -100,7 +100,7 @@ impl<'a> Invocation<'a> {
         self.checked().map(|(plan, _)| plan)
     }
 
-    /// The controller that was named, the one that `up` started here, or the one of the plan.
+    /// The controller given as an option, else the one that `up` started here, else the plan's.
     pub fn remote(&self) -> Result<Remote, Problem> {
         let house = self.house();
         let base = match (&self.global.controller, house.up()) {
@@ -111,7 +111,7 @@ impl<'a> Invocation<'a> {
         Remote::new(&base, self.token()?)
     }
 
-    /// The controller that a part on this machine is to follow.
+    /// The controller that a part on this machine follows.
     pub fn controller_of(&self, plan: &Plan) -> String {
         self.global.controller.clone().unwrap_or_else(|| local(&plan.controller.listen))
     }
@@ -124,7 +124,7 @@ impl<'a> Invocation<'a> {
         }
     }
 
-    /// The token from the environment, else that of the state folder, made now if there is none.
+    /// The same, but creates the state folder's token if there is none.
     pub fn token_or_new(&self) -> Result<Secret, Problem> {
         match token_of_environment() {
             Some(token) => Ok(token),
@@ -132,7 +132,7 @@ impl<'a> Invocation<'a> {
         }
     }
 
-    /// Who asks, for the journal: `user@host`.
+    /// The user, as the journal names them: `user@host`.
     pub fn actor(&self) -> String {
         let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let user = named("USER").or_else(|| named("LOGNAME"));
@@ -140,14 +140,14 @@ impl<'a> Invocation<'a> {
             user.unwrap_or_else(|| match std::fs::metadata("/proc/self").map(|process| process.uid()) {
                 Ok(0) => "root".to_owned(),
                 Ok(uid) => format!("uid-{uid}"),
-                Err(_) => "somebody".to_owned(),
+                Err(_) => "unknown".to_owned(),
             });
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| named("HOSTNAME"));
         format!("{user}@{}", host.as_deref().map_or("localhost", str::trim))
     }
 }
 
-/// The environment as the plan may name it; variables that are not Unicode cannot be part of a plan.
+/// A variable that the plan names; a value that is not Unicode counts as unset.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -156,7 +156,7 @@ fn token_of_environment() -> Option<Secret> {
     std::env::var("STRANGLER_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new)
 }
 
-/// How a part that listens at `listen` is reached from this machine: a wildcard address stands for loopback.
+/// The URL, on this machine, of a part that listens at `listen`. A wildcard address becomes loopback.
 pub fn local(listen: &str) -> String {
     let (host, port) = listen.rsplit_once(':').unwrap_or(("127.0.0.1", listen));
     let host = match host {

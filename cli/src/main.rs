@@ -1,6 +1,6 @@
-//! The `strangler` binary: reads the command line, does one verb, and says what came of it with an exit code.
+//! The `strangler` binary: reads the command line, runs one verb, and ends with its exit code.
 //!
-//! Knows no verb's meaning; each stands in `verb/`, and all that is printed goes through `ui`.
+//! What a verb does is in `verb/`. All output goes through `ui`.
 
 mod args;
 mod draft;
@@ -27,7 +27,7 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use ui::{Output, Ui};
 
-/// Requests and changes are made of many small allocations; the system's allocator is the slower one for these.
+/// Requests and changes need many small allocations, and the system's allocator is slower for these.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version, which are no failure; else what is wrong with the command line.
+/// Prints help or version and exits, or shows what is wrong with the command line.
 fn misread(error: &clap::Error) -> ExitCode {
     if error.exit_code() == 0 {
         error.exit();
@@ -67,29 +67,29 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     if matches!(cli.verb, Verb::Bridge(_)) {
         give_memory_back();
     }
-    // The proxy brings runtimes of its own and must not be started inside another one.
+    // The proxy has its own runtimes and must not be started inside another one.
     if let Verb::Proxy(args) = &cli.verb {
         return verb::part::proxy(&call, args);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Problem::error(format!("no threads can be started: {error}")).hint("look at `ulimit -u`")
+        Problem::error(format!("could not start threads: {error}")).hint("raise the limit that `ulimit -u` shows")
     })?;
     let done = runtime.block_on(cli.verb.run(&call));
-    // A look-up that hangs in a thread must not keep a finished command from ending.
+    // A name look-up that hangs in a thread must not delay the end of a finished command.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     done
 }
 
-/// Starts this program once more, in the same process, with an allocator that gives memory back at once: what a bridge
-/// works on is large and soon done with, and keeping it for ten milliseconds more makes half of what it has resident.
-/// The allocator takes this from the environment only, before anything else runs.
+/// Restarts this program in the same process, with an allocator that returns memory at once. A bridge's buffers are large
+/// and short-lived: keeping them for ten milliseconds doubles its resident memory. The allocator reads this setting from
+/// the environment only, before anything else runs.
 fn give_memory_back() {
     const DELAY: &str = "MIMALLOC_PURGE_DELAY";
     if std::env::var_os(DELAY).is_some() {
         return;
     }
     if let Ok(myself) = std::env::current_exe() {
-        // It returns only if it failed; then the bridge runs all the same, and is larger.
+        // `exec` returns only if it failed. The bridge then runs with more memory.
         let _ = std::process::Command::new(myself).args(std::env::args_os().skip(1)).env(DELAY, "0").exec();
     }
 }

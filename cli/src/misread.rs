@@ -1,4 +1,4 @@
-//! A command line that was not understood: what the parser says of it, without what must not be repeated. Pure.
+//! A command line that clap rejects: clap's message as a problem, with passwords removed. Pure.
 
 use crate::problem::Problem;
 use clap::error::ErrorKind;
@@ -25,7 +25,7 @@ impl Misread {
         let plain = without_passwords(error.render().to_string(), &arguments);
         let problem = match error.kind() {
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Problem::usage("the verb is missing").hint("`strangler --help` lists them")
+                Problem::usage("the verb is missing").hint("`strangler --help` lists the verbs")
             }
             _ => problem(&plain),
         };

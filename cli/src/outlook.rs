@@ -71,13 +71,18 @@ pub fn lag(stream: &LaneReport) -> String {
     }
 }
 
-/// A share as the end of a sentence.
-pub fn toward(share: Share) -> String {
+/// Where a share of the requests goes, as the end of a sentence: `… go to the service`.
+pub fn destination(share: Share) -> String {
     match share {
-        Share::MONOLITH => "at the monolith".to_owned(),
-        Share::SERVICE => "at the service".to_owned(),
-        part => format!("{} % at the service", part.to_string().trim_end_matches('%')),
+        Share::MONOLITH => "the monolith".to_owned(),
+        Share::SERVICE => "the service".to_owned(),
+        part => format!("the service for {} of clients", percent(part)),
     }
+}
+
+/// A share as text: `12.5 %`.
+pub fn percent(share: Share) -> String {
+    format!("{} %", share.to_string().trim_end_matches('%'))
 }
 
 #[cfg(test)]
@@ -140,11 +145,11 @@ mod tests {
     fn a_share_reads_as_the_end_of_a_sentence() {
         let shares: Vec<String> = ["monolith", "25%", "12.5%", "service"]
             .iter()
-            .map(|text| toward(text.parse().unwrap()))
+            .map(|text| destination(text.parse().unwrap()))
             .collect();
         assert_eq!(
             shares,
-            ["at the monolith", "25 % at the service", "12.5 % at the service", "at the service"]
+            ["the monolith", "the service for 25 % of clients", "the service for 12.5 % of clients", "the service"]
         );
     }
 }

@@ -99,9 +99,9 @@ fn not_taken_away(error: &controller::InstallError) -> Problem {
     if !unplanned.is_empty() {
         problem = problem.hint(format!("put {} back into the plan, with its tables", unplanned.join(", ")));
     }
-    let problem = problem.hint("start it again: `strangler up --detach`");
+    let problem = problem.hint("start strangler again: `strangler up --detach`");
     let drop = |problem: Problem, slice: &String| problem.hint(format!("then `strangler sync drop {slice}`"));
-    slices.iter().fold(problem, drop).hint("then `strangler down`, and uninstall again")
+    slices.iter().fold(problem, drop).hint("then `strangler down` and `strangler uninstall`")
 }
 
 /// An administrator's URL for each database.

@@ -39,7 +39,9 @@ impl Remote {
         // Loopback and the team's own network; a proxy of the environment has no place in between.
         let http =
             Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build().map_err(|error| {
-                Problem::error("no HTTP client can be made").because(&error).hint("run it again with `-v`")
+                Problem::error("could not create an HTTP client")
+                    .because(&error)
+                    .hint("run the command again with `-v`")
             })?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
@@ -105,9 +107,9 @@ impl Remote {
         let bytes =
             accepted(sent).await?.bytes().await.map_err(|error| self.unreachable(&error, &self.base))?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::error(format!("the controller at {} speaks another version", self.base))
+            Problem::error(format!("the controller at {} is another version of strangler", self.base))
                 .because(&error)
-                .hint("run the same strangler everywhere: `strangler down`, then `strangler up --detach`")
+                .hint("run the same version everywhere: `strangler down`, then `strangler up --detach`")
         })
     }
 
@@ -116,8 +118,8 @@ impl Remote {
         let problem = if error.is_timeout() && !error.is_connect() {
             silent(who, whom)
         } else if error.is_builder() {
-            Problem::usage(format!("`{whom}` is not an address"))
-                .hint("write for example http://127.0.0.1:7401")
+            Problem::usage(format!("`{whom}` is not a URL"))
+                .hint("write a URL such as http://127.0.0.1:7401")
         } else {
             Problem::error(format!("no {who} answers at {whom}"))
                 .hint("start it with `strangler up --detach`")
@@ -151,18 +153,18 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
     let origin = url.origin().ascii_serialization();
     Err(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Problem::error(format!("{origin} does not accept our token"))
-                .hint("set STRANGLER_TOKEN to the controller's, or run this beside its .strangler/token")
+            Problem::error(format!("{origin} refused the token"))
+                .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token")
         }
         _ => Problem::error(format!("{origin}{} answered {status}", url.path()))
-            .hint("is this the controller? name it with --controller URL"),
+            .hint("name the controller with --controller URL"),
     })
 }
 
 /// That a part took the question and gives no answer.
 fn silent(who: &str, whom: &str) -> Problem {
-    Problem::error(format!("the {who} at {whom} does not answer in time"))
-        .hint(format!("look at .strangler/log/{who}.log"))
+    Problem::error(format!("the {who} at {whom} did not answer in time"))
+        .hint(format!("read .strangler/log/{who}.log"))
 }
 
 /// A watching that ended before its end was seen.
@@ -233,19 +235,19 @@ impl Lines {
                 .await
                 .map_err(|_| broken(&format!("the bridge sent nothing for {} s", patience.as_secs())))?,
         };
-        let part = part.transpose().map_err(|error| broken("the bridge broke off").because(&error))?;
+        let part = part.transpose().map_err(|error| broken("the connection to the bridge broke").because(&error))?;
         let bytes = part.as_ref().map_or(0, Vec::len);
         if self.held.len() + bytes > LINE_BYTES_MAX {
             let mib = LINE_BYTES_MAX >> 20;
             return Err(Problem::error(format!("the bridge sent a change of more than {mib} MiB"))
-                .hint("read it from its topic, or leave out what is past: `strangler tail -f -n 0`"));
+                .hint("read it from its topic, or skip past changes: `strangler tail SLICE -f -n 0`"));
         }
         Ok(part)
     }
 }
 
 fn broken(message: &str) -> Problem {
-    Problem::error(message).hint("run it again; `strangler status` says who is alive")
+    Problem::error(message).hint("run the command again; `strangler status` shows whether the bridge is live")
 }
 
 fn text(line: &[u8]) -> String {

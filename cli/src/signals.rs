@@ -16,7 +16,9 @@ impl Signals {
     pub fn listen() -> Result<Self, Problem> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
-                Problem::error("signals cannot be listened to").because(&error).hint("run it again with `-v`")
+                Problem::error("could not listen for signals")
+                    .because(&error)
+                    .hint("run the command again with `-v`")
             })
         };
         // Whoever started us with `nohup` wants us to outlive the terminal.

@@ -62,7 +62,7 @@ pub async fn end_leftovers(house: &House, ui: &Ui) {
     for part in Part::ALL {
         if let Some(record) = house.running(part) {
             ui.note(format!(
-                "a {} of an earlier `up` still runs (pid {}): stopping it",
+                "the {} of an earlier `up` is still running (pid {}); stopping it",
                 part.name(),
                 record.pid
             ));
@@ -158,7 +158,7 @@ impl Supervisor {
         let kept = &mut self.parts[at];
         let ended = match kept.child.as_mut().map(Child::try_wait) {
             Some(Ok(Some(status))) => end(status),
-            Some(Err(error)) => format!("was lost: {error}"),
+            Some(Err(error)) => format!("could not be watched: {error}"),
             Some(Ok(None)) | None => return,
         };
         kept.child = None;
@@ -166,7 +166,7 @@ impl Supervisor {
         kept.due = Instant::now() + kept.backoff;
         kept.restarts = kept.restarts.saturating_add(1);
         let text =
-            format!("the {} {ended}; starting it again in {} s", kept.part.name(), kept.backoff.as_secs());
+            format!("the {} {ended}; restarting it in {} s", kept.part.name(), kept.backoff.as_secs());
         kept.ended = Some(ended);
         self.progress.note(&text);
     }
@@ -192,7 +192,7 @@ impl Supervisor {
                 kept.backoff = after(Duration::ZERO, kept.backoff);
                 kept.due = Instant::now() + kept.backoff;
                 kept.restarts = kept.restarts.saturating_add(1);
-                let text = format!("the {} cannot be started: {error}", part.name());
+                let text = format!("could not start the {}: {error}", part.name());
                 kept.ended = Some(error);
                 self.progress.note(&text);
             }
@@ -269,7 +269,7 @@ fn after(lived: Duration, last: Duration) -> Duration {
 
 fn end(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
+        (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => "ended".to_owned(),
     }

@@ -24,9 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For reading.
+    /// Text for people
     Human,
-    /// One JSON document a result, on one line.
+    /// One JSON document per result, on one line
     Json,
 }
 
@@ -81,7 +81,7 @@ impl Ui {
         if self.is_json() {
             match serde_json::to_string(document) {
                 Ok(text) => self.raw(&format!("{text}\n")),
-                Err(error) => self.warn(&format!("the result cannot be written as JSON: {error}")),
+                Err(error) => self.warn(&format!("could not write the result as JSON: {error}")),
             }
         }
     }

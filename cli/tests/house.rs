@@ -249,7 +249,7 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
 
     let load = Load::start(house.proxy);
     let said = house.ok(&["route", "set", "hello", "25%"]);
-    assert_eq!(said, "hello: requests 25 % at the service on 1 of 1 live proxies\n");
+    assert_eq!(said, "hello: requests go to the service for 25 % of clients, on 1 of 1 live proxies\n");
     for _ in 0..10 {
         house.ok(&["route", "set", "hello", "service"]);
         assert_eq!(house.ask(), "service", "a route is set when the command returns");
@@ -279,7 +279,7 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
     assert!(house.ok(&["down"]).contains("stopped"));
     assert_eq!(house.processes(), [] as [u32; 0], "{}", house.logs());
     assert!(TcpStream::connect(("127.0.0.1", house.proxy)).is_err());
-    assert!(house.ok(&["down"]).contains("nothing of this plan runs here"));
+    assert!(house.ok(&["down"]).contains("nothing of this plan is running here"));
 
     // The routes outlive everything.
     house.ok(&["up", "--detach"]);

@@ -351,7 +351,7 @@ fn a_decision_stands_although_the_controller_ends_behind_it() {
     let (port, _asked) = controller::start(vec![("/v1/shares", outcome(1)), ("/v1/status", json!(null))]);
     let said = strangler(folder_at(PLAN, port).path(), &["route", "set", "orders", "25%"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    assert_eq!(said.out, "orders: requests 25 % at the service on 1 of 1 live proxies\n");
+    assert_eq!(said.out, "orders: requests go to the service for 25 % of clients, on 1 of 1 live proxies\n");
 }
 
 #[test]

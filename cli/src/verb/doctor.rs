@@ -12,7 +12,7 @@ use std::path::Path;
 /// What to look at.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// One slice [default: all of them]
+    /// Only this slice [default: all slices]
     slice: Option<SliceName>,
 }
 
@@ -23,7 +23,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
         return Err(Problem::no_slice(slice, plan.slices.keys()));
     }
     let mut progress = call.ui.progress();
-    progress.state("looking at the live systems");
+    progress.state("checking the live systems");
     let mut findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
     findings.extend(disk(&plan, call.house().dir()));
     progress.clear();
@@ -31,9 +31,9 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let subject =
         args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));
     if errors > 0 {
-        let things = if errors == 1 { "1 thing is".to_owned() } else { format!("{errors} things are") };
-        return Err(Problem::new(Kind::Preflight, format!("{subject}: {things} in the way"))
-            .hint("mend what is marked ✗, then run `strangler doctor` again")
+        let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+        return Err(Problem::new(Kind::Preflight, format!("{subject}: not ready, {errors}"))
+            .hint("fix each finding marked ✗, then run `strangler doctor` again")
             .with(findings));
     }
     for finding in &findings {
@@ -63,12 +63,12 @@ fn too_small(bytes_max: u64, free: u64, folder: &Path) -> Option<Finding> {
         Finding::warning(
             Code::HouseDisk,
             format!(
-                "the embedded log may grow to {} MiB, the disk under {} has {} MiB left",
+                "the embedded log may grow to {} MiB, but the disk of {} has {} MiB free",
                 bytes_max >> 20,
                 folder.display(),
                 free >> 20
             ),
-            "make room, or set a smaller `log: { embedded: { max: … } }` in the plan",
+            "free some space, or set a smaller `log: { embedded: { max: … } }` in the plan",
         )
     })
 }

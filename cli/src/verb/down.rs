@@ -43,9 +43,9 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
         "next_steps": ["strangler up --detach"],
     }));
     match (stopped, killed) {
-        (false, _) => call.ui.line("nothing of this plan runs here"),
+        (false, _) => call.ui.line("nothing of this plan is running here"),
         (true, false) => call.ui.tick("stopped"),
-        (true, true) => call.ui.tick("stopped; what did not end in time was killed, and loses nothing by it"),
+        (true, true) => call.ui.tick("stopped; parts that did not end in time were killed, and nothing is lost"),
     }
     if let Some(kept) = &kept {
         say_kept(call.ui, kept);
@@ -73,9 +73,12 @@ pub fn say_kept(ui: &Ui, kept: &Kept) {
     ));
     let drops: Vec<String> = kept.slices.iter().map(|slice| format!("strangler sync drop {slice}")).collect();
     ui.hint(&format!(
-        "`strangler up --detach` goes on from there; to give the copy up run `{}` then, or, with strangler gone for \
-         good, in the monolith's database: SELECT pg_drop_replication_slot('{}');",
-        drops.join(" && "),
+        "`strangler up --detach` continues the copy; to drop the copy, then run `{}`",
+        drops.join(" && ")
+    ));
+    ui.hint(&format!(
+        "if strangler will not run again, drop the slot in the monolith's database: \
+         SELECT pg_drop_replication_slot('{}');",
         kept.slot
     ));
 }

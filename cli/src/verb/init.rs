@@ -14,28 +14,28 @@ use std::path::Path;
 
 /// What is known already.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without --table it lists the database's tables.\n\
-    Without a database it writes a plan that only routes: --upstream and --service are needed then.")]
+#[command(after_help = "With a database but no --table, `init` lists the tables.\n\
+    Without a database, `init` writes a plan for routing only, and needs --upstream and --service.")]
 pub struct Args {
-    /// The monolith's database, as any role that may read its catalog; the plan names a variable instead
+    /// The monolith's database, for a role that may read its catalog; the URL is not written to the plan
     #[arg(value_name = "DATABASE_URL", hide_env_values = true)]
     database: Option<String>,
-    /// A table that leaves, as `schema.table`; again for each
+    /// A table to move, as `schema.table`; repeat it for each table
     #[arg(long = "table", value_name = "TABLE", requires = "database")]
     tables: Vec<String>,
-    /// Where the monolith answers
+    /// The monolith's URL
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// The service's name, and where it answers
+    /// The service's name, and its URL
     #[arg(long, value_name = "NAME[=URL]")]
     service: Option<String>,
-    /// Where the proxy shall listen
+    /// The address where the proxy listens
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: String,
-    /// The plan's name [default: the folder's]
+    /// The plan's name [default: the folder's name]
     #[arg(long)]
     name: Option<String>,
-    /// Overwrite a plan that is there
+    /// Overwrite an existing plan
     #[arg(long)]
     force: bool,
 }
@@ -44,7 +44,7 @@ pub struct Args {
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let Some(url) = &args.database else {
         if args.upstream.is_none() || args.service.is_none() {
-            return Err(Problem::usage("there is nothing to make a plan from")
+            return Err(Problem::usage("`init` needs a database, or both --upstream and --service")
                 .hint("for routing only: `strangler init --upstream http://127.0.0.1:4000 --service orders=http://127.0.0.1:4001`")
                 .hint("with tables: `strangler init postgres://user@host/database` lists them"));
         }
@@ -58,7 +58,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let find = |name: &String| {
         survey.table(name).cloned().ok_or_else(|| {
             Problem::usage(format!("the database has no table `{name}`"))
-                .hint("`strangler init DATABASE_URL` without --table lists them")
+                .hint("`strangler init DATABASE_URL` lists the tables")
         })
     };
     let tables = args.tables.iter().map(find).collect::<Result<Vec<_>, _>>()?;
@@ -66,7 +66,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
 }
 
 fn list(call: &Invocation<'_>, survey: &Survey) {
-    let mut grid = Grid::new(&["table", "key", "rows, about", "points to"]);
+    let mut grid = Grid::new(&["table", "key", "rows (estimate)", "references"]);
     for table in &survey.tables {
         let key = if table.key.is_empty() { bad("none") } else { plain(table.key.join(", ")) };
         let rows = plain(figure::count(table.rows_estimated));
@@ -78,7 +78,7 @@ fn list(call: &Invocation<'_>, survey: &Survey) {
     let next = "strangler init DATABASE_URL --table SCHEMA.TABLE …";
     call.ui.json(&json!({ "tables": tables.collect::<Vec<_>>(), "next_steps": [next] }));
     call.ui.line(grid.text());
-    call.ui.hint(&format!("name those that leave together: `{next}` writes a plan"));
+    call.ui.hint(&format!("name the tables that move together: `{next}`"));
 }
 
 fn write(
@@ -109,11 +109,11 @@ fn write(
     call.ui.tick(&format!("wrote {file}"));
     if !variables.is_empty() {
         call.ui.hint(&format!(
-            "set {}, e.g. `export MONOLITH_DATABASE_URL=postgres://strangler:PASSWORD@HOST/DATABASE`",
+            "set {}, for example `export MONOLITH_DATABASE_URL=postgres://strangler:PASSWORD@HOST/DATABASE`",
             variables.join(" and ")
         ));
     }
-    call.ui.hint("read it, change it, then `strangler check`");
+    call.ui.hint("edit the plan, then run `strangler check`");
     Ok(())
 }
 
@@ -144,10 +144,10 @@ fn save(path: &Path, text: &str, force: bool) -> Result<(), Problem> {
     written.map_err(|error| {
         let file = path.display();
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Problem::usage(format!("{file} is there already"))
-                .hint("add --force to overwrite it, or --plan FILE for another name"),
-            _ => Problem::error(format!("{file} cannot be written: {error}"))
-                .hint("name another with --plan FILE"),
+            std::io::ErrorKind::AlreadyExists => Problem::usage(format!("{file} already exists"))
+                .hint("overwrite it with --force, or name another file with --plan FILE"),
+            _ => Problem::error(format!("could not write {file}: {error}"))
+                .hint("name another file with --plan FILE"),
         }
     })
 }

@@ -14,12 +14,13 @@ use std::str::FromStr;
 /// How to get in, or what to print.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A role that may create roles and owns the tables, for the database NAME: `monolith` or a service's name
+    /// A database URL with a role that may create roles and owns the tables
     ///
-    /// Without NAME it is for the database with the same host, port and name.
+    /// NAME is `monolith` or a service's name. Without NAME, the URL is for the plan's database with the same host,
+    /// port and database name.
     #[arg(long = "admin-url", value_name = "[NAME=]URL", required_unless_present = "print")]
     admin_urls: Vec<AdminUrl>,
-    /// Print the SQL for a DBA instead
+    /// Print the SQL for a DBA instead of running it
     #[arg(long, conflicts_with = "admin_urls")]
     print: bool,
 }
@@ -63,7 +64,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     };
     part::install(&plan, &urls, &mut report).await?;
     let next = next(&plan);
-    call.ui.tick("installed; run it again whenever the plan's tables change");
+    call.ui.tick("installed; run `strangler install` again whenever the plan's tables change");
     call.ui.json(&json!({ "installed": steps, "next_steps": next }));
     call.ui.next_steps(&next);
     Ok(())
@@ -100,8 +101,8 @@ fn next(plan: &Plan) -> Vec<String> {
 pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
     let databases = Database::all(plan);
     if databases.is_empty() {
-        return Err(Problem::usage("the plan names no database: there is nothing to install or take away")
-            .hint("a plan that only routes needs none: `strangler up --detach`"));
+        return Err(Problem::usage("the plan names no database, so there is nothing to install or remove")
+            .hint("a plan for routing only is ready to start: `strangler up --detach`"));
     }
     Ok(databases)
 }
@@ -114,7 +115,7 @@ pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
     for admin in urls {
         if !admin.is_url() {
             return Err(Problem::usage("an --admin-url is not a database URL")
-                .hint("write it as [NAME=]postgres://user:password@host:5432/database"));
+                .hint("write [NAME=]postgres://user:password@host:5432/database"));
         }
         let found = match &admin.name {
             Some(name) => databases.iter().find(|database| database.as_str() == name),
@@ -125,21 +126,21 @@ pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
         };
         let Some(database) = found else {
             let whom = admin.name.as_ref().map_or_else(
-                || "an --admin-url is for no database of the plan".to_owned(),
-                |name| format!("`{name}` is no database of the plan"),
+                || "an --admin-url matches no database of the plan".to_owned(),
+                |name| format!("`{name}` is not a database of the plan"),
             );
             return Err(Problem::usage(whom)
-                .hint(format!("say for which: --admin-url NAME=URL, with {}", names.join(", "))));
+                .hint(format!("write --admin-url NAME=URL, where NAME is one of: {}", names.join(", "))));
         };
         if addressed.insert(database.clone(), admin.url.clone()).is_some() {
             return Err(
-                Problem::usage(format!("there are two --admin-url for {database}")).hint("leave one out")
+                Problem::usage(format!("{database} has two --admin-url options")).hint("remove one of them")
             );
         }
     }
     if let Some(missing) = databases.iter().find(|database| !addressed.contains_key(*database)) {
-        return Err(Problem::usage(format!("there is no --admin-url for {missing}")).hint(format!(
-            "add --admin-url {}=postgres://…, or let a DBA run `strangler install --print`",
+        return Err(Problem::usage(format!("{missing} has no --admin-url")).hint(format!(
+            "add --admin-url {}=postgres://…, or give a DBA the SQL that `strangler install --print` prints",
             missing.as_str()
         )));
     }

@@ -1,7 +1,7 @@
 //! `strangler journal`: who decided what, when, and why.
 
 use crate::invocation::Invocation;
-use crate::outlook::toward;
+use crate::outlook::destination;
 use crate::problem::Problem;
 use crate::remote::Remote;
 use crate::signals::Signals;
@@ -20,10 +20,10 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How much of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Go on with entries as they are written, until Ctrl-C
+    /// Keep printing new entries until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only the last N entries
+    /// Print only the last N entries
     #[arg(short = 'n', long = "lines", value_name = "N")]
     count: Option<usize>,
 }
@@ -37,8 +37,8 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
         show(call.ui, entry);
     }
     if entries.is_empty() {
-        call.ui.note("nothing has been decided yet");
-        call.ui.hint("`strangler sync start SLICE` or `strangler route set SLICE 10%` is the first decision");
+        call.ui.note("the journal has no entries yet");
+        call.ui.hint("`strangler sync start SLICE` or `strangler route set SLICE 10%` makes the first entry");
     }
     let mut last = entries.last().map_or(Generation(0), |entry| entry.generation);
     let mut signals = args.follow.then(Signals::listen).transpose()?;
@@ -103,12 +103,12 @@ fn words(event: &Event) -> String {
     let name = event.name();
     match event {
         Event::Shared { routes } => {
-            let routes = routes.iter().map(|(route, share)| format!("{route} {}", toward(*share)));
+            let routes = routes.iter().map(|(route, share)| format!("{route} to {}", destination(*share)));
             format!("{name}: {}", routes.collect::<Vec<_>>().join(", "))
         }
         Event::CopyCompleted { copied_at } => format!("{name} at {copied_at}"),
         Event::Evicted { why } => format!("{name}: {why}"),
-        Event::Resumed { skip: Some(skip) } => format!("{name}, leaving out {skip}"),
+        Event::Resumed { skip: Some(skip) } => format!("{name}, skipping {skip}"),
         other => match other.epoch() {
             Some(epoch) => format!("{name} (epoch {epoch})"),
             None => name.to_owned(),

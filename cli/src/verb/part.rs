@@ -12,10 +12,10 @@ use tracing_subscriber::EnvFilter;
 /// How a part speaks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How its log on stderr is written [default: text on a terminal, JSON elsewhere]
+    /// Format of the log on stderr [default: text on a terminal, JSON elsewhere]
     #[arg(long, value_enum, env = "STRANGLER_LOG_FORMAT")]
     log_format: Option<Format>,
-    /// What is logged, e.g. `debug` or `proxy=trace,info`
+    /// What to log, for example `debug` or `proxy=trace,info`
     #[arg(long, env = "STRANGLER_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
 }
@@ -23,9 +23,9 @@ pub struct Args {
 /// How a log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For reading.
+    /// Text for people
     Text,
-    /// One JSON document a line.
+    /// One JSON document per line
     Json,
 }
 
@@ -54,16 +54,16 @@ pub async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
 
 fn link(call: &Invocation<'_>, plan: &Plan, part: Part) -> Result<Link, Problem> {
     let token = call.token()?.ok_or_else(|| {
-        Problem::error("there is no token to speak to the controller with")
-            .hint("set STRANGLER_TOKEN to the controller's, or run this where its .strangler/token is")
+        Problem::error("there is no token for the controller")
+            .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token")
     })?;
     Ok(Link { controller: call.controller_of(plan), token, state_dir: call.house().state_dir(part)? })
 }
 
 fn open_log(args: &Args) -> Result<(), Problem> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        Problem::usage(format!("`{}` does not say what to log: {error}", args.log))
-            .hint("write for example `info`, or `proxy=debug,info`")
+        Problem::usage(format!("`{}` is not a log filter: {error}", args.log))
+            .hint("write a filter such as `info` or `proxy=debug,info`")
     })?;
     let is_terminal = std::io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if is_terminal { Format::Text } else { Format::Json });
@@ -73,7 +73,7 @@ fn open_log(args: &Args) -> Result<(), Problem> {
         Format::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
     };
     opened.map_err(|error| {
-        Problem::error(format!("the log cannot be opened: {error}"))
-            .hint("run it again with `--log info --log-format text`")
+        Problem::error(format!("could not start the log: {error}"))
+            .hint("run the command again with `--log info --log-format text`")
     })
 }

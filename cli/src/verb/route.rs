@@ -1,7 +1,7 @@
 //! `strangler route`: where requests go, and how much of them goes to the service.
 
 use crate::invocation::Invocation;
-use crate::outlook::toward;
+use crate::outlook::destination;
 use crate::problem::Problem;
 use crate::remote::{Remote, timed_out};
 use crate::ui::grid::{Grid, good, plain, strong};
@@ -17,20 +17,20 @@ use std::str::FromStr;
 pub enum Verb {
     /// Show every route and where it goes
     List,
-    /// Send requests to the monolith, to the service, or a share of the clients to the service
+    /// Send requests to the monolith, or to the service for all or some of the clients
     Set(Set),
 }
 
 /// Which routes, and where to.
 #[derive(Debug, clap::Args)]
 pub struct Set {
-    /// A slice, for all of its routes that may be shared, or one route of it
+    /// A slice, for all its routes that may be shared, or one of its routes
     #[arg(value_name = "SLICE[.ROUTE]")]
     route: Routes,
-    /// `monolith`, `service`, or a percentage such as `25%`; a client stays on its side
+    /// `monolith`, `service`, or a percentage of clients such as `25%`; each client stays on its side
     #[arg(value_name = "monolith|service|N%")]
     share: Share,
-    /// Why, for the journal
+    /// The reason, for the journal
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 }
@@ -70,7 +70,7 @@ fn list(call: &Invocation<'_>, status: &Status) {
         for route in &stands.routes {
             let name = format!("{slice}.{}", route.name);
             let goes =
-                if route.share == Share::MONOLITH { plain(route.share) } else { good(toward(route.share)) };
+                if route.share == Share::MONOLITH { plain(destination(route.share)) } else { good(destination(route.share)) };
             grid.row([
                 strong(&name),
                 plain(String::from(route.pattern.clone())),
@@ -85,7 +85,7 @@ fn list(call: &Invocation<'_>, status: &Status) {
     }
     call.ui.json(&json!({ "routes": rows, "generation": status.generation }));
     call.ui.line(grid.text());
-    call.ui.hint("`strangler route set SLICE[.ROUTE] monolith|service|N%` changes it");
+    call.ui.hint("change a route with `strangler route set SLICE[.ROUTE] monolith|service|N%`");
 }
 
 async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), Problem> {
@@ -104,15 +104,15 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     let stands = status.as_ref().and_then(|status| status.slices.get(&slice));
     let what = stands.map_or("requests", |stands| subject(stands, route.as_ref()));
     let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
-    call.ui.line(format!("{name}: {what} {} on {have} of {live} live proxies", toward(set.share)));
+    call.ui.line(format!("{name}: {what} go to {}, on {have} of {live} live proxies", destination(set.share)));
     call.ui.outcome(&outcome);
     if have < live {
-        return Err(timed_out(format!("{} of {live} live proxies did not follow yet", live - have))
-            .hint("`strangler status` shows which; it is decided, and each follows as soon as it can")
-            .hint("one that was started with another version of the plan must be started again"));
+        return Err(timed_out(format!("{} of {live} live proxies do not act on this yet", live - have))
+            .hint("the decision stands, and each proxy follows as soon as it can; `strangler status` shows which are behind")
+            .hint("restart a proxy that was started with another version of the plan"));
     }
     if live == 0 {
-        call.ui.hint("no proxy is live; `strangler up --detach` starts one");
+        call.ui.hint("no proxy is live; start one with `strangler up --detach`");
     }
     Ok(())
 }

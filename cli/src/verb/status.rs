@@ -1,7 +1,7 @@
 //! `strangler status`: slices × stage × owner × reads × lag, who is alive, and what is wrong.
 
 use crate::invocation::Invocation;
-use crate::outlook::{condition, lag, toward};
+use crate::outlook::{condition, lag, percent};
 use crate::problem::Problem;
 use crate::signals::Signals;
 use crate::ui::Ui;
@@ -23,7 +23,7 @@ const REDRAW_EVERY: Duration = Duration::from_secs(1);
 /// Once, or again and again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Look again each second until Ctrl-C
+    /// Refresh every second until Ctrl-C
     #[arg(short, long)]
     watch: bool,
 }
@@ -125,7 +125,7 @@ fn shared(slice: &SliceStatus, access: Access) -> String {
     let short = |share: Share| match share {
         Share::MONOLITH => "monolith".to_owned(),
         Share::SERVICE => "service".to_owned(),
-        part => toward(part).trim_end_matches(" at the service").to_owned(),
+        part => percent(part),
     };
     if least == most { short(least) } else { format!("{} … {}", short(least), short(most)) }
 }
@@ -145,7 +145,7 @@ fn agents(status: &Status) -> String {
             plain(report(&agent.report)),
         ]);
     }
-    if status.agents.is_empty() { "no proxy and no bridge has reported".to_owned() } else { grid.text() }
+    if status.agents.is_empty() { "no proxy or bridge has reported yet".to_owned() } else { grid.text() }
 }
 
 fn liveness(agent: &AgentStatus, generation: Generation) -> Cell {
@@ -153,7 +153,7 @@ fn liveness(agent: &AgentStatus, generation: Generation) -> Cell {
         (false, _) => bad("silent"),
         (true, Some(held)) if held >= generation => good("live"),
         (true, Some(held)) => doubtful(format!("live, at {held}")),
-        (true, None) => doubtful("live, without orders"),
+        (true, None) => doubtful("live, no orders yet"),
     }
 }
 
@@ -176,7 +176,7 @@ fn report(report: &Report) -> String {
                 figure::count(feed.changes),
                 figure::size(feed.lag_bytes)
             ),
-            None => "captures nothing".to_owned(),
+            None => "no capture".to_owned(),
         },
     }
 }

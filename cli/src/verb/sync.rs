@@ -30,22 +30,22 @@ const STEADY: Duration = Duration::from_secs(1);
 /// What to do about a slice's copy.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Copy the slice's tables, then follow; waits until it follows
+    /// Copy the slice's tables, then follow changes; return when the slice follows
     Start(Start),
-    /// Show how the copy stands; exit 1 if it has stopped, or capture has
+    /// Show the state of the copy; exit with 1 if the copy or capture has stopped
     Status(Named),
-    /// Stop applying; changes are still captured, and kept
+    /// Stop applying changes; the log keeps new ones
     Pause(Wish),
-    /// Go on applying
+    /// Apply changes again
     Resume(Resume),
-    /// Give the copy up: no slot, no gate and no position remain
+    /// Give up the copy, and remove its slot, gate and position
     Drop(Drop),
 }
 
 /// A slice.
 #[derive(Debug, clap::Args)]
 pub struct Named {
-    /// Which slice
+    /// The slice's name
     slice: SliceName,
 }
 
@@ -54,7 +54,7 @@ pub struct Named {
 pub struct Wish {
     #[command(flatten)]
     named: Named,
-    /// Why, for the journal
+    /// The reason, for the journal
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
 }
@@ -64,13 +64,13 @@ pub struct Wish {
 pub struct Start {
     #[command(flatten)]
     wish: Wish,
-    /// Return at once; the copy goes on
+    /// Return at once; the copy continues
     #[arg(short, long)]
     detach: bool,
-    /// Stop watching after this many seconds, with exit code 8; the copy goes on
+    /// Stop watching after this many seconds, with exit code 8; the copy continues
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
-    /// Empty the service's tables first although they hold rows
+    /// Empty the service's tables first, even if they hold rows
     #[arg(long)]
     replace: bool,
 }
@@ -80,7 +80,7 @@ pub struct Start {
 pub struct Resume {
     #[command(flatten)]
     wish: Wish,
-    /// Leave this change out for ever: the position that the finding names
+    /// Skip the change at this position for good; the finding names the position
     #[arg(long, value_name = "POSITION")]
     skip: Option<Position>,
 }
@@ -90,7 +90,7 @@ pub struct Resume {
 pub struct Drop {
     #[command(flatten)]
     wish: Wish,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -101,16 +101,16 @@ pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
         Verb::Start(start) => begin(call, start).await,
         Verb::Status(named) => status(call, &named.slice).await,
         Verb::Pause(wish) => {
-            order(call, SyncVerb::Pause, wish, None, "paused; changes are kept until `sync resume`").await
+            order(call, SyncVerb::Pause, wish, None, "paused; the log keeps changes until `strangler sync resume`").await
         }
-        Verb::Resume(resume) => order(call, SyncVerb::Resume, &resume.wish, resume.skip, "goes on").await,
+        Verb::Resume(resume) => order(call, SyncVerb::Resume, &resume.wish, resume.skip, "resumed").await,
         Verb::Drop(drop) => {
             let slice = &drop.wish.named.slice;
-            let question = format!("Give up the copy of `{slice}`? Starting again copies every row anew.");
+            let question = format!("Drop the copy of `{slice}`? A new start copies every row again.");
             if !drop.yes && !call.ui.confirm(&question) {
-                return Err(Problem::usage("nothing was dropped").hint("say yes, or add --yes"));
+                return Err(Problem::usage("nothing was dropped").hint("answer `y`, or add --yes"));
             }
-            order(call, SyncVerb::Drop, &drop.wish, None, "the copy is given up").await
+            order(call, SyncVerb::Drop, &drop.wish, None, "the copy is dropped").await
         }
     }
 }
@@ -177,9 +177,9 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
         (_, Some((_, bridge))) => &bridge.findings[..],
     };
     if findings.iter().any(Finding::is_error) {
-        return Err(Problem::error(format!("{slice}: capture has stopped, new changes do not come"))
+        return Err(Problem::error(format!("{slice}: capture has stopped, so new changes do not arrive"))
             .with(findings.to_vec())
-            .hint("mend what is marked ✗; until then the monolith keeps the changes as WAL"));
+            .hint("fix each finding marked ✗; until then the monolith keeps the changes as WAL"));
     }
     call.ui.json(&document(slice, stands, findings));
     call.ui.line(format!("{slice}: {}", state.words()));
@@ -205,7 +205,7 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
     }
     if start.detach {
         call.ui.json(&outcome);
-        call.ui.line(format!("{slice}: the copy has begun"));
+        call.ui.line(format!("{slice}: the copy has started"));
         call.ui.next_steps(&outcome.next_steps);
         return Ok(());
     }
@@ -216,7 +216,7 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
         () = tokio::time::sleep(Duration::from_secs(seconds)) => {
             return Err(unwatched(slice, &format!("not yet following after {seconds} s")));
         }
-        () = signals.received() => return Err(unwatched(slice, "no longer watched")),
+        () = signals.received() => return Err(unwatched(slice, "watching was interrupted")),
     };
     call.ui.json(&document(slice, &watched, &outcome.findings));
     call.ui.next_steps(&watched.next_steps);
@@ -224,8 +224,8 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
 }
 
 fn unwatched(slice: &SliceName, why: &str) -> Problem {
-    timed_out(format!("{slice}: {why}; the copy goes on"))
-        .hint(format!("`strangler sync status {slice}` shows it"))
+    timed_out(format!("{slice}: {why}; the copy continues"))
+        .hint(format!("`strangler sync status {slice}` shows its state"))
 }
 
 /// Watches a copy until it follows. Ends early only for what will not mend itself.
@@ -245,8 +245,8 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
                     }
                     CopyState::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
                     CopyState::Dropped => {
-                        return Err(Problem::error(format!("{slice}: the copy was given up meanwhile"))
-                            .hint("`strangler journal` says by whom"));
+                        return Err(Problem::error(format!("{slice}: the copy was dropped by someone else"))
+                            .hint("`strangler journal` shows who dropped it"));
                     }
                     under_way => draw(&mut progress, slice, &under_way),
                 }

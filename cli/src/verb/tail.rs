@@ -11,13 +11,13 @@ use migrations::names::SliceName;
 /// Which events.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Which slice
+    /// The slice's name
     slice: SliceName,
-    /// How many of the last events, 1000 at most
+    /// How many past events to print, at most 1000
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(0..=1000))]
     count: u32,
-    /// Go on with those that come, until Ctrl-C
+    /// Keep printing new events until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 }
@@ -33,12 +33,12 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
         let message =
             format!("slice `{}` has no tables in the plan, so it has no changes to show", args.slice);
         return Err(
-            Problem::usage(message).hint("to have it followed, name its tables under `tables:` in the plan")
+            Problem::usage(message).hint("to follow changes, name the slice's tables under `tables:` in the plan")
         );
     }
     let address = bridge(&status).and_then(|(agent, _)| agent.address.as_deref()).ok_or_else(|| {
-        Problem::error("no bridge is live, and only it can read the log")
-            .hint("start it with `strangler up --detach`, or look at .strangler/log/bridge.log")
+        Problem::error("no bridge is live, and only a bridge can read the log")
+            .hint("start one with `strangler up --detach`, or read .strangler/log/bridge.log")
     })?;
     let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
     let mut signals = Signals::listen()?;
@@ -63,7 +63,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
     if shown == 0 && !args.follow {
         call.ui.note("no changes yet; the first copy does not pass through the log");
-        call.ui.hint(&format!("`strangler tail {} -f` waits for them", args.slice));
+        call.ui.hint(&format!("wait for changes with `strangler tail {} -f`", args.slice));
     }
     Ok(())
 }

@@ -10,10 +10,10 @@ use serde_json::json;
 /// How to get in.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// As for `install`: `monolith` or a service's name, and a role that may drop what was made
+    /// A database URL with a role that may drop what `install` created; NAME as for `install`
     #[arg(long = "admin-url", value_name = "[NAME=]URL", required = true)]
     admin_urls: Vec<AdminUrl>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -25,14 +25,14 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     if let Some(watch) = call.house().up() {
         return Err(Problem::new(
             Kind::Conflict,
-            format!("strangler is up here (pid {})", watch.process.pid),
+            format!("strangler is running here (pid {})", watch.process.pid),
         )
-        .hint("stop it first: `strangler down`"));
+        .hint("stop it first with `strangler down`"));
     }
     let names: Vec<String> = urls.keys().map(ToString::to_string).collect();
-    let question = format!("Take strangler away from {}? The journal goes with it.", names.join(" and "));
+    let question = format!("Remove strangler from {}? The journal is removed too.", names.join(" and "));
     if !args.yes && !call.ui.confirm(&question) {
-        return Err(Problem::usage("nothing was taken away").hint("say yes, or add --yes"));
+        return Err(Problem::usage("nothing was removed").hint("answer `y`, or add --yes"));
     }
     let mut steps = Vec::new();
     let mut report = |step: &str| {
@@ -43,14 +43,14 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     part::uninstall(&plan, &urls, &controller, &mut report).await?;
     call.ui.tick(left(&steps));
     call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
-    call.ui.hint(&format!("{} holds what is left here: logs and the token", call.house().dir().display()));
+    call.ui.hint(&format!("{} still holds the logs and the token", call.house().dir().display()));
     Ok(())
 }
 
 /// What there is to say of what is left, by the steps and the servers' warnings among them.
 fn left(steps: &[String]) -> &'static str {
     if steps.iter().any(|step| step.contains(": warning: ")) {
-        "strangler is taken away, but for what the warnings name; a role goes with the last database that uses it"
+        "strangler is removed, except for what the warnings name; a role is removed with the last database that uses it"
     } else {
         "nothing of strangler is left in these databases"
     }
@@ -66,6 +66,6 @@ mod tests {
         assert!(left(std::slice::from_ref(&role)).starts_with("nothing"));
         let warning =
             "the monolith's database: warning: role strangler stays: it owns tables here".to_owned();
-        assert!(left(&[role, warning]).contains("but for what the warnings name"));
+        assert!(left(&[role, warning]).contains("except for what the warnings name"));
     }
 }

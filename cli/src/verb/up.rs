@@ -27,10 +27,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How to be up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Return as soon as all is ready; `strangler down` stops it
+    /// Return when everything is ready; stop it with `strangler down`
     #[arg(short, long)]
     detach: bool,
-    /// With --detach: how long to wait until all is ready, in seconds
+    /// With --detach: how many seconds to wait until everything is ready
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
     /// What --detach starts: the same without a terminal
@@ -53,7 +53,7 @@ impl Gauge {
             return Err(format!("the proxy is not ready at {}", self.readyz));
         }
         if self.has_bridge && bridge(&status).is_none() {
-            return Err("no bridge has reported".to_owned());
+            return Err("no bridge has reported yet".to_owned());
         }
         Ok(status)
     }
@@ -93,7 +93,7 @@ async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gaug
         Err(why) => Err(Problem::new(
             Kind::Conflict,
             format!(
-                "another `strangler up`{pid} is at work in {}, and not ready: {why}",
+                "another `strangler up`{pid} is running in {}, but is not ready: {why}",
                 house.dir().display()
             ),
         )
@@ -138,7 +138,8 @@ async fn detach(
 ) -> Result<(), Problem> {
     let log = house.log("up")?;
     let copy = log.try_clone().map_err(|error| {
-        Problem::error(format!("the log of `up` cannot be opened twice: {error}")).hint("look at `ulimit -n`")
+        Problem::error(format!("could not open the log of `up` twice: {error}"))
+            .hint("raise the limit that `ulimit -n` shows")
     })?;
     let mut command = Command::new(executable()?);
     command.arg("--plan").arg(call.plan_file_absolute()).args(["up", "--supervise"]);
@@ -146,15 +147,15 @@ async fn detach(
     // The child takes the lock itself; whoever comes between us is told apart by its exit code.
     drop(lock);
     let mut child = command.spawn().map_err(|error| {
-        Problem::error(format!("strangler cannot start itself: {error}"))
-            .hint("look at `ulimit -u` and `ulimit -n`, and whether its file may be executed")
+        Problem::error(format!("could not start strangler in the background: {error}"))
+            .hint("check `ulimit -u` and `ulimit -n`, and that the program file is executable")
     })?;
     let mut progress = call.ui.progress();
     let until = Instant::now() + Duration::from_secs(seconds);
     let status = loop {
         let why = match gauge.ready().await {
             Ok(status) if house.up().is_some_and(|watch| watch.process.pid == child.id()) => break status,
-            Ok(_) => "another controller answers at our address".to_owned(),
+            Ok(_) => "another controller answers at this address".to_owned(),
             Err(why) => why,
         };
         progress.state(&format!("starting: {why}"));
@@ -182,9 +183,9 @@ async fn detach(
 fn ended(house: &House, child: &mut Child) -> Option<Problem> {
     let Ok(Some(status)) = child.try_wait() else { return None };
     Some(match status.code() {
-        Some(4) => Problem::new(Kind::Conflict, "another `strangler up` was faster")
+        Some(4) => Problem::new(Kind::Conflict, "another `strangler up` started first")
             .hint("`strangler status` shows it; `strangler down` stops it"),
-        _ => last_words(house, "up", "strangler did not come up"),
+        _ => last_words(house, "up", "strangler did not start"),
     })
 }
 
@@ -208,7 +209,7 @@ async fn serves(house: &House, gauge: &Gauge) -> bool {
 /// What there is to say of a start that is given up: a part that does not stay up, or what was waited for in vain.
 fn in_vain(house: &House, hopeless: Option<(Part, String)>, late: &str, is_served: bool) -> Problem {
     let fate = if is_served {
-        "the proxy serves, so everything is left running"
+        "the proxy is serving, so everything is left running"
     } else {
         "everything was stopped again"
     };
@@ -218,7 +219,7 @@ fn in_vain(house: &House, hopeless: Option<(Part, String)>, late: &str, is_serve
             last_words(house, part.name(), &message)
         }
         None => Problem::new(Kind::TimedOut, format!("{late}; {fate}"))
-            .hint(format!("look at {}", house.dir().join("log").display())),
+            .hint(format!("read the logs in {}", house.dir().join("log").display())),
     };
     if is_served {
         problem.hint("`strangler status` shows when the rest is ready; `strangler down` stops it")
@@ -231,7 +232,7 @@ fn last_words(house: &House, name: &str, message: &str) -> Problem {
     let words = house.log_end(name, 4);
     let message =
         if words.is_empty() { message.to_owned() } else { format!("{message}\n  {}", words.join("\n  ")) };
-    Problem::error(message).hint(format!("the whole log is {}", house.log_path(name).display()))
+    Problem::error(message).hint(format!("read the whole log: {}", house.log_path(name).display()))
 }
 
 async fn end(child: &mut Child) {
@@ -268,9 +269,9 @@ fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, stat
 /// Our own executable; one that was replaced meanwhile is found under its name again.
 fn executable() -> Result<PathBuf, Problem> {
     let path = std::env::current_exe().map_err(|error| {
-        Problem::error("strangler does not find its own executable")
+        Problem::error("could not find strangler's own executable")
             .because(&error)
-            .hint("run it by its full path")
+            .hint("run strangler by its full path")
     })?;
     let text = path.to_string_lossy();
     Ok(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))

@@ -32,11 +32,11 @@ impl<'a> CopyState<'a> {
         }
         let bridge = bridge(status);
         let Some(stream) = slice.forward() else {
-            return waiting("waiting for a bridge; `strangler up --detach` starts one");
+            return waiting("waiting for a bridge; start one with `strangler up --detach`");
         };
         match (&stream.condition, slice.stage) {
             (Condition::Stopped { finding, position }, _) => CopyState::Stopped(finding, *position),
-            _ if bridge.is_none() => waiting("the bridge is silent; waiting for it"),
+            _ if bridge.is_none() => waiting("waiting for the bridge, which is silent"),
             (Condition::Waiting { why }, _) => CopyState::Waiting(format!("waiting: {why}")),
             (Condition::Copying { rows, rows_estimated }, _) => CopyState::Copying(*rows, *rows_estimated),
             (Condition::Copied { .. }, Stage::Copying) => {
@@ -48,7 +48,7 @@ impl<'a> CopyState<'a> {
                 }
             }
             (Condition::Lost { why, .. }, _) => {
-                CopyState::Waiting(format!("lost, to be copied again: {why}"))
+                CopyState::Waiting(format!("lost, and will be copied again: {why}"))
             }
             (Condition::Paused, stage) => {
                 CopyState::Following(format!("{}  paused  lag {}", stage.name(), lag(stream)))
@@ -80,10 +80,10 @@ pub fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus
 pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
     let resume = format!("strangler sync resume {slice}");
     let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
-    let problem = problem.hint(format!("mend it, then `{resume}`"));
+    let problem = problem.hint(format!("fix the cause, then run `{resume}`"));
     match position {
         Some(position) => {
-            problem.hint(format!("or leave that change out for ever: `{resume} --skip {position}`"))
+            problem.hint(format!("or skip that change for good: `{resume} --skip {position}`"))
         }
         None => problem,
     }
@@ -131,10 +131,10 @@ pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> 
         (Some(Condition::Stopped { finding, position }), _) if verb == SyncVerb::Resume => {
             stopped(slice, finding, *position)
         }
-        (_, Some(other)) => timed_out(format!("{slice}: it is decided, and not done: {}", other.message))
-            .hint(format!("{}; then it is done", other.remedy)),
-        _ => timed_out(format!("{slice}: it is decided, but the bridge has not done it yet"))
-            .hint("it does so as soon as it can; `strangler status` shows when, and whether it is live"),
+        (_, Some(other)) => timed_out(format!("{slice}: decided, but not done yet: {}", other.message))
+            .hint(format!("{}; the bridge then does it", other.remedy)),
+        _ => timed_out(format!("{slice}: decided, but the bridge has not done it yet"))
+            .hint("the bridge does it as soon as it can; `strangler status` shows whether a bridge is live"),
     }
 }
 
