@@ -1,4 +1,4 @@
-//! The command line as typed: global options and the verbs. A verb's own options stand beside what it does, in `verb/`.
+//! The command line as typed. Each verb's options are in its own file in `verb/`.
 
 use crate::invocation::{Global, Invocation};
 use crate::problem::Problem;
@@ -17,15 +17,12 @@ use clap::{CommandFactory, Parser, Subcommand};
                         8 timed out while watching."
 )]
 pub struct Cli {
-    /// Options of every verb.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Write a first plan, from a live database or for routing only
@@ -65,7 +62,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it.
     pub async fn run(&self, call: &Invocation<'_>) -> Result<(), Problem> {
         match self {
             Self::Init(args) => verb::init::run(call, args).await,

@@ -1,28 +1,23 @@
-//! A first plan as text, with comments that say what to change. Pure.
+//! A first plan as text, with comments on what to change. Pure.
 
 use crate::survey::{Survey, SurveyedTable};
 use migrations::names::NAME_LEN_MAX;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// What a first plan is made of.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The plan's name.
     pub name: String,
-    /// The monolith's address.
     pub upstream: String,
-    /// The service's name, which is the slice's as well.
+    /// The slice has the same name.
     pub service: String,
-    /// The service's address.
     pub service_upstream: String,
-    /// Where the proxy listens.
     pub listen: String,
-    /// Tables that move; none for a plan that only routes.
+    /// Tables that move; empty for a plan that only routes.
     pub tables: Vec<SurveyedTable>,
 }
 
-/// A text made into a name of the plan: lower case, letters, digits and dashes; none if nothing is left.
+/// Turns text into a name that a plan accepts: lower-case letters, digits and dashes. None if nothing is left.
 pub fn name(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let mapped: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -33,12 +28,11 @@ pub fn name(text: &str) -> Option<String> {
     Some(cut.trim_end_matches('-').to_owned()).filter(|name| !name.is_empty())
 }
 
-/// The variable that holds a service's database URL.
+/// The environment variable with a service's database URL.
 pub fn variable(service: &str) -> String {
     format!("{}_DATABASE_URL", service.to_uppercase().replace('-', "_"))
 }
 
-/// The plan.
 pub fn text(draft: &Draft, survey: Option<&Survey>) -> String {
     let Draft { name, upstream, service, service_upstream, listen, tables } = draft;
     let with_tables = !tables.is_empty();
@@ -123,7 +117,7 @@ fn bare(table: &str) -> &str {
     table.rsplit('.').next().unwrap_or(table)
 }
 
-/// A name as YAML: in quotes unless it is plainly a word.
+/// A name as YAML, with quotes if it needs them.
 fn scalar(name: &str) -> String {
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
     if is_plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "''")) }
@@ -154,7 +148,7 @@ mod tests {
         }
     }
 
-    /// What `check` finds in a text, with both database URLs set.
+    /// What `check` finds, with both database URLs set.
     fn findings(text: &str) -> Vec<String> {
         let environment = |name: &str| match name {
             "MONOLITH_DATABASE_URL" => Some("postgres://strangler:secret@localhost/shop".to_owned()),
@@ -173,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn check_accepts_a_plan_with_tables_and_what_stays_behind_is_named() {
+    fn check_accepts_a_plan_with_tables_and_tables_that_stay_are_named() {
         let orders = table("public.orders", &["id"], &["public.customers"]);
         let odd = table("sales.order items", &[], &["public.orders"]);
         let survey = Survey {
@@ -195,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_made_from_what_is_there() {
+    fn any_text_becomes_a_valid_name() {
         assert_eq!(name("Order_Items").as_deref(), Some("order-items"));
         assert_eq!(name("2nd  Shop!").as_deref(), Some("nd-shop"));
         assert_eq!(name("123"), None);

@@ -1,6 +1,6 @@
-//! The state folder `.strangler/` beside the plan: token, who runs, logs, and each part's own folder.
+//! The state folder `.strangler/` next to the plan: token, records of processes, logs, and each part's own folder.
 //!
-//! Knows files and processes' ids; what runs, and when it is started again, is `supervisor`'s.
+//! `supervisor` decides what runs.
 
 use crate::part::Part;
 use crate::problem::{Kind, Problem};
@@ -14,58 +14,52 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Name of the state folder.
 const FOLDER: &str = ".strangler";
-/// A log beyond this is set aside once, so that two of these are the most a part keeps.
+/// A longer log is set aside. A part keeps at most one log that was set aside, so at most twice this size.
 const LOG_BYTES_MAX: u64 = 32 << 20;
-/// How much of a log's end is read for a message.
+/// How much of a log's end is read for an error message.
 const LOG_TAIL_BYTES: u64 = 8 << 10;
 
-/// A plan's state folder.
 #[derive(Debug, Clone)]
 pub struct House {
     dir: PathBuf,
 }
 
-/// Held by the one `up` of a folder, for as long as it lives.
+/// Held by the one `up` of a folder while it runs.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
 
-/// The `up` of a folder.
+/// A running `up`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// Its process.
     #[serde(flatten)]
     pub process: Record,
-    /// Where its controller answers, e.g. `http://127.0.0.1:7401`.
+    /// The URL of its controller, for example `http://127.0.0.1:7401`.
     pub controller: String,
-    /// The replication slot that keeps WAL, and for whom; none while nothing is followed.
+    /// None while no slice is captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
 }
 
-/// A replication slot that keeps WAL at the source while nobody reads it.
+/// The replication slot that keeps WAL at the source while no bridge runs, and the slices that need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Its name.
     pub slot: String,
-    /// The slices that need it.
     pub slices: Vec<String>,
 }
 
 impl House {
-    /// The state folder beside `plan`; nothing is made yet.
+    /// Creates nothing yet.
     pub fn beside(plan: &Path) -> Self {
         let folder = plan.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self { dir: folder.join(FOLDER) }
     }
 
-    /// Where the state folder is.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Makes the folder and what is in it, readable by the user alone.
+    /// Creates the folders, for this user only.
     pub fn make(&self) -> Result<(), Problem> {
         for folder in [self.dir.clone(), self.dir.join("run"), self.dir.join("log")] {
             private_folder(&folder)?;
@@ -73,7 +67,7 @@ impl House {
         Ok(())
     }
 
-    /// A part's own folder, made if it is missing.
+    /// A part's own folder, created if it is missing.
     pub fn state_dir(&self, part: Part) -> Result<PathBuf, Problem> {
         self.make()?;
         let folder = self.dir.join(part.name());
@@ -81,7 +75,6 @@ impl House {
         Ok(folder)
     }
 
-    /// The token of the folder, if one was made.
     pub fn token(&self) -> Result<Option<Secret>, Problem> {
         let path = self.dir.join("token");
         match fs::read_to_string(&path) {
@@ -91,7 +84,7 @@ impl House {
         }
     }
 
-    /// The token of the folder, made now if there is none.
+    /// The token, created now if there is none.
     pub fn token_or_new(&self) -> Result<Secret, Problem> {
         self.make()?;
         if let Some(token) = self.token()? {
@@ -104,7 +97,7 @@ impl House {
         Ok(Secret::new(text))
     }
 
-    /// Takes the folder for one `up`; none while another one has it.
+    /// Locks the folder for one `up`. None if another `up` has it.
     pub fn lock(&self) -> Result<Option<Lock>, Problem> {
         self.make()?;
         let path = self.dir.join("run/lock");
@@ -117,48 +110,43 @@ impl House {
         }
     }
 
-    /// Who runs a part, if the process noted for it still lives. A stale note is taken away.
+    /// The process of a part, if it still runs. A stale record is removed.
     pub fn running(&self, part: Part) -> Option<Record> {
         self.living(part.name(), |record: &Record| record.is_alive())
     }
 
-    /// What was noted of a part last, whether or not it still lives.
+    /// The last process of a part, even if it has ended.
     pub fn noted(&self, part: Part) -> Option<Record> {
         serde_json::from_slice(&fs::read(self.note_path(part.name())).ok()?).ok()
     }
 
-    /// The `up` of this folder, if it still lives. A stale note is taken away.
+    /// The `up` of this folder, if it still runs. A stale record is removed.
     pub fn up(&self) -> Option<Watch> {
         self.living("up", |watch: &Watch| watch.process.is_alive())
     }
 
-    /// Notes who runs a part.
     pub fn note(&self, part: Part, record: &Record) -> Result<(), Problem> {
         self.write_note(part.name(), record)
     }
 
-    /// Notes the `up` of this folder.
     pub fn note_up(&self, watch: &Watch) -> Result<(), Problem> {
         self.write_note("up", watch)
     }
 
-    /// Takes a part's note away.
     pub fn forget(&self, part: Part) {
-        // A note that cannot be taken away is stale, and recognised as such.
+        // A record that cannot be removed is stale, and is recognised as stale.
         let _ = fs::remove_file(self.note_path(part.name()));
     }
 
-    /// Takes `up`'s note away.
     pub fn forget_up(&self) {
         let _ = fs::remove_file(self.note_path("up"));
     }
 
-    /// Where a part, or `up`, writes its log.
+    /// The log of a part or of `up`.
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.dir.join("log").join(format!("{name}.log"))
     }
 
-    /// A log opened for appending.
     pub fn log(&self, name: &str) -> Result<File, Problem> {
         self.make()?;
         let path = self.log_path(name);
@@ -166,7 +154,7 @@ impl House {
         open.map_err(|error| unusable(&path, &error))
     }
 
-    /// Sets a log aside that has grown too long. Its writer appends, so it goes on at the beginning.
+    /// Sets a long log aside. The writer appends, so it continues at the start of the emptied file.
     pub fn trim_log(&self, name: &str) -> io::Result<()> {
         let path = self.log_path(name);
         if fs::metadata(&path)?.len() > LOG_BYTES_MAX {
@@ -176,7 +164,6 @@ impl House {
         Ok(())
     }
 
-    /// The last lines of a log, for a message.
     pub fn log_end(&self, name: &str, lines: usize) -> Vec<String> {
         let read = || -> io::Result<String> {
             let mut file = File::open(self.log_path(name))?;
@@ -213,7 +200,7 @@ impl House {
         self.dir.join("run").join(format!("{name}.json"))
     }
 
-    /// Writes a file whole or not at all, readable by the user alone.
+    /// Writes a file completely or not at all, for this user only.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
         let path = self.dir.join(name);
         link::file::replace(&path, bytes).map_err(|error| unusable(&path, &error))
@@ -242,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_made_once_and_is_the_users_alone() {
+    fn the_token_is_made_once_and_only_its_user_can_read_it() {
         let (_folder, house) = house();
         assert!(house.token().unwrap().is_none());
         let made = house.token_or_new().unwrap();
@@ -263,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_a_process_that_is_gone_is_taken_away() {
+    fn the_record_of_an_ended_process_is_removed() {
         let (_folder, house) = house();
         house.make().unwrap();
         house.note(Part::Proxy, &Record::of(std::process::id(), 0)).unwrap();
@@ -277,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_grew_is_set_aside() {
+    fn a_log_that_is_too_long_is_set_aside() {
         let (_folder, house) = house();
         let mut log = house.log("proxy").unwrap();
         log.set_len(LOG_BYTES_MAX + 1).unwrap();

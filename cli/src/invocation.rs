@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 /// The most that is read of a plan. A plan longer than half of this is refused as too large.
 const READ_MAX: u64 = 2 << 20;
 
-/// Options of every verb.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
@@ -42,21 +41,17 @@ pub struct Global {
     pub verbose: u8,
 }
 
-/// What every verb is given.
 #[derive(Debug)]
 pub struct Invocation<'a> {
     global: &'a Global,
-    /// Where to print.
     pub ui: &'a Ui,
 }
 
 impl<'a> Invocation<'a> {
-    /// From the options as typed.
     pub fn new(global: &'a Global, ui: &'a Ui) -> Self {
         Self { global, ui }
     }
 
-    /// The plan's file as the user named it.
     pub fn plan_file(&self) -> &Path {
         &self.global.plan
     }
@@ -66,12 +61,10 @@ impl<'a> Invocation<'a> {
         std::path::absolute(&self.global.plan).unwrap_or_else(|_| self.global.plan.clone())
     }
 
-    /// The state folder beside the plan.
     pub fn house(&self) -> House {
         House::beside(&self.plan_file_absolute())
     }
 
-    /// The checked plan and its warnings.
     pub fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
         let file = self.plan_file().display().to_string();
         let mut text = String::new();
@@ -95,7 +88,6 @@ impl<'a> Invocation<'a> {
         })
     }
 
-    /// The checked plan without its warnings.
     pub fn plan(&self) -> Result<Plan, Problem> {
         self.checked().map(|(plan, _)| plan)
     }
@@ -116,7 +108,7 @@ impl<'a> Invocation<'a> {
         self.global.controller.clone().unwrap_or_else(|| local(&plan.controller.listen))
     }
 
-    /// The token from the environment, else that of the state folder.
+    /// The token of the environment, else of the state folder.
     pub fn token(&self) -> Result<Option<Secret>, Problem> {
         match token_of_environment() {
             Some(token) => Ok(Some(token)),

@@ -61,7 +61,7 @@ fn misread(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
-    // One process-wide choice of cryptography; a second installation could only be the same one.
+    // One choice of cryptography for the whole process. It fails only if it was already made.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let call = Invocation::new(&cli.global, ui);
     if matches!(cli.verb, Verb::Bridge(_)) {
@@ -72,7 +72,8 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
         return verb::part::proxy(&call, args);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Problem::error(format!("could not start threads: {error}")).hint("raise the limit that `ulimit -u` shows")
+        Problem::error(format!("could not start threads: {error}"))
+            .hint("raise the limit that `ulimit -u` shows")
     })?;
     let done = runtime.block_on(cli.verb.run(&call));
     // A name look-up that hangs in a thread must not delay the end of a finished command.
@@ -80,9 +81,9 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     done
 }
 
-/// Restarts this program in the same process, with an allocator that returns memory at once. A bridge's buffers are large
-/// and short-lived: keeping them for ten milliseconds doubles its resident memory. The allocator reads this setting from
-/// the environment only, before anything else runs.
+/// Restarts this program in the same process, with an allocator that returns memory at once. A bridge's buffers are
+/// large and short-lived: keeping them for ten milliseconds doubles its resident memory. The allocator reads this
+/// setting from the environment only, before anything else runs.
 fn give_memory_back() {
     const DELAY: &str = "MIMALLOC_PURGE_DELAY";
     if std::env::var_os(DELAY).is_some() {

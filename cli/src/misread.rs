@@ -4,19 +4,15 @@ use crate::problem::Problem;
 use clap::error::ErrorKind;
 use std::ffi::OsString;
 
-/// What is wrong with a command line.
 #[derive(Debug)]
 pub struct Misread {
-    /// In the parser's words and colours.
+    /// Clap's own text, with colours.
     pub styled: String,
-    /// The same as any other failure.
     pub problem: Problem,
-    /// Whether the results were to be JSON.
     pub wants_json: bool,
 }
 
 impl Misread {
-    /// What the parser says of these arguments.
     pub fn of(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Self {
         let arguments: Vec<String> =
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -33,7 +29,7 @@ impl Misread {
     }
 }
 
-/// The parser's paragraphs: what is wrong, tips, and the usage.
+/// Clap writes paragraphs: the error, tips, and the usage.
 fn problem(text: &str) -> Problem {
     let one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut paragraphs = text.trim().split("\n\n").map(one_line);
@@ -46,7 +42,7 @@ fn problem(text: &str) -> Problem {
     problem
 }
 
-/// The parser repeats what it does not understand. An argument that holds `@` may be a URL with a password.
+/// Clap repeats an argument that it rejects, and an argument with `@` may be a URL with a password.
 fn without_passwords(text: String, arguments: &[String]) -> String {
     let parts = arguments
         .iter()

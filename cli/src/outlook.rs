@@ -1,5 +1,4 @@
-//! What the controller's status says in few words: each slice's condition, the bridge that counts, the slot that keeps
-//! WAL. Pure.
+//! The controller's status in few words: each slice's condition, the live bridge, the slot that keeps WAL. Pure.
 
 use crate::house::Kept;
 use crate::part::Part;
@@ -9,7 +8,7 @@ use migrations::control::{BridgeReport, Condition, LaneReport, Report};
 use migrations::share::Share;
 use migrations::sql::Database;
 
-/// The slot that keeps WAL if everything stops now. A bridge that is silent just now leaves `known` standing.
+/// The slot that keeps WAL if everything stops now. While no bridge reports one, it is `known`.
 pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
     let captured = status.slices.iter().filter(|(_, slice)| slice.stage.is_captured() && slice.has_tables);
     let slices: Vec<String> = captured.map(|(name, _)| name.to_string()).collect();
@@ -24,7 +23,7 @@ pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
     Some(Kept { slot, slices })
 }
 
-/// The live bridge and its report. Of two the one that captures counts: a second one is fenced out, and does nothing.
+/// The live bridge and its report. Of two bridges this is the one that captures; the other one is fenced out.
 pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
     let reports = status.agents.iter().filter(|agent| agent.live).filter_map(|agent| match &agent.report {
         Report::Bridge(bridge) => Some((agent, bridge)),
@@ -33,7 +32,7 @@ pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
     reports.max_by_key(|(_, bridge)| !bridge.feeds.is_empty())
 }
 
-/// Parts and slices on one line. Without `figures` it changes only when something happens.
+/// Parts and slices on one line. Without `figures` the line changes only when something happens.
 pub fn line(parts: impl Iterator<Item = (Part, bool)>, status: Option<&Status>, figures: bool) -> String {
     let mark = |runs: bool| if runs { '✔' } else { '✗' };
     let mut words: Vec<String> =
@@ -44,7 +43,6 @@ pub fn line(parts: impl Iterator<Item = (Part, bool)>, status: Option<&Status>, 
     words.join("  ")
 }
 
-/// How a slice stands, in few words.
 pub fn condition(slice: &SliceStatus, figures: bool) -> String {
     let stage = slice.stage.name();
     let Some(stream) = slice.forward() else { return stage.to_owned() };
@@ -63,7 +61,7 @@ pub fn condition(slice: &SliceStatus, figures: bool) -> String {
     }
 }
 
-/// How far a stream is behind; there is nothing to be behind of before it follows.
+/// A lane that does not follow yet has no lag.
 pub fn lag(stream: &LaneReport) -> String {
     match stream.condition {
         Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
@@ -149,7 +147,12 @@ mod tests {
             .collect();
         assert_eq!(
             shares,
-            ["the monolith", "the service for 25 % of clients", "the service for 12.5 % of clients", "the service"]
+            [
+                "the monolith",
+                "the service for 25 % of clients",
+                "the service for 12.5 % of clients",
+                "the service"
+            ]
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The three parts of the house: how each is started in this process, and what the controller does for `install` and
-//! `doctor`. The only file that names their crates.
+//! The three parts: runs each in this process, and calls the controller's crate for `install`, `uninstall` and
+//! `doctor`. Only this file names their crates.
 
 use crate::problem::{Kind, Problem};
 use crate::signals::Signals;
@@ -11,7 +11,6 @@ use migrations::sql::Database;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// One of the processes that `up` keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Journal and API.
@@ -23,10 +22,10 @@ pub enum Part {
 }
 
 impl Part {
-    /// All of them, in the order they are started in; they are stopped with the proxy last.
+    /// In the order in which they start. The proxy is stopped last.
     pub const ALL: [Part; 3] = [Part::Controller, Part::Bridge, Part::Proxy];
 
-    /// Its verb, and the name of its notes, log and folder.
+    /// Its verb, and the name of its record, log and folder.
     pub fn name(self) -> &'static str {
         match self {
             Part::Controller => "controller",
@@ -35,38 +34,35 @@ impl Part {
         }
     }
 
-    /// The parts that a plan needs: without a database there are no rows to move.
+    /// The parts that a plan needs. Without a database there are no rows to move, so no bridge.
     pub fn of(plan: &Plan) -> Vec<Part> {
         let has_rows = plan.monolith.database.is_some();
         Part::ALL.into_iter().filter(|part| *part != Part::Bridge || has_rows).collect()
     }
 }
 
-/// Runs the controller until asked to end.
 pub async fn controller(plan: Plan, token: Secret, state_dir: PathBuf) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
     controller::serve(plan, token, state_dir, asked).await.map_err(|error| failed(&error))
 }
 
-/// Runs the bridge until asked to end.
 pub async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
     cdc_bridge::serve(plan, link, asked).await.map_err(|error| failed(&error))
 }
 
-/// Runs a proxy until asked to end. Blocks, and brings its own runtimes.
+/// Blocks, and starts its own runtimes.
 pub fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
     proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(|error| failed(&error))
 }
 
-/// Everything that is in the way at the live systems, or doubtful there.
 pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
     controller::doctor(plan, slice).await
 }
 
-/// Makes what the plan needs in its databases; `report` gets a line for each step.
+/// `report` gets a line for each step.
 pub async fn install(
     plan: &Plan,
     urls: &AdminUrls,
@@ -75,8 +71,8 @@ pub async fn install(
     controller::install(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
 }
 
-/// Takes it away again, and with the monolith's part the word in the controller's folder that the journal is there;
-/// `report` gets a line for each step.
+/// Uninstalling the monolith's database also removes the controller's marker that the journal is there. `report` gets a
+/// line for each step.
 pub async fn uninstall(
     plan: &Plan,
     urls: &AdminUrls,
@@ -91,7 +87,7 @@ pub async fn uninstall(
     Ok(())
 }
 
-/// Where a copy is to be given up first, what to do is a command for each slice, and for that strangler must be up.
+/// If copies must be dropped first, the hints are one command per slice, and strangler must be up for them.
 fn not_taken_away(error: &controller::InstallError) -> Problem {
     let problem = failed(error);
     let controller::InstallError::Followed { slices, unplanned, .. } = error else { return problem };
@@ -104,7 +100,6 @@ fn not_taken_away(error: &controller::InstallError) -> Problem {
     slices.iter().fold(problem, drop).hint("then `strangler down` and `strangler uninstall`")
 }
 
-/// An administrator's URL for each database.
 pub type AdminUrls = BTreeMap<Database, Secret>;
 
 fn exposed(urls: &AdminUrls) -> BTreeMap<String, String> {

@@ -1,4 +1,4 @@
-//! What is noted of a process, so that another command finds it again and never takes a stranger for it.
+//! What is recorded of a process, so that another command finds exactly this process again.
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -8,30 +8,26 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// How often a process that was asked to end is looked at.
+/// How often a process that was asked to end is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its id.
     pub pid: u32,
-    /// When it was started, RFC 3339, UTC.
+    /// RFC 3339, UTC.
     pub started: String,
-    /// How often it was started again before.
     #[serde(default)]
     pub restarts: u32,
-    /// How the one before it ended.
+    /// How its predecessor ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-    /// The kernel's own start time of it, in clock ticks since boot, where the kernel tells: two processes
-    /// that had the same id differ in it.
+    /// The kernel's start time in clock ticks since boot, if known. Two processes with the same pid differ in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticks: Option<u64>,
 }
 
 impl Record {
-    /// What is to be noted of a process that runs now.
+    /// The process must be running.
     pub fn of(pid: u32, restarts: u32) -> Self {
         let started = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Self {
@@ -43,29 +39,28 @@ impl Record {
         }
     }
 
-    /// Whether this very process still runs: not a later one with its number, and not its corpse.
+    /// Whether this very process still runs: not a later one with the same pid, and not a zombie.
     pub fn is_alive(&self) -> bool {
         let Some(pid) = self.id() else { return false };
         if matches!(kill(pid, None), Err(Errno::ESRCH)) {
             return false;
         }
         match (stat(self.pid), self.ticks) {
-            (Some(stat), Some(ticks)) => stat.ticks == ticks && !stat.is_corpse,
-            (Some(stat), None) => !stat.is_corpse && is_ours(self.pid),
-            // A system without /proc: the number is all there is.
+            (Some(stat), Some(ticks)) => stat.ticks == ticks && !stat.is_zombie,
+            (Some(stat), None) => !stat.is_zombie && is_ours(self.pid),
+            // Without /proc the pid is all there is.
             (None, _) => !std::path::Path::new("/proc/self").exists(),
         }
     }
 
-    /// Sends a signal, if the process still runs.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.id().filter(|_| self.is_alive()) {
-            // It may end between the look and the signal; then there is nothing to do.
+            // If it ended meanwhile, there is nothing to do.
             let _ = kill(pid, signal);
         }
     }
 
-    /// Waits until the process is gone; false when it still runs after `patience`.
+    /// Waits until the process has ended. False if it still runs after `patience`.
     pub async fn wait(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         while self.is_alive() {
@@ -77,7 +72,7 @@ impl Record {
         true
     }
 
-    /// Asks the process to end, and kills it when it still runs after `patience`. True if it ended by itself.
+    /// Sends SIGTERM, and SIGKILL if the process still runs after `patience`. True if SIGTERM was enough.
     pub async fn end(&self, patience: Duration) -> bool {
         self.signal(Signal::SIGTERM);
         if self.wait(patience).await {
@@ -95,21 +90,21 @@ impl Record {
 
 struct Stat {
     ticks: u64,
-    is_corpse: bool,
+    is_zombie: bool,
 }
 
-/// State and start time of a process: fields 3 and 22 of `/proc/PID/stat` (proc(5)). The name before them is in
-/// parentheses and may hold blanks and parentheses itself.
+/// Fields 3 and 22 of `/proc/PID/stat` (proc(5)). The name before them is in parentheses and may itself hold blanks and
+/// parentheses.
 fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
     let state = fields.next()?;
     let ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { ticks, is_corpse: matches!(state, "Z" | "X") })
+    Some(Stat { ticks, is_zombie: matches!(state, "Z" | "X") })
 }
 
-/// Whether a process runs our executable, by its name; a replaced executable has ` (deleted)` behind it.
+/// Compares the executables' names. A replaced executable has ` (deleted)` after its name.
 fn is_ours(pid: u32) -> bool {
     let name = |path: std::path::PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -125,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_more_than_its_number() {
+    fn a_process_is_known_by_more_than_its_pid() {
         let me = Record::of(std::process::id(), 0);
         assert!(me.is_alive());
         assert!(Record { ticks: None, ..me.clone() }.is_alive(), "the same executable");
@@ -135,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_corpse_is_not_alive() {
+    fn a_zombie_is_not_alive() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let record = Record::of(child.id(), 0);
         assert!(record.is_alive());

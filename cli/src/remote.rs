@@ -1,4 +1,4 @@
-//! The controller's API, and the bridge's `tail`, as the verbs ask them. Knows HTTP; shows nothing.
+//! Client of the controller's API and of the bridge's `tail`.
 
 use crate::problem::{Kind, Problem};
 use futures_util::StreamExt;
@@ -12,20 +12,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Connecting to a controller, which is near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A question for which the controller reads at most its journal.
+/// For requests that read at most the journal.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A wish that may have to wait for databases or for proxies to follow.
+/// For requests that may wait for databases or proxies.
 const WISH_TIMEOUT: Duration = Duration::from_secs(120);
-/// The last changes of a log, for which the bridge may have to read every partition of many topics.
+/// For the last changes: the bridge may have to read every partition of many topics.
 const TAIL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest line. A row of 16 MiB, which is what a plan allows unless it says otherwise, takes six times as much as
-/// JSON where it is all control characters, and comes twice where the old row comes too.
+/// The longest line. By default a plan allows rows of 16 MiB. As JSON a row of control characters takes six times as
+/// much, and an event may hold the old and the new row.
 const LINE_BYTES_MAX: usize = 256 << 20;
 
-/// One controller.
 #[derive(Debug, Clone)]
 pub struct Remote {
     base: String,
@@ -36,7 +34,7 @@ pub struct Remote {
 impl Remote {
     /// The controller at `base`, e.g. `http://127.0.0.1:7401`.
     pub fn new(base: &str, token: Option<Secret>) -> Result<Self, Problem> {
-        // Loopback and the team's own network; a proxy of the environment has no place in between.
+        // The controller is on loopback or the team's network, so a proxy of the environment is ignored.
         let http =
             Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build().map_err(|error| {
                 Problem::error("could not create an HTTP client")
@@ -46,35 +44,31 @@ impl Remote {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
 
-    /// Where it is.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// Everything there is to know.
     pub async fn status(&self) -> Result<Status, Problem> {
         self.answer(self.request(Method::GET, "/v1/status", ASK_TIMEOUT)).await
     }
 
-    /// Entries after `after`; waits up to `wait` for the first.
+    /// Entries after `after`. If there is none yet, waits up to `wait` for one.
     pub async fn journal(&self, after: Generation, wait: Duration) -> Result<Vec<Entry>, Problem> {
         let query = [("after", after.0.to_string()), ("wait_ms", wait.as_millis().to_string())];
         self.answer(self.request(Method::GET, "/v1/journal", ASK_TIMEOUT + wait).query(&query)).await
     }
 
-    /// Shares a slice's routes anew.
     pub async fn set_shares(&self, wish: &SetShares) -> Result<Outcome, Problem> {
         self.answer(self.request(Method::POST, "/v1/shares", WISH_TIMEOUT).json(wish)).await
     }
 
-    /// Starts, pauses, resumes or drops a slice's copy.
     pub async fn sync(&self, slice: &SliceName, verb: SyncVerb, wish: &SyncWish) -> Result<Outcome, Problem> {
         let path = format!("/v1/slices/{slice}/sync/{verb}");
         self.answer(self.request(Method::POST, &path, WISH_TIMEOUT).json(wish)).await
     }
 
-    /// A slice's change events as lines of JSON, from the bridge at `bridge`. Between those that come from now on it
-    /// may be silent for as long as nothing changes.
+    /// A slice's change events from the bridge at `bridge`, one JSON document per line. When following, the bridge may
+    /// stay silent as long as nothing changes.
     pub async fn tail(&self, bridge: &str, tail: &Tail<'_>) -> Result<Lines, Problem> {
         let url = format!("{}/v1/tail", bridge.trim_end_matches('/'));
         let request = self.bearer(self.http.get(url)).query(tail);
@@ -85,7 +79,7 @@ impl Remote {
         Ok(Lines::of(answer, (!tail.follow).then_some(TAIL_TIMEOUT)))
     }
 
-    /// Whether something answers 200 at `url`, soon.
+    /// Whether `url` answers 200 within a second.
     pub async fn is_well(&self, url: &str) -> bool {
         let sent = self.http.get(url).timeout(Duration::from_secs(1)).send().await;
         sent.is_ok_and(|answer| answer.status() == StatusCode::OK)
@@ -118,8 +112,7 @@ impl Remote {
         let problem = if error.is_timeout() && !error.is_connect() {
             silent(who, whom)
         } else if error.is_builder() {
-            Problem::usage(format!("`{whom}` is not a URL"))
-                .hint("write a URL such as http://127.0.0.1:7401")
+            Problem::usage(format!("`{whom}` is not a URL")).hint("write a URL such as http://127.0.0.1:7401")
         } else {
             Problem::error(format!("no {who} answers at {whom}"))
                 .hint("start it with `strangler up --detach`")
@@ -128,18 +121,14 @@ impl Remote {
     }
 }
 
-/// What is asked of `tail`.
 #[derive(Debug, Serialize)]
 pub struct Tail<'a> {
-    /// Whose events.
     pub slice: &'a SliceName,
-    /// How many of the last ones.
     pub n: u32,
-    /// Whether to go on with those that come.
     pub follow: bool,
 }
 
-/// The answer, if it is a good one; a refusal as the problem it tells.
+/// Turns an answer other than success into a problem.
 async fn accepted(answer: Response) -> Result<Response, Problem> {
     let status = answer.status();
     if status.is_success() {
@@ -152,40 +141,37 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
     }
     let origin = url.origin().ascii_serialization();
     Err(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Problem::error(format!("{origin} refused the token"))
-                .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token")
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::error(format!(
+            "{origin} refused the token"
+        ))
+        .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token"),
         _ => Problem::error(format!("{origin}{} answered {status}", url.path()))
             .hint("name the controller with --controller URL"),
     })
 }
 
-/// That a part took the question and gives no answer.
 fn silent(who: &str, whom: &str) -> Problem {
     Problem::error(format!("the {who} at {whom} did not answer in time"))
         .hint(format!("read .strangler/log/{who}.log"))
 }
 
-/// A watching that ended before its end was seen.
 pub fn timed_out(message: impl Into<String>) -> Problem {
     Problem::new(Kind::TimedOut, message)
 }
 
-/// The lines that are still to come.
+/// An answer's body, line by line as it arrives.
 pub struct Lines {
     body: BoxStream<'static, reqwest::Result<Vec<u8>>>,
-    /// What came and is no whole line yet.
+    /// Bytes that are not yet a whole line.
     held: Vec<u8>,
-    /// How much of that holds no line's end: it is not searched again with each part of a long line.
+    /// How much of `held` has no line end, so that a long line is not searched again with each part.
     searched: usize,
     ended: bool,
-    /// How long the body may be silent; none: for ever.
+    /// How long the body may be silent; none means for ever.
     patience: Option<Duration>,
 }
 
 impl Lines {
-    /// The lines of an answer.
     pub fn of(answer: Response, patience: Option<Duration>) -> Self {
         let body = answer.bytes_stream().map(|part| part.map(|bytes| bytes.to_vec()));
         Self::new(body.boxed(), patience)
@@ -195,7 +181,7 @@ impl Lines {
         Self { body, held: Vec::new(), searched: 0, ended: false, patience }
     }
 
-    /// The next one; none behind the last, or behind a failure. A line without an end is still one.
+    /// None after the last line or a failure. The last line may lack its line end.
     pub async fn next(&mut self) -> Option<Result<String, Problem>> {
         loop {
             if let Some(at) = self.held[self.searched..].iter().position(|byte| *byte == b'\n') {
@@ -213,7 +199,7 @@ impl Lines {
                 Ok(None) => self.ended = true,
                 Err(problem) => {
                     self.ended = true;
-                    // Half a line is none.
+                    // Half a line is useless.
                     drop(self.rest());
                     return Some(Err(problem));
                 }
@@ -226,7 +212,6 @@ impl Lines {
         std::mem::take(&mut self.held)
     }
 
-    /// What comes next of the body; none at its end.
     async fn part(&mut self) -> Result<Option<Vec<u8>>, Problem> {
         let next = self.body.next();
         let part = match self.patience {
@@ -235,7 +220,8 @@ impl Lines {
                 .await
                 .map_err(|_| broken(&format!("the bridge sent nothing for {} s", patience.as_secs())))?,
         };
-        let part = part.transpose().map_err(|error| broken("the connection to the bridge broke").because(&error))?;
+        let part =
+            part.transpose().map_err(|error| broken("the connection to the bridge broke").because(&error))?;
         let bytes = part.as_ref().map_or(0, Vec::len);
         if self.held.len() + bytes > LINE_BYTES_MAX {
             let mib = LINE_BYTES_MAX >> 20;
@@ -264,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_may_come_in_parts_and_the_last_without_an_end() {
+    async fn a_line_may_arrive_in_parts_and_the_last_without_its_end() {
         let mut lines = lines(["a\nb", "", "c", "\r\n\nd"].map(|part| part.as_bytes().to_vec()).to_vec());
         let mut seen = Vec::new();
         while let Some(line) = lines.next().await {
@@ -274,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_has_a_limit_which_is_named() {
+    async fn a_line_over_the_limit_is_refused_and_the_limit_is_named() {
         let mut lines = lines(vec![b"{}\n{".to_vec(), vec![0; LINE_BYTES_MAX]]);
         assert_eq!(lines.next().await.unwrap().unwrap(), "{}");
         let problem = lines.next().await.unwrap().unwrap_err();
@@ -283,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_falls_silent_is_left() {
+    async fn a_body_that_stays_silent_is_a_failure() {
         let mut lines = Lines::new(stream::pending().boxed(), Some(Duration::from_millis(10)));
         let problem = lines.next().await.unwrap().unwrap_err();
         assert!(problem.message.contains("sent nothing"), "{problem}");

@@ -3,7 +3,7 @@
 use crate::problem::Problem;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The wish to end, from a terminal, a supervisor or a machine that goes down; or the terminal's own end.
+/// SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -12,7 +12,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Listens from here on; the process no longer ends by itself.
+    /// From here on these signals no longer end the process.
     pub fn listen() -> Result<Self, Problem> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
@@ -21,14 +21,13 @@ impl Signals {
                     .hint("run the command again with `-v`")
             })
         };
-        // Whoever started us with `nohup` wants us to outlive the terminal.
+        // A process started with `nohup` must outlive its terminal.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let hangup = (!ignores_hangup(&status)).then(|| listen(SignalKind::hangup())).transpose()?;
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         Ok(Self { interrupt, terminate, hangup })
     }
 
-    /// Waits for the next one.
     pub async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -45,7 +44,7 @@ async fn hung_up(hangup: &mut Option<Signal>) {
     }
 }
 
-/// Whether a process's status, as `/proc` tells it, has SIGHUP among the signals that it was told to ignore.
+/// Whether SIGHUP is ignored, by the text of `/proc/PID/status`.
 fn ignores_hangup(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hangup_that_is_ignored_from_the_start_is_known() {
+    fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
         assert!(ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n"));
         assert!(!ignores_hangup("Name:\tstrangler\nSigIgn:\t0000000000001000\n"));
         assert!(!ignores_hangup(""), "where there is no such file");

@@ -1,7 +1,7 @@
-//! Keeps the parts of the house alive on this machine: starts them, starts again what dies, stops them in order.
+//! Keeps the parts alive on this machine: starts them, restarts any that die, and stops them in order.
 //!
-//! Each part is a child of the same executable in a process group of its own, so that a Ctrl-C at the terminal
-//! reaches only us. What the parts do is theirs.
+//! Each part is a child process with its own process group, so that a Ctrl-C at the terminal reaches only the
+//! supervisor.
 
 use crate::house::{House, Watch};
 use crate::outlook;
@@ -20,33 +20,25 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// How often the children are looked at: a dead proxy is found this soon.
+/// How often the children are checked. A dead proxy is noticed within this time.
 const TICK: Duration = Duration::from_millis(100);
-/// The first wait before a part is started again; it doubles each time it dies young.
+/// The first wait before a restart; it doubles each time a part dies before [`HEALTHY_AFTER`].
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// The longest wait before a part is started again.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A part that lived this long is healthy: its next death counts as a first one.
+/// A part that lived this long is healthy: its next restart waits [`BACKOFF_MIN`] again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// How long a part may take to end before it is killed. Two rounds of it stay below what `down` waits.
+/// How long a part may take to end before it is killed. `down` waits longer than two of these.
 const STOP_PATIENCE: Duration = Duration::from_millis(4_500);
-/// How often the controller is asked how things stand.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often logs are looked at for their length.
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 
-/// How children are made.
 #[derive(Debug)]
 pub struct Starter {
-    /// Our own executable.
     pub executable: PathBuf,
-    /// The plan, from the root.
     pub plan: PathBuf,
-    /// Where the controller is reached from this machine.
     pub controller: String,
 }
 
-/// The parts under watch.
 #[derive(Debug)]
 pub struct Supervisor {
     house: House,
@@ -57,7 +49,7 @@ pub struct Supervisor {
     trimmed: Instant,
 }
 
-/// Ends what an earlier supervisor left behind when it was killed: its parts may hold our ports and locks.
+/// Stops the parts of an earlier supervisor that was killed. They may hold our ports and locks.
 pub async fn end_leftovers(house: &House, ui: &Ui) {
     for part in Part::ALL {
         if let Some(record) = house.running(part) {
@@ -84,7 +76,7 @@ struct Kept {
 }
 
 impl Supervisor {
-    /// Takes charge of `parts`; the caller holds the folder's lock. Nothing is started yet.
+    /// Starts nothing yet. The caller holds the folder's lock.
     pub fn new(
         house: House,
         starter: Starter,
@@ -111,7 +103,8 @@ impl Supervisor {
         Ok(Self { house, starter, parts, watch, progress, trimmed: now })
     }
 
-    /// Keeps the parts until SIGINT, SIGTERM or SIGHUP, then stops them. Says what still keeps WAL, if anything does.
+    /// Keeps the parts alive until SIGINT, SIGTERM or SIGHUP, then stops them. The result names a slot that still keeps
+    /// WAL.
     pub async fn run(mut self, remote: Remote) -> Result<Watch, Problem> {
         let mut signals = Signals::listen()?;
         let (sender, mut status) = watch::channel(None);
@@ -128,7 +121,7 @@ impl Supervisor {
         self.progress.state("stopping");
         tokio::select! {
             () = self.stop() => {}
-            // Asked twice: whoever asks does not want to wait.
+            // A second signal means: do not wait.
             () = signals.received() => self.kill(),
         }
         self.house.forget_up();
@@ -136,7 +129,6 @@ impl Supervisor {
         Ok(self.watch)
     }
 
-    /// One look at every part: what died is noted, what is due is started.
     fn tick(&mut self) {
         for at in 0..self.parts.len() {
             self.bury(at);
@@ -148,7 +140,7 @@ impl Supervisor {
         if self.trimmed.elapsed() >= TRIM_EVERY {
             self.trimmed = Instant::now();
             for name in self.parts.iter().map(|kept| kept.part.name()).chain(["up"]) {
-                // A log that cannot be trimmed now is tried again; the disk's own error shows elsewhere first.
+                // Tried again next time; a full or broken disk shows elsewhere first.
                 let _ = self.house.trim_log(name);
             }
         }
@@ -165,8 +157,7 @@ impl Supervisor {
         kept.backoff = after(kept.since.elapsed(), kept.backoff);
         kept.due = Instant::now() + kept.backoff;
         kept.restarts = kept.restarts.saturating_add(1);
-        let text =
-            format!("the {} {ended}; restarting it in {} s", kept.part.name(), kept.backoff.as_secs());
+        let text = format!("the {} {ended}; restarting it in {} s", kept.part.name(), kept.backoff.as_secs());
         kept.ended = Some(ended);
         self.progress.note(&text);
     }
@@ -207,7 +198,7 @@ impl Supervisor {
         Ok(command)
     }
 
-    /// Notes a slot that keeps WAL as soon as it is known, so that `down` can name it even when nobody answers.
+    /// Records the slot that keeps WAL as soon as it is known, so that `down` can name it without a controller.
     fn take_in(&mut self, status: Option<&Status>) {
         if let Some(status) = status {
             let kept = outlook::kept(status, self.watch.kept.as_ref());
@@ -223,7 +214,7 @@ impl Supervisor {
         self.progress.state(&line);
     }
 
-    /// Bridge and controller first, so that requests are served to the last; then the proxy.
+    /// Stops bridge and controller first and the proxy last, so that requests are served until the end.
     async fn stop(&mut self) {
         let (proxies, others): (Vec<_>, Vec<_>) =
             self.parts.iter_mut().partition(|kept| kept.part == Part::Proxy);
@@ -234,7 +225,7 @@ impl Supervisor {
     fn kill(&mut self) {
         for kept in &mut self.parts {
             if let Some(mut child) = kept.child.take() {
-                // It may have ended by itself just now.
+                // It may have just ended by itself.
                 let _ = child.kill().and_then(|()| child.wait());
             }
             self.house.forget(kept.part);
@@ -245,14 +236,14 @@ impl Supervisor {
 async fn end_child(house: &House, kept: &mut Kept) {
     if let Some(child) = kept.child.as_mut() {
         Record::of(child.id(), 0).end(STOP_PATIENCE).await;
-        // Reaped, so that its number is free; it was seen to be gone, or has just been killed.
+        // Reaps it, which frees its pid. It has ended or was just killed, so this does not block.
         let _ = child.wait();
     }
     kept.child = None;
     house.forget(kept.part);
 }
 
-/// Asks the controller again and again how things stand. An unreachable one leaves the last answer standing.
+/// Polls the controller's status. While the controller is unreachable the last answer stays.
 async fn look(remote: Remote, sender: watch::Sender<Option<Status>>) {
     while !sender.is_closed() {
         if let Ok(status) = remote.status().await {
@@ -262,7 +253,7 @@ async fn look(remote: Remote, sender: watch::Sender<Option<Status>>) {
     }
 }
 
-/// How long to wait before a part is started again that lived for `lived`.
+/// How long to wait before restarting a part that lived for `lived`.
 fn after(lived: Duration, last: Duration) -> Duration {
     if lived >= HEALTHY_AFTER { BACKOFF_MIN } else { (last * 2).clamp(BACKOFF_MIN, BACKOFF_MAX) }
 }

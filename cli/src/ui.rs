@@ -1,8 +1,8 @@
 //! The terminal: the only place that prints.
 //!
-//! Results go to stdout; hints, notes and progress to stderr, so that a pipe holds results alone. Colours are always
-//! written and taken out again where no terminal reads them or `NO_COLOR` is set. Whatever is not ours – rows, the
-//! servers' words, names – is made harmless before it is coloured; only `line` and `raw` take text as it is.
+//! Results go to stdout. Hints, notes and progress go to stderr, so that a pipe gets results only. Colours are always
+//! written, and removed if the output is no terminal or `NO_COLOR` is set. Foreign text (rows, servers' messages,
+//! names) is made harmless before it is coloured. Only `line` and `raw` print text as it is.
 
 pub mod change;
 pub mod figure;
@@ -21,7 +21,6 @@ use serde::Serialize;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// Text for people
@@ -30,45 +29,40 @@ pub enum Output {
     Json,
 }
 
-/// How this invocation speaks.
 #[derive(Debug)]
 pub struct Ui {
     output: Output,
     quiet: bool,
     verbose: u8,
-    /// Whoever read our output has left; streams end then.
+    /// The reader of our stdout has closed it, so endless output stops.
     gone: AtomicBool,
 }
 
 impl Ui {
-    /// Speaks as the options say.
     pub fn new(output: Output, quiet: bool, verbose: u8) -> Self {
         Self { output, quiet, verbose, gone: AtomicBool::new(false) }
     }
 
-    /// Whether results are JSON.
     pub fn is_json(&self) -> bool {
         self.output == Output::Json
     }
 
-    /// Whether somebody watches stdout.
     pub fn is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Whether whoever read our output has left.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// A line of the result for people, styled and harmless already; nothing with `--output json`.
+    /// One line of the human result. The text must already be harmless.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.is_json() {
             self.raw(&format!("{}\n", text.as_ref()));
         }
     }
 
-    /// Result text as it is, in either output.
+    /// Text as it is, with either kind of output.
     pub fn raw(&self, text: &str) {
         let mut out = anstream::stdout().lock();
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -76,7 +70,7 @@ impl Ui {
         }
     }
 
-    /// One JSON document on one line; nothing in human output.
+    /// One line of the JSON result.
     pub fn json(&self, document: &impl Serialize) {
         if self.is_json() {
             match serde_json::to_string(document) {
@@ -86,26 +80,24 @@ impl Ui {
         }
     }
 
-    /// What happens meanwhile: to stderr, silent with `-q`.
+    /// What happens meanwhile. Hidden with `-q`.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
             self.err(&harmless(text.as_ref()));
         }
     }
 
-    /// What is doubtful: to stderr, even with `-q`.
+    /// Shown even with `-q`.
     pub fn warn(&self, text: &str) {
         self.err(&format!("{} {}", "warning:".yellow().bold(), harmless(text)));
     }
 
-    /// The next command, on success.
     pub fn hint(&self, text: &str) {
         if !self.is_json() && !self.quiet {
             self.err(&format!("{} {}", "hint:".cyan().bold(), harmless(text)));
         }
     }
 
-    /// The commands that lead on, as the controller names them.
     pub fn next_steps(&self, steps: &[String]) {
         let quoted =
             |step: &String| if step.starts_with("strangler ") { format!("`{step}`") } else { step.clone() };
@@ -115,7 +107,6 @@ impl Ui {
         }
     }
 
-    /// One mark, one finding, and what to do about it.
     pub fn finding(&self, finding: &Finding) {
         let mark = match finding.severity {
             Severity::Error => "✗".red().bold().to_string(),
@@ -128,7 +119,7 @@ impl Ui {
         }
     }
 
-    /// Findings of the plan with their lines, as `check` shows them.
+    /// Findings with their lines in the plan, as `check` shows them.
     pub fn rendered(&self, findings: &[Finding]) {
         let tamed = |finding: &Finding| Finding {
             message: harmless(&finding.message),
@@ -146,12 +137,11 @@ impl Ui {
         }
     }
 
-    /// One thing that is well.
     pub fn tick(&self, text: &str) {
         self.line(format!("{} {}", "✔".green().bold(), harmless(text)));
     }
 
-    /// A problem: what was found on stdout and the rest on stderr, or all of it as one JSON document on stdout.
+    /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
     pub fn problem(&self, problem: &Problem) {
         if self.is_json() {
             self.json(&problem.document());
@@ -173,12 +163,12 @@ impl Ui {
         }
     }
 
-    /// A command line that was not understood, as its parser shows it.
+    /// The error of a rejected command line, in clap's own format.
     pub fn misread(&self, styled: &str) {
         self.err(styled.trim_end());
     }
 
-    /// What an outcome says beside its headline.
+    /// Everything about an outcome but its headline, which the verb prints.
     pub fn outcome(&self, outcome: &Outcome) {
         self.json(outcome);
         for finding in &outcome.findings {
@@ -187,7 +177,7 @@ impl Ui {
         self.next_steps(&outcome.next_steps);
     }
 
-    /// Asks; true only for a plain yes. Where nobody can answer it is no.
+    /// True only for a plain yes. Without a terminal the answer is no.
     pub fn confirm(&self, question: &str) -> bool {
         if !io::stdin().is_terminal() {
             return false;
@@ -201,20 +191,19 @@ impl Ui {
             && matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
-    /// Clears the screen before a redraw, where there is a screen.
+    /// Clears the screen before a redraw. Does nothing without a terminal.
     pub fn clear(&self) {
         if self.is_terminal() && !self.is_json() {
             self.raw("\x1b[H\x1b[2J");
         }
     }
 
-    /// Progress of something that takes a while.
     pub fn progress(&self) -> Progress {
         Progress::new(!self.quiet && !self.is_json())
     }
 
     fn err(&self, text: &str) {
-        // Nobody can be told that stderr is closed.
+        // A closed stderr cannot be reported anywhere.
         let _ = writeln!(anstream::stderr().lock(), "{text}");
     }
 }

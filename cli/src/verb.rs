@@ -1,4 +1,4 @@
-//! The verbs, one a file: what each takes from the command line, and what it does.
+//! The verbs, one per file: its options, and what it does.
 
 pub mod check;
 pub mod completions;

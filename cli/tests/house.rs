@@ -1,5 +1,5 @@
-//! The whole house without a database: `up --detach` in front of two tiny upstreams, routes flipped under load,
-//! parts killed with -9, `down`.
+//! All parts without a database: `up --detach` in front of two tiny upstreams, routes changed under load, parts killed
+//! with SIGKILL, `down`.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A plan's folder; whatever runs there ends with the test.
+/// A plan's folder. Every process of it ends with the test.
 struct House {
     folder: TempDir,
     proxy: u16,
@@ -27,7 +27,7 @@ struct House {
 }
 
 impl House {
-    /// Two upstreams that answer their own name, and a plan of nine lines.
+    /// Two upstreams that answer with their names, and a plan of nine lines.
     fn new() -> Self {
         let (monolith, service) = (upstream("monolith"), upstream("service"));
         let [proxy, admin, controller] = free_ports();
@@ -47,14 +47,14 @@ slices:
         Self { folder, proxy, controller }
     }
 
-    /// The stored table still counts, and `down` ends what was left running.
+    /// The stored route table still works, and `down` ends everything.
     fn serves_the_service_until_it_is_down(&self) {
         assert_eq!(self.ask(), "service", "{}", self.logs());
         assert!(self.ok(&["down"]).contains("stopped"));
         assert_eq!(self.processes(), [] as [u32; 0]);
     }
 
-    /// One that was up and is down: its proxy has a table, by which `hello` is at the service.
+    /// A folder that was up and is down. Its proxy has stored a table that sends `hello` to the service.
     fn with_a_stored_table() -> Self {
         let house = Self::new();
         house.ok(&["up", "--detach"]);
@@ -90,14 +90,14 @@ slices:
         u32::try_from(note["pid"].as_u64()?).ok()
     }
 
-    /// Kills a part and waits until another process has its place.
+    /// Kills a part and waits until a new process has replaced it.
     fn kill_and_wait(&self, name: &str) {
         let killed = self.pid(name).unwrap();
         signal(killed, Signal::SIGKILL);
         self.eventually(&format!("a new {name}"), || self.pid(name).is_some_and(|pid| pid != killed));
     }
 
-    /// Who answers a request through the proxy: `monolith` or `service`; an error is shown in its place.
+    /// The side that answers a request through the proxy: `monolith` or `service`, or the error.
     fn ask(&self) -> String {
         ask(self.proxy).unwrap_or_else(|error| format!("failed: {error}"))
     }
@@ -152,7 +152,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
     [(); N].map(|()| lab::free_port().unwrap())
 }
 
-/// An HTTP server that answers every request with its name, and lives as long as the test process.
+/// An HTTP server that answers every request with its name. It runs until the test process ends.
 fn upstream(name: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -189,7 +189,7 @@ fn serve(connection: TcpStream, name: &str) -> Option<()> {
     }
 }
 
-/// One request on a connection of its own; the body of a 200.
+/// One request on a new connection. Returns the body of a 200.
 fn ask(port: u16) -> std::io::Result<String> {
     let mut connection = TcpStream::connect(("127.0.0.1", port))?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -200,7 +200,7 @@ fn ask(port: u16) -> std::io::Result<String> {
     if !head.starts_with("HTTP/1.1 200") {
         return Err(std::io::Error::other(head.to_owned()));
     }
-    // The answer may come in one chunk.
+    // The body may be one chunk.
     let name = ["monolith", "service"].into_iter().find(|name| body.contains(name));
     name.map(str::to_owned).ok_or_else(|| std::io::Error::other(answer.clone()))
 }
@@ -231,7 +231,7 @@ impl Load {
         Self { threads: threads.collect(), stop, done }
     }
 
-    /// How many succeeded, and every failure.
+    /// How many requests succeeded, and every failure.
     fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
@@ -240,7 +240,7 @@ impl Load {
 }
 
 #[test]
-fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
+fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     let house = House::new();
     let up = house.json(&["up", "--detach"]);
     assert_eq!(up["already"], false, "{up}");
@@ -281,10 +281,10 @@ fn a_route_is_flipped_under_load_survives_kills_and_down_leaves_nothing() {
     assert!(TcpStream::connect(("127.0.0.1", house.proxy)).is_err());
     assert!(house.ok(&["down"]).contains("nothing of this plan is running here"));
 
-    // The routes outlive everything.
+    // The routes survive a restart.
     house.ok(&["up", "--detach"]);
     house.eventually("the service's answer after a restart", || house.ask() == "service");
-    // A supervisor that was killed leaves parts behind; `down` still ends them.
+    // A killed supervisor leaves its parts running. `down` still ends them.
     signal(house.pid("up").unwrap(), Signal::SIGKILL);
     house.ok(&["down"]);
     assert_eq!(house.processes(), [] as [u32; 0]);
@@ -315,7 +315,7 @@ fn stops_by(end: Signal) {
     assert!(!Path::new(&house.folder.path().join(".strangler/run/up.json")).exists());
 }
 
-/// The command as a terminal would start it: whoever runs the tests may have them ignore that his terminal closes.
+/// The command with SIGHUP enabled, as a terminal starts it: the test runner may ignore SIGHUP.
 fn hearing_hangups(command: &Command) -> Command {
     let mut env = Command::new("env");
     env.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
@@ -344,9 +344,9 @@ fn ended(child: &mut Child) -> bool {
 }
 
 #[test]
-fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
+fn a_serving_proxy_is_left_running_when_the_database_is_down() {
     let house = House::with_a_stored_table();
-    // From now on the journal is in a database that nobody has started.
+    // From now on the journal is in a database that is not running.
     let [bridge, nobody] = free_ports();
     let plan = fs::read_to_string(house.folder.path().join("strangler.yaml")).unwrap();
     let database = format!("\", database: \"postgres://strangler:p@127.0.0.1:{nobody}/shop\" }}\nservices");
@@ -361,7 +361,7 @@ fn a_proxy_that_serves_is_left_running_although_the_database_is_late() {
 }
 
 #[test]
-fn a_proxy_that_serves_is_left_running_although_the_controller_cannot_start() {
+fn a_serving_proxy_is_left_running_when_the_controller_cannot_start() {
     let house = House::with_a_stored_table();
     let taken = TcpListener::bind(("127.0.0.1", house.controller)).unwrap();
     thread::spawn(move || taken.incoming().for_each(drop));
@@ -373,7 +373,7 @@ fn a_proxy_that_serves_is_left_running_although_the_controller_cannot_start() {
 }
 
 #[test]
-fn a_part_that_cannot_start_is_named_with_its_last_words() {
+fn up_names_a_part_that_cannot_start_and_shows_the_end_of_its_log() {
     let house = House::new();
     let _taken = TcpListener::bind(("127.0.0.1", house.proxy)).unwrap();
     let output = house.command(&["up", "--detach"]).output().unwrap();

@@ -1,4 +1,4 @@
-//! `strangler init` beside a live database: what it lists, and a first plan that `check` takes.
+//! `strangler init` with a live database: the tables that it lists, and a first plan that `check` accepts.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
@@ -33,7 +33,7 @@ fn ok(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_live_database_becomes_a_plan_that_is_sound() {
+fn init_from_a_live_database_writes_a_plan_that_check_accepts() {
     let cluster = Cluster::start();
     cluster.database("shop");
     cluster.sql("shop", SHOP);

@@ -1,5 +1,5 @@
-//! The real binary, verb by verb, without anything running, or before a controller that only repeats what it was given:
-//! what it prints on both streams and its exit codes.
+//! Runs the real binary, verb by verb, with no controller or with one that returns canned answers. Checks both output
+//! streams and exit codes.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
@@ -29,7 +29,7 @@ slices:
     routes: { list: GET /orders, show: \"GET /orders/{id}\", place: POST /orders }
 ";
 
-/// What came of one call: exit code and both streams, with what differs from run to run replaced.
+/// Exit code and both streams of one call, with a placeholder for the folder.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -63,7 +63,7 @@ fn strangler_with(folder: &Path, arguments: &[&str], environment: &[(&str, &str)
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// A folder with a plan whose controller listens on a port that nobody has.
+/// A folder with a plan whose controller does not run.
 fn folder(plan: &str) -> TempDir {
     folder_at(plan, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
 }
@@ -100,12 +100,12 @@ fn an_unknown_verb_is_a_usage_error() {
     let said = strangler(folder.path(), &["stauts"]);
     assert_eq!(said.code, Some(2));
     insta::assert_snapshot!("unknown_verb", said.all());
-    // Verbs that only exist in the design are not offered.
+    // A verb that does not exist yet.
     assert_eq!(strangler(folder.path(), &["cutover", "orders"]).code, Some(2));
 }
 
 #[test]
-fn a_sound_plan_is_counted() {
+fn check_counts_slices_routes_and_tables() {
     let folder = folder(PLAN);
     insta::assert_snapshot!("check_good", strangler(folder.path(), &["check"]).all());
     let said = strangler(folder.path(), &["check", "--output", "json"]);
@@ -165,7 +165,7 @@ fn without_a_controller_the_hint_says_how_to_start_one() {
 }
 
 #[test]
-fn words_that_are_no_share_or_name_are_usage_errors() {
+fn a_bad_share_or_name_is_a_usage_error() {
     let folder = folder(PLAN);
     for verb in
         [&["route", "set", "orders", "25"][..], &["route", "set", "Orders", "25%"], &["sync", "pause", "a.b"]]
@@ -176,7 +176,7 @@ fn words_that_are_no_share_or_name_are_usage_errors() {
 }
 
 #[test]
-fn nothing_is_dropped_without_a_yes() {
+fn drop_needs_a_yes() {
     let folder = folder(PLAN);
     let said = strangler(folder.path(), &["sync", "drop", "orders"]);
     assert_eq!(said.code, Some(2));
@@ -184,7 +184,7 @@ fn nothing_is_dropped_without_a_yes() {
 }
 
 #[test]
-fn down_where_nothing_runs_is_done() {
+fn down_succeeds_when_nothing_runs() {
     let folder = folder(PLAN);
     insta::assert_snapshot!("down_nothing", strangler(folder.path(), &["down"]).all());
 }
@@ -211,7 +211,7 @@ fn completions_are_written_for_each_shell() {
 }
 
 #[test]
-fn init_writes_a_plan_that_check_accepts_and_overwrites_none() {
+fn init_writes_a_plan_that_check_accepts_and_overwrites_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let init = [
         "init",
@@ -247,7 +247,7 @@ fn install_prints_its_sql_without_the_password() {
     let said = strangler_with(folder.path(), &["install", "--print"], &environment);
     assert_eq!(said.code, Some(0), "{}", said.all());
     assert!(said.out.contains("CREATE SCHEMA") && !said.all().contains("verysecret"));
-    // A database that is not there is an error with a hint, and shows no password either.
+    // The error of an unreachable database has a hint, and shows no password either.
     let urls = ["install", "--admin-url", "monolith=postgres://root:verysecret@127.0.0.1:1/shop"];
     let said = strangler_with(folder.path(), &urls, &environment);
     assert_eq!(said.code, Some(2), "one database has no URL: {}", said.all());
@@ -258,7 +258,7 @@ fn install_prints_its_sql_without_the_password() {
 }
 
 #[test]
-fn no_verb_repeats_a_password_that_was_mistyped() {
+fn no_verb_repeats_a_mistyped_password() {
     let plan =
         PLAN.replace("4000\" }", "4000\", database: \"postgres://strangler:other@127.0.0.1:1/shop\" }");
     let folder = folder(&plan);
@@ -280,7 +280,7 @@ fn no_verb_repeats_a_password_that_was_mistyped() {
 }
 
 #[test]
-fn a_command_line_that_is_not_understood_is_one_document_too() {
+fn with_output_json_a_usage_error_is_one_document() {
     let folder = folder(PLAN);
     for verb in [&["stauts"][..], &["sync"], &["tail"], &["route", "set", "orders", "25"]] {
         let said = strangler(folder.path(), &[verb, &["--output", "json"]].concat());
@@ -296,7 +296,7 @@ fn a_command_line_that_is_not_understood_is_one_document_too() {
 }
 
 #[test]
-fn a_plan_without_an_end_is_too_large() {
+fn an_endless_plan_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = strangler(folder.path(), &["--plan", "/dev/zero", "check"]);
     assert_eq!(said.code, Some(2), "{}", said.all());
@@ -304,7 +304,7 @@ fn a_plan_without_an_end_is_too_large() {
 }
 
 #[test]
-fn nobody_waits_for_longer_than_a_day() {
+fn a_timeout_is_between_a_second_and_a_day() {
     let folder = folder(PLAN);
     for seconds in ["0", "86401", "18446744073709551615"] {
         for verb in [&["up", "--detach"][..], &["sync", "start", "orders"]] {
@@ -315,7 +315,7 @@ fn nobody_waits_for_longer_than_a_day() {
 }
 
 #[test]
-fn a_row_of_a_customer_cannot_steer_the_terminal() {
+fn text_from_a_row_cannot_steer_the_terminal() {
     let finding = json!({
         "code": "sink.refused-row", "severity": "error",
         "message": "row id=1 name=\u{1b}]0;mine\u{7}Bob\n✔ all is well", "remedy": "mend it\nor\u{9b}2J not",
@@ -328,14 +328,14 @@ fn a_row_of_a_customer_cannot_steer_the_terminal() {
     assert!(said.out.contains("\n  mend it\n  or·2J not\n"), "{}", said.out);
     let forged = |c: char| c.is_control() && c != '\n';
     assert!(!said.out.contains(forged) && !said.err.contains(forged), "{}", said.all());
-    // Programs get it as it is.
+    // Programs get the text unchanged.
     let said = strangler(folder.path(), &["status", "--output", "json"]);
     let document: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(document["findings"][0]["message"], finding["message"]);
 }
 
 #[test]
-fn what_no_bridge_has_done_yet_is_no_success() {
+fn a_decision_that_no_bridge_has_done_times_out() {
     let (port, _asked) = controller::start(vec![
         ("/v1/status", status(&[], &[])),
         ("/v1/slices/orders/sync/drop", outcome(0)),
@@ -346,8 +346,8 @@ fn what_no_bridge_has_done_yet_is_no_success() {
 }
 
 #[test]
-fn a_decision_stands_although_the_controller_ends_behind_it() {
-    // What is asked next is answered with nonsense.
+fn a_decision_succeeds_even_if_the_controller_then_fails() {
+    // The answer to the next request is nonsense.
     let (port, _asked) = controller::start(vec![("/v1/shares", outcome(1)), ("/v1/status", json!(null))]);
     let said = strangler(folder_at(PLAN, port).path(), &["route", "set", "orders", "25%"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
@@ -366,7 +366,7 @@ fn a_slice_without_tables_has_no_changes_to_show() {
 
 #[test]
 fn ctrl_c_ends_a_tail_that_gets_no_answer() {
-    // The bridge is another one of these, which knows nothing of `tail`.
+    // The bridge is a second one of these, which never answers `tail`.
     let (silent, asked) = controller::start(Vec::new());
     let (port, _asked) = controller::start(vec![("/v1/status", status(&[bridge(silent)], &[]))]);
     let folder = folder_at(PLAN, port);
@@ -384,7 +384,7 @@ fn ctrl_c_ends_a_tail_that_gets_no_answer() {
         thread::sleep(Duration::from_millis(20));
         ended = tail.try_wait().unwrap();
     }
-    // Gone already, or hanging.
+    // It has ended, or it hangs.
     let _ = tail.kill().and_then(|()| tail.wait().map(drop));
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }

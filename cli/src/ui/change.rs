@@ -1,19 +1,19 @@
-//! One change event as `tail` shows it: a headline, then the envelope indented. Pure: text in, text out.
+//! One change event as `tail` shows it: a headline, then the indented envelope. Pure.
 //!
-//! The envelope is re-indented as text and never rebuilt, so that the order of columns and the digits of numbers stay
-//! what the consumer of the topic would read.
+//! The envelope is indented as text, not parsed and rebuilt. Column order and the digits of numbers stay exactly as
+//! a consumer of the topic reads them.
 
 use super::harmless::harmless;
 use owo_colors::OwoColorize;
 use serde_json::Value;
 
-/// The event on its line, made readable; a line of another shape is shown as it is.
+/// A line that is not a change event is returned as it is.
 pub fn pretty(line: &str) -> String {
     let line = &harmless(line);
     let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let topic = harmless(event.get("topic").and_then(Value::as_str).unwrap_or("?"));
     let value = event.get("value").unwrap_or(&Value::Null);
-    // With `schemas.enable` the envelope stands one level deeper.
+    // With `schemas.enable` the envelope is one level deeper.
     let envelope = value.get("payload").unwrap_or(value);
     let verb = match envelope.get("op").and_then(Value::as_str) {
         Some("c") => "insert".green().bold().to_string(),
@@ -28,7 +28,7 @@ pub fn pretty(line: &str) -> String {
     format!("{verb} {} {key}\n{}", topic.bold(), indented(line))
 }
 
-/// JSON text with one field a line and coloured names; strings and numbers stay byte for byte.
+/// JSON with one field per line and coloured names. Strings and numbers keep their bytes.
 fn indented(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let mut depth = 0usize;
@@ -76,7 +76,7 @@ fn break_line(out: &mut String, depth: usize) {
     out.extend(std::iter::repeat_n("  ", depth));
 }
 
-/// The bytes of the string that `text` begins with, quotes included.
+/// In bytes, with both quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -108,10 +108,10 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_is_named_and_nonsense_is_shown_as_it_is() {
+    fn a_tombstone_is_named_and_other_text_is_shown_as_it_is() {
         assert!(bare(&pretty(r#"{"topic":"t","key":{"id":1},"value":null}"#)).starts_with("tombstone t"));
         assert_eq!(pretty("not json\x1b[2J"), "not json·[2J");
-        // JSON need not escape what is above ASCII, and a terminal obeys it all the same.
+        // JSON does not have to escape control characters above ASCII, but a terminal obeys them.
         assert!(!pretty("{\"topic\":\"t\\u001b[2J\",\"value\":\"\u{9b}2J\"}").contains(['\u{9b}']));
         assert_eq!(bare(&indented("\"half")), "\"half");
     }

@@ -1,12 +1,12 @@
-//! Text of others made harmless: a terminal obeys control characters, and a row of a customer may hold some. Pure.
+//! Makes foreign text safe to print: a customer's row may hold control characters, and a terminal obeys them. Pure.
 
-/// The text with `·` in place of each control character, line ends included, so that it can neither steer the terminal
-/// nor pass for a line of ours.
+/// Replaces each control character with `·`, line ends too. The text can then neither steer the terminal nor forge
+/// one of our lines.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
-/// The same for text that may have several lines; each after the first is set in, as no line of ours is.
+/// The same for several lines. Each line after the first is indented, so that it cannot forge one of our lines.
 pub fn lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| harmless(line.trim_start())).collect();
     lines.join("\n  ")
@@ -23,7 +23,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_after_the_first_is_set_in() {
+    fn each_line_after_the_first_is_indented() {
         assert_eq!(
             lines("it ended\n  panic\nerror: forged\x1b[2J"),
             "it ended\n  panic\n  error: forged·[2J"

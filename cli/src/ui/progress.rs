@@ -1,14 +1,12 @@
-//! Progress of something that takes a while: a bar on a terminal, a plain line now and then elsewhere.
+//! Progress of a long operation: a bar on a terminal, elsewhere a plain line now and then.
 
 use super::harmless::harmless;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How often a plain line is written where no terminal is.
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
-/// One bar, one series of lines, or silence.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -17,7 +15,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar where stderr is a terminal; silent unless `speaks`.
+    /// Shows nothing unless `speaks`.
     pub fn new(speaks: bool) -> Self {
         let bar = (speaks && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new_spinner();
@@ -27,7 +25,7 @@ impl Progress {
         Self { bar, speaks, last: None }
     }
 
-    /// Something is under way, without a measure.
+    /// What is being done now, without a percentage.
     pub fn state(&mut self, text: &str) {
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
@@ -39,7 +37,7 @@ impl Progress {
         }
     }
 
-    /// `done` of `whole` is done; `whole` may be an estimate that is passed.
+    /// `whole` may be an estimate that `done` exceeds.
     pub fn part(&mut self, text: &str, done: u64, whole: u64) {
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{msg}  {bar:16.cyan/dim} {percent:>3} %  {eta}")
@@ -54,17 +52,17 @@ impl Progress {
         }
     }
 
-    /// Whether figures that change all the time may be shown: a bar is redrawn, lines pile up.
+    /// Whether figures that change all the time may be shown: a bar is redrawn, but lines pile up.
     pub fn is_live(&self) -> bool {
         self.bar.is_some()
     }
 
-    /// Something happened: a line of its own that stays.
+    /// A line that stays.
     pub fn note(&self, text: &str) {
         if !self.speaks {
             return;
         }
-        // Nobody can be told that stderr is closed.
+        // A closed stderr cannot be reported anywhere.
         let write = || writeln!(anstream::stderr().lock(), "{}", harmless(text));
         let _ = match &self.bar {
             Some(bar) => bar.suspend(write),
@@ -72,7 +70,7 @@ impl Progress {
         };
     }
 
-    /// Takes the bar away, before a result is printed.
+    /// Removes the bar, before a result is printed.
     pub fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

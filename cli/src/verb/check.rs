@@ -1,10 +1,9 @@
-//! `strangler check`: everything that is wrong with the plan, each with its line and what to write instead.
+//! `strangler check`: shows each finding in the plan with its line and what to write instead.
 
 use crate::invocation::Invocation;
 use crate::problem::Problem;
 use serde_json::json;
 
-/// Checks the plan.
 pub fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     let (plan, warnings) = call.checked()?;
     call.ui.rendered(&warnings);

@@ -1,18 +1,16 @@
-//! `strangler completions`: a script that teaches a shell our verbs and options.
+//! `strangler completions`: a shell script that completes verbs and options.
 
 use crate::invocation::Invocation;
 use crate::problem::Problem;
 use clap::Command;
 use clap_complete::Shell;
 
-/// Which script.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// For which shell
+    /// The shell to write it for
     shell: Shell,
 }
 
-/// Writes the script for `command`, which is the whole of ours.
 pub fn run(call: &Invocation<'_>, args: &Args, command: &mut Command) -> Result<(), Problem> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "strangler", &mut script);

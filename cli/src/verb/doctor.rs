@@ -1,4 +1,4 @@
-//! `strangler doctor`: whether the live systems are ready, with the fix for each that is not.
+//! `strangler doctor`: checks that the live systems are ready, and shows how to fix each problem.
 
 use crate::invocation::Invocation;
 use crate::problem::{Kind, Problem};
@@ -9,14 +9,12 @@ use migrations::plan::{LogChoice, Plan, Slice};
 use serde_json::json;
 use std::path::Path;
 
-/// What to look at.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this slice [default: all slices]
     slice: Option<SliceName>,
 }
 
-/// Looks at the live systems.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     if let Some(slice) = args.slice.as_ref().filter(|slice| !plan.slices.contains_key(*slice)) {
@@ -46,13 +44,13 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The embedded log may fill its bound; the disk under it must have that much.
+/// The disk must have room for the largest size of the embedded log.
 fn disk(plan: &Plan, folder: &Path) -> Option<Finding> {
     let LogChoice::Embedded { bytes_max } = plan.log else { return None };
     if plan.slices.values().all(Slice::is_stateless) {
         return None;
     }
-    // The folder is made by `up`; before that, what holds it is the same disk.
+    // `up` makes the folder. Until then its nearest existing parent is on the same disk.
     let place = folder.ancestors().find(|place| place.exists())?;
     let disk = nix::sys::statvfs::statvfs(place).ok()?;
     too_small(bytes_max, disk.blocks_available() * disk.fragment_size(), folder)
@@ -73,7 +71,6 @@ fn too_small(bytes_max: u64, free: u64, folder: &Path) -> Option<Finding> {
     })
 }
 
-/// What leads on: being up, then following a slice that has tables.
 fn next(plan: &Plan, slice: Option<&SliceName>, is_up: bool) -> Vec<String> {
     if !is_up {
         return vec!["strangler up --detach".to_owned()];

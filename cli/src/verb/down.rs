@@ -1,4 +1,4 @@
-//! `strangler down`: stops what `up` started here, and names what keeps WAL meanwhile.
+//! `strangler down`: stops what `up` started here, and names the slot that keeps WAL from then on.
 
 use crate::house::{Kept, Watch};
 use crate::invocation::Invocation;
@@ -9,14 +9,13 @@ use crate::ui::Ui;
 use serde_json::json;
 use std::time::Duration;
 
-/// How long the supervisor may take; it kills parts before this is over.
+/// How long the supervisor may take. It kills slow parts sooner than this.
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the controller may take to say what keeps WAL.
+/// How long the controller may take to answer.
 const ASK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a part without a supervisor may take.
 const PART_PATIENCE: Duration = Duration::from_secs(4);
 
-/// Stops everything of this folder.
 pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     let house = call.house();
     let mut kept = None;
@@ -30,7 +29,7 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
         killed = !watch.process.end(SUPERVISOR_PATIENCE).await;
         house.forget_up();
     }
-    // Left over when the supervisor was killed, now or before; the proxy last.
+    // Parts that are left because the supervisor was killed; the proxy last.
     for part in Part::ALL {
         if let Some(record) = house.running(part) {
             stopped = true;
@@ -45,7 +44,9 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     match (stopped, killed) {
         (false, _) => call.ui.line("nothing of this plan is running here"),
         (true, false) => call.ui.tick("stopped"),
-        (true, true) => call.ui.tick("stopped; parts that did not end in time were killed, and nothing is lost"),
+        (true, true) => {
+            call.ui.tick("stopped; parts that did not end in time were killed, and nothing is lost")
+        }
     }
     if let Some(kept) = &kept {
         say_kept(call.ui, kept);
@@ -55,7 +56,7 @@ pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What keeps WAL by the controller's word, while it still has one; else by the supervisor's note.
+/// As the controller reports it if it still answers, else as the supervisor recorded it.
 async fn kept_now(call: &Invocation<'_>, watch: &Watch) -> Option<Kept> {
     let known = watch.kept.as_ref();
     let asked = async { call.remote().ok()?.status().await.ok() };
@@ -65,7 +66,7 @@ async fn kept_now(call: &Invocation<'_>, watch: &Watch) -> Option<Kept> {
     }
 }
 
-/// Names the slot that keeps WAL while nothing runs, and how to be rid of it.
+/// Names the slot that keeps WAL while nothing runs, and how to drop it.
 pub fn say_kept(ui: &Ui, kept: &Kept) {
     ui.note(format!(
         "the replication slot {} keeps WAL in the monolith's database until the bridge runs again",

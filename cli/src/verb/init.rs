@@ -12,7 +12,6 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-/// What is known already.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With a database but no --table, `init` lists the tables.\n\
     Without a database, `init` writes a plan for routing only, and needs --upstream and --service.")]
@@ -40,7 +39,6 @@ pub struct Args {
     force: bool,
 }
 
-/// Lists tables, or writes a plan.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let Some(url) = &args.database else {
         if args.upstream.is_none() || args.service.is_none() {
@@ -117,7 +115,7 @@ fn write(
     Ok(())
 }
 
-/// The service's name and address; the first table lends its name where none was given.
+/// The service's name and URL. Without a name, the service is named after the first table.
 fn service(args: &Args, tables: &[SurveyedTable]) -> Result<(String, String), Problem> {
     let given = args.service.as_deref();
     let (name, url) = match given.and_then(|text| text.split_once('=')) {

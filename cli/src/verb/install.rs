@@ -1,4 +1,4 @@
-//! `strangler install`: schema, role, gates, rights and publication in every database of the plan.
+//! `strangler install`: creates schema, role, gates, rights and publication in every database of the plan.
 
 use crate::invocation::Invocation;
 use crate::part::{self, AdminUrls};
@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
 
-/// How to get in, or what to print.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A database URL with a role that may create roles and owns the tables
@@ -25,8 +24,8 @@ pub struct Args {
     print: bool,
 }
 
-/// One `[NAME=]URL`. Any text is taken, because the command line's parser repeats what it refuses, and this may hold a
-/// password; [`addressed`] says what is wrong with it.
+/// One `[NAME=]URL`. Parsing accepts any text, because clap repeats what it rejects, and this may hold a password.
+/// [`addressed`] checks it.
 #[derive(Debug, Clone)]
 pub struct AdminUrl {
     name: Option<String>,
@@ -37,7 +36,7 @@ impl FromStr for AdminUrl {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        // A name is shown, so it must not be the beginning of a URL.
+        // A name may be printed, so part of a URL must not pass for one.
         let named = text.split_once('=').filter(|(name, _)| !name.contains([':', '/', '@']));
         let (name, url) = named.map_or((None, text), |(name, url)| (Some(name.to_owned()), url));
         Ok(Self { name, url: Secret::new(url.to_owned()) })
@@ -50,7 +49,6 @@ impl AdminUrl {
     }
 }
 
-/// Installs, or prints what would be installed.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     if args.print {
@@ -97,7 +95,7 @@ fn next(plan: &Plan) -> Vec<String> {
     ]
 }
 
-/// The plan's databases; a plan without one has nothing to install.
+/// The plan's databases; an error if there is none.
 pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
     let databases = Database::all(plan);
     if databases.is_empty() {
@@ -107,7 +105,7 @@ pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
     Ok(databases)
 }
 
-/// Which URL is for which database; every database of the plan needs one.
+/// Assigns the URLs to databases. Each database of the plan needs one.
 pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
     let databases = databases(plan)?;
     let names: Vec<&str> = databases.iter().map(Database::as_str).collect();
@@ -147,7 +145,7 @@ pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
     Ok(addressed)
 }
 
-/// Host, port and database of a URL: what two roles of the same database have in common.
+/// Host, port and database of a URL. They are equal for two roles of the same database.
 fn place(url: &str) -> Option<(String, String)> {
     let bare = url.split_once("://")?.1.split(['?', '#']).next()?;
     let place = bare.rsplit_once('@').map_or(bare, |(_, place)| place);
@@ -189,7 +187,7 @@ slices:
     }
 
     #[test]
-    fn a_missing_doubled_or_strange_url_is_said() {
+    fn a_missing_doubled_or_wrong_url_is_refused() {
         assert!(
             told(&["monolith=postgres://root@db/shop"]).unwrap_err().contains("service orders's database")
         );

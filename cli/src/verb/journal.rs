@@ -1,4 +1,4 @@
-//! `strangler journal`: who decided what, when, and why.
+//! `strangler journal`: who decided what, when and why.
 
 use crate::invocation::Invocation;
 use crate::outlook::destination;
@@ -12,12 +12,11 @@ use migrations::stage::Event;
 use owo_colors::OwoColorize;
 use std::time::Duration;
 
-/// How long one question of `-f` waits for an answer.
+/// How long one request of `-f` may wait for a new entry.
 const WAIT: Duration = Duration::from_secs(25);
-/// How long `-f` waits before it asks again after a failure.
+/// The pause of `-f` after a failed request.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How much of it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Keep printing new entries until Ctrl-C
@@ -28,7 +27,6 @@ pub struct Args {
     count: Option<usize>,
 }
 
-/// Prints the journal.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     let entries = all(&remote).await?;
@@ -63,14 +61,14 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The whole journal, however much of it one answer holds.
+/// The whole journal, in as many requests as needed.
 async fn all(remote: &Remote) -> Result<Vec<Entry>, Problem> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
         let last = entries.last().map_or(Generation(0), |entry| entry.generation);
         let more = remote.journal(last, Duration::ZERO).await?;
         let before = entries.len();
-        // Each round must bring something newer, so that this ends.
+        // Each round must bring a newer entry, so that this ends.
         entries.extend(more.into_iter().filter(|entry| entry.generation > last));
         if entries.len() == before {
             return Ok(entries);
@@ -83,11 +81,11 @@ fn show(ui: &Ui, entry: &Entry) {
     ui.line(line(entry));
 }
 
-/// An entry as one line: whatever stands in the journal, it is no more than that.
+/// Always a single line, whatever text the entry holds.
 fn line(entry: &Entry) -> String {
     let reason = harmless(&entry.reason);
     let reason = if reason.is_empty() { reason } else { format!("  “{reason}”") };
-    // Whole seconds are enough for people; JSON has the time as it was written.
+    // People get whole seconds; JSON has the exact time.
     let at = entry.at.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
     format!(
         "{:>5}  {}  {}  {}{reason}  {}",

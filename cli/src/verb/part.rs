@@ -9,7 +9,6 @@ use migrations::plan::Plan;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-/// How a part speaks.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Format of the log on stderr [default: text on a terminal, JSON elsewhere]
@@ -20,7 +19,6 @@ pub struct Args {
     log: String,
 }
 
-/// How a log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// Text for people
@@ -29,7 +27,6 @@ enum Format {
     Json,
 }
 
-/// Runs the controller.
 pub async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
@@ -37,14 +34,13 @@ pub async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     part::controller(plan, call.token_or_new()?, state_dir).await
 }
 
-/// Runs a proxy. Must not be called inside a runtime: the proxy brings its own.
+/// Must not be called inside a runtime, because the proxy starts its own.
 pub fn proxy(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
     part::proxy(&plan, link(call, &plan, Part::Proxy)?)
 }
 
-/// Runs the bridge.
 pub async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
@@ -54,8 +50,9 @@ pub async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
 
 fn link(call: &Invocation<'_>, plan: &Plan, part: Part) -> Result<Link, Problem> {
     let token = call.token()?.ok_or_else(|| {
-        Problem::error("there is no token for the controller")
-            .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token")
+        Problem::error("there is no token for the controller").hint(
+            "set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token",
+        )
     })?;
     Ok(Link { controller: call.controller_of(plan), token, state_dir: call.house().state_dir(part)? })
 }

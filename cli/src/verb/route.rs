@@ -1,4 +1,4 @@
-//! `strangler route`: where requests go, and how much of them goes to the service.
+//! `strangler route`: shows and sets where requests go.
 
 use crate::invocation::Invocation;
 use crate::outlook::destination;
@@ -12,7 +12,6 @@ use migrations::share::Share;
 use serde_json::json;
 use std::str::FromStr;
 
-/// What to do about routes.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     /// Show every route and where it goes
@@ -21,7 +20,6 @@ pub enum Verb {
     Set(Set),
 }
 
-/// Which routes, and where to.
 #[derive(Debug, clap::Args)]
 pub struct Set {
     /// A slice, for all its routes that may be shared, or one of its routes
@@ -35,7 +33,6 @@ pub struct Set {
     reason: String,
 }
 
-/// A slice, or one route of it.
 #[derive(Debug, Clone)]
 pub struct Routes {
     slice: SliceName,
@@ -53,7 +50,6 @@ impl FromStr for Routes {
     }
 }
 
-/// Lists or sets.
 pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
     let remote = call.remote()?;
     match verb {
@@ -69,8 +65,11 @@ fn list(call: &Invocation<'_>, status: &Status) {
     for (slice, stands) in &status.slices {
         for route in &stands.routes {
             let name = format!("{slice}.{}", route.name);
-            let goes =
-                if route.share == Share::MONOLITH { plain(destination(route.share)) } else { good(destination(route.share)) };
+            let goes = if route.share == Share::MONOLITH {
+                plain(destination(route.share))
+            } else {
+                good(destination(route.share))
+            };
             grid.row([
                 strong(&name),
                 plain(String::from(route.pattern.clone())),
@@ -99,16 +98,17 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     };
     let outcome = remote.set_shares(&wish).await?;
     let Acknowledged { live, have } = outcome.proxies;
-    // It is decided: a controller that ends just now makes the words poorer, and no failure of it.
+    // The decision is made. If the controller fails to answer now, the message only has fewer details.
     let status = remote.status().await.ok();
     let stands = status.as_ref().and_then(|status| status.slices.get(&slice));
     let what = stands.map_or("requests", |stands| subject(stands, route.as_ref()));
     let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
-    call.ui.line(format!("{name}: {what} go to {}, on {have} of {live} live proxies", destination(set.share)));
+    call.ui
+        .line(format!("{name}: {what} go to {}, on {have} of {live} live proxies", destination(set.share)));
     call.ui.outcome(&outcome);
     if have < live {
         return Err(timed_out(format!("{} of {live} live proxies do not act on this yet", live - have))
-            .hint("the decision stands, and each proxy follows as soon as it can; `strangler status` shows which are behind")
+            .hint("the decision stands; `strangler status` shows the proxies that are behind")
             .hint("restart a proxy that was started with another version of the plan"));
     }
     if live == 0 {

@@ -1,4 +1,4 @@
-//! `strangler status`: slices × stage × owner × reads × lag, who is alive, and what is wrong.
+//! `strangler status`: each slice's stage, owner, reads and lag, the live parts, and every finding.
 
 use crate::invocation::Invocation;
 use crate::outlook::{condition, lag, percent};
@@ -17,10 +17,8 @@ use migrations::share::Share;
 use migrations::sql::Database;
 use std::time::Duration;
 
-/// How often `-w` looks again.
 const REDRAW_EVERY: Duration = Duration::from_secs(1);
 
-/// Once, or again and again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Refresh every second until Ctrl-C
@@ -28,7 +26,6 @@ pub struct Args {
     watch: bool,
 }
 
-/// Shows how everything stands.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     if !args.watch {
@@ -49,7 +46,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
                 call.ui.clear();
                 show(call.ui, &status, remote.base());
             }
-            // A controller that restarts is what one watches for.
+            // The controller may be restarting.
             Err(problem) => {
                 call.ui.clear();
                 call.ui.problem(&problem);
@@ -79,7 +76,7 @@ fn show(ui: &Ui, status: &Status, base: &str) {
         Report::Bridge(bridge) if agent.live => Some(&bridge.findings),
         _ => None,
     });
-    // What keeps the bridge from capturing keeps each of its slices: said once.
+    // A finding about the bridge also appears in each of its slices; show it once.
     let mut shown: Vec<&Finding> = Vec::new();
     for finding in status.findings.iter().chain(streams).chain(bridges.flatten()) {
         if !shown.contains(&finding) {
@@ -105,7 +102,7 @@ fn slices(status: &Status) -> String {
     grid.text()
 }
 
-/// A slice's stage and what its stream does, coloured by how well it is.
+/// The stage and the stream's condition, with a colour for its health.
 fn stage(slice: &SliceStatus) -> Cell {
     let text = condition(slice, true);
     let text = text.split(", lag").next().unwrap_or_default().to_owned();
@@ -117,7 +114,7 @@ fn stage(slice: &SliceStatus) -> Cell {
     }
 }
 
-/// Where a slice's reads or writes go; a range where its routes differ.
+/// Where a slice's reads or writes go; a range if its routes differ.
 fn shared(slice: &SliceStatus, access: Access) -> String {
     let shares = slice.routes.iter().filter(|route| route.access == access).map(|route| route.share);
     let Some(least) = shares.clone().min() else { return "–".to_owned() };

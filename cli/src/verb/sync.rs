@@ -1,4 +1,4 @@
-//! `strangler sync`: copy a slice's tables and keep them in step; look, pause, go on, give up.
+//! `strangler sync`: copies a slice's tables and follows changes; shows, pauses, resumes and drops the copy.
 
 mod copy;
 
@@ -16,18 +16,16 @@ use migrations::lsn::{Of, Position};
 use migrations::names::SliceName;
 use std::time::{Duration, Instant};
 
-/// How often the copy is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long the controller may be away, e.g. while it is restarted, before watching is given up.
+/// How long the controller may be unreachable, for example during a restart, before watching ends.
 const ABSENCE_MAX: Duration = Duration::from_secs(30);
-/// How long a live bridge may take to act on a decision before it is no longer waited for.
+/// How long to wait for a live bridge to act on a decision.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long one is waited for where none is live; it may be about to start.
+/// How long to wait if no bridge is live. One may be about to start.
 const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
-/// A stream that goes on must do so for so long: what stopped it comes first, and may stop it again.
+/// How long a resumed stream must keep moving: the change that stopped it comes first and may stop it again.
 const STEADY: Duration = Duration::from_secs(1);
 
-/// What to do about a slice's copy.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     /// Copy the slice's tables, then follow changes; return when the slice follows
@@ -42,14 +40,12 @@ pub enum Verb {
     Drop(Drop),
 }
 
-/// A slice.
 #[derive(Debug, clap::Args)]
 pub struct Named {
     /// The slice's name
     slice: SliceName,
 }
 
-/// A slice, and why.
 #[derive(Debug, clap::Args)]
 pub struct Wish {
     #[command(flatten)]
@@ -59,7 +55,6 @@ pub struct Wish {
     reason: String,
 }
 
-/// How to start.
 #[derive(Debug, clap::Args)]
 pub struct Start {
     #[command(flatten)]
@@ -75,7 +70,6 @@ pub struct Start {
     replace: bool,
 }
 
-/// How to go on.
 #[derive(Debug, clap::Args)]
 pub struct Resume {
     #[command(flatten)]
@@ -85,7 +79,6 @@ pub struct Resume {
     skip: Option<Position>,
 }
 
-/// How to give up.
 #[derive(Debug, clap::Args)]
 pub struct Drop {
     #[command(flatten)]
@@ -95,13 +88,19 @@ pub struct Drop {
     yes: bool,
 }
 
-/// Does one of them.
 pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
     match verb {
         Verb::Start(start) => begin(call, start).await,
         Verb::Status(named) => status(call, &named.slice).await,
         Verb::Pause(wish) => {
-            order(call, SyncVerb::Pause, wish, None, "paused; the log keeps changes until `strangler sync resume`").await
+            order(
+                call,
+                SyncVerb::Pause,
+                wish,
+                None,
+                "paused; the log keeps changes until `strangler sync resume`",
+            )
+            .await
         }
         Verb::Resume(resume) => order(call, SyncVerb::Resume, &resume.wish, resume.skip, "resumed").await,
         Verb::Drop(drop) => {
@@ -140,7 +139,7 @@ async fn order(
     Ok(())
 }
 
-/// Waits, not for long, until the bridge has done what was decided: a slot that `drop` gives up is gone then.
+/// Waits until the bridge has done what was decided. After a `drop`, for example, the slot is gone.
 async fn settled(ui: &Ui, remote: &Remote, slice: &SliceName, verb: SyncVerb) -> Result<(), Problem> {
     let mut progress = ui.progress();
     let begun = Instant::now();
@@ -171,7 +170,7 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
     if let CopyState::Stopped(finding, position) = state {
         return Err(stopped(slice, finding, position));
     }
-    // What the bridge says of itself is true of each slice that it keeps.
+    // A finding about the bridge itself concerns each of its slices.
     let findings = match (&state, bridge(&status)) {
         (CopyState::Dropped, _) | (_, None) => &[],
         (_, Some((_, bridge))) => &bridge.findings[..],
@@ -228,7 +227,7 @@ fn unwatched(slice: &SliceName, why: &str) -> Problem {
         .hint(format!("`strangler sync status {slice}` shows its state"))
 }
 
-/// Watches a copy until it follows. Ends early only for what will not mend itself.
+/// Watches a copy until it follows. Ends early only on a problem that needs a person.
 async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatus, Problem> {
     let mut progress = ui.progress();
     let mut heard = Instant::now();

@@ -1,4 +1,4 @@
-//! `strangler tail`: a slice's change events from the log, as a consumer of the topics would read them.
+//! `strangler tail`: a slice's change events, as a consumer of the topics reads them.
 
 use crate::invocation::Invocation;
 use crate::outlook::bridge;
@@ -8,7 +8,6 @@ use crate::signals::Signals;
 use crate::ui::change;
 use migrations::names::SliceName;
 
-/// Which events.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The slice's name
@@ -22,7 +21,6 @@ pub struct Args {
     follow: bool,
 }
 
-/// Prints events.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     let status = remote.status().await?;
@@ -32,9 +30,8 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     if !stands.has_tables {
         let message =
             format!("slice `{}` has no tables in the plan, so it has no changes to show", args.slice);
-        return Err(
-            Problem::usage(message).hint("to follow changes, name the slice's tables under `tables:` in the plan")
-        );
+        return Err(Problem::usage(message)
+            .hint("to follow changes, name the slice's tables under `tables:` in the plan"));
     }
     let address = bridge(&status).and_then(|(agent, _)| agent.address.as_deref()).ok_or_else(|| {
         Problem::error("no bridge is live, and only a bridge can read the log")
@@ -42,7 +39,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     })?;
     let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
     let mut signals = Signals::listen()?;
-    // A bridge that is busy or stands still may not answer for long.
+    // A busy bridge may take long to answer.
     let mut lines = tokio::select! {
         lines = remote.tail(address, &tail) => lines?,
         () = signals.received() => return Ok(()),

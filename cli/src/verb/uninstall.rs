@@ -1,4 +1,4 @@
-//! `strangler uninstall`: takes away everything that `install` made: slots, publication, gates, schema and role.
+//! `strangler uninstall`: removes everything that `install` created: slots, publication, gates, schema and role.
 
 use crate::invocation::Invocation;
 use crate::part::{self, Part};
@@ -7,7 +7,6 @@ use crate::ui::harmless::harmless;
 use crate::verb::install::{AdminUrl, addressed};
 use serde_json::json;
 
-/// How to get in.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A database URL with a role that may drop what `install` created; NAME as for `install`
@@ -18,7 +17,6 @@ pub struct Args {
     yes: bool,
 }
 
-/// Takes everything away.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     let urls = addressed(&plan, &args.admin_urls)?;
@@ -47,7 +45,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What there is to say of what is left, by the steps and the servers' warnings among them.
+/// The steps include the servers' warnings, each about something that could not be removed.
 fn left(steps: &[String]) -> &'static str {
     if steps.iter().any(|step| step.contains(": warning: ")) {
         "strangler is removed, except for what the warnings name; a role is removed with the last database that uses it"

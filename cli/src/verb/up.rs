@@ -1,4 +1,4 @@
-//! `strangler up`: controller, proxy and bridge on this machine, kept alive until `down`, Ctrl-C or SIGTERM.
+//! `strangler up`: runs controller, proxy and bridge on this machine until `down`, Ctrl-C or SIGTERM.
 
 use crate::house::{House, Lock};
 use crate::invocation::{Invocation, local};
@@ -17,14 +17,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often readiness is asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A part that had to be started again this often before it was ready will not become so by itself.
+/// After this many restarts without becoming ready, a part is not expected to recover by itself.
 const RESTARTS_MAX: u32 = 2;
-/// How long a supervisor that came up in vain may take to stop.
+/// How long a supervisor that failed to start may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How to be up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Return when everything is ready; stop it with `strangler down`
@@ -33,12 +31,11 @@ pub struct Args {
     /// With --detach: how many seconds to wait until everything is ready
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// What --detach starts: the same without a terminal
+    /// What --detach starts: the same, without a terminal
     #[arg(long, hide = true, conflicts_with = "detach")]
     supervise: bool,
 }
 
-/// What can be asked about being up.
 struct Gauge {
     remote: Remote,
     readyz: String,
@@ -46,7 +43,7 @@ struct Gauge {
 }
 
 impl Gauge {
-    /// The status, once the controller answers, the proxy is ready and the bridge, if there is to be one, reports.
+    /// The status, if the controller answers, the proxy is ready and the bridge (if the plan needs one) has reported.
     async fn ready(&self) -> Result<Status, String> {
         let status = self.remote.status().await.map_err(|problem| problem.message)?;
         if !self.remote.is_well(&self.readyz).await {
@@ -59,11 +56,10 @@ impl Gauge {
     }
 }
 
-/// Starts everything, here or detached.
 pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     if args.supervise {
-        // A session of its own, so that the end of the terminal does not reach it. Refused only to a process that
-        // leads a group already, and that one is as well off.
+        // Its own session, so that a closing terminal does not end it. This fails only for a process that already
+        // leads a group, which needs no session.
         let _ = nix::unistd::setsid();
     }
     let plan = call.plan()?;
@@ -81,7 +77,7 @@ pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     }
 }
 
-/// Another one has the folder: fine if it is up, a conflict while it is not.
+/// Another `up` holds the folder. That is a success if it is ready, otherwise a conflict.
 async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge) -> Result<(), Problem> {
     let pid = house.up().map(|watch| format!(" (pid {})", watch.process.pid)).unwrap_or_default();
     match gauge.ready().await {
@@ -101,7 +97,6 @@ async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gaug
     }
 }
 
-/// In the foreground, until asked to end.
 async fn stay(
     call: &Invocation<'_>,
     plan: &Plan,
@@ -126,8 +121,8 @@ async fn stay(
     Ok(())
 }
 
-/// Starts a supervisor without a terminal and waits until all is ready. A proxy that serves by then is left alone,
-/// whatever else is missing: it needs neither controller nor database, and somebody's requests go through it.
+/// Starts a supervisor without a terminal and waits until everything is ready. If that fails but the proxy serves, the
+/// proxy is left running: it needs neither controller nor database, and clients may depend on it.
 async fn detach(
     call: &Invocation<'_>,
     plan: &Plan,
@@ -144,7 +139,7 @@ async fn detach(
     let mut command = Command::new(executable()?);
     command.arg("--plan").arg(call.plan_file_absolute()).args(["up", "--supervise"]);
     command.stdin(Stdio::null()).stdout(copy).stderr(log);
-    // The child takes the lock itself; whoever comes between us is told apart by its exit code.
+    // The child takes the lock itself. If another `up` gets it first, the child's exit code says so.
     drop(lock);
     let mut child = command.spawn().map_err(|error| {
         Problem::error(format!("could not start strangler in the background: {error}"))
@@ -179,7 +174,7 @@ async fn detach(
     Ok(())
 }
 
-/// Why a supervisor has ended that should stay.
+/// The problem, if the supervisor has ended.
 fn ended(house: &House, child: &mut Child) -> Option<Problem> {
     let Ok(Some(status)) = child.try_wait() else { return None };
     Some(match status.code() {
@@ -189,7 +184,7 @@ fn ended(house: &House, child: &mut Child) -> Option<Problem> {
     })
 }
 
-/// A part that dies again and again, and how it ended last.
+/// A part that keeps dying, and how it last ended.
 fn failing(house: &House, plan: &Plan, child: &Child) -> Option<(Part, String)> {
     if house.up().is_none_or(|watch| watch.process.pid != child.id()) {
         return None;
@@ -200,13 +195,13 @@ fn failing(house: &House, plan: &Plan, child: &Child) -> Option<(Part, String)> 
     })
 }
 
-/// Whether our proxy serves. One that dies again and again itself does not, whoever answers at its address.
+/// Whether our proxy serves. If it keeps dying, another process is answering at its address.
 async fn serves(house: &House, gauge: &Gauge) -> bool {
     let is_up = house.running(Part::Proxy).is_some_and(|record| record.restarts < RESTARTS_MAX);
     is_up && gauge.remote.is_well(&gauge.readyz).await
 }
 
-/// What there is to say of a start that is given up: a part that does not stay up, or what was waited for in vain.
+/// Why the start failed: a part that does not stay up, or something that was not ready in time.
 fn in_vain(house: &House, hopeless: Option<(Part, String)>, late: &str, is_served: bool) -> Problem {
     let fate = if is_served {
         "the proxy is serving, so everything is left running"
@@ -241,11 +236,10 @@ async fn end(child: &mut Child) {
     if !record.wait(STOP_PATIENCE).await {
         record.signal(Signal::SIGKILL);
     }
-    // Gone, or just killed: nothing is waited for that could hang.
+    // It has ended or was just killed, so this does not block.
     let _ = child.wait();
 }
 
-/// What is up, and where it goes from here.
 fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, status: &Status, already: bool) {
     let proxy = format!("http://{}", plan.proxy.listen);
     let next: Vec<String> =
@@ -266,7 +260,7 @@ fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, stat
     call.ui.next_steps(&next);
 }
 
-/// Our own executable; one that was replaced meanwhile is found under its name again.
+/// If the executable was replaced meanwhile, its path names the new one.
 fn executable() -> Result<PathBuf, Problem> {
     let path = std::env::current_exe().map_err(|error| {
         Problem::error("could not find strangler's own executable")

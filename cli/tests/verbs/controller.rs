@@ -1,4 +1,4 @@
-//! A controller, or a bridge, that knows nothing and repeats what it was given.
+//! A controller, or a bridge, that returns canned answers.
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
-/// Gives each path its answer, and keeps whoever asks for another one waiting. Its port, and every path it was asked for.
+/// Returns each path's answer, and never answers other paths. Returns its port, and every requested path.
 pub fn start(answers: Vec<(&'static str, Value)>) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -27,7 +27,7 @@ pub fn start(answers: Vec<(&'static str, Value)>) -> (u16, mpsc::Receiver<String
     (port, asked)
 }
 
-/// Reads a request; its path without the query.
+/// Reads a request. Returns its path without the query.
 fn path_asked(connection: &TcpStream) -> Option<String> {
     let mut reader = BufReader::new(connection);
     let (mut first, mut length) = (String::new(), 0u64);
@@ -50,7 +50,7 @@ fn respond(mut connection: &TcpStream, body: &str) -> std::io::Result<()> {
     write!(connection, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// The status of a plan whose slice `orders` has tables and is where it was.
+/// The status of a plan whose slice `orders` has tables and is at stage `monolith`.
 pub fn status(agents: &[Value], findings: &[Value]) -> Value {
     json!({
         "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
@@ -62,7 +62,7 @@ pub fn status(agents: &[Value], findings: &[Value]) -> Value {
     })
 }
 
-/// A live bridge at this port that captures nothing.
+/// A live bridge at this port, without capture.
 pub fn bridge(port: u16) -> Value {
     json!({
         "agent": { "kind": "bridge", "name": "one" }, "address": format!("http://127.0.0.1:{port}"), "live": true,
@@ -70,7 +70,7 @@ pub fn bridge(port: u16) -> Value {
     })
 }
 
-/// What came of a wish about the slice `orders`, with so many live proxies, all of which have it.
+/// The outcome of a wish for slice `orders`, with this many live proxies that all act on it.
 pub fn outcome(proxies: u32) -> Value {
     json!({
         "slice": "orders", "stage": "monolith", "epoch": 0, "owner": "monolith", "generation": 3,

@@ -1,4 +1,5 @@
-//! How a slice's copy stands, read from the controller's status, and whether the bridge has done what was decided. Pure.
+//! The state of a slice's copy as the controller's status shows it, and whether the bridge has done what was decided.
+//! Pure.
 
 use crate::outlook::{bridge, lag};
 use crate::problem::Problem;
@@ -14,17 +15,17 @@ use migrations::names::SliceName;
 use migrations::stage::Stage;
 use serde_json::{Value, json};
 
-/// What there is to say of a slice's copy.
 pub enum CopyState<'a> {
     Dropped,
     Waiting(String),
+    /// Rows so far, and the estimate of all rows.
     Copying(u64, u64),
     Following(String),
     Stopped(&'a Finding, Option<Position>),
 }
 
 impl<'a> CopyState<'a> {
-    /// What the last report, read together with the stage, means. A report that is older than the stage is not believed.
+    /// Combines the last report with the stage. A report that is older than the stage is ignored.
     pub fn of(slice: &'a SliceStatus, status: &Status) -> Self {
         let waiting = |why: &str| CopyState::Waiting(why.to_owned());
         if slice.stage == Stage::Monolith {
@@ -82,9 +83,7 @@ pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>)
     let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
     let problem = problem.hint(format!("fix the cause, then run `{resume}`"));
     match position {
-        Some(position) => {
-            problem.hint(format!("or skip that change for good: `{resume} --skip {position}`"))
-        }
+        Some(position) => problem.hint(format!("or skip that change for good: `{resume} --skip {position}`")),
         None => problem,
     }
 }
@@ -108,8 +107,7 @@ pub fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) -> bool {
     match verb {
         SyncVerb::Pause => matches!(condition, Some(Condition::Paused)),
         SyncVerb::Start | SyncVerb::Resume => condition.is_some_and(moves),
-        // A bridge with another plan may know nothing of the slice, or not all of its tables: what it does not report, or
-        // holds no more, proves nothing.
+        // A bridge with another plan may not know the slice or all its tables, so its silence proves nothing.
         SyncVerb::Drop => {
             matches!(condition, Some(Condition::Idle))
                 && bridge.other_plan().is_none()
@@ -122,7 +120,7 @@ fn moves(condition: &Condition) -> bool {
     matches!(condition, Condition::Following | Condition::Copying { .. } | Condition::Copied { .. })
 }
 
-/// Why it is not done: a stream that was to go on may stand where it stood, or the bridge has not come to it.
+/// Why it is not done: a resumed stream may have stopped again, or the bridge has not acted yet.
 pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> Problem {
     let bridge = status.and_then(bridge).map(|(_, bridge)| bridge);
     let stream = bridge.and_then(|bridge| bridge.lanes.get(&LaneId::forward(slice.clone())));
