@@ -16,15 +16,15 @@ use clap::{CommandFactory, Parser, Subcommand};
                         5 aborted safely, 6 committed but unfinished, 7 verify found differences,\n\
                         8 timed out while watching."
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     #[command(subcommand)]
-    pub verb: Verb,
+    pub(crate) verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Write a first plan, from a live database or for routing only
     Init(verb::init::Args),
     /// Check the plan and show everything that is wrong with it
@@ -62,7 +62,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    pub async fn run(&self, call: &Invocation<'_>) -> Result<(), Problem> {
+    pub(crate) async fn run(&self, call: &Invocation<'_>) -> Result<(), Problem> {
         match self {
             Self::Init(args) => verb::init::run(call, args).await,
             Self::Check => verb::check::run(call),

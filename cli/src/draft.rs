@@ -6,19 +6,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 #[derive(Debug, Clone)]
-pub struct Draft {
-    pub name: String,
-    pub upstream: String,
+pub(crate) struct Draft {
+    pub(crate) name: String,
+    pub(crate) upstream: String,
     /// The slice has the same name.
-    pub service: String,
-    pub service_upstream: String,
-    pub listen: String,
+    pub(crate) service: String,
+    pub(crate) service_upstream: String,
+    pub(crate) listen: String,
     /// Tables that move; empty for a plan that only routes.
-    pub tables: Vec<SurveyedTable>,
+    pub(crate) tables: Vec<SurveyedTable>,
 }
 
 /// Turns text into a name that a plan accepts: lower-case letters, digits and dashes. None if nothing is left.
-pub fn name(text: &str) -> Option<String> {
+pub(crate) fn name(text: &str) -> Option<String> {
     let lower = text.to_lowercase();
     let mapped: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let words: Vec<&str> = mapped.split('-').filter(|word| !word.is_empty()).collect();
@@ -29,11 +29,11 @@ pub fn name(text: &str) -> Option<String> {
 }
 
 /// The environment variable with a service's database URL.
-pub fn variable(service: &str) -> String {
+pub(crate) fn variable(service: &str) -> String {
     format!("{}_DATABASE_URL", service.to_uppercase().replace('-', "_"))
 }
 
-pub fn text(draft: &Draft, survey: Option<&Survey>) -> String {
+pub(crate) fn text(draft: &Draft, survey: Option<&Survey>) -> String {
     let Draft { name, upstream, service, service_upstream, listen, tables } = draft;
     let with_tables = !tables.is_empty();
     let database = |variable: &str, comment: &str| {

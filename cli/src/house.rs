@@ -21,46 +21,46 @@ const LOG_BYTES_MAX: u64 = 32 << 20;
 const LOG_TAIL_BYTES: u64 = 8 << 10;
 
 #[derive(Debug, Clone)]
-pub struct House {
+pub(crate) struct House {
     dir: PathBuf,
 }
 
 /// Held by the one `up` of a folder while it runs.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
 
 /// A running `up`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
+pub(crate) struct Watch {
     #[serde(flatten)]
-    pub process: Record,
+    pub(crate) process: Record,
     /// The URL of its controller, for example `http://127.0.0.1:7401`.
-    pub controller: String,
+    pub(crate) controller: String,
     /// None while no slice is captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<Kept>,
+    pub(crate) kept: Option<Kept>,
 }
 
 /// The replication slot that keeps WAL at the source while no bridge runs, and the slices that need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    pub slot: String,
-    pub slices: Vec<String>,
+pub(crate) struct Kept {
+    pub(crate) slot: String,
+    pub(crate) slices: Vec<String>,
 }
 
 impl House {
     /// Creates nothing yet.
-    pub fn beside(plan: &Path) -> Self {
+    pub(crate) fn beside(plan: &Path) -> Self {
         let folder = plan.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Self { dir: folder.join(FOLDER) }
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Creates the folders, for this user only.
-    pub fn make(&self) -> Result<(), Problem> {
+    pub(crate) fn make(&self) -> Result<(), Problem> {
         for folder in [self.dir.clone(), self.dir.join("run"), self.dir.join("log")] {
             private_folder(&folder)?;
         }
@@ -68,14 +68,14 @@ impl House {
     }
 
     /// A part's own folder, created if it is missing.
-    pub fn state_dir(&self, part: Part) -> Result<PathBuf, Problem> {
+    pub(crate) fn state_dir(&self, part: Part) -> Result<PathBuf, Problem> {
         self.make()?;
         let folder = self.dir.join(part.name());
         private_folder(&folder)?;
         Ok(folder)
     }
 
-    pub fn token(&self) -> Result<Option<Secret>, Problem> {
+    pub(crate) fn token(&self) -> Result<Option<Secret>, Problem> {
         let path = self.dir.join("token");
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()).map(Secret::new)),
@@ -85,7 +85,7 @@ impl House {
     }
 
     /// The token, created now if there is none.
-    pub fn token_or_new(&self) -> Result<Secret, Problem> {
+    pub(crate) fn token_or_new(&self) -> Result<Secret, Problem> {
         self.make()?;
         if let Some(token) = self.token()? {
             return Ok(token);
@@ -98,7 +98,7 @@ impl House {
     }
 
     /// Locks the folder for one `up`. None if another `up` has it.
-    pub fn lock(&self) -> Result<Option<Lock>, Problem> {
+    pub(crate) fn lock(&self) -> Result<Option<Lock>, Problem> {
         self.make()?;
         let path = self.dir.join("run/lock");
         let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
@@ -111,43 +111,43 @@ impl House {
     }
 
     /// The process of a part, if it still runs. A stale record is removed.
-    pub fn running(&self, part: Part) -> Option<Record> {
+    pub(crate) fn running(&self, part: Part) -> Option<Record> {
         self.living(part.name(), |record: &Record| record.is_alive())
     }
 
     /// The last process of a part, even if it has ended.
-    pub fn noted(&self, part: Part) -> Option<Record> {
+    pub(crate) fn noted(&self, part: Part) -> Option<Record> {
         serde_json::from_slice(&fs::read(self.note_path(part.name())).ok()?).ok()
     }
 
     /// The `up` of this folder, if it still runs. A stale record is removed.
-    pub fn up(&self) -> Option<Watch> {
+    pub(crate) fn up(&self) -> Option<Watch> {
         self.living("up", |watch: &Watch| watch.process.is_alive())
     }
 
-    pub fn note(&self, part: Part, record: &Record) -> Result<(), Problem> {
+    pub(crate) fn note(&self, part: Part, record: &Record) -> Result<(), Problem> {
         self.write_note(part.name(), record)
     }
 
-    pub fn note_up(&self, watch: &Watch) -> Result<(), Problem> {
+    pub(crate) fn note_up(&self, watch: &Watch) -> Result<(), Problem> {
         self.write_note("up", watch)
     }
 
-    pub fn forget(&self, part: Part) {
+    pub(crate) fn forget(&self, part: Part) {
         // A record that cannot be removed is stale, and is recognised as stale.
         let _ = fs::remove_file(self.note_path(part.name()));
     }
 
-    pub fn forget_up(&self) {
+    pub(crate) fn forget_up(&self) {
         let _ = fs::remove_file(self.note_path("up"));
     }
 
     /// The log of a part or of `up`.
-    pub fn log_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn log_path(&self, name: &str) -> PathBuf {
         self.dir.join("log").join(format!("{name}.log"))
     }
 
-    pub fn log(&self, name: &str) -> Result<File, Problem> {
+    pub(crate) fn log(&self, name: &str) -> Result<File, Problem> {
         self.make()?;
         let path = self.log_path(name);
         let open = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
@@ -155,7 +155,7 @@ impl House {
     }
 
     /// Sets a long log aside. The writer appends, so it continues at the start of the emptied file.
-    pub fn trim_log(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn trim_log(&self, name: &str) -> io::Result<()> {
         let path = self.log_path(name);
         if fs::metadata(&path)?.len() > LOG_BYTES_MAX {
             fs::copy(&path, path.with_extension("log.1"))?;
@@ -164,7 +164,7 @@ impl House {
         Ok(())
     }
 
-    pub fn log_end(&self, name: &str, lines: usize) -> Vec<String> {
+    pub(crate) fn log_end(&self, name: &str, lines: usize) -> Vec<String> {
         let read = || -> io::Result<String> {
             let mut file = File::open(self.log_path(name))?;
             let length = file.metadata()?.len();

@@ -17,7 +17,7 @@ const READ_MAX: u64 = 2 << 20;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(crate) struct Global {
     /// The plan; the state folder `.strangler/` is next to it
     #[arg(
         long,
@@ -26,46 +26,46 @@ pub struct Global {
         default_value = "strangler.yaml",
         env = "STRANGLER_PLAN"
     )]
-    pub plan: PathBuf,
+    pub(crate) plan: PathBuf,
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
-    pub output: Output,
+    pub(crate) output: Output,
     /// The controller's API [default: from the plan]; the token comes from STRANGLER_TOKEN or .strangler/token
     #[arg(long, global = true, value_name = "URL", env = "STRANGLER_CONTROLLER")]
-    pub controller: Option<String>,
+    pub(crate) controller: Option<String>,
     /// Hide hints and progress
     #[arg(short, long, global = true)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Also show the causes of an error
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug)]
-pub struct Invocation<'a> {
+pub(crate) struct Invocation<'a> {
     global: &'a Global,
-    pub ui: &'a Ui,
+    pub(crate) ui: &'a Ui,
 }
 
 impl<'a> Invocation<'a> {
-    pub fn new(global: &'a Global, ui: &'a Ui) -> Self {
+    pub(crate) fn new(global: &'a Global, ui: &'a Ui) -> Self {
         Self { global, ui }
     }
 
-    pub fn plan_file(&self) -> &Path {
+    pub(crate) fn plan_file(&self) -> &Path {
         &self.global.plan
     }
 
     /// The plan's absolute path, for processes with another working directory.
-    pub fn plan_file_absolute(&self) -> PathBuf {
+    pub(crate) fn plan_file_absolute(&self) -> PathBuf {
         std::path::absolute(&self.global.plan).unwrap_or_else(|_| self.global.plan.clone())
     }
 
-    pub fn house(&self) -> House {
+    pub(crate) fn house(&self) -> House {
         House::beside(&self.plan_file_absolute())
     }
 
-    pub fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
+    pub(crate) fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
         let file = self.plan_file().display().to_string();
         let mut text = String::new();
         let read =
@@ -88,12 +88,12 @@ impl<'a> Invocation<'a> {
         })
     }
 
-    pub fn plan(&self) -> Result<Plan, Problem> {
+    pub(crate) fn plan(&self) -> Result<Plan, Problem> {
         self.checked().map(|(plan, _)| plan)
     }
 
     /// The controller given as an option, else the one that `up` started here, else the plan's.
-    pub fn remote(&self) -> Result<Remote, Problem> {
+    pub(crate) fn remote(&self) -> Result<Remote, Problem> {
         let house = self.house();
         let base = match (&self.global.controller, house.up()) {
             (Some(named), _) => named.clone(),
@@ -104,12 +104,12 @@ impl<'a> Invocation<'a> {
     }
 
     /// The controller that a part on this machine follows.
-    pub fn controller_of(&self, plan: &Plan) -> String {
+    pub(crate) fn controller_of(&self, plan: &Plan) -> String {
         self.global.controller.clone().unwrap_or_else(|| local(&plan.controller.listen))
     }
 
     /// The token of the environment, else of the state folder.
-    pub fn token(&self) -> Result<Option<Secret>, Problem> {
+    pub(crate) fn token(&self) -> Result<Option<Secret>, Problem> {
         match token_of_environment() {
             Some(token) => Ok(Some(token)),
             None => self.house().token(),
@@ -117,7 +117,7 @@ impl<'a> Invocation<'a> {
     }
 
     /// The same, but creates the state folder's token if there is none.
-    pub fn token_or_new(&self) -> Result<Secret, Problem> {
+    pub(crate) fn token_or_new(&self) -> Result<Secret, Problem> {
         match token_of_environment() {
             Some(token) => Ok(token),
             None => self.house().token_or_new(),
@@ -125,7 +125,7 @@ impl<'a> Invocation<'a> {
     }
 
     /// The user, as the journal names them: `user@host`.
-    pub fn actor(&self) -> String {
+    pub(crate) fn actor(&self) -> String {
         let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let user = named("USER").or_else(|| named("LOGNAME"));
         let user =
@@ -149,7 +149,7 @@ fn token_of_environment() -> Option<Secret> {
 }
 
 /// The URL, on this machine, of a part that listens at `listen`. A wildcard address becomes loopback.
-pub fn local(listen: &str) -> String {
+pub(crate) fn local(listen: &str) -> String {
     let (host, port) = listen.rsplit_once(':').unwrap_or(("127.0.0.1", listen));
     let host = match host {
         "0.0.0.0" | "" | "*" => "127.0.0.1",

@@ -5,15 +5,15 @@ use clap::error::ErrorKind;
 use std::ffi::OsString;
 
 #[derive(Debug)]
-pub struct Misread {
+pub(crate) struct Misread {
     /// Clap's own text, with colours.
-    pub styled: String,
-    pub problem: Problem,
-    pub wants_json: bool,
+    pub(crate) styled: String,
+    pub(crate) problem: Problem,
+    pub(crate) wants_json: bool,
 }
 
 impl Misread {
-    pub fn of(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Self {
+    pub(crate) fn of(error: &clap::Error, arguments: impl Iterator<Item = OsString>) -> Self {
         let arguments: Vec<String> =
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
         let wants_json = arguments.iter().any(|argument| argument == "--output=json")

@@ -9,7 +9,7 @@ use migrations::share::Share;
 use migrations::sql::Database;
 
 /// The slot that keeps WAL if everything stops now. While no bridge reports one, it is `known`.
-pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
+pub(crate) fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
     let captured = status.slices.iter().filter(|(_, slice)| slice.stage.is_captured() && slice.has_tables);
     let slices: Vec<String> = captured.map(|(name, _)| name.to_string()).collect();
     if slices.is_empty() {
@@ -24,7 +24,7 @@ pub fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
 }
 
 /// The live bridge and its report. Of two bridges this is the one that captures; the other one is fenced out.
-pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
+pub(crate) fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
     let reports = status.agents.iter().filter(|agent| agent.live).filter_map(|agent| match &agent.report {
         Report::Bridge(bridge) => Some((agent, bridge)),
         Report::Proxy(_) => None,
@@ -33,7 +33,11 @@ pub fn bridge(status: &Status) -> Option<(&AgentStatus, &BridgeReport)> {
 }
 
 /// Parts and slices on one line. Without `figures` the line changes only when something happens.
-pub fn line(parts: impl Iterator<Item = (Part, bool)>, status: Option<&Status>, figures: bool) -> String {
+pub(crate) fn line(
+    parts: impl Iterator<Item = (Part, bool)>,
+    status: Option<&Status>,
+    figures: bool,
+) -> String {
     let mark = |runs: bool| if runs { '✔' } else { '✗' };
     let mut words: Vec<String> =
         parts.map(|(part, runs)| format!("{} {}", part.name(), mark(runs))).collect();
@@ -43,7 +47,7 @@ pub fn line(parts: impl Iterator<Item = (Part, bool)>, status: Option<&Status>, 
     words.join("  ")
 }
 
-pub fn condition(slice: &SliceStatus, figures: bool) -> String {
+pub(crate) fn condition(slice: &SliceStatus, figures: bool) -> String {
     let stage = slice.stage.name();
     let Some(stream) = slice.forward() else { return stage.to_owned() };
     match &stream.condition {
@@ -62,7 +66,7 @@ pub fn condition(slice: &SliceStatus, figures: bool) -> String {
 }
 
 /// A lane that does not follow yet has no lag.
-pub fn lag(stream: &LaneReport) -> String {
+pub(crate) fn lag(stream: &LaneReport) -> String {
     match stream.condition {
         Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
         _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
@@ -70,7 +74,7 @@ pub fn lag(stream: &LaneReport) -> String {
 }
 
 /// Where a share of the requests goes, as the end of a sentence: `… go to the service`.
-pub fn destination(share: Share) -> String {
+pub(crate) fn destination(share: Share) -> String {
     match share {
         Share::MONOLITH => "the monolith".to_owned(),
         Share::SERVICE => "the service".to_owned(),
@@ -79,7 +83,7 @@ pub fn destination(share: Share) -> String {
 }
 
 /// A share as text: `12.5 %`.
-pub fn percent(share: Share) -> String {
+pub(crate) fn percent(share: Share) -> String {
     format!("{} %", share.to_string().trim_end_matches('%'))
 }
 

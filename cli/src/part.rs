@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// Journal and API.
     Controller,
     /// Data plane for rows.
@@ -23,10 +23,10 @@ pub enum Part {
 
 impl Part {
     /// In the order in which they start. The proxy is stopped last.
-    pub const ALL: [Part; 3] = [Part::Controller, Part::Bridge, Part::Proxy];
+    pub(crate) const ALL: [Part; 3] = [Part::Controller, Part::Bridge, Part::Proxy];
 
     /// Its verb, and the name of its record, log and folder.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Part::Controller => "controller",
             Part::Bridge => "bridge",
@@ -35,35 +35,35 @@ impl Part {
     }
 
     /// The parts that a plan needs. Without a database there are no rows to move, so no bridge.
-    pub fn of(plan: &Plan) -> Vec<Part> {
+    pub(crate) fn of(plan: &Plan) -> Vec<Part> {
         let has_rows = plan.monolith.database.is_some();
         Part::ALL.into_iter().filter(|part| *part != Part::Bridge || has_rows).collect()
     }
 }
 
-pub async fn controller(plan: Plan, token: Secret, state_dir: PathBuf) -> Result<(), Problem> {
+pub(crate) async fn controller(plan: Plan, token: Secret, state_dir: PathBuf) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
     controller::serve(plan, token, state_dir, asked).await.map_err(|error| failed(&error))
 }
 
-pub async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
+pub(crate) async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
     cdc_bridge::serve(plan, link, asked).await.map_err(|error| failed(&error))
 }
 
 /// Blocks, and starts its own runtimes.
-pub fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
+pub(crate) fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
     proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(|error| failed(&error))
 }
 
-pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+pub(crate) async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
     controller::doctor(plan, slice).await
 }
 
 /// `report` gets a line for each step.
-pub async fn install(
+pub(crate) async fn install(
     plan: &Plan,
     urls: &AdminUrls,
     report: &mut (dyn FnMut(&str) + Send),
@@ -73,7 +73,7 @@ pub async fn install(
 
 /// Uninstalling the monolith's database also removes the controller's marker that the journal is there. `report` gets a
 /// line for each step.
-pub async fn uninstall(
+pub(crate) async fn uninstall(
     plan: &Plan,
     urls: &AdminUrls,
     state_dir: &Path,
@@ -100,7 +100,7 @@ fn not_taken_away(error: &controller::InstallError) -> Problem {
     slices.iter().fold(problem, drop).hint("then `strangler down` and `strangler uninstall`")
 }
 
-pub type AdminUrls = BTreeMap<Database, Secret>;
+pub(crate) type AdminUrls = BTreeMap<Database, Secret>;
 
 fn exposed(urls: &AdminUrls) -> BTreeMap<String, String> {
     urls.iter().map(|(database, url)| (database.as_str().to_owned(), url.expose().to_owned())).collect()

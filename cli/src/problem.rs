@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// The kinds of failure, one exit code each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Anything without a code of its own.
     Error,
     /// The command line or the plan is wrong.
@@ -30,7 +30,7 @@ pub enum Kind {
 
 impl Kind {
     /// The process's exit code.
-    pub fn exit(self) -> u8 {
+    pub(crate) fn exit(self) -> u8 {
         match self {
             Kind::Error => 1,
             Kind::Usage => 2,
@@ -61,37 +61,37 @@ impl Kind {
 /// A failure as the user meets it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Decides the exit code.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// What is wrong, without a full stop.
-    pub message: String,
+    pub(crate) message: String,
     /// What to do next, the likeliest first.
-    pub hints: Vec<String>,
+    pub(crate) hints: Vec<String>,
     /// What was found, where the failure is a list of findings.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// What lies behind, for `-v`.
-    pub causes: Vec<String>,
+    pub(crate) causes: Vec<String>,
 }
 
 impl Problem {
     /// A failure of a kind.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hints: Vec::new(), findings: Vec::new(), causes: Vec::new() }
     }
 
     /// A failure without a kind of its own.
-    pub fn error(message: impl Into<String>) -> Self {
+    pub(crate) fn error(message: impl Into<String>) -> Self {
         Self::new(Kind::Error, message)
     }
 
     /// A wrong command line or plan.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
 
     /// That the plan does not have this slice, with those that it has.
-    pub fn no_slice<'a>(slice: &SliceName, known: impl Iterator<Item = &'a SliceName>) -> Self {
+    pub(crate) fn no_slice<'a>(slice: &SliceName, known: impl Iterator<Item = &'a SliceName>) -> Self {
         let known: Vec<&str> = known.map(SliceName::as_str).collect();
         let hint = match &known[..] {
             [] => "it has none yet; write one under `slices:` in the plan".to_owned(),
@@ -101,31 +101,31 @@ impl Problem {
     }
 
     /// The same failure with one more thing to do.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
     /// The same failure with what was found.
-    pub fn with(mut self, findings: Vec<Finding>) -> Self {
+    pub(crate) fn with(mut self, findings: Vec<Finding>) -> Self {
         self.findings = findings;
         self
     }
 
     /// The same failure with what caused it, outermost first.
-    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(crate) fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let chain = std::iter::successors(Some(error), |error| error.source());
         self.causes.extend(chain.map(ToString::to_string));
         self
     }
 
     /// The process's exit code.
-    pub fn exit(&self) -> u8 {
+    pub(crate) fn exit(&self) -> u8 {
         self.kind.exit()
     }
 
     /// The problem as `--output json` shows it.
-    pub fn document(&self) -> Document<'_> {
+    pub(crate) fn document(&self) -> Document<'_> {
         Document {
             error: &self.message,
             hint: self.hints.join("; "),
@@ -137,7 +137,7 @@ impl Problem {
 
 /// A problem as JSON.
 #[derive(Debug, Serialize)]
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     error: &'a str,
     hint: String,
     findings: &'a [Finding],

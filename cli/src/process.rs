@@ -12,23 +12,23 @@ use time::format_description::well_known::Rfc3339;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    pub pid: u32,
+pub(crate) struct Record {
+    pub(crate) pid: u32,
     /// RFC 3339, UTC.
-    pub started: String,
+    pub(crate) started: String,
     #[serde(default)]
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// How its predecessor ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<String>,
+    pub(crate) ended: Option<String>,
     /// The kernel's start time in clock ticks since boot, if known. Two processes with the same pid differ in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticks: Option<u64>,
+    pub(crate) ticks: Option<u64>,
 }
 
 impl Record {
     /// The process must be running.
-    pub fn of(pid: u32, restarts: u32) -> Self {
+    pub(crate) fn of(pid: u32, restarts: u32) -> Self {
         let started = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Self {
             pid,
@@ -40,7 +40,7 @@ impl Record {
     }
 
     /// Whether this very process still runs: not a later one with the same pid, and not a zombie.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         let Some(pid) = self.id() else { return false };
         if matches!(kill(pid, None), Err(Errno::ESRCH)) {
             return false;
@@ -53,7 +53,7 @@ impl Record {
         }
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = self.id().filter(|_| self.is_alive()) {
             // If it ended meanwhile, there is nothing to do.
             let _ = kill(pid, signal);
@@ -61,7 +61,7 @@ impl Record {
     }
 
     /// Waits until the process has ended. False if it still runs after `patience`.
-    pub async fn wait(&self, patience: Duration) -> bool {
+    pub(crate) async fn wait(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         while self.is_alive() {
             if Instant::now() >= until {
@@ -73,7 +73,7 @@ impl Record {
     }
 
     /// Sends SIGTERM, and SIGKILL if the process still runs after `patience`. True if SIGTERM was enough.
-    pub async fn end(&self, patience: Duration) -> bool {
+    pub(crate) async fn end(&self, patience: Duration) -> bool {
         self.signal(Signal::SIGTERM);
         if self.wait(patience).await {
             return true;

@@ -25,7 +25,7 @@ const TAIL_TIMEOUT: Duration = Duration::from_secs(60);
 const LINE_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Clone)]
-pub struct Remote {
+pub(crate) struct Remote {
     base: String,
     token: Option<Secret>,
     http: Client,
@@ -33,7 +33,7 @@ pub struct Remote {
 
 impl Remote {
     /// The controller at `base`, e.g. `http://127.0.0.1:7401`.
-    pub fn new(base: &str, token: Option<Secret>) -> Result<Self, Problem> {
+    pub(crate) fn new(base: &str, token: Option<Secret>) -> Result<Self, Problem> {
         // The controller is on loopback or the team's network, so a proxy of the environment is ignored.
         let http =
             Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build().map_err(|error| {
@@ -44,32 +44,37 @@ impl Remote {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
 
-    pub fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
-    pub async fn status(&self) -> Result<Status, Problem> {
+    pub(crate) async fn status(&self) -> Result<Status, Problem> {
         self.answer(self.request(Method::GET, "/v1/status", ASK_TIMEOUT)).await
     }
 
     /// Entries after `after`. If there is none yet, waits up to `wait` for one.
-    pub async fn journal(&self, after: Generation, wait: Duration) -> Result<Vec<Entry>, Problem> {
+    pub(crate) async fn journal(&self, after: Generation, wait: Duration) -> Result<Vec<Entry>, Problem> {
         let query = [("after", after.0.to_string()), ("wait_ms", wait.as_millis().to_string())];
         self.answer(self.request(Method::GET, "/v1/journal", ASK_TIMEOUT + wait).query(&query)).await
     }
 
-    pub async fn set_shares(&self, wish: &SetShares) -> Result<Outcome, Problem> {
+    pub(crate) async fn set_shares(&self, wish: &SetShares) -> Result<Outcome, Problem> {
         self.answer(self.request(Method::POST, "/v1/shares", WISH_TIMEOUT).json(wish)).await
     }
 
-    pub async fn sync(&self, slice: &SliceName, verb: SyncVerb, wish: &SyncWish) -> Result<Outcome, Problem> {
+    pub(crate) async fn sync(
+        &self,
+        slice: &SliceName,
+        verb: SyncVerb,
+        wish: &SyncWish,
+    ) -> Result<Outcome, Problem> {
         let path = format!("/v1/slices/{slice}/sync/{verb}");
         self.answer(self.request(Method::POST, &path, WISH_TIMEOUT).json(wish)).await
     }
 
     /// A slice's change events from the bridge at `bridge`, one JSON document per line. When following, the bridge may
     /// stay silent as long as nothing changes.
-    pub async fn tail(&self, bridge: &str, tail: &Tail<'_>) -> Result<Lines, Problem> {
+    pub(crate) async fn tail(&self, bridge: &str, tail: &Tail<'_>) -> Result<Lines, Problem> {
         let url = format!("{}/v1/tail", bridge.trim_end_matches('/'));
         let request = self.bearer(self.http.get(url)).query(tail);
         let asked =
@@ -80,7 +85,7 @@ impl Remote {
     }
 
     /// Whether `url` answers 200 within a second.
-    pub async fn is_well(&self, url: &str) -> bool {
+    pub(crate) async fn is_well(&self, url: &str) -> bool {
         let sent = self.http.get(url).timeout(Duration::from_secs(1)).send().await;
         sent.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
@@ -122,10 +127,10 @@ impl Remote {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Tail<'a> {
-    pub slice: &'a SliceName,
-    pub n: u32,
-    pub follow: bool,
+pub(crate) struct Tail<'a> {
+    pub(crate) slice: &'a SliceName,
+    pub(crate) n: u32,
+    pub(crate) follow: bool,
 }
 
 /// Turns an answer other than success into a problem.
@@ -155,12 +160,12 @@ fn silent(who: &str, whom: &str) -> Problem {
         .hint(format!("read .strangler/log/{who}.log"))
 }
 
-pub fn timed_out(message: impl Into<String>) -> Problem {
+pub(crate) fn timed_out(message: impl Into<String>) -> Problem {
     Problem::new(Kind::TimedOut, message)
 }
 
 /// An answer's body, line by line as it arrives.
-pub struct Lines {
+pub(crate) struct Lines {
     body: BoxStream<'static, reqwest::Result<Vec<u8>>>,
     /// Bytes that are not yet a whole line.
     held: Vec<u8>,
@@ -172,7 +177,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn of(answer: Response, patience: Option<Duration>) -> Self {
+    pub(crate) fn of(answer: Response, patience: Option<Duration>) -> Self {
         let body = answer.bytes_stream().map(|part| part.map(|bytes| bytes.to_vec()));
         Self::new(body.boxed(), patience)
     }
@@ -182,7 +187,7 @@ impl Lines {
     }
 
     /// None after the last line or a failure. The last line may lack its line end.
-    pub async fn next(&mut self) -> Option<Result<String, Problem>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<String, Problem>> {
         loop {
             if let Some(at) = self.held[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.held.drain(..=self.searched + at).collect();

@@ -33,14 +33,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub struct Starter {
-    pub executable: PathBuf,
-    pub plan: PathBuf,
-    pub controller: String,
+pub(crate) struct Starter {
+    pub(crate) executable: PathBuf,
+    pub(crate) plan: PathBuf,
+    pub(crate) controller: String,
 }
 
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     house: House,
     starter: Starter,
     parts: Vec<Kept>,
@@ -50,7 +50,7 @@ pub struct Supervisor {
 }
 
 /// Stops the parts of an earlier supervisor that was killed. They may hold our ports and locks.
-pub async fn end_leftovers(house: &House, ui: &Ui) {
+pub(crate) async fn end_leftovers(house: &House, ui: &Ui) {
     for part in Part::ALL {
         if let Some(record) = house.running(part) {
             ui.note(format!(
@@ -77,7 +77,7 @@ struct Kept {
 
 impl Supervisor {
     /// Starts nothing yet. The caller holds the folder's lock.
-    pub fn new(
+    pub(crate) fn new(
         house: House,
         starter: Starter,
         parts: Vec<Part>,
@@ -105,7 +105,7 @@ impl Supervisor {
 
     /// Keeps the parts alive until SIGINT, SIGTERM or SIGHUP, then stops them. The result names a slot that still keeps
     /// WAL.
-    pub async fn run(mut self, remote: Remote) -> Result<Watch, Problem> {
+    pub(crate) async fn run(mut self, remote: Remote) -> Result<Watch, Problem> {
         let mut signals = Signals::listen()?;
         let (sender, mut status) = watch::channel(None);
         let looking = tokio::spawn(look(remote, sender));

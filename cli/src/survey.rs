@@ -39,34 +39,34 @@ const POINTERS: &str = "
 
 /// A database as a first plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// Every table, by name.
-    pub tables: Vec<SurveyedTable>,
+    pub(crate) tables: Vec<SurveyedTable>,
 }
 
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SurveyedTable {
+pub(crate) struct SurveyedTable {
     /// `schema.table`.
-    pub name: String,
+    pub(crate) name: String,
     /// The columns of its primary key; none where it has no key.
-    pub key: Vec<String>,
+    pub(crate) key: Vec<String>,
     /// Rows, as the planner estimates.
-    pub rows_estimated: u64,
+    pub(crate) rows_estimated: u64,
     /// Tables that its foreign keys point to.
-    pub points_to: Vec<String>,
+    pub(crate) points_to: Vec<String>,
 }
 
 impl Survey {
     /// The table of that name; one without a schema is looked for in `public`.
-    pub fn table(&self, name: &str) -> Option<&SurveyedTable> {
+    pub(crate) fn table(&self, name: &str) -> Option<&SurveyedTable> {
         let full = if name.contains('.') { name.to_owned() } else { format!("public.{name}") };
         self.tables.iter().find(|table| table.name == full)
     }
 }
 
 /// Looks at the database behind `url`.
-pub async fn survey(url: &str) -> Result<Survey, Problem> {
+pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
     let late = |_| {
         Problem::error(format!("the database does not answer within {} s", PATIENCE.as_secs()))
             .hint("is the host right, and does a firewall let us through?")

@@ -4,11 +4,11 @@
 //! written, and removed if the output is no terminal or `NO_COLOR` is set. Foreign text (rows, servers' messages,
 //! names) is made harmless before it is coloured. Only `line` and `raw` print text as it is.
 
-pub mod change;
-pub mod figure;
-pub mod grid;
-pub mod harmless;
-pub mod progress;
+pub(crate) mod change;
+pub(crate) mod figure;
+pub(crate) mod grid;
+pub(crate) mod harmless;
+pub(crate) mod progress;
 
 use crate::problem::Problem;
 use clap::ValueEnum;
@@ -22,7 +22,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub(crate) enum Output {
     /// Text for people
     Human,
     /// One JSON document per result, on one line
@@ -30,7 +30,7 @@ pub enum Output {
 }
 
 #[derive(Debug)]
-pub struct Ui {
+pub(crate) struct Ui {
     output: Output,
     quiet: bool,
     verbose: u8,
@@ -39,31 +39,31 @@ pub struct Ui {
 }
 
 impl Ui {
-    pub fn new(output: Output, quiet: bool, verbose: u8) -> Self {
+    pub(crate) fn new(output: Output, quiet: bool, verbose: u8) -> Self {
         Self { output, quiet, verbose, gone: AtomicBool::new(false) }
     }
 
-    pub fn is_json(&self) -> bool {
+    pub(crate) fn is_json(&self) -> bool {
         self.output == Output::Json
     }
 
-    pub fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
     /// One line of the human result. The text must already be harmless.
-    pub fn line(&self, text: impl AsRef<str>) {
+    pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.is_json() {
             self.raw(&format!("{}\n", text.as_ref()));
         }
     }
 
     /// Text as it is, with either kind of output.
-    pub fn raw(&self, text: &str) {
+    pub(crate) fn raw(&self, text: &str) {
         let mut out = anstream::stdout().lock();
         if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
             self.gone.store(true, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Ui {
     }
 
     /// One line of the JSON result.
-    pub fn json(&self, document: &impl Serialize) {
+    pub(crate) fn json(&self, document: &impl Serialize) {
         if self.is_json() {
             match serde_json::to_string(document) {
                 Ok(text) => self.raw(&format!("{text}\n")),
@@ -81,24 +81,24 @@ impl Ui {
     }
 
     /// What happens meanwhile. Hidden with `-q`.
-    pub fn note(&self, text: impl AsRef<str>) {
+    pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
             self.err(&harmless(text.as_ref()));
         }
     }
 
     /// Shown even with `-q`.
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         self.err(&format!("{} {}", "warning:".yellow().bold(), harmless(text)));
     }
 
-    pub fn hint(&self, text: &str) {
+    pub(crate) fn hint(&self, text: &str) {
         if !self.is_json() && !self.quiet {
             self.err(&format!("{} {}", "hint:".cyan().bold(), harmless(text)));
         }
     }
 
-    pub fn next_steps(&self, steps: &[String]) {
+    pub(crate) fn next_steps(&self, steps: &[String]) {
         let quoted =
             |step: &String| if step.starts_with("strangler ") { format!("`{step}`") } else { step.clone() };
         let steps: Vec<String> = steps.iter().map(quoted).collect();
@@ -107,7 +107,7 @@ impl Ui {
         }
     }
 
-    pub fn finding(&self, finding: &Finding) {
+    pub(crate) fn finding(&self, finding: &Finding) {
         let mark = match finding.severity {
             Severity::Error => "✗".red().bold().to_string(),
             Severity::Warning => "!".yellow().bold().to_string(),
@@ -120,7 +120,7 @@ impl Ui {
     }
 
     /// Findings with their lines in the plan, as `check` shows them.
-    pub fn rendered(&self, findings: &[Finding]) {
+    pub(crate) fn rendered(&self, findings: &[Finding]) {
         let tamed = |finding: &Finding| Finding {
             message: harmless(&finding.message),
             remedy: lines(&finding.remedy),
@@ -137,12 +137,12 @@ impl Ui {
         }
     }
 
-    pub fn tick(&self, text: &str) {
+    pub(crate) fn tick(&self, text: &str) {
         self.line(format!("{} {}", "✔".green().bold(), harmless(text)));
     }
 
     /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
-    pub fn problem(&self, problem: &Problem) {
+    pub(crate) fn problem(&self, problem: &Problem) {
         if self.is_json() {
             self.json(&problem.document());
             return;
@@ -164,12 +164,12 @@ impl Ui {
     }
 
     /// The error of a rejected command line, in clap's own format.
-    pub fn misread(&self, styled: &str) {
+    pub(crate) fn misread(&self, styled: &str) {
         self.err(styled.trim_end());
     }
 
     /// Everything about an outcome but its headline, which the verb prints.
-    pub fn outcome(&self, outcome: &Outcome) {
+    pub(crate) fn outcome(&self, outcome: &Outcome) {
         self.json(outcome);
         for finding in &outcome.findings {
             self.finding(finding);
@@ -178,7 +178,7 @@ impl Ui {
     }
 
     /// True only for a plain yes. Without a terminal the answer is no.
-    pub fn confirm(&self, question: &str) -> bool {
+    pub(crate) fn confirm(&self, question: &str) -> bool {
         if !io::stdin().is_terminal() {
             return false;
         }
@@ -192,13 +192,13 @@ impl Ui {
     }
 
     /// Clears the screen before a redraw. Does nothing without a terminal.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if self.is_terminal() && !self.is_json() {
             self.raw("\x1b[H\x1b[2J");
         }
     }
 
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         Progress::new(!self.quiet && !self.is_json())
     }
 

@@ -8,7 +8,7 @@ use owo_colors::OwoColorize;
 use serde_json::Value;
 
 /// A line that is not a change event is returned as it is.
-pub fn pretty(line: &str) -> String {
+pub(crate) fn pretty(line: &str) -> String {
     let line = &harmless(line);
     let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let topic = harmless(event.get("topic").and_then(Value::as_str).unwrap_or("?"));

@@ -1,7 +1,7 @@
 //! Numbers as people read them. Pure.
 
 /// Groups of three digits: `1 204 331`.
-pub fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub fn count(number: u64) -> String {
 }
 
 /// A time span in a fitting unit: `4 ms`, `1.2 s`, `3 min`, `5 h`.
-pub fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
@@ -24,7 +24,7 @@ pub fn span(ms: u64) -> String {
 }
 
 /// A size in a fitting unit: `12 B`, `3.4 MiB`.
-pub fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     for (unit, shift) in UNITS {
         if bytes >> shift > 0 {
@@ -36,7 +36,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// At most 100, even if the part is larger than the whole.
-pub fn percent(part: u64, whole: u64) -> u64 {
+pub(crate) fn percent(part: u64, whole: u64) -> u64 {
     let percent = u128::from(part) * 100 / u128::from(whole.max(1));
     u64::try_from(percent).unwrap_or(100).min(100)
 }

@@ -4,10 +4,10 @@ use super::harmless::harmless;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
 #[derive(Debug)]
-pub struct Grid(Table);
+pub(crate) struct Grid(Table);
 
 impl Grid {
-    pub fn new(columns: &[&str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
         let mut table = Table::new();
         table
             .load_style(presets::NOTHING)
@@ -22,32 +22,32 @@ impl Grid {
         Self(table)
     }
 
-    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.0.add_row(cells.into_iter().collect::<Vec<_>>());
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.trim_fmt()
     }
 }
 
-pub fn plain(text: impl ToString) -> Cell {
+pub(crate) fn plain(text: impl ToString) -> Cell {
     cell(text)
 }
 
-pub fn strong(text: impl ToString) -> Cell {
+pub(crate) fn strong(text: impl ToString) -> Cell {
     cell(text).add_attribute(Attribute::Bold)
 }
 
-pub fn good(text: impl ToString) -> Cell {
+pub(crate) fn good(text: impl ToString) -> Cell {
     cell(text).fg(Color::Green)
 }
 
-pub fn doubtful(text: impl ToString) -> Cell {
+pub(crate) fn doubtful(text: impl ToString) -> Cell {
     cell(text).fg(Color::Yellow)
 }
 
-pub fn bad(text: impl ToString) -> Cell {
+pub(crate) fn bad(text: impl ToString) -> Cell {
     cell(text).fg(Color::Red)
 }
 

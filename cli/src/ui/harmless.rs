@@ -2,12 +2,12 @@
 
 /// Replaces each control character with `·`, line ends too. The text can then neither steer the terminal nor forge
 /// one of our lines.
-pub fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 /// The same for several lines. Each line after the first is indented, so that it cannot forge one of our lines.
-pub fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| harmless(line.trim_start())).collect();
     lines.join("\n  ")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     speaks: bool,
     last: Option<(Instant, String)>,
@@ -16,7 +16,7 @@ pub struct Progress {
 
 impl Progress {
     /// Shows nothing unless `speaks`.
-    pub fn new(speaks: bool) -> Self {
+    pub(crate) fn new(speaks: bool) -> Self {
         let bar = (speaks && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -26,7 +26,7 @@ impl Progress {
     }
 
     /// What is being done now, without a percentage.
-    pub fn state(&mut self, text: &str) {
+    pub(crate) fn state(&mut self, text: &str) {
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
                 bar.set_style(style);
@@ -38,7 +38,7 @@ impl Progress {
     }
 
     /// `whole` may be an estimate that `done` exceeds.
-    pub fn part(&mut self, text: &str, done: u64, whole: u64) {
+    pub(crate) fn part(&mut self, text: &str, done: u64, whole: u64) {
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{msg}  {bar:16.cyan/dim} {percent:>3} %  {eta}")
             {
@@ -53,12 +53,12 @@ impl Progress {
     }
 
     /// Whether figures that change all the time may be shown: a bar is redrawn, but lines pile up.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.bar.is_some()
     }
 
     /// A line that stays.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.speaks {
             return;
         }
@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// Removes the bar, before a result is printed.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -4,7 +4,7 @@ use crate::invocation::Invocation;
 use crate::problem::Problem;
 use serde_json::json;
 
-pub fn run(call: &Invocation<'_>) -> Result<(), Problem> {
+pub(crate) fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     let (plan, warnings) = call.checked()?;
     call.ui.rendered(&warnings);
     let slices: Vec<_> = plan.slices.values().collect();

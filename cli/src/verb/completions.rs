@@ -6,12 +6,12 @@ use clap::Command;
 use clap_complete::Shell;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The shell to write it for
     shell: Shell,
 }
 
-pub fn run(call: &Invocation<'_>, args: &Args, command: &mut Command) -> Result<(), Problem> {
+pub(crate) fn run(call: &Invocation<'_>, args: &Args, command: &mut Command) -> Result<(), Problem> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "strangler", &mut script);
     call.ui.raw(&String::from_utf8_lossy(&script));

@@ -16,7 +16,7 @@ const ASK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a part without a supervisor may take.
 const PART_PATIENCE: Duration = Duration::from_secs(4);
 
-pub async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
     let house = call.house();
     let mut kept = None;
     let mut stopped = false;
@@ -67,7 +67,7 @@ async fn kept_now(call: &Invocation<'_>, watch: &Watch) -> Option<Kept> {
 }
 
 /// Names the slot that keeps WAL while nothing runs, and how to drop it.
-pub fn say_kept(ui: &Ui, kept: &Kept) {
+pub(crate) fn say_kept(ui: &Ui, kept: &Kept) {
     ui.note(format!(
         "the replication slot {} keeps WAL in the monolith's database until the bridge runs again",
         kept.slot

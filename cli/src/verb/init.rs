@@ -15,7 +15,7 @@ use std::path::Path;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With a database but no --table, `init` lists the tables.\n\
     Without a database, `init` writes a plan for routing only, and needs --upstream and --service.")]
-pub struct Args {
+pub(crate) struct Args {
     /// The monolith's database, for a role that may read its catalog; the URL is not written to the plan
     #[arg(value_name = "DATABASE_URL", hide_env_values = true)]
     database: Option<String>,
@@ -39,7 +39,7 @@ pub struct Args {
     force: bool,
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let Some(url) = &args.database else {
         if args.upstream.is_none() || args.service.is_none() {
             return Err(Problem::usage("`init` needs a database, or both --upstream and --service")

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::str::FromStr;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A database URL with a role that may create roles and owns the tables
     ///
     /// NAME is `monolith` or a service's name. Without NAME, the URL is for the plan's database with the same host,
@@ -27,7 +27,7 @@ pub struct Args {
 /// One `[NAME=]URL`. Parsing accepts any text, because clap repeats what it rejects, and this may hold a password.
 /// [`addressed`] checks it.
 #[derive(Debug, Clone)]
-pub struct AdminUrl {
+pub(crate) struct AdminUrl {
     name: Option<String>,
     url: Secret,
 }
@@ -49,7 +49,7 @@ impl AdminUrl {
     }
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     if args.print {
         return print(call, &plan);
@@ -96,7 +96,7 @@ fn next(plan: &Plan) -> Vec<String> {
 }
 
 /// The plan's databases; an error if there is none.
-pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
+pub(crate) fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
     let databases = Database::all(plan);
     if databases.is_empty() {
         return Err(Problem::usage("the plan names no database, so there is nothing to install or remove")
@@ -106,7 +106,7 @@ pub fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
 }
 
 /// Assigns the URLs to databases. Each database of the plan needs one.
-pub fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
+pub(crate) fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Problem> {
     let databases = databases(plan)?;
     let names: Vec<&str> = databases.iter().map(Database::as_str).collect();
     let mut addressed = BTreeMap::new();

@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(25);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Keep printing new entries until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -27,7 +27,7 @@ pub struct Args {
     count: Option<usize>,
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     let entries = all(&remote).await?;
     let skipped = args.count.map_or(0, |count| entries.len().saturating_sub(count));

@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Format of the log on stderr [default: text on a terminal, JSON elsewhere]
     #[arg(long, value_enum, env = "STRANGLER_LOG_FORMAT")]
     log_format: Option<Format>,
@@ -27,7 +27,7 @@ enum Format {
     Json,
 }
 
-pub async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
     let state_dir = call.house().state_dir(Part::Controller)?;
@@ -35,13 +35,13 @@ pub async fn controller(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
 }
 
 /// Must not be called inside a runtime, because the proxy starts its own.
-pub fn proxy(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) fn proxy(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
     part::proxy(&plan, link(call, &plan, Part::Proxy)?)
 }
 
-pub async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     open_log(args)?;
     let plan = call.plan()?;
     let link = link(call, &plan, Part::Bridge)?;

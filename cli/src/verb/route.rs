@@ -13,7 +13,7 @@ use serde_json::json;
 use std::str::FromStr;
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Show every route and where it goes
     List,
     /// Send requests to the monolith, or to the service for all or some of the clients
@@ -21,7 +21,7 @@ pub enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Set {
+pub(crate) struct Set {
     /// A slice, for all its routes that may be shared, or one of its routes
     #[arg(value_name = "SLICE[.ROUTE]")]
     route: Routes,
@@ -34,7 +34,7 @@ pub struct Set {
 }
 
 #[derive(Debug, Clone)]
-pub struct Routes {
+pub(crate) struct Routes {
     slice: SliceName,
     route: Option<RouteName>,
 }
@@ -50,7 +50,7 @@ impl FromStr for Routes {
     }
 }
 
-pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
     let remote = call.remote()?;
     match verb {
         Verb::List => list(call, &remote.status().await?),

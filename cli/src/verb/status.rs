@@ -20,13 +20,13 @@ use std::time::Duration;
 const REDRAW_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Refresh every second until Ctrl-C
     #[arg(short, long)]
     watch: bool,
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     if !args.watch {
         let status = remote.status().await?;

@@ -27,7 +27,7 @@ const ABSENT_PATIENCE: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Copy the slice's tables, then follow changes; return when the slice follows
     Start(Start),
     /// Show the state of the copy; exit with 1 if the copy or capture has stopped
@@ -41,13 +41,13 @@ pub enum Verb {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Named {
+pub(crate) struct Named {
     /// The slice's name
     slice: SliceName,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Wish {
+pub(crate) struct Wish {
     #[command(flatten)]
     named: Named,
     /// The reason, for the journal
@@ -56,7 +56,7 @@ pub struct Wish {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Start {
+pub(crate) struct Start {
     #[command(flatten)]
     wish: Wish,
     /// Return at once; the copy continues
@@ -71,7 +71,7 @@ pub struct Start {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Resume {
+pub(crate) struct Resume {
     #[command(flatten)]
     wish: Wish,
     /// Skip the change at this position for good; the finding names the position
@@ -80,7 +80,7 @@ pub struct Resume {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Drop {
+pub(crate) struct Drop {
     #[command(flatten)]
     wish: Wish,
     /// Do not ask for confirmation
@@ -88,7 +88,7 @@ pub struct Drop {
     yes: bool,
 }
 
-pub async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
     match verb {
         Verb::Start(start) => begin(call, start).await,
         Verb::Status(named) => status(call, &named.slice).await,

@@ -9,7 +9,7 @@ use crate::ui::change;
 use migrations::names::SliceName;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The slice's name
     slice: SliceName,
     /// How many past events to print, at most 1000
@@ -21,7 +21,7 @@ pub struct Args {
     follow: bool,
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     let status = remote.status().await?;
     let Some(stands) = status.slices.get(&args.slice) else {

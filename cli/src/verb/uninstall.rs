@@ -8,7 +8,7 @@ use crate::verb::install::{AdminUrl, addressed};
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A database URL with a role that may drop what `install` created; NAME as for `install`
     #[arg(long = "admin-url", value_name = "[NAME=]URL", required = true)]
     admin_urls: Vec<AdminUrl>,
@@ -17,7 +17,7 @@ pub struct Args {
     yes: bool,
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     let urls = addressed(&plan, &args.admin_urls)?;
     if let Some(watch) = call.house().up() {

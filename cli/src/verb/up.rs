@@ -24,7 +24,7 @@ const RESTARTS_MAX: u32 = 2;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Return when everything is ready; stop it with `strangler down`
     #[arg(short, long)]
     detach: bool,
@@ -56,7 +56,7 @@ impl Gauge {
     }
 }
 
-pub async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
+pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     if args.supervise {
         // Its own session, so that a closing terminal does not end it. This fails only for a process that already
         // leads a group, which needs no session.

@@ -15,7 +15,7 @@ use migrations::names::SliceName;
 use migrations::stage::Stage;
 use serde_json::{Value, json};
 
-pub enum CopyState<'a> {
+pub(crate) enum CopyState<'a> {
     Dropped,
     Waiting(String),
     /// Rows so far, and the estimate of all rows.
@@ -26,7 +26,7 @@ pub enum CopyState<'a> {
 
 impl<'a> CopyState<'a> {
     /// Combines the last report with the stage. A report that is older than the stage is ignored.
-    pub fn of(slice: &'a SliceStatus, status: &Status) -> Self {
+    pub(crate) fn of(slice: &'a SliceStatus, status: &Status) -> Self {
         let waiting = |why: &str| CopyState::Waiting(why.to_owned());
         if slice.stage == Stage::Monolith {
             return CopyState::Dropped;
@@ -61,7 +61,7 @@ impl<'a> CopyState<'a> {
         }
     }
 
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             CopyState::Dropped => "not copied".to_owned(),
             CopyState::Waiting(why) | CopyState::Following(why) => harmless(why),
@@ -74,11 +74,11 @@ impl<'a> CopyState<'a> {
     }
 }
 
-pub fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
+pub(crate) fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
     status.slices.get(slice).ok_or_else(|| Problem::no_slice(slice, status.slices.keys()))
 }
 
-pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
+pub(crate) fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
     let resume = format!("strangler sync resume {slice}");
     let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
     let problem = problem.hint(format!("fix the cause, then run `{resume}`"));
@@ -88,7 +88,7 @@ pub fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>)
     }
 }
 
-pub fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
+pub(crate) fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
     json!({
         "slice": slice, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
         "lanes": stands.lanes, "findings": findings, "next_steps": stands.next_steps,
@@ -96,7 +96,7 @@ pub fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -
 }
 
 /// Whether the live bridge reports what `verb` asked for.
-pub fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) -> bool {
+pub(crate) fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) -> bool {
     let Some((agent, bridge)) = bridge(status) else { return false };
     if agent.generation < Some(status.generation) {
         return false;
@@ -121,7 +121,7 @@ fn moves(condition: &Condition) -> bool {
 }
 
 /// Why it is not done: a resumed stream may have stopped again, or the bridge has not acted yet.
-pub fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> Problem {
+pub(crate) fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVerb) -> Problem {
     let bridge = status.and_then(bridge).map(|(_, bridge)| bridge);
     let stream = bridge.and_then(|bridge| bridge.lanes.get(&LaneId::forward(slice.clone())));
     let other_plan = bridge.and_then(BridgeReport::other_plan).filter(|_| verb == SyncVerb::Drop);
