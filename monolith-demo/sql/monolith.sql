@@ -1,6 +1,6 @@
--- The monolith's schema: everything in one database, tied together by foreign keys.
--- Run again and again without harm. Foreign keys and secondary indexes follow in monolith_keys.sql,
--- after the seed, because checking a million rows at once is far quicker than one by one.
+-- The monolith's schema: everything in one database, connected by foreign keys.
+-- It can run again without harm. Foreign keys and secondary indexes follow in monolith_keys.sql, after
+-- the seed, because checking a million rows at once is much faster than one by one.
 
 do $$ begin
   create type order_status as enum ('placed', 'packed', 'shipped', 'delivered', 'cancelled');

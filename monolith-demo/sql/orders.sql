@@ -1,8 +1,8 @@
 -- The split-out service's schema: its own names, cents instead of numeric. Its rows come from the
 -- monolith by change data capture, so nothing is seeded here.
 -- The foreign keys are checked at commit: rows arrive in the order in which the monolith's transaction
--- wrote them, and a whole transaction is what is consistent. Nothing cascades here for the same reason:
--- the deletion of each row arrives as its own change.
+-- wrote them, and only whole transactions are consistent. Nothing cascades here, because the deletion of
+-- each row arrives as its own change.
 
 do $$ begin
   create type order_status as enum ('placed', 'packed', 'shipped', 'delivered', 'cancelled');

@@ -1,6 +1,6 @@
--- Fills an empty monolith with a history, by formula: the same numbers give the same shop.
--- {customers}, {products} and {orders} are replaced by counts. Names and notes carry what real ones
--- carry (accents, quotes, line breaks, empty and missing values), so that a mapping that mangles shows.
+-- Seeds an empty monolith by formula: the same numbers give the same shop. {customers}, {products} and
+-- {orders} are replaced by counts. Names and notes look like real ones (accents, quotes, line breaks,
+-- empty and missing values), so that a wrong mapping shows.
 
 insert into customers (id, name, email, credit_limit, created_at)
 select g,

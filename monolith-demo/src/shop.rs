@@ -1,17 +1,17 @@
-//! The shop: what both the monolith and the split-out service `orders` are made of.
+//! The shop: the code of both the monolith and the split-out service `orders`.
 //!
-//! The two differ in their database schema ([`side`]) and in what they serve ([`server`]); the rules of
-//! the trade ([`orders`]) and the HTTP contract ([`api`]) are the same, which is what lets a proxy send a
-//! request to either. Nothing here knows that such a proxy exists.
+//! The two differ in their database schema ([`side`]) and in what they serve ([`server`]). The business rules
+//! ([`orders`]) and the HTTP contract ([`api`]) are the same, so a proxy can send a request to either. Nothing here
+//! knows that such a proxy exists.
 
-pub mod api;
-pub mod catalogue;
+mod api;
+pub(crate) mod catalogue;
 pub mod database;
-pub mod money;
-pub mod order;
-pub mod orders;
-pub mod page;
-pub mod refusal;
+pub(crate) mod money;
+pub(crate) mod order;
+pub(crate) mod orders;
+mod page;
+mod refusal;
 pub mod schema;
 pub mod server;
 pub mod side;
@@ -23,7 +23,7 @@ use deadpool_postgres::Pool;
 
 use side::Side;
 
-/// One running side of the shop: its database and how that database names things.
+/// One running side of the shop: its database, and the SQL for that database's schema.
 #[derive(Clone)]
 pub struct Shop {
     pool: Pool,

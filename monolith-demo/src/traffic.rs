@@ -1,19 +1,19 @@
-//! Clients of the shop that keep a ledger of every answer they were promised, and hold the shop to it.
+//! Clients of the shop that write every promise to a ledger and check that the shop keeps it.
 //!
-//! During a run ([`run`]) each client checks that no read goes back in time; afterwards ([`proof`]) the
-//! databases must hold everything that was acknowledged, once, and the same on both sides. Clients know
-//! one address; who answers there is none of their business, they only count what answers say about it.
+//! During a run ([`run`]) each client checks that no read goes back in time. Afterwards ([`proof`]) the databases must
+//! hold every acknowledged write exactly once, and the same rows on both sides. Clients know one address. They do not
+//! care which side answers there, and only count it.
 
-pub mod cookies;
-pub mod customer;
-pub mod deeds;
-pub mod exchange;
+mod cookies;
+mod customer;
+mod deeds;
+mod exchange;
 pub mod lag;
-pub mod latency;
+mod latency;
 pub mod ledger;
-pub mod memory;
+mod memory;
 pub mod promise;
 pub mod proof;
 pub mod report;
 pub mod run;
-pub mod tables;
+mod tables;

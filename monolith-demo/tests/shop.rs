@@ -1,4 +1,4 @@
-//! The shop against a real Postgres: one contract on both sides, and what only the monolith has.
+//! The shop with a real Postgres: the same contract on both sides, and what only the monolith has.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
 mod house;
@@ -29,7 +29,7 @@ async fn ask(base: &str, method: Method, path: &str, body: Option<&Value>) -> (S
     (status, body)
 }
 
-/// Takes out what may differ between two sides that did the same: who answered, and when it was done.
+/// Removes what may differ between the sides: which side answered, and times.
 fn without_side(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
@@ -67,7 +67,7 @@ async fn reads_are_the_same_on_both_sides_to_the_byte() {
     for (method, path, body) in requests {
         let (here, mut a) = ask(&house.monolith, method.clone(), &path, body.as_ref()).await;
         let (there, mut b) = ask(&house.orders, method, &path, body.as_ref()).await;
-        // Here times must agree as well, so only the signature goes.
+        // Times must be equal here, so only the side's name is removed.
         for value in [&mut a, &mut b] {
             let unsigned =
                 value.to_string().replace("\"served_by\":\"orders\"", "\"served_by\":\"monolith\"");
@@ -142,12 +142,12 @@ async fn writes_are_the_same_on_both_sides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credit_is_never_overdrawn_by_orders_at_once() {
+async fn concurrent_orders_never_exceed_the_credit_limit() {
     let house = House::build(SEED).await;
     house.copy().await;
     let monolith = (&house.monolith, &house.monolith_url, "status");
     for (base, url, state) in [monolith, (&house.orders, &house.orders_url, "state")] {
-        // What the seed left open would use the credit up alone.
+        // The open orders of the seed alone would use up the credit.
         let settle = format!("update orders set {state} = 'cancelled' where customer_id = 49");
         house.sql(url, &settle).await;
         house.sql(url, "update customers set credit_limit = 10 where id = 49").await;

@@ -1,4 +1,4 @@
-//! Traffic against a real shop: it finds an honest shop honest, and the prover can fail.
+//! Traffic against a real shop: a correct shop passes, and the proof finds every kind of mistake.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say where")]
 
 mod house;
@@ -30,7 +30,7 @@ fn settings(house: &House, ledger: PathBuf) -> run::Settings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() {
+async fn a_correct_shop_passes_and_the_proof_finds_lost_doubled_and_different_rows() {
     let house = House::build(SEED).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.jsonl");
@@ -39,7 +39,7 @@ async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() 
     let job = tokio::spawn(warehouse::run(pool, Duration::from_millis(50), stopped.clone()));
     let deeds = ["place", "change", "pay", "cancel", "remove"].map(|deed| format!("\"deed\":\"{deed}\""));
     let long = run::Settings { lasts: Duration::from_secs(40), ..settings(&house, path.clone()) };
-    // The rarest deed is a deletion: an order must have been called off before. On a busy machine that takes its time.
+    // A deletion is the rarest deed, because an order must be cancelled first. On a busy machine that takes time.
     let report = run::run(&long, stopped, |_, counts| {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         stop.send_replace(counts.requests > 1200 && deeds.iter().all(|deed| text.contains(deed)));
@@ -61,7 +61,7 @@ async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() 
     let proof = prove().await;
     assert!(proof.holds() && proof.rows > 1000, "{proof:#?}");
 
-    // One difference: a row that the service has in another state, one it lacks, one it has beyond.
+    // Three differences: a row with another state, a missing row, and an extra row.
     house.sql(&house.orders_url, "update orders set note = concat(note, '!') where id = 17").await;
     house.sql(&house.orders_url, "delete from payments where id = (select max(id) from payments)").await;
     house
@@ -74,7 +74,7 @@ async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() 
     assert_eq!((proof.differences, proof.lost, proof.doubled), (Some(3), 0, 0), "{proof:#?}");
     assert_eq!(proof.proof_samples.iter().filter(|sample| sample.starts_with("differs")).count(), 3);
 
-    // A doubled row, the same on both sides, so that only the reference gives it away.
+    // A doubled row, the same on both sides, so that only the reference shows it.
     let double = "insert into orders (customer_id, note, total) select customer_id, note, total from orders \
                   where note like 'ref:%' order by id limit 1";
     house.sql(&house.monolith_url, double).await;
@@ -82,8 +82,8 @@ async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() 
     let proof = prove().await;
     assert_eq!((proof.differences, proof.lost, proof.doubled), (Some(0), 0, 1), "{proof:#?}");
 
-    // A lost order, a lost change and a lost payment, again the same on both sides.
-    // Of orders that no client tried to delete, for those may be gone by right.
+    // A lost order, a lost change and a lost payment, again the same on both sides. No client tried to delete these
+    // orders, because a deleted order may be gone.
     let (mut placed, mut paid) = (vec![], None);
     for (id, promise) in ledger.promises().iter().filter(|(_, promise)| promise.removal == Removal::None) {
         match &promise.facts {
@@ -102,10 +102,10 @@ async fn traffic_finds_an_honest_shop_honest_and_the_prover_finds_what_is_not() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lag_is_measured_and_its_probe_leaves_no_trace() {
+async fn lag_is_measured_and_its_probe_is_removed() {
     let house = House::build(SEED).await;
     house.copy().await;
-    // The stream is played by one that copies orders over every few milliseconds.
+    // Instead of a stream, a task copies the orders every few milliseconds.
     let dblink = "create extension postgres_fdw; create server m foreign data wrapper postgres_fdw \
                   options (host '127.0.0.1', port 'PORT', dbname 'monolith'); \
                   create user mapping for postgres server m options (user 'postgres', password_required 'false'); \
@@ -134,7 +134,7 @@ async fn lag_is_measured_and_its_probe_leaves_no_trace() {
     assert!(proof.holds(), "{proof:#?}");
 }
 
-/// Sends reads of orders to the service, which stands still, and everything else to the monolith.
+/// Sends reads of orders to the service, which gets no changes, and everything else to the monolith.
 async fn careless_proxy(house: Arc<House>, http: reqwest::Client, request: Request) -> Response<Body> {
     let path = request.uri().path_and_query().unwrap().to_string();
     let read = request.method() == Method::GET && path.starts_with("/orders") || path == "/orders/search";

@@ -15,7 +15,7 @@ struct Args {
     /// The monolith's Postgres.
     #[arg(long, env = "MONOLITH_DATABASE_URL", hide_env_values = true)]
     database: String,
-    /// Makes the schema first, and seeds it if there is no customer yet.
+    /// Create the schema first, and seed it if there are no customers.
     #[arg(long)]
     migrate: bool,
     /// Customers to seed.
@@ -27,10 +27,10 @@ struct Args {
     /// Orders to seed.
     #[arg(long, default_value_t = 10_000)]
     seed_orders: u32,
-    /// Pause between two rounds of the background job, in milliseconds; 0 turns it off.
+    /// Pause between two rounds of the background job, in milliseconds; 0 turns the job off.
     #[arg(long, default_value_t = 500)]
     job_interval_ms: u64,
-    /// Most connections to the database.
+    /// Maximum number of database connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
 }
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
     monolith_demo::start_log();
     let args = Args::parse();
     let pool = database::pool(&args.database, "shop-monolith", args.connections)?;
-    // Before a long seed, so that a taken address is said at once.
+    // Before a long seed, so that a taken address fails at once.
     let listener = server::bind(&args.listen).await?;
     if args.migrate {
         let seed = schema::Seed {
@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
         .then(|| database::pool(&args.database, "shop-warehouse", 1))
         .transpose()?
         .map(|pool| tokio::spawn(warehouse::run(pool, Duration::from_millis(args.job_interval_ms), stopped)));
-    tracing::info!(address = %listener.local_addr()?, "the monolith serves");
+    tracing::info!(address = %listener.local_addr()?, "the monolith is serving");
     let router = server::monolith(Shop::new(pool, Side::monolith()));
     let served = server::serve(listener, router, server::asked_to_stop()).await;
     stop.send_replace(true);

@@ -13,10 +13,10 @@ struct Args {
     /// The service's own Postgres.
     #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
     database: String,
-    /// Makes the schema first. Its rows come from the monolith, so nothing is seeded.
+    /// Create the schema first. The rows come from the monolith, so nothing is seeded.
     #[arg(long)]
     migrate: bool,
-    /// Most connections to the database.
+    /// Maximum number of database connections.
     #[arg(long, default_value_t = 16)]
     connections: usize,
 }
@@ -30,6 +30,6 @@ async fn main() -> anyhow::Result<()> {
     if args.migrate {
         schema::migrate_orders(&pool).await?;
     }
-    tracing::info!(address = %listener.local_addr()?, "the service orders serves");
+    tracing::info!(address = %listener.local_addr()?, "the service orders is serving");
     server::serve(listener, server::orders(Shop::new(pool, Side::orders())), server::asked_to_stop()).await
 }

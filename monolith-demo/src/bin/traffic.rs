@@ -1,4 +1,4 @@
-//! Clients of the shop that remember what they were promised; the proof afterwards; and the lag.
+//! Runs the shop's clients, proves afterwards that every promise was kept, and measures lag.
 #![allow(clippy::print_stdout, reason = "a demo's main speaks to the terminal")]
 
 use std::path::{Path, PathBuf};
@@ -12,48 +12,48 @@ use monolith_demo::traffic::report::{Counts, Proof};
 use monolith_demo::traffic::{lag, ledger::Ledger, proof, run};
 use serde::Serialize;
 
-/// Clients that keep a ledger of every answer they were promised, check it, and prove it afterwards.
+/// Run clients that write every promise to a ledger, and prove the promises afterwards from the databases.
 ///
-/// Exits with 0 only if nothing failed, was wrong, lost or doubled, and both sides are equal.
+/// Exits with 0 only if no request failed, no answer was wrong, no write is lost or doubled, and both sides are equal.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Where the clients go.
+    /// URL of the shop.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     proxy: String,
     #[command(flatten)]
     databases: Databases,
-    /// How many clients; every other one keeps cookies, the rest send a header x-client.
+    /// Number of clients. Every second client keeps cookies; the others send a header x-client.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: u32,
-    /// Requests per second, of all clients together, at most.
+    /// Maximum requests per second, of all clients together.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// How long the clients go on, in seconds.
+    /// How long the clients run, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     #[command(flatten)]
     files: Files,
-    /// Where the clients' dice start.
+    /// Seed of the clients' random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Failed requests that are still fine, as when something was killed on purpose.
+    /// Failed requests to tolerate, for example when a process is killed on purpose.
     #[arg(long, default_value_t = 0)]
     allow_failed: u64,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Proves a ledger from the databases, without any traffic.
+    /// Prove a ledger from the databases, without traffic.
     Prove {
         #[command(flatten)]
         databases: Databases,
         #[command(flatten)]
         files: Files,
     },
-    /// Measures how long a commit in the monolith takes to be visible in the service's database.
+    /// Measure how long a commit in the monolith takes to become visible in the service's database.
     Lag {
         #[command(flatten)]
         databases: Databases,
@@ -68,7 +68,7 @@ struct Databases {
     /// The monolith's Postgres.
     #[arg(long, env = "MONOLITH_DATABASE_URL", hide_env_values = true)]
     monolith_database: Option<String>,
-    /// The service's Postgres; without it the two sides are not compared.
+    /// The service's Postgres. Without it the two sides are not compared.
     #[arg(long, env = "ORDERS_DATABASE_URL", hide_env_values = true)]
     orders_database: Option<String>,
     /// How long the two sides may take to become equal, in seconds.
@@ -78,10 +78,10 @@ struct Databases {
 
 #[derive(clap::Args)]
 struct Files {
-    /// File of JSON lines with every promise. A run appends to it.
+    /// File with every promise, as JSON lines. A run appends to it.
     #[arg(long, default_value = "traffic-ledger.jsonl")]
     ledger: PathBuf,
-    /// Where to write the report, as JSON.
+    /// File for the report, as JSON.
     #[arg(long)]
     report: Option<PathBuf>,
 }
@@ -89,7 +89,7 @@ struct Files {
 impl Databases {
     fn meant(self) -> anyhow::Result<proof::Databases> {
         Ok(proof::Databases {
-            monolith: self.monolith_database.context("give --monolith-database or MONOLITH_DATABASE_URL")?,
+            monolith: self.monolith_database.context("set --monolith-database or MONOLITH_DATABASE_URL")?,
             orders: self.orders_database,
             patience: Duration::from_secs(self.wait_seconds),
         })
@@ -104,7 +104,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some(Verb::Prove { databases, files }) => prove(databases, &files).await?,
         Some(Verb::Lag { databases, samples }) => {
             let databases = databases.meant()?;
-            let orders = databases.orders.context("give --orders-database or ORDERS_DATABASE_URL")?;
+            let orders = databases.orders.context("set --orders-database or ORDERS_DATABASE_URL")?;
             println!(
                 "{}",
                 serde_json::to_string(&lag::measure(&databases.monolith, &orders, samples).await?)?
@@ -130,7 +130,7 @@ async fn traffic(args: Args) -> anyhow::Result<bool> {
     tokio::spawn(async move {
         asked_to_stop().await;
         stop.send_replace(true);
-        // Kept alive: a client that sees the sender gone would take it for a stop.
+        // The sender must live on: clients take its end for a stop.
         std::future::pending::<()>().await;
     });
     let report = run::run(&settings, stopped, show_progress).await?;
@@ -168,10 +168,10 @@ fn show_progress(elapsed: Duration, counts: &Counts) {
 fn show_proof(proof: &Proof) {
     let differences = match proof.differences {
         Some(count) => format!("{count} of {} rows differ", proof.rows),
-        None => "no second side to compare with".into(),
+        None => "no second side to compare".into(),
     };
     println!(
-        "proof: {} promises, lost {}, doubled {}, {differences}; {} writes nobody knows about",
+        "proof: {} promises, lost {}, doubled {}, {differences}; {} writes with unknown outcome",
         proof.promises, proof.lost, proof.doubled, proof.unknown
     );
     for sample in &proof.proof_samples {
@@ -182,5 +182,5 @@ fn show_proof(proof: &Proof) {
 fn save(path: Option<&Path>, report: &impl Serialize) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(path, serde_json::to_string_pretty(report)?)
-        .with_context(|| format!("{} cannot be written: choose another with --report", path.display()))
+        .with_context(|| format!("could not write {}: choose another file with --report", path.display()))
 }

@@ -1,6 +1,6 @@
 //! The HTTP contract of orders: the same on both sides.
 //!
-//! Translates between HTTP and [`Shop`]; decides nothing about the trade.
+//! Translates between HTTP and [`Shop`]. The business rules are elsewhere.
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -15,12 +15,11 @@ use super::Shop;
 use super::order::{Change, NewOrder, NewPayment, Order, Orders, Search};
 use super::refusal::Refusal;
 
-/// How many orders a list holds when nobody says.
+/// The length of a list without `limit`.
 const LIST_DEFAULT: i64 = 20;
 
 type Id = Result<Path<i64>, PathRejection>;
 
-/// The routes of orders.
 pub fn routes() -> Router<Shop> {
     Router::new()
         .route("/orders", get(list).post(place))
@@ -30,9 +29,7 @@ pub fn routes() -> Router<Shop> {
         .route("/orders/{id}/cancel", post(cancel))
 }
 
-/// The absolute address of an order, on the host that the client asked.
-///
-/// Old clients follow it literally, as they did when the shop was the only machine.
+/// The absolute URL of an order, on the host of the request. Old clients follow it literally.
 #[must_use]
 pub fn address(headers: &HeaderMap, id: i64) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");

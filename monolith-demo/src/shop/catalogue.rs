@@ -1,4 +1,4 @@
-//! What only the monolith serves beside orders: customers, products, and an address from older days.
+//! What only the monolith serves: customers, products, and an old URL of orders.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -15,48 +15,35 @@ use super::api::address;
 use super::money::Cents;
 use super::refusal::Refusal;
 
-/// Most customers or products one answer holds.
+/// The most customers or products in one answer.
 const LIST_MAX: i64 = 500;
 
-/// A customer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Customer {
-    /// Number.
     pub id: i64,
-    /// Name.
     pub name: String,
-    /// Address for mail, unique.
     pub email: String,
-    /// Up to which sum open orders are allowed.
+    /// The most that open orders may add up to.
     pub credit_limit: Cents,
-    /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
 
-/// A product.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Product {
-    /// Number.
     pub id: i64,
-    /// The warehouse's own number.
     pub sku: String,
-    /// Name.
     pub name: String,
-    /// Price of one piece.
     pub price: Cents,
-    /// Pieces on the shelf.
     pub stock: i32,
 }
 
-/// Answer of `GET /customers`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Customers {
     /// The first of them, by number.
     pub customers: Vec<Customer>,
 }
 
-/// Answer of `GET /products`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Products {
     /// The first of them, by number.
@@ -74,9 +61,6 @@ pub fn routes() -> Router<Shop> {
 
 impl Shop {
     /// The first customers by number, at most `limit`.
-    ///
-    /// # Errors
-    /// What the database says.
     pub async fn customers(&self, limit: i64) -> Result<Vec<Customer>, Refusal> {
         let db = self.pool.get().await?;
         let sql = "select id, name, email, (credit_limit * 100)::bigint as credit_limit, created_at \

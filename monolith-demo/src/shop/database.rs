@@ -1,6 +1,4 @@
-//! Connections to Postgres, bounded in number and in time.
-//!
-//! Knows no table.
+//! Connections to Postgres, bounded in number and time.
 
 use std::time::Duration;
 
@@ -8,19 +6,14 @@ use anyhow::Context as _;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::{Client, NoTls};
 
-/// Longest wait for a free or a new connection; a request that waits longer is answered with 503.
+/// The longest wait for a connection. A request that waits longer gets a 503.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// What every session starts with: no statement outlives a client's patience, and times are spoken in UTC.
+/// Session settings: every statement is bounded in time, and times are in UTC.
 const SESSION: &str = "set statement_timeout = '15s'; set lock_timeout = '10s'; \
                        set idle_in_transaction_session_timeout = '30s'; set timezone = 'UTC'";
 
-/// Makes a pool of at most `connections_max` connections that call themselves `application`.
-///
-/// No connection is made yet, so a database that is down is no error here.
-///
-/// # Errors
-/// When the URL cannot be read.
+/// Does not connect yet, so it succeeds even if the database is down.
 pub fn pool(url: &str, application: &str, connections_max: usize) -> anyhow::Result<Pool> {
     let manager = Manager::from_config(
         config(url, application)?,
@@ -37,31 +30,28 @@ pub fn pool(url: &str, application: &str, connections_max: usize) -> anyhow::Res
         .runtime(Runtime::Tokio1)
         .post_create(set_session)
         .build()
-        .context("the connection pool could not be made")
+        .context("could not create the connection pool")
 }
 
-/// Opens one connection without a statement timeout, for work that reads whole tables.
-///
-/// # Errors
-/// When the URL cannot be read or the database does not answer.
+/// One connection without a statement timeout, for work that reads whole tables.
 pub async fn connect(url: &str, application: &str) -> anyhow::Result<Client> {
     let config = config(url, application)?;
     let (client, connection) = config.connect(NoTls).await.with_context(|| {
-        format!("{} cannot be reached: is the database running, and is the URL right?", place(&config))
+        format!("could not reach {}: is the database running, and is the URL right?", place(&config))
     })?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "database connection ended");
         }
     });
-    client.batch_execute("set timezone = 'UTC'").await.context("the session could not be set up")?;
+    client.batch_execute("set timezone = 'UTC'").await.context("could not set up the session")?;
     Ok(client)
 }
 
 fn config(url: &str, application: &str) -> anyhow::Result<tokio_postgres::Config> {
-    // The URL holds a password, so neither it nor the parser's words are repeated.
+    // The URL holds a password, so the error repeats neither the URL nor the parser's message.
     let mut config: tokio_postgres::Config = url.parse().ok().context(
-        "the database URL cannot be read: write it like postgres://user:password@127.0.0.1:5432/shop",
+        "the database URL is not valid: write it like postgres://user:password@127.0.0.1:5432/shop",
     )?;
     config.application_name(application).connect_timeout(WAIT).keepalives_idle(Duration::from_secs(30));
     Ok(config)

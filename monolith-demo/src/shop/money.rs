@@ -1,6 +1,4 @@
-//! Money: whole cents inside, a decimal string with two places outside.
-//!
-//! Floating point is never involved, and a database may keep either form.
+//! Money: whole cents inside, a decimal string with two places outside. Never floating point.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,13 +18,13 @@ pub struct Cents(pub i64);
 pub struct NotMoney(String);
 
 impl Cents {
-    /// Adds two amounts; `None` where the sum leaves what the shop can book.
+    /// The sum; `None` if it is beyond [`CENTS_MAX`].
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).filter(|sum| sum.abs() <= CENTS_MAX).map(Self)
     }
 
-    /// The price of `quantity` pieces at this price; `None` where it leaves what the shop can book.
+    /// The price of `quantity` pieces; `None` if it is beyond [`CENTS_MAX`].
     #[must_use]
     pub fn times(self, quantity: i32) -> Option<Self> {
         self.0.checked_mul(i64::from(quantity)).filter(|product| product.abs() <= CENTS_MAX).map(Self)
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_read_as_they_are_written() {
+    fn amounts_parse_as_they_are_written() {
         for (text, cents) in [("12.50", 1250), ("0.05", 5), ("7", 700), ("7.5", 750), ("-3.01", -301)] {
             assert_eq!(text.parse(), Ok(Cents(cents)), "{text}");
         }
@@ -88,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn text_that_is_no_amount_is_refused() {
         for text in ["", ".", "1.", ".5", "1.234", "1,5", "+1", "--1", "1e3", "99999999999", "NaN"] {
             assert!(text.parse::<Cents>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn sums_stay_within_what_can_be_booked() {
+    fn a_sum_beyond_the_limit_is_refused() {
         assert_eq!(Cents(CENTS_MAX).plus(Cents(1)), None);
         assert_eq!(Cents(i64::MAX / 2).times(3), None);
         assert_eq!(Cents(150).times(3), Some(Cents(450)));

@@ -1,6 +1,4 @@
-//! What an order is, as it is spoken over HTTP, and the rules that need no database.
-//!
-//! Knows neither SQL nor HTTP.
+//! Orders as HTTP bodies, and the rules that need no database. Knows neither SQL nor HTTP.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -8,26 +6,25 @@ use time::OffsetDateTime;
 use super::money::Cents;
 use super::refusal::Refusal;
 
-/// Longest note that is taken, in bytes.
+/// The longest note, in bytes.
 pub const NOTE_BYTES_MAX: usize = 2000;
 /// Most lines one order may have.
 pub const LINES_MAX: usize = 50;
 /// Most pieces one line may have.
 pub const QTY_MAX: i32 = 1000;
 
-/// Where an order stands; the values of the database's enum `order_status`.
+/// The values of the database's enum `order_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Taken, nothing done yet; only now it can be cancelled.
+    /// Nothing done yet; only now the order can be cancelled.
     Placed,
-    /// In its box.
     Packed,
-    /// On the road; its pieces have left the stock.
+    /// The pieces have left the stock.
     Shipped,
-    /// Arrived; it no longer counts against the customer's credit.
+    /// Arrived; the order no longer counts against the customer's credit.
     Delivered,
-    /// Called off; it may be deleted.
+    /// May be deleted.
     Cancelled,
 }
 
@@ -58,9 +55,7 @@ impl Status {
 pub struct Item {
     /// Number of the line, unique in the whole shop.
     pub id: i64,
-    /// What was ordered.
     pub product: i64,
-    /// How many pieces.
     pub qty: i32,
     /// Price of one piece when it was ordered.
     pub price: Cents,
@@ -71,47 +66,36 @@ pub struct Item {
 pub struct Payment {
     /// Number of the payment, unique in the whole shop.
     pub id: i64,
-    /// How much was paid.
     pub amount: Cents,
-    /// How: `card`, `transfer`, …, with the payer's own reference if there is one.
+    /// `card`, `transfer`, …, with the payer's own reference if there is one.
     pub method: String,
     /// When, as the database writes it.
     pub paid_at: String,
 }
 
-/// An order with everything that belongs to it: the answer to most requests.
+/// An order with its items and payments: the answer to most requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// Its number.
     pub id: i64,
-    /// Whose it is.
     pub customer: i64,
-    /// Where it stands.
     pub status: Status,
-    /// Free text.
     pub note: Option<String>,
-    /// Sum of the items.
     pub total: Cents,
     /// Sum of the payments, never more than the total.
     pub paid: Cents,
-    /// When it was placed.
     #[serde(with = "time::serde::rfc3339")]
     pub placed_at: OffsetDateTime,
     /// Rises by one with every change of the order, its items or its payments.
     pub version: i32,
-    /// Its lines, oldest first.
     pub items: Vec<Item>,
-    /// Its payments, oldest first.
     pub payments: Vec<Payment>,
     /// Which side answered: `monolith` or `orders`.
     pub served_by: String,
 }
 
 impl Order {
-    /// Checks that the parts add up: items to the total, payments to what is paid, and no more than the total.
-    ///
-    /// # Errors
-    /// A sentence that says which sum is off.
+    /// Checks that the items add up to the total, and the payments to `paid`, which is at most the total. The error
+    /// says which sum is wrong.
     pub fn adds_up(&self) -> Result<(), String> {
         let items: i64 = self.items.iter().map(|item| item.price.0 * i64::from(item.qty)).sum();
         let payments: i64 = self.payments.iter().map(|payment| payment.amount.0).sum();
@@ -133,7 +117,6 @@ impl Order {
 pub struct Orders {
     /// Newest first.
     pub orders: Vec<Order>,
-    /// Which side answered.
     pub served_by: String,
 }
 
@@ -141,21 +124,15 @@ pub struct Orders {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
-    /// Which product.
     pub product: i64,
-    /// How many pieces.
     pub qty: i32,
 }
 
-/// Body of `POST /orders`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewOrder {
-    /// Who orders.
     pub customer: i64,
-    /// What.
     pub items: Vec<Line>,
-    /// Free text.
     #[serde(default)]
     pub note: Option<String>,
 }
@@ -167,7 +144,7 @@ impl NewOrder {
     /// [`Refusal::Malformed`] naming the field.
     pub fn check(&self) -> Result<(), Refusal> {
         if self.items.is_empty() || self.items.len() > LINES_MAX {
-            return Err(Refusal::Malformed(format!("items: send 1 to {LINES_MAX} of them")));
+            return Err(Refusal::Malformed(format!("items: send 1 to {LINES_MAX} items")));
         }
         if let Some(line) = self.items.iter().find(|line| !(1..=QTY_MAX).contains(&line.qty)) {
             return Err(Refusal::Malformed(format!("qty {} is not within 1 to {QTY_MAX}", line.qty)));
@@ -176,40 +153,35 @@ impl NewOrder {
     }
 }
 
-/// Body of `PUT /orders/{id}`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// The new note; `null` takes it away.
+    /// The new note; `null` removes it.
     pub note: Option<String>,
-    /// The version the change is based on; with it, an order changed meanwhile is refused.
+    /// The version that the change is based on. If given, a change of another version is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i32>,
 }
 
-/// Body of `POST /orders/{id}/pay`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPayment {
-    /// How much.
     pub amount: Cents,
-    /// How.
     pub method: String,
 }
 
-/// Body of `POST /orders/search`; what is left out matches everything.
+/// Body of `POST /orders/search`. A field that is left out matches everything.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Search {
     /// Only orders that stand here.
     pub status: Option<Status>,
-    /// Only this customer's.
     pub customer: Option<i64>,
-    /// Only orders whose note contains this, whatever the case.
+    /// Only orders whose note contains this; case does not matter.
     pub text: Option<String>,
 }
 
-/// Checks a note's length and that Postgres can hold it.
+/// Checks a note's length, and that Postgres can store it.
 ///
 /// # Errors
 /// [`Refusal::Malformed`] naming the limit.
@@ -223,14 +195,12 @@ pub fn check_note(note: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// What is known of an order while it is locked for a change.
+/// An order that is locked for a change.
 #[derive(Clone, Copy, Debug)]
 pub struct Locked {
     /// Its version before the change.
     pub version: i32,
-    /// Where it stands.
     pub status: Status,
-    /// Its total.
     pub total: Cents,
     /// What was paid so far.
     pub paid: Cents,
@@ -305,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_pays_more_than_is_open() {
+    fn a_payment_beyond_the_open_amount_is_refused() {
         let order = locked(Status::Placed, 1000, 400);
         assert!(order.may_pay(Cents(600)).is_ok());
         assert!(order.may_pay(Cents(601)).is_err());

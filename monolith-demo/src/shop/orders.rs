@@ -1,6 +1,6 @@
-//! Orders in the database: reads in one statement, writes in one transaction each.
+//! Orders in the database: each read is one statement, each write one transaction.
 //!
-//! Knows no HTTP and no schema: the statements come from the [`Side`](super::side::Side), the rules from
+//! Knows neither HTTP nor a schema. The statements come from [`Side`](super::side::Side), the rules from
 //! [`super::order`].
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ impl Shop {
     /// One order with its items and payments.
     ///
     /// # Errors
-    /// [`Refusal::Absent`] when there is none, or what the database says.
+    /// [`Refusal::Absent`] when there is none.
     pub async fn show(&self, id: i64) -> Result<Order, Refusal> {
         let db = self.pool.get().await?;
         let sql = format!("{} where o.id = $1", self.side.order);
@@ -32,11 +32,8 @@ impl Shop {
     }
 
     /// The newest orders that match, at most `limit` of them.
-    ///
-    /// # Errors
-    /// What the database says.
     pub async fn search(&self, wish: &Search, limit: i64) -> Result<Orders, Refusal> {
-        // Only conditions that were asked for are written, so that each shape gets its own plan and index.
+        // Only the requested conditions, so that each shape gets its own query plan and index.
         let limit = limit.clamp(1, LIST_MAX);
         let status = wish.status.map(Status::as_str);
         let mut sql = format!("{} where true", self.side.order);
@@ -64,13 +61,13 @@ impl Shop {
     ///
     /// # Errors
     /// [`Refusal::Malformed`], [`Refusal::Absent`] for an unknown customer, [`Refusal::Business`] `credit`,
-    /// `stock` or `product`, or what the database says.
+    /// `stock` or `product`.
     pub async fn place(&self, wish: &NewOrder) -> Result<Order, Refusal> {
         wish.check()?;
         let mut db = self.pool.get().await?;
         let tx = db.transaction().await?;
-        // Two orders of one customer must not both use up the same credit. Not a row lock: the service
-        // only reads the customers.
+        // Two orders of one customer must not both use the same credit. A row lock is not possible: the service may
+        // only read the customers.
         tx.execute(&tx.prepare_cached("select pg_advisory_xact_lock($1)").await?, &[&wish.customer]).await?;
         let sql = "select (credit_limit * 100)::bigint from customers where id = $1";
         let Some(row) = tx.query_opt(&tx.prepare_cached(sql).await?, &[&wish.customer]).await? else {
@@ -81,7 +78,8 @@ impl Shop {
         let owed: i64 = query_one(&tx, self.side.owed, &[&wish.customer]).await?.try_get(0)?;
         let total = total(&wish.items, &prices)?;
         if owed + total.0 > credit.0 {
-            let message = format!("{total} more than {} open would pass the limit of {credit}", Cents(owed));
+            let message =
+                format!("{total} more than {} open would exceed the credit limit of {credit}", Cents(owed));
             return Err(Refusal::business("credit", message));
         }
         let row = query_one(&tx, self.side.insert_order, &[&wish.customer, &wish.note, &total.0]).await?;
@@ -96,7 +94,7 @@ impl Shop {
     /// Changes the note.
     ///
     /// # Errors
-    /// [`Refusal::Absent`], [`Refusal::Business`] `version`, or what the database says.
+    /// [`Refusal::Absent`], [`Refusal::Business`] `version`.
     pub async fn change(&self, id: i64, change: &Change) -> Result<Order, Refusal> {
         check_note(change.note.as_deref())?;
         let mut db = self.pool.get().await?;
@@ -110,7 +108,7 @@ impl Shop {
     /// Books a payment.
     ///
     /// # Errors
-    /// [`Refusal::Absent`], [`Refusal::Business`] `overpaid` or `cancelled`, or what the database says.
+    /// [`Refusal::Absent`], [`Refusal::Business`] `overpaid` or `cancelled`.
     pub async fn pay(&self, id: i64, payment: &NewPayment) -> Result<Order, Refusal> {
         if payment.method.is_empty() || payment.method.len() > 100 || payment.method.contains('\0') {
             return Err(Refusal::Malformed("method: 1 to 100 bytes".into()));
@@ -126,7 +124,7 @@ impl Shop {
     /// Calls an order off.
     ///
     /// # Errors
-    /// [`Refusal::Absent`], [`Refusal::Business`] `status` or `paid`, or what the database says.
+    /// [`Refusal::Absent`], [`Refusal::Business`] `status` or `paid`.
     pub async fn cancel(&self, id: i64) -> Result<Order, Refusal> {
         let mut db = self.pool.get().await?;
         let tx = db.transaction().await?;
@@ -138,7 +136,7 @@ impl Shop {
     /// Deletes a cancelled order.
     ///
     /// # Errors
-    /// [`Refusal::Absent`], [`Refusal::Business`] `status`, or what the database says.
+    /// [`Refusal::Absent`], [`Refusal::Business`] `status`.
     pub async fn remove(&self, id: i64) -> Result<(), Refusal> {
         let mut db = self.pool.get().await?;
         let tx = db.transaction().await?;
@@ -150,7 +148,7 @@ impl Shop {
         Ok(())
     }
 
-    /// The price of each line, after looking whether there is enough of everything.
+    /// The price of each line. Refuses if a product is unknown or out of stock.
     async fn prices(&self, tx: &Transaction<'_>, lines: &[Line]) -> Result<Vec<Cents>, Refusal> {
         let mut wanted: BTreeMap<i64, i32> = BTreeMap::new();
         for line in lines {
@@ -167,7 +165,8 @@ impl Shop {
             match known.get(&product) {
                 None => return Err(Refusal::business("product", format!("there is no product {product}"))),
                 Some((_, stock)) if *stock < qty => {
-                    let message = format!("{qty} of product {product} were asked for, {stock} are there");
+                    let message =
+                        format!("{qty} of product {product} were ordered, but {stock} are in stock");
                     return Err(Refusal::business("stock", message));
                 }
                 Some(_) => {}
@@ -180,7 +179,7 @@ impl Shop {
     async fn lock(&self, tx: &Transaction<'_>, id: i64) -> Result<Locked, Refusal> {
         let row = tx.query_opt(&tx.prepare_cached(self.side.lock).await?, &[&id]).await?;
         let row = row.ok_or_else(|| Refusal::no_order(id))?;
-        // A second statement on purpose: it sees what was committed while the first waited for the lock.
+        // A second statement on purpose: it sees commits from while the first waited for the lock.
         let paid = query_one(tx, self.side.paid, &[&id]).await?;
         Ok(Locked {
             version: row.try_get("version")?,
@@ -203,9 +202,6 @@ impl Shop {
 }
 
 /// Reads one row of a side's order statement.
-///
-/// # Errors
-/// When a column is missing or holds something else.
 pub fn read_order(row: &Row, served_by: &str) -> Result<Order, Refusal> {
     let Json(items): Json<Vec<(i64, i64, i32, i64)>> = row.try_get("items")?;
     let Json(payments): Json<Vec<(i64, i64, String, String)>> = row.try_get("payments")?;
@@ -241,7 +237,7 @@ fn total(lines: &[Line], prices: &[Cents]) -> Result<Cents, Refusal> {
     for (line, price) in lines.iter().zip(prices) {
         total = total.zip(price.times(line.qty)).and_then(|(sum, line)| sum.plus(line));
     }
-    total.ok_or_else(|| Refusal::business("total", "an order this dear cannot be booked"))
+    total.ok_or_else(|| Refusal::business("total", "the total is too large to book"))
 }
 
 async fn query_one(

@@ -1,4 +1,4 @@
-//! The shop's front page, rendered on the server as it was in older days: customers and the last orders.
+//! The shop's front page, rendered on the server: customers and the latest orders.
 
 use std::fmt::Write as _;
 
@@ -24,9 +24,6 @@ td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}a{color:var(--accen
 overflow:hidden;text-overflow:ellipsis;white-space:nowrap}@media(max-width:60rem){main{grid-template-columns:1fr}}";
 
 /// `GET /`.
-///
-/// # Errors
-/// What the database says.
 pub async fn front(State(shop): State<Shop>) -> Result<Html<String>, Refusal> {
     let orders = shop.search(&Search::default(), 25).await?.orders;
     let customers = shop.customers(25).await?;
@@ -88,7 +85,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_people_wrote_cannot_become_markup() {
+    fn text_of_customers_cannot_become_markup() {
         assert_eq!(super::escape("<b a=\"'\">&"), "&lt;b a=&quot;&#39;&quot;&gt;&amp;");
     }
 }

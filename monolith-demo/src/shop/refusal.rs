@@ -1,6 +1,4 @@
-//! Why a request was refused, and how that is said over HTTP.
-//!
-//! Every refusal is JSON: `{"error": {"code", "message", "hint"}}`.
+//! Why a request was refused. Over HTTP every refusal is JSON: `{"error": {"code", "message", "hint"}}`.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -17,25 +15,19 @@ pub enum Refusal {
     Malformed(String),
     /// What it speaks of does not exist: 404.
     #[error("there is no {what} {id}")]
-    Absent {
-        /// `order`, `customer`, `page` …
-        what: &'static str,
-        /// Which one.
-        id: String,
-    },
+    Absent { what: &'static str, id: String },
     /// The rules of the trade forbid it: 409.
     #[error("{message}")]
     Business {
         /// A stable word for programs.
         code: &'static str,
-        /// A sentence for people.
         message: String,
     },
     /// The database refused or broke: 500, or 503 when the connection is gone.
-    #[error("the database did not do it")]
+    #[error("the database refused")]
     Database(#[from] tokio_postgres::Error),
     /// No connection to the database was to be had in time: 503.
-    #[error("the database cannot be reached")]
+    #[error("could not reach the database")]
     Pool(#[from] PoolError),
     /// The database holds something that this program does not understand: 500.
     #[error("the database holds something unexpected: {0}")]
@@ -69,10 +61,10 @@ impl Refusal {
 
     fn code_and_hint(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Malformed(_) => ("malformed", "Mend the request as the message says."),
-            Self::Absent { .. } => ("absent", "GET /orders lists what there is."),
-            Self::Business { code, .. } => (code, "Read the order again and decide anew."),
-            Self::Database(_) => ("database", "The server's log has the database's own words."),
+            Self::Malformed(_) => ("malformed", "Fix the request as the message says."),
+            Self::Absent { .. } => ("absent", "List the orders with GET /orders."),
+            Self::Business { code, .. } => (code, "Read the order again, then decide."),
+            Self::Database(_) => ("database", "The server's log has the database's own message."),
             Self::Pool(_) => ("unreachable", "Start the database, or wait and try again."),
             Self::Unexpected(_) => ("unexpected", "Run the program with --migrate, then try again."),
         }

@@ -1,30 +1,26 @@
-//! Makes the schema of each side, and fills an empty monolith with a history.
+//! Creates the schema of each side, and seeds an empty monolith.
 
 use anyhow::Context as _;
 use deadpool_postgres::Pool;
 
-/// How many rows an empty monolith is given.
+/// How many rows an empty monolith gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed {
     /// Customers; none means that nothing is seeded.
     pub customers: u32,
-    /// Products.
     pub products: u32,
     /// Orders, each with one to three items.
     pub orders: u32,
 }
 
-/// Any number will do, as long as every process that migrates takes the same one.
+/// Any number works, if every process that migrates uses the same one.
 const MIGRATION_LOCK: i64 = 7_214_001;
 
-/// Makes the monolith's tables, seeds them if there is no customer yet, then adds keys and indexes.
-///
-/// # Errors
-/// When the database cannot be reached or refuses.
+/// Creates the monolith's tables, seeds them if there are no customers, then adds keys and indexes.
 pub async fn migrate_monolith(pool: &Pool, seed: Seed) -> anyhow::Result<()> {
-    let mut db = pool.get().await.context("the monolith's database cannot be reached")?;
+    let mut db = pool.get().await.context("could not reach the monolith's database")?;
     let tx = db.transaction().await?;
-    // Seeding a million orders takes longer than a request may.
+    // Seeding a million orders takes longer than the timeout of a request.
     tx.batch_execute("set local statement_timeout = 0").await?;
     tx.execute("select pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
     tx.batch_execute(include_str!("../../sql/monolith.sql")).await.context("sql/monolith.sql failed")?;
@@ -32,7 +28,7 @@ pub async fn migrate_monolith(pool: &Pool, seed: Seed) -> anyhow::Result<()> {
     if empty && seed.customers > 0 {
         anyhow::ensure!(
             seed.products > 0 || seed.orders == 0,
-            "orders need products: give --seed-products at least 1"
+            "orders need products: set --seed-products to at least 1"
         );
         // Without products the formulas would divide by zero, even for no order at all.
         let sql = include_str!("../../sql/seed.sql")
@@ -54,11 +50,8 @@ pub async fn migrate_monolith(pool: &Pool, seed: Seed) -> anyhow::Result<()> {
 }
 
 /// Makes the service's tables.
-///
-/// # Errors
-/// When the database cannot be reached or refuses.
 pub async fn migrate_orders(pool: &Pool) -> anyhow::Result<()> {
-    let mut db = pool.get().await.context("the service's database cannot be reached")?;
+    let mut db = pool.get().await.context("could not reach the service's database")?;
     let tx = db.transaction().await?;
     tx.execute("select pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
     tx.batch_execute(include_str!("../../sql/orders.sql")).await.context("sql/orders.sql failed")?;

@@ -1,4 +1,4 @@
-//! Puts a side of the shop on a socket, and takes it off gracefully.
+//! Serves a side of the shop on a socket, and stops gracefully.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use super::refusal::Refusal;
 use super::{Shop, api, catalogue, page};
 
-/// How long requests under way may take after a stop was asked for.
+/// How long running requests may take after a stop was requested.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Everything that the monolith serves.
@@ -30,17 +30,14 @@ pub fn orders(shop: Shop) -> Router {
     finish(api::routes(), shop)
 }
 
-/// Serves until `stop` ends, then lets requests under way finish, for at most ten seconds.
-///
-/// # Errors
-/// When the socket fails.
+/// Serves until `stop` ends, then waits at most [`DRAIN`] for running requests.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     let listener = listener.tap_io(|stream| {
-        // Small answers must not wait for more to send; a socket that refuses is merely slower.
+        // Small answers must not wait for more data. If this fails, the connection is only slower.
         let _ = stream.set_nodelay(true);
     });
     let (stopped, mut deadline) = tokio::sync::watch::channel(false);
@@ -49,7 +46,7 @@ pub async fn serve(
         let _ = stopped.send(true);
     };
     let too_late = async move {
-        // An error means that the sender is gone: the server ended by itself.
+        // An error means that the sender is gone, because the server ended by itself.
         if deadline.wait_for(|stopped| *stopped).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -64,7 +61,7 @@ pub async fn serve(
     }
 }
 
-/// Ends when the process is asked to stop, by ctrl-c or SIGTERM.
+/// Ends at Ctrl-C or SIGTERM.
 pub async fn asked_to_stop() {
     let terminate = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -72,7 +69,7 @@ pub async fn asked_to_stop() {
                 signal.recv().await;
             }
             Err(error) => {
-                tracing::warn!(%error, "SIGTERM cannot be heard");
+                tracing::warn!(%error, "could not listen for SIGTERM");
                 std::future::pending::<()>().await;
             }
         }
@@ -84,14 +81,10 @@ pub async fn asked_to_stop() {
     tracing::info!("asked to stop");
 }
 
-/// Binds `address` or says what is in the way.
-///
-/// # Errors
-/// When the address is taken or cannot be read.
 pub async fn bind(address: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: is it taken? choose another with --listen"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("could not listen on {address}: is it taken? choose another address with --listen")
+    })
 }
 
 fn finish(routes: Router<Shop>, shop: Shop) -> Router {

@@ -1,12 +1,12 @@
-//! How each side's database says the same things: the whole difference between monolith and service.
+//! The SQL of each side: the only difference between monolith and service.
 //!
-//! Statements on both sides take the same parameters and give the same columns, so that the rules in
-//! [`super::orders`] are written once. Amounts cross this border as cents, as `bigint`.
+//! Statements on both sides take the same parameters and return the same columns, so that the rules in
+//! [`super::orders`] are written once. Amounts are cents here, as `bigint`.
 
 /// One side's name and its SQL.
 #[derive(Clone, Debug)]
 pub struct Side {
-    /// What the side calls itself in `x-served-by` and `served_by`.
+    /// The side's name in `x-served-by` and `served_by`.
     pub name: &'static str,
     /// Orders `o` with items and payments, without a condition: one statement, so one snapshot.
     pub order: &'static str,
@@ -14,24 +14,23 @@ pub struct Side {
     pub status: &'static str,
     /// What the open orders of customer `$1` still owe, in cents.
     pub owed: &'static str,
-    /// Inserts an order: customer `$1`, note `$2`, total in cents `$3`; gives its id.
+    /// Inserts an order: customer `$1`, note `$2`, total in cents `$3`; returns its id.
     pub insert_order: &'static str,
     /// Inserts the lines of order `$1`: products `$2`, quantities `$3`, prices in cents `$4`.
     pub insert_items: &'static str,
     /// Inserts a payment to order `$1`: cents `$2`, method `$3`.
     pub insert_payment: &'static str,
-    /// Locks order `$1`; gives version, status, total in cents.
+    /// Locks order `$1`; returns version, status and total in cents.
     pub lock: &'static str,
     /// What was paid to order `$1`, in cents.
     pub paid: &'static str,
     /// Cancels order `$1` and raises its version.
     pub cancel: &'static str,
-    /// Deletes order `$1` and what hangs on it, statement by statement.
+    /// Deletes order `$1`, its items and its payments, in this order of statements.
     pub remove: &'static [&'static str],
 }
 
 impl Side {
-    /// The monolith's schema, `sql/monolith.sql`.
     #[must_use]
     pub fn monolith() -> Self {
         Self {
@@ -64,7 +63,6 @@ impl Side {
         }
     }
 
-    /// The service's schema, `sql/orders.sql`.
     #[must_use]
     pub fn orders() -> Self {
         Self {

@@ -1,7 +1,7 @@
-//! The monolith's background job: it moves orders on, keeps the stock, and places subscriptions.
+//! The monolith's background job: it advances orders, keeps the stock, and places subscriptions.
 //!
-//! It writes to the same tables as the requests do, straight to the database and past every proxy: the
-//! kind of writer that is easily forgotten when a slice moves out.
+//! The job writes to the same tables as requests do, but straight to the database and past every proxy. Such a writer
+//! is easily forgotten when a slice moves out.
 
 use std::time::Duration;
 
@@ -11,29 +11,24 @@ use tokio::sync::watch;
 
 use super::refusal::Refusal;
 
-/// Orders moved on per step and tick.
+/// How many orders advance per step and tick.
 const BATCH: i64 = 4;
-/// Every so many ticks one subscription is placed.
+/// One subscription is placed every so many ticks.
 const SUBSCRIPTION_TICKS: u64 = 5;
-/// A shelf with fewer pieces than this is filled up.
+/// A stock below this is refilled.
 const SHELF_MIN: i32 = 100;
 /// How many pieces one filling brings.
 const SHELF_FILL: i32 = 500;
 
-/// What one tick did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
-    /// Orders packed.
     pub packed: u64,
-    /// Orders shipped.
     pub shipped: u64,
-    /// Orders delivered.
     pub delivered: u64,
-    /// Subscriptions placed.
     pub subscriptions: u64,
 }
 
-/// Works every `interval` until `stop` becomes true. A failing tick is logged and tried again at the next.
+/// Works every `interval` until `stop` becomes true. A failed tick is logged.
 pub async fn run(pool: Pool, interval: Duration, mut stop: watch::Receiver<bool>) {
     let mut clock = tokio::time::interval(interval);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -49,15 +44,12 @@ pub async fn run(pool: Pool, interval: Duration, mut stop: watch::Receiver<bool>
             Ok(Tick { packed, shipped, delivered, subscriptions }) => {
                 tracing::info!(packed, shipped, delivered, subscriptions, "warehouse");
             }
-            Err(error) => tracing::warn!(error = ?error, "the warehouse could not work, it tries again"),
+            Err(error) => tracing::warn!(error = ?error, "the warehouse failed and will try again"),
         }
     }
 }
 
 /// One round of work: each step is one transaction.
-///
-/// # Errors
-/// What the database says.
 pub async fn tick(pool: &Pool, subscribe: bool) -> Result<Tick, Refusal> {
     let mut db = pool.get().await?;
     let delivered = advance(&db, "shipped", "delivered", "").await?;
@@ -67,7 +59,7 @@ pub async fn tick(pool: &Pool, subscribe: bool) -> Result<Tick, Refusal> {
                returning id";
     let rows = tx.query(&tx.prepare_cached(sql).await?, &[&BATCH]).await?;
     let shipped: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-    // Only what is on the shelf leaves it; a shelf that runs low is filled in the same stroke.
+    // Stock never becomes negative. Low stock is refilled by the same statement.
     let sql = "update products p set stock = case when p.stock - s.qty < $2 \
                  then greatest(p.stock - s.qty, 0) + $3 else p.stock - s.qty end \
                from (select product_id, sum(qty)::int as qty from order_items \
@@ -79,7 +71,7 @@ pub async fn tick(pool: &Pool, subscribe: bool) -> Result<Tick, Refusal> {
     Ok(Tick { packed, shipped: shipped.len() as u64, delivered, subscriptions })
 }
 
-/// Moves the oldest orders from one status to the next, and adds `remark` to their notes.
+/// Moves the oldest orders to their next status, and adds `remark` to their notes.
 async fn advance(db: &deadpool_postgres::Client, from: &str, to: &str, remark: &str) -> Result<u64, Refusal> {
     let sql = format!(
         "update orders set status = '{to}', version = version + 1, \

@@ -1,8 +1,8 @@
-//! A cookie jar as small as a client of one host needs: names and values, sent back as they came.
+//! A small cookie jar for one host: names and values.
 
 use std::collections::BTreeMap;
 
-/// Most cookies kept; a server that sets more loses the rest.
+/// The most cookies that are kept. Further ones are dropped.
 const COOKIES_MAX: usize = 32;
 
 /// The cookies of one client.
@@ -10,7 +10,7 @@ const COOKIES_MAX: usize = 32;
 pub struct Jar(BTreeMap<String, String>);
 
 impl Jar {
-    /// Takes what one `Set-Cookie` header says. An empty value or `Max-Age=0` takes the cookie away.
+    /// Applies one `Set-Cookie` header. An empty value or `Max-Age=0` removes the cookie.
     pub fn set(&mut self, header: &str) {
         let mut parts = header.split(';').map(str::trim);
         let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else { return };
@@ -22,7 +22,7 @@ impl Jar {
         }
     }
 
-    /// The `Cookie` header to send, if there is anything to say.
+    /// The `Cookie` header to send, if there are cookies.
     #[must_use]
     pub fn header(&self) -> Option<String> {
         let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -1,4 +1,4 @@
-//! One simulated client: wishes, sends, checks the answer against its memory, and keeps the ledger.
+//! One simulated client: chooses a request, sends it, checks the answer against its memory, and writes the ledger.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,20 +17,16 @@ use super::report::Tally;
 use crate::shop::catalogue::{Customer as Person, Products};
 use crate::shop::order::{Change, NewOrder, NewPayment, Order, Orders, Search};
 
-/// Most orders that a client keeps to choose from, of each kind.
+/// The most orders of each kind that a client keeps to choose from.
 const CHOICES_MAX: usize = 100;
-/// How many orders a client asks for in a list.
+/// How many orders a client lists.
 const LIST: usize = 10;
 
 /// What all clients of a run share.
 pub struct Common {
-    /// Numbers of customers.
     pub customers: Vec<i64>,
-    /// Numbers of products.
     pub products: Vec<i64>,
-    /// The promises.
     pub ledger: Mutex<Ledger>,
-    /// The counts.
     pub tally: Arc<Tally>,
 }
 
@@ -41,7 +37,6 @@ impl Common {
     }
 }
 
-/// One client.
 pub struct Customer {
     number: u32,
     line: Line,
@@ -62,9 +57,6 @@ impl Customer {
     }
 
     /// Does one thing.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written; what the shop does wrong is counted, not returned.
     pub async fn act(&mut self) -> anyhow::Result<()> {
         let choices = Choices {
             customers: &self.common.customers,
@@ -218,7 +210,7 @@ impl Customer {
                 self.memory.removed(order);
                 self.forget(order);
                 self.enter(&Entry::Removed { client, order })?;
-                // Often the next request asks for it, and must be told that it is gone.
+                // Often the next request reads the order, which must be gone.
                 self.just_written = Some(order);
             }
             (StatusCode::OK | StatusCode::CREATED, _) => self.acknowledged(deed, &what, answer)?,
@@ -317,7 +309,7 @@ impl Customer {
     }
 }
 
-/// Keeps the newest sight of an order, and of only so many orders.
+/// Keeps the newest state of an order, and drops the oldest order beyond the limit.
 fn keep(orders: &mut Vec<Order>, order: &Order) {
     orders.retain(|kept| kept.id != order.id);
     if orders.len() >= CHOICES_MAX {

@@ -1,6 +1,4 @@
-//! What a client does next: a weighted choice, as data.
-//!
-//! Pure: a dice in, a [`Wish`] out.
+//! What a client does next: a weighted random choice, as data. Pure.
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -8,52 +6,38 @@ use rand::rngs::StdRng;
 use crate::shop::money::Cents;
 use crate::shop::order::{Line, Order, Status};
 
-/// What a client wants next. `order` is an order that the client has seen.
+/// A client's next request. `order` is an order that the client has seen.
 #[derive(Clone, Debug)]
 pub enum Wish {
-    /// Read one order.
     Show(i64),
-    /// Read one order by its address of older days, following the redirect.
+    /// Read one order by its old URL, following the redirect.
     ShowOld(i64),
     /// Read the newest orders of a customer, or of all.
     List(Option<i64>),
-    /// Search for an order by the reference that this client gave it.
+    /// Search for an order by the reference that this client wrote into its note.
     Search {
-        /// Which one.
         order: i64,
-        /// Whose.
         customer: i64,
-        /// What its note contains.
         text: String,
     },
-    /// Look at the products.
     Products,
-    /// Look at a customer.
     Customer(i64),
-    /// Place an order.
     Place {
-        /// For whom.
         customer: i64,
-        /// What.
         items: Vec<Line>,
     },
-    /// Change an order's note, based on the version last seen if `careful`.
+    /// Change an order's note. If `careful`, only if the order still has the version last seen.
     Change {
         /// The order as it was last seen.
         seen: Box<Order>,
-        /// Whether to say which version the change is based on.
         careful: bool,
     },
     /// Pay a part of what is open.
     Pay {
-        /// Which order.
         order: i64,
-        /// How much.
         amount: Cents,
     },
-    /// Call an order off.
     Cancel(i64),
-    /// Delete an order.
     Remove(i64),
 }
 
@@ -72,7 +56,7 @@ pub struct Choices<'a> {
 }
 
 impl Choices<'_> {
-    /// Chooses: three reads to one write, and after a write often a read of the same order.
+    /// Three reads to one write, and after a write often a read of the same order.
     pub fn choose(&self, dice: &mut StdRng) -> Wish {
         if let Some(order) = self.just_written
             && dice.random_bool(0.5)
@@ -110,7 +94,7 @@ impl Choices<'_> {
         Wish::Place { customer, items: (0..count).map(|_| line(dice)).collect() }
     }
 
-    /// Mostly an own order; somebody else's only with its version, so that no note is overwritten unseen.
+    /// Mostly an own order. Another client's order only with its version, so that no unseen note is overwritten.
     fn change(&self, dice: &mut StdRng) -> Option<Wish> {
         let own = dice.random_bool(0.7);
         let seen = pick(if own { self.own } else { self.met }, dice)?.clone();

@@ -1,4 +1,4 @@
-//! One client's line to the shop: a keep-alive connection, and cookies or a name.
+//! One client's connection to the shop, and its identity: cookies or a header.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,39 +11,33 @@ use serde::Serialize;
 use super::cookies::Jar;
 use super::report::Tally;
 
-/// No request waits longer; afterwards nobody knows whether a write was done.
+/// The longest wait for an answer. After that the outcome of a write is unknown.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How a client is known to the shop.
+/// How the shop recognises a client.
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// By the cookies it sends back.
     Cookies(Jar),
-    /// By a header `x-client`; it keeps no cookies.
+    /// A header `x-client`, and no cookies.
     Header(String),
 }
 
-/// What came back.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// An answer below 500.
     Answer(Answer),
-    /// A 5xx or no answer; already counted as failed.
+    /// A 5xx or no answer, already counted as failed.
     Failed(String),
 }
 
-/// An answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its status.
     pub status: StatusCode,
     /// Where it points, if anywhere.
     pub location: Option<String>,
-    /// Its body.
     pub body: Vec<u8>,
 }
 
-/// One client's connection.
 pub struct Line {
     http: reqwest::Client,
     base: String,
@@ -52,10 +46,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line to the shop at `base`, an address like `http://127.0.0.1:8080`.
-    ///
-    /// # Errors
-    /// When no HTTP client can be made.
+    /// `base` is a URL such as `http://127.0.0.1:8080`.
     pub fn new(base: &str, identity: Identity, tally: Arc<Tally>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -64,11 +55,11 @@ impl Line {
             .no_proxy()
             .tcp_nodelay(true)
             .build()
-            .context("no HTTP client could be made")?;
+            .context("could not create an HTTP client")?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), identity, tally })
     }
 
-    /// The address of the shop, without a slash at the end.
+    /// The shop's URL, without a slash at the end.
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base

@@ -1,6 +1,6 @@
-//! Measures how long a commit in the monolith takes to be visible in the service's database.
+//! Measures how long a commit in the monolith takes to become visible in the service's database.
 //!
-//! It writes to an order of its own, which it takes away afterwards.
+//! It writes to an order of its own, and removes the order afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -13,31 +13,25 @@ use crate::shop::database::connect;
 
 /// Longest wait for one commit.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause between two looks; bounds the error of a sample from above, and the load of looking.
+/// The pause between two reads. It limits both the error of a sample and the load.
 const LOOK: Duration = Duration::from_micros(200);
-/// Pause between two samples, so that each meets a stream at rest or at its usual load.
+/// The pause between two samples, so that each meets the stream at its usual load.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What was measured.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lag {
-    /// Half of the commits were visible within this, in milliseconds.
     pub lag_ms_p50: f64,
     /// All but one in a hundred were.
     pub lag_ms_p99: f64,
-    /// How many were measured.
     pub samples: usize,
 }
 
 /// Measures `samples` commits, one after the other.
-///
-/// # Errors
-/// When a database cannot be reached, or a commit is not visible within 30 seconds.
 pub async fn measure(monolith: &str, orders: &str, samples: usize) -> anyhow::Result<Lag> {
-    anyhow::ensure!(samples > 0, "nothing to measure: give --samples at least 1");
+    anyhow::ensure!(samples > 0, "nothing to measure: set --samples to at least 1");
     let source = connect(monolith, "shop-lag").await.context("the monolith's database")?;
     let sink = connect(orders, "shop-lag").await.context("the service's database")?;
-    // Delivered, so that the warehouse leaves it alone; without items its total of nothing adds up.
+    // Delivered, so that the warehouse ignores it. Without items a total of 0 is correct.
     let sql = "insert into orders (customer_id, status, note, total) \
                select min(id), 'delivered', $1, 0 from customers having count(*) > 0 returning id";
     let row = source.query_opt(sql, &[&PROBE]).await?;
@@ -45,7 +39,7 @@ pub async fn measure(monolith: &str, orders: &str, samples: usize) -> anyhow::Re
     let measured = sample(&source, &sink, id, samples).await;
     let removed = source.execute("delete from orders where id = $1", &[&id]).await;
     let mut millis = measured?;
-    removed.with_context(|| format!("order {id} could not be removed: delete it by hand"))?;
+    removed.with_context(|| format!("could not remove order {id}: delete it by hand"))?;
     wait_for(&sink, id, None).await?;
     millis.sort_by(f64::total_cmp);
     let quantile = |part: f64| {
@@ -70,7 +64,7 @@ async fn sample(source: &Client, sink: &Client, id: i64, samples: usize) -> anyh
     Ok(millis)
 }
 
-/// Waits until the order is in the sink at this version or later, or is gone from it.
+/// Waits until the sink has the order at this version or later; without a version, until the order is gone.
 async fn wait_for(sink: &Client, id: i64, version: Option<i32>) -> anyhow::Result<()> {
     let select = sink.prepare("select version from orders where id = $1").await?;
     let begun = Instant::now();

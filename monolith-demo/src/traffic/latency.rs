@@ -1,13 +1,12 @@
-//! Latencies in buckets that grow by a twentieth: constant memory, five percent of error.
+//! Latencies in buckets that grow by 5 %: constant memory, and an error of at most 5 %.
 
 use std::time::Duration;
 
 const SMALLEST_MICROS: f64 = 10.0;
 const GROWTH: f64 = 1.05;
-/// Reaches beyond a minute, longer than any request may take.
+/// Enough for more than a minute, which is longer than any request may take.
 const BUCKETS: usize = 330;
 
-/// How long requests took.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     buckets: Vec<u64>,
@@ -21,10 +20,9 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Counts one request.
     pub fn add(&mut self, took: Duration) {
         let steps = (took.as_secs_f64() * 1e6 / SMALLEST_MICROS).max(1.0).ln() / GROWTH.ln();
-        // Not negative by the max above, and clamped, so the cast keeps its value.
+        // Not negative because of `max`, and clamped, so the cast keeps the value.
         let index = (steps.ceil() as usize).min(BUCKETS - 1);
         if let Some(bucket) = self.buckets.get_mut(index) {
             *bucket += 1;

@@ -1,7 +1,7 @@
-//! What the clients were promised: the newest acknowledged state of every order, kept in memory and in a
-//! file of JSON lines, from which the same ledger can be read again.
+//! What the clients were promised: the newest acknowledged state of every order, in memory and in a file of JSON lines.
+//! Reading the file gives the same ledger.
 //!
-//! Knows no database and no network; [`super::proof`] holds it against the databases.
+//! Knows no database and no network. [`super::proof`] compares the ledger with the databases.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,15 +17,10 @@ use super::promise::{Facts, Promise, Removal};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deed {
-    /// Place a new one.
     Place,
-    /// Change its note.
     Change,
-    /// Pay towards it.
     Pay,
-    /// Call it off.
     Cancel,
-    /// Delete it.
     Remove,
 }
 
@@ -33,49 +28,37 @@ pub enum Deed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
-    /// A write is about to be sent. Without a later line about it, nobody knows whether it was done.
+    /// A write is about to be sent. Without a later line about it, its outcome is unknown.
     Begun {
-        /// Which client.
         client: u32,
-        /// What it wants.
         deed: Deed,
         /// To which order; none for a new one.
         order: Option<i64>,
-        /// The client's own reference, which must appear in the database at most once.
+        /// The client's own reference. It must be in the database at most once.
         reference: Option<String>,
     },
     /// A write was acknowledged with these facts.
     Kept {
-        /// Which client.
         client: u32,
-        /// What was done.
         deed: Deed,
-        /// The order afterwards.
         facts: Facts,
     },
-    /// A read told a newer version than the ledger knew: a promise, too.
+    /// A read returned a newer version than the ledger knew. That is a promise, too.
     Seen {
         /// The order as it was read.
         facts: Facts,
     },
-    /// A deletion was acknowledged.
     Removed {
-        /// Which client.
         client: u32,
-        /// Which order.
         order: i64,
     },
-    /// A write failed in a way that leaves open whether it was done.
+    /// A write failed and may or may not have been done.
     Unknown {
-        /// Which client.
         client: u32,
-        /// What it wanted.
         deed: Deed,
         /// To which order; none for a new one.
         order: Option<i64>,
-        /// The client's own reference.
         reference: Option<String>,
-        /// How it failed.
         why: String,
     },
 }
@@ -90,23 +73,18 @@ pub struct Ledger {
 
 impl Ledger {
     /// An empty ledger that appends to `path`.
-    ///
-    /// # Errors
-    /// When the file cannot be opened.
     pub fn append_to(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| {
-            format!("the ledger {} cannot be written: choose another with --ledger", path.display())
+            format!("could not write the ledger {}: choose another file with --ledger", path.display())
         })?;
         Ok(Self { file: Some(file), ..Self::default() })
     }
 
-    /// Reads a ledger back. A torn last line, as a killed run leaves it, is ignored.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or a line in it is not an entry.
+    /// Reads a ledger. An incomplete last line, as a killed run leaves it, is ignored.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path)
-            .with_context(|| format!("the ledger {} cannot be read: give --ledger", path.display()))?;
+        let file = File::open(path).with_context(|| {
+            format!("could not read the ledger {}: name it with --ledger", path.display())
+        })?;
         let mut ledger = Self::default();
         let mut torn: Option<(usize, serde_json::Error)> = None;
         for (index, line) in BufReader::new(file).lines().enumerate() {
@@ -123,22 +101,19 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes an entry into account and writes it down. Says so if it contradicts what was told before.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
+    /// Applies an entry and writes it to the file. Returns a text if it contradicts an earlier entry.
     pub fn enter(&mut self, entry: &Entry) -> anyhow::Result<Option<String>> {
         let contradiction = self.fold(entry);
         if let Some(file) = &mut self.file {
             let mut line = serde_json::to_vec(entry)?;
             line.push(b'\n');
-            // One write for the whole line, so that only the last line of a killed run can be torn.
-            file.write_all(&line).context("the ledger cannot be written: is the disk full?")?;
+            // One write for the whole line, so that a killed run can leave only its last line incomplete.
+            file.write_all(&line).context("could not write the ledger: is the disk full?")?;
         }
         Ok(contradiction)
     }
 
-    /// Does this read tell anything that the ledger does not know yet, or knows differently?
+    /// Whether this read says something new, or contradicts the ledger.
     #[must_use]
     pub fn is_news(&self, facts: &Facts) -> bool {
         match self.orders.get(&facts.order).and_then(|promise| promise.facts.as_ref()) {
@@ -167,7 +142,7 @@ impl Ledger {
         self.unknown
     }
 
-    /// The one place where entries change promises: while running, and when read back.
+    /// The only place where entries change promises, during a run and when a file is read.
     fn fold(&mut self, entry: &Entry) -> Option<String> {
         match entry {
             Entry::Begun { deed: Deed::Remove, order: Some(order), .. } => {
@@ -251,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn same_version_with_other_contents_is_a_broken_promise() {
+    fn the_same_version_with_other_contents_is_a_broken_promise() {
         let promise = promise(&[kept(7, 2)]);
         assert!(promise.broken_by(Some(&Facts { note: None, ..facts(7, 2) })).is_some());
     }
@@ -265,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_excuses_absence_and_once_acknowledged_demands_it() {
+    fn a_started_deletion_allows_absence_and_an_acknowledged_one_requires_it() {
         let tried = promise(&[kept(7, 2), begun(7)]);
         assert_eq!(tried.broken_by(None), None);
         assert_eq!(tried.broken_by(Some(&facts(7, 2))), None);
@@ -285,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_read_back_is_the_same_even_if_its_last_line_is_torn() {
+    fn a_ledger_reads_back_the_same_even_if_its_last_line_is_incomplete() {
         let path = std::env::temp_dir().join(format!("ledger-{}.jsonl", uuid::Uuid::new_v4()));
         let mut written = Ledger::append_to(&path).unwrap();
         let unknown = Entry::Unknown {

@@ -1,23 +1,25 @@
-//! What one client has seen, and whether a new answer goes back in time for it.
+//! What one client has seen, and whether a new answer goes back in time. Pure.
 //!
-//! Pure: answers in, violations out. Other clients are known only through the question whether somebody
-//! began to delete an order.
+//! The only thing known of other clients is whether one of them started to delete an order.
 
 use std::collections::BTreeMap;
 
 use crate::shop::order::Order;
 
-/// Most orders that a client remembers; the oldest are forgotten first.
+/// The most orders that a client remembers. The oldest are forgotten first.
 const ORDERS_MAX: usize = 20_000;
 
-/// Notes that begin like this belong to probes that come and go; clients look past them.
+/// A note that starts like this marks a probe, which clients ignore.
 pub const PROBE: &str = "lag-probe";
 
 /// What a client knows about an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    /// It was there at this version, for this customer.
-    There { version: i32, written: bool, customer: i64 },
+    There {
+        version: i32,
+        written: bool,
+        customer: i64,
+    },
     /// It is gone for good.
     Gone,
 }
@@ -29,7 +31,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An answer told the order as it is. Returns what is wrong with it.
+    /// An answer contained the order. Returns what is wrong with it.
     pub fn saw(&mut self, order: &Order, written: bool) -> Option<String> {
         if is_probe(order) {
             return None;
@@ -60,7 +62,7 @@ impl Memory {
         None
     }
 
-    /// The order was not there. `excused` when some client began to delete it.
+    /// The order was not there. `excused` if any client started to delete it.
     pub fn missed(&mut self, order: i64, excused: bool) -> Option<String> {
         match self.orders.get(&order) {
             Some(Known::There { version, .. }) if !excused => {
@@ -79,8 +81,8 @@ impl Memory {
         self.orders.insert(order, Known::Gone);
     }
 
-    /// A list of the newest orders, of one customer or of all, must hold every order that this client
-    /// has seen and that is within its range. `excused` tells whether somebody began to delete an order.
+    /// A list of the newest orders, of one customer or of all, must hold every order in its range that this client has
+    /// seen. `excused` says whether any client started to delete an order.
     pub fn listed(
         &mut self,
         customer: Option<i64>,
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_may_stand_still_or_rise_but_never_go_back() {
+    fn reads_never_go_back_to_an_older_version() {
         let mut memory = Memory::default();
         for version in [1, 1, 3] {
             assert_eq!(memory.saw(&order(1, version), false), None);
@@ -142,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_write_is_the_floor_of_later_reads() {
+    fn no_later_read_is_older_than_an_acknowledged_write() {
         let mut memory = Memory::default();
         assert_eq!(memory.saw(&order(1, 2), true), None);
         assert!(memory.saw(&order(1, 1), false).unwrap().contains("acknowledged"));
     }
 
     #[test]
-    fn a_seen_order_vanishes_only_with_an_excuse_and_then_stays_away() {
+    fn a_seen_order_vanishes_only_after_a_deletion_and_stays_gone() {
         let mut memory = Memory::default();
         assert_eq!(memory.missed(1, false), None);
         memory.saw(&order(1, 1), false);
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_add_up_is_wrong() {
+    fn an_order_whose_sums_are_wrong_is_reported() {
         let mut memory = Memory::default();
         assert!(memory.saw(&Order { total: Cents(201), ..order(1, 1) }, false).is_some());
         assert!(memory.saw(&Order { paid: Cents(1), ..order(1, 1) }, false).is_some());
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_come_and_go() {
+    fn probes_are_ignored() {
         let mut memory = Memory::default();
         let probe = Order { note: Some(format!("{PROBE} 1")), total: Cents(0), ..order(1, 9) };
         assert_eq!(memory.saw(&probe, false), None);

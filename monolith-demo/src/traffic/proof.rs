@@ -1,8 +1,8 @@
-//! The proof, from the databases: nothing lost, nothing doubled, both sides equal row by row.
+//! Proves from the databases that nothing is lost or doubled, and that both sides are equal row by row.
 //!
-//! Both sides are read in one snapshot each, ordered by id, a page at a time, so a million rows need no
-//! memory. The shop need not stand still: rows that differ are suspects, read again on both sides until
-//! each was found equal once, or the patience is over. A row that is really different never is.
+//! Each side is read in one snapshot, ordered by id, a page at a time, so that a million rows need little memory. The
+//! shop may keep running: rows that differ are read again on both sides until each was equal once, or the time is over.
+//! A row that is really different stays different.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,23 +18,19 @@ use crate::shop::database::connect;
 use crate::shop::orders::read_order;
 use crate::shop::side::Side;
 
-/// Rows per page.
 const PAGE: i32 = 5000;
-/// Most suspects that are read again one by one; with more the other side is simply far behind.
+/// The most suspects that are read again one by one. With more, the other side is simply far behind.
 const SUSPECTS_MAX: usize = 100_000;
-/// Keys per statement.
 const KEYS: usize = 1000;
-/// Pause between two looks at the suspects.
+/// The pause between two reads of the suspects.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where to look.
 #[derive(Clone, Debug)]
 pub struct Databases {
-    /// The monolith's.
     pub monolith: String,
-    /// The service's; without it only the promises are proven.
+    /// Without it only the promises are proven.
     pub orders: Option<String>,
-    /// How long the two may take to become equal.
+    /// How long the two sides may take to become equal.
     pub patience: Duration,
 }
 
@@ -42,9 +38,6 @@ pub struct Databases {
 type Suspects = BTreeSet<(usize, i64)>;
 
 /// Proves a ledger from the databases.
-///
-/// # Errors
-/// When a database cannot be reached or read.
 pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Proof> {
     let mut monolith = connect(&databases.monolith, "shop-proof").await.context("the monolith's database")?;
     let mut proof = Proof { unknown: ledger.unknown(), ..Proof::default() };
@@ -52,7 +45,7 @@ pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Pro
         None => find_doubled(&mut proof, &[&monolith]).await?,
         Some(url) => {
             let mut orders = connect(url, "shop-proof").await.context("the service's database")?;
-            // First of all, because it is what waits for the other side.
+            // First, because this waits for the other side.
             find_differences(&mut proof, &mut monolith, &mut orders, databases.patience).await?;
             find_doubled(&mut proof, &[&monolith, &orders]).await?;
         }
@@ -63,7 +56,7 @@ pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Pro
 
 async fn find_lost(proof: &mut Proof, monolith: &Client, ledger: &Ledger) -> anyhow::Result<()> {
     let sql = format!("{} where o.id = any($1)", Side::monolith().order);
-    let statement = monolith.prepare(&sql).await.context("the monolith's orders cannot be read")?;
+    let statement = monolith.prepare(&sql).await.context("could not read the monolith's orders")?;
     let promises: Vec<_> = ledger.promises().iter().collect();
     for some in promises.chunks(KEYS) {
         let ids: Vec<i64> = some.iter().map(|(id, _)| **id).collect();
@@ -84,7 +77,7 @@ async fn find_lost(proof: &mut Proof, monolith: &Client, ledger: &Ledger) -> any
 }
 
 async fn find_doubled(proof: &mut Proof, sides: &[&Client]) -> anyhow::Result<()> {
-    // The texts are the same on both sides, so one set counts a reference once that is doubled on both.
+    // A reference that is doubled on both sides counts once.
     let statements = [
         "select substring(note from '^ref:[0-9a-f-]{36}') as ref, count(*) from orders \
           where note like 'ref:%' group by 1 having count(*) > 1",
@@ -94,7 +87,7 @@ async fn find_doubled(proof: &mut Proof, sides: &[&Client]) -> anyhow::Result<()
     let mut doubled: BTreeSet<String> = BTreeSet::new();
     for side in sides {
         for sql in statements {
-            for row in side.query(sql, &[]).await.context("references cannot be counted")? {
+            for row in side.query(sql, &[]).await.context("could not count references")? {
                 let reference: Option<String> = row.try_get(0)?;
                 let count: i64 = row.try_get(1)?;
                 let reference = reference.unwrap_or_else(|| "an unreadable reference".into());
@@ -142,7 +135,7 @@ async fn find_differences(
     Ok(())
 }
 
-/// Compares all tables once; gives the first suspects and how many there are in all.
+/// Compares all tables once. Returns the first suspects, and how many there are in all.
 async fn compare_all(
     proof: &mut Proof,
     monolith: &mut Client,
@@ -182,7 +175,7 @@ async fn compare_all(
     Ok((suspects, count))
 }
 
-/// Reads suspects again on both sides; those that still differ remain.
+/// Reads suspects again on both sides, and returns those that still differ.
 async fn compare_again(suspects: &Suspects, monolith: &Client, orders: &Client) -> anyhow::Result<Suspects> {
     let mut remaining = Suspects::new();
     for (index, table) in TABLES.iter().enumerate() {
@@ -213,14 +206,14 @@ async fn snapshot(side: &mut Client) -> anyhow::Result<Transaction<'_>> {
 }
 
 fn name(table: &Mapped, side: &str) -> String {
-    format!("table {} cannot be read on the side of {side}", table.name)
+    format!("could not read table {} of {side}", table.name)
 }
 
 fn id_and_row(row: &Row) -> anyhow::Result<(i64, String)> {
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-/// The rows of one table in the order of their ids, fetched a page at a time.
+/// The rows of one table ordered by id, a page at a time.
 struct Pages<'a> {
     tx: &'a Transaction<'a>,
     portal: Portal,

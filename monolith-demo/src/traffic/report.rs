@@ -1,4 +1,4 @@
-//! What a run says about itself: a count while it runs, a report at the end.
+//! A run's counts while it runs, and its report at the end.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,17 +14,15 @@ pub const SAMPLES_MAX: usize = 20;
 /// Counts of a run so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Requests answered or failed.
     pub requests: u64,
     /// Requests that got a 5xx or no answer.
     pub failed: u64,
     /// Answers that broke a rule.
     pub wrong: u64,
-    /// Requests refused for business reasons, which is fine.
+    /// Requests refused for business reasons, which is correct.
     pub refused: u64,
-    /// Who answered, by the header `x-served-by`; `nobody` where it was missing.
+    /// Which side answered, by the header `x-served-by`; `nobody` if it was missing.
     pub by_served: BTreeMap<String, u64>,
-    /// How long requests took.
     pub latencies: Latencies,
     /// Examples of what was wrong or failed.
     pub samples: Vec<String>,
@@ -61,7 +59,6 @@ impl Tally {
         keep_sample(&mut counts.samples, || format!("failed: {what}"));
     }
 
-    /// Counts a broken rule.
     pub fn wrong(&self, what: &str) {
         let mut counts = self.lock();
         counts.wrong += 1;
@@ -80,12 +77,12 @@ impl Tally {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        // Counting cannot leave the counts half-changed in a way that matters.
+        // A panic while counting leaves no half-made change that matters.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps an example while there are few.
+/// Keeps an example, up to [`SAMPLES_MAX`].
 pub fn keep_sample(samples: &mut Vec<String>, sample: impl FnOnce() -> String) {
     if samples.len() < SAMPLES_MAX {
         samples.push(sample());
@@ -99,13 +96,13 @@ pub struct Proof {
     pub lost: u64,
     /// Client references that are in a database more than once.
     pub doubled: u64,
-    /// Rows that differ between the two sides; none where there was no second side to compare with.
+    /// Rows that differ between the two sides; none if there was no second side.
     pub differences: Option<u64>,
     /// Rows compared on the monolith's side.
     pub rows: u64,
-    /// Promises that were held against the database.
+    /// Promises that were compared with the database.
     pub promises: u64,
-    /// Writes that failed in a way that leaves open whether they were done.
+    /// Failed writes that may or may not have been done.
     pub unknown: u64,
     /// Examples of what is lost, doubled or different.
     pub proof_samples: Vec<String>,
@@ -122,7 +119,6 @@ impl Proof {
 /// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Requests answered or failed.
     pub requests: u64,
     /// Requests that got a 5xx or no answer.
     pub failed: u64,
@@ -130,10 +126,8 @@ pub struct Report {
     pub wrong: u64,
     /// Requests refused for business reasons.
     pub refused: u64,
-    /// What the databases say.
     #[serde(flatten)]
     pub proof: Proof,
-    /// Who answered how often.
     pub by_served: BTreeMap<String, u64>,
     /// Half of the requests took at most this, in milliseconds.
     pub latency_ms_p50: f64,

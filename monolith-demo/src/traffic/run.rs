@@ -1,4 +1,4 @@
-//! A run: many clients at a bounded rate, a count each second, and the proof at the end.
+//! A run: many clients at a limited rate, counts every second, and the proof at the end.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -21,17 +21,14 @@ use super::proof;
 use super::report::{Counts, Report, Tally};
 use crate::shop::catalogue::{Customers, Products};
 
-/// How long the shop may take to answer for the first time.
+/// How long the shop may take for its first answer.
 const START: Duration = Duration::from_secs(15);
 
-/// What a run is.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the clients go.
     pub proxy: String,
-    /// How many there are.
     pub clients: u32,
-    /// Requests per second, of all together, at most.
+    /// Maximum requests per second, of all clients together.
     pub rate: u32,
     /// How long they go on.
     pub lasts: Duration,
@@ -43,11 +40,11 @@ pub struct Settings {
     pub databases: proof::Databases,
 }
 
-/// Runs until the time is over or `stop` becomes true, then proves. `progress` is called each second.
+/// Runs until the time is over or `stop` becomes true, then proves the ledger. `progress` is called every second.
 ///
 /// # Errors
 /// When the shop does not answer at the start, the ledger cannot be written or a database cannot be read.
-/// What the shop does wrong is in the report.
+/// The shop's mistakes are in the report.
 pub async fn run(
     settings: &Settings,
     stop: watch::Receiver<bool>,
@@ -80,14 +77,14 @@ pub async fn run(
         tokio::select! {
             _ = clock.tick() => progress(begun.elapsed(), &common.tally.counts()),
             ended = clients.join_next() => match ended {
-                Some(result) => result.context("a client broke down")??,
+                Some(result) => result.context("a client failed")??,
                 None => break,
             },
         }
     }
     let took = begun.elapsed();
     progress(took, &common.tally.counts());
-    // Out of the lock: the proof waits for databases, and nobody writes to this ledger any more.
+    // Not under the lock: the proof waits for databases, and no client writes to the ledger any more.
     let ledger = std::mem::take(&mut *common.ledger());
     let proof = proof::prove(&settings.databases, &ledger).await?;
     Ok(Report::new(common.tally.counts(), proof, took))
@@ -102,7 +99,7 @@ async fn live(
 ) -> anyhow::Result<()> {
     let start = tokio::time::Instant::now() + delay;
     let mut clock = tokio::time::interval_at(start, pace);
-    // A client that waited for a slow answer does not catch up: the rate is an upper bound.
+    // A client does not catch up after a slow answer: the rate is a maximum.
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -120,7 +117,7 @@ fn pace(settings: &Settings) -> Duration {
     Duration::from_secs_f64(f64::from(settings.clients.max(1)) / f64::from(settings.rate.max(1)))
 }
 
-/// Clients start one after the other, spread over one pace.
+/// Spreads the starts of the clients evenly over one pace.
 fn delay(settings: &Settings, number: u32) -> Duration {
     pace(settings).mul_f64(f64::from(number) / f64::from(settings.clients.max(1)))
 }
@@ -138,7 +135,7 @@ async fn prepare(settings: &Settings) -> anyhow::Result<Arc<Common>> {
     Ok(Arc::new(Common { customers, products, ledger, tally: Arc::default() }))
 }
 
-/// Asks until there is an answer, for a while: the shop may still be starting. These requests do not count.
+/// Repeats the request for up to [`START`], because the shop may still be starting. These requests are not counted.
 async fn first<T: DeserializeOwned>(base: &str, path: &str) -> anyhow::Result<T> {
     let mut line = Line::new(base, Identity::Header("start".into()), Arc::new(Tally::default()))?;
     let begun = Instant::now();

@@ -1,9 +1,9 @@
-//! The mapping between the two databases, as two statements per table that give the same text.
+//! The mapping between the two databases: two statements per table that return the same text.
 //!
-//! Each row becomes its id and one JSON array. Both are compared as text, so types, names and units that
-//! differ between the sides are made equal here and nowhere else.
+//! Each row becomes its id and one JSON array, compared as text. Only these statements know how types, names and units
+//! differ between the sides.
 
-/// One table on both sides. The statements have neither condition nor order.
+/// One table on both sides. The statements have no condition and no order.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped {
     /// Its name in the monolith.
@@ -14,7 +14,7 @@ pub struct Mapped {
     pub orders: &'static str,
 }
 
-/// Every table of the slice, and those the service only reads.
+/// Every table of the slice, and the tables that the service only reads.
 pub const TABLES: [Mapped; 5] = [
     Mapped {
         name: "orders",

@@ -1,4 +1,4 @@
-//! A house to test in: a private Postgres, and both sides of the shop on free ports.
+//! A shop to test: a private Postgres, and both sides of the shop on free ports.
 
 #![allow(dead_code, reason = "each test file uses its own part of the house")]
 
@@ -37,7 +37,7 @@ impl House {
         let (stop, stopped) = watch::channel(false);
         let pool = database::pool(&monolith_url, "test-monolith", 12).unwrap();
         schema::migrate_monolith(&pool, seed).await.unwrap();
-        // A second time must be harmless, and must not seed again.
+        // A second migration must change nothing, and must not seed again.
         schema::migrate_monolith(&pool, seed).await.unwrap();
         let monolith = serve(server::monolith(Shop::new(pool, Side::monolith())), stopped.clone()).await;
         let pool = database::pool(&orders_url, "test-orders", 12).unwrap();
@@ -47,7 +47,7 @@ impl House {
         Self { monolith, orders, monolith_url, orders_url, _stop: stop, _cluster: cluster }
     }
 
-    /// Makes the service's database what the mapping says that it should be.
+    /// Fills the service's database from the monolith's, by the mapping.
     pub async fn copy(&self) {
         let source = database::connect(&self.monolith_url, "test-copy").await.unwrap();
         let sink = database::connect(&self.orders_url, "test-copy").await.unwrap();
