@@ -11,3 +11,103 @@ pub(crate) mod retention;
 mod session;
 pub(crate) mod source;
 pub(crate) mod status;
+
+use crate::log::Log;
+use migrations::code::Code;
+use migrations::finding::Finding;
+use migrations::names::{PlanName, TableName};
+use migrations::plan::LogChoice;
+use migrations::sql::Database;
+use retention::Reading;
+use source::Source;
+use status::{Order, Status};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+const OPEN_RETRY: Duration = Duration::from_secs(2);
+
+/// A feed as its lanes see it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    pub source: Source,
+    /// What is wanted of it.
+    pub orders: watch::Sender<Option<Order>>,
+    /// How it stands.
+    pub status: watch::Sender<Status>,
+    /// Its log, once that is open.
+    pub log: watch::Sender<Option<Log>>,
+    /// The source database's own name.
+    pub name: String,
+}
+
+impl Feed {
+    pub fn new(source: Source, name: String) -> Feed {
+        let (orders, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
+        Feed { source, orders, status, log: watch::Sender::new(None), name }
+    }
+
+    /// Waits until its log is open.
+    pub async fn opened(&self) -> Log {
+        let mut log = self.log.subscribe();
+        let opened = log.wait_for(Option::is_some).await.ok().and_then(|log| log.clone());
+        // The sender is held by us.
+        match opened {
+            Some(log) => log,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Opens the log, then captures and trims for as long as the feed is wanted. `every` is all the tables that could
+    /// ever be wanted of it.
+    pub async fn run(
+        self,
+        choice: &LogChoice,
+        plan: &PlanName,
+        state_dir: &Path,
+        every: BTreeSet<TableName>,
+        readers: impl Fn() -> Vec<Reading>,
+    ) {
+        if self.source.database != Database::Monolith {
+            // A service needs no log before a lane of it is ordered.
+            let _ = self.orders.subscribe().wait_for(Option::is_some).await;
+        }
+        let log = self.open(choice, plan, state_dir).await;
+        let (source, status) = (self.source.clone(), self.status.clone());
+        tokio::select! {
+            () = capture::run(source, log.clone(), every, self.orders.subscribe(), status) => {}
+            () = capture::guard_wal(&self.source, &log, self.orders.subscribe(), &self.status) => {}
+            () = retention::run(&log, self.orders.subscribe(), &self.status, readers) => {}
+        }
+    }
+
+    /// Opens the log, as often as it takes.
+    async fn open(&self, choice: &LogChoice, plan: &PlanName, state_dir: &Path) -> Log {
+        loop {
+            let opened = Log::open(choice, plan, &self.source.database, &self.name, state_dir).await;
+            let why = match opened {
+                Ok(log) => {
+                    tracing::info!("{} is open", log.describe());
+                    self.status.send_modify(|status| (status.trouble, status.finding) = (None, None));
+                    self.log.send_replace(Some(log.clone()));
+                    return log;
+                }
+                Err(why) => why,
+            };
+            tracing::warn!("{why}");
+            self.status.send_modify(|status| {
+                (status.trouble, status.finding) = (Some(why.to_string()), why.finding());
+            });
+            sleep(OPEN_RETRY).await;
+        }
+    }
+
+    /// What is wrong with it.
+    pub fn finding(&self) -> Option<Finding> {
+        let status = self.status.borrow();
+        let waits = |why: &String| Finding::warning(Code::BridgeWaits, why, "it is tried again by itself");
+        status.finding.clone().or_else(|| status.trouble.as_ref().map(waits))
+    }
+}

@@ -1,4 +1,4 @@
-//! One slice's stream from end to end: copied, then followed, or taken away, as the desired order says.
+//! One lane from end to end: copied, then followed, or removed, as its order says.
 //!
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
@@ -9,37 +9,43 @@ mod copy;
 mod filled;
 mod halt;
 pub mod kept;
-mod order;
+mod next;
+pub mod plan;
 mod refusal;
 mod removal;
 mod sink;
 pub(crate) mod state;
 
-use crate::feed::source::Source;
-use crate::feed::status::{self, Status};
+use crate::catalog;
+use crate::feed::Feed;
+use crate::feed::source::SourceError;
+use crate::feed::status::Status;
 use crate::log::{Log, Reader};
 use copy::Job;
 use halt::Halt;
-use kept::Kept;
+use kept::{Kept, Shapes};
 use migrations::control::{Condition, LaneOrder};
 use migrations::journal::Generation;
 use migrations::lane::Right;
-use migrations::lsn::{CommitLsn, Of, Timeline};
+use migrations::lsn::{CommitLsn, Of, Position, Timeline};
 use migrations::names::TableName;
-use migrations::plan::{DatabaseUrl, Slice};
-use migrations::stage::{Epoch, Stage};
-use order::asks_for_more;
+use migrations::stage::Epoch;
+use next::{Next, Seen, asks_for_more, next};
+use plan::LanePlan;
 use postgres::clock;
 use rows::change::Change;
-use rows::progress::{Captured, Progress};
+use rows::progress::Captured;
 use sink::Sink;
 use state::State;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -47,28 +53,23 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const READERS_LEAVE: Duration = Duration::from_secs(2);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// An order with the journal's length when it was given: a longer journal wakes a stopped stream.
+/// An order with the journal's length when it was given: a longer journal wakes a stopped lane.
 pub type Ordered = Option<(Generation, LaneOrder)>;
 
-/// What a stream works with.
+/// What a lane works with.
 #[derive(Debug, Clone)]
 pub struct Context {
-    /// The slice.
-    pub slice: Slice,
-    /// Where it is captured.
-    pub source: Source,
-    /// Where its changes are kept.
-    pub log: Log,
-    /// Where it goes.
-    pub sink: DatabaseUrl,
-    /// What capture is asked for.
-    pub wanted: watch::Receiver<Option<status::Order>>,
-    /// How capture stands.
-    pub capture: watch::Receiver<Status>,
+    pub plan: LanePlan,
+    pub feed: Feed,
+    /// How it stands, for whoever asks.
+    pub state: watch::Sender<State>,
+    /// Told when the lane does something else than before.
+    pub news: Arc<Notify>,
 }
 
-/// Runs a slice's stream until `orders` closes.
-pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>, state: watch::Sender<State>) {
+/// Runs a lane until `orders` closes.
+pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>) {
+    let log = context.feed.opened().await;
     let mut wait = RETRY_MIN;
     loop {
         let Some((generation, order)) = orders.borrow_and_update().clone() else {
@@ -78,15 +79,15 @@ pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>, state: 
             continue;
         };
         let began = Instant::now();
-        let stream = Stream { context: &context, order: &order, state: &state };
+        let lane = Lane { context: &context, log: &log, order: &order };
         let halt = tokio::select! {
-            halt = stream.pursue() => halt,
+            Err(halt) = lane.pursue() => halt,
             open = another(&mut orders, &order) => if open { continue } else { return },
         };
         if began.elapsed() > RETRY_MAX {
             wait = RETRY_MIN;
         }
-        stream.tell(&halt);
+        lane.tell(&halt);
         let retry = !matches!(halt, Halt::Stopped(..));
         tokio::select! {
             () = sleep(wait), if retry => wait = (wait * 2).min(RETRY_MAX),
@@ -105,46 +106,82 @@ async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool 
     orders.wait_for(|next| next.as_ref().is_some_and(|(generation, _)| *generation != than)).await.is_ok()
 }
 
-pub(crate) struct Stream<'a> {
-    pub(crate) context: &'a Context,
-    pub(crate) order: &'a LaneOrder,
-    pub(crate) state: &'a watch::Sender<State>,
+/// A lane with one order.
+struct Lane<'a> {
+    context: &'a Context,
+    log: &'a Log,
+    order: &'a LaneOrder,
 }
 
-impl Stream<'_> {
+impl Lane<'_> {
     /// Does what the order says; returns only when it cannot go on.
-    async fn pursue(&self) -> Halt {
-        let done = match (self.order.right, self.order.stage) {
-            // Nothing watches yet.
-            (Right::Watch, _) => {
-                self.set(Condition::Idle);
-                Ok(())
+    async fn pursue(&self) -> Result<Infallible, Halt> {
+        let (plan, order, id) = (&self.context.plan, self.order, self.log.id());
+        let (mut captured, mut open): (_, Option<(Client, Option<Kept>)>) = (None, None);
+        loop {
+            let kept = open.as_ref().map(|(_, kept)| kept.as_ref());
+            let next = next(plan, order, Seen { log: &id, is_captured: captured.is_some(), kept });
+            match (next, open.take(), &captured) {
+                (Next::Look, ..) => open = Some(Sink::open(plan).await?),
+                (Next::AwaitCapture, ..) => captured = Some(self.captured().await?),
+                (Next::Copy { epoch, filled, is_read }, Some((client, _)), Some(captured)) => {
+                    let kept = self.copy(&client, epoch, captured.clone(), filled, is_read).await?;
+                    open = Some((client, Some(kept)));
+                }
+                (Next::Begin, Some((client, _)), Some(captured)) => {
+                    let kept = self.begin(&client, captured.clone()).await?;
+                    open = Some((client, Some(kept)));
+                }
+                (Next::Follow, Some((client, Some(kept))), _) => return self.follow(client, kept).await,
+                (Next::Pause, Some((client, Some(kept))), _) => {
+                    drop(client);
+                    self.take_up(&kept);
+                    return self.stay(Condition::Paused).await;
+                }
+                (Next::Copied, Some((client, Some(kept))), _) => {
+                    drop(client);
+                    self.context.state.send_modify(|state| state.cursor = Some(kept.cursor.clone()));
+                    let copied_at = Of::monolith(kept.copied_at.unwrap_or_default());
+                    return self.stay(Condition::Copied { attempt: order.attempt, copied_at }).await;
+                }
+                (Next::Rest, ..) => {
+                    self.context.state.send_modify(State::reset);
+                    return self.stay(Condition::Idle).await;
+                }
+                (Next::Remove(epoch), ..) => {
+                    self.context.state.send_modify(State::reset);
+                    let tell =
+                        || self.set(Condition::Waiting { why: "the copy is being removed".to_owned() });
+                    removal::remove(plan, &self.context.feed, self.log, epoch, tell).await?;
+                    return self.stay(Condition::Idle).await;
+                }
+                (Next::Forget, ..) => {
+                    self.context.state.send_modify(State::reset);
+                    removal::forget(plan).await?;
+                    return self.stay(Condition::Idle).await;
+                }
+                (Next::Halt(halt), ..) => return Err(halt),
+                // What is missing is looked for again.
+                (Next::Copy { .. } | Next::Begin | Next::Follow | Next::Pause | Next::Copied, ..) => {}
             }
-            (Right::Apply(epoch), Stage::Monolith | Stage::Retired) => self.take_away(epoch).await,
-            (Right::Apply(epoch), Stage::Copying) => self.copy(epoch).await,
-            (
-                Right::Apply(epoch),
-                Stage::Following { copied_at }
-                | Stage::Cutting { copied_at }
-                | Stage::Split { copied_at }
-                | Stage::Returning { copied_at },
-            ) => self.follow(epoch, copied_at.bare()).await,
-        };
-        match done {
-            // What was asked is done, and stays so until the order changes.
-            Ok(()) => std::future::pending().await,
-            Err(halt) => halt,
         }
     }
 
+    /// What was asked is done, and stays so until the order changes.
+    async fn stay(&self, condition: Condition) -> Result<Infallible, Halt> {
+        self.set(condition);
+        pending().await
+    }
+
     fn tell(&self, halt: &Halt) {
+        let lane = &self.context.plan.id;
         let condition = match halt {
             Halt::Away(why) => {
-                tracing::warn!(slice = %self.context.slice.name, "stream waits: {why}");
+                tracing::warn!(%lane, "the lane waits: {why}");
                 Condition::Waiting { why: why.clone() }
             }
             Halt::Stopped(finding, position) => {
-                tracing::error!(slice = %self.context.slice.name, "stream stopped: {finding}");
+                tracing::error!(%lane, "the lane stopped: {finding}");
                 Condition::Stopped { finding: (**finding).clone(), position: *position }
             }
             Halt::Lost(why) => Condition::Lost { attempt: self.order.attempt, why: why.clone() },
@@ -152,64 +189,54 @@ impl Stream<'_> {
         self.set(condition);
     }
 
-    pub(crate) fn set(&self, condition: Condition) {
-        self.state.send_modify(|state| state.condition = condition);
+    fn set(&self, condition: Condition) {
+        let mut is_news = false;
+        self.context.state.send_modify(|state| {
+            is_news = std::mem::discriminant(&state.condition) != std::mem::discriminant(&condition);
+            state.condition = condition;
+        });
+        if is_news {
+            self.context.news.notify_one();
+        }
     }
 
-    pub(crate) fn tables(&self) -> BTreeSet<TableName> {
-        self.context.slice.all_tables().map(|table| table.from.clone()).collect()
-    }
-
-    async fn copy(&self, epoch: Epoch) -> Result<(), Halt> {
-        let (timeline, captured) = self.captured().await?;
+    async fn copy(
+        &self,
+        client: &Client,
+        epoch: Epoch,
+        (timeline, captured): (Timeline, Captured),
+        filled: BTreeSet<TableName>,
+        is_read: bool,
+    ) -> Result<Kept, Halt> {
+        if is_read {
+            // The tables are emptied next; proxies that still read from them have been told otherwise.
+            sleep(READERS_LEAVE).await;
+        }
         let context = self.context;
-        let (client, kept) = Sink::open(&context.sink, &context.slice).await?;
-        let kept = match kept {
-            Some(kept)
-                if kept.attempt == self.order.attempt
-                    && kept.copied_at.is_some()
-                    && kept.is_made_by(&context.slice) =>
-            {
-                kept
-            }
-            before => {
-                let filled =
-                    before.as_ref().map(|kept| migrations::filled::ours(&context.slice, &kept.filled));
-                if before.is_some_and(|kept| kept.copied_at.is_some()) {
-                    // The tables are emptied next; proxies that still read from them have been told otherwise.
-                    sleep(READERS_LEAVE).await;
-                }
-                let passed = context.capture.borrow().captured;
-                let cursor = context.log.end_cursor().await?;
-                self.state.send_modify(|state| state.restart(cursor, passed));
-                let job = Job {
-                    slice: &context.slice,
-                    epoch,
-                    attempt: self.order.attempt,
-                    source: &context.source,
-                    timeline,
-                    captured,
-                    filled: filled.unwrap_or_default(),
-                    replace: self.order.replace,
-                    passed,
-                    sink: &context.sink,
-                    log: &context.log,
-                };
-                let progress = Arc::new(copy::Progress::default());
-                tokio::select! {
-                    kept = copy::copy(&job, &client, &progress) => kept?,
-                    never = self.report_copy(&progress) => match never {},
-                    halt = self.lost(None) => return Err(halt),
-                }
-            }
+        let passed = context.feed.status.borrow().captured;
+        let cursor = self.log.end_cursor().await?;
+        context.state.send_modify(|state| state.restart(cursor, passed));
+        let job = Job {
+            plan: &context.plan,
+            epoch,
+            attempt: self.order.attempt,
+            source: &context.feed.source,
+            timeline,
+            captured,
+            filled,
+            replace: self.order.replace,
+            passed,
+            log: self.log,
         };
-        let Some(copied_at) = kept.copied_at else { return Ok(()) };
-        self.state.send_modify(|state| state.cursor = Some(kept.cursor.clone()));
-        self.set(Condition::Copied { attempt: self.order.attempt, copied_at: Of::monolith(copied_at) });
-        Ok(())
+        let progress = Arc::new(copy::Progress::default());
+        tokio::select! {
+            kept = copy::copy(&job, client, &progress) => Ok(kept?),
+            never = self.report_copy(&progress) => match never {},
+            halt = self.lost(None) => Err(halt),
+        }
     }
 
-    async fn report_copy(&self, progress: &copy::Progress) -> std::convert::Infallible {
+    async fn report_copy(&self, progress: &copy::Progress) -> Infallible {
         loop {
             self.set(Condition::Copying {
                 rows: progress.rows.load(Ordering::Relaxed),
@@ -219,29 +246,60 @@ impl Stream<'_> {
         }
     }
 
-    /// Waits until capture keeps the slice's tables; of which server, and as what.
+    /// Keeps that the lane begins where its feed's log ends now. Nobody writes the tables yet, or all that was written
+    /// came from the sink.
+    async fn begin(&self, client: &Client, (timeline, captured): (Timeline, Captured)) -> Result<Kept, Halt> {
+        let (plan, feed) = (&self.context.plan, &self.context.feed);
+        let source = feed.source.connect("strangler").await.map_err(SourceError::from)?;
+        let mut shapes = Shapes::new();
+        for table in &plan.tables {
+            let relation = catalog::relation(&source, &table.from).await.map_err(SourceError::from)?;
+            let relation = relation
+                .ok_or_else(|| Halt::Stopped(Box::new(refusal::no_table(&table.from, &table.to)), None))?;
+            shapes.insert(table.from.clone(), relation);
+        }
+        // Read before the cursor, so that it says no more than the cursor holds.
+        let passed = feed.status.borrow().captured;
+        let kept = Kept {
+            log: self.log.id(),
+            timeline,
+            attempt: self.order.attempt,
+            copied_at: Some(CommitLsn(passed.0)),
+            position: Position::default(),
+            passed,
+            cursor: self.log.end_cursor().await?,
+            shapes,
+            mapping: plan.slice.mapping_hash(),
+            captured,
+            filled: BTreeSet::new(),
+        };
+        kept::keep(client, &plan.id, &kept, Some(&kept.filled)).await?;
+        Ok(kept)
+    }
+
+    /// Waits until the feed captures the lane's tables; of which server, and as what.
     async fn captured(&self) -> Result<(Timeline, Captured), Halt> {
-        let tables = self.tables();
-        let mut capture = self.context.capture.clone();
+        let tables = self.context.plan.sources();
+        let mut status = self.context.feed.status.subscribe();
         loop {
-            let status = capture.borrow_and_update().clone();
-            self.check_lost(&status)?;
+            let now = status.borrow_and_update().clone();
+            self.check_lost(&now)?;
             let captured: Captured =
-                status.tables.into_iter().filter(|(table, _)| tables.contains(table)).collect();
-            if let (true, Some(timeline)) = (captured.len() == tables.len(), status.timeline) {
+                now.tables.into_iter().filter(|(table, _)| tables.contains(table)).collect();
+            if let (true, Some(timeline)) = (captured.len() == tables.len(), now.timeline) {
                 return Ok((timeline, captured));
             }
-            if let Some(finding) = status.finding {
+            if let Some(finding) = now.finding {
                 self.set(Condition::Stopped { finding, position: None });
-            } else if let Some(why) = status.trouble {
+            } else if let Some(why) = now.trouble {
                 self.set(Condition::Waiting { why });
             }
-            capture.changed().await.map_err(|_| Halt::Away("capture has ended".to_owned()))?;
+            status.changed().await.map_err(|_| Halt::Away("capture has ended".to_owned()))?;
         }
     }
 
     fn check_lost(&self, status: &Status) -> Result<(), Halt> {
-        let ours = (self.context.slice.name.clone(), self.order.attempt);
+        let ours = (self.context.plan.id.clone(), self.order.attempt);
         match &status.lost {
             Some(lost) if lost.attempts.contains(&ours) => Err(Halt::Lost(lost.why.clone())),
             _ => Ok(()),
@@ -250,108 +308,66 @@ impl Stream<'_> {
 
     /// Waits until capture says that this copy's changes are lost, or that what is kept comes from another server.
     async fn lost(&self, kept: Option<&Kept>) -> Halt {
-        let mut capture = self.context.capture.clone();
+        let mut status = self.context.feed.status.subscribe();
         loop {
-            let status = capture.borrow_and_update().clone();
-            if let Err(halt) = self.check_lost(&status) {
+            let now = status.borrow_and_update().clone();
+            if let Err(halt) = self.check_lost(&now) {
                 return halt;
             }
-            if let (Some(kept), Some(server)) = (kept, &status.timeline)
+            if let (Some(kept), Some(server)) = (kept, &now.timeline)
                 && kept.timeline != *server
             {
                 return Halt::Stopped(Box::new(kept.other_server(server)), None);
             }
-            if capture.changed().await.is_err() {
+            if status.changed().await.is_err() {
                 return Halt::Away("capture has ended".to_owned());
             }
         }
     }
 
-    async fn follow(&self, epoch: Epoch, copied_at: CommitLsn) -> Result<(), Halt> {
-        let context = self.context;
-        let (mut client, mut kept) = Sink::open(&context.sink, &context.slice).await?;
-        if kept.as_ref().is_some_and(|kept| kept.log != context.log.id()) {
-            // Either capture has just found that the old log's changes are lost, or someone took that log away. The slice's
-            // lock is let go, because the log may also be another bridge's.
-            drop(client);
-            self.captured().await?;
-            (client, kept) = Sink::open(&context.sink, &context.slice).await?;
-        }
-        let kept = self.check_kept(kept)?;
-        self.state.send_modify(|state| {
+    fn take_up(&self, kept: &Kept) {
+        self.context.state.send_modify(|state| {
             state.cursor = Some(kept.cursor.clone());
             state.passed = kept.passed;
             state.durable = kept.passed;
         });
-        if self.order.paused {
-            self.set(Condition::Paused);
-            return Ok(());
-        }
-        let reader = context.log.reader(self.tables(), &kept.cursor).await?;
-        let sink = Sink::follow(client, &context.slice, epoch, &kept).await?;
+    }
+
+    async fn follow(&self, client: Client, kept: Kept) -> Result<Infallible, Halt> {
+        self.take_up(&kept);
+        let plan = &self.context.plan;
+        let reader = self.log.reader(plan.sources(), &kept.cursor).await?;
+        let sink = Sink::follow(client, plan, self.order.right, &kept).await?;
         self.set(Condition::Following);
         tokio::select! {
-            halt = self.apply(reader, sink, &kept, copied_at) => Err(halt),
+            halt = self.apply(reader, sink, &kept) => Err(halt),
             halt = self.lost(Some(&kept)) => Err(halt),
         }
     }
 
-    /// What is kept must be this copy, read from this log.
-    fn check_kept(&self, kept: Option<Kept>) -> Result<Kept, Halt> {
-        let lost = |why: &str| Err(Halt::Lost(why.to_owned()));
-        match kept {
-            None => lost("the service's database knows nothing of the copy"),
-            Some(kept) if kept.attempt != self.order.attempt || kept.copied_at.is_none() => {
-                lost("the service's database holds another copy than the journal says")
-            }
-            // A deleted log whose slot still lives was refused before; without a slot only a new copy helps.
-            Some(kept) if kept.log != self.context.log.id() => {
-                lost("the log that the slice was following is gone")
-            }
-            // Rows of a table that came later were never copied, and older rows do not know of a changed mapping.
-            Some(kept) if !kept.is_made_by(&self.context.slice) => {
-                Err(Halt::Stopped(Box::new(kept.other_mapping(&self.context.slice)), None))
-            }
-            Some(kept) => Ok(kept),
-        }
-    }
-
-    /// As what a part of the log captured the slice's tables, if it did: an older strangler's copy does not know, and is
-    /// held to it from there on.
-    fn captured_as(&self, part: &Progress) -> Option<Captured> {
-        let (tables, status) = (self.tables(), self.context.capture.borrow());
-        let captured: Captured =
-            status.tables.clone().into_iter().filter(|one| tables.contains(&one.0)).collect();
-        let is_whole = captured.len() == tables.len();
-        (is_whole && captured.values().all(|one| part.captured.contains(one))).then_some(captured)
-    }
-
-    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept, copied_at: CommitLsn) -> Halt {
-        let mut kept = kept.clone();
+    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Halt {
         loop {
             let batch = match reader.next().await {
                 Ok(batch) => batch,
                 Err(error) => return error.into(),
             };
-            if let Some((progress, _)) = &batch.progress {
-                if let Some(table) = kept.missed(progress) {
-                    return Halt::Lost(format!("changes of table {table} were not captured for a while"));
-                }
-                if kept.captured.is_empty()
-                    && let Some(captured) = self.captured_as(progress)
-                {
-                    kept.captured.clone_from(&captured);
-                    sink.adopt(captured);
-                }
+            if let Some((progress, _)) = &batch.progress
+                && let Some(table) = kept.missed(progress)
+            {
+                return Halt::Lost(format!("changes of table {table} were not captured for a while"));
             }
             let mut changes = batch.changes;
-            changes.retain(|change| self.is_wanted(change, &kept, copied_at));
+            changes.retain(|change| self.is_wanted(change, kept));
+            if self.order.right == Right::Watch {
+                self.report_foreign(&changes);
+                changes.clear();
+            }
             let durable = match sink.apply(&changes, batch.progress.as_ref()).await {
                 Ok(durable) => durable,
                 Err(error) => return error.into(),
             };
             let Some((progress, cursor)) = batch.progress else { continue };
-            self.state.send_modify(|state| {
+            self.context.state.send_modify(|state| {
                 state.passed = state.passed.max(progress.end);
                 state.committed_us = progress.committed_us;
                 state.barriers(&progress.messages);
@@ -369,9 +385,19 @@ impl Stream<'_> {
         }
     }
 
-    fn is_wanted(&self, change: &Change, kept: &Kept, copied_at: CommitLsn) -> bool {
-        let is_new = change.position > kept.position && change.position.commit >= copied_at;
-        let is_our_echo = change.mark.as_deref() == Some(self.context.slice.name.as_str());
-        is_new && !is_our_echo && !self.order.skips.contains(&change.position)
+    fn is_wanted(&self, change: &Change, kept: &Kept) -> bool {
+        let is_new = change.position > kept.position
+            && kept.copied_at.is_some_and(|copied_at| change.position.commit >= copied_at);
+        let is_echo = change.mark.as_deref().is_some_and(|mark| self.context.plan.is_echo(mark));
+        is_new && !is_echo && !self.order.skips.contains(&change.position)
+    }
+
+    /// Someone else than our own lanes wrote the slice's rows where they must not change.
+    fn report_foreign(&self, changes: &[Change]) {
+        let Some(first) = changes.first() else { return };
+        let (lane, table, position) = (&self.context.plan.id, &first.relation.table, first.position);
+        tracing::error!(%lane, count = changes.len(), %table, %position, "a write that is not strangler's own");
+        self.context.state.send_modify(|state| state.foreign += changes.len() as u64);
+        self.context.news.notify_one();
     }
 }

@@ -17,6 +17,8 @@ pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Event, Flush, LogError, Owner
 use migrations::lsn::{Durable, EndLsn, Timeline};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
+use migrations::sql::Database;
+use rows::envelope::Context;
 use rows::progress::{LogId, Progress};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -49,20 +51,34 @@ pub enum Reader {
 }
 
 impl Log {
-    /// Opens the plan's log, making it if it is missing. `database` is the source database's name, which events
-    /// carry; `state_dir` is the bridge's own folder.
+    /// Opens the log of one of the plan's databases, making it if it is missing. `name` is the database's own name, which
+    /// events carry; `state_dir` is the bridge's own folder.
     pub async fn open(
         choice: &LogChoice,
         plan: &PlanName,
-        database: &str,
+        database: &Database,
+        name: &str,
         state_dir: &Path,
     ) -> Result<Log, LogError> {
+        let context = context(choice, plan, database, name);
         match choice {
             LogChoice::Embedded { bytes_max } => {
-                let path = state_dir.join("log.redb");
-                Ok(Log::Embedded(embedded::EmbeddedLog::open(&path, plan, database, *bytes_max).await?))
+                let file = match database {
+                    Database::Monolith => "log.redb".to_owned(),
+                    Database::Service(service) => format!("log-{service}.redb"),
+                };
+                let path = state_dir.join(file);
+                Ok(Log::Embedded(embedded::EmbeddedLog::open(&path, plan, context, *bytes_max).await?))
             }
-            choice => Ok(Log::Kafka(kafka::KafkaLog::open(choice, plan, database).await?)),
+            choice => Ok(Log::Kafka(kafka::KafkaLog::open(choice, plan, context).await?)),
+        }
+    }
+
+    /// What its events say of their source.
+    pub fn context(&self) -> &Context {
+        match self {
+            Log::Embedded(log) => log.context(),
+            Log::Kafka(log) => log.context(),
         }
     }
 
@@ -189,6 +205,21 @@ impl Log {
             Log::Kafka(_) => Ok(0),
         }
     }
+}
+
+/// What events say of their source. The prefix is the topics' where there are topics, else the plan's name; a service
+/// has one of its own.
+fn context(choice: &LogChoice, plan: &PlanName, database: &Database, name: &str) -> Context {
+    let (prefix, schemas) = match choice {
+        LogChoice::Kafka { topic_prefix, schemas, .. } => (topic_prefix.clone(), *schemas),
+        _ => (plan.to_string(), false),
+    };
+    let prefix = match database {
+        Database::Monolith => prefix,
+        Database::Service(service) => format!("{prefix}-{service}"),
+    };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Context { prefix, database: name.to_owned(), version, schemas }
 }
 
 impl Writer {

@@ -2,8 +2,8 @@
 //!
 //! Everything under `/v1` asks for the controller's token.
 
-use crate::feed::source::{self, Source};
-use crate::feed::status::Status;
+use crate::feed::Feed;
+use crate::feed::source;
 use crate::lane::state::State as LaneState;
 use crate::log::{Event, Log, LogError, Reader};
 use axum::body::{Body, Bytes};
@@ -14,15 +14,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use migrations::api::Refusal;
-use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
+use migrations::control::{BarrierAnswer, BarrierRequest, Condition, LaneReport, VERSION};
+use migrations::lane::LaneId;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Secret;
+use migrations::sql::Database;
 use postgres::clock;
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use rows::change::Change;
 use rows::envelope::{Context, Encoded, Encoder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -38,12 +40,12 @@ const TAIL_POLL: Duration = Duration::from_millis(200);
 /// Pause between two looks for a log that is not made yet: each is a connection of its own.
 const LOG_POLL: Duration = Duration::from_millis(800);
 
-/// What the port tells of one slice.
+/// What the port tells of one lane.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// Its source tables.
+    pub feed: Feed,
+    /// Its tables in the feed.
     pub tables: BTreeSet<TableName>,
-    /// Its stream.
     pub state: watch::Receiver<LaneState>,
 }
 
@@ -52,17 +54,9 @@ pub struct Watched {
 pub struct Port {
     /// The token of everything under `/v1`.
     pub token: Secret,
-    /// Where barriers are sampled.
-    pub source: Source,
-    /// Where events are read.
-    pub log: Log,
-    /// What its events say of the source.
-    pub context: Context,
-    /// How capture stands.
-    pub capture: watch::Receiver<Status>,
-    /// Every slice with tables.
-    pub slices: BTreeMap<SliceName, Watched>,
-    /// The barriers' connection, made when the first one comes.
+    pub feeds: BTreeMap<Database, Feed>,
+    pub lanes: BTreeMap<LaneId, Watched>,
+    /// The barriers' connection to the monolith, made when the first one comes.
     pub barriers: Mutex<Option<Arc<Client>>>,
 }
 
@@ -81,13 +75,18 @@ impl Port {
             .with_state(port)
     }
 
+    /// The lane that brings a slice's rows to its service.
+    fn forward(&self, slice: &SliceName) -> Option<&Watched> {
+        self.lanes.get(&LaneId::forward(slice.clone()))
+    }
+
     /// A connection that works; a broken one is replaced.
-    async fn barrier_client(&self) -> Result<Arc<Client>, postgres::ConnectError> {
+    async fn barrier_client(&self, feed: &Feed) -> Result<Arc<Client>, postgres::ConnectError> {
         let mut held = self.barriers.lock().await;
         match held.as_ref() {
             Some(client) if !client.is_closed() => Ok(client.clone()),
             _ => {
-                let client = Arc::new(self.source.connect("strangler barrier").await?);
+                let client = Arc::new(feed.source.connect("strangler barrier").await?);
                 *held = Some(client.clone());
                 Ok(client)
             }
@@ -116,11 +115,11 @@ async fn authorise(
 }
 
 async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierRequest>) -> Response {
-    let Some(watched) = port.slices.get(&request.slice) else {
+    let Some(watched) = port.forward(&request.slice) else {
         return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
     };
     let token = uuid::Uuid::new_v4().simple().to_string();
-    let sent = match port.barrier_client().await {
+    let sent = match port.barrier_client(&watched.feed).await {
         Ok(client) => source::barrier(&client, &token).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
@@ -146,40 +145,41 @@ struct TailQuery {
 }
 
 async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> Response {
-    let Some(watched) = port.slices.get(&query.slice) else {
+    let Some(watched) = port.forward(&query.slice) else {
         return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
     };
     let tables = watched.tables.clone();
     let count = query.n.unwrap_or(if query.follow { 0 } else { 10 }).min(TAIL_MAX);
-    let recent = match port.log.recent(&tables, count).await {
+    let Some(log) = watched.feed.log.borrow().clone() else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the log is not open yet", "try again");
+    };
+    let recent = match log.recent(&tables, count).await {
         Ok(recent) => recent,
         Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
     };
     let first: String = recent.iter().map(line).collect();
     let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
     let body = if query.follow {
-        let reader = match from_now_on(&port.log, &tables).await {
+        let reader = match from_now_on(&log, &tables).await {
             Ok(reader) => reader,
             Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
         };
-        let later = futures_util::stream::try_unfold(
-            (reader, tables, port.clone()),
-            |(mut reader, tables, port)| async move {
+        let later =
+            futures_util::stream::try_unfold((reader, tables, log), |(mut reader, tables, log)| async move {
                 let changes = match &mut reader {
                     Some(reader) => reader.next().await?.changes,
                     None => {
                         sleep(LOG_POLL).await;
-                        reader = from_now_on(&port.log, &tables).await?;
+                        reader = from_now_on(&log, &tables).await?;
                         Vec::new()
                     }
                 };
                 if changes.is_empty() {
                     sleep(TAIL_POLL).await;
                 }
-                let lines: String = events(&port.context, &changes).iter().map(line).collect();
-                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, port))))
-            },
-        );
+                let lines: String = events(log.context(), &changes).iter().map(line).collect();
+                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, log))))
+            });
         Body::from_stream(futures_util::StreamExt::chain(first, later))
     } else {
         Body::from_stream(first)
@@ -226,71 +226,97 @@ fn line(event: &Event) -> String {
 }
 
 async fn metrics(State(port): State<Arc<Port>>) -> Response {
-    let capture = port.capture.borrow().clone();
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, kind: &str, lines: Vec<(String, f64)>| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in lines {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
-    };
-    let bytes = port.log.bytes().await.unwrap_or(0);
-    let lag = capture.server_end.bytes_since(capture.captured);
-    gauge(
+    match measure(&port).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(why) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string(), "report this"),
+    }
+}
+
+async fn measure(port: &Port) -> Result<String, prometheus::Error> {
+    let registry = Registry::new();
+    measure_feeds(port, &registry).await?;
+    measure_lanes(port, &registry)?;
+    TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+async fn measure_feeds(port: &Port, registry: &Registry) -> Result<(), prometheus::Error> {
+    let label = &["feed"];
+    let changes = counter(
+        registry,
         "strangler_capture_changes_total",
         "Changes written to the log since the start.",
-        "counter",
-        vec![(String::new(), capture.changes as f64)],
-    );
-    gauge(
-        "strangler_capture_lag_bytes",
-        "Source WAL not yet durable in the log.",
-        "gauge",
-        vec![(String::new(), lag as f64)],
-    );
-    gauge(
-        "strangler_log_bytes",
-        "Bytes that the embedded log holds.",
-        "gauge",
-        vec![(String::new(), bytes as f64)],
-    );
-    let now = clock::now_us();
-    let reports: Vec<_> = port
-        .slices
-        .iter()
-        .map(|(name, watched)| {
-            (format!("{{slice=\"{name}\"}}"), watched.state.borrow().report(&capture, now))
-        })
-        .collect();
-    let each = |value: &dyn Fn(&migrations::control::LaneReport) -> f64| {
-        reports.iter().map(|(labels, report)| (labels.clone(), value(report))).collect::<Vec<_>>()
-    };
-    gauge(
-        "strangler_stream_lag_bytes",
-        "Source WAL not yet durable in the sink.",
-        "gauge",
-        each(&|r| r.lag_bytes as f64),
-    );
-    gauge(
+        label,
+    )?;
+    let lag =
+        gauge(registry, "strangler_capture_lag_bytes", "Source WAL not yet durable in the log.", label)?;
+    let bytes = gauge(registry, "strangler_log_bytes", "Bytes that the embedded log holds.", label)?;
+    for (database, feed) in &port.feeds {
+        let Some(log) = feed.log.borrow().clone() else { continue };
+        let held = log.bytes().await.unwrap_or(0);
+        let (status, feed) = (feed.status.borrow(), &[database.as_str()]);
+        changes.with_label_values(feed).inc_by(status.changes);
+        lag.with_label_values(feed).set(status.server_end.bytes_since(status.captured) as f64);
+        bytes.with_label_values(feed).set(held as f64);
+    }
+    Ok(())
+}
+
+fn measure_lanes(port: &Port, registry: &Registry) -> Result<(), prometheus::Error> {
+    let label = &["slice", "direction"];
+    let lag_bytes =
+        gauge(registry, "strangler_stream_lag_bytes", "Source WAL not yet durable in the sink.", label)?;
+    let lag_ms = gauge(
+        registry,
         "strangler_stream_lag_ms",
         "Age of the oldest commit that is not durable in the sink, else how long the last took.",
-        "gauge",
-        each(&|r| r.lag_ms as f64),
-    );
-    gauge(
-        "strangler_stream_changes_total",
-        "Changes applied since the start.",
-        "counter",
-        each(&|r| r.changes as f64),
-    );
-    let stopped = |r: &migrations::control::LaneReport| {
-        f64::from(u8::from(matches!(r.condition, migrations::control::Condition::Stopped { .. })))
-    };
-    gauge(
+        label,
+    )?;
+    let changes =
+        counter(registry, "strangler_stream_changes_total", "Changes applied since the start.", label)?;
+    let foreign = counter(
+        registry,
+        "strangler_stream_foreign_total",
+        "Changes since the start that another writer made to rows that the service owns.",
+        label,
+    )?;
+    let stopped = gauge(
+        registry,
         "strangler_stream_stopped",
-        "1 while the stream stands at something it cannot apply.",
-        "gauge",
-        each(&stopped),
-    );
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        "1 while the lane stands at something it cannot apply.",
+        label,
+    )?;
+    let now_us = clock::now_us();
+    for (id, watched) in &port.lanes {
+        let report: LaneReport = watched.state.borrow().report(&watched.feed.status.borrow(), now_us);
+        let lane = &[id.slice.as_str(), &id.direction.to_string()];
+        lag_bytes.with_label_values(lane).set(report.lag_bytes as f64);
+        lag_ms.with_label_values(lane).set(report.lag_ms as f64);
+        changes.with_label_values(lane).inc_by(report.changes);
+        foreign.with_label_values(lane).inc_by(report.foreign);
+        let is_stopped = matches!(report.condition, Condition::Stopped { .. });
+        stopped.with_label_values(lane).set(f64::from(u8::from(is_stopped)));
+    }
+    Ok(())
+}
+
+fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<GaugeVec, prometheus::Error> {
+    let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(gauge.clone()))?;
+    Ok(gauge)
+}
+
+fn counter(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }

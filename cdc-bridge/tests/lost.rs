@@ -9,6 +9,7 @@ use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT, slice};
 use migrations::control::{Condition, Desired};
 use migrations::journal::{Entry, Generation, State as Journal};
+use migrations::lane::LaneId;
 use migrations::lsn::{CommitLsn, Of};
 use migrations::stage::Event;
 use std::time::{Duration, Instant};
@@ -132,15 +133,15 @@ async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_
     let url = house.plan.services.values().next().unwrap().database.clone().unwrap();
     let connect = || postgres::connect(&url, "test");
     let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
-    let orders = house.plan.slices[&slice()].clone();
+    let orders = LaneId::forward(slice());
     kept::hold(&first, &orders, "first").await.unwrap();
-    kept::begin_chunk(&first, &orders.name, "first").await.unwrap();
+    kept::begin_chunk(&first, &orders, "first").await.unwrap();
     second.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
     let refused = kept::hold(&second, &orders, "second").await.unwrap_err().to_string();
     assert!(refused.contains("lock timeout"), "{refused}");
     first.batch_execute("COMMIT").await.unwrap();
     kept::hold(&second, &orders, "second").await.unwrap();
-    let refused = kept::begin_chunk(&first, &orders.name, "first").await.unwrap_err().to_string();
+    let refused = kept::begin_chunk(&first, &orders, "first").await.unwrap_err().to_string();
     assert!(refused.contains("another bridge copies slice orders"), "{refused}");
     house.stop().await;
 }
@@ -295,28 +296,5 @@ async fn a_source_whose_disk_was_set_back_is_not_followed_on() {
     let skipped = "SELECT count(*) FROM orders WHERE note = 'another history'";
     assert_eq!(house.sink.sql("orders", skipped), "0");
     copied_anew(&house).await;
-    house.stop().await;
-}
-
-/// An older release kept neither as what a slice was captured nor what it filled.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_an_older_release_is_held_to_what_is_captured_from_now_on() {
-    let house = following().await;
-    let attempt = house.journal().slice(&slice()).attempt;
-    house.stop().await;
-    house.sink.sql("orders", "UPDATE strangler.stream SET captured = NULL, filled = NULL");
-    house.start();
-    let until = Instant::now() + WAIT;
-    while house.sink.sql("orders", "SELECT captured IS NULL FROM strangler.stream") == "t" {
-        assert!(Instant::now() < until, "nothing is adopted");
-        house.source.sql("shop", "UPDATE orders SET note = note || '.' WHERE id = 1");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    assert_eq!(house.journal().slice(&slice()).attempt, attempt);
-    house.source.sql("shop", "ALTER PUBLICATION strangler_shop DROP TABLE orders");
-    house.source.sql("shop", "UPDATE orders SET note = 'unpublished' WHERE id < 10");
-    house.source.sql("shop", "ALTER PUBLICATION strangler_shop ADD TABLE orders");
-    copied_again(&house, attempt).await;
-    house.same(ALL, ALL).await;
     house.stop().await;
 }

@@ -11,6 +11,7 @@ use migrations::control::{Condition, LaneReport};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use migrations::plan::LogChoice;
+use migrations::sql::Database;
 use migrations::stage::Event;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -192,7 +193,9 @@ async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
 
 /// A log and its topics, as a bridge makes them that is killed before it keeps anything.
 async fn left_behind(house: &House, system_id: &str) -> (Log, BTreeSet<TableName>, Timeline) {
-    let log = Log::open(&house.plan.log, &house.plan.name, "shop", house.folder.path()).await.unwrap();
+    let log = Log::open(&house.plan.log, &house.plan.name, &Database::Monolith, "shop", house.folder.path())
+        .await
+        .unwrap();
     let tables = house.plan.slices[&house::slice()].all_tables().map(|table| table.from.clone()).collect();
     let timeline = Timeline { system_id: system_id.to_owned(), timeline: 1 };
     log.prepare(&tables, 1 << 20, &timeline).await.unwrap();

@@ -105,7 +105,7 @@ async fn dropping_leaves_nothing_behind() {
     house.stop().await;
 }
 
-/// What an older release kept, or what was damaged, is no reason to leave the rows and the shut gate behind.
+/// Damage is no reason to leave the rows and the shut gate behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_any_more_is_still_taken_away() {
     let house = following().await;

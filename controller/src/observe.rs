@@ -5,7 +5,6 @@ use crate::catalog;
 use crate::trial;
 use futures_util::future::join_all;
 use migrations::code::Code;
-use migrations::filled;
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
@@ -249,10 +248,7 @@ async fn installed(
         Database::Monolith => Vec::new(),
         // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
         Database::Service(_) => {
-            // An older script made it without what was filled.
-            let sql =
-                "SELECT slice, to_jsonb(s) -> 'filled', to_jsonb(s) -> 'shapes' FROM strangler.stream s";
-            client.query(sql, &[]).await.unwrap_or_default()
+            client.query("SELECT slice, filled FROM strangler.stream", &[]).await.unwrap_or_default()
         }
     };
     Ok(Some(InstalledSeen {
@@ -260,16 +256,14 @@ async fn installed(
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
         published: (!published.is_empty()).then(|| published.iter().filter_map(named).collect()),
-        streams: streams.iter().map(|row| stream(plan, row)).collect(),
+        streams: streams.iter().map(stream).collect(),
     }))
 }
 
 /// A slice and its sink tables that strangler filled.
-fn stream(plan: &Plan, row: &tokio_postgres::Row) -> (String, Option<BTreeSet<TableName>>) {
-    let name: String = row.get(0);
-    let (filled, shapes): (Option<Value>, Option<Value>) = (row.get(1), row.get(2));
-    let slice = plan.slices.values().find(|slice| slice.name.as_str() == name);
-    (name.clone(), slice.and_then(|slice| filled::read(slice, filled, shapes)))
+fn stream(row: &tokio_postgres::Row) -> (String, BTreeSet<TableName>) {
+    let filled = row.get::<_, Option<Value>>(1).unwrap_or_default();
+    (row.get(0), serde_json::from_value(filled).unwrap_or_default())
 }
 
 /// Upstreams that take no connection now. It hinders no copy, so it is a warning.

@@ -68,7 +68,7 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     us.batch_execute(&gate::make(&world.slice)).await.unwrap();
     us.execute(&gate::set(&world.slice), &[&true, &1i64]).await.unwrap();
     us.batch_execute(
-        "INSERT INTO strangler.stream (slice, filled) VALUES ('orders', '[\"public.items\", \"public.orders\"]')",
+        "INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '[\"public.items\", \"public.orders\"]')",
     )
     .await
     .unwrap();

@@ -1,7 +1,7 @@
--- How far each slice's stream has been applied here. It is written in the same transaction as the rows.
+-- How far each lane has been applied here. It is written in the same transaction as the rows.
 CREATE TABLE IF NOT EXISTS strangler.stream (
-    slice text PRIMARY KEY,
-    source text,
+    slice text NOT NULL,
+    direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
     log_id text,
     system_id text,
     timeline int,
@@ -12,12 +12,13 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     passed pg_lsn,
     cursor jsonb,
     shapes jsonb,
+    mapping text,
+    captured jsonb,
+    filled jsonb,
     holder text,
-    updated_at timestamptz DEFAULT clock_timestamp()
+    updated_at timestamptz DEFAULT clock_timestamp(),
+    PRIMARY KEY (slice, direction)
 );
-ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS mapping text;
-ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS captured jsonb;
-ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS filled jsonb;
 
 DO $$
 DECLARE

@@ -122,7 +122,7 @@ $f$, slice->>'slice')
                           FROM jsonb_array_elements((slice->'moved') || (slice->'reference')) t);
             UPDATE strangler.stream s SET filled = (
                 SELECT coalesce(jsonb_agg(f), '[]') FROM jsonb_array_elements_text(s.filled) f WHERE f = ANY (stay))
-                WHERE s.slice = slice_name AND NOT s.filled <@ to_jsonb(stay);
+                WHERE s.slice = slice_name AND s.direction = 'forward' AND NOT s.filled <@ to_jsonb(stay);
         END IF;
         IF owner <> (SELECT pg_get_userbyid(nspowner)::text FROM pg_catalog.pg_namespace WHERE nspname = 'strangler') THEN
             EXECUTE format('REVOKE CREATE ON SCHEMA strangler FROM %I', owner);

@@ -213,6 +213,8 @@ pub struct LaneReport {
     pub lag_ms: u64,
     /// Changes applied since the bridge's start.
     pub changes: u64,
+    /// Changes that a lane without the right to apply has found since the bridge's start, and that no lane of ours wrote.
+    pub foreign: u64,
 }
 
 /// What a lane does now.

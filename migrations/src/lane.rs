@@ -41,6 +41,14 @@ impl LaneId {
     pub fn reverse(slice: SliceName) -> Self {
         Self { slice, direction: Direction::Reverse }
     }
+
+    /// The lane that brings the slice's rows the other way.
+    pub fn opposite(&self) -> Self {
+        match self.direction {
+            Direction::Forward => Self::reverse(self.slice.clone()),
+            Direction::Reverse => Self::forward(self.slice.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -307,6 +307,20 @@ impl Table {
         let sink = self.rename.get(source).map_or(source, String::as_str);
         (!self.set.contains_key(sink)).then_some(sink)
     }
+
+    /// The way back: source and sink exchanged, with `reverse` in the place of `set`.
+    pub fn reversed(&self) -> Table {
+        let is_taken = |column: &&String| self.rename.values().any(|renamed| renamed == *column);
+        Table {
+            from: self.to.clone(),
+            to: self.from.clone(),
+            rename: self.rename.iter().map(|(from, to)| (to.clone(), from.clone())).collect(),
+            // A column of the service's own may have the name of one that did not go there.
+            drop: self.drop.iter().filter(|column| !is_taken(column)).cloned().collect(),
+            set: self.reverse.clone(),
+            reverse: self.set.clone(),
+        }
+    }
 }
 
 /// One SQL expression of the plan, parsed by `check`.

@@ -254,7 +254,7 @@ fn orders_and_reports_read_back() {
         reads_back(&Desired::from(&plan, &state(&events), None));
     }
     for condition in conditions() {
-        let lane = LaneReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6 };
+        let lane = LaneReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6, foreign: 7 };
         let feed = FeedReport {
             slot: "strangler_shop_a".into(),
             timeline: Timeline { system_id: "1".into(), timeline: 1 },
@@ -302,7 +302,13 @@ fn status_and_outcome_read_back_in_every_stage() {
             routes: vec![route],
             lanes: BTreeMap::from([(
                 Direction::Forward,
-                LaneReport { condition: Condition::Following, lag_bytes: 0, lag_ms: 0, changes: 0 },
+                LaneReport {
+                    condition: Condition::Following,
+                    lag_bytes: 0,
+                    lag_ms: 0,
+                    changes: 0,
+                    foreign: 0,
+                },
             )]),
             next_steps: vec!["strangler status".into()],
         };

@@ -23,6 +23,31 @@ const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// What capture does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing, until it is asked for something else.
+    Rest,
+    /// Give slot and log up: what they held is lost to every lane.
+    GiveUp,
+    /// Give slot and log up, because nothing is wanted any more.
+    LetGo,
+    /// Read the stream.
+    Capture,
+}
+
+/// Decides. `given_up` is the last loss with which slot and log were given up.
+pub fn next(order: Option<&Order>, status: &Status, given_up: Option<&Lost>) -> Next {
+    let Some(order) = order else { return Next::Rest };
+    match status.lost_slot() {
+        // Before anything else, so that no session goes on with what was given up.
+        lost @ Some(_) if lost != given_up => Next::GiveUp,
+        _ if order.tables.is_empty() => Next::LetGo,
+        _ if status.is_lost(order) => Next::Rest,
+        _ => Next::Capture,
+    }
+}
+
 /// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
 pub async fn run(
     source: Source,
@@ -37,9 +62,10 @@ pub async fn run(
         let order = orders.borrow_and_update().clone();
         let began = Instant::now();
         let lost = status.borrow().lost_slot().cloned();
-        let ended = match &order {
-            // Before anything else, so that no session goes on with what was given up.
-            Some(_) if lost.is_some() && lost != given_up => {
+        let next_is = |status: &Status| next(order.as_ref(), status, given_up.as_ref());
+        let now = next_is(&status.borrow());
+        let ended = match (now, &order) {
+            (Next::GiveUp, _) => {
                 let done = give_up_slots(&source, &log, &every, None).await;
                 if done.is_ok() {
                     given_up = lost;
@@ -47,14 +73,10 @@ pub async fn run(
                 }
                 done
             }
-            None => Ok(()),
-            Some(order) if order.tables.is_empty() => {
-                give_up_slots(&source, &log, &every, Some(&status)).await
-            }
-            Some(order) if status.borrow().is_lost(order) => Ok(()),
-            Some(order) => {
+            (Next::LetGo, _) => give_up_slots(&source, &log, &every, Some(&status)).await,
+            (Next::Capture, Some(order)) => {
                 status.send_modify(|status| status.begin(&order.tables));
-                // Whoever drops a slice is told behind us: either it sees what we touch, or we see that it is not wanted.
+                // Whoever drops a slice is told after us: either it sees what we touch, or we see that it is not wanted.
                 let is_wanted = orders.borrow().as_ref() == Some(order);
                 if is_wanted {
                     opening::session(&source, &log, order, &mut orders, &status).await
@@ -62,15 +84,14 @@ pub async fn run(
                     Ok(())
                 }
             }
+            (Next::Rest | Next::Capture, _) => Ok(()),
         };
         status.send_modify(Status::end);
         match ended {
             Ok(()) => {
                 status.send_modify(|status| (status.trouble, status.finding) = (None, None));
                 // A loss that takes the slot with it is acted on at once, whoever has been told of it.
-                let is_due = |status: &Status| {
-                    order.is_some() && status.lost_slot().is_some_and(|lost| given_up.as_ref() != Some(lost))
-                };
+                let is_due = |status: &Status| next_is(status) == Next::GiveUp;
                 if orders.borrow().as_ref() != order.as_ref() || is_due(&status.borrow()) {
                     continue;
                 }
@@ -156,17 +177,17 @@ async fn is_ours(
         Some(Owner::Unknown | Owner::Other(_)) => false,
     };
     if !is_ours {
-        tracing::warn!("{} is not of this monolith and plan, and stays as it is", log.describe());
+        tracing::warn!("{} is not of this database and plan, and stays as it is", log.describe());
     }
     Ok(is_ours)
 }
 
 /// Gives the slot up before it keeps more WAL than the plan allows, whether a session reads it or not.
 pub async fn guard_wal(
-    source: Source,
-    log: Log,
+    source: &Source,
+    log: &Log,
     orders: watch::Receiver<Option<Order>>,
-    status: watch::Sender<Status>,
+    status: &watch::Sender<Status>,
 ) {
     loop {
         sleep(KEPT_WAL_INTERVAL).await;
@@ -191,5 +212,53 @@ pub async fn guard_wal(
             Ok(Err(why)) => tracing::debug!("the kept WAL is not known: {why}"),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::journal::Generation;
+    use migrations::lane::LaneId;
+
+    fn attempts(generation: u64) -> BTreeSet<(LaneId, Generation)> {
+        [(LaneId::forward("orders".parse().unwrap()), Generation(generation))].into()
+    }
+
+    fn order(generation: u64) -> Order {
+        Order { tables: ["public.orders".parse().unwrap()].into(), attempts: attempts(generation) }
+    }
+
+    fn lost(generation: u64, with_slot: bool) -> Lost {
+        Lost { attempts: attempts(generation), why: "too far behind".to_owned(), with_slot }
+    }
+
+    #[test]
+    fn capture_reads_while_tables_are_wanted_and_lets_go_when_none_are() {
+        let status = Status::default();
+        assert_eq!(next(None, &status, None), Next::Rest);
+        assert_eq!(next(Some(&order(1)), &status, None), Next::Capture);
+        assert_eq!(next(Some(&Order::default()), &status, None), Next::LetGo);
+    }
+
+    #[test]
+    fn a_lost_slot_is_given_up_once_and_before_anything_else() {
+        let status = Status { lost: Some(lost(1, true)), ..Status::default() };
+        for order in [order(1), order(2), Order::default()] {
+            assert_eq!(next(Some(&order), &status, None), Next::GiveUp);
+        }
+        assert_eq!(next(None, &status, None), Next::Rest);
+        let given_up = status.lost.as_ref();
+        assert_eq!(next(Some(&order(1)), &status, given_up), Next::Rest, "the copy is not begun again yet");
+        assert_eq!(next(Some(&order(2)), &status, given_up), Next::Capture);
+        let again = Status { lost: Some(lost(2, true)), ..Status::default() };
+        assert_eq!(next(Some(&order(2)), &again, given_up), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_lost_lane_alone_keeps_the_slot() {
+        let status = Status { lost: Some(lost(1, false)), ..Status::default() };
+        assert_eq!(next(Some(&order(1)), &status, None), Next::Rest);
+        assert_eq!(next(Some(&order(2)), &status, None), Next::Capture);
     }
 }

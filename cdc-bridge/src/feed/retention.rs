@@ -4,8 +4,8 @@
 use super::status::{Lost, Order, Status};
 use crate::log::{Cursor, Log};
 use migrations::journal::Generation;
+use migrations::lane::LaneId;
 use migrations::lsn::EndLsn;
-use migrations::names::SliceName;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ const BLIND_MAX: Duration = Duration::from_secs(30);
 
 /// A reader of the log as it was a moment ago.
 pub struct Reading {
-    pub name: SliceName,
+    pub lane: LaneId,
     pub attempt: Generation,
     /// Everything before is in its database.
     pub durable: EndLsn,
@@ -97,7 +97,7 @@ fn give_up(status: &watch::Sender<Status>, lost: Lost) {
 /// The slowest reader is given up, so that the others go on.
 fn furthest_behind(reader: &Reading) -> Lost {
     Lost {
-        attempts: BTreeSet::from([(reader.name.clone(), reader.attempt)]),
+        attempts: BTreeSet::from([(reader.lane.clone(), reader.attempt)]),
         why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
         with_slot: false,
     }

@@ -6,7 +6,7 @@ use super::begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
-use migrations::sql;
+use migrations::sql::{self, Database};
 use postgres::replication::{Replication, ReplicationError};
 use postgres::{ConnectError, connect, in_words};
 use rows::progress::Membership;
@@ -25,7 +25,7 @@ pub enum SourceError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server refused; in its words.
-    #[error("the monolith's database refused: {0}; `strangler doctor` names the fix")]
+    #[error("the source's database refused: {0}; `strangler doctor` names the fix")]
     Refused(String),
     /// A snapshot waits for open transactions.
     #[error("the copy's snapshot waits for an open transaction: {0}; end it, and the copy goes on by itself")]
@@ -47,10 +47,10 @@ impl From<ReplicationError> for SourceError {
     }
 }
 
-/// The source of a plan. Cheap to clone.
+/// One of a plan's databases as a source of changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where it is.
+    pub database: Database,
     pub url: DatabaseUrl,
     /// Whose slots and publication.
     pub plan: PlanName,
@@ -61,10 +61,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// The plan's source; none in a plan that only routes.
-    pub fn of(plan: &Plan) -> Option<Source> {
+    /// A database of the plan as a source; none where the plan gives it no URL.
+    pub fn of(plan: &Plan, database: &Database) -> Option<Source> {
         Some(Source {
-            url: plan.monolith.database.clone()?,
+            database: database.clone(),
+            url: database.url(plan)?.clone(),
             plan: plan.name.clone(),
             row_bytes_max: plan.limits.row_bytes_max,
             wal_kept_bytes_max: plan.limits.wal_kept_bytes_max,

@@ -4,8 +4,9 @@ use super::end::SessionEnd;
 use crate::log::LogError;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
+use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Timeline};
-use migrations::names::{SliceName, TableName};
+use migrations::names::TableName;
 use rows::progress::Captured;
 use std::collections::BTreeSet;
 
@@ -14,15 +15,14 @@ use std::collections::BTreeSet;
 pub struct Order {
     /// The tables whose changes are kept.
     pub tables: BTreeSet<TableName>,
-    /// Which copy each slice is, so that a loss is told once.
-    pub attempts: BTreeSet<(SliceName, Generation)>,
+    /// Which copy each lane is of, so that a loss is told once.
+    pub attempts: BTreeSet<(LaneId, Generation)>,
 }
 
 /// Copies whose changes are lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Which.
-    pub attempts: BTreeSet<(SliceName, Generation)>,
+    pub attempts: BTreeSet<(LaneId, Generation)>,
     /// Why.
     pub why: String,
     /// Whether the slot and the log are given up with them, because all slices are concerned.

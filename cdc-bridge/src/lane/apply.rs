@@ -33,6 +33,8 @@ enum RowError {
     Db(tokio_postgres::Error),
     /// Fewer rows were there than the source changed.
     Missing { expected: u64, found: u64 },
+    /// A value that is not text in UTF-8, as every value must be.
+    NotText(std::str::Utf8Error),
     /// Something that is no row's fault.
     Sink(SinkError),
 }
@@ -55,7 +57,7 @@ impl RowError {
     fn is_about_rows(&self) -> bool {
         match self {
             RowError::Db(error) => Refusal::of(error) == Refusal::Rows,
-            RowError::Missing { .. } => true,
+            RowError::Missing { .. } | RowError::NotText(_) => true,
             RowError::Sink(_) => false,
         }
     }
@@ -67,6 +69,7 @@ impl RowError {
             RowError::Missing { expected, found } => {
                 SinkError::Away { why: format!("{found} of {expected} rows were there") }
             }
+            RowError::NotText(why) => SinkError::Away { why: format!("a value is not UTF-8: {why}") },
         }
     }
 }
@@ -228,9 +231,10 @@ impl Sink {
     fn refused(&self, change: &Change, error: &RowError) -> Finding {
         let words = match error {
             RowError::Db(error) => in_words(error),
+            RowError::NotText(why) => format!("a value is not UTF-8: {why}"),
             _ => "the row to change is not there".to_owned(),
         };
-        let slice = &self.slice.name;
+        let slice = &self.plan.id.slice;
         Finding::error(
             Code::SinkRefusedRow,
             format!(
@@ -253,16 +257,13 @@ fn expect(found: u64, expected: u64) -> Result<(), RowError> {
 }
 
 /// The texts of some columns of rows, column by column.
-fn columns_of<'a>(rows: &'a [Tuple], columns: &[usize]) -> Result<Vec<Vec<Option<&'a str>>>, SinkError> {
+fn columns_of<'a>(rows: &'a [Tuple], columns: &[usize]) -> Result<Vec<Vec<Option<&'a str>>>, RowError> {
     let mut arrays: Vec<Vec<Option<&str>>> = columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
         let values: Vec<Value<'_>> = row.values().collect();
         for (array, column) in arrays.iter_mut().zip(columns) {
             array.push(match values.get(*column) {
-                Some(Value::Text(text)) => {
-                    let text = std::str::from_utf8(text);
-                    Some(text.map_err(|why| SinkError::Away { why: format!("a value is not UTF-8: {why}") })?)
-                }
+                Some(Value::Text(text)) => Some(std::str::from_utf8(text).map_err(RowError::NotText)?),
                 _ => None,
             });
         }

@@ -6,6 +6,7 @@
 use super::chunk::{self, Extent};
 use super::filled;
 use super::kept::{self, Kept, Shapes};
+use super::plan::LanePlan;
 use super::refusal;
 use super::sink::SinkError;
 use crate::catalog;
@@ -17,8 +18,9 @@ use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
+use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Position, Timeline};
-use migrations::names::{SliceName, TableName};
+use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
 use postgres::{ConnectError, Refusal, connect, in_words};
@@ -60,8 +62,7 @@ impl From<ConnectError> for CopyError {
 /// What is copied, from where to where.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// The slice.
-    pub slice: &'a Slice,
+    pub plan: &'a LanePlan,
     /// Its gates' epoch.
     pub epoch: Epoch,
     /// Which copy it is.
@@ -78,8 +79,6 @@ pub struct Job<'a> {
     pub replace: bool,
     /// Up to where the log was filled when the copy began.
     pub passed: EndLsn,
-    /// To where.
-    pub sink: &'a DatabaseUrl,
     /// Where changes after the copy are kept.
     pub log: &'a Log,
 }
@@ -113,27 +112,27 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         passed: job.passed,
         cursor: job.log.end_cursor().await?,
         shapes: Shapes::new(),
-        mapping: Some(job.slice.mapping_hash()),
+        mapping: job.plan.slice.mapping_hash(),
         captured: job.captured.clone(),
-        filled: Some(job.filled.clone()),
+        filled: job.filled.clone(),
     };
     must_be_ours(job, client).await?;
     // Before anything is made: whoever gives the copy up sees by this that there is something to take away.
-    kept::keep(client, job.slice, &kept).await?;
+    kept::keep(client, &job.plan.id, &kept, Some(&kept.filled)).await?;
     make_gates(job, &source, client).await?;
     // Behind the shut gate nobody writes any more, but somebody may have just before.
     must_be_ours(job, client).await?;
-    hold_shapes(&source, job.slice).await?;
+    hold_shapes(&source, &job.plan.slice).await?;
     let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
-    let to = migrations::filled::all(job.slice);
-    kept.filled = Some(to.clone());
+    let to = migrations::filled::all(&job.plan.slice);
+    kept.filled = to.clone();
     let holder = uuid::Uuid::new_v4().to_string();
-    kept::keep(client, job.slice, &kept).await?;
-    kept::hold(client, job.slice, &holder).await?;
-    filled::empty(client, &job.slice.name, &to).await?;
-    let snapshot = Snapshot::take(job.source, job.slice.name.as_str()).await?;
+    kept::keep(client, &job.plan.id, &kept, Some(&kept.filled)).await?;
+    kept::hold(client, &job.plan.id, &holder).await?;
+    filled::empty(client, &job.plan.slice.name, &to).await?;
+    let snapshot = Snapshot::take(job.source, job.plan.slice.name.as_str()).await?;
     let references = catalog::references(client).await.map_err(SinkError::of)?;
     for level in order::levels(&to, &references).map_err(SinkError::stop)? {
         copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
@@ -142,13 +141,12 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
     // `install` may have said meanwhile that a table is none of the slice's any more.
-    kept.filled = None;
-    kept::keep(client, job.slice, &kept).await?;
+    kept::keep(client, &job.plan.id, &kept, None).await?;
     Ok(kept)
 }
 
 async fn must_be_ours(job: &Job<'_>, client: &Client) -> Result<(), SinkError> {
-    if job.replace { Ok(()) } else { filled::must_be_ours(client, job.slice, &job.filled).await }
+    if job.replace { Ok(()) } else { filled::must_be_ours(client, &job.plan.slice, &job.filled).await }
 }
 
 /// Keeps the source's tables from being rewritten until the copy is done: a rewriting ALTER TABLE makes a table look
@@ -165,13 +163,13 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
     let epoch = job.epoch.0 as i64;
     for (client, is_shut) in [(sink, true), (source, false)] {
         let made = async {
-            client.batch_execute(&gate::make(&job.slice.name)).await?;
-            client.execute(&gate::set(&job.slice.name), &[&is_shut, &epoch]).await
+            client.batch_execute(&gate::make(&job.plan.slice.name)).await?;
+            client.execute(&gate::set(&job.plan.slice.name), &[&is_shut, &epoch]).await
         };
         made.await.map_err(|error| match Refusal::of(&error) {
             Refusal::Rows | Refusal::Away => SinkError::Away { why: in_words(&error) },
             Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
-                SinkError::stop(refusal::not_installed(job.slice, &in_words(&error)))
+                SinkError::stop(refusal::not_installed(&job.plan.slice, &in_words(&error)))
             }
         })?;
     }
@@ -190,7 +188,7 @@ async fn tables(
     let references = catalog::references(sink).await.map_err(SinkError::of)?;
     let (mut tables, mut shapes) = (Tables::new(), Shapes::new());
     let (mut estimated, mut missing) = (0, None);
-    for table in job.slice.all_tables() {
+    for table in job.plan.slice.all_tables() {
         let relation = catalog::relation(source, &table.from).await.map_err(SourceError::from)?;
         let types = catalog::sink_table(source, &table.from).await.map_err(SourceError::from)?;
         let target = catalog::sink_table(sink, &table.to).await.map_err(SinkError::of)?;
@@ -264,8 +262,8 @@ async fn copy_level(
     for _ in 0..workers {
         let worker = Worker {
             source: job.source.clone(),
-            sink: job.sink.clone(),
-            slice: job.slice.name.clone(),
+            sink: job.plan.sink.clone(),
+            lane: job.plan.id.clone(),
             snapshot: snapshot.to_owned(),
             holder: holder.to_owned(),
             queue: queue.clone(),
@@ -315,7 +313,7 @@ impl Work {
 struct Worker {
     source: Source,
     sink: DatabaseUrl,
-    slice: SliceName,
+    lane: LaneId,
     snapshot: String,
     holder: String,
     queue: Queue,
@@ -335,7 +333,7 @@ impl Worker {
         let sink = connect(&self.sink, "strangler copy").await.map_err(SinkError::from)?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
         if self.in_one {
-            kept::begin_chunk(&sink, &self.slice, &self.holder).await?;
+            kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
         }
         loop {
             let next = self.queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
@@ -346,7 +344,7 @@ impl Worker {
                 sink.batch_execute(make).await.map_err(SinkError::of)?;
             }
             if !self.in_one {
-                kept::begin_chunk(&sink, &self.slice, &self.holder).await?;
+                kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
             }
             let rows = copy_chunk(&source, &sink, &work, &condition).await?;
             if !self.in_one {

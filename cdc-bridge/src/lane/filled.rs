@@ -5,7 +5,7 @@
 
 use super::sink::SinkError;
 use migrations::code::Code;
-use migrations::filled::{Filled, all, ours};
+use migrations::filled::{all, ours};
 use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Slice;
@@ -59,7 +59,12 @@ pub async fn empty(
 
 /// Empties the tables that a copy filled, to give it up; not where the gate says that they are the service's own, or
 /// that someone decided after us. Without a gate no row was ever copied, or all this was done before.
-pub async fn give_up(client: &Client, slice: &Slice, epoch: Epoch, filled: &Filled) -> Result<(), SinkError> {
+pub async fn give_up(
+    client: &Client,
+    slice: &Slice,
+    epoch: Epoch,
+    filled: &BTreeSet<TableName>,
+) -> Result<(), SinkError> {
     client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
     let done = async {
         let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";

@@ -1,22 +1,24 @@
-//! What a sink's database keeps about a slice's stream, in the same transactions as the rows: read, begun, forgotten.
+//! What a sink's database keeps about a lane, in the same transactions as the rows: read, begun, forgotten.
 
+use super::plan::LanePlan;
 use super::sink::SinkError;
 use crate::log::Cursor;
 use migrations::code::Code;
-use migrations::filled::{self, Filled};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
+use migrations::lane::LaneId;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
-use migrations::names::{SliceName, TableName, quote_literal};
-use migrations::plan::Slice;
+use migrations::names::{TableName, quote_literal};
 use postgres::Refusal;
 use rows::change::Relation;
 use rows::progress::{Captured, LogId, Progress};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-/// How far a slice's sink is, and what it is following.
+/// How far a lane's sink is, and what it follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The log it reads.
@@ -35,19 +37,18 @@ pub struct Kept {
     pub cursor: Cursor,
     /// Each source table's shape when it was copied. What changed since is judged against it, after a restart too.
     pub shapes: Shapes,
-    /// [`Slice::mapping_hash`] when it was copied; none where an older strangler copied it.
-    pub mapping: Option<String>,
-    /// Its source tables as they were captured when the copy began, and must have been ever since; none where an older
-    /// strangler copied it.
+    /// The slice's mapping hash when it was copied.
+    pub mapping: String,
+    /// Its source tables as they were captured when the copy began, and must have been ever since.
     pub captured: Captured,
-    /// The sink tables whose rows are a copy's. Kept without them, they stay as they were.
-    pub filled: Filled,
+    /// The sink tables whose rows are a copy's.
+    pub filled: BTreeSet<TableName>,
 }
 
 impl Kept {
     /// Whether the copy was made of the tables, and by the mapping, that the plan has now.
-    pub fn is_made_by(&self, slice: &Slice) -> bool {
-        self.mapping.as_ref().is_none_or(|mapping| *mapping == slice.mapping_hash())
+    pub fn is_made_by(&self, plan: &LanePlan) -> bool {
+        self.mapping == plan.slice.mapping_hash()
     }
 
     /// A table whose changes a part of the log did not keep, if there is one. What lies before the copy does not matter.
@@ -67,8 +68,8 @@ impl Kept {
     }
 
     /// What to say where the copy was made otherwise.
-    pub fn other_mapping(&self, slice: &Slice) -> Finding {
-        let now: BTreeSet<&TableName> = slice.all_tables().map(|table| &table.from).collect();
+    pub fn other_mapping(&self, plan: &LanePlan) -> Finding {
+        let now: BTreeSet<&TableName> = plan.tables.iter().map(|table| &table.from).collect();
         let copied: BTreeSet<&TableName> = self.shapes.keys().collect();
         let changes = [(&now - &copied, "came"), (&copied - &now, "went")];
         let told = changes.iter().filter(|(tables, _)| !tables.is_empty()).map(|(tables, word)| {
@@ -80,17 +81,11 @@ impl Kept {
             if told.is_empty() { "how its rows are mapped was changed".to_owned() } else { told.join(", ") };
         Finding::error(
             Code::PlanCopiedOtherwise,
-            format!("slice {} was not copied as the plan has it now: {told}", slice.name),
+            format!("slice {} was not copied as the plan has it now: {told}", plan.slice.name),
             format!(
                 "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
-                 plan as they were and restart the bridge: {1}",
-                slice.name,
-                // Only a copy that knows as what it was captured sees what it missed.
-                if self.captured.is_empty() {
-                    "but not if anything was written to them since"
-                } else {
-                    "where writes were missed meanwhile it is copied again by itself"
-                }
+                 plan as they were and restart the bridge: where writes were missed meanwhile it is copied again by itself",
+                plan.slice.name,
             ),
         )
     }
@@ -107,18 +102,18 @@ pub struct Origin {
     /// The system identifier of the server.
     pub system_id: String,
     /// The sink tables whose rows they are.
-    pub filled: Filled,
+    pub filled: BTreeSet<TableName>,
 }
 
-/// The origin of a slice, if anything is kept about it; also where the rest of it cannot be read, or is not there yet.
-pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<Origin>, SinkError> {
-    let sql = "SELECT log_id, system_id, to_jsonb(s) -> 'filled', to_jsonb(s) -> 'shapes' FROM strangler.stream s \
-               WHERE slice = $1";
-    match client.query_opt(sql, &[&slice.name.as_str()]).await {
-        Ok(row) => Ok(row.map(|row| Origin {
+/// Where a lane's rows came from, if anything is kept about it.
+pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, SinkError> {
+    let sql = "SELECT log_id, system_id, filled FROM strangler.stream WHERE slice = $1 AND direction = $2";
+    match client.query_opt(sql, &[&plan.id.slice.as_str(), &plan.id.direction.to_string()]).await {
+        Ok(None) => Ok(None),
+        Ok(Some(row)) => Ok(Some(Origin {
             log: LogId(row.get(0)),
             system_id: row.get(1),
-            filled: filled::read(slice, row.get(2), row.get(3)),
+            filled: json(&row, 2).map_err(|_| damaged(&plan.id))?,
         })),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error) if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => Ok(None),
@@ -126,23 +121,14 @@ pub async fn origin(client: &Client, slice: &Slice) -> Result<Option<Origin>, Si
     }
 }
 
-/// Reads what is kept about a slice's stream.
-pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkError> {
+/// Reads what is kept about a lane.
+pub async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, SinkError> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
-               passed::text, cursor, shapes, mapping, coalesce(captured, '{}'), \
-               filled FROM strangler.stream WHERE slice = $1";
-    let row = client.query_opt(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
-    let Some(row) = row else { return Ok(None) };
-    let damaged = || {
-        SinkError::stop(Finding::error(
-            Code::SinkDamaged,
-            format!("the row of slice {} in strangler.stream cannot be read", slice.name),
-            format!(
-                "copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`",
-                slice.name
-            ),
-        ))
-    };
+               passed::text, cursor, shapes, mapping, captured, filled \
+               FROM strangler.stream WHERE slice = $1 AND direction = $2";
+    let row = client.query_opt(sql, &[&lane.slice.as_str(), &lane.direction.to_string()]).await;
+    let Some(row) = row.map_err(SinkError::of)? else { return Ok(None) };
+    let damaged = || damaged(lane);
     let lsn = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_else(|| "0/0".to_owned());
     let copied_at = row.get::<_, Option<String>>(4).map(|text| text.parse()).transpose();
     Ok(Some(Kept {
@@ -155,20 +141,39 @@ pub async fn load(client: &Client, slice: &Slice) -> Result<Option<Kept>, SinkEr
             ordinal: row.get::<_, Option<i64>>(6).unwrap_or(0) as u64,
         },
         passed: lsn(7).parse().map_err(|_| damaged())?,
-        cursor: serde_json::from_value(row.get(8)).map_err(|_| damaged())?,
-        shapes: serde_json::from_value(row.get(9)).map_err(|_| damaged())?,
+        cursor: json(&row, 8).map_err(|_| damaged())?,
+        shapes: json(&row, 9).map_err(|_| damaged())?,
         mapping: row.get(10),
-        captured: serde_json::from_value(row.get(11)).map_err(|_| damaged())?,
-        filled: filled::read(slice, row.get(12), row.get(9)),
+        captured: json(&row, 11).map_err(|_| damaged())?,
+        filled: json(&row, 12).map_err(|_| damaged())?,
     }))
 }
 
-/// Begins (no `copied_at`) or completes what is kept about a slice's stream.
-pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), SinkError> {
-    let sql = "INSERT INTO strangler.stream (slice, source, log_id, system_id, timeline, attempt, copied_at, \
+fn json<T: DeserializeOwned>(row: &Row, column: usize) -> Result<T, serde_json::Error> {
+    serde_json::from_value(row.get::<_, Option<serde_json::Value>>(column).unwrap_or_default())
+}
+
+fn damaged(lane: &LaneId) -> SinkError {
+    SinkError::stop(Finding::error(
+        Code::SinkDamaged,
+        format!("the row of lane {lane} in strangler.stream cannot be read"),
+        format!("copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`", lane.slice),
+    ))
+}
+
+/// Begins (no `copied_at`) or completes what is kept about a lane. Without `filled`, the tables that are kept as filled
+/// stay as they were.
+pub async fn keep(
+    client: &Client,
+    lane: &LaneId,
+    kept: &Kept,
+    filled: Option<&BTreeSet<TableName>>,
+) -> Result<(), SinkError> {
+    let sql = "INSERT INTO strangler.stream (slice, direction, log_id, system_id, timeline, attempt, copied_at, \
                commit_lsn, ordinal, passed, cursor, shapes, mapping, captured, filled) \
-               VALUES ($1, 'monolith', $2, $3, $4, $5, $6::text::pg_lsn, $7::text::pg_lsn, $8, $9::text::pg_lsn, $10, $11, $12, $13, $14) \
-               ON CONFLICT (slice) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
+               VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8::text::pg_lsn, $9, $10::text::pg_lsn, $11, $12, $13, \
+               $14, $15) \
+               ON CONFLICT (slice, direction) DO UPDATE SET log_id = excluded.log_id, system_id = excluded.system_id, \
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
                cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, \
@@ -177,12 +182,13 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;
     let captured = to_json(&kept.captured)?;
-    let filled = kept.filled.as_ref().map(to_json).transpose()?;
+    let filled = filled.map(to_json).transpose()?;
     client
         .execute(
             sql,
             &[
-                &slice.name.as_str(),
+                &lane.slice.as_str(),
+                &lane.direction.to_string(),
                 &kept.log.0,
                 &kept.timeline.system_id,
                 &(kept.timeline.timeline as i32),
@@ -205,17 +211,20 @@ pub async fn keep(client: &Client, slice: &Slice, kept: &Kept) -> Result<(), Sin
 
 /// Notes who copies the slice from now on. It waits until no chunk of an earlier copy is under way, and no later chunk
 /// of that copy begins, see [`begin_chunk`].
-pub async fn hold(client: &Client, slice: &Slice, holder: &str) -> Result<(), SinkError> {
-    let sql = "UPDATE strangler.stream SET holder = $2 WHERE slice = $1";
-    client.execute(sql, &[&slice.name.as_str(), &holder]).await.map_err(SinkError::of)?;
+pub async fn hold(client: &Client, lane: &LaneId, holder: &str) -> Result<(), SinkError> {
+    let sql = "UPDATE strangler.stream SET holder = $3 WHERE slice = $1 AND direction = $2";
+    let parameters: [&(dyn ToSql + Sync); 3] = [&lane.slice.as_str(), &lane.direction.to_string(), &holder];
+    client.execute(sql, &parameters).await.map_err(SinkError::of)?;
     Ok(())
 }
 
 /// Begins the transaction of a copy's chunk: no other copy can begin before it ends.
-pub async fn begin_chunk(client: &Client, slice: &SliceName, holder: &str) -> Result<(), SinkError> {
+pub async fn begin_chunk(client: &Client, lane: &LaneId, holder: &str) -> Result<(), SinkError> {
     let sql = format!(
-        "BEGIN; SET CONSTRAINTS ALL DEFERRED; SELECT holder FROM strangler.stream WHERE slice = {} FOR SHARE",
-        quote_literal(slice.as_str())
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; \
+         SELECT holder FROM strangler.stream WHERE slice = {} AND direction = '{}' FOR SHARE",
+        quote_literal(lane.slice.as_str()),
+        lane.direction
     );
     let answer = client.simple_query(&sql).await.map_err(SinkError::of)?;
     let held = answer.iter().find_map(|message| match message {
@@ -225,17 +234,27 @@ pub async fn begin_chunk(client: &Client, slice: &SliceName, holder: &str) -> Re
     if held == Some(holder) {
         return Ok(());
     }
-    Err(SinkError::Away { why: format!("another bridge copies slice {slice} by now; stop one of the two") })
+    Err(SinkError::Away {
+        why: format!("another bridge copies slice {} by now; stop one of the two", lane.slice),
+    })
 }
 
-/// Forgets a slice's stream.
-pub async fn forget(client: &Client, slice: &Slice) -> Result<(), SinkError> {
-    let sql = "DELETE FROM strangler.stream WHERE slice = $1";
-    client.execute(sql, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
+/// Forgets a lane.
+pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), SinkError> {
+    let sql = "DELETE FROM strangler.stream WHERE slice = $1 AND direction = $2";
+    let parameters: [&(dyn ToSql + Sync); 2] = [&lane.slice.as_str(), &lane.direction.to_string()];
+    client.execute(sql, &parameters).await.map_err(SinkError::of)?;
     Ok(())
 }
 
 /// A value as JSON for the database.
 pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, SinkError> {
-    serde_json::to_value(value).map_err(|why| SinkError::Away { why: why.to_string() })
+    let unwritable = |why: serde_json::Error| {
+        SinkError::stop(Finding::error(
+            Code::SinkDamaged,
+            format!("what strangler keeps about a lane has no JSON: {why}"),
+            "report this with the message; copying the slice again may help: `strangler sync drop`, then `sync start`",
+        ))
+    };
+    serde_json::to_value(value).map_err(unwritable)
 }

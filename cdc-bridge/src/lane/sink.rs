@@ -3,22 +3,23 @@
 //! What is to be done to rows is worked out in `sink/`; here it is sent. Knows nothing of the log or the source.
 
 use super::kept::{self, Kept, Shapes};
+use super::plan::LanePlan;
 use crate::catalog::{self, Cascades};
 use crate::log::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::gate;
 use migrations::journal::Generation;
+use migrations::lane::{Direction, Mark, Right};
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::TableName;
-use migrations::plan::{DatabaseUrl, Slice};
 use migrations::stage::Epoch;
 use postgres::{Refusal, connect, in_words};
 use rows::assemble;
 use rows::change::{Change, Relation};
 use rows::mapping::{Mapping, SinkTable};
 use rows::order;
-use rows::progress::{Captured, Progress};
+use rows::progress::Progress;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,8 +39,8 @@ pub use error::SinkError;
 /// One slice's connection to its service's database, with the right to apply.
 pub struct Sink {
     pub(crate) client: Client,
-    pub(crate) slice: Slice,
-    epoch: Epoch,
+    pub(crate) plan: LanePlan,
+    right: Right,
     attempt: Generation,
     tables: BTreeMap<TableName, SinkTable>,
     pub(crate) ranks: BTreeMap<TableName, usize>,
@@ -51,55 +52,57 @@ pub struct Sink {
     in_transaction: bool,
     written: Instant,
     last: Position,
-    /// As what the slice is captured, to be kept with the next position.
-    adopted: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Sink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sink")
-            .field("slice", &self.slice.name)
-            .field("last", &self.last)
-            .finish_non_exhaustive()
+        f.debug_struct("Sink").field("lane", &self.plan.id).field("last", &self.last).finish_non_exhaustive()
     }
 }
 
 impl Sink {
-    /// Connects and takes the slice's lock, which a second bridge does not get; then reads what is kept.
-    pub async fn open(url: &DatabaseUrl, slice: &Slice) -> Result<(Client, Option<Kept>), SinkError> {
-        let client = Self::enter(url, slice).await?;
-        let kept = kept::load(&client, slice).await?;
+    /// Connects and takes the lane's lock, which a second bridge does not get; then reads what is kept.
+    pub async fn open(plan: &LanePlan) -> Result<(Client, Option<Kept>), SinkError> {
+        let client = Self::enter(plan).await?;
+        let kept = kept::load(&client, &plan.id).await?;
         Ok((client, kept))
     }
 
-    /// Connects as the only one that applies this slice.
-    pub async fn enter(url: &DatabaseUrl, slice: &Slice) -> Result<Client, SinkError> {
-        let client = connect(url, "strangler apply").await?;
+    /// Connects as the only one that works on this lane.
+    pub async fn enter(plan: &LanePlan) -> Result<Client, SinkError> {
+        let client = connect(&plan.sink, "strangler apply").await?;
         let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
         let is_ours: bool =
-            client.query_one(lock, &[&slice.name.as_str()]).await.map_err(SinkError::of)?.get(0);
+            client.query_one(lock, &[&plan.id.to_string()]).await.map_err(SinkError::of)?.get(0);
         if !is_ours {
             return Err(SinkError::Away {
-                why: format!("another bridge applies slice {}; stop one of the two", slice.name),
+                why: format!("another bridge applies slice {}; stop one of the two", plan.id.slice),
             });
         }
         Ok(client)
     }
 
     /// Makes a sink of an open client: from here on it applies what comes after `kept`.
-    pub async fn follow(client: Client, slice: &Slice, epoch: Epoch, kept: &Kept) -> Result<Sink, SinkError> {
+    pub async fn follow(
+        client: Client,
+        plan: &LanePlan,
+        right: Right,
+        kept: &Kept,
+    ) -> Result<Sink, SinkError> {
         let mut tables = BTreeMap::new();
-        for table in slice.all_tables() {
+        for table in &plan.tables {
             let sink = catalog::sink_table(&client, &table.to).await.map_err(SinkError::of)?;
             tables.insert(table.from.clone(), sink.ok_or_else(|| SinkError::stop(no_table(&table.to)))?);
         }
-        cover(&client, slice, epoch).await?;
-        let ranks = ranks(&client, slice).await?;
+        if let Right::Apply(epoch) = right {
+            cover(&client, plan, epoch).await?;
+        }
+        let ranks = ranks(&client, plan).await?;
         let cascades = catalog::cascades(&client).await.map_err(SinkError::of)?;
         Ok(Sink {
             client,
-            slice: slice.clone(),
-            epoch,
+            plan: plan.clone(),
+            right,
             attempt: kept.attempt,
             tables,
             ranks,
@@ -110,7 +113,6 @@ impl Sink {
             in_transaction: false,
             written: Instant::now(),
             last: kept.position,
-            adopted: None,
         })
     }
 
@@ -164,20 +166,24 @@ impl Sink {
         let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR SHARE";
         let mark = self.statement(mark).await?;
         let gate = self.statement(gate).await?;
-        let slice = self.slice.name.as_str();
+        let Right::Apply(epoch) = self.right else {
+            return Err(SinkError::stop(no_right(&self.plan)));
+        };
+        let content = Mark { lane: self.plan.id.clone(), epoch }.to_string();
+        let slice = self.plan.id.slice.as_str();
         self.in_transaction = true;
-        let parameters: [&(dyn ToSql + Sync); 1] = [&slice];
+        let (content, slice): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) = ([&content], [&slice]);
         let (begun, marked, gates) = tokio::join!(
             self.client.batch_execute("BEGIN; SET CONSTRAINTS ALL DEFERRED"),
-            self.client.query(&mark, &parameters),
-            self.client.query_opt(&gate, &parameters),
+            self.client.query(&mark, &content),
+            self.client.query_opt(&gate, &slice),
         );
         begun.map_err(SinkError::of)?;
         marked.map_err(SinkError::of)?;
         let shut = gates.map_err(SinkError::of)?.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
         match shut {
-            Some((true, epoch)) if epoch == self.epoch.0 as i64 => Ok(()),
-            found => Err(SinkError::stop(not_ours(&self.slice, self.epoch, found))),
+            Some((true, found)) if found == epoch.0 as i64 => Ok(()),
+            found => Err(SinkError::stop(not_ours(&self.plan, epoch, found))),
         }
     }
 
@@ -188,23 +194,17 @@ impl Sink {
         };
         match Refusal::of(&error) {
             Refusal::Rows => Err(SinkError::Stopped {
-                finding: Box::new(deferred(&self.slice, self.last, &in_words(&error))),
+                finding: Box::new(deferred(&self.plan, self.last, &in_words(&error))),
                 position: Some(self.last),
             }),
             _ => Err(SinkError::of(error)),
         }
     }
 
-    /// Keeps with the next position as what the slice is captured.
-    pub fn adopt(&mut self, captured: Captured) {
-        self.adopted = kept::to_json(&captured).ok();
-    }
-
     async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), SinkError> {
-        let sql = "UPDATE strangler.stream SET commit_lsn = $3::text::pg_lsn, ordinal = $4, \
-                   passed = $5::text::pg_lsn, cursor = $6, captured = coalesce($7, captured), \
-                   updated_at = clock_timestamp() \
-                   WHERE slice = $1 AND attempt = $2";
+        let sql = "UPDATE strangler.stream SET commit_lsn = $4::text::pg_lsn, ordinal = $5, \
+                   passed = $6::text::pg_lsn, cursor = $7, updated_at = clock_timestamp() \
+                   WHERE slice = $1 AND direction = $2 AND attempt = $3";
         let statement = self.statement(sql).await?;
         let cursor = kept::to_json(cursor)?;
         let updated = self
@@ -212,21 +212,20 @@ impl Sink {
             .execute(
                 &statement,
                 &[
-                    &self.slice.name.as_str(),
+                    &self.plan.id.slice.as_str(),
+                    &self.plan.id.direction.to_string(),
                     &(self.attempt.0 as i64),
                     &self.last.commit.to_string(),
                     &(self.last.ordinal as i64),
                     &passed.to_string(),
                     &cursor,
-                    &self.adopted,
                 ],
             )
             .await
             .map_err(SinkError::of)?;
         if updated != 1 {
-            return Err(SinkError::stop(superseded(&self.slice)));
+            return Err(SinkError::stop(superseded(&self.plan)));
         }
-        self.adopted = None;
         Ok(())
     }
 
@@ -238,12 +237,14 @@ impl Sink {
             return Ok(mapping.clone());
         }
         let from = &relation.table;
-        let table = self.slice.all_tables().find(|table| table.from == *from).cloned();
+        let table = self.plan.tables.iter().find(|table| table.from == *from).cloned();
         let (Some(table), Some(sink)) = (table, self.tables.get(from)) else {
             return Err(SinkError::stop(no_table(from)));
         };
         let copied = self.shapes.get(from);
-        let known = |name: &str| copied.is_none_or(|copied| copied.index_of(name).is_some());
+        // On the way back a column of the service's own has nowhere to go.
+        let is_forward = self.plan.id.direction == Direction::Forward;
+        let known = |name: &str| is_forward && copied.is_none_or(|copied| copied.index_of(name).is_some());
         if let Some(copied) = copied.filter(|copied| **copied != **relation) {
             // A column that came later is left out, unless the sink has one for it: its older values would be missing.
             let has = |name: &str| {
@@ -277,23 +278,23 @@ impl Sink {
 
 /// Lets the shut gate guard partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should
 /// is left alone: the first change finds it so.
-async fn cover(client: &Client, slice: &Slice, epoch: Epoch) -> Result<(), SinkError> {
+async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), SinkError> {
     let stands = "SELECT EXISTS (SELECT FROM strangler.gate WHERE slice = $1 AND is_shut AND epoch = $2)";
     let epoch = epoch.0 as i64;
-    let found = client.query_one(stands, &[&slice.name.as_str(), &epoch]).await.map_err(SinkError::of)?;
+    let found = client.query_one(stands, &[&plan.id.slice.as_str(), &epoch]).await.map_err(SinkError::of)?;
     if found.get(0) {
-        client.execute(&gate::set(&slice.name), &[&true, &epoch]).await.map_err(SinkError::of)?;
+        client.execute(&gate::set(&plan.id.slice), &[&true, &epoch]).await.map_err(SinkError::of)?;
     }
     Ok(())
 }
 
 /// Each source table's level in the order of the sink's foreign keys.
-async fn ranks(client: &Client, slice: &Slice) -> Result<BTreeMap<TableName, usize>, SinkError> {
+async fn ranks(client: &Client, plan: &LanePlan) -> Result<BTreeMap<TableName, usize>, SinkError> {
     let references = catalog::references(client).await.map_err(SinkError::of)?;
-    let tables = slice.all_tables().map(|table| table.to.clone()).collect();
+    let tables = plan.tables.iter().map(|table| table.to.clone()).collect();
     let levels = order::levels(&tables, &references).map_err(SinkError::stop)?;
     let rank = |to: &TableName| levels.iter().position(|level| level.tables.contains(to)).unwrap_or(0);
-    Ok(slice.all_tables().map(|table| (table.from.clone(), rank(&table.to))).collect())
+    Ok(plan.tables.iter().map(|table| (table.from.clone(), rank(&table.to))).collect())
 }
 
 fn no_table(table: &TableName) -> Finding {
@@ -304,7 +305,7 @@ fn no_table(table: &TableName) -> Finding {
     )
 }
 
-fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding {
+fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<(bool, i64)>) -> Finding {
     let found = match found {
         None => "missing".to_owned(),
         Some((true, other)) => format!("shut at epoch {other}"),
@@ -312,25 +313,34 @@ fn not_ours(slice: &Slice, epoch: Epoch, found: Option<(bool, i64)>) -> Finding 
     };
     Finding::error(
         Code::SinkGate,
-        format!("the service's gate of slice {} is {found}, not shut at epoch {epoch}", slice.name),
+        format!("the gate of slice {} in the sink is {found}, not shut at epoch {epoch}", plan.id.slice),
         "another bridge or coordinator moved it; see `strangler status` and `strangler journal`",
     )
 }
 
-fn deferred(slice: &Slice, last: Position, words: &str) -> Finding {
+/// A lane that only watches is given no change to apply.
+fn no_right(plan: &LanePlan) -> Finding {
+    Finding::error(
+        Code::SinkGate,
+        format!("lane {} was to apply changes without the right to", plan.id),
+        "report this with the message; nothing was applied",
+    )
+}
+
+fn deferred(plan: &LanePlan, last: Position, words: &str) -> Finding {
     Finding::error(
         Code::SinkDeferredConstraint,
         format!(
             "the changes up to {last} break a constraint that was left to the transaction's end: {words}"
         ),
-        format!("mend the service's database, then `strangler sync resume {}`", slice.name),
+        format!("mend the service's database, then `strangler sync resume {}`", plan.id.slice),
     )
 }
 
-fn superseded(slice: &Slice) -> Finding {
+fn superseded(plan: &LanePlan) -> Finding {
     Finding::error(
         Code::SinkSuperseded,
-        format!("another copy of slice {} has begun in the service's database", slice.name),
+        format!("another copy of slice {} has begun in the sink's database", plan.id.slice),
         "another bridge works on it: stop one of the two, then `strangler sync resume`",
     )
 }

@@ -30,6 +30,8 @@ pub struct State {
     pub seen: Option<Cursor>,
     /// Changes applied since the start.
     pub changes: u64,
+    /// Changes found since the start that no lane of ours wrote.
+    pub foreign: u64,
     /// How long the last change took from its commit to here, in ms.
     pub took_ms: u64,
     /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
@@ -47,9 +49,16 @@ impl State {
             cursor: None,
             seen: None,
             changes: 0,
+            foreign: 0,
             took_ms: 0,
             committed_us: 0,
         }
+    }
+
+    /// Nothing is kept any more; the counts go on.
+    pub fn reset(&mut self) {
+        let (changes, foreign) = (self.changes, self.foreign);
+        *self = Self { changes, foreign, ..Self::new() };
     }
 
     /// A copy begins: it will need what the log holds behind this cursor, whose place in the source is `captured`.
@@ -78,12 +87,7 @@ impl State {
             lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
             lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
             changes: self.changes,
+            foreign: self.foreign,
         }
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
     }
 }

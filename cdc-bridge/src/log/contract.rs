@@ -21,7 +21,7 @@ pub enum Owner {
     Server(String),
     /// It was made for another plan, or for another database, as it says itself.
     Other(String),
-    /// An older strangler made it and kept nothing in it, or someone took its records away.
+    /// Someone removed the records that say whose it is.
     Unknown,
     /// Nothing was kept in it yet, not even its name; nor does it have tables.
     Nobody,

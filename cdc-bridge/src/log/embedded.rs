@@ -35,8 +35,7 @@ const RECENT_BYTES_MAX: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct EmbeddedLog {
     store: Arc<Store>,
-    plan: PlanName,
-    database: String,
+    context: Context,
 }
 
 impl EmbeddedLog {
@@ -44,14 +43,14 @@ impl EmbeddedLog {
     pub async fn open(
         path: &Path,
         plan: &PlanName,
-        database: &str,
+        context: Context,
         bytes_max: u64,
     ) -> Result<Self, LogError> {
-        let (path, plan, database) = (path.to_owned(), plan.clone(), database.to_owned());
+        let (path, plan) = (path.to_owned(), plan.clone());
         let place = path.display().to_string();
         let open = move || {
-            let store = Store::open(&path, plan.as_str(), &database, bytes_max)?;
-            Ok(Self { store: Arc::new(store), plan, database })
+            let store = Store::open(&path, plan.as_str(), &context.database, bytes_max)?;
+            Ok(Self { store: Arc::new(store), context })
         };
         tokio::task::spawn_blocking(open).await.map_err(|error| LogError::Unavailable {
             place,
@@ -63,6 +62,10 @@ impl EmbeddedLog {
     /// Which log it is.
     pub fn id(&self) -> LogId {
         self.store.state().borrow().log.clone()
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Where it is, for people.
@@ -109,12 +112,7 @@ impl EmbeddedLog {
     /// The newest change events, as Debezium would write them.
     pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
         let tables = tables.clone();
-        let context = Context {
-            prefix: self.plan.to_string(),
-            database: self.database.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            schemas: false,
-        };
+        let context = self.context.clone();
         self.blocking(move |store| Ok(events(context, recent(store, tables, n)?, n))).await
     }
 

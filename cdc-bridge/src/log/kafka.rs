@@ -52,20 +52,14 @@ pub struct KafkaLog {
 
 impl KafkaLog {
     /// Finds the log, or gives a new one its name; it is made by [`KafkaLog::prepare`].
-    pub async fn open(choice: &LogChoice, plan: &PlanName, database: &str) -> Result<Self, LogError> {
-        let LogChoice::Kafka { brokers, topic_prefix, partitions, replication, schemas } = choice else {
+    pub async fn open(choice: &LogChoice, plan: &PlanName, context: Context) -> Result<Self, LogError> {
+        let LogChoice::Kafka { brokers, partitions, replication, .. } = choice else {
             let message = format!("the log of plan {plan} is not one that this strangler knows");
             return Err(LogError::Refused(Finding::error(
                 Code::LogUnknown,
                 message,
                 "write `log: { kafka: … }`",
             )));
-        };
-        let context = Context {
-            prefix: topic_prefix.clone(),
-            database: database.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            schemas: *schemas,
         };
         let inner = Inner {
             cluster: Cluster { brokers: brokers.clone() },
@@ -89,6 +83,10 @@ impl KafkaLog {
     /// Which log it is.
     pub fn id(&self) -> LogId {
         self.inner.id()
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.inner.context
     }
 
     /// Where it is, for people.

@@ -8,13 +8,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use lab::Cluster;
 use link::Link;
-use migrations::control::{Condition, Desired, LaneReport, Observed, Report};
+use migrations::control::{Condition, Desired, LaneOrder, LaneReport, Observed, Report};
 use migrations::journal::{Entry, Generation, JournalId, State as Journal};
 use migrations::lane::LaneId;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::{self, Database};
 use migrations::stage::Event;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -25,7 +26,19 @@ pub const WAIT: Duration = Duration::from_secs(60);
 struct Desk {
     plan: Plan,
     journal: Mutex<Journal>,
+    /// Orders that no journal gives yet, and how often they were changed.
+    beside: Mutex<(BTreeMap<LaneId, LaneOrder>, u64)>,
     observed: Mutex<Option<Observed>>,
+}
+
+impl Desk {
+    fn desired(&self) -> Desired {
+        let (orders, changes) = self.beside.lock().unwrap().clone();
+        let mut desired = Desired::from(&self.plan, &self.journal.lock().unwrap(), None);
+        desired.generation.0 += changes;
+        desired.lanes.extend(orders);
+        desired
+    }
 }
 
 pub struct House {
@@ -72,8 +85,12 @@ impl House {
             cluster.sql(name, &format!("BEGIN; {}; COMMIT", script.join(";\n")));
         }
         let journal = Journal::empty(JournalId(uuid::Uuid::new_v4()));
-        let desk =
-            Arc::new(Desk { plan: plan.clone(), journal: Mutex::new(journal), observed: Mutex::new(None) });
+        let desk = Arc::new(Desk {
+            plan: plan.clone(),
+            journal: Mutex::new(journal),
+            beside: Mutex::default(),
+            observed: Mutex::new(None),
+        });
         let controller = listen(desk.clone()).await;
         let folder = tempfile::tempdir().unwrap();
         let link =
@@ -114,6 +131,13 @@ impl House {
         decide(&self.desk, event);
     }
 
+    /// Orders a lane that no journal orders yet.
+    pub fn order(&self, lane: LaneId, order: LaneOrder) {
+        let mut beside = self.desk.beside.lock().unwrap();
+        beside.0.insert(lane, order);
+        beside.1 += 1;
+    }
+
     /// Starts the copy and waits until the slice follows.
     pub async fn follow(&self) {
         self.decide(Event::SyncStarted { replace: false });
@@ -122,13 +146,23 @@ impl House {
 
     /// Waits until the stream's report is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&LaneReport) -> bool) -> LaneReport {
+        self.until_lane(&LaneId::forward(slice()), what, wanted).await
+    }
+
+    /// Waits until a lane's report is as wanted.
+    pub async fn until_lane(
+        &self,
+        lane: &LaneId,
+        what: &str,
+        wanted: impl Fn(&LaneReport) -> bool,
+    ) -> LaneReport {
         let began = Instant::now();
         loop {
-            let report = self.report();
+            let report = self.report(lane);
             if let Some(report) = report.as_ref().filter(|report| wanted(report)) {
                 return report.clone();
             }
-            assert!(began.elapsed() < WAIT, "not {what}: {:?}", self.report());
+            assert!(began.elapsed() < WAIT, "not {what}: {:?}", self.report(lane));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -157,9 +191,9 @@ impl House {
         }
     }
 
-    fn report(&self) -> Option<LaneReport> {
+    fn report(&self, lane: &LaneId) -> Option<LaneReport> {
         match &self.desk.observed.lock().unwrap().as_ref()?.report {
-            Report::Bridge(report) => report.lanes.get(&LaneId::forward(slice())).cloned(),
+            Report::Bridge(report) => report.lanes.get(lane).cloned(),
             Report::Proxy(_) => None,
         }
     }
@@ -174,7 +208,11 @@ impl House {
             if asked.is_ok_and(|answer| answer.status().is_success()) {
                 return;
             }
-            assert!(began.elapsed() < WAIT, "no barrier passes: {:?}", self.report());
+            assert!(
+                began.elapsed() < WAIT,
+                "no barrier passes: {:?}",
+                self.report(&LaneId::forward(slice()))
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -223,9 +261,9 @@ async fn desired(
     let held: Option<u64> = query.get("generation").and_then(|held| held.parse().ok());
     let wait_ms: u64 = query.get("wait_ms").and_then(|wait| wait.parse().ok()).unwrap_or(0);
     for _ in 0..=wait_ms.min(10_000) / 10 {
-        let journal = desk.journal.lock().unwrap().clone();
-        if held != Some(journal.generation.0) {
-            return Json(Desired::from(&desk.plan, &journal, None)).into_response();
+        let desired = desk.desired();
+        if held != Some(desired.generation.0) {
+            return Json(desired).into_response();
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -5,6 +5,7 @@ use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Writer};
 use migrations::code::Code;
 use migrations::lsn::EndLsn;
+use migrations::sql::Database;
 use rows::change::Operation;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -136,7 +137,11 @@ fn child(test: &str, folder: &Path, shell: &str) -> Child {
 async fn log_of_child() -> Option<Log> {
     let folder = std::env::var_os(CHILD)?;
     let place = Place::embedded();
-    Some(Log::open(&place.choice, &place.plan, "shopdb", Path::new(&folder)).await.unwrap())
+    Some(
+        Log::open(&place.choice, &place.plan, &Database::Monolith, "shopdb", Path::new(&folder))
+            .await
+            .unwrap(),
+    )
 }
 
 /// The history that every child writes.

@@ -4,6 +4,7 @@ use crate::history::{Dice, History, flush, tables, timeline};
 use crate::kafka_only::{PATIENCE, append, config, insert, make_topic, names};
 use crate::place::Place;
 use cdc_bridge::log::{Log, LogError, Owner};
+use migrations::sql::Database;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -73,8 +74,15 @@ async fn the_log_of_another_plan_or_database_of_the_same_server_is_not_ours() {
     let place = Place::kafka();
     let ours = place.ready().await;
     for (plan, database) in [("another", "shopdb"), (place.plan.as_str(), "elsewhere")] {
-        let theirs =
-            Log::open(&place.choice, &plan.parse().unwrap(), database, place.folder.path()).await.unwrap();
+        let theirs = Log::open(
+            &place.choice,
+            &plan.parse().unwrap(),
+            &Database::Monolith,
+            database,
+            place.folder.path(),
+        )
+        .await
+        .unwrap();
         let owner = theirs.owner().await.unwrap();
         assert!(
             matches!(&owner, Some(Owner::Other(whose)) if whose.contains("database shopdb")),

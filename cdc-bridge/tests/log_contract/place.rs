@@ -5,6 +5,7 @@ use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Reader};
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
+use migrations::sql::Database;
 use rows::change::Change;
 use rows::progress::Message;
 use std::collections::BTreeSet;
@@ -66,7 +67,7 @@ impl Place {
     }
 
     pub async fn try_open(&self) -> Result<Log, LogError> {
-        Log::open(&self.choice, &self.plan, "shopdb", self.folder.path()).await
+        Log::open(&self.choice, &self.plan, &Database::Monolith, "shopdb", self.folder.path()).await
     }
 
     /// An open log whose three tables are ready.

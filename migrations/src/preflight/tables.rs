@@ -194,7 +194,7 @@ fn sink_rows(
     found: &mut Vec<Finding>,
 ) {
     let stream = seen.installed.as_ref().and_then(|i| i.streams.get(slice.name.as_str()));
-    let is_ours = stream.is_some_and(|filled| filled.as_ref().is_none_or(|filled| filled.contains(name)));
+    let is_ours = stream.is_some_and(|filled| filled.contains(name));
     if table.is_empty == Some(false) && !is_ours {
         found.push(Finding::error(
             Code::SinkNotEmpty,

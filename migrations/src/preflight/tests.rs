@@ -332,12 +332,13 @@ fn rows_and_triggers_of_the_sink() {
     brings(Code::SinkNotEmpty, "--replace", |w| w.sink().is_empty = Some(false));
     let mut ours = World::sound();
     ours.sink().is_empty = Some(false);
-    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned(), None);
+    let filled = ours.plan.slices.values().flat_map(crate::filled::all).collect();
+    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned(), filled);
     assert_eq!(ours.findings(), []);
     // A table that came to the slice later was not filled with the others.
     brings(Code::SinkNotEmpty, "--replace", |w| {
         w.sink().is_empty = Some(false);
-        let filled = [("orders".to_owned(), Some([].into()))];
+        let filled = [("orders".to_owned(), [].into())];
         w.sink.installed.as_mut().unwrap().streams = filled.into();
     });
 

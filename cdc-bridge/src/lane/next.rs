@@ -1,0 +1,295 @@
+//! What a lane does next: its order against what its sink keeps and what its feed captures. Pure.
+
+use super::halt::Halt;
+use super::kept::Kept;
+use super::plan::LanePlan;
+use migrations::control::LaneOrder;
+use migrations::journal::Generation;
+use migrations::lane::{Direction, Right};
+use migrations::names::TableName;
+use migrations::stage::{Epoch, Stage};
+use rows::progress::LogId;
+use std::collections::BTreeSet;
+
+/// What a lane does next.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing is asked.
+    Rest,
+    /// Remove the copied rows and everything that was made for them.
+    Remove(Epoch),
+    /// Forget how far the lane was. Its rows are their owner's.
+    Forget,
+    /// Read what the sink keeps.
+    Look,
+    /// Wait until the feed captures the lane's tables, without keeping the sink to ourselves meanwhile.
+    AwaitCapture,
+    /// Copy every row.
+    Copy {
+        epoch: Epoch,
+        /// The sink tables whose rows are an earlier copy's.
+        filled: BTreeSet<TableName>,
+        /// Whether that copy was whole, so that someone may read it.
+        is_read: bool,
+    },
+    /// Say that the copy is whole.
+    Copied,
+    /// Begin where the feed's log ends: the rows are there already.
+    Begin,
+    /// Stay where the sink is.
+    Pause,
+    /// Go on from where the sink is.
+    Follow,
+    /// It cannot go on.
+    Halt(Halt),
+}
+
+/// What is known so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The feed's log.
+    pub log: &'a LogId,
+    /// Whether the feed was seen to capture all of the lane's tables.
+    pub is_captured: bool,
+    /// What the sink keeps; none while nobody looked.
+    pub kept: Option<Option<&'a Kept>>,
+}
+
+/// Decides.
+pub fn next(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
+    match plan.id.direction {
+        Direction::Forward => forward(plan, order, seen),
+        Direction::Reverse => reverse(plan, order, seen),
+    }
+}
+
+fn forward(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
+    match (order.stage, order.right) {
+        // No copy was ever begun, or the copy was dropped; only what the sink keeps tells the two apart.
+        (Stage::Monolith, Right::Apply(epoch)) if order.attempt == Generation(0) => Next::Remove(epoch),
+        (Stage::Copying, Right::Apply(epoch)) => copy(plan, order, epoch, seen),
+        (Stage::Monolith | Stage::Copying | Stage::Retired, _) => Next::Rest,
+        _ => match seen.kept {
+            None => Next::Look,
+            // Either capture has just found that the old log's changes are lost, or someone removed that log. The log
+            // may also be another bridge's.
+            Some(Some(kept)) if kept.log != *seen.log && !seen.is_captured => Next::AwaitCapture,
+            Some(kept) => follow(plan, order, kept, seen.log),
+        },
+    }
+}
+
+fn copy(plan: &LanePlan, order: &LaneOrder, epoch: Epoch, seen: Seen<'_>) -> Next {
+    if !seen.is_captured {
+        return Next::AwaitCapture;
+    }
+    match seen.kept {
+        None => Next::Look,
+        Some(Some(kept)) if is_of(kept, order) && kept.is_made_by(plan) => Next::Copied,
+        Some(kept) => Next::Copy {
+            epoch,
+            filled: kept.map(|kept| migrations::filled::ours(&plan.slice, &kept.filled)).unwrap_or_default(),
+            is_read: kept.is_some_and(|kept| kept.copied_at.is_some()),
+        },
+    }
+}
+
+/// There is no copy on the way back: until the service may write, the lane may begin anywhere.
+fn reverse(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
+    match (order.stage, seen.kept) {
+        (Stage::Monolith | Stage::Copying | Stage::Retired, _) => Next::Forget,
+        (_, None) => Next::Look,
+        (Stage::Following { .. } | Stage::Cutting { .. }, Some(kept))
+            if !kept.is_some_and(|kept| is_of(kept, order) && kept.log == *seen.log) =>
+        {
+            if seen.is_captured {
+                Next::Begin
+            } else {
+                Next::AwaitCapture
+            }
+        }
+        (_, Some(kept)) => follow(plan, order, kept, seen.log),
+    }
+}
+
+/// What is kept must be of this copy, and read from this log.
+fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, log: &LogId) -> Next {
+    let lost = |why: &str| Next::Halt(Halt::Lost(why.to_owned()));
+    match kept {
+        None => lost("the sink's database knows nothing of the copy"),
+        Some(kept) if !is_of(kept, order) => {
+            lost("the sink's database holds another copy than the journal says")
+        }
+        // A deleted log whose slot still lives was refused before; without a slot only a new copy helps.
+        Some(kept) if kept.log != *log => lost("the log that the slice was following is gone"),
+        // Rows of a table that came later were never copied, and older rows do not know of a changed mapping.
+        Some(kept) if !kept.is_made_by(plan) => {
+            Next::Halt(Halt::Stopped(Box::new(kept.other_mapping(plan)), None))
+        }
+        Some(_) if order.paused => Next::Pause,
+        Some(_) => Next::Follow,
+    }
+}
+
+fn is_of(kept: &Kept, order: &LaneOrder) -> bool {
+    kept.attempt == order.attempt && kept.copied_at.is_some()
+}
+
+/// Whether an order asks for something else than the one that is carried out. A copy goes on whether it is to be paused
+/// afterwards or not: it would have to begin again.
+pub fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
+    match now.stage {
+        Stage::Copying => LaneOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now,
+        _ => next != now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Cursor;
+    use migrations::lsn::{CommitLsn, EndLsn, Of, Position, Timeline};
+
+    const PLAN: &str = "{ version: 1, name: shop, monolith: { upstream: 'http://a:1', database: 'postgres://s@h/a' }, \
+        services: { orders: { upstream: 'http://b:1', database: 'postgres://s@h/b' } }, \
+        slices: { orders: { service: orders, routes: { list: GET /orders }, tables: [public.orders] } } }";
+
+    fn plans() -> [LanePlan; 2] {
+        let (plan, _) = migrations::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
+        LanePlan::all(&plan).try_into().unwrap()
+    }
+
+    fn order(stage: Stage) -> LaneOrder {
+        LaneOrder {
+            stage,
+            right: Right::Apply(Epoch(3)),
+            attempt: Generation(1),
+            paused: false,
+            skips: BTreeSet::new(),
+            replace: false,
+        }
+    }
+
+    fn following() -> Stage {
+        Stage::Following { copied_at: Of::monolith(CommitLsn(5)) }
+    }
+
+    fn split() -> Stage {
+        Stage::Split { copied_at: Of::monolith(CommitLsn(5)) }
+    }
+
+    fn kept(plan: &LanePlan) -> Kept {
+        Kept {
+            log: LogId("log".to_owned()),
+            timeline: Timeline { system_id: "7".to_owned(), timeline: 1 },
+            attempt: Generation(1),
+            copied_at: Some(CommitLsn(5)),
+            position: Position::default(),
+            passed: EndLsn(9),
+            cursor: Cursor("log@1".to_owned()),
+            shapes: [].into(),
+            mapping: plan.slice.mapping_hash(),
+            captured: [].into(),
+            filled: ["public.orders".parse().unwrap()].into(),
+        }
+    }
+
+    /// What is next where the feed's log is `log`.
+    fn told(plan: &LanePlan, order: &LaneOrder, is_captured: bool, kept: Option<Option<&Kept>>) -> String {
+        let log = LogId("log".to_owned());
+        let next = next(plan, order, Seen { log: &log, is_captured, kept });
+        let told = format!("{next:?}");
+        told.split([' ', '{']).next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_copy_waits_for_capture_before_it_looks_at_the_sink() {
+        let [plan, _] = plans();
+        let copying = order(Stage::Copying);
+        assert_eq!(told(&plan, &copying, false, None), "AwaitCapture");
+        assert_eq!(told(&plan, &copying, true, None), "Look");
+        assert_eq!(told(&plan, &copying, true, Some(None)), "Copy");
+    }
+
+    #[test]
+    fn a_copy_is_made_once_for_each_attempt_and_mapping() {
+        let [plan, _] = plans();
+        let copying = order(Stage::Copying);
+        let whole = kept(&plan);
+        assert_eq!(told(&plan, &copying, true, Some(Some(&whole))), "Copied");
+        let partly = Kept { copied_at: None, ..whole.clone() };
+        let earlier = Kept { attempt: Generation(0), ..whole.clone() };
+        let otherwise = Kept { mapping: "other".to_owned(), ..whole };
+        for (kept, was_read) in [(&partly, false), (&earlier, true), (&otherwise, true)] {
+            let log = LogId("log".to_owned());
+            let seen = Seen { log: &log, is_captured: true, kept: Some(Some(kept)) };
+            let Next::Copy { filled, is_read, .. } = next(&plan, &copying, seen) else { panic!("{kept:?}") };
+            assert_eq!((filled.len(), is_read), (1, was_read), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_belongs_to_the_copy_and_to_the_log_is_followed() {
+        let [plan, _] = plans();
+        let order = order(following());
+        let ours = kept(&plan);
+        assert_eq!(told(&plan, &order, false, None), "Look");
+        assert_eq!(told(&plan, &order, false, Some(Some(&ours))), "Follow");
+        assert_eq!(told(&plan, &order, false, Some(None)), "Halt(Lost(\"the");
+        let earlier = Kept { attempt: Generation(0), ..ours.clone() };
+        assert_eq!(told(&plan, &order, false, Some(Some(&earlier))), "Halt(Lost(\"the");
+        let otherwise = Kept { mapping: "other".to_owned(), ..ours.clone() };
+        assert_eq!(told(&plan, &order, false, Some(Some(&otherwise))), "Halt(Stopped(Finding");
+        let elsewhere = Kept { log: LogId("other".to_owned()), ..ours.clone() };
+        assert_eq!(told(&plan, &order, false, Some(Some(&elsewhere))), "AwaitCapture");
+        assert_eq!(told(&plan, &order, true, Some(Some(&elsewhere))), "Halt(Lost(\"the");
+        let paused = LaneOrder { paused: true, ..order };
+        assert_eq!(told(&plan, &paused, false, Some(Some(&ours))), "Pause");
+    }
+
+    #[test]
+    fn rows_are_removed_only_before_the_first_copy_and_with_the_right_to_apply() {
+        let [plan, _] = plans();
+        let dropped = LaneOrder { attempt: Generation(0), ..order(Stage::Monolith) };
+        assert_eq!(told(&plan, &dropped, false, None), "Remove(Epoch(3))");
+        assert_eq!(told(&plan, &order(Stage::Monolith), false, None), "Rest");
+        let watching = LaneOrder { right: Right::Watch, ..dropped };
+        assert_eq!(told(&plan, &watching, false, None), "Rest");
+        assert_eq!(
+            told(&plan, &LaneOrder { right: Right::Watch, ..order(Stage::Retired) }, false, None),
+            "Rest"
+        );
+        assert_eq!(
+            told(&plan, &LaneOrder { right: Right::Watch, ..order(Stage::Copying) }, true, None),
+            "Rest"
+        );
+    }
+
+    #[test]
+    fn the_way_back_begins_without_a_copy_and_only_before_the_service_writes() {
+        let [_, plan] = plans();
+        let ours = kept(&plan);
+        assert_eq!(told(&plan, &order(following()), false, None), "Look");
+        assert_eq!(told(&plan, &order(following()), false, Some(None)), "AwaitCapture");
+        assert_eq!(told(&plan, &order(following()), true, Some(None)), "Begin");
+        let earlier = Kept { attempt: Generation(0), ..ours.clone() };
+        assert_eq!(told(&plan, &order(following()), true, Some(Some(&earlier))), "Begin");
+        assert_eq!(told(&plan, &order(following()), false, Some(Some(&ours))), "Follow");
+        assert_eq!(told(&plan, &order(split()), true, Some(None)), "Halt(Lost(\"the");
+        assert_eq!(told(&plan, &order(split()), false, Some(Some(&ours))), "Follow");
+        for stage in [Stage::Monolith, Stage::Copying, Stage::Retired] {
+            assert_eq!(told(&plan, &order(stage), false, None), "Forget");
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_on_through_a_pause_and_following_does_not() {
+        let paused = |stage| LaneOrder { paused: true, ..order(stage) };
+        assert!(!asks_for_more(&order(Stage::Copying), &paused(Stage::Copying)));
+        let again = LaneOrder { attempt: Generation(2), ..order(Stage::Copying) };
+        assert!(asks_for_more(&order(Stage::Copying), &again));
+        assert!(asks_for_more(&order(Stage::Copying), &order(following())));
+        assert!(asks_for_more(&order(following()), &paused(following())));
+        assert!(!asks_for_more(&order(following()), &order(following())));
+    }
+}
