@@ -36,11 +36,9 @@ pub struct LogRecord {
     /// The log.
     pub log: LogId,
     /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub system_id: Option<String>,
-    /// The plan and the database that it was made for; none where an older strangler made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made_for: Option<MadeFor>,
+    pub system_id: String,
+    /// The plan and the database that it was made for.
+    pub made_for: MadeFor,
 }
 
 /// A server has many databases, and a database may be followed by several plans: each has a log of its own.

@@ -42,9 +42,9 @@ pub(super) enum Found {
 
 /// What a log says of itself at its beginning.
 pub(super) struct Named {
-    /// The system identifier of the server that it was made for, unless an older strangler made it.
+    /// The system identifier of the server that it was made for, unless someone took the log's first records away.
     pub system_id: Option<String>,
-    /// For whom it was made, unless that is this plan and this database, or an older strangler made it.
+    /// For whom it was made, unless that is this plan and this database, or is not known either.
     pub other: Option<MadeFor>,
 }
 
@@ -165,8 +165,8 @@ impl Inner {
         let named = match &record {
             Record::Log(name) => {
                 let ours = self.made_for();
-                let other = name.made_for.clone().filter(|made_for| *made_for != ours);
-                Named { system_id: name.system_id.clone(), other }
+                let other = Some(name.made_for.clone()).filter(|made_for| *made_for != ours);
+                Named { system_id: Some(name.system_id.clone()), other }
             }
             // A broker may make a missing topic for whoever writes into it.
             _ if message.offset() == 0 => {
@@ -192,8 +192,8 @@ impl Inner {
         let record = Record::Log(LogRecord {
             version: VERSION,
             log: self.id(),
-            system_id: Some(server.system_id.clone()),
-            made_for: Some(self.made_for()),
+            system_id: server.system_id.clone(),
+            made_for: self.made_for(),
         });
         let (key, value) = record.bytes().map_err(|error| self.cluster.damaged(&error.to_string()))?;
         let topic = self.progress_topic();
