@@ -127,8 +127,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
 
 fn slices(plan: &Plan, print: &mut Fingerprint) {
     use crate::pattern::Access;
-    use crate::plan::Sticky;
-    use crate::plan::{TriggerFate, WriterFate};
+    use crate::plan::{Sticky, TriggerFate, WriterFate};
     for slice in plan.slices.values() {
         print.put("slice", &slice.name);
         print.put("service", &slice.service);
