@@ -13,11 +13,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use migrations::api::Refusal;
+use migrations::code::Code;
 use migrations::control::{BarrierAnswer, BarrierRequest, Condition, LaneReport, VERSION};
 use migrations::lane::LaneId;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Secret;
+use migrations::problem::Problem;
 use migrations::sql::Database;
 use postgres::clock;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -94,11 +95,10 @@ impl Port {
     }
 }
 
-fn refusal(status: StatusCode, message: &str, hint: &str) -> Response {
-    // Only what was asked for wrongly is the asker's to mend.
-    let exit = if status == StatusCode::NOT_FOUND { 2 } else { 1 };
-    let (message, hint) = (message.to_owned(), hint.to_owned());
-    (status, Json(Refusal { exit, message, hint, findings: Vec::new() })).into_response()
+fn refusal(code: Code, message: &str, remedy: &str) -> Response {
+    let problem = Problem::new(code, message, remedy);
+    let status = StatusCode::from_u16(problem.kind.policy().status);
+    (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(problem)).into_response()
 }
 
 async fn authorise(
@@ -110,13 +110,13 @@ async fn authorise(
     if link::bearer::admits(&port.token, &headers) {
         next.run(request).await
     } else {
-        refusal(StatusCode::UNAUTHORIZED, "the token is missing or wrong", "set STRANGLER_TOKEN")
+        refusal(Code::ApiToken, "the token is missing or wrong", "set STRANGLER_TOKEN")
     }
 }
 
 async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierRequest>) -> Response {
     let Some(watched) = port.forward(&request.slice) else {
-        return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
+        return refusal(Code::SliceUnknown, "no such slice has tables", "see `strangler status`");
     };
     let token = uuid::Uuid::new_v4().simple().to_string();
     let sent = match port.barrier_client(&watched.feed).await {
@@ -124,14 +124,12 @@ async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierReque
         Err(error) => Err(error.to_string()),
     };
     if let Err(why) = sent {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, &why, "it is asked again by itself");
+        return refusal(Code::BridgeWaits, &why, "it is asked again by itself");
     }
     let mut state = watched.state.clone();
     match timeout(BARRIER_WAIT, state.wait_for(|state| state.tokens.contains(&token))).await {
         Ok(Ok(_)) => Json(BarrierAnswer { version: VERSION }).into_response(),
-        _ => {
-            refusal(StatusCode::GATEWAY_TIMEOUT, "the sink has not passed yet", "it is asked again by itself")
-        }
+        _ => refusal(Code::BridgeWaits, "the sink has not passed yet", "it is asked again by itself"),
     }
 }
 
@@ -146,23 +144,23 @@ struct TailQuery {
 
 async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> Response {
     let Some(watched) = port.forward(&query.slice) else {
-        return refusal(StatusCode::NOT_FOUND, "no such slice has tables", "see `strangler status`");
+        return refusal(Code::SliceUnknown, "no such slice has tables", "see `strangler status`");
     };
     let tables = watched.tables.clone();
     let count = query.n.unwrap_or(if query.follow { 0 } else { 10 }).min(TAIL_MAX);
     let Some(log) = watched.feed.log.borrow().clone() else {
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, "the log is not open yet", "try again");
+        return refusal(Code::BridgeWaits, "the log is not open yet", "try again");
     };
     let recent = match log.recent(&tables, count).await {
         Ok(recent) => recent,
-        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
+        Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
     };
     let first: String = recent.iter().map(line).collect();
     let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
     let body = if query.follow {
         let reader = match from_now_on(&log, &tables).await {
             Ok(reader) => reader,
-            Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), "try again"),
+            Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
         };
         let later =
             futures_util::stream::try_unfold((reader, tables, log), |(mut reader, tables, log)| async move {
@@ -228,7 +226,7 @@ fn line(event: &Event) -> String {
 async fn metrics(State(port): State<Arc<Port>>) -> Response {
     match measure(&port).await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(why) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string(), "report this"),
+        Err(why) => refusal(Code::ApiFailed, &why.to_string(), "report this"),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Knows the exit codes and nothing of how a problem is shown.
 
-use migrations::api::Refusal;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use serde::Serialize;
@@ -144,14 +143,15 @@ pub(crate) struct Document<'a> {
     exit: u8,
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        // Some messages already end with what to do; it is said once.
-        let said_twice = format!("; {}", refusal.hint);
-        let message = refusal.message.strip_suffix(&said_twice).unwrap_or(&refusal.message);
-        let mut problem = Problem::new(Kind::of_exit(refusal.exit), message).with(refusal.findings);
-        problem.hints.extend(Some(refusal.hint).filter(|hint| !hint.is_empty()));
-        problem
+impl From<migrations::problem::Problem> for Problem {
+    fn from(told: migrations::problem::Problem) -> Self {
+        Problem {
+            kind: Kind::of_exit(told.exit()),
+            hints: told.remedy.lines().map(str::to_owned).collect(),
+            message: told.message,
+            findings: told.findings,
+            causes: told.causes,
+        }
     }
 }
 

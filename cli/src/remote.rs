@@ -3,7 +3,7 @@
 use crate::problem::{Kind, Problem};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use migrations::api::{Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish};
+use migrations::api::{Outcome, SetShares, Status, SyncVerb, SyncWish};
 use migrations::journal::{Entry, Generation};
 use migrations::names::SliceName;
 use migrations::plan::Secret;
@@ -141,8 +141,8 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
     }
     let url = answer.url().clone();
     let bytes = answer.bytes().await.unwrap_or_default();
-    if let Ok(refusal) = serde_json::from_slice::<Refusal>(&bytes) {
-        return Err(refusal.into());
+    if let Ok(problem) = serde_json::from_slice::<migrations::problem::Problem>(&bytes) {
+        return Err(problem.into());
     }
     let origin = url.origin().ascii_serialization();
     Err(match status {

@@ -3,10 +3,10 @@
 
 mod answer;
 
-use crate::desk::{self, Desk};
+use crate::desk::Desk;
 use crate::drive;
 use crate::observe;
-use crate::store::Draft;
+use crate::store::{Draft, StoreError};
 use answer::Failure;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use migrations::api::{
-    Acknowledged, Outcome, Refusal, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
+    Acknowledged, Outcome, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
 use migrations::code::Code;
 use migrations::control::{self, Observed, Report};
@@ -84,7 +84,7 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
         (Some(_), Some(known)) => known,
         (_, known) => match desk.refresh().await {
             Ok(state) => state,
-            Err(error) => known.ok_or_else(|| desk::refusal(&error))?,
+            Err(error) => known.ok_or(error)?,
         },
     };
     let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
@@ -110,8 +110,7 @@ async fn journal(
     let mut revisions = shared.desk.revisions();
     loop {
         revisions.mark_unchanged();
-        let entries =
-            shared.desk.entries(Generation(query.after)).await.map_err(|error| desk::refusal(&error))?;
+        let entries = shared.desk.entries(Generation(query.after)).await?;
         if !entries.is_empty() || !shared.news(&mut revisions, deadline).await {
             return Ok(Json(entries));
         }
@@ -165,7 +164,7 @@ async fn doctor(
 ) -> Result<Json<Vec<Finding>>, Failure> {
     let slice = name(&slice)?;
     if !shared.desk.plan.slices.contains_key(&slice) {
-        let state = shared.desk.refresh().await.map_err(|error| desk::refusal(&error))?;
+        let state = shared.desk.refresh().await?;
         known_slice(&shared.desk.plan, &state, &slice)?;
     }
     Ok(Json(observe::doctor(&shared.desk.plan, Some(&slice)).await))
@@ -262,11 +261,10 @@ impl Shared {
         self.all_are_heard().await;
         let state = self.desk.present().await?;
         plan_event(&self.desk.plan, &state, wish)?;
-        let entries = self.desk.entries(Generation(0)).await.map_err(|error| desk::refusal(&error))?;
-        let shared = journal::State::last_shared(state.journal, &entries, slice)
-            .map_err(|broken| desk::refusal(&broken.into()))?;
+        let entries = self.desk.entries(Generation(0)).await?;
+        let shared = journal::State::last_shared(state.journal, &entries, slice).map_err(StoreError::from)?;
         let behind = shared.and_then(|shared| self.desk.agents.left_behind(state.journal, shared));
-        behind.map_or(Ok(()), |(proxy, silent)| Err(answer::still_read(slice, &proxy, silent).into()))
+        behind.map_or(Ok(()), |(proxy, silent)| Err(answer::still_read(slice, &proxy, silent)))
     }
 
     /// Right after its start a controller knows of no agent, or of some, which does not mean that no other lives.
@@ -277,12 +275,12 @@ impl Shared {
     /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
     async fn ready(&self, slice: &SliceName, replace: bool) -> Result<Vec<Finding>, Failure> {
         if let Some(other) = self.desk.agents.other_plan() {
-            return Err(answer::not_ready(slice, vec![other]).into());
+            return Err(answer::not_ready(slice, vec![other]));
         }
         let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
         findings.retain(|finding| !(replace && finding.code == Code::SinkNotEmpty));
         if findings.iter().any(Finding::is_error) {
-            return Err(answer::not_ready(slice, findings).into());
+            return Err(answer::not_ready(slice, findings));
         }
         Ok(findings)
     }
@@ -331,12 +329,6 @@ fn deadline(wait_ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Failure::refused(refusal)
-    }
-}
-
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
         answer::misunderstood(&rejection.body_text())
@@ -351,7 +343,8 @@ impl From<QueryRejection> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.refusal)).into_response()
+        let Failure(problem) = self;
+        let status = StatusCode::from_u16(problem.kind.policy().status);
+        (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(problem)).into_response()
     }
 }

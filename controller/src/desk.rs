@@ -6,13 +6,12 @@
 
 use crate::agents::Agents;
 use crate::store::{Draft, Store, StoreError};
-use migrations::api::Refusal;
 use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::plan::Plan;
-use migrations::stage::IllegalMove;
+use migrations::problem::Problem;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -135,8 +134,8 @@ impl Desk {
             Err(error) => {
                 let finding = finding(&error);
                 if known.trouble.as_ref() != Some(&finding) {
-                    let (error, hint) = (&finding.message, &finding.remedy);
-                    tracing::error!(%error, %hint, "the journal cannot be read");
+                    let (error, remedy) = (&finding.message, &finding.remedy);
+                    tracing::error!(%error, %remedy, "the journal cannot be read");
                 }
                 known.trouble = Some(finding);
                 Err(error)
@@ -146,11 +145,11 @@ impl Desk {
 
     /// What the journal says now, for a decision. Refused while live agents act on more than it holds: they would ignore
     /// what is decided, and be taken for those that follow.
-    pub(crate) async fn present(&self) -> Result<State, Refusal> {
+    pub(crate) async fn present(&self) -> Result<State, Problem> {
         let acts_on = self.agents.acts_on();
-        let state = self.refresh().await.map_err(|error| refusal(&error))?;
+        let state = self.refresh().await?;
         match self.behind(&acts_on, &state) {
-            Some(rewound) => Err(refused(rewound, 1)),
+            Some(rewound) => Err(rewound.into()),
             None => Ok(state),
         }
     }
@@ -171,8 +170,8 @@ impl Desk {
     /// whenever somebody else wrote in between. None where it finds nothing to decide.
     pub(crate) async fn decide(
         &self,
-        make: impl Fn(&State) -> Result<Option<Draft>, Refusal>,
-    ) -> Result<(State, Option<Entry>), Refusal> {
+        make: impl Fn(&State) -> Result<Option<Draft>, Problem>,
+    ) -> Result<(State, Option<Entry>), Problem> {
         for _ in 0..TRIES {
             let mut state = self.present().await?;
             let Some(draft) = make(&state)? else { return Ok((state, None)) };
@@ -187,15 +186,11 @@ impl Desk {
                     return Ok((state, Some(entry)));
                 }
                 Err(StoreError::Conflict(_)) => {}
-                Err(error) => return Err(refusal(&error)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(Refusal {
-            exit: 4,
-            message: format!("others decided faster {TRIES} times in a row"),
-            hint: "read `strangler journal` and ask again".to_owned(),
-            findings: Vec::new(),
-        })
+        let message = format!("others decided faster {TRIES} times in a row");
+        Err(Problem::new(Code::JournalConflict, message, "read `strangler journal` and ask again"))
     }
 
     /// Keeps a newer state, and wakes who waits for it.
@@ -240,58 +235,10 @@ fn extend(mut state: State, entries: &[Entry]) -> Result<State, StoreError> {
     Ok(state)
 }
 
-/// The answer where a slice's stage does not allow what a report proves.
-pub(crate) fn illegal(illegal: IllegalMove) -> Refusal {
-    Refusal {
-        exit: 4,
-        message: illegal.to_string(),
-        hint: "look at `strangler status`".to_owned(),
-        findings: Vec::new(),
-    }
-}
-
-/// The answer to a wish that the journal's store could not take.
-pub(crate) fn refusal(error: &StoreError) -> Refusal {
-    let exit = if matches!(error, StoreError::Conflict(_)) { 4 } else { 1 };
-    refused(finding(error), exit)
-}
-
-fn refused(finding: Finding, exit: u8) -> Refusal {
-    Refusal { exit, message: finding.message, hint: finding.remedy, findings: Vec::new() }
-}
-
+/// What is wrong with the journal, for the status.
 fn finding(error: &StoreError) -> Finding {
-    let (code, hint) = match error {
-        StoreError::Conflict(_) => {
-            (Code::JournalConflict, "read `strangler journal` and ask again".to_owned())
-        }
-        StoreError::Unreachable { hint, .. } => (Code::JournalUnreachable, hint.clone()),
-        StoreError::Refused { hint, .. } => (Code::JournalRefused, hint.clone()),
-        StoreError::Uncertain { .. } => {
-            (Code::JournalUncertain, "look at `strangler journal` before asking again".to_owned())
-        }
-        StoreError::Rewound { hint, .. } => (Code::JournalRewound, (*hint).to_owned()),
-        StoreError::Elsewhere { hint } => (Code::JournalElsewhere, hint.clone()),
-        StoreError::Damaged { .. } | StoreError::Broken(_) => {
-            (Code::JournalDamaged, "stop every controller and restore the journal from a backup".to_owned())
-        }
-    };
-    Finding::error(code, told(error), hint)
-}
-
-/// An error with its causes, on one line. What `migrations` says of a broken journal ends with what to do, which is the
-/// finding's to say.
-fn told(error: &StoreError) -> String {
-    let is_broken = matches!(error, StoreError::Broken(_));
-    let whole = Some(error as &(dyn std::error::Error + 'static));
-    let causes = std::iter::successors(whole, |error| error.source()).map(|error| {
-        let text = error.to_string();
-        match text.split_once("; ") {
-            Some((what, _)) if is_broken => what.to_owned(),
-            _ => text,
-        }
-    });
-    causes.collect::<Vec<_>>().join(": ")
+    let Problem { code, message, remedy, .. } = Problem::of(error);
+    Finding::error(code, message, remedy)
 }
 
 #[cfg(test)]

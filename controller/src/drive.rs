@@ -2,7 +2,7 @@
 
 mod verdict;
 
-use crate::desk::{self, Desk};
+use crate::desk::Desk;
 use crate::store::Draft;
 use migrations::control::{BridgeReport, Condition};
 
@@ -27,7 +27,7 @@ pub(crate) async fn take(desk: &Desk, report: &BridgeReport) {
                 let Some(event) = verdict::event(&state.slice(slice), lane, &report.condition) else {
                     return Ok(None);
                 };
-                let decided = state.plan_move(slice, event).map_err(desk::illegal)?;
+                let decided = state.plan_move(slice, event)?;
                 Ok(Some(Draft { actor: "bridge".to_owned(), reason: String::new(), decided }))
             })
             .await;

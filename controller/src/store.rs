@@ -7,8 +7,10 @@ mod table;
 pub use file::forget_elsewhere;
 
 use file::JournalFile;
+use migrations::code::Code;
 use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, Move, State};
 use migrations::plan::Plan;
+use migrations::problem::Diagnostic;
 use postgres::ConnectError;
 use std::path::Path;
 use table::JournalTable;
@@ -44,8 +46,7 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
 }
 
-/// Why the journal could not be read or written. What to do about it stands beside the sentence, not in it, because the
-/// causes are told behind it.
+/// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Someone else wrote the entry of this place first.
@@ -103,6 +104,34 @@ pub enum StoreError {
     /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),
+}
+
+impl Diagnostic for StoreError {
+    fn code(&self) -> Code {
+        match self {
+            StoreError::Conflict(_) => Code::JournalConflict,
+            StoreError::Unreachable { .. } => Code::JournalUnreachable,
+            StoreError::Refused { .. } => Code::JournalRefused,
+            StoreError::Uncertain { .. } => Code::JournalUncertain,
+            StoreError::Rewound { .. } => Code::JournalRewound,
+            StoreError::Elsewhere { .. } => Code::JournalElsewhere,
+            StoreError::Damaged { .. } | StoreError::Broken(_) => Code::JournalDamaged,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            StoreError::Conflict(_) => "read `strangler journal` and ask again".to_owned(),
+            StoreError::Unreachable { hint, .. }
+            | StoreError::Refused { hint, .. }
+            | StoreError::Elsewhere { hint } => hint.clone(),
+            StoreError::Uncertain { .. } => "look at `strangler journal` before asking again".to_owned(),
+            StoreError::Rewound { hint, .. } => (*hint).to_owned(),
+            StoreError::Damaged { .. } | StoreError::Broken(_) => {
+                "stop every controller and restore the journal from a backup".to_owned()
+            }
+        }
+    }
 }
 
 impl Store {

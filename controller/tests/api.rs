@@ -7,7 +7,7 @@
 mod world;
 
 use lab::Cluster;
-use migrations::api::{Outcome, Refusal, Status};
+use migrations::api::{Outcome, Status};
 use migrations::code::Code;
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, LaneReport, Observed, ProxyReport, Report, VERSION,
@@ -16,6 +16,7 @@ use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId};
 use migrations::lsn::{CommitLsn, Of};
 use migrations::plan::{Plan, Secret};
+use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::sql::Database;
 use migrations::stage::Stage;
@@ -112,7 +113,7 @@ impl Running {
     }
 }
 
-async fn refused(answer: Response) -> (StatusCode, Refusal) {
+async fn refused(answer: Response) -> (StatusCode, Problem) {
     (answer.status(), answer.json().await.unwrap())
 }
 
@@ -157,8 +158,8 @@ async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
         api.http.get(format!("{}/v1/status", api.base)).bearer_auth("wrong"),
     ] {
         let (status, refusal) = refused(request.send().await.unwrap()).await;
-        assert_eq!((status, refusal.exit), (StatusCode::UNAUTHORIZED, 1));
-        assert!(refusal.hint.contains("STRANGLER_TOKEN"));
+        assert_eq!((status, refusal.exit()), (StatusCode::UNAUTHORIZED, 1));
+        assert!(refusal.remedy.contains("STRANGLER_TOKEN"));
     }
     assert_eq!(refused(api.ask(Method::GET, "/v1/nothing", None).await).await.0, StatusCode::NOT_FOUND);
     let actor = json!({ "actor": "ann" });
@@ -168,20 +169,20 @@ async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
         (Method::POST, "/v1/shares", Some(json!({ "slice": "ordres", "share": "10%", "actor": "ann" }))),
     ] {
         let (status, refusal) = refused(api.ask(method, path, body).await).await;
-        assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{path}");
-        assert_eq!(refusal.hint, "did you mean orders?", "{path}");
+        assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{path}");
+        assert_eq!(refusal.remedy, "did you mean orders?", "{path}");
     }
     let (_, refusal) = refused(api.ask(Method::POST, "/v1/slices/Orders/sync/drop", Some(actor)).await).await;
-    assert!(refusal.exit == 2 && refusal.message.contains("is not a name"), "{refusal:?}");
+    assert!(refusal.exit() == 2 && refusal.message.contains("is not a name"), "{refusal:?}");
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/shares", Some(json!({ "slice": "orders" }))).await).await;
-    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2));
+    assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2));
     let wish = json!({ "slice": "orders", "route": "shwo", "share": "10%", "actor": "ann" });
     let (status, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
-    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2));
+    assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2));
     let start = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(json!({ "actor": "ann" }))).await;
     let (status, refusal) = refused(start).await;
-    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
+    assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
     let mut odd = proxy("p", None, "");
     odd.version = 99;
     let answer = api.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(&odd).unwrap())).await;
@@ -342,7 +343,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     // Before install there is no journal: agents and people are told so.
     let (status, refusal) = refused(api.ask(Method::GET, "/v1/status", None).await).await;
     assert!(
-        status == StatusCode::SERVICE_UNAVAILABLE && refusal.hint.contains("strangler install"),
+        status == StatusCode::SERVICE_UNAVAILABLE && refusal.remedy.contains("strangler install"),
         "{refusal:?}"
     );
     assert_eq!(api.ask(Method::GET, "/v1/desired", None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -353,7 +354,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     let start = |replace: bool| json!({ "actor": "ann", "replace": replace });
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(false))).await).await;
-    assert_eq!((status, refusal.exit), (StatusCode::UNPROCESSABLE_ENTITY, 3));
+    assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 3));
     let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code).collect();
     assert_eq!(errors, [Code::SinkNotEmpty], "{refusal:#?}");
     a_bridge_with_another_plan_is_not_asked(&api, start(true)).await;
@@ -363,7 +364,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     assert_eq!((outcome.stage, outcome.generation), (Stage::Copying, Generation(1)));
     let (status, refusal) =
         refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await).await;
-    assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
+    assert_eq!((status, refusal.exit()), (StatusCode::CONFLICT, 4), "{refusal:?}");
 
     report_copies(&api).await;
     let status: Status = api.get("/v1/status").await;
@@ -399,7 +400,7 @@ async fn nothing_is_emptied_that_a_proxy_may_still_read(api: &Running, start: Va
     api.report(&proxy("shop-7-a", Some((now.journal, Generation(4))), &now.plan)).await;
     let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start.clone())).await;
     let (status, refusal) = refused(started).await;
-    assert_eq!((status, refusal.exit), (StatusCode::CONFLICT, 4), "{refusal:?}");
+    assert_eq!((status, refusal.exit()), (StatusCode::CONFLICT, 4), "{refusal:?}");
     assert!(refusal.message.contains("proxy shop-7-a"), "{refusal:?}");
     api.report(&proxy("shop-7-a", Some((now.journal, Generation(5))), &now.plan)).await;
     let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await;
@@ -472,8 +473,8 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     std::fs::write(&path, &older).unwrap();
     let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
     let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
-    assert!(refusal.exit == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
-    assert!(refusal.hint.contains("first line of journal.jsonl"), "{refusal:?}");
+    assert!(refusal.exit() == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
+    assert!(refusal.remedy.contains("first line of journal.jsonl"), "{refusal:?}");
     let status: Status = api.get("/v1/status").await;
     assert_eq!(status.findings.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::JournalRewound]);
     assert_eq!(status.generation, Generation(2), "what was known is still told");
@@ -489,7 +490,7 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     // The proxy would ignore what is decided, and yet be counted: it acts on more.
     let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
     let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
-    assert!(refusal.exit == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
+    assert!(refusal.exit() == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
 
     let first: Desired = api.get("/v1/desired").await;
     let other = first.journal.0.to_string().replace(|c: char| c != '-', "7");

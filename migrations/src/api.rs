@@ -159,17 +159,3 @@ pub struct Acknowledged {
     /// Those of them that act on it.
     pub have: u32,
 }
-
-/// Why a wish was refused, with the CLI's exit code.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// 1 error, 2 usage or plan, 3 preflight failed, 4 conflict or stale.
-    pub exit: u8,
-    /// What is wrong, one sentence.
-    pub message: String,
-    /// What to do.
-    pub hint: String,
-    /// Every finding, where there are some.
-    #[serde(default)]
-    pub findings: Vec<Finding>,
-}

@@ -1,211 +1,319 @@
-//! The codes of findings and failures: stable names that a user can search for in `docs/operations.md`.
+//! The codes of findings and failures: stable names that a user can search for in `docs/operations.md`, and what each
+//! kind of failure leads to.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Declares the codes, each with its name in JSON and in the documents.
+/// What kind of failure a code stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The command line, the request or the plan is wrong.
+    Usage,
+    /// The live systems are not ready.
+    NotReady,
+    /// Someone else decided otherwise, or the slice's stage forbids it.
+    Conflict,
+    /// Given up safely: the old owner serves.
+    Aborted,
+    /// Committed, but the way forward is unfinished.
+    Unfinished,
+    /// Both sides were compared and differ.
+    Differences,
+    /// The work may go on, only the watching ended.
+    TimedOut,
+    /// It may work again by itself.
+    Unavailable,
+    /// It works again after someone removed the cause.
+    Stopped,
+    Unauthorized,
+    NotFound,
+    /// Something of strangler itself or of this machine failed. Kinds of a newer strangler are read as this.
+    #[serde(other)]
+    Error,
+}
+
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// The process's exit code.
+    pub exit: u8,
+    /// The HTTP status of the API's answer.
+    pub status: u16,
+    pub retry: Retry,
+}
+
+/// When the same thing is worth another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Now and then, without anyone doing anything.
+    ByItself,
+    /// Only after someone did what the remedy says.
+    AfterRemedy,
+}
+
+impl Kind {
+    pub const fn policy(self) -> Policy {
+        use Retry::{AfterRemedy, ByItself};
+        let (exit, status, retry) = match self {
+            Kind::Usage => (2, 422, AfterRemedy),
+            Kind::NotReady => (3, 422, AfterRemedy),
+            Kind::Conflict => (4, 409, AfterRemedy),
+            Kind::Aborted => (5, 409, AfterRemedy),
+            Kind::Unfinished => (6, 503, ByItself),
+            Kind::Differences => (7, 409, AfterRemedy),
+            Kind::TimedOut => (8, 504, ByItself),
+            Kind::Unavailable => (1, 503, ByItself),
+            Kind::Stopped => (1, 503, AfterRemedy),
+            Kind::Unauthorized => (1, 401, AfterRemedy),
+            Kind::NotFound => (2, 404, AfterRemedy),
+            Kind::Error => (1, 500, AfterRemedy),
+        };
+        Policy { exit, status, retry }
+    }
+}
+
+/// Declares the codes: each with its name in JSON and in the documents, and its kind.
 macro_rules! codes {
-    ($($code:ident = $name:literal,)*) => {
+    ($($code:ident = $name:literal, $kind:ident;)*) => {
         /// What is wrong or doubtful, by a stable name such as `plan.unknown-key`.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Code {
-            $(#[doc = $name] #[serde(rename = $name)] $code,)*
+            $(#[serde(rename = $name)] $code,)*
             /// A code of a newer strangler: its message and remedy are still shown.
             #[serde(rename = "unknown", other)]
             Unknown,
         }
 
         impl Code {
-            /// Every code.
             pub const ALL: &[Code] = &[$(Code::$code,)* Code::Unknown];
 
-            /// Its name.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Code::$code => $name,)*
                     Code::Unknown => "unknown",
                 }
             }
+
+            pub const fn kind(self) -> Kind {
+                match self {
+                    $(Code::$code => Kind::$kind,)*
+                    Code::Unknown => Kind::Error,
+                }
+            }
+
+            pub const fn policy(self) -> Policy {
+                self.kind().policy()
+            }
         }
     };
 }
 
 codes! {
-    PlanBadDatabase = "plan.bad-database",
-    PlanBadListen = "plan.bad-listen",
-    PlanBadName = "plan.bad-name",
-    PlanBadSecret = "plan.bad-secret",
-    PlanBadSticky = "plan.bad-sticky",
-    PlanBadUpstream = "plan.bad-upstream",
-    PlanBadValue = "plan.bad-value",
-    PlanBadVariable = "plan.bad-variable",
-    PlanColumnTwice = "plan.column-twice",
-    PlanCopiedOtherwise = "plan.copied-otherwise",
-    PlanDuplicateKey = "plan.duplicate-key",
-    PlanEmptySlice = "plan.empty-slice",
-    PlanFilter = "plan.filter",
-    PlanIncomplete = "plan.incomplete",
-    PlanKeyLost = "plan.key-lost",
-    PlanLiteralPassword = "plan.literal-password",
-    PlanLiteralSecret = "plan.literal-secret",
-    PlanMissingDatabase = "plan.missing-database",
-    PlanMissingKey = "plan.missing-key",
-    PlanMissingVariable = "plan.missing-variable",
-    PlanMoreFindings = "plan.more-findings",
-    PlanNoSlices = "plan.no-slices",
-    PlanNoWayBack = "plan.no-way-back",
-    PlanNotTried = "plan.not-tried",
-    PlanOpenListen = "plan.open-listen",
-    PlanOtherSide = "plan.other-side",
-    PlanReverseDiffers = "plan.reverse-differs",
-    PlanRouteTwice = "plan.route-twice",
-    PlanRoutesCross = "plan.routes-cross",
-    PlanSameDatabase = "plan.same-database",
-    PlanSameListen = "plan.same-listen",
-    PlanSameTopic = "plan.same-topic",
-    PlanSetFails = "plan.set-fails",
-    PlanSql = "plan.sql",
-    PlanSyntax = "plan.syntax",
-    PlanTableTwice = "plan.table-twice",
-    PlanTooLarge = "plan.too-large",
-    PlanTooManyRoutes = "plan.too-many-routes",
-    PlanTwoLogs = "plan.two-logs",
-    PlanUnknownKey = "plan.unknown-key",
-    PlanUnknownService = "plan.unknown-service",
-    PlanUnsteadySql = "plan.unsteady-sql",
-    PlanUpstreamTwice = "plan.upstream-twice",
-    PlanUselessReverse = "plan.useless-reverse",
-    PlanVersion = "plan.version",
-    PlanWrongKind = "plan.wrong-kind",
+    CommandFailed = "command.failed", Error;
+    CommandTimedOut = "command.timed-out", TimedOut;
+    CommandUsage = "command.usage", Usage;
 
-    ServerMinorVersion = "server.minor-version",
-    ServerStandby = "server.standby",
-    ServerVersion = "server.version",
+    UpRunning = "up.running", Conflict;
 
-    RoleOwnsTables = "role.owns-tables",
-    RoleShared = "role.shared",
-    RoleSuperuser = "role.superuser",
+    PartFailed = "part.failed", Error;
+    PartListen = "part.listen", Error;
 
-    InstallMissing = "install.missing",
-    InstallNoFunction = "install.no-function",
-    InstallNoPublication = "install.no-publication",
-    InstallNotPublished = "install.not-published",
-    InstallOtherPlan = "install.other-plan",
-    InstallOutdated = "install.outdated",
+    ApiFailed = "api.failed", Error;
+    ApiNoPath = "api.no-path", NotFound;
+    ApiOtherVersion = "api.other-version", Usage;
+    ApiToken = "api.token", Unauthorized;
+    ApiUnreachable = "api.unreachable", Unavailable;
 
-    SourceForeignKeyAcross = "source.foreign-key-across",
-    SourceGeneratedColumn = "source.generated-column",
-    SourceGeneratedInSet = "source.generated-in-set",
-    SourceIdentity = "source.identity",
-    SourceLatePrimaryKey = "source.late-primary-key",
-    SourceLongTransaction = "source.long-transaction",
-    SourceNoColumn = "source.no-column",
-    SourceNoFreeSlot = "source.no-free-slot",
-    SourceNoFreeWalSender = "source.no-free-wal-sender",
-    SourceNoPrimaryKey = "source.no-primary-key",
-    SourceNoReplicationRight = "source.no-replication-right",
-    SourceNoTable = "source.no-table",
-    SourceNoUrl = "source.no-url",
-    SourcePartitioned = "source.partitioned",
-    SourcePreparedTransaction = "source.prepared-transaction",
-    SourceRefuses = "source.refuses",
-    SourceReplicaIdentity = "source.replica-identity",
-    SourceSchemaChanged = "source.schema-changed",
-    SourceSlotIdle = "source.slot-idle",
-    SourceSlotLost = "source.slot-lost",
-    SourceToastInSet = "source.toast-in-set",
-    SourceType = "source.type",
-    SourceUnreachable = "source.unreachable",
-    SourceUnsupportedType = "source.unsupported-type",
-    SourceWalLevel = "source.wal-level",
-    SourceWalLimitLow = "source.wal-limit-low",
-    SourceWalUnlimited = "source.wal-unlimited",
+    PlanBadDatabase = "plan.bad-database", Usage;
+    PlanBadListen = "plan.bad-listen", Usage;
+    PlanBadName = "plan.bad-name", Usage;
+    PlanBadSecret = "plan.bad-secret", Usage;
+    PlanBadSticky = "plan.bad-sticky", Usage;
+    PlanBadUpstream = "plan.bad-upstream", Usage;
+    PlanBadValue = "plan.bad-value", Usage;
+    PlanBadVariable = "plan.bad-variable", Usage;
+    PlanColumnTwice = "plan.column-twice", Usage;
+    PlanCopiedOtherwise = "plan.copied-otherwise", Stopped;
+    PlanDuplicateKey = "plan.duplicate-key", Usage;
+    PlanEmptySlice = "plan.empty-slice", Usage;
+    PlanFilter = "plan.filter", Usage;
+    PlanIncomplete = "plan.incomplete", Usage;
+    PlanKeyLost = "plan.key-lost", NotReady;
+    PlanLiteralPassword = "plan.literal-password", Usage;
+    PlanLiteralSecret = "plan.literal-secret", Usage;
+    PlanMissingDatabase = "plan.missing-database", Usage;
+    PlanMissingKey = "plan.missing-key", Usage;
+    PlanMissingVariable = "plan.missing-variable", Usage;
+    PlanMoreFindings = "plan.more-findings", Usage;
+    PlanNoSlices = "plan.no-slices", Usage;
+    PlanNoWayBack = "plan.no-way-back", Usage;
+    PlanNotTried = "plan.not-tried", NotReady;
+    PlanOpenListen = "plan.open-listen", Usage;
+    PlanOtherSide = "plan.other-side", Usage;
+    PlanReverseDiffers = "plan.reverse-differs", NotReady;
+    PlanRouteTwice = "plan.route-twice", Usage;
+    PlanRoutesCross = "plan.routes-cross", Usage;
+    PlanSameDatabase = "plan.same-database", Usage;
+    PlanSameListen = "plan.same-listen", Usage;
+    PlanSameTopic = "plan.same-topic", Usage;
+    PlanSetFails = "plan.set-fails", NotReady;
+    PlanSql = "plan.sql", Usage;
+    PlanSyntax = "plan.syntax", Usage;
+    PlanTableTwice = "plan.table-twice", Usage;
+    PlanTooLarge = "plan.too-large", Usage;
+    PlanTooManyRoutes = "plan.too-many-routes", Usage;
+    PlanTwoLogs = "plan.two-logs", Usage;
+    PlanUnknownKey = "plan.unknown-key", Usage;
+    PlanUnknownService = "plan.unknown-service", Usage;
+    PlanUnreadable = "plan.unreadable", Usage;
+    PlanUnsound = "plan.unsound", Usage;
+    PlanUnsteadySql = "plan.unsteady-sql", Usage;
+    PlanUpstreamTwice = "plan.upstream-twice", Usage;
+    PlanUselessReverse = "plan.useless-reverse", Usage;
+    PlanVersion = "plan.version", Usage;
+    PlanWrongKind = "plan.wrong-kind", Usage;
 
-    SinkDamaged = "sink.damaged",
-    SinkDeferredConstraint = "sink.deferred-constraint",
-    SinkForeignKeyAction = "sink.foreign-key-action",
-    SinkForeignKeyCascades = "sink.foreign-key-cascades",
-    SinkForeignKeyCircle = "sink.foreign-key-circle",
-    SinkForeignKeyOutside = "sink.foreign-key-outside",
-    SinkGate = "sink.gate",
-    SinkGeneratedColumn = "sink.generated-column",
-    SinkIdentityAlways = "sink.identity-always",
-    SinkJsonRewritten = "sink.json-rewritten",
-    SinkNarrowerType = "sink.narrower-type",
-    SinkNoColumn = "sink.no-column",
-    SinkNoRight = "sink.no-right",
-    SinkNoTable = "sink.no-table",
-    SinkNoTemporary = "sink.no-temporary",
-    SinkNoTrigger = "sink.no-trigger",
-    SinkNoUrl = "sink.no-url",
-    SinkNotEmpty = "sink.not-empty",
-    SinkNotInstalled = "sink.not-installed",
-    SinkNotNull = "sink.not-null",
-    SinkNotOurs = "sink.not-ours",
-    SinkOtherKey = "sink.other-key",
-    SinkOtherServer = "sink.other-server",
-    SinkOtherShape = "sink.other-shape",
-    SinkReferenceCircle = "sink.reference-circle",
-    SinkReferenced = "sink.referenced",
-    SinkRefusedRow = "sink.refused-row",
-    SinkRefuses = "sink.refuses",
-    SinkSameDatabase = "sink.same-database",
-    SinkSuperseded = "sink.superseded",
-    SinkType = "sink.type",
-    SinkUnfilledColumn = "sink.unfilled-column",
-    SinkUnmarkedTrigger = "sink.unmarked-trigger",
-    SinkUnreachable = "sink.unreachable",
+    SliceImpossible = "slice.impossible", Usage;
+    SliceNotReady = "slice.not-ready", NotReady;
+    SliceShared = "slice.shared", Conflict;
+    SliceStage = "slice.stage", Conflict;
+    SliceStillRead = "slice.still-read", Conflict;
+    SliceStopped = "slice.stopped", Stopped;
+    SliceUnknown = "slice.unknown", Usage;
 
-    TableInherited = "table.inherited",
-    TableKind = "table.kind",
-    TableNoRight = "table.no-right",
-    TableNoSchemaRight = "table.no-schema-right",
-    TablePartition = "table.partition",
-    TableRowSecurity = "table.row-security",
-    TableUnlogged = "table.unlogged",
+    ServerMinorVersion = "server.minor-version", NotReady;
+    ServerStandby = "server.standby", NotReady;
+    ServerVersion = "server.version", NotReady;
 
-    UpstreamUnreachable = "upstream.unreachable",
+    RoleOwnsTables = "role.owns-tables", NotReady;
+    RoleShared = "role.shared", NotReady;
+    RoleSuperuser = "role.superuser", NotReady;
 
-    HouseDisk = "house.disk",
+    InstallFollowed = "install.followed", Conflict;
+    InstallMissing = "install.missing", NotReady;
+    InstallNoFunction = "install.no-function", NotReady;
+    InstallNoPublication = "install.no-publication", NotReady;
+    InstallNoUrl = "install.no-url", Usage;
+    InstallNotPublished = "install.not-published", NotReady;
+    InstallOtherPlan = "install.other-plan", NotReady;
+    InstallOutdated = "install.outdated", NotReady;
+    InstallRefused = "install.refused", Error;
+    InstallUnreachable = "install.unreachable", Unavailable;
 
-    CopyNoTable = "copy.no-table",
-    CopyOtherCount = "copy.other-count",
-    CopyRefusedRow = "copy.refused-row",
+    SourceForeignKeyAcross = "source.foreign-key-across", NotReady;
+    SourceGeneratedColumn = "source.generated-column", NotReady;
+    SourceGeneratedInSet = "source.generated-in-set", NotReady;
+    SourceIdentity = "source.identity", Stopped;
+    SourceLatePrimaryKey = "source.late-primary-key", NotReady;
+    SourceLongTransaction = "source.long-transaction", NotReady;
+    SourceNoColumn = "source.no-column", NotReady;
+    SourceNoFreeSlot = "source.no-free-slot", NotReady;
+    SourceNoFreeWalSender = "source.no-free-wal-sender", NotReady;
+    SourceNoPrimaryKey = "source.no-primary-key", NotReady;
+    SourceNoReplicationRight = "source.no-replication-right", NotReady;
+    SourceNoTable = "source.no-table", NotReady;
+    SourceNoUrl = "source.no-url", NotReady;
+    SourcePartitioned = "source.partitioned", NotReady;
+    SourcePreparedTransaction = "source.prepared-transaction", NotReady;
+    SourceRefuses = "source.refuses", NotReady;
+    SourceReplicaIdentity = "source.replica-identity", NotReady;
+    SourceSchemaChanged = "source.schema-changed", Stopped;
+    SourceSlotIdle = "source.slot-idle", NotReady;
+    SourceSlotLost = "source.slot-lost", NotReady;
+    SourceToastInSet = "source.toast-in-set", NotReady;
+    SourceType = "source.type", NotReady;
+    SourceUnreachable = "source.unreachable", NotReady;
+    SourceUnsupportedType = "source.unsupported-type", Stopped;
+    SourceWalLevel = "source.wal-level", NotReady;
+    SourceWalLimitLow = "source.wal-limit-low", NotReady;
+    SourceWalUnlimited = "source.wal-unlimited", NotReady;
 
-    GateNotInstalled = "gate.not-installed",
+    SinkDamaged = "sink.damaged", Stopped;
+    SinkDeferredConstraint = "sink.deferred-constraint", Stopped;
+    SinkForeignKeyAction = "sink.foreign-key-action", NotReady;
+    SinkForeignKeyCascades = "sink.foreign-key-cascades", NotReady;
+    SinkForeignKeyCircle = "sink.foreign-key-circle", NotReady;
+    SinkForeignKeyOutside = "sink.foreign-key-outside", NotReady;
+    SinkGate = "sink.gate", Stopped;
+    SinkGeneratedColumn = "sink.generated-column", NotReady;
+    SinkIdentityAlways = "sink.identity-always", NotReady;
+    SinkJsonRewritten = "sink.json-rewritten", NotReady;
+    SinkNarrowerType = "sink.narrower-type", NotReady;
+    SinkNoColumn = "sink.no-column", NotReady;
+    SinkNoRight = "sink.no-right", Stopped;
+    SinkNoTable = "sink.no-table", NotReady;
+    SinkNoTemporary = "sink.no-temporary", NotReady;
+    SinkNoTrigger = "sink.no-trigger", NotReady;
+    SinkNoUrl = "sink.no-url", NotReady;
+    SinkNotEmpty = "sink.not-empty", NotReady;
+    SinkNotInstalled = "sink.not-installed", Stopped;
+    SinkNotNull = "sink.not-null", NotReady;
+    SinkNotOurs = "sink.not-ours", Stopped;
+    SinkOtherKey = "sink.other-key", NotReady;
+    SinkOtherServer = "sink.other-server", Stopped;
+    SinkOtherShape = "sink.other-shape", Stopped;
+    SinkReferenceCircle = "sink.reference-circle", Stopped;
+    SinkReferenced = "sink.referenced", Stopped;
+    SinkRefusedRow = "sink.refused-row", Stopped;
+    SinkRefuses = "sink.refuses", NotReady;
+    SinkSameDatabase = "sink.same-database", NotReady;
+    SinkSuperseded = "sink.superseded", Stopped;
+    SinkType = "sink.type", NotReady;
+    SinkUnfilledColumn = "sink.unfilled-column", NotReady;
+    SinkUnmarkedTrigger = "sink.unmarked-trigger", NotReady;
+    SinkUnreachable = "sink.unreachable", NotReady;
 
-    CaptureForeignSlot = "capture.foreign-slot",
-    CaptureOtherPlan = "capture.other-plan",
-    CaptureOtherServer = "capture.other-server",
-    CaptureOtherTable = "capture.other-table",
-    CaptureRowTooLarge = "capture.row-too-large",
+    TableInherited = "table.inherited", NotReady;
+    TableKind = "table.kind", NotReady;
+    TableNoRight = "table.no-right", NotReady;
+    TableNoSchemaRight = "table.no-schema-right", NotReady;
+    TablePartition = "table.partition", NotReady;
+    TableRowSecurity = "table.row-security", NotReady;
+    TableUnlogged = "table.unlogged", NotReady;
 
-    LogDamaged = "log.damaged",
-    LogDiskFull = "log.disk-full",
-    LogOrder = "log.order",
-    LogOtherTimeline = "log.other-timeline",
-    LogReplication = "log.replication",
-    LogRights = "log.rights",
-    LogRowTooLarge = "log.row-too-large",
-    LogTopicCompacted = "log.topic-compacted",
-    LogTopicName = "log.topic-name",
-    LogUnknown = "log.unknown",
+    UpstreamUnreachable = "upstream.unreachable", NotReady;
 
-    BridgeOtherPlan = "bridge.other-plan",
-    BridgeWaits = "bridge.waits",
+    HouseDisk = "house.disk", NotReady;
 
-    JournalConflict = "journal.conflict",
-    JournalDamaged = "journal.damaged",
-    JournalElsewhere = "journal.elsewhere",
-    JournalForgottenRoute = "journal.forgotten-route",
-    JournalForgottenSlice = "journal.forgotten-slice",
-    JournalGainedTables = "journal.gained-tables",
-    JournalRefused = "journal.refused",
-    JournalRewound = "journal.rewound",
-    JournalUncertain = "journal.uncertain",
-    JournalUnreachable = "journal.unreachable",
+    CopyNoTable = "copy.no-table", Stopped;
+    CopyOtherCount = "copy.other-count", Stopped;
+    CopyRefusedRow = "copy.refused-row", Stopped;
 
-    ReadsWait = "reads.wait",
+    GateNotInstalled = "gate.not-installed", Stopped;
+
+    CaptureForeignSlot = "capture.foreign-slot", Stopped;
+    CaptureOtherPlan = "capture.other-plan", Stopped;
+    CaptureOtherServer = "capture.other-server", Stopped;
+    CaptureOtherTable = "capture.other-table", Stopped;
+    CaptureRowTooLarge = "capture.row-too-large", Stopped;
+
+    LogDamaged = "log.damaged", Stopped;
+    LogDiskFull = "log.disk-full", Unavailable;
+    LogOrder = "log.order", Stopped;
+    LogOtherTimeline = "log.other-timeline", Stopped;
+    LogReplication = "log.replication", Stopped;
+    LogRights = "log.rights", Stopped;
+    LogRowTooLarge = "log.row-too-large", Stopped;
+    LogTopicCompacted = "log.topic-compacted", Stopped;
+    LogTopicName = "log.topic-name", Stopped;
+    LogUnknown = "log.unknown", Stopped;
+
+    BridgeOtherPlan = "bridge.other-plan", NotReady;
+    BridgeWaits = "bridge.waits", Unavailable;
+
+    JournalConflict = "journal.conflict", Conflict;
+    JournalDamaged = "journal.damaged", Stopped;
+    JournalElsewhere = "journal.elsewhere", Stopped;
+    JournalForgottenRoute = "journal.forgotten-route", Stopped;
+    JournalForgottenSlice = "journal.forgotten-slice", Stopped;
+    JournalGainedTables = "journal.gained-tables", Stopped;
+    JournalRefused = "journal.refused", Stopped;
+    JournalRewound = "journal.rewound", Stopped;
+    JournalUncertain = "journal.uncertain", Unavailable;
+    JournalUnreachable = "journal.unreachable", Unavailable;
+
+    ReadsWait = "reads.wait", Unavailable;
 }
 
 impl fmt::Display for Code {

@@ -141,7 +141,7 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenJournal {
     /// An entry is missing or doubled.
-    #[error("the journal's entry {found} stands where {expected} belongs; restore the journal from a backup")]
+    #[error("the journal's entry {found} stands where {expected} belongs")]
     Gap {
         /// The generation that should have come.
         expected: Generation,
@@ -149,9 +149,7 @@ pub enum BrokenJournal {
         found: Generation,
     },
     /// An entry that could never have been written.
-    #[error(
-        "the journal's entry {generation} of slice {slice} is not legal; restore the journal from a backup"
-    )]
+    #[error("the journal's entry {generation} of slice {slice} is not legal")]
     Illegal {
         /// Which entry.
         generation: Generation,

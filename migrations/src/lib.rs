@@ -17,6 +17,7 @@ pub mod names;
 pub mod pattern;
 pub mod plan;
 pub mod preflight;
+pub mod problem;
 pub mod share;
 pub mod sql;
 pub mod stage;

@@ -6,8 +6,10 @@
 
 mod login;
 
+use crate::code::Code;
 use crate::names::{BadName, PlanName, ServiceName, TableName, quote_literal};
 use crate::plan::{DatabaseUrl, Plan, Slice, TriggerFate};
+use crate::problem::Diagnostic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
@@ -127,13 +129,30 @@ impl fmt::Debug for Script {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoScript {
     /// The plan names no database there.
-    #[error("the plan gives {0} no URL; write one under `database:`")]
+    #[error("the plan gives {0} no URL")]
     NoDatabase(String),
     /// The URL names no user.
-    #[error(
-        "the URL of {0} names no user; write `postgres://strangler:password@host/database` with a role of strangler's own, which `strangler install` makes"
-    )]
+    #[error("the URL of {0} names no user")]
     NoUser(String),
+}
+
+impl Diagnostic for NoScript {
+    fn code(&self) -> Code {
+        Code::PlanBadDatabase
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            NoScript::NoDatabase(_) => {
+                "write its URL under `database:` in the plan, then run `strangler check`"
+            }
+            NoScript::NoUser(_) => {
+                "write `postgres://strangler:password@host/database` with a role of strangler's own, which \
+                 `strangler install` makes"
+            }
+        }
+        .to_owned()
+    }
 }
 
 /// The command that installs a plan: it wants an administrator's URL for each of its databases.

@@ -2,8 +2,10 @@
 //!
 //! Knows nothing of how a stage is reached or of the plan; whether a *route* may be shared is the plan's to say.
 
+use crate::code::Code;
 use crate::lsn::{CommitLsn, Monolith, Of, Position};
 use crate::names::RouteName;
+use crate::problem::Diagnostic;
 use crate::share::Share;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -161,23 +163,38 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalMove {
     /// The stage knows no such move.
-    #[error("a slice that is {stage} cannot take `{event}`; {hint}")]
+    #[error("a slice that is {stage} cannot take `{event}`")]
     Stage {
         /// Where the slice stands.
         stage: &'static str,
         /// What was asked.
         event: &'static str,
-        /// What can be done from there.
-        hint: &'static str,
+        remedy: &'static str,
     },
     /// The event's epoch is not the one in force, or not above it.
-    #[error("epoch {got} is stale: epoch {current} is in force; read `strangler journal` and ask again")]
+    #[error("epoch {got} is stale: epoch {current} is in force")]
     StaleEpoch {
         /// In force.
         current: Epoch,
         /// In the event.
         got: Epoch,
     },
+}
+
+impl Diagnostic for IllegalMove {
+    fn code(&self) -> Code {
+        match self {
+            IllegalMove::Stage { .. } => Code::SliceStage,
+            IllegalMove::StaleEpoch { .. } => Code::JournalConflict,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            IllegalMove::Stage { remedy, .. } => (*remedy).to_owned(),
+            IllegalMove::StaleEpoch { .. } => "read `strangler journal` and ask again".to_owned(),
+        }
+    }
 }
 
 impl Stage {
@@ -187,7 +204,7 @@ impl Stage {
         use Event as E;
         use Stage as S;
         let illegal =
-            || Err(IllegalMove::Stage { stage: self.name(), event: event.name(), hint: self.hint() });
+            || Err(IllegalMove::Stage { stage: self.name(), event: event.name(), remedy: self.remedy() });
         match self {
             S::Monolith => match event {
                 E::SyncStarted { .. } => Ok(S::Copying),
@@ -260,7 +277,7 @@ impl Stage {
         !matches!(self, Stage::Monolith | Stage::Retired)
     }
 
-    fn hint(self) -> &'static str {
+    fn remedy(self) -> &'static str {
         match self {
             Stage::Monolith => "begin with `strangler sync start`",
             Stage::Copying => "wait until `strangler sync status` says following, or `strangler sync drop`",

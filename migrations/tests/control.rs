@@ -173,7 +173,7 @@ fn wishes_are_refused_with_a_way_on() {
         sync(&shared, "orders", SyncVerb::Drop, &wish),
     ];
     let shown: Vec<String> =
-        refusals.iter().map(|r| format!("{} {}; {}", r.exit, r.message, r.hint)).collect();
+        refusals.iter().map(|r| format!("{} {}; {}", r.kind.policy().exit, r.message, r.remedy)).collect();
     insta::assert_snapshot!(shown.join("\n"));
 }
 

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 
-use migrations::api::{self, Refusal, SetShares, SyncVerb, SyncWish, Wish, mismatches, next_steps};
-use migrations::code::Code;
+use migrations::api::{self, SetShares, SyncVerb, SyncWish, Wish, mismatches, next_steps};
+use migrations::code::{Code, Kind};
 use migrations::control::Desired;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::lsn::{CommitLsn, Of};
 use migrations::names::SliceName;
 use migrations::plan::{Plan, check};
+use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::stage::Event;
 use uuid::Uuid;
@@ -60,7 +61,7 @@ fn state(events: &[(&str, Event)]) -> State {
     State::replay(JournalId(Uuid::nil()), &entries(events)).unwrap()
 }
 
-fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, Refusal> {
+fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Event, Problem> {
     api::plan_event(plan, state, wish).map(|decided| decided.event)
 }
 
@@ -101,7 +102,7 @@ fn a_slice_that_the_plan_forgot_is_a_finding() {
     let wish = SyncWish::default();
     let gone = state(&[("stock", Event::SyncStarted { replace: false })]);
     let refusal = plan_event(&plan, &gone, Wish::Sync(&slice("stock"), SyncVerb::Drop, &wish)).unwrap_err();
-    assert_eq!(refusal.exit, 2);
+    assert_eq!(refusal.kind, Kind::Usage);
 }
 
 #[test]
@@ -116,7 +117,10 @@ fn a_followed_slice_that_lost_its_tables_waits_for_them() {
         refused(Wish::Sync(&slice("orders"), SyncVerb::Drop, &wish)),
         refused(Wish::Shares(&shares("orders", None, "10%"))),
     ] {
-        assert!(refusal.exit == 2 && refusal.hint.contains("put its tables back"), "{refusal:?}");
+        assert!(
+            refusal.code == Code::SliceImpossible && refusal.remedy.contains("put its tables back"),
+            "{refusal:?}"
+        );
     }
     assert!(plan_event(&bare, &followed, Wish::Shares(&shares("orders", None, "monolith"))).is_ok());
     assert!(next_steps(&bare, &slice("orders"), &followed).is_empty());
@@ -145,9 +149,12 @@ fn a_slice_that_gains_tables_is_copied_only_when_nothing_is_at_the_service() {
     let start =
         |state: &State| plan_event(&plan, state, Wish::Sync(&slice("orders"), SyncVerb::Start, &wish));
     let refusal = start(&state(&events)).unwrap_err();
-    assert!(refusal.exit == 4 && refusal.hint.contains("route set orders monolith"), "{refusal:?}");
+    assert!(
+        refusal.code == Code::SliceShared && refusal.remedy.contains("route set orders monolith"),
+        "{refusal:?}"
+    );
     let more = plan_event(&plan, &state(&events), Wish::Shares(&shares("orders", None, "50%")));
-    assert_eq!(more.unwrap_err().exit, 4);
+    assert_eq!(more.unwrap_err().kind, Kind::Conflict);
 
     let back = plan_event(&plan, &state(&events), Wish::Shares(&shares("orders", None, "monolith"))).unwrap();
     events.push(("orders", back));

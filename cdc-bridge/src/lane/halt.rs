@@ -4,7 +4,7 @@ use super::copy::CopyError;
 use super::sink::SinkError;
 use crate::feed::source::SourceError;
 use crate::log::LogError;
-use migrations::code::Code;
+use migrations::code::Retry;
 use migrations::finding::Finding;
 use migrations::lsn::Position;
 
@@ -32,11 +32,12 @@ impl From<LogError> for Halt {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Trimmed => Halt::Lost(error.to_string()),
-            // A disk that has room again needs nobody to say so.
-            other => match other.finding().filter(|finding| finding.code != Code::LogDiskFull) {
-                Some(finding) => Halt::Stopped(Box::new(finding), None),
-                None => Halt::Away(other.to_string()),
-            },
+            other => {
+                match other.finding().filter(|finding| finding.code.policy().retry == Retry::AfterRemedy) {
+                    Some(finding) => Halt::Stopped(Box::new(finding), None),
+                    None => Halt::Away(other.to_string()),
+                }
+            }
         }
     }
 }

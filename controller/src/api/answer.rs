@@ -1,7 +1,8 @@
 //! What the API answers, put together from plan, state and reports; and its refusals with their HTTP status.
 
+use crate::store::StoreError;
 use migrations::api::{
-    Acknowledged, AgentStatus, Outcome, Refusal, RouteStatus, SliceStatus, Status, mismatches, next_steps,
+    Acknowledged, AgentStatus, Outcome, RouteStatus, SliceStatus, Status, mismatches, next_steps,
 };
 use migrations::code::Code;
 use migrations::control::{self, Condition, LaneReport, Report};
@@ -10,116 +11,97 @@ use migrations::journal::State;
 use migrations::lane::Direction;
 use migrations::names::{BadName, SliceName};
 use migrations::plan::{Plan, Slice};
+use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+const SAME_VERSION: &str = "use the same version of strangler on both sides";
+
 /// How a slice's lanes stand.
 type Lanes = BTreeMap<Direction, LaneReport>;
 
-/// A refusal and the HTTP status it travels with.
-pub(super) struct Failure {
-    pub(super) status: u16,
-    pub(super) refusal: Refusal,
-}
+/// A problem as an answer of HTTP.
+pub(super) struct Failure(pub(super) Problem);
 
-impl Failure {
-    /// 409 for what others or the stage forbid, 422 for what makes no sense or is not ready, 503 for what may work
-    /// again by itself.
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        let status = match refusal.exit {
-            2 | 3 => 422,
-            4 => 409,
-            _ => 503,
-        };
-        Self { status, refusal }
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
     }
 }
 
-fn failure(status: u16, exit: u8, message: impl Into<String>, hint: impl Into<String>) -> Failure {
-    Failure {
-        status,
-        refusal: Refusal { exit, message: message.into(), hint: hint.into(), findings: Vec::new() },
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(error.into())
     }
+}
+
+fn failure(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Failure {
+    Failure(Problem::new(code, message, remedy))
 }
 
 pub(super) fn no_token() -> Failure {
     failure(
-        401,
-        1,
+        Code::ApiToken,
         "the controller does not know this token",
         "set STRANGLER_TOKEN to the controller's token",
     )
 }
 
 pub(super) fn not_found() -> Failure {
-    failure(404, 2, "the controller knows no such path", "use the same version of strangler on both sides")
+    failure(Code::ApiNoPath, "the controller knows no such path", SAME_VERSION)
 }
 
 pub(super) fn misunderstood(why: &str) -> Failure {
-    failure(
-        422,
-        2,
-        format!("the request cannot be read: {why}"),
-        "use the same version of strangler on both sides",
-    )
+    failure(Code::ApiOtherVersion, format!("the request cannot be read: {why}"), SAME_VERSION)
 }
 
 pub(super) fn broken() -> Failure {
     failure(
-        500,
-        1,
+        Code::ApiFailed,
         "the controller failed at this request",
         "look at the controller's log, then at `strangler status`",
     )
 }
 
 pub(super) fn other_version(version: u32) -> Failure {
-    failure(
-        422,
-        2,
-        format!("the agent speaks version {version}, the controller another"),
-        "run the same version of strangler everywhere",
-    )
+    let message = format!("the agent speaks version {version}, the controller another");
+    failure(Code::ApiOtherVersion, message, SAME_VERSION)
 }
 
 pub(super) fn no_name(why: &BadName) -> Failure {
-    failure(422, 2, why.to_string(), "name a slice of the plan; `strangler status` lists them")
+    failure(Code::SliceUnknown, why.to_string(), "name a slice of the plan; `strangler status` lists them")
 }
 
 pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
-    let (message, hint) = match trouble {
-        Some(finding) => (finding.message, finding.remedy),
-        None => ("the journal was not read yet".to_owned(), "ask again in a second".to_owned()),
-    };
-    failure(503, 1, message, hint)
+    Failure(match trouble {
+        Some(finding) => finding.into(),
+        None => {
+            Problem::new(Code::JournalUnreachable, "the journal was not read yet", "ask again in a second")
+        }
+    })
 }
 
 /// The refusal of a `sync start` for which the live systems are not ready.
-pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Refusal {
+pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Failure {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let things = if errors == 1 { "1 thing is".to_owned() } else { format!("{errors} things are") };
-    Refusal {
-        exit: 3,
-        message: format!("slice {slice} cannot be followed yet: {things} in the way"),
-        hint: format!("mend each, then run `strangler doctor {slice}`"),
-        findings,
-    }
+    let message = format!("slice {slice} cannot be followed yet: {things} in the way");
+    let remedy = format!("mend each, then run `strangler doctor {slice}`");
+    Failure(Problem::new(Code::SliceNotReady, message, remedy).with(findings))
 }
 
 /// The refusal to empty tables that a proxy may still read from: it was not reached, or has not followed yet.
-pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Refusal {
-    Refusal {
-        exit: 4,
-        message: format!(
+pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Failure {
+    failure(
+        Code::SliceStillRead,
+        format!(
             "proxy {proxy}, heard {} s ago, may still send reads of slice {slice} to the service, whose tables would be emptied",
             silent.as_secs()
         ),
-        hint: "wait until `strangler status` shows that it follows; or stop it: what has been silent for a minute is held to be stopped"
-            .to_owned(),
-        findings: Vec::new(),
-    }
+        "wait until `strangler status` shows that it follows; or stop it: a proxy that is silent for 60 s counts as stopped",
+    )
 }
 
 pub(super) fn outcome(

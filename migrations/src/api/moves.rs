@@ -4,21 +4,18 @@
 //! compare-and-swap after.
 
 use super::mismatch::lost_its_tables;
-use super::{Refusal, SetShares, SyncWish};
+use super::{SetShares, SyncWish};
+use crate::code::Code;
 use crate::control::derive;
 use crate::journal::{Move, SliceState, State};
 use crate::names::{RouteName, SliceName};
 use crate::plan::{Plan, Route, Slice};
+use crate::problem::{Diagnostic, Problem};
 use crate::share::Share;
 use crate::stage::{Event, IllegalMove, Owner, Stage};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-
-/// Exit code for a wish that makes no sense for this plan.
-const USAGE: u8 = 2;
-/// Exit code for a wish that the slice's stage does not allow.
-const CONFLICT: u8 = 4;
 
 /// A sync verb that is journalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +68,9 @@ pub enum Wish<'a> {
     Sync(&'a SliceName, SyncVerb, &'a SyncWish),
 }
 
-/// The move that a wish comes to. Refused with exit 2 where the plan has no such slice or route or the wish makes
-/// no sense for it, and with exit 4 where the slice's stage does not allow it.
-pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Refusal> {
+/// The move that a wish comes to. Refused as usage where the plan has no such slice or route or the wish makes no
+/// sense for it, and as a conflict where the slice's stage does not allow it.
+pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Problem> {
     let name = match wish {
         Wish::Shares(shares) => &shares.slice,
         Wish::Sync(slice, ..) => slice,
@@ -143,17 +140,25 @@ fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
     }
 }
 
-/// The plan's slice of that name; else a refusal with exit 2, which knows what was likely meant.
-pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Refusal> {
+/// The plan's slice of that name; else a refusal that knows what was likely meant.
+pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Problem> {
     if let Some(slice) = plan.slices.get(name) {
         return Ok(slice);
     }
     if state.slice(name).stage != Stage::Monolith {
         let message = format!("the journal knows slice {name}, but the plan does not name it any more");
-        return Err(refusal(USAGE, message, "put it back into the plan and restart controller and bridge"));
+        return Err(Problem::new(
+            Code::SliceUnknown,
+            message,
+            "put it back into the plan and restart controller and bridge",
+        ));
     }
     let names = plan.slices.keys().map(SliceName::as_str);
-    Err(refusal(USAGE, format!("the plan has no slice {name}"), likely(name.as_str(), names, "slices")))
+    Err(Problem::new(
+        Code::SliceUnknown,
+        format!("the plan has no slice {name}"),
+        likely(name.as_str(), names, "slices"),
+    ))
 }
 
 /// Back to the monolith, of a slice that the plan does not name any more: nothing is left to route, and the journal
@@ -173,7 +178,7 @@ fn back(state: &SliceState, wish: &SetShares) -> BTreeMap<RouteName, Share> {
 }
 
 /// Shared by percent as a slice without tables is, its writes would come to a service whose copy follows the monolith.
-fn without_its_tables(slice: &Slice, state: &SliceState) -> Refusal {
+fn without_its_tables(slice: &Slice, state: &SliceState) -> Problem {
     let name = &slice.name;
     let message = format!(
         "slice {name} is {} by the journal, and the plan names no tables of it any more",
@@ -182,20 +187,20 @@ fn without_its_tables(slice: &Slice, state: &SliceState) -> Refusal {
     let hint = format!(
         "put its tables back and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
     );
-    refusal(USAGE, message, hint)
+    Problem::new(Code::SliceImpossible, message, hint)
 }
 
 /// Copied now, its tables would be emptied of what the service wrote, and its reads would go back without a word.
-fn without_a_copy(slice: &Slice) -> Refusal {
+fn without_a_copy(slice: &Slice) -> Problem {
     let name = &slice.name;
     let message = format!(
         "slice {name} had no tables when its requests were sent to service {}, which has no copy of them",
         slice.service
     );
-    refusal(CONFLICT, message, format!("run `strangler route set {name} monolith` first"))
+    Problem::new(Code::SliceShared, message, format!("run `strangler route set {name} monolith` first"))
 }
 
-fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, Refusal> {
+fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, Problem> {
     let mut routes = back(state, wish);
     let planned: Vec<&Route> = match &wish.route {
         Some(name) if routes.contains_key(name) => Vec::new(),
@@ -206,7 +211,7 @@ fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, 
     if routes.is_empty() {
         let message = format!("slice {} has no route that may be shared", slice.name);
         let hint = "writes of a slice with tables move whole, by cutover; mark a route `access: read` if it only reads";
-        return Err(refusal(USAGE, message, hint));
+        return Err(Problem::new(Code::SliceImpossible, message, hint));
     }
     let copied = !matches!(state.stage, Stage::Monolith | Stage::Copying);
     if !slice.is_stateless() && !copied && wish.share != Share::MONOLITH {
@@ -215,16 +220,16 @@ fn shared(slice: &Slice, state: &SliceState, wish: &SetShares) -> Result<Event, 
             Stage::Monolith => format!("run `strangler sync start {}` first", slice.name),
             _ => format!("wait until `strangler sync status {}` says following", slice.name),
         };
-        return Err(refusal(CONFLICT, message, hint));
+        return Err(Problem::new(Code::SliceStage, message, hint));
     }
     Ok(Event::Shared { routes })
 }
 
-fn shareable<'s>(slice: &'s Slice, name: &RouteName) -> Result<&'s Route, Refusal> {
+fn shareable<'s>(slice: &'s Slice, name: &RouteName) -> Result<&'s Route, Problem> {
     let Some(route) = slice.route(name) else {
         let names = slice.routes.iter().map(|route| route.name.as_str());
         let message = format!("slice {} has no route {name}", slice.name);
-        return Err(refusal(USAGE, message, likely(name.as_str(), names, "routes")));
+        return Err(Problem::new(Code::SliceUnknown, message, likely(name.as_str(), names, "routes")));
     };
     if slice.may_share(route) {
         return Ok(route);
@@ -237,25 +242,25 @@ fn shareable<'s>(slice: &'s Slice, name: &RouteName) -> Result<&'s Route, Refusa
         "share the reads: `strangler route set {} 10%`; or mark it `access: read` if it only reads",
         slice.name
     );
-    Err(refusal(USAGE, message, hint))
+    Err(Problem::new(Code::SliceImpossible, message, hint))
 }
 
-fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) -> Result<Event, Refusal> {
+fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) -> Result<Event, Problem> {
     if slice.is_stateless() {
         let message = format!("slice {} has no tables, so there is nothing to sync", slice.name);
-        return Err(refusal(
-            USAGE,
+        return Err(Problem::new(
+            Code::SliceImpossible,
             message,
             format!("share its routes: `strangler route set {} 10%`", slice.name),
         ));
     }
     if wish.skip.is_some() && verb != SyncVerb::Resume {
         let hint = format!("run `strangler sync resume {} --skip POSITION`", slice.name);
-        return Err(refusal(USAGE, format!("`sync {verb}` cannot skip a change"), hint));
+        return Err(Problem::new(Code::SliceImpossible, format!("`sync {verb}` cannot skip a change"), hint));
     }
     if wish.replace && verb != SyncVerb::Start {
         let hint = format!("run `strangler sync start {} --replace`", slice.name);
-        return Err(refusal(USAGE, format!("`sync {verb}` cannot replace rows"), hint));
+        return Err(Problem::new(Code::SliceImpossible, format!("`sync {verb}` cannot replace rows"), hint));
     }
     match verb {
         SyncVerb::Drop if is_shared(slice, state) => {
@@ -263,8 +268,8 @@ fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) ->
                 "some reads of slice {} are at service {}, and dropping the copy empties its tables",
                 slice.name, slice.service
             );
-            Err(refusal(
-                CONFLICT,
+            Err(Problem::new(
+                Code::SliceShared,
                 message,
                 format!("run `strangler route set {} monolith` first", slice.name),
             ))
@@ -272,7 +277,11 @@ fn synced(slice: &Slice, state: &SliceState, verb: SyncVerb, wish: &SyncWish) ->
         SyncVerb::Start => Ok(Event::SyncStarted { replace: wish.replace }),
         SyncVerb::Pause if state.paused => {
             let message = format!("slice {} is paused already", slice.name);
-            Err(refusal(CONFLICT, message, format!("go on with `strangler sync resume {}`", slice.name)))
+            Err(Problem::new(
+                Code::SliceStage,
+                message,
+                format!("go on with `strangler sync resume {}`", slice.name),
+            ))
         }
         SyncVerb::Pause => Ok(Event::Paused),
         SyncVerb::Resume => Ok(Event::Resumed { skip: wish.skip }),
@@ -286,20 +295,18 @@ fn is_shared(slice: &Slice, state: &SliceState) -> bool {
     state.stage.owner() == Owner::Monolith && slice.routes.iter().any(is_shared)
 }
 
-fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Refusal {
+fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Problem {
     let asked = match wish {
         Wish::Shares(_) => "route set".to_owned(),
         Wish::Sync(_, verb, _) => format!("sync {verb}"),
     };
     match illegal {
-        IllegalMove::Stage { stage, hint, .. } => refusal(
-            CONFLICT,
+        IllegalMove::Stage { stage, .. } => Problem::new(
+            Code::SliceStage,
             format!("slice {slice} is in stage {stage}, where `{asked}` is not possible"),
-            hint,
+            illegal.remedy(),
         ),
-        IllegalMove::StaleEpoch { .. } => {
-            refusal(CONFLICT, illegal.to_string(), "read `strangler journal` and ask again")
-        }
+        IllegalMove::StaleEpoch { .. } => illegal.into(),
     }
 }
 
@@ -315,8 +322,4 @@ fn likely<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone, wha
         }
         Some(_) => format!("its {what} are {}", candidates.collect::<Vec<_>>().join(", ")),
     }
-}
-
-fn refusal(exit: u8, message: impl Into<String>, hint: impl Into<String>) -> Refusal {
-    Refusal { exit, message: message.into(), hint: hint.into(), findings: Vec::new() }
 }
