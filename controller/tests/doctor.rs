@@ -91,7 +91,7 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
     }
     let found = world.findings().await;
     let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
-    codes.sort_unstable();
+    codes.sort_unstable_by_key(|code| code.as_str());
     let wanted = [
         Code::SourceGeneratedColumn,
         Code::SinkForeignKeyAction,

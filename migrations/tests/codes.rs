@@ -7,7 +7,8 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// The codes that have a row of their own in the document, and how many rows each has.
 fn documented() -> BTreeMap<&'static str, usize> {
-    let (_, section) = OPERATIONS.split_once("\n## Findings and failures by code\n").unwrap();
+    let section =
+        OPERATIONS.split_once("\n## Findings and failures by code\n").map_or("", |(_, section)| section);
     let mut rows = BTreeMap::new();
     for line in section.lines() {
         if let Some((code, _)) = line.strip_prefix("| `").and_then(|row| row.split_once('`')) {
