@@ -3,8 +3,8 @@
 //! Does not decide when they are given.
 
 use crate::failure::Failure;
-use crate::wire::Malformed;
 use bytes::BytesMut;
+use http1::Malformed;
 use serde::Serialize;
 use std::io::Write;
 

@@ -3,7 +3,7 @@
 //! Pure. Knows nothing of routes; the order of keys is: the slice's header or cookie, else our own cookie,
 //! else the address.
 
-use crate::wire::fields::{Fields, Name};
+use http1::{Fields, Name};
 use migrations::plan::Sticky;
 use migrations::share::Share;
 use std::net::IpAddr;
@@ -85,13 +85,14 @@ fn hash(seed: u64, key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::head::RequestHead;
+    use crate::headers::tests::request;
+    use http1::RequestHead;
     use proptest::prelude::*;
 
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn with(field: &str) -> RequestHead {
-        RequestHead::from_text(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"))
+        request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"))
     }
 
     fn with_cookies(line: &str) -> RequestHead {

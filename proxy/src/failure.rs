@@ -1,6 +1,6 @@
 //! Why a request was not answered by an upstream, told apart by what follows from it.
 
-use crate::wire::Malformed;
+use http1::Malformed;
 use pingora::{Error, ErrorType};
 
 /// What went wrong, and on whose side.

@@ -7,12 +7,9 @@ pub mod address;
 pub mod location;
 pub mod trace;
 
-use crate::wire::fields::{Field, Fields, Name};
-use crate::wire::framing::{self, Framing};
-use crate::wire::head::{AnswerHead, RequestHead};
-use crate::wire::options;
 use address::AddressText;
 use bytes::BytesMut;
+use http1::{AnswerHead, Fields, Framing, Name, OutgoingHead, RequestHead};
 use migrations::plan::Upstream;
 use std::net::IpAddr;
 use trace::Trace;
@@ -55,12 +52,13 @@ pub struct Forwarded<'a> {
 }
 
 impl Forwarded<'_> {
-    /// Writes the head of a request that goes upstream: it tells where it came from, and drops what is not for upstreams.
+    /// Writes the head of a request that goes upstream: it says where the request came from, and leaves out what is not
+    /// for upstreams.
     pub fn write(&self, request: &RequestHead, out: &mut BytesMut) {
         let fields = &request.fields;
         let keeps_trace = fields.first(Name::Traceparent).and_then(Trace::read).is_some();
-        put(out, &[request.method().as_bytes(), b" ", request.target(), b" HTTP/1.1\r\n"]);
-        for field in fields.iter() {
+        let mut head = OutgoingHead::request(request, out);
+        for field in request.onward() {
             let passes = match field.name {
                 // CGI would take it for the field that it looks like (RFC 3875, 4.1.18).
                 Name::Other => self.trust || !is_disguised(field.spelled),
@@ -69,37 +67,35 @@ impl Forwarded<'_> {
                 Name::Forwarded | Name::ForwardedHost | Name::ForwardedProto => self.trust,
                 _ => false,
             };
-            if passes && !is_named(request.options.has_names, fields, &field) {
-                put_field(out, field.spelled, field.value);
+            if passes {
+                head.field(field.spelled, field.value);
             }
         }
         if let Some(upstream) = self.upstream.filter(|_| !fields.has(Name::Host)) {
             // An HTTP/1.0 client may name none, and every HTTP/1.1 server asks for one.
             let address = upstream.to_string();
-            put_field(out, b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
+            head.field(b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
         }
-        self.write_way(fields, out);
+        self.write_way(fields, &mut head);
         if !keeps_trace {
-            put_field(out, b"traceparent", &self.trace.value(rand::random()));
+            head.field(b"traceparent", &self.trace.value(rand::random()));
         }
         if request.is_upgrade() {
-            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+            head.field(b"Connection", b"Upgrade");
+            head.field(b"Upgrade", b"websocket");
         }
-        put_framing(out, self.framing);
-        out.extend_from_slice(b"\r\n");
+        head.framing(self.framing);
+        head.end();
     }
 
-    fn write_way(&self, fields: &Fields, out: &mut BytesMut) {
+    fn write_way(&self, fields: &Fields, head: &mut OutgoingHead<'_>) {
         if let Some(peer) = self.peer {
             let peer = AddressText::of(peer.to_canonical());
-            out.extend_from_slice(b"X-Forwarded-For: ");
-            for told in fields.all(Name::ForwardedFor).filter(|_| self.trust) {
-                put(out, &[told, b", "]);
-            }
-            put(out, &[peer.as_bytes(), b"\r\n"]);
+            let before = fields.all(Name::ForwardedFor).filter(|_| self.trust);
+            head.list(b"X-Forwarded-For", before.chain([peer.as_bytes()]));
         }
         if !self.trust || !fields.has(Name::ForwardedProto) {
-            out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+            head.field(b"X-Forwarded-Proto", b"http");
         }
     }
 }
@@ -121,61 +117,46 @@ pub struct Returned<'a> {
 impl Returned<'_> {
     /// Writes the head of an answer that goes to the client.
     pub fn write(&self, answer: &AnswerHead, out: &mut BytesMut) {
-        let fields = &answer.fields;
-        put_status(out, answer);
-        for field in fields.iter() {
+        let mut head = OutgoingHead::answer(answer, out);
+        for field in answer.onward() {
             let passes = match field.name {
-                Name::ContentLength | Name::TransferEncoding | Name::Connection | Name::HopByHop => false,
                 // It says what was agreed on, or what should have been asked for.
                 Name::Upgrade => matches!(answer.status, 101 | 426),
                 Name::Location => self.location.is_none(),
                 _ => true,
             };
-            // `Connection` always names it, and it goes on all the same.
-            let is_ours = field.name == Name::Upgrade || !is_named(answer.options.has_names, fields, &field);
-            if passes && is_ours {
-                put_field(out, field.spelled, field.value);
+            if passes {
+                head.field(field.spelled, field.value);
             }
         }
         if let Some(location) = self.location {
-            put_field(out, b"Location", location.as_bytes());
+            head.field(b"Location", location.as_bytes());
         }
         for cookie in self.cookies {
-            put_field(out, b"Set-Cookie", cookie.as_bytes());
+            head.field(b"Set-Cookie", cookie.as_bytes());
         }
-        if !fields.has(Name::Date) {
-            put_field(out, b"Date", pingora::protocols::http::date::get_cached_date().as_bytes());
+        if !answer.fields.has(Name::Date) {
+            head.field(b"Date", pingora::protocols::http::date::get_cached_date().as_bytes());
         }
-        self.write_framing(answer, out);
+        head.framing(answer.length_of_unsent(self.request).map_or(self.framing, Framing::Length));
         let goes_on: &[u8] = match (answer.status, self.is_kept) {
-            (101, _) => b"Connection: Upgrade\r\n\r\n",
-            (_, true) => b"Connection: keep-alive\r\n\r\n",
-            (_, false) => b"Connection: close\r\n\r\n",
+            (101, _) => b"Upgrade",
+            (_, true) => b"keep-alive",
+            (_, false) => b"close",
         };
-        out.extend_from_slice(goes_on);
-    }
-
-    /// How long a body would be may be said where there is none.
-    fn write_framing(&self, answer: &AnswerHead, out: &mut BytesMut) {
-        let is_told = self.request.method() == "HEAD" || answer.status == 304;
-        match framing::content_length(&answer.fields) {
-            Ok(Some(length)) if is_told && !answer.fields.has(Name::TransferEncoding) => {
-                put_framing(out, Framing::Length(length));
-            }
-            _ => put_framing(out, self.framing),
-        }
+        head.field(b"Connection", goes_on);
+        head.end();
     }
 }
 
 /// Writes the head of an answer that another one follows.
 pub fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
-    put_status(out, answer);
-    for field in answer.fields.iter().filter(|field| field.name == Name::Other) {
-        if !is_named(answer.options.has_names, &answer.fields, &field) {
-            put_field(out, field.spelled, field.value);
-        }
-    }
-    out.extend_from_slice(b"\r\n");
+    let mut head = OutgoingHead::answer(answer, out);
+    answer
+        .onward()
+        .filter(|field| field.name == Name::Other)
+        .for_each(|field| head.field(field.spelled, field.value));
+    head.end();
 }
 
 /// Whether a name is one of those that say where a request came from, but for underscores in place of hyphens.
@@ -188,59 +169,26 @@ fn is_disguised(spelled: &[u8]) -> bool {
     ours.contains(&Name::of(&plain))
 }
 
-fn is_named(has_names: bool, fields: &Fields, field: &Field<'_>) -> bool {
-    has_names && options::names(fields, field.spelled)
-}
-
-fn put_status(out: &mut BytesMut, answer: &AnswerHead) {
-    let digits =
-        [answer.status / 100 % 10, answer.status / 10 % 10, answer.status % 10].map(|d| b'0' + d as u8);
-    put(out, &[b"HTTP/1.1 ", &digits, b" ", answer.reason(), b"\r\n"]);
-}
-
-fn put_framing(out: &mut BytesMut, framing: Framing) {
-    match framing {
-        Framing::Empty | Framing::UntilClose => {}
-        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        Framing::Length(length) => {
-            let mut digits = [b'0'; 20];
-            let (mut at, mut left) = (digits.len() - 1, length);
-            while left > 9 {
-                digits[at] = b'0' + (left % 10) as u8;
-                (at, left) = (at - 1, left / 10);
-            }
-            digits[at] = b'0' + left as u8;
-            put_field(out, b"Content-Length", &digits[at..]);
-        }
-    }
-}
-
-/// Writes a field. A value that an old server folded into several lines becomes one line.
-fn put_field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    put(out, &[name, b": "]);
-    if value.contains(&b'\n') {
-        let lines = value.split(|b| matches!(b, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
-        for (at, line) in lines.filter(|line| !line.is_empty()).enumerate() {
-            put(out, &[if at == 0 { b"" } else { b" " }, line]);
-        }
-    } else {
-        out.extend_from_slice(value);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn put(out: &mut BytesMut, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-}
-
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// The head of a request.
+    pub fn request(text: &str) -> RequestHead {
+        let mut head = RequestHead::default();
+        assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
+        head
+    }
+
+    fn answer(text: &str) -> AnswerHead {
+        let mut head = AnswerHead::default();
+        assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
+        head
+    }
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
     const SENT: &str = "GET http://shop.example/a?b HTTP/1.0\r\nHOST: shop.example\r\nX-Forwarded-For: 203.0.113.1, \
@@ -250,7 +198,7 @@ mod tests {
                         Content-Length: 3, 3\r\ntraceparent: nonsense\r\ntracestate: a=b\r\n\r\n";
 
     fn forwarded(trust: bool) -> String {
-        let (request, trace) = (RequestHead::from_text(SENT), Trace::start(7));
+        let (request, trace) = (request(SENT), Trace::start(7));
         let mut out = BytesMut::new();
         Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream: None }
             .write(&request, &mut out);
@@ -273,7 +221,7 @@ mod tests {
                         evil.example\r\nForwarded: for=203.0.113.1\r\nX-Forwarded-For: 203.0.113.1, 198.51.100.2, \
                         192.0.2.7\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(forwarded(true), expected);
-        let fields = RequestHead::from_text(SENT).fields;
+        let fields = request(SENT).fields;
         assert_eq!(client_address(&fields, PEER, true).to_string(), "203.0.113.1");
         assert_eq!(client_address(&fields, PEER, false), PEER);
         assert_eq!(client_scheme(&fields, true), "https");
@@ -285,7 +233,7 @@ mod tests {
         let came = "HTTP/1.0 200 Very  well\r\nDate: today\r\nConnection: X-Once\r\nX-Once: 1\r\nKeep-Alive: 5\r\n\
                     Upgrade: h2c\r\nTrailer: X\r\nX-Folded : a\r\n  b\r\nLocation: http://inside/\r\nContent-Length: \
                     4\r\n\r\n";
-        let (answer, request) = (AnswerHead::from_text(came), RequestHead::from_text(SENT));
+        let (answer, request) = (answer(came), request(SENT));
         let (cookies, location) = (["a=b".to_owned()], Some("http://outside/"));
         let mut out = BytesMut::new();
         Returned {
@@ -302,7 +250,7 @@ mod tests {
     }
 
     fn goes_on_as(request: &str) -> String {
-        let (request, trace) = (RequestHead::from_text(request), Trace::start(7));
+        let (request, trace) = (super::tests::request(request), Trace::start(7));
         let upstream = Upstream { tls: false, host: "::1".to_owned(), port: 4000 };
         let upstream = Some(&upstream);
         let mut out = BytesMut::new();
@@ -331,7 +279,7 @@ mod tests {
     #[test]
     fn an_agreed_upgrade_is_told_whatever_else_connection_names() {
         let came = "HTTP/1.1 101 Switching Protocols\r\nConnection: X-Foo, Upgrade\r\nUpgrade: websocket\r\nX-Foo: 1\r\n\r\n";
-        let (answer, request) = (AnswerHead::from_text(came), RequestHead::from_text(SENT));
+        let (answer, request) = (answer(came), request(SENT));
         let mut out = BytesMut::new();
         Returned { request: &request, framing: Framing::Empty, is_kept: false, location: None, cookies: &[] }
             .write(&answer, &mut out);
@@ -341,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_retry_stays_in_its_trace() {
-        let fields = RequestHead::from_text(SENT).fields;
+        let fields = request(SENT).fields;
         let trace = traced(&fields, None);
         assert_eq!(traced(&fields, Some(trace.clone())), trace);
     }

@@ -1,11 +1,11 @@
 //! What is refused before anything else is looked at: bodies that are too large, and framing that two servers could read
 //! in two ways.
 //!
-//! Heads are bounded by [`crate::wire::head`]; how long anybody is waited for stands in `visit.rs` and `relay.rs`.
+//! Heads are bounded by the crate `http1`; how long anybody is waited for stands in `visit.rs` and `relay.rs`.
 
 use crate::failure::Failure;
-use crate::wire::framing::Framing;
-use crate::wire::head::{AnswerHead, RequestHead};
+use http1::Framing;
+use http1::{AnswerHead, RequestHead};
 
 /// The framing of a request's body, if the request may go on.
 pub fn admitted(request: &RequestHead, body_bytes_max: Option<u64>) -> Result<Framing, Failure> {
@@ -13,16 +13,13 @@ pub fn admitted(request: &RequestHead, body_bytes_max: Option<u64>) -> Result<Fr
     if is_larger(framing, body_bytes_max) { Err(Failure::TooLarge) } else { Ok(framing) }
 }
 
-/// The framing of an answer's body, if the answer may go on. Nobody becomes a tunnel that was not asked to.
+/// The framing of an answer's body, if the answer may go on.
 pub fn accepted(
     answer: &AnswerHead,
     request: &RequestHead,
     body_bytes_max: Option<u64>,
 ) -> Result<Framing, Failure> {
-    if answer.status == 101 && (!request.is_upgrade() || answer.is_old) {
-        return Err(Failure::Broken);
-    }
-    let framing = Framing::of_answer(answer, request.method()).map_err(|_| Failure::Broken)?;
+    let framing = Framing::of_answer(answer, request).map_err(|_| Failure::Broken)?;
     if is_larger(framing, body_bytes_max) { Err(Failure::AnswerTooLarge) } else { Ok(framing) }
 }
 

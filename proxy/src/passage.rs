@@ -3,11 +3,11 @@
 //! At most one read is on its way at a time, so whoever is slow is waited for and nothing piles up. Does not know how
 //! long to wait, or whose fault it is.
 
-use crate::wire::body::Body;
-use crate::wire::framing::Framing;
-use crate::wire::{Malformed, Wire};
+use crate::wire::Wire;
 use bytes::BytesMut;
-use std::fmt::Write;
+use http1::Body;
+use http1::Framing;
+use http1::Malformed;
 use std::task::{Context, Poll};
 
 /// So much of a request's body is kept, to be sent again.
@@ -19,10 +19,9 @@ pub struct Passage {
     pub bytes: u64,
     /// What it waits for.
     pub waits_for: End,
-    /// How it arrives.
-    pub framing: Framing,
+    /// How it goes on.
+    pub goes: Framing,
     body: Body,
-    goes_in_chunks: bool,
     bytes_max: Option<u64>,
     copy: Option<BytesMut>,
     is_over: bool,
@@ -51,15 +50,13 @@ pub enum Fault {
 }
 
 impl Passage {
-    /// A body that arrives in this framing, and goes on in chunks or as it is.
-    pub fn new(framing: Framing, goes_in_chunks: bool, bytes_max: Option<u64>) -> Self {
-        let body = Body::of(framing);
+    /// A body that comes in one framing and goes on in another.
+    pub fn new(comes: Framing, goes: Framing, bytes_max: Option<u64>) -> Self {
         Self {
             bytes: 0,
             waits_for: End::Sink,
-            framing,
-            body,
-            goes_in_chunks,
+            goes,
+            body: Body::of(comes),
             bytes_max,
             copy: None,
             is_over: false,
@@ -77,7 +74,7 @@ impl Passage {
     pub fn begin(&mut self, to: &mut Wire) {
         (self.is_over, self.is_refused) = (false, false);
         if let Some(copy) = &self.copy {
-            put(copy, self.goes_in_chunks, to);
+            self.goes.put(copy, &mut to.outbox);
         }
     }
 
@@ -159,29 +156,12 @@ impl Passage {
             {
                 copy.extend_from_slice(&piece);
             }
-            put(&piece, self.goes_in_chunks, to);
+            self.goes.put(&piece, &mut to.outbox);
         }
         if self.body.is_whole() {
             self.is_over = true;
-            if self.goes_in_chunks {
-                to.outbox.extend_from_slice(b"0\r\n\r\n");
-            }
+            self.goes.put_end(&mut to.outbox);
         }
         Ok(())
     }
-}
-
-fn put(piece: &[u8], in_chunks: bool, to: &mut Wire) {
-    if !in_chunks {
-        return to.outbox.extend_from_slice(piece);
-    }
-    if piece.is_empty() {
-        // An empty chunk would be the last one.
-        return;
-    }
-    to.outbox.reserve(piece.len() + 20);
-    // Memory takes it, so it cannot fail.
-    let _ = write!(to.outbox, "{:x}\r\n", piece.len());
-    to.outbox.extend_from_slice(piece);
-    to.outbox.extend_from_slice(b"\r\n");
 }

@@ -8,8 +8,8 @@ use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::passage::{End, Fault, Passage};
 use crate::wire::Wire;
-use crate::wire::framing::Framing;
-use crate::wire::head::{AnswerHead, RequestHead};
+use http1::Framing;
+use http1::{AnswerHead, RequestHead};
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -99,8 +99,8 @@ impl Relay<'_> {
 
     /// Carries any bytes both ways until one side ends. How many bytes came down.
     pub async fn tunnel(&mut self) -> u64 {
-        let mut up = Passage::new(Framing::UntilClose, false, None);
-        let mut down = Passage::new(Framing::UntilClose, false, None);
+        let mut up = Passage::new(Framing::UntilClose, Framing::UntilClose, None);
+        let mut down = Passage::new(Framing::UntilClose, Framing::UntilClose, None);
         self.deadline.set(TUNNEL_PATIENCE);
         let mut is_ending = false;
         poll_fn(|cx| {

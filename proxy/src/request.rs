@@ -17,9 +17,9 @@ use crate::relay;
 use crate::route::decision::Side;
 use crate::table::Tables;
 use crate::visit::Visit;
-use crate::wire::fields::{Fields, Name};
-use crate::wire::framing::Framing;
 use async_trait::async_trait;
+use http1::Framing;
+use http1::{Fields, Name};
 use migrations::plan::ProxySettings;
 use pingora::apps::ServerApp;
 use pingora::connectors::TransportConnector;
@@ -98,7 +98,7 @@ impl Requests {
         {
             exchange.decide();
         }
-        let mut upload = Passage::new(framing, framing == Framing::Chunked, bytes_max);
+        let mut upload = Passage::new(framing, framing, bytes_max);
         if exchange.is_read && framing != Framing::Empty {
             upload.keep_copy();
         }
@@ -145,7 +145,7 @@ impl Requests {
             exchange.answer_bytes = relay.tunnel().await;
             return Ok(());
         }
-        let mut download = Passage::new(came, goes == Framing::Chunked, self.settings.body_bytes_max);
+        let mut download = Passage::new(came, goes, self.settings.body_bytes_max);
         let passed = relay.bring(upload, &mut download).await;
         exchange.answer_bytes = download.bytes;
         passed?;
@@ -168,7 +168,7 @@ impl Requests {
         let trace = headers::traced(&visit.request.fields, exchange.trace.take());
         let trust = self.settings.trust_forwarded;
         let upstream = exchange.target.as_ref().map(|target| &target.upstream);
-        Forwarded { peer: visit.peer, trust, framing: upload.framing, trace: &trace, upstream }
+        Forwarded { peer: visit.peer, trust, framing: upload.goes, trace: &trace, upstream }
             .write(&visit.request, &mut connection.wire.outbox);
         exchange.trace = Some(trace);
         upload.begin(&mut connection.wire);

@@ -6,7 +6,7 @@ use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::relay::{CLIENT_PATIENCE, Relay};
 use crate::wire::Wire;
-use crate::wire::head::{AnswerHead, RequestHead};
+use http1::{AnswerHead, RequestHead};
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use std::future::{Future, poll_fn};

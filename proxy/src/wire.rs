@@ -1,12 +1,6 @@
 //! A connection as bytes that came and were not used yet, and bytes that are to be sent.
 //!
-//! Moves them and knows no message. What they mean is told in `wire/`: heads, framing, bodies.
-
-pub mod body;
-pub mod fields;
-pub mod framing;
-pub mod head;
-pub mod options;
+//! Moves them and knows no message: what they mean is the business of the crate `http1`.
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
@@ -23,16 +17,6 @@ const READ_BYTES: usize = 4 << 10;
 const MORE_READ_BYTES: usize = 32 << 10;
 /// An inbox that a large message has made larger than this is not kept for the next one.
 const KEPT_BYTES_MAX: usize = 8 << 10;
-
-/// Bytes that are not HTTP, or that two servers could read in two ways; says how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl Malformed {
-    /// A request that says twice where its body ends.
-    pub const AMBIGUOUS: Malformed =
-        Malformed("it has both Content-Length and Transfer-Encoding; send one of them");
-}
 
 /// One connection.
 pub struct Wire {

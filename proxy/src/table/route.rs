@@ -5,7 +5,7 @@
 use crate::client::{self, Client};
 use crate::freshness::Freshness;
 use crate::upstream::Pool;
-use crate::wire::fields::Fields;
+use http1::Fields;
 use migrations::control::TableRoute;
 use migrations::pattern::Access;
 use migrations::plan::Sticky;

@@ -1,8 +1,10 @@
 //! Where a body ends (RFC 9112, 6.3). A head that leaves two ways to read it is refused.
 
-use super::Malformed;
-use super::fields::{Fields, Name};
-use super::head::{AnswerHead, RequestHead};
+use crate::Malformed;
+use crate::fields::{Fields, Name};
+use crate::head::{AnswerHead, RequestHead};
+use bytes::BytesMut;
+use std::fmt::Write;
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,11 @@ impl Framing {
         Ok(Framing::Chunked)
     }
 
-    /// That of an answer's body; `asked` is the request's method.
-    pub fn of_answer(head: &AnswerHead, asked: &str) -> Result<Framing, Malformed> {
+    /// That of an answer's body. A connection only becomes a tunnel if the request asked for it.
+    pub fn of_answer(head: &AnswerHead, request: &RequestHead) -> Result<Framing, Malformed> {
+        if head.status == 101 && (!request.is_upgrade() || head.is_old) {
+            return Err(Malformed("it switches protocols, which the request did not ask for"));
+        }
         if head.status < 200 || matches!(head.status, 204 | 304) {
             return Ok(Framing::Empty);
         }
@@ -44,16 +49,39 @@ impl Framing {
         }
         let length = if is_coded { None } else { content_length(&head.fields)? };
         Ok(match length {
-            _ if asked == "HEAD" => Framing::Empty,
+            _ if request.method() == "HEAD" => Framing::Empty,
             None if is_coded => Framing::Chunked,
             None => Framing::UntilClose,
             Some(length) => Framing::Length(length),
         })
     }
+
+    /// Writes a piece of a body that goes on in this framing.
+    pub fn put(self, piece: &[u8], out: &mut BytesMut) {
+        if self != Framing::Chunked {
+            return out.extend_from_slice(piece);
+        }
+        if piece.is_empty() {
+            // An empty chunk would be the last one.
+            return;
+        }
+        out.reserve(piece.len() + 20);
+        // Memory takes it, so it cannot fail.
+        let _ = write!(out, "{:x}\r\n", piece.len());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes what ends a body that goes on in this framing.
+    pub fn put_end(self, out: &mut BytesMut) {
+        if self == Framing::Chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
 }
 
 /// What `Content-Length` says. Several that say the same are one.
-pub fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
+pub(crate) fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     for value in fields.all(Name::ContentLength).flat_map(|value| value.split(|b| *b == b',')) {
         let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is no number"))?;

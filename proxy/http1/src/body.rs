@@ -2,8 +2,8 @@
 //!
 //! Chunks are read strictly. What is a chunk's head to one server and data to another is how requests are smuggled.
 
-use super::Malformed;
-use super::framing::Framing;
+use crate::Malformed;
+use crate::framing::Framing;
 use bytes::{Buf, BytesMut};
 
 /// A chunk's head, extensions included, and the trailers of a body may be so long.

@@ -1,27 +1,27 @@
 //! What `Connection` says: how the connection goes on, and which other fields are for this hop only (RFC 9110, 7.6.1).
 
-use super::Malformed;
-use super::fields::{Fields, Name};
+use crate::Malformed;
+use crate::fields::{Field, Fields, Name};
 
 /// More options than this, empty ones included, are refused: nobody needs them, and each is compared with each field.
 const OPTIONS_MAX: usize = 32;
 
 /// The options of one head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// The connection ends after this message.
-    pub close: bool,
+    pub(crate) close: bool,
     /// An HTTP/1.0 peer would keep it.
-    pub keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// The `Upgrade` field counts.
-    pub upgrade: bool,
-    /// There are names of other fields, which [`names`] tells.
-    pub has_names: bool,
+    pub(crate) upgrade: bool,
+    /// There are names of other fields.
+    pub(crate) has_names: bool,
 }
 
 impl Options {
     /// Reads them. What is no token is refused, and so is naming a field that the next server relies on.
-    pub fn read(fields: &Fields) -> Result<Options, Malformed> {
+    pub(crate) fn read(fields: &Fields) -> Result<Options, Malformed> {
         let mut options = Options::default();
         for (count, token) in listed(fields).enumerate() {
             if count >= OPTIONS_MAX || !token.iter().all(|b| is_token_byte(*b)) {
@@ -44,11 +44,17 @@ impl Options {
         }
         Ok(options)
     }
-}
 
-/// Whether the field of that name is for this hop only because `Connection` says so.
-pub fn names(fields: &Fields, spelled: &[u8]) -> bool {
-    listed(fields).any(|token| token.eq_ignore_ascii_case(spelled))
+    /// The fields that go on past this hop (RFC 9110, 7.6.1), in their order. Those that say where the body ends are not
+    /// among them: the next hop gets its own. `Upgrade` always is, though `Connection` names it: the caller knows whether
+    /// both sides agreed on it.
+    pub(crate) fn onward(self, fields: &Fields) -> impl Iterator<Item = Field<'_>> {
+        fields.iter().filter(move |field| match field.name {
+            Name::Connection | Name::ContentLength | Name::HopByHop | Name::TransferEncoding => false,
+            Name::Upgrade => true,
+            _ => !self.has_names || !listed(fields).any(|token| token.eq_ignore_ascii_case(field.spelled)),
+        })
+    }
 }
 
 fn listed(fields: &Fields) -> impl Iterator<Item = &[u8]> {
@@ -67,7 +73,7 @@ fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::wire::head::RequestHead;
+    use crate::head::RequestHead;
     use bytes::BytesMut;
 
     #[test]

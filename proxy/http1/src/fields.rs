@@ -6,7 +6,7 @@
 use Name::*;
 
 /// A head with more fields is refused.
-pub const FIELDS_MAX: usize = 256;
+pub(crate) const FIELDS_MAX: usize = 256;
 /// Memory that a large head has taken is not kept for the next one.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
@@ -93,21 +93,21 @@ pub struct Field<'a> {
 
 /// A part of a head's text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     start: u32,
     end: u32,
 }
 
 impl Span {
     /// The place of `part` in the text that it is a part of.
-    pub fn of(part: &[u8], text: &[u8]) -> Span {
+    pub(crate) fn of(part: &[u8], text: &[u8]) -> Span {
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
         // A head has a mebibyte at most.
         Span { start: start as u32, end: (start + part.len()) as u32 }
     }
 
     /// The part of a text.
-    pub fn within(self, text: &[u8]) -> &[u8] {
+    pub(crate) fn within(self, text: &[u8]) -> &[u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
@@ -121,7 +121,7 @@ pub struct Fields {
 
 impl Fields {
     /// Takes over what was found in `text`, in place of what was there before.
-    pub fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
+    pub(crate) fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
         if self.text.capacity() > KEPT_BYTES_MAX {
             self.text = Vec::new();
         }
@@ -135,12 +135,12 @@ impl Fields {
     }
 
     /// The head's text from its first byte to the empty line.
-    pub fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         &self.text
     }
 
     /// All of them, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.places.iter().map(|(name, spelled, value)| Field {
             name: *name,
             spelled: spelled.within(&self.text),

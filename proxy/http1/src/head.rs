@@ -1,16 +1,17 @@
 //! Heads of requests and of answers, taken off the front of what has arrived.
 //!
-//! What two servers could read in two ways is refused here or in [`super::framing`], before anything is decided by it.
+//! What two servers could read in two ways is refused here or in [`crate::framing`], before anything is decided by it.
 
-use super::Malformed;
-use super::fields::{FIELDS_MAX, Fields, Name, Span};
-use super::options::Options;
+use crate::Malformed;
+use crate::fields::{FIELDS_MAX, Field, Fields, Name, Span};
+use crate::framing::content_length;
+use crate::options::Options;
 use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
 /// A longer head is refused.
-pub const HEAD_BYTES_MAX: usize = 1 << 20;
+const HEAD_BYTES_MAX: usize = 1 << 20;
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
 const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
 
@@ -19,10 +20,9 @@ const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has mor
 pub struct RequestHead {
     /// Its fields.
     pub fields: Fields,
-    /// What `Connection` says.
-    pub options: Options,
     /// Whether it is of HTTP/1.0.
     pub is_old: bool,
+    pub(crate) options: Options,
     method: Span,
     target: Span,
     searched: usize,
@@ -86,14 +86,21 @@ impl RequestHead {
     /// could take for words of the other protocol.
     pub fn is_upgrade(&self) -> bool {
         let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
-        let has_body = self.fields.has(Name::ContentLength) || self.fields.has(Name::TransferEncoding);
-        let is_asked = self.options.upgrade && self.fields.first(Name::Upgrade).is_some_and(is_websocket);
-        is_asked && !self.is_old && !has_body
+        self.options.upgrade
+            && !self.is_old
+            && self.fields.first(Name::Upgrade).is_some_and(is_websocket)
+            && !self.fields.has(Name::ContentLength)
+            && !self.fields.has(Name::TransferEncoding)
+    }
+
+    /// The fields that go on past this hop, in their order.
+    pub fn onward(&self) -> impl Iterator<Item = Field<'_>> {
+        self.options.onward(&self.fields)
     }
 
     /// A whole head, for tests.
     #[cfg(test)]
-    pub fn from_text(text: &str) -> Self {
+    pub(crate) fn from_text(text: &str) -> Self {
         let mut head = Self::default();
         assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
         head
@@ -134,12 +141,11 @@ impl RequestHead {
 pub struct AnswerHead {
     /// Its fields.
     pub fields: Fields,
-    /// What `Connection` says.
-    pub options: Options,
     /// Whether it is of HTTP/1.0.
     pub is_old: bool,
     /// Its status.
     pub status: u16,
+    options: Options,
     reason: Span,
     searched: usize,
 }
@@ -177,12 +183,18 @@ impl AnswerHead {
         if (100..600).contains(&self.status) { Ok(true) } else { Err(Malformed("its status is none")) }
     }
 
-    /// A whole head, for tests.
-    #[cfg(test)]
-    pub fn from_text(text: &str) -> Self {
-        let mut head = Self::default();
-        assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
-        head
+    /// The fields that go on past this hop, in their order.
+    pub fn onward(&self) -> impl Iterator<Item = Field<'_>> {
+        self.options.onward(&self.fields)
+    }
+
+    /// The length that it tells of a body that is not sent: with the answer to a HEAD request, or with a 304.
+    pub fn length_of_unsent(&self, request: &RequestHead) -> Option<u64> {
+        let is_unsent = request.method() == "HEAD" || self.status == 304;
+        if !is_unsent || self.fields.has(Name::TransferEncoding) {
+            return None;
+        }
+        content_length(&self.fields).ok().flatten()
     }
 
     /// Its reason phrase.
