@@ -1,59 +1,71 @@
-//! One request and its answer: what was found out about it, who answers, and what its end means for later reads.
+//! A request that a table answers, and its answer: who answers, how far it got, and what its end means for later reads.
 //!
-//! Holds the state that the steps of [`crate::request`] share. Speaks to no socket; it is told what happened.
+//! Speaks to no socket; [`crate::request`] says what happened. A request that is refused before a table is asked is none.
 
 use crate::client::{self, CLIENT_COOKIE, Client, KeyKind};
-use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
 use crate::freshness::seen::{Carried, ProxyTag, SEEN_COOKIE, Seen};
+use crate::freshness::{Freshness, Wait};
+use crate::headers;
 use crate::headers::trace::Trace;
 use crate::metrics::Metrics;
 use crate::route::decision::{Case, Decision, Side, Stale, Why, decide};
 use crate::table::route::LiveRoute;
 use crate::table::{Live, Tables};
-use crate::upstream::{Pool, Target};
-use http1::Fields;
-use http1::RequestHead;
+use crate::upstream::Pool;
+use http1::{Fields, RequestHead};
 use migrations::pattern::{Access, is_safe_method};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One request and its answer.
-pub struct Exchange {
-    /// When its head had arrived.
-    pub started: Instant,
+/// The status in the log of a request whose client left before it was told anything.
+pub(crate) const CLIENT_LEFT: u16 = 499;
+
+/// A request whose head is here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived {
+    pub(crate) at: Instant,
     /// Whose it is.
-    pub address: IpAddr,
-    /// The table it is answered by; none if there is none yet.
-    pub live: Option<Arc<Live>>,
-    /// The number of the route it matches, if it matches one.
-    pub route: Option<usize>,
-    /// Who answers, and why.
-    pub decision: Decision,
-    /// Whether it only reads: it may be sent again as long as nothing was answered.
-    pub is_read: bool,
-    /// Whether it turns into something else than HTTP, e.g. a WebSocket.
-    pub is_upgrade: bool,
-    /// The address it was sent to last.
-    pub target: Option<Arc<Target>>,
-    /// Its trace.
-    pub trace: Option<Trace>,
-    /// How often it was sent again to the same side.
-    pub repeats: usize,
-    /// Whether anything was sent to an upstream.
-    pub is_sent: bool,
-    /// Whether an upstream's answer has begun to reach the client.
-    pub is_answered: bool,
-    /// The status that the client was told, if it was told any.
-    pub status: Option<u16>,
+    pub(crate) address: IpAddr,
+}
+
+/// A request that a table answers, and its answer.
+pub(crate) struct Exchange {
+    pub(crate) arrived: Arrived,
+    /// The table it is answered by, to its end.
+    pub(crate) live: Arc<Live>,
+    /// Who answers, and why. It changes after a wait and when a service fails.
+    pub(crate) decision: Decision,
     /// Bytes of the answer's body that the client was sent.
-    pub answer_bytes: u64,
-    client: Option<Client>,
+    pub(crate) answer_bytes: u64,
+    reached: Reached,
+    access: Access,
+    matched: Option<Matched>,
     asked: Option<Side>,
-    new_id: Option<String>,
     seen: Seen,
     carried: Option<Origin>,
+}
+
+/// How far a request got, and what is only known from there on.
+enum Reached {
+    /// It waits. Its body is unread, nothing was sent, and who answers may still change.
+    Waiting(Wait),
+    /// Nothing was sent.
+    Decided,
+    /// It was sent, once or several times: an upstream may have acted on it.
+    Sent(Trace),
+    /// An upstream's answer has begun to reach the client.
+    Answered { trace: Trace, status: u16, new_id: Option<String> },
+    /// The proxy answered: no upstream did. The trace says that it was sent all the same.
+    Failed { sent: Option<Trace>, status: u16 },
+}
+
+/// The route that a request matches, by its number, and its client as the route's slice sees it.
+#[derive(Clone, Copy)]
+struct Matched {
+    number: usize,
+    client: Client,
 }
 
 /// Whose cookie the client brought.
@@ -63,130 +75,159 @@ enum Origin {
     Foreign,
 }
 
-/// A barrier that is worth a short wait: a client that only reads would otherwise stay at the monolith for as
-/// long as it keeps reading.
-pub struct Wait {
-    /// Whose barrier.
-    pub freshness: Arc<Freshness>,
-    /// Which one.
-    pub mark: u64,
-}
-
-impl Default for Exchange {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            address: IpAddr::from([0, 0, 0, 0]),
-            live: None,
-            route: None,
-            decision: Decision { side: Side::Monolith, why: Why::Unmatched },
-            is_read: false,
-            is_upgrade: false,
-            target: None,
-            trace: None,
-            repeats: 0,
-            is_sent: false,
-            is_answered: false,
-            status: None,
-            answer_bytes: 0,
-            client: None,
-            asked: None,
-            new_id: None,
-            seen: Seen::default(),
-            carried: None,
-        }
-    }
-}
-
 impl Exchange {
     /// Finds the request's route and decides who answers.
-    pub fn begin(
-        &mut self,
+    pub(crate) fn place(
+        arrived: Arrived,
         live: Arc<Live>,
         request: &RequestHead,
         asked: Option<Side>,
         tag: ProxyTag,
         count: &Count,
-    ) {
-        self.asked = asked;
-        self.route = live.route(request.method(), request.path());
-        let route = self.route.and_then(|number| live.nth(number));
-        self.is_read = match route {
-            Some(route) => route.access == Access::Read,
-            None => is_safe_method(request.method()),
+    ) -> Self {
+        let number = live.route(request.method(), request.path());
+        let route = number.and_then(|number| Some((number, live.nth(number)?)));
+        let access = match route {
+            Some((_, route)) => route.access,
+            None if is_safe_method(request.method()) => Access::Read,
+            None => Access::Write,
         };
-        if let Some(route) = route {
-            self.client = Some(route.client(&request.fields, self.address));
-            if route.slice.freshness.is_some() {
-                self.read_seen(&request.fields, tag, count);
-            }
+        let matched = route.map(|(number, route)| Matched {
+            number,
+            client: route.client(&request.fields, arrived.address),
+        });
+        let knows_cookie = route.is_some_and(|(_, route)| route.slice.freshness.is_some());
+        let mut exchange = Self {
+            arrived,
+            live,
+            decision: Decision { side: Side::Monolith, why: Why::Unmatched },
+            answer_bytes: 0,
+            reached: Reached::Decided,
+            access,
+            matched,
+            asked,
+            seen: Seen::default(),
+            carried: None,
+        };
+        if knows_cookie {
+            exchange.read_seen(&request.fields, tag, count);
         }
-        self.live = Some(live);
-        self.decide();
+        if let Some(wait) = exchange.decide() {
+            exchange.reached = Reached::Waiting(wait);
+        }
+        exchange
     }
 
-    /// Decides again, after a wait.
-    pub fn decide(&mut self) {
-        let Some((route, client)) = self.placed() else { return };
-        let case = Case {
-            share: route.share,
-            settled: route.settled(),
-            bucket: client.bucket(),
-            is_read: self.is_read,
-            follows: route.slice.freshness.is_some() || route.slice.follows,
-            asked: self.asked,
-            stale: self.stale(route, client),
-            service_is_well: route.slice.service.is_well(),
-        };
-        self.decision = decide(&case);
+    /// What it waits for before its body is read, if it waits.
+    pub(crate) fn wait(&self) -> Option<&Wait> {
+        match &self.reached {
+            Reached::Waiting(wait) => Some(wait),
+            _ => None,
+        }
     }
 
-    /// The barrier that the request should wait for a moment, if there is one.
-    pub fn worth_waiting(&self) -> Option<Wait> {
-        let (route, client) = self.placed()?;
-        let freshness = route.slice.freshness.clone()?;
-        let mark = match (self.decision.why, self.stale(route, client)?) {
-            (Why::Saw, Stale::Saw(mark)) => mark,
-            (Why::Wrote, Stale::Wrote(mark)) if self.carried == Some(Origin::Foreign) => mark,
-            _ => return None,
-        };
-        Some(Wait { freshness, mark })
+    /// It has waited. If what it waited for has come, who answers is decided again.
+    pub(crate) fn resume(&mut self, has_come: bool) {
+        self.reached = Reached::Decided;
+        if has_come {
+            self.decide();
+        }
+    }
+
+    /// It is sent to an upstream now, in this trace.
+    pub(crate) fn send(&mut self, request: &RequestHead) -> Trace {
+        let trace = headers::traced(&request.fields, self.trace().copied());
+        self.reached = Reached::Sent(trace);
+        trace
+    }
+
+    /// The answer to what was sent in this trace begins. A client that is met for the first time at a shared route gets
+    /// an id to come back with.
+    pub(crate) fn answer(&mut self, trace: Trace, status: u16) {
+        let is_new = self
+            .placed()
+            .is_some_and(|(route, client)| client.kind == KeyKind::Address && route.is_between());
+        let new_id = is_new.then(|| format!("{:016x}", rand::random::<u64>()));
+        self.reached = Reached::Answered { trace, status, new_id };
+    }
+
+    /// The proxy answers itself. False if an upstream's answer has begun: then the client cannot be told.
+    pub(crate) fn fail(&mut self, status: u16) -> bool {
+        if matches!(self.reached, Reached::Answered { .. }) {
+            return false;
+        }
+        self.reached = Reached::Failed { sent: self.trace().copied(), status };
+        true
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        self.access == Access::Read
+    }
+
+    /// Whether it may be sent once more after it was sent: a read that nobody answered.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.is_read() && !self.is_answered()
+    }
+
+    /// Whether an upstream's answer has begun to reach the client.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.reached, Reached::Answered { .. })
+    }
+
+    /// The status that the client was told.
+    pub(crate) fn status(&self) -> u16 {
+        match self.reached {
+            Reached::Answered { status, .. } | Reached::Failed { status, .. } => status,
+            Reached::Waiting(_) | Reached::Decided | Reached::Sent(_) => CLIENT_LEFT,
+        }
+    }
+
+    /// The trace it was sent in, if it was sent.
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        match &self.reached {
+            Reached::Sent(trace) | Reached::Answered { trace, .. } => Some(trace),
+            Reached::Failed { sent, .. } => sent.as_ref(),
+            Reached::Waiting(_) | Reached::Decided => None,
+        }
     }
 
     /// The upstream that answers.
-    pub fn pool(&self) -> Option<&Arc<Pool>> {
-        let live = self.live.as_ref()?;
-        match (self.decision.side, self.matched()) {
-            (Side::Service, Some(route)) => Some(&route.slice.service),
-            _ => Some(&live.monolith),
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        match (self.decision.side, self.route()) {
+            (Side::Service, Some(route)) => &route.slice.service,
+            _ => &self.live.monolith,
         }
     }
 
     /// The route it matches.
-    pub fn matched(&self) -> Option<&LiveRoute> {
-        self.live.as_ref()?.nth(self.route?)
+    pub(crate) fn route(&self) -> Option<&LiveRoute> {
+        self.live.nth(self.route_number()?)
+    }
+
+    /// The number of the route it matches.
+    pub(crate) fn route_number(&self) -> Option<usize> {
+        self.matched.map(|matched| matched.number)
     }
 
     /// The service failed before it answered: the monolith answers. False if that must not be.
-    pub fn fall_back(&mut self) -> bool {
-        let may = self.is_read && self.decision.side == Side::Service && !self.is_answered;
+    pub(crate) fn fall_back(&mut self) -> bool {
+        let may = self.is_repeatable() && self.decision.side == Side::Service;
         if may {
             self.decision = Decision { side: Side::Monolith, why: Why::Fallback };
-            self.repeats = 0;
         }
         may
     }
 
     /// An answer begins or the exchange ends: whoever must wait is marked, by what the table says now. Barriers
     /// are asked for at the end only, so that one covers the whole answer.
-    pub fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
+    pub(crate) fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
         let now = tables.peek();
         let Some(now) = now.as_ref().filter(|now| !now.followers.is_empty()) else { return };
-        let is_write = !self.is_read || self.is_upgrade;
-        let is_marked = if is_write && self.is_sent {
+        let is_write = !self.is_read() || request.is_upgrade();
+        let is_marked = if is_write && self.trace().is_some() {
             self.mark_write(now, tables.count.mark(), &request.fields, is_end);
             true
-        } else if !is_write && self.is_answered && self.decision.side == Side::Monolith {
+        } else if !is_write && self.is_answered() && self.decision.side == Side::Monolith {
             self.mark_read(now, tables.count.mark(), request, is_end)
         } else {
             false
@@ -197,9 +238,9 @@ impl Exchange {
     }
 
     /// The cookies that the answer sets.
-    pub fn cookies(&mut self, tag: ProxyTag) -> Vec<String> {
+    pub(crate) fn cookies(&mut self, tag: ProxyTag) -> Vec<String> {
         let mut cookies = Vec::new();
-        if let Some(id) = &self.new_id {
+        if let Reached::Answered { new_id: Some(id), .. } = &self.reached {
             cookies.push(format!("{CLIENT_COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax"));
         }
         let waits = self.seen.wrote > 0 || !self.seen.saw.is_empty();
@@ -212,18 +253,34 @@ impl Exchange {
         cookies
     }
 
-    /// Gives a client that is met for the first time at a shared route an id to come back with.
-    pub fn introduce(&mut self) {
-        if let Some((route, client)) = self.placed()
-            && client.kind == KeyKind::Address
-            && route.is_between()
-        {
-            self.new_id = Some(format!("{:016x}", rand::random::<u64>()));
-        }
+    /// Decides who answers. Returns the barrier that is worth a short wait: a client that only reads would otherwise stay
+    /// at the monolith for as long as it keeps reading.
+    fn decide(&mut self) -> Option<Wait> {
+        let (route, client) = self.placed()?;
+        let freshness = route.slice.freshness.as_ref();
+        let stale = freshness.and_then(|freshness| self.stale(freshness, client));
+        let decision = decide(&Case {
+            share: route.share,
+            settled: route.settled(),
+            bucket: client.bucket(),
+            is_read: self.is_read(),
+            follows: freshness.is_some() || route.slice.follows,
+            asked: self.asked,
+            stale,
+            service_is_well: route.slice.service.is_well(),
+        });
+        let mark = match (decision.why, stale) {
+            (Why::Saw, Some(Stale::Saw(mark))) => Some(mark),
+            (Why::Wrote, Some(Stale::Wrote(mark))) if self.carried == Some(Origin::Foreign) => Some(mark),
+            _ => None,
+        };
+        let wait = mark.and_then(|mark| Some(Wait { freshness: freshness?.clone(), mark }));
+        self.decision = decision;
+        wait
     }
 
     fn placed(&self) -> Option<(&LiveRoute, Client)> {
-        Some((self.matched()?, self.client?))
+        Some((self.route()?, self.matched?.client))
     }
 
     fn read_seen(&mut self, fields: &Fields, tag: ProxyTag, count: &Count) {
@@ -239,9 +296,9 @@ impl Exchange {
         }
     }
 
-    fn stale(&self, route: &LiveRoute, client: Client) -> Option<Stale> {
-        let freshness = route.slice.freshness.as_ref()?;
-        let stale = freshness.marks.stale(client.hash, self.seen.wrote, self.seen.saw_in(&route.slice.name));
+    fn stale(&self, freshness: &Freshness, client: Client) -> Option<Stale> {
+        let saw = self.seen.saw_in(freshness.slice.as_str());
+        let stale = freshness.marks.stale(client.hash, self.seen.wrote, saw);
         if let Some(Stale::Wrote(mark) | Stale::Saw(mark)) = stale {
             freshness.want(mark);
         }
@@ -249,8 +306,7 @@ impl Exchange {
     }
 
     fn all_passed(&self) -> bool {
-        let Some(live) = &self.live else { return false };
-        live.followers.iter().all(|follower| {
+        self.live.followers.iter().all(|follower| {
             let marks = &follower.freshness.marks;
             marks.has_passed(self.seen.wrote)
                 && marks.has_passed(self.seen.saw_in(follower.freshness.slice.as_str()))
@@ -259,7 +315,7 @@ impl Exchange {
 
     fn mark_write(&mut self, now: &Arc<Live>, mark: u64, fields: &Fields, is_end: bool) {
         for follower in &now.followers {
-            let client = Client::of(fields, &follower.sticky, self.address, follower.salt);
+            let client = Client::of(fields, &follower.sticky, self.arrived.address, follower.salt);
             follower.freshness.marks.wrote(client.hash, mark);
             if is_end {
                 follower.freshness.want(mark);
@@ -271,16 +327,19 @@ impl Exchange {
     /// Marks a client whose read belongs to the service by its bucket, as it is now, and was answered by the
     /// monolith. Its bucket is the one it comes back with, if it was given an id.
     fn mark_read(&mut self, now: &Arc<Live>, mark: u64, request: &RequestHead, is_end: bool) -> bool {
-        let number = match &self.live {
-            Some(then) if Arc::ptr_eq(then, now) => self.route,
-            _ => now.route(request.method(), request.path()),
+        let number = match Arc::ptr_eq(&self.live, now) {
+            true => self.route_number(),
+            false => now.route(request.method(), request.path()),
         };
         let Some(route) = number.and_then(|number| now.nth(number)) else { return false };
         let Some(freshness) = route.slice.freshness.as_ref().filter(|_| route.access == Access::Read) else {
             return false;
         };
-        let client = route.client(&request.fields, self.address);
-        let next = self.new_id.as_ref().map(|id| Client::with_own_cookie(id, route.slice.salt));
+        let client = route.client(&request.fields, self.arrived.address);
+        let next = match &self.reached {
+            Reached::Answered { new_id: Some(id), .. } => Some(Client::with_own_cookie(id, route.slice.salt)),
+            _ => None,
+        };
         let mut is_marked = false;
         for client in [Some(client), next].into_iter().flatten() {
             if route.share.takes(client.bucket()) {

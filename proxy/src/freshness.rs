@@ -35,6 +35,22 @@ pub struct BridgeLink {
     pub http: reqwest::Client,
 }
 
+/// How long a request waits for a barrier that would let the service answer it.
+const PATIENCE: Duration = Duration::from_millis(15);
+
+/// A barrier that a request waits for.
+pub(crate) struct Wait {
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) mark: u64,
+}
+
+impl Wait {
+    /// Waits, but not for long. Whether the barrier has passed.
+    pub(crate) async fn ends(&self) -> bool {
+        self.freshness.passes_within(self.mark, PATIENCE).await
+    }
+}
+
 /// The freshness of one slice.
 pub struct Freshness {
     /// Which slice.
@@ -78,7 +94,7 @@ impl Freshness {
     }
 
     /// Waits until `mark` has passed, at most `patience`. Whether it has.
-    pub async fn passes_within(&self, mark: u64, patience: Duration) -> bool {
+    async fn passes_within(&self, mark: u64, patience: Duration) -> bool {
         self.want(mark);
         let wait = async {
             loop {

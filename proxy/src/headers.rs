@@ -48,7 +48,7 @@ pub struct Forwarded<'a> {
     /// The trace it belongs to.
     pub trace: &'a Trace,
     /// Where it goes: the `Host` of a request that names none.
-    pub upstream: Option<&'a Upstream>,
+    pub upstream: &'a Upstream,
 }
 
 impl Forwarded<'_> {
@@ -71,9 +71,9 @@ impl Forwarded<'_> {
                 head.field(field.spelled, field.value);
             }
         }
-        if let Some(upstream) = self.upstream.filter(|_| !fields.has(Name::Host)) {
+        if !fields.has(Name::Host) {
             // An HTTP/1.0 client may name none, and every HTTP/1.1 server asks for one.
-            let address = upstream.to_string();
+            let address = self.upstream.to_string();
             head.field(b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
         }
         self.write_way(fields, &mut head);
@@ -200,7 +200,8 @@ pub mod tests {
     fn forwarded(trust: bool) -> String {
         let (request, trace) = (request(SENT), Trace::start(7));
         let mut out = BytesMut::new();
-        Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream: None }
+        let upstream = &upstream();
+        Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream }
             .write(&request, &mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
         // Its parent is a random number.
@@ -249,10 +250,13 @@ pub mod tests {
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
 
+    fn upstream() -> Upstream {
+        Upstream { tls: false, host: "::1".to_owned(), port: 4000 }
+    }
+
     fn goes_on_as(request: &str) -> String {
         let (request, trace) = (super::tests::request(request), Trace::start(7));
-        let upstream = Upstream { tls: false, host: "::1".to_owned(), port: 4000 };
-        let upstream = Some(&upstream);
+        let upstream = &upstream();
         let mut out = BytesMut::new();
         Forwarded { peer: Some(PEER), trust: false, framing: Framing::Empty, trace: &trace, upstream }
             .write(&request, &mut out);
@@ -291,6 +295,6 @@ pub mod tests {
     fn a_retry_stays_in_its_trace() {
         let fields = request(SENT).fields;
         let trace = traced(&fields, None);
-        assert_eq!(traced(&fields, Some(trace.clone())), trace);
+        assert_eq!(traced(&fields, Some(trace)), trace);
     }
 }

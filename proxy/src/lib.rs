@@ -18,7 +18,6 @@ mod failure;
 mod freshness;
 mod headers;
 mod health;
-mod limits;
 mod metrics;
 mod passage;
 mod relay;

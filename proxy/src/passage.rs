@@ -4,10 +4,8 @@
 //! long to wait, or whose fault it is.
 
 use crate::wire::Wire;
-use bytes::BytesMut;
-use http1::Body;
-use http1::Framing;
-use http1::Malformed;
+use bytes::{Buf, BytesMut};
+use http1::{Body, Framing, Malformed};
 use std::task::{Context, Poll};
 
 /// So much of a request's body is kept, to be sent again.
@@ -19,6 +17,8 @@ pub struct Passage {
     pub bytes: u64,
     /// What it waits for.
     pub waits_for: End,
+    /// How it comes.
+    pub comes: Framing,
     /// How it goes on.
     pub goes: Framing,
     body: Body,
@@ -51,18 +51,26 @@ pub enum Fault {
 
 impl Passage {
     /// A body that comes in one framing and goes on in another.
-    pub fn new(comes: Framing, goes: Framing, bytes_max: Option<u64>) -> Self {
+    pub fn new(comes: Framing, goes: Framing) -> Self {
         Self {
             bytes: 0,
             waits_for: End::Sink,
+            comes,
             goes,
             body: Body::of(comes),
-            bytes_max,
+            bytes_max: None,
             copy: None,
             is_over: false,
             is_refused: false,
             fault: None,
         }
+    }
+
+    /// Bounds it. None if it says of itself that it is larger.
+    pub fn limited_to(self, bytes_max: Option<u64>) -> Option<Self> {
+        let is_larger =
+            matches!((self.comes, bytes_max), (Framing::Length(length), Some(max)) if length > max);
+        (!is_larger).then_some(Self { bytes_max, ..self })
     }
 
     /// Keeps a copy of what passes, to be sent again.
@@ -150,13 +158,14 @@ impl Passage {
             if self.bytes_max.is_some_and(|max| self.bytes > max) {
                 return Err(Fault::TooLarge);
             }
-            let piece = from.inbox.split_to(count);
+            let piece = &from.inbox[..count];
             if let Some(copy) = &mut self.copy
                 && copy.len() + count <= COPY_BYTES_MAX
             {
-                copy.extend_from_slice(&piece);
+                copy.extend_from_slice(piece);
             }
-            self.goes.put(&piece, &mut to.outbox);
+            self.goes.put(piece, &mut to.outbox);
+            from.inbox.advance(count);
         }
         if self.body.is_whole() {
             self.is_over = true;

@@ -8,8 +8,7 @@ use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::passage::{End, Fault, Passage};
 use crate::wire::Wire;
-use http1::Framing;
-use http1::{AnswerHead, RequestHead};
+use http1::{AnswerHead, Framing, RequestHead};
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -99,8 +98,8 @@ impl Relay<'_> {
 
     /// Carries any bytes both ways until one side ends. How many bytes came down.
     pub async fn tunnel(&mut self) -> u64 {
-        let mut up = Passage::new(Framing::UntilClose, Framing::UntilClose, None);
-        let mut down = Passage::new(Framing::UntilClose, Framing::UntilClose, None);
+        let mut up = Passage::new(Framing::UntilClose, Framing::UntilClose);
+        let mut down = Passage::new(Framing::UntilClose, Framing::UntilClose);
         self.deadline.set(TUNNEL_PATIENCE);
         let mut is_ending = false;
         poll_fn(|cx| {

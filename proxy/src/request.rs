@@ -6,31 +6,30 @@
 use crate::access_log::{AccessLog, Line};
 use crate::answer::Answer;
 use crate::connection::Connection;
-use crate::exchange::Exchange;
+use crate::exchange::{Arrived, CLIENT_LEFT, Exchange};
 use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
+use crate::headers::trace::Trace;
 use crate::headers::{self, Forwarded, Returned};
-use crate::limits;
 use crate::metrics::Metrics;
 use crate::passage::Passage;
 use crate::relay;
 use crate::route::decision::Side;
 use crate::table::Tables;
+use crate::upstream::Target;
 use crate::visit::Visit;
 use async_trait::async_trait;
-use http1::Framing;
-use http1::{Fields, Name};
+use http1::{Fields, Framing, Name, RequestHead};
 use migrations::plan::ProxySettings;
 use pingora::apps::ServerApp;
 use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// How long a read waits for a barrier that would let the service answer it.
-const BARRIER_PATIENCE: Duration = Duration::from_millis(15);
 /// A request is sent to so many further addresses of the same upstream when one cannot be connected to.
 const REPEATS_MAX: usize = 2;
 
@@ -50,6 +49,17 @@ pub struct Requests {
     pub connector: TransportConnector,
 }
 
+/// The attempts to have a request answered, one after the other.
+#[derive(Default)]
+struct Attempts {
+    /// The address of the last one.
+    target: Option<Arc<Target>>,
+    /// Whether the last one's connection had served a request before.
+    was_kept: bool,
+    /// How many others there were before it at the same side.
+    repeats: usize,
+}
+
 #[async_trait]
 impl ServerApp for Requests {
     /// Serves the requests of one connection.
@@ -60,8 +70,7 @@ impl ServerApp for Requests {
                 Ok(true) => self.serve(&mut visit).await,
                 Ok(false) => return None,
                 Err(failure) => {
-                    visit.is_kept = false;
-                    self.tell(&mut visit, &mut Exchange::default(), failure).await;
+                    self.refuse(&mut visit, failure).await;
                 }
             }
         }
@@ -72,84 +81,95 @@ impl ServerApp for Requests {
 
 impl Requests {
     async fn serve(&self, visit: &mut Visit) {
-        let mut exchange = Exchange::default();
-        let peer = visit.peer.unwrap_or(exchange.address);
-        exchange.address =
-            headers::client_address(&visit.request.fields, peer, self.settings.trust_forwarded);
-        exchange.is_upgrade = visit.request.is_upgrade();
-        if let Err(failure) = self.attend(visit, &mut exchange).await {
-            // What is left of the request or of the answer makes the rest of the connection unreadable.
-            visit.is_kept = false;
-            self.tell(visit, &mut exchange, failure).await;
+        let trust = self.settings.trust_forwarded;
+        let peer = visit.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let address = headers::client_address(&visit.request.fields, peer, trust);
+        let arrived = Arrived { at: Instant::now(), address };
+        match self.admit(visit, arrived) {
+            Ok((mut exchange, mut upload)) => {
+                self.wait(&mut exchange).await;
+                if let Err(failure) = self.attend(visit, &mut exchange, &mut upload).await {
+                    self.tell(visit, &mut exchange, failure).await;
+                }
+                exchange.mark(&self.tables, &visit.request, true, &self.metrics);
+                self.count(visit, &exchange);
+            }
+            Err(failure) => {
+                let (status, bytes) = self.refuse(visit, failure).await;
+                let line = Line { status, bytes, ..Line::of(&visit.request, arrived) };
+                self.log.write(&line);
+            }
         }
-        exchange.mark(&self.tables, &visit.request, true, &self.metrics);
-        self.count(visit, &exchange);
+    }
+
+    /// What can be said of a request by its head alone: who answers it, and that its body may come.
+    fn admit(&self, visit: &Visit, arrived: Arrived) -> Result<(Exchange, Passage), Failure> {
+        let request = &visit.request;
+        let framing = Framing::of_request(request).map_err(Failure::Malformed)?;
+        let upload = Passage::new(framing, framing).limited_to(self.settings.body_bytes_max);
+        let mut upload = upload.ok_or(Failure::TooLarge)?;
+        let live = self.tables.live().ok_or(Failure::NoTable)?;
+        let asked = self.asked_side(&request.fields);
+        let exchange = Exchange::place(arrived, live, request, asked, self.tag, &self.tables.count);
+        if exchange.is_read() && framing != Framing::Empty {
+            upload.keep_copy();
+        }
+        Ok((exchange, upload))
+    }
+
+    /// The one place where a request waits: its body is unread and nothing of it was sent. Afterwards another side may
+    /// answer than before.
+    async fn wait(&self, exchange: &mut Exchange) {
+        if let Some(wait) = exchange.wait() {
+            let has_come = wait.ends().await;
+            exchange.resume(has_come);
+        }
     }
 
     /// Has the request answered by an upstream, by another one if it must be and may be.
-    async fn attend(&self, visit: &mut Visit, exchange: &mut Exchange) -> Result<(), Failure> {
-        let bytes_max = self.settings.body_bytes_max;
-        let framing = limits::admitted(&visit.request, bytes_max)?;
-        let live = self.tables.live().ok_or(Failure::NoTable)?;
-        let asked = self.asked_side(&visit.request.fields);
-        exchange.begin(live, &visit.request, asked, self.tag, &self.tables.count);
-        if let Some(wait) = exchange.worth_waiting()
-            && wait.freshness.passes_within(wait.mark, BARRIER_PATIENCE).await
-        {
-            exchange.decide();
-        }
-        let mut upload = Passage::new(framing, framing, bytes_max);
-        if exchange.is_read && framing != Framing::Empty {
-            upload.keep_copy();
-        }
+    async fn attend(
+        &self,
+        visit: &mut Visit,
+        exchange: &mut Exchange,
+        upload: &mut Passage,
+    ) -> Result<(), Failure> {
+        let mut attempts = Attempts::default();
         loop {
-            let mut was_used = false;
-            let sent = match self.connect(exchange).await {
-                Ok(connection) => {
-                    was_used = connection.is_used;
-                    self.forward(visit, exchange, connection, &mut upload).await
-                }
-                Err(failure) => Err(failure),
-            };
-            match sent {
-                Err(failure) if self.may_repeat(failure, exchange, &upload, was_used) => {}
+            match self.attempt(visit, exchange, upload, &mut attempts).await {
+                Err(failure) if self.may_repeat(failure, exchange, upload, &mut attempts) => {}
                 ended => return ended,
             }
         }
     }
 
-    async fn connect(&self, exchange: &mut Exchange) -> Result<Connection, Failure> {
-        exchange.target = exchange.pool().and_then(|pool| pool.pick()).cloned();
-        let target = exchange.target.as_ref().ok_or(Failure::Unresolved)?;
-        // What is sent again because a kept connection was worn out must not meet another one.
-        Connection::to(target, &self.connector, exchange.repeats > 0).await
-    }
-
     /// Sends the request to an upstream, and its answer to the client.
-    async fn forward(
+    async fn attempt(
         &self,
         visit: &mut Visit,
         exchange: &mut Exchange,
-        mut connection: Connection,
         upload: &mut Passage,
+        attempts: &mut Attempts,
     ) -> Result<(), Failure> {
-        let Some(target) = exchange.target.clone() else { return Err(Failure::Unresolved) };
-        self.send(visit, exchange, &mut connection, upload).await?;
+        (attempts.target, attempts.was_kept) = (exchange.pool().pick().cloned(), false);
+        let target = attempts.target.clone().ok_or(Failure::Unresolved)?;
+        // What is sent again because a kept connection was worn out must not meet another one.
+        let mut connection = Connection::to(&target, &self.connector, attempts.repeats > 0).await?;
+        attempts.was_kept = connection.is_used;
+        let trace = self.send(visit, exchange, &target, &mut connection, upload).await?;
         if !target.is_well() {
             target.note_success();
         }
-        let (came, goes) = self.take_answer(visit, exchange, upload)?;
+        let mut download = self.take_answer(visit, exchange, trace, upload)?;
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
             relay.tell().await?;
             exchange.answer_bytes = relay.tunnel().await;
             return Ok(());
         }
-        let mut download = Passage::new(came, goes, self.settings.body_bytes_max);
         let passed = relay.bring(upload, &mut download).await;
         exchange.answer_bytes = download.bytes;
         passed?;
-        if upload.is_whole() && came != Framing::UntilClose && visit.answer.wants_more() {
+        if upload.is_whole() && download.comes != Framing::UntilClose && visit.answer.wants_more() {
             target.kept.keep(connection);
         }
         Ok(())
@@ -160,20 +180,23 @@ impl Requests {
         &self,
         visit: &mut Visit,
         exchange: &mut Exchange,
+        target: &Target,
         connection: &mut Connection,
         upload: &mut Passage,
-    ) -> Result<(), Failure> {
-        exchange.is_sent = true;
+    ) -> Result<Trace, Failure> {
         visit.answer.begin();
-        let trace = headers::traced(&visit.request.fields, exchange.trace.take());
+        let trace = exchange.send(&visit.request);
         let trust = self.settings.trust_forwarded;
-        let upstream = exchange.target.as_ref().map(|target| &target.upstream);
-        Forwarded { peer: visit.peer, trust, framing: upload.goes, trace: &trace, upstream }
-            .write(&visit.request, &mut connection.wire.outbox);
-        exchange.trace = Some(trace);
+        Forwarded {
+            peer: visit.peer,
+            trust,
+            framing: upload.goes,
+            trace: &trace,
+            upstream: &target.upstream,
+        }
+        .write(&visit.request, &mut connection.wire.outbox);
         upload.begin(&mut connection.wire);
-        let patience = exchange.target.as_ref().map_or(Duration::ZERO, |target| target.patience.read);
-        let mut relay = visit.relay(&mut connection.wire, patience);
+        let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         relay.ask(upload).await?;
         while relay.answer.is_interim() {
             if !relay.request.is_old {
@@ -182,34 +205,35 @@ impl Requests {
             }
             relay.ask(upload).await?;
         }
-        Ok(())
+        Ok(trace)
     }
 
-    /// Marks who must be marked, and writes the answer's head. How its body comes, and how it goes on.
+    /// Marks who must be marked, and writes the answer's head. How its body passes.
     fn take_answer(
         &self,
         visit: &mut Visit,
         exchange: &mut Exchange,
+        trace: Trace,
         upload: &Passage,
-    ) -> Result<(Framing, Framing), Failure> {
+    ) -> Result<Passage, Failure> {
         let (request, answer) = (&visit.request, &visit.answer);
-        let came = limits::accepted(answer, request, self.settings.body_bytes_max)?;
+        let comes = Framing::of_answer(answer, request).map_err(|_| Failure::Broken)?;
         if answer.status == 101 && !upload.is_whole() {
             // What is left of the request's body would be taken for words of the other protocol.
             return Err(Failure::Broken);
         }
         // An HTTP/1.0 client knows no chunks: its answer ends with the connection.
-        let goes = match came {
+        let goes = match comes {
             Framing::Chunked | Framing::UntilClose if request.is_old => Framing::UntilClose,
             Framing::UntilClose => Framing::Chunked,
             other => other,
         };
+        let download = Passage::new(comes, goes).limited_to(self.settings.body_bytes_max);
+        let download = download.ok_or(Failure::AnswerTooLarge)?;
         // An answer before the request's end leaves the rest of the request on the connection.
         let is_readable = upload.is_whole() && goes != Framing::UntilClose && answer.status != 101;
         visit.is_kept &= is_readable && !visit.is_last();
-        exchange.is_answered = true;
-        exchange.status = Some(answer.status);
-        exchange.introduce();
+        exchange.answer(trace, answer.status);
         exchange.mark(&self.tables, request, false, &self.metrics);
         let location = self.kept_on_host(visit, exchange);
         let cookies = exchange.cookies(self.tag);
@@ -221,70 +245,78 @@ impl Requests {
             cookies: &cookies,
         }
         .write(answer, &mut visit.wire.outbox);
-        Ok((came, goes))
+        Ok(download)
     }
 
-    /// Whether a request that failed is sent again, to whom it then belongs. What was sent and may write never is.
+    /// Whether a request that failed is sent again. One that was sent and may write never is.
     fn may_repeat(
         &self,
         failure: Failure,
         exchange: &mut Exchange,
         upload: &Passage,
-        was_used: bool,
+        attempts: &mut Attempts,
     ) -> bool {
         if !failure.is_upstreams() {
             return false;
         }
-        if failure == Failure::Unresolved {
-            return exchange.fall_back();
-        }
-        if let Some(pool) = exchange.pool() {
+        let pool = exchange.pool();
+        if failure != Failure::Unresolved {
             let counters = &pool.counters;
             if failure.is_late() { counters.timeouts.inc() } else { counters.broken.inc() }
         }
-        if failure.is_unconnected() {
-            if let Some(target) = &exchange.target {
-                target.note_failure();
-            }
+        let may_again = if failure == Failure::Unresolved {
+            false
+        } else if failure.is_unconnected() {
+            attempts.target.iter().for_each(|target| target.note_failure());
             // Nothing was sent, so even a write may try the next address of the same upstream.
-            let addresses = exchange.pool().map_or(0, |pool| pool.targets.len());
-            let has_another = exchange.repeats < REPEATS_MAX.min(addresses.saturating_sub(1));
-            exchange.repeats += 1;
-            return has_another || exchange.fall_back();
-        }
-        if exchange.is_answered || !exchange.is_read || !upload.is_repeatable() {
+            attempts.repeats < REPEATS_MAX.min(pool.targets.len().saturating_sub(1))
+        } else if exchange.is_repeatable() && upload.is_repeatable() {
+            // The upstream may have closed a kept connection just when it was used again: a fresh one is tried once.
+            attempts.was_kept && failure == Failure::Broken && attempts.repeats == 0
+        } else {
             // A write may have happened although nothing came back.
             return false;
-        }
-        // The upstream may have closed a kept connection just when it was used again: a fresh one is tried once.
-        let is_worn_out = was_used && failure == Failure::Broken && exchange.repeats == 0;
-        exchange.repeats += 1;
-        is_worn_out || exchange.fall_back()
+        };
+        attempts.repeats = if may_again { attempts.repeats + 1 } else { 0 };
+        may_again || exchange.fall_back()
     }
 
-    /// Tells the client what went wrong, if it was told nothing yet.
+    /// Tells the client what went wrong with its exchange, if it was told nothing yet.
     async fn tell(&self, visit: &mut Visit, exchange: &mut Exchange, failure: Failure) {
-        let upstream = exchange.pool().map(|pool| pool.name.clone());
-        let answer = Answer::to(failure, upstream.as_deref()).filter(|_| exchange.status.is_none());
-        let Some(answer) = answer else { return };
-        if exchange.live.is_none() {
-            let why = match answer.status {
-                503 => "no-table",
-                413 => "too-large",
-                _ => "framing",
-            };
-            self.metrics.refused.with_label_values(&[why]).inc();
+        // What is left of the request or of the answer makes the rest of the connection unreadable.
+        visit.is_kept = false;
+        let Some(answer) = Answer::to(failure, Some(&exchange.pool().name)) else { return };
+        if exchange.fail(answer.status) {
+            exchange.mark(&self.tables, &visit.request, false, &self.metrics);
+            let cookies = exchange.cookies(self.tag);
+            exchange.answer_bytes = self.say(visit, &answer, &cookies).await;
         }
+    }
+
+    /// Refuses a request before a table is asked. The status, and how many bytes of a body the client was sent.
+    async fn refuse(&self, visit: &mut Visit, failure: Failure) -> (u16, u64) {
+        visit.is_kept = false;
+        let why = match failure {
+            Failure::NoTable => "no-table",
+            Failure::TooLarge => "too-large",
+            _ => "framing",
+        };
+        let Some(answer) = Answer::to(failure, None) else { return (CLIENT_LEFT, 0) };
+        self.metrics.refused.with_label_values(&[why]).inc();
+        (answer.status, self.say(visit, &answer, &[]).await)
+    }
+
+    /// Sends an answer of our own. How many bytes its body has.
+    async fn say(&self, visit: &mut Visit, answer: &Answer, cookies: &[String]) -> u64 {
         if matches!(answer.status, 502..=504) {
             self.metrics.failed.inc();
         }
-        exchange.mark(&self.tables, &visit.request, false, &self.metrics);
-        exchange.status = Some(answer.status);
         let is_head = visit.request.method() == "HEAD";
-        exchange.answer_bytes = answer.write(&mut visit.wire.outbox, &exchange.cookies(self.tag), is_head);
+        let bytes = answer.write(&mut visit.wire.outbox, cookies, is_head);
         if relay::tell(&mut visit.wire, &mut visit.deadline).await.is_err() {
             tracing::debug!("the client left before it was told of a failure");
         }
+        bytes
     }
 
     fn asked_side(&self, fields: &Fields) -> Option<Side> {
@@ -306,37 +338,49 @@ impl Requests {
     fn kept_on_host(&self, visit: &Visit, exchange: &Exchange) -> Option<String> {
         let location = std::str::from_utf8(visit.answer.fields.first(Name::Location)?).ok()?;
         let host = std::str::from_utf8(visit.request.fields.first(Name::Host)?).ok()?;
-        let live = exchange.live.as_ref()?;
         let scheme = headers::client_scheme(&visit.request.fields, self.settings.trust_forwarded);
-        let is_upstream = |tls, authority: &str| live.is_upstream(tls, authority);
+        let is_upstream = |tls, authority: &str| exchange.live.is_upstream(tls, authority);
         headers::location::rewritten(location, scheme, host, is_upstream)
     }
 
     fn count(&self, visit: &Visit, exchange: &Exchange) {
-        let status = exchange.status.unwrap_or(499);
-        let took = exchange.started.elapsed();
-        let matched = exchange.matched();
-        let upstream = exchange.pool();
-        if let (Some(live), Some(pool)) = (&exchange.live, upstream) {
-            live.counters.count(exchange.route, exchange.decision.side, status);
-            self.metrics.decided(exchange.decision.why);
-            pool.counters.latency.observe(took.as_secs_f64());
-            if exchange.is_answered {
-                pool.counters.answered.inc();
-            }
-        }
-        self.log.write(&Line {
-            method: visit.request.method(),
-            path: visit.request.path(),
+        let (status, why) = (exchange.status(), exchange.decision.why);
+        let (route, pool) = (exchange.route(), exchange.pool());
+        let line = Line {
             status,
-            upstream: upstream.map_or("", |pool| &*pool.name),
-            slice: matched.map(|route| &*route.slice.name),
-            route: matched.map(|route| &*route.name),
-            why: exchange.live.as_ref().map_or("refused", |_| exchange.decision.why.word()),
-            took,
+            upstream: &pool.name,
+            slice: route.map(|route| &*route.slice.name),
+            route: route.map(|route| &*route.name),
+            why: why.word(),
             bytes: exchange.answer_bytes,
-            client: exchange.address,
-            trace: exchange.trace.as_ref(),
-        });
+            trace: exchange.trace(),
+            ..Line::of(&visit.request, exchange.arrived)
+        };
+        exchange.live.counters.count(exchange.route_number(), exchange.decision.side, status);
+        self.metrics.decided(why);
+        pool.counters.latency.observe(line.took.as_secs_f64());
+        if exchange.is_answered() {
+            pool.counters.answered.inc();
+        }
+        self.log.write(&line);
+    }
+}
+
+impl<'a> Line<'a> {
+    /// The line of a request that ends now and was refused, but for what it was told.
+    fn of(request: &'a RequestHead, arrived: Arrived) -> Self {
+        Self {
+            method: request.method(),
+            path: request.path(),
+            status: CLIENT_LEFT,
+            upstream: "",
+            slice: None,
+            route: None,
+            why: "refused",
+            took: arrived.at.elapsed(),
+            bytes: 0,
+            client: arrived.address,
+            trace: None,
+        }
     }
 }

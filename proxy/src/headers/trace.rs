@@ -8,7 +8,7 @@ const ID_AT: usize = 3;
 const PARENT_AT: usize = 36;
 
 /// A trace: the part of the header's value that stays the same at every hop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
     id: [u8; 32],
 }
