@@ -1,10 +1,11 @@
-//! One JSON line per request. Each thread adds its lines to a page of its own; the writer, a thread too, takes the pages
-//! and writes them.
+//! The access log: one JSON line per request.
 //!
-//! If the writer falls behind, lines are dropped and counted; requests never wait for it, nor for each other.
+//! Each thread adds its lines to its own page. A writer thread takes the pages and writes them. If the writer falls
+//! behind, lines are dropped and counted. Requests never wait for the writer or for each other.
 
 use crate::headers::address::AddressText;
 use crate::headers::trace::Trace;
+use crate::route::decision::Why;
 use crossbeam_utils::atomic::AtomicCell;
 use prometheus::IntCounter;
 use std::io::Write;
@@ -15,50 +16,40 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thread_local::ThreadLocal;
 use time::OffsetDateTime;
 
-/// A page takes no further line when it has so many bytes: some 8 000 lines.
+/// A page this long takes no more lines. It has about 8 000.
 const PAGE_BYTES_MAX: usize = 2 << 20;
-/// A page that one busy moment made larger is not used again.
+/// The writer frees a larger page.
 const KEPT_BYTES_MAX: usize = 1 << 20;
-/// The writer looks for pages this often. It is not woken for each, which would cost a system call per request.
+/// The writer polls for pages. Waking it for each would cost a system call per request.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 
-/// What a line says, beside the time.
 #[derive(Debug)]
-pub struct Line<'a> {
-    /// Its method.
-    pub method: &'a str,
-    /// Its raw path without the query, which may hold secrets.
-    pub path: &'a [u8],
-    /// The status it was answered with; 499 if the client left before.
-    pub status: u16,
-    /// Who answered: a name of the plan's, as are the next two, so of letters, digits and hyphens.
-    pub upstream: &'a str,
-    /// Its slice, if it has one.
-    pub slice: Option<&'a str>,
-    /// Its route, if it has one.
-    pub route: Option<&'a str>,
-    /// Why that side answered, one of our own words.
-    pub why: &'static str,
-    /// How long it took.
-    pub took: Duration,
-    /// Bytes of the answer's body.
-    pub bytes: u64,
-    /// The client's address.
-    pub client: IpAddr,
-    /// The trace it belongs to.
-    pub trace: Option<&'a Trace>,
+pub(crate) struct Line<'a> {
+    pub(crate) method: &'a str,
+    /// The raw path without the query: a query may hold secrets.
+    pub(crate) path: &'a [u8],
+    pub(crate) status: u16,
+    /// A name from the plan, like the next two: letters, digits and hyphens.
+    pub(crate) upstream: &'a str,
+    pub(crate) slice: Option<&'a str>,
+    pub(crate) route: Option<&'a str>,
+    /// Why that side answered. `None` if the request was refused before.
+    pub(crate) why: Option<Why>,
+    pub(crate) took: Duration,
+    pub(crate) bytes: u64,
+    pub(crate) client: IpAddr,
+    pub(crate) trace: Option<&'a Trace>,
 }
 
-/// Takes lines.
 #[derive(Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     desks: Arc<ThreadLocal<Desk>>,
     dropped: IntCounter,
 }
 
 impl AccessLog {
-    /// Starts the writer. It ends, after the last line, when all clones of the log are gone.
-    pub fn start(
+    /// Starts the writer. After the last clone of the log is dropped, the writer writes the remaining lines and ends.
+    pub(crate) fn start(
         sink: Box<dyn Write + Send>,
         dropped: IntCounter,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
@@ -69,8 +60,8 @@ impl AccessLog {
         Ok((log, writer))
     }
 
-    /// Puts a line on this thread's page; it ended now.
-    pub fn write(&self, line: &Line<'_>) {
+    /// Adds a line, with the present time, to this thread's page.
+    pub(crate) fn write(&self, line: &Line<'_>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let desk = self.desks.get_or_default();
         let mut page = desk.begun.take().or_else(|| desk.blank.take()).unwrap_or_default();
@@ -83,21 +74,20 @@ impl AccessLog {
     }
 }
 
-/// Where a thread and the writer hand each other pages. Each place is one pointer that is swapped, so neither ever waits.
+/// Where a thread and the writer exchange pages. Each place is one pointer that is swapped, so neither side waits.
 #[derive(Default)]
 struct Desk {
-    /// Only the thread puts pages here, and takes them back for the next line unless the writer was quicker.
+    /// Only the thread puts pages here. It takes its page back for the next line unless the writer was faster.
     begun: AtomicCell<Option<Box<Page>>>,
-    /// Only the writer puts pages here, when they are written, so that their memory is used again.
+    /// Only the writer puts pages here, after it has written them. Their memory is used again.
     blank: AtomicCell<Option<Box<Page>>>,
 }
 
 const _: () = assert!(AtomicCell::<Option<Box<Page>>>::is_lock_free());
 
-/// Lines, one after the other.
 struct Page {
     text: Vec<u8>,
-    /// RFC 3339 in UTC with milliseconds; all but these is made once a second.
+    /// RFC 3339 in UTC. All but the milliseconds is made once a second.
     time: [u8; 24],
     second: u64,
 }
@@ -109,9 +99,9 @@ impl Default for Page {
 }
 
 impl Page {
-    /// Written by hand: this is done for every request, and a serializer takes five times as long.
+    /// Written by hand: a serializer takes five times as long, for every request.
     fn add(&mut self, line: &Line<'_>, now: Duration) {
-        self.tell_time(now);
+        self.set_time(now);
         let text = &mut self.text;
         text.extend_from_slice(b"{\"time\":\"");
         text.extend_from_slice(&self.time);
@@ -126,7 +116,7 @@ impl Page {
         if let Some(route) = line.route {
             word(text, b",\"route\":", route.as_bytes());
         }
-        word(text, b",\"why\":", line.why.as_bytes());
+        word(text, b",\"why\":", line.why.map_or("refused", Why::word).as_bytes());
         number(text, b",\"ms\":", line.took.as_millis() as u64);
         text.push(b'.');
         text.extend_from_slice(&three_digits(line.took.subsec_micros() % 1000));
@@ -138,7 +128,7 @@ impl Page {
         text.extend_from_slice(b"}\n");
     }
 
-    fn tell_time(&mut self, now: Duration) {
+    fn set_time(&mut self, now: Duration) {
         if self.second != now.as_secs() {
             self.second = now.as_secs();
             let at = OffsetDateTime::from_unix_timestamp(now.as_secs() as i64)
@@ -154,7 +144,7 @@ impl Page {
     }
 }
 
-/// Adds a key and a string that has nothing to be escaped.
+/// Adds a key and a string that needs no escapes.
 fn word(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     text.extend_from_slice(key);
     text.push(b'"');
@@ -162,17 +152,16 @@ fn word(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     text.push(b'"');
 }
 
-/// Adds a key and a string that a client chose. What is no UTF-8 is replaced, as is usual.
+/// Adds a key and a string that a client chose. Bytes that are not UTF-8 are replaced.
 fn string(text: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     if value.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')) {
         return word(text, key, value);
     }
     text.extend_from_slice(key);
-    // Text always serializes, and memory takes it.
+    // A string always serializes, and memory takes it.
     let _ = serde_json::to_writer(text, &String::from_utf8_lossy(value));
 }
 
-/// Adds a key and a JSON number.
 fn number(text: &mut Vec<u8>, key: &[u8], mut value: u64) {
     text.extend_from_slice(key);
     let mut digits = [b'0'; 20];
@@ -193,11 +182,11 @@ fn three_digits(value: u32) -> [u8; 3] {
 
 fn write_all(mut desks: Arc<ThreadLocal<Desk>>, mut sink: Box<dyn Write + Send>) {
     loop {
-        // Asked before the pages are taken: once nobody else holds them, no line can be added any more.
+        // Checked before the pages are taken: if nobody else has the log, no line can come later.
         let is_last = Arc::get_mut(&mut desks).is_some();
         for desk in desks.iter() {
             let Some(mut page) = desk.begun.take() else { continue };
-            // A closed terminal or a full disk must not stop requests; there is no better place to say so.
+            // A closed terminal or a full disk must not stop requests, and there is no better place to report it.
             let _ = sink.write_all(&page.text).and_then(|()| sink.flush());
             page.text.clear();
             if page.text.capacity() <= KEPT_BYTES_MAX {
@@ -237,7 +226,7 @@ mod tests {
             upstream: "monolith",
             slice: None,
             route: None,
-            why: "unmatched",
+            why: Some(Why::Unmatched),
             took: Duration::from_micros(1_020_305),
             bytes: 3,
             client: IpAddr::from([127, 0, 0, 1]),
@@ -265,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_many_threads_all_arrive_in_each_ones_order() {
+    fn lines_of_many_threads_all_arrive_in_each_threads_order() {
         let sink = Sink::default();
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
         let (log, writer) = AccessLog::start(Box::new(sink.clone()), dropped.clone()).unwrap();
@@ -290,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_these_words_in_this_order() {
+    fn a_line_has_these_fields_in_this_order() {
         let mut page = Page::default();
         let (slice, route, trace) = (Some("orders"), Some("show"), Trace::start(0x4bf9));
         let long = Line { path: b"/orders/7", slice, route, trace: Some(&trace), bytes: 0, ..line() };
@@ -300,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_bounded_and_what_it_cannot_take_is_counted() {
+    fn a_page_is_bounded_and_lines_it_cannot_take_are_counted() {
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
         let log = AccessLog { desks: Arc::default(), dropped: dropped.clone() };
         while dropped.get() == 0 {

@@ -1,6 +1,4 @@
-//! The admin listener: `/metrics`, `/healthz` and `/readyz`.
-//!
-//! For operators and orchestrators; it takes no orders.
+//! The admin listener: `/metrics`, `/healthz` and `/readyz`, for operators and orchestrators. It only reads.
 
 use crate::metrics::Metrics;
 use crate::table::Tables;
@@ -10,12 +8,9 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
 
-/// What it answers from.
-pub struct Admin {
-    /// Whether there is a table.
-    pub tables: Arc<Tables>,
-    /// What was counted.
-    pub metrics: Arc<Metrics>,
+pub(crate) struct Admin {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 #[async_trait]
@@ -26,7 +21,7 @@ impl ServeHttp for Admin {
             ("GET", "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", self.counts()),
             ("GET" | "HEAD", "/healthz") => json(StatusCode::OK, "{\"status\":\"alive\"}"),
             ("GET" | "HEAD", "/readyz") => self.readiness(),
-            _ => json(StatusCode::NOT_FOUND, "{\"error\":\"here are /metrics, /healthz and /readyz\"}"),
+            _ => json(StatusCode::NOT_FOUND, "{\"error\":\"not found; try /metrics, /healthz or /readyz\"}"),
         };
         let body = if request.method == http::Method::HEAD { Vec::new() } else { body };
         let mut response = Response::new(body);
@@ -45,7 +40,7 @@ impl Admin {
     }
 
     fn readiness(&self) -> (StatusCode, &'static str, Vec<u8>) {
-        match self.tables.holds() {
+        match self.tables.acts_on() {
             Some((journal, generation, plan)) => {
                 let body = serde_json::json!({
                     "status": "ready", "journal": journal, "generation": generation, "plan": plan

@@ -1,5 +1,7 @@
-//! What the proxy does for its controller: takes each newer table, reports what it acts on, and starts what a new table
-//! needs. How they speak is `link`'s.
+//! What the proxy does for the controller: takes newer tables, reports what it acts on, and starts what a new table
+//! needs. The crate `link` holds the conversation itself.
+//!
+//! No request waits for anything here. If the controller is down, the proxy serves with the table it has.
 
 use crate::freshness::BridgeLink;
 use crate::health;
@@ -13,22 +15,15 @@ use pingora::services::background::BackgroundService;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// The agent.
-pub struct Agent {
-    /// The table it keeps up to date.
-    pub tables: Arc<Tables>,
-    /// What it reports from.
-    pub metrics: Arc<Metrics>,
-    /// Its side of the conversation.
-    pub agent: link::Agent,
-    /// What was stored before the start, and is in use.
-    pub stored: Option<Told>,
-    /// Where clients connect.
-    pub listen: String,
-    /// The path that upstreams' health is asked by.
-    pub health_path: Option<String>,
-    /// How the bridge is asked for barriers.
-    pub bridge: BridgeLink,
+pub(crate) struct Agent {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) agent: link::Agent,
+    /// The stored table, if it is in use.
+    pub(crate) stored: Option<Told>,
+    pub(crate) listen: String,
+    pub(crate) health_path: Option<String>,
+    pub(crate) bridge: BridgeLink,
 }
 
 #[async_trait]
@@ -36,7 +31,7 @@ impl BackgroundService for Agent {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         self.serve_barriers();
         let health = tokio::spawn(health::keep_checking(self.tables.clone(), self.health_path.clone()));
-        // A report follows every swap at once: `route set` waits for it.
+        // Each swap is reported at once: `route set` waits for the report.
         let swapped = Notify::new();
         tokio::select! {
             _ = shutdown.changed() => {}
@@ -50,7 +45,7 @@ impl BackgroundService for Agent {
 impl Agent {
     async fn take(&self, told: Told, swapped: &Notify) -> Result<(), Unusable> {
         let tables = self.tables.clone();
-        // It blocks on the resolver.
+        // The resolver blocks.
         let taken = tokio::task::spawn_blocking(move || tables.take(told.desired)).await;
         if taken.map_err(|_| Unusable::Stopped)?? {
             self.serve_barriers();
@@ -81,8 +76,7 @@ impl Agent {
         }
     }
 
-    /// Starts asking for the barriers of slices that are followed for the first time. At most one task per slice
-    /// and process.
+    /// Starts asking for the barriers of newly followed slices. At most one task per slice and process.
     fn serve_barriers(&self) {
         for freshness in self.tables.take_unserved() {
             let bridge = self.bridge.clone();

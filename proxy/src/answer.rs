@@ -1,120 +1,87 @@
-//! Answers of the proxy's own making: JSON that says what went wrong, at which upstream, and what to do.
+//! The proxy's own answers: JSON that says what went wrong, at which upstream, and what to do.
 //!
-//! Does not decide when they are given.
+//! When they are given is decided elsewhere.
 
 use crate::failure::Failure;
 use bytes::BytesMut;
-use http1::Malformed;
+use http1::{Framing, Malformed, OutgoingHead};
 use serde::Serialize;
-use std::io::Write;
 
-/// A refusal or failure, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Answer {
-    /// The HTTP status.
+pub(crate) struct Answer {
     #[serde(skip)]
-    pub status: u16,
-    /// What is wrong.
-    pub error: &'static str,
-    /// Which upstream it is about.
+    pub(crate) status: u16,
+    pub(crate) error: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<String>,
-    /// What to do.
-    pub hint: &'static str,
+    pub(crate) upstream: Option<String>,
+    pub(crate) hint: &'static str,
 }
 
 impl Answer {
-    fn no_table() -> Self {
-        Self {
-            status: 503,
-            error: "this proxy has no routing table yet",
-            upstream: None,
-            hint: "start the controller (`strangler up` or `strangler controller`); the proxy asks it until it answers",
-        }
-    }
-
-    fn ambiguous_framing() -> Self {
-        Self {
-            status: 400,
-            error: "the request has both Content-Length and Transfer-Encoding",
-            upstream: None,
-            hint: "send one of them",
-        }
-    }
-
-    fn body_too_large() -> Self {
-        Self {
-            status: 413,
-            error: "the request's body is too large",
-            upstream: None,
-            hint: "send less, or raise `proxy.max_body` in the plan",
-        }
-    }
-
-    /// What a failure is answered with; none if there is nobody left to answer.
-    pub fn to(failure: Failure, upstream: Option<&str>) -> Option<Self> {
+    /// The answer to a failure. `None` if the client has left.
+    pub(crate) fn to(failure: Failure, upstream: Option<&str>) -> Option<Self> {
         let upstream = upstream.map(str::to_owned).filter(|_| failure.is_upstreams());
         let (status, error, hint) = match failure {
             Failure::ClientLeft => return None,
-            Failure::NoTable => return Some(Self::no_table()),
-            Failure::TooLarge => return Some(Self::body_too_large()),
-            Failure::Malformed(Malformed::AMBIGUOUS) => return Some(Self::ambiguous_framing()),
+            Failure::NoTable => (
+                503,
+                "this proxy has no routing table yet",
+                "start the controller (`strangler up` or `strangler controller`); the proxy asks until it answers",
+            ),
+            Failure::TooLarge => (
+                413,
+                "the request's body is too large",
+                "send a smaller body, or raise `proxy.max_body` in the plan",
+            ),
             Failure::Malformed(Malformed(why)) => (400, "the request is malformed", why),
             Failure::ClientLate => (408, "the request did not arrive in time", "send it again"),
             Failure::ConnectLate => (
                 504,
                 "connecting to the upstream took too long",
-                "see whether it is up, and `proxy.connect_timeout` in the plan",
+                "check that it is up; `proxy.connect_timeout` in the plan sets the limit",
             ),
             Failure::Late => (
                 504,
                 "the upstream did not answer in time",
-                "see what it is doing, and `proxy.read_timeout` in the plan; a write may have happened all the same",
+                "check what it is doing; a write may have happened; `proxy.read_timeout` in the plan sets the limit",
             ),
             Failure::AnswerTooLarge => {
                 (502, "the upstream's answer is too large", "raise `proxy.max_body` in the plan")
             }
             Failure::Refused | Failure::Unresolved => (
                 502,
-                "the upstream cannot be connected to",
-                "see whether it is up and listens at the address in the plan",
+                "cannot connect to the upstream",
+                "check that it is up and listens at the address in the plan",
             ),
             Failure::NoTls => (
                 502,
-                "no TLS with the upstream",
-                "see its certificate and the host's certificate authorities",
+                "cannot use TLS with the upstream",
+                "check its certificate and this host's certificate authorities",
             ),
             Failure::Broken => (
                 502,
-                "the upstream broke the connection before it answered",
-                "see its log; a write may have happened all the same",
+                "the upstream closed the connection before it answered",
+                "check its log; a write may have happened",
             ),
         };
         Some(Self { status, error, upstream, hint })
     }
 
-    /// Writes it, with these cookies; without its body if only the head was asked for. How long the body is.
-    pub fn write(&self, outbox: &mut BytesMut, cookies: &[String], is_head: bool) -> u64 {
+    /// Writes it; for a HEAD request without the body. Returns the length of the body that was written.
+    pub(crate) fn write(&self, outbox: &mut BytesMut, cookies: &[String], is_head: bool) -> u64 {
         let body = serde_json::to_vec(self).unwrap_or_default();
-        let reason =
-            http::StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
-        let mut head = Vec::with_capacity(512);
-        // Memory takes it, so it cannot fail.
-        let _ = write!(
-            head,
-            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
-            self.status,
-            reason.unwrap_or_default(),
-            body.len()
-        );
+        let status = http::StatusCode::from_u16(self.status).ok();
+        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let mut head = OutgoingHead::status(self.status, reason.as_bytes(), outbox);
+        head.field(b"Content-Type", b"application/json");
+        head.framing(Framing::Length(body.len() as u64));
+        head.field(b"Cache-Control", b"no-store");
         if self.status == 503 {
-            head.extend_from_slice(b"Retry-After: 1\r\n");
+            head.field(b"Retry-After", b"1");
         }
-        for cookie in cookies {
-            let _ = write!(head, "Set-Cookie: {cookie}\r\n");
-        }
-        head.extend_from_slice(b"Connection: close\r\n\r\n");
-        outbox.extend_from_slice(&head);
+        cookies.iter().for_each(|cookie| head.field(b"Set-Cookie", cookie.as_bytes()));
+        head.field(b"Connection", b"close");
+        head.end();
         if is_head {
             return 0;
         }

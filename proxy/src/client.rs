@@ -1,7 +1,6 @@
-//! Who a client is, as far as a share must know: a key found in its request, hashed into a bucket.
+//! Who a client is, as far as a share needs to know: a key from its request, hashed into a bucket.
 //!
-//! Pure. Knows nothing of routes; the order of keys is: the slice's header or cookie, else our own cookie,
-//! else the address.
+//! Pure. The key is the slice's header or cookie, else our own cookie, else the address.
 
 use http1::{Fields, Name};
 use migrations::plan::Sticky;
@@ -9,32 +8,27 @@ use migrations::share::Share;
 use std::net::IpAddr;
 use twox_hash::XxHash64;
 
-/// Our own cookie: a random id, given with the first answer of a route that is shared.
-pub const CLIENT_COOKIE: &str = "strangler_client";
+/// Our own cookie: a random id, set with the first answer of a shared route.
+pub(crate) const CLIENT_COOKIE: &str = "strangler_client";
 
-/// What a client was recognised by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// The header or cookie that the slice names.
+pub(crate) enum KeyKind {
     Chosen,
-    /// Our own cookie.
     Own,
-    /// Its address: it keeps no cookies, or has not got ours yet.
+    /// The client keeps no cookies, or does not have ours yet.
     Address,
 }
 
-/// A client as one slice sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
-    /// A hash of slice and key.
-    pub hash: u64,
-    /// What the key was.
-    pub kind: KeyKind,
+pub(crate) struct Client {
+    /// A hash of the slice and the key.
+    pub(crate) hash: u64,
+    pub(crate) kind: KeyKind,
 }
 
 impl Client {
-    /// Recognises the client of a request, in the eyes of the slice with this salt.
-    pub fn of(fields: &Fields, sticky: &Sticky, address: IpAddr, salt: u64) -> Client {
+    /// Recognises the client of a request. `salt` is the slice's.
+    pub(crate) fn of(fields: &Fields, sticky: &Sticky, address: IpAddr, salt: u64) -> Client {
         let chosen = match sticky {
             Sticky::Own => None,
             Sticky::Cookie(name) => cookie(fields, name),
@@ -53,24 +47,24 @@ impl Client {
         Client { hash, kind: KeyKind::Address }
     }
 
-    /// The client that will come back with this value of our own cookie.
-    pub fn with_own_cookie(value: &str, salt: u64) -> Client {
+    /// The client that will return with this value of our own cookie.
+    pub(crate) fn with_own_cookie(value: &str, salt: u64) -> Client {
         Client { hash: hash(salt, value.as_bytes()), kind: KeyKind::Own }
     }
 
-    /// Its bucket, 0 to 9 999. It does not depend on the share, so raising a share moves nobody back.
-    pub fn bucket(self) -> u16 {
+    /// 0 to 9 999. It does not depend on the share, so raising a share moves no client back.
+    pub(crate) fn bucket(self) -> u16 {
         (self.hash % u64::from(Share::BUCKETS)) as u16
     }
 }
 
-/// What makes a slice's buckets its own, so that not the same clients are the first in every slice.
-pub fn salt(slice: &str) -> u64 {
+/// Makes a slice's buckets its own, so that the same clients are not the first in every slice.
+pub(crate) fn salt(slice: &str) -> u64 {
     hash(0, slice.as_bytes())
 }
 
-/// A cookie's value (RFC 6265, 4.2): the first of that name.
-pub fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
+/// The value of the first cookie of that name (RFC 6265, 4.2).
+pub(crate) fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
     let pairs = fields.all(Name::Cookie).flat_map(|line| line.split(|b| *b == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
         let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;

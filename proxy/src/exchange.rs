@@ -1,6 +1,7 @@
-//! A request that a table answers, and its answer: who answers, how far it got, and what its end means for later reads.
+//! A request that a table places, and its answer: who answers, how far it got, and what it means for later reads.
 //!
-//! Speaks to no socket; [`crate::request`] says what happened. A request that is refused before a table is asked is none.
+//! It touches no socket; [`crate::request`] says what happened. A request that is refused before a table is asked
+//! never becomes an exchange.
 
 use crate::client::{self, CLIENT_COOKIE, Client, KeyKind};
 use crate::freshness::marks::Count;
@@ -19,25 +20,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The status in the log of a request whose client left before it was told anything.
+/// The logged status of a request whose client left without an answer.
 pub(crate) const CLIENT_LEFT: u16 = 499;
 
-/// A request whose head is here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived {
     pub(crate) at: Instant,
-    /// Whose it is.
+    /// The client's.
     pub(crate) address: IpAddr,
 }
 
-/// A request that a table answers, and its answer.
 pub(crate) struct Exchange {
     pub(crate) arrived: Arrived,
-    /// The table it is answered by, to its end.
+    /// The request keeps this table to its end, whatever is swapped in.
     pub(crate) live: Arc<Live>,
-    /// Who answers, and why. It changes after a wait and when a service fails.
+    /// It can change after a wait and when the service fails.
     pub(crate) decision: Decision,
-    /// Bytes of the answer's body that the client was sent.
+    /// Bytes of the answer's body that the client got.
     pub(crate) answer_bytes: u64,
     reached: Reached,
     access: Access,
@@ -47,28 +46,28 @@ pub(crate) struct Exchange {
     carried: Option<Origin>,
 }
 
-/// How far a request got, and what is only known from there on.
+/// How far a request got. Each step holds what is only known from there on.
 enum Reached {
-    /// It waits. Its body is unread, nothing was sent, and who answers may still change.
+    /// Its body is unread, nothing was sent, and who answers may still change.
     Waiting(Wait),
-    /// Nothing was sent.
+    /// Its side is chosen. Nothing was sent.
     Decided,
-    /// It was sent, once or several times: an upstream may have acted on it.
+    /// It was sent, once or more often. An upstream may have acted on it.
     Sent(Trace),
-    /// An upstream's answer has begun to reach the client.
+    /// An upstream's answer has begun. `new_id` is the id that the client gets.
     Answered { trace: Trace, status: u16, new_id: Option<String> },
-    /// The proxy answered: no upstream did. The trace says that it was sent all the same.
+    /// The proxy itself answered. An upstream may still have acted on a request that was sent.
     Failed { sent: Option<Trace>, status: u16 },
 }
 
-/// The route that a request matches, by its number, and its client as the route's slice sees it.
+/// The route that a request matches, and its client as the route's slice sees it.
 #[derive(Clone, Copy)]
 struct Matched {
     number: usize,
     client: Client,
 }
 
-/// Whose cookie the client brought.
+/// Who set the cookie that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Ours,
@@ -76,7 +75,6 @@ enum Origin {
 }
 
 impl Exchange {
-    /// Finds the request's route and decides who answers.
     pub(crate) fn place(
         arrived: Arrived,
         live: Arc<Live>,
@@ -118,7 +116,7 @@ impl Exchange {
         exchange
     }
 
-    /// What it waits for before its body is read, if it waits.
+    /// What it must wait for before its body is read.
     pub(crate) fn wait(&self) -> Option<&Wait> {
         match &self.reached {
             Reached::Waiting(wait) => Some(wait),
@@ -126,7 +124,7 @@ impl Exchange {
         }
     }
 
-    /// It has waited. If what it waited for has come, who answers is decided again.
+    /// Ends the wait. If what it waited for has come, the side is chosen again.
     pub(crate) fn resume(&mut self, has_come: bool) {
         self.reached = Reached::Decided;
         if has_come {
@@ -134,15 +132,14 @@ impl Exchange {
         }
     }
 
-    /// It is sent to an upstream now, in this trace.
+    /// It is being sent to an upstream. Returns its trace.
     pub(crate) fn send(&mut self, request: &RequestHead) -> Trace {
         let trace = headers::traced(&request.fields, self.trace().copied());
         self.reached = Reached::Sent(trace);
         trace
     }
 
-    /// The answer to what was sent in this trace begins. A client that is met for the first time at a shared route gets
-    /// an id to come back with.
+    /// An upstream's answer begins. A new client at a shared route gets an id, so that it keeps its side.
     pub(crate) fn answer(&mut self, trace: Trace, status: u16) {
         let is_new = self
             .placed()
@@ -151,7 +148,7 @@ impl Exchange {
         self.reached = Reached::Answered { trace, status, new_id };
     }
 
-    /// The proxy answers itself. False if an upstream's answer has begun: then the client cannot be told.
+    /// The proxy itself answers. `false` if an upstream's answer has begun: then it is too late to tell the client.
     pub(crate) fn fail(&mut self, status: u16) -> bool {
         if matches!(self.reached, Reached::Answered { .. }) {
             return false;
@@ -164,17 +161,16 @@ impl Exchange {
         self.access == Access::Read
     }
 
-    /// Whether it may be sent once more after it was sent: a read that nobody answered.
+    /// Whether it may be sent again after it was sent: a read without an answer.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.is_read() && !self.is_answered()
     }
 
-    /// Whether an upstream's answer has begun to reach the client.
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.reached, Reached::Answered { .. })
     }
 
-    /// The status that the client was told.
+    /// The status that the client got.
     pub(crate) fn status(&self) -> u16 {
         match self.reached {
             Reached::Answered { status, .. } | Reached::Failed { status, .. } => status,
@@ -182,7 +178,7 @@ impl Exchange {
         }
     }
 
-    /// The trace it was sent in, if it was sent.
+    /// Its trace, if it was sent.
     pub(crate) fn trace(&self) -> Option<&Trace> {
         match &self.reached {
             Reached::Sent(trace) | Reached::Answered { trace, .. } => Some(trace),
@@ -191,7 +187,6 @@ impl Exchange {
         }
     }
 
-    /// The upstream that answers.
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         match (self.decision.side, self.route()) {
             (Side::Service, Some(route)) => &route.slice.service,
@@ -199,17 +194,15 @@ impl Exchange {
         }
     }
 
-    /// The route it matches.
     pub(crate) fn route(&self) -> Option<&LiveRoute> {
         self.live.nth(self.route_number()?)
     }
 
-    /// The number of the route it matches.
     pub(crate) fn route_number(&self) -> Option<usize> {
         self.matched.map(|matched| matched.number)
     }
 
-    /// The service failed before it answered: the monolith answers. False if that must not be.
+    /// Lets the monolith answer after the service failed. `false` if that is not safe.
     pub(crate) fn fall_back(&mut self) -> bool {
         let may = self.is_repeatable() && self.decision.side == Side::Service;
         if may {
@@ -218,8 +211,8 @@ impl Exchange {
         may
     }
 
-    /// An answer begins or the exchange ends: whoever must wait is marked, by what the table says now. Barriers
-    /// are asked for at the end only, so that one covers the whole answer.
+    /// Marks the clients that must wait later, by the table that is in use now. Called when an answer begins and when
+    /// the exchange ends. Barriers are only asked for at the end, so that one covers the whole answer.
     pub(crate) fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
         let now = tables.peek();
         let Some(now) = now.as_ref().filter(|now| !now.followers.is_empty()) else { return };
@@ -237,8 +230,7 @@ impl Exchange {
         }
     }
 
-    /// The cookies that the answer sets.
-    pub(crate) fn cookies(&mut self, tag: ProxyTag) -> Vec<String> {
+    pub(crate) fn cookies(&self, tag: ProxyTag) -> Vec<String> {
         let mut cookies = Vec::new();
         if let Reached::Answered { new_id: Some(id), .. } = &self.reached {
             cookies.push(format!("{CLIENT_COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax"));
@@ -253,8 +245,8 @@ impl Exchange {
         cookies
     }
 
-    /// Decides who answers. Returns the barrier that is worth a short wait: a client that only reads would otherwise stay
-    /// at the monolith for as long as it keeps reading.
+    /// Decides who answers. Returns the barrier that is worth a short wait. Without the wait, a client that only
+    /// reads would stay at the monolith while it keeps reading.
     fn decide(&mut self) -> Option<Wait> {
         let (route, client) = self.placed()?;
         let freshness = route.slice.freshness.as_ref();
@@ -324,8 +316,8 @@ impl Exchange {
         self.seen.note_write(mark);
     }
 
-    /// Marks a client whose read belongs to the service by its bucket, as it is now, and was answered by the
-    /// monolith. Its bucket is the one it comes back with, if it was given an id.
+    /// Marks a client whose read belongs to the service by its present bucket, and was answered by the monolith. A
+    /// client that gets an id returns with that id's bucket.
     fn mark_read(&mut self, now: &Arc<Live>, mark: u64, request: &RequestHead, is_end: bool) -> bool {
         let number = match Arc::ptr_eq(&self.live, now) {
             true => self.route_number(),

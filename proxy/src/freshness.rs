@@ -1,10 +1,10 @@
-//! Read-your-writes of one slice: asks the bridge for barriers, one at a time, and wakes who waits for them.
+//! Read-your-writes of one slice: asks the bridge for barriers, one at a time, and wakes the requests that wait.
 //!
-//! Which client must wait for which barrier is decided in [`marks`] and [`seen`], purely. Here is only the asking:
-//! a question is repeated until it is answered, because nothing but an answer says that the service caught up.
+//! [`marks`] and [`seen`] decide which client must wait for which barrier. This file only asks. It repeats a question
+//! until it is answered: only an answer proves that the service has caught up.
 
-pub mod marks;
-pub mod seen;
+pub(crate) mod marks;
+pub(crate) mod seen;
 
 use crate::metrics::BarrierCounters;
 use arc_swap::ArcSwapOption;
@@ -17,22 +17,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// The bridge answers when the sink has passed; if that takes longer, the question is asked again.
+/// The bridge answers when the sink has passed the barrier. After this, the question is asked again.
 const BARRIER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after the first failed question; it doubles.
+/// The pause after the first failure. It doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(25);
-/// The longest pause between questions.
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
 
-/// How the bridge is reached.
 #[derive(Clone)]
-pub struct BridgeLink {
-    /// Its address, from the last `desired`.
-    pub address: Arc<ArcSwapOption<String>>,
-    /// The bearer token of its port.
-    pub token: Secret,
-    /// The client that asks.
-    pub http: reqwest::Client,
+pub(crate) struct BridgeLink {
+    /// From the last `desired`.
+    pub(crate) address: Arc<ArcSwapOption<String>>,
+    pub(crate) token: Secret,
+    pub(crate) http: reqwest::Client,
 }
 
 /// How long a request waits for a barrier that would let the service answer it.
@@ -45,18 +41,15 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Waits, but not for long. Whether the barrier has passed.
+    /// Waits for a short time. Returns whether the barrier has passed.
     pub(crate) async fn ends(&self) -> bool {
         self.freshness.passes_within(self.mark, PATIENCE).await
     }
 }
 
-/// The freshness of one slice.
-pub struct Freshness {
-    /// Which slice.
-    pub slice: SliceName,
-    /// Who must wait for what.
-    pub marks: Marks,
+pub(crate) struct Freshness {
+    pub(crate) slice: SliceName,
+    pub(crate) marks: Marks,
     count: Arc<Count>,
     asked: Notify,
     passed: Notify,
@@ -65,8 +58,8 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// A slice nobody waits in. `count` is shared by all slices of this proxy.
-    pub fn new(slice: SliceName, count: Arc<Count>, counters: BarrierCounters) -> Self {
+    /// `count` is shared by all slices of this proxy.
+    pub(crate) fn new(slice: SliceName, count: Arc<Count>, counters: BarrierCounters) -> Self {
         let (asked, passed) = (Notify::new(), Notify::new());
         Self {
             slice,
@@ -79,21 +72,21 @@ impl Freshness {
         }
     }
 
-    /// Whether a table still shares reads of the slice; if not, nobody needs its barriers.
-    pub fn set_followed(&self, followed: bool) {
+    /// Says whether the table shares reads of the slice. If not, no client needs its barriers.
+    pub(crate) fn set_followed(&self, followed: bool) {
         if self.followed.swap(followed, Relaxed) != followed {
             self.asked.notify_one();
         }
     }
 
-    /// Somebody waits for `mark`: a barrier is started unless one that covers it is asked for already.
-    pub fn want(&self, mark: u64) {
+    /// A client waits for `mark`. Starts a barrier unless one that covers the mark was asked for already.
+    pub(crate) fn want(&self, mark: u64) {
         if self.marks.want(mark) {
             self.asked.notify_one();
         }
     }
 
-    /// Waits until `mark` has passed, at most `patience`. Whether it has.
+    /// Waits until `mark` has passed, at most `patience`. Returns whether it has.
     async fn passes_within(&self, mark: u64, patience: Duration) -> bool {
         self.want(mark);
         let wait = async {
@@ -108,8 +101,8 @@ impl Freshness {
         tokio::time::timeout(patience, wait).await.is_ok()
     }
 
-    /// Asks for barriers as long as somebody wants one; never returns.
-    pub async fn keep_asking(&self, bridge: BridgeLink) {
+    /// Asks for barriers while a client needs one. Never returns.
+    pub(crate) async fn keep_asking(&self, bridge: BridgeLink) {
         let mut pause = RETRY_FIRST;
         loop {
             while !(self.marks.wants_barrier() && self.followed.load(Relaxed)) {

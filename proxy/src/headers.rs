@@ -1,11 +1,11 @@
-//! Heads as they go on: which fields pass, which are taken out, and which are the proxy's own.
+//! Heads as they are passed on: which fields pass, which are dropped, and which are the proxy's own.
 //!
-//! A head is written straight from the one that came, field by field in its order. Fields for one hop only (RFC 9110,
-//! 7.6.1) and those that say where a body ends are never copied: they are written as this hop has them.
+//! A head is written straight from the one that arrived, field by field and in its order. Fields for one hop only
+//! (RFC 9110, 7.6.1) and those that frame the body are never copied. They are written as this hop needs them.
 
-pub mod address;
-pub mod location;
-pub mod trace;
+pub(crate) mod address;
+pub(crate) mod location;
+pub(crate) mod trace;
 
 use address::AddressText;
 use bytes::BytesMut;
@@ -14,9 +14,8 @@ use migrations::plan::Upstream;
 use std::net::IpAddr;
 use trace::Trace;
 
-/// Whose address counts as the client's: its own, or, behind a trusted load balancer, the first one that the
-/// balancer names.
-pub fn client_address(fields: &Fields, peer: IpAddr, trust_forwarded: bool) -> IpAddr {
+/// The client's address: the peer's, or the first one that a trusted load balancer names.
+pub(crate) fn client_address(fields: &Fields, peer: IpAddr, trust_forwarded: bool) -> IpAddr {
     if !trust_forwarded {
         return peer;
     }
@@ -24,43 +23,40 @@ pub fn client_address(fields: &Fields, peer: IpAddr, trust_forwarded: bool) -> I
     first.and_then(|text| text.trim().parse().ok()).unwrap_or(peer)
 }
 
-/// The scheme by which the client reached us. The proxy itself listens without TLS.
-pub fn client_scheme(fields: &Fields, trust_forwarded: bool) -> &'static str {
+/// Whether the client used TLS. The proxy itself listens without TLS, so only a trusted load balancer can say so.
+pub(crate) fn client_uses_tls(fields: &Fields, trust_forwarded: bool) -> bool {
     let told = fields.first(Name::ForwardedProto).filter(|_| trust_forwarded);
-    if told.is_some_and(|value| value.eq_ignore_ascii_case(b"https")) { "https" } else { "http" }
+    told.is_some_and(|value| value.eq_ignore_ascii_case(b"https"))
 }
 
 /// The request's trace: the client's, or the one that was started for it, or a new one.
-pub fn traced(fields: &Fields, started: Option<Trace>) -> Trace {
+pub(crate) fn traced(fields: &Fields, started: Option<Trace>) -> Trace {
     let came = fields.first(Name::Traceparent).and_then(Trace::read);
-    // A retry of the same request stays in the trace that was started for it.
+    // A retry stays in the trace that was started for the request.
     came.or(started).unwrap_or_else(|| Trace::start(rand::random()))
 }
 
-/// What the proxy adds to a request.
-pub struct Forwarded<'a> {
-    /// Whose connection it came by.
-    pub peer: Option<IpAddr>,
-    /// Whether what it says of the way before is believed.
-    pub trust: bool,
-    /// How its body goes on.
-    pub framing: Framing,
-    /// The trace it belongs to.
-    pub trace: &'a Trace,
-    /// Where it goes: the `Host` of a request that names none.
-    pub upstream: &'a Upstream,
+pub(crate) struct Forwarded<'a> {
+    /// The address at the other end of the client's connection.
+    pub(crate) peer: Option<IpAddr>,
+    /// Whether the client's own claims about the way to us are believed.
+    pub(crate) trust: bool,
+    pub(crate) framing: Framing,
+    pub(crate) trace: &'a Trace,
+    /// Its address is the `Host` of a request without one.
+    pub(crate) upstream: &'a Upstream,
 }
 
 impl Forwarded<'_> {
-    /// Writes the head of a request that goes upstream: it says where the request came from, and leaves out what is not
-    /// for upstreams.
-    pub fn write(&self, request: &RequestHead, out: &mut BytesMut) {
+    /// Writes the head of a request for an upstream. It says where the request came from, and drops what is not for
+    /// upstreams.
+    pub(crate) fn write(&self, request: &RequestHead, out: &mut BytesMut) {
         let fields = &request.fields;
         let keeps_trace = fields.first(Name::Traceparent).and_then(Trace::read).is_some();
         let mut head = OutgoingHead::request(request, out);
         for field in request.onward() {
             let passes = match field.name {
-                // CGI would take it for the field that it looks like (RFC 3875, 4.1.18).
+                // CGI would read it as the field that it imitates (RFC 3875, 4.1.18).
                 Name::Other => self.trust || !is_disguised(field.spelled),
                 Name::Cookie | Name::Host | Name::Date | Name::Location => true,
                 Name::Traceparent | Name::Tracestate => keeps_trace,
@@ -72,7 +68,7 @@ impl Forwarded<'_> {
             }
         }
         if !fields.has(Name::Host) {
-            // An HTTP/1.0 client may name none, and every HTTP/1.1 server asks for one.
+            // An HTTP/1.0 request may have no `Host`, but every HTTP/1.1 server wants one.
             let address = self.upstream.to_string();
             head.field(b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
         }
@@ -100,27 +96,21 @@ impl Forwarded<'_> {
     }
 }
 
-/// What the proxy changes in an answer.
-pub struct Returned<'a> {
-    /// The request's head.
-    pub request: &'a RequestHead,
-    /// How its body goes on.
-    pub framing: Framing,
-    /// Whether the client's connection is kept.
-    pub is_kept: bool,
-    /// Where a redirect leads, if not where the upstream says.
-    pub location: Option<&'a str>,
-    /// Cookies that it sets.
-    pub cookies: &'a [String],
+pub(crate) struct Returned<'a> {
+    pub(crate) request: &'a RequestHead,
+    pub(crate) framing: Framing,
+    pub(crate) is_kept: bool,
+    /// The redirect's target, if it differs from the upstream's.
+    pub(crate) location: Option<&'a str>,
+    pub(crate) cookies: &'a [String],
 }
 
 impl Returned<'_> {
-    /// Writes the head of an answer that goes to the client.
-    pub fn write(&self, answer: &AnswerHead, out: &mut BytesMut) {
+    pub(crate) fn write(&self, answer: &AnswerHead, out: &mut BytesMut) {
         let mut head = OutgoingHead::answer(answer, out);
         for field in answer.onward() {
             let passes = match field.name {
-                // It says what was agreed on, or what should have been asked for.
+                // With 101 it says what was agreed on, with 426 what to ask for.
                 Name::Upgrade => matches!(answer.status, 101 | 426),
                 Name::Location => self.location.is_none(),
                 _ => true,
@@ -149,8 +139,8 @@ impl Returned<'_> {
     }
 }
 
-/// Writes the head of an answer that another one follows.
-pub fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
+/// Writes the head of an interim answer.
+pub(crate) fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
     let mut head = OutgoingHead::answer(answer, out);
     answer
         .onward()
@@ -159,7 +149,7 @@ pub fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
     head.end();
 }
 
-/// Whether a name is one of those that say where a request came from, but for underscores in place of hyphens.
+/// Whether a name is one of the fields that say where a request came from, written with underscores.
 fn is_disguised(spelled: &[u8]) -> bool {
     let plain: Vec<u8> = match spelled.contains(&b'_') {
         true => spelled.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect(),
@@ -174,11 +164,10 @@ fn text(value: &[u8]) -> &str {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    /// The head of a request.
-    pub fn request(text: &str) -> RequestHead {
+    pub(crate) fn request(text: &str) -> RequestHead {
         let mut head = RequestHead::default();
         assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
         head
@@ -204,7 +193,6 @@ pub mod tests {
         Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream }
             .write(&request, &mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
-        // Its parent is a random number.
         let at = text.find("traceparent: 00-00000000000000000000000000000007-").unwrap();
         format!("{}{}", &text[..at], &text[at + 70..])
     }
@@ -225,12 +213,12 @@ pub mod tests {
         let fields = request(SENT).fields;
         assert_eq!(client_address(&fields, PEER, true).to_string(), "203.0.113.1");
         assert_eq!(client_address(&fields, PEER, false), PEER);
-        assert_eq!(client_scheme(&fields, true), "https");
-        assert_eq!(client_scheme(&fields, false), "http");
+        assert!(client_uses_tls(&fields, true));
+        assert!(!client_uses_tls(&fields, false));
     }
 
     #[test]
-    fn an_answer_says_only_once_where_it_ends_and_keeps_what_is_not_for_one_hop() {
+    fn an_answer_is_framed_once_and_keeps_its_end_to_end_fields() {
         let came = "HTTP/1.0 200 Very  well\r\nDate: today\r\nConnection: X-Once\r\nX-Once: 1\r\nKeep-Alive: 5\r\n\
                     Upgrade: h2c\r\nTrailer: X\r\nX-Folded : a\r\n  b\r\nLocation: http://inside/\r\nContent-Length: \
                     4\r\n\r\n";
@@ -264,14 +252,14 @@ pub mod tests {
     }
 
     #[test]
-    fn a_request_that_names_no_host_goes_on_with_the_upstreams() {
+    fn a_request_without_a_host_gets_the_upstreams() {
         assert!(goes_on_as("GET / HTTP/1.0\r\n\r\n").contains("\r\nHost: [::1]:4000\r\n"));
         let named = goes_on_as("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
         assert!(named.contains("\r\nHost: a\r\n") && !named.contains("4000"), "{named}");
     }
 
     #[test]
-    fn a_claim_with_underscores_is_a_claim() {
+    fn a_forwarding_claim_with_underscores_is_dropped_too() {
         let sent = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 203.0.113.1\r\nx-forwarded_proto: https\r\nX_Other: b\r\n\r\n";
         let text = goes_on_as(sent);
         assert!(
@@ -281,7 +269,7 @@ pub mod tests {
     }
 
     #[test]
-    fn an_agreed_upgrade_is_told_whatever_else_connection_names() {
+    fn an_accepted_upgrade_is_passed_on_whatever_connection_names() {
         let came = "HTTP/1.1 101 Switching Protocols\r\nConnection: X-Foo, Upgrade\r\nUpgrade: websocket\r\nX-Foo: 1\r\n\r\n";
         let (answer, request) = (answer(came), request(SENT));
         let mut out = BytesMut::new();

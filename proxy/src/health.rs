@@ -1,7 +1,7 @@
-//! Active health checks: every few seconds each address is connected to, or asked for the plan's health path,
-//! and its name is resolved again.
+//! Active health checks. Every few seconds, each address is connected to or asked for the plan's health path, and its
+//! name is resolved again.
 //!
-//! Decides nothing about requests; [`crate::upstream::Target`] counts what is found here.
+//! It decides nothing about requests. [`crate::upstream::Target`] counts the results.
 
 use crate::table::Tables;
 use crate::upstream::Target;
@@ -13,14 +13,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Time between two rounds of checks.
 const ROUND: Duration = Duration::from_secs(2);
-/// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Checks all addresses of the live table, round after round; never returns.
-pub async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
-    // The connector reads the machine's certificate authorities, so there is one for all checks.
+/// Checks all addresses of the live table in rounds. Never returns.
+pub(crate) async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
+    // A connector reads the machine's certificate authorities, so all checks use one.
     let asker = health_path.map(|path| Arc::new(Asker { path, connector: Connector::new(None) }));
     loop {
         let mut checks = JoinSet::new();
@@ -33,7 +31,6 @@ pub async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
     }
 }
 
-/// Asks for the plan's health path.
 struct Asker {
     path: String,
     connector: Connector,
@@ -47,7 +44,7 @@ async fn check(target: Arc<Target>, asker: Option<Arc<Asker>>) {
 async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
     let resolver = target.clone();
     let mut addresses = tokio::task::spawn_blocking(move || resolver.look_up()).await.unwrap_or_default();
-    // The address in use stays in use as long as the name still has it and it answers.
+    // The address in use is kept while the name still has it and it answers.
     addresses.sort_by_key(|address| Some(*address) != target.address());
     for address in addresses {
         if TcpStream::connect(address).await.is_ok() {
@@ -61,7 +58,7 @@ async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
     false
 }
 
-/// Whether the health path is answered with 2xx, on a connection of its own.
+/// Whether the health path answers 2xx, on its own connection.
 async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
     let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return false };
     let asked = async {

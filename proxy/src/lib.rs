@@ -1,10 +1,11 @@
-//! The data plane for requests: a reverse proxy that sends each request to the monolith or to the service its
-//! slice moves to, and never lets a client read older data than it knows.
+//! The data plane for requests: a reverse proxy that sends each request to the monolith or to the service that its
+//! slice moves to. No client reads older data than it has seen.
 //!
-//! It pulls its table from the controller and keeps it on disk, so it serves on when everything else is down. It
-//! is needed for availability, never for the safety of writes: that is the databases' own.
+//! The proxy pulls its table from the controller and keeps it on disk. So it serves when everything else is down.
+//! Availability depends on it; the safety of writes does not: the databases enforce that.
 //!
-//! Start reading at `request`, which follows a request from its first byte to its last.
+//! Start with `request`: it follows a request from its head to its line in the access log. The crate `http1` reads
+//! and writes HTTP/1.1.
 
 mod access_log;
 mod admin;

@@ -1,7 +1,7 @@
-//! What the proxy counts, for Prometheus. Labels come from the plan only, so their number is bounded by it.
+//! What the proxy counts, for Prometheus. Labels come from the plan only, which bounds their number.
 //!
-//! Hands out counters that were looked up beforehand, so that a request touches atomics and no map. A table
-//! counts the requests of its routes itself; that is added up here when somebody asks.
+//! Counters are looked up beforehand, so a request touches atomics and no map. A table counts the requests of its
+//! routes itself. Those counts are added up when the metrics are read.
 
 use crate::route::decision::{Side, Why};
 use prometheus::{
@@ -15,8 +15,7 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const LATENCY_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// All metrics of one proxy.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     failures: IntCounterVec,
@@ -24,63 +23,52 @@ pub struct Metrics {
     answered: IntCounterVec,
     barriers: IntCounterVec,
     decisions: [IntCounter; Why::ALL.len()],
-    /// Requests refused before any upstream: no table, too large, malformed.
-    pub refused: IntCounterVec,
+    /// Requests refused before a table was asked: no table, body too large, malformed.
+    pub(crate) refused: IntCounterVec,
     /// Marks that send a client to the monolith until a barrier has passed.
-    pub marks: IntCounter,
-    /// Override headers without the right secret.
-    pub overrides_refused: IntCounter,
-    /// Answers of our own making with 502, 503 or 504.
-    pub failed: IntCounter,
-    /// Access log lines that were dropped because the writer was behind.
-    pub log_lines_dropped: IntCounter,
-    /// The generation of the table in use.
-    pub generation: IntGauge,
-    /// Whether there is a table.
-    pub ready: IntGauge,
-    /// Upstream addresses that fail their checks.
-    pub unwell: IntGauge,
+    pub(crate) marks: IntCounter,
+    pub(crate) overrides_refused: IntCounter,
+    /// Our own answers with 502, 503 or 504.
+    pub(crate) failed: IntCounter,
+    /// Access log lines dropped because the writer fell behind.
+    pub(crate) log_lines_dropped: IntCounter,
+    pub(crate) generation: IntGauge,
+    pub(crate) ready: IntGauge,
+    pub(crate) unwell: IntGauge,
 }
 
-/// What is counted about one upstream.
 #[derive(Clone)]
-pub struct PoolCounters {
-    /// Seconds from a request's first byte to the end of its answer.
-    pub latency: Histogram,
-    /// Requests answered.
-    pub answered: IntCounter,
-    /// Connections refused or reset.
-    pub broken: IntCounter,
-    /// Timeouts.
-    pub timeouts: IntCounter,
+pub(crate) struct PoolCounters {
+    /// Seconds from a request's head to the end of its answer.
+    pub(crate) latency: Histogram,
+    pub(crate) answered: IntCounter,
+    pub(crate) broken: IntCounter,
+    pub(crate) timeouts: IntCounter,
 }
 
-/// What is counted about one slice's barriers.
 #[derive(Clone)]
-pub struct BarrierCounters {
-    /// Barriers that passed.
-    pub passed: IntCounter,
-    /// Questions without an answer.
-    pub failed: IntCounter,
+pub(crate) struct BarrierCounters {
+    pub(crate) passed: IntCounter,
+    pub(crate) failed: IntCounter,
 }
 
-/// Requests of each route of a table by side and status class, since they were last added up.
+/// The requests of each route of a table by side and status class, since they were last added up.
 ///
-/// Nearly all requests have the same side and class. So each pair of these is a column of its own, and what is counted
-/// lies close together however many routes there are.
-pub struct RouteCounters {
+/// Nearly all requests have the same side and class. So each pair of these has its own column, and the counters in
+/// use lie close together however many routes there are.
+pub(crate) struct RouteCounters {
     columns: [[Box<[AtomicU64]>; CLASSES.len()]; 2],
 }
 
 impl RouteCounters {
-    /// Counters of so many routes, and of what matches none.
-    pub fn new(routes: usize) -> Self {
+    /// `routes` counters, and one for requests that match no route.
+    pub(crate) fn new(routes: usize) -> Self {
         let column = || (0..=routes).map(|_| AtomicU64::new(0)).collect();
         Self { columns: std::array::from_fn(|_| std::array::from_fn(|_| column())) }
     }
 
-    /// One more request that this side answered. It matched the route of that number, or none.
-    pub fn count(&self, route: Option<usize>, side: Side, status: u16) {
+    /// Counts a request that this side answered. `route` is its number, if it matched one.
+    pub(crate) fn count(&self, route: Option<usize>, side: Side, status: u16) {
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
         let column = &self.columns[side as usize][class];
         column[route.unwrap_or(column.len() - 1)].fetch_add(1, Relaxed);
@@ -88,8 +76,7 @@ impl RouteCounters {
 }
 
 impl Metrics {
-    /// Registers everything.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let vec = |name: &str, help: &str, labels: &[&str]| {
             let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
@@ -144,8 +131,7 @@ impl Metrics {
         })
     }
 
-    /// The counters of an upstream.
-    pub fn pool(&self, upstream: &str) -> PoolCounters {
+    pub(crate) fn pool(&self, upstream: &str) -> PoolCounters {
         PoolCounters {
             latency: self.latency.with_label_values(&[upstream]),
             answered: self.answered.with_label_values(&[upstream]),
@@ -154,28 +140,26 @@ impl Metrics {
         }
     }
 
-    /// The counters of a slice's barriers.
-    pub fn barriers(&self, slice: &str) -> BarrierCounters {
+    pub(crate) fn barriers(&self, slice: &str) -> BarrierCounters {
         BarrierCounters {
             passed: self.barriers.with_label_values(&[slice, "passed"]),
             failed: self.barriers.with_label_values(&[slice, "failed"]),
         }
     }
 
-    /// One more request whose side was chosen for this reason.
-    pub fn decided(&self, why: Why) {
+    pub(crate) fn decided(&self, why: Why) {
         self.decisions[why.number()].inc();
     }
 
-    /// Adds up what was counted about a table's routes, given each one's slice, name, and upstream of either side.
-    pub fn add_up<'a>(
+    /// Adds up what a table counted. `named` gives the slice and name of a route, and the upstream of each side.
+    pub(crate) fn add_up<'a>(
         &self,
         counters: &RouteCounters,
         named: impl Fn(usize) -> ([&'a str; 2], [&'a str; 2]),
     ) {
         for (side, columns) in counters.columns.iter().enumerate() {
             for (column, class) in columns.iter().zip(CLASSES) {
-                // Most have counted nothing, and a look is cheaper than an exchange.
+                // Most are zero, and a load is cheaper than a swap.
                 let counted = column.iter().enumerate().filter(|(_, cell)| cell.load(Relaxed) > 0);
                 for (number, cell) in counted {
                     let ([slice, route], upstreams) = named(number);
@@ -186,8 +170,7 @@ impl Metrics {
         }
     }
 
-    /// Requests answered, by upstream, since the start.
-    pub fn answered_by_upstream(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn answered_by_upstream(&self) -> BTreeMap<String, u64> {
         use prometheus::core::Collector;
         let families = self.answered.collect();
         let metrics = families.iter().flat_map(|family| family.get_metric());
@@ -198,11 +181,10 @@ impl Metrics {
         named.collect()
     }
 
-    /// Everything in Prometheus' text format.
-    pub fn text(&self) -> Vec<u8> {
+    pub(crate) fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics cannot be written");
+            tracing::error!(%error, "cannot write the metrics");
         }
         text
     }

@@ -1,26 +1,24 @@
-//! One direction of an exchange: a body that is taken apart as it comes from one connection, and sent on by another.
+//! One direction of an exchange: a body is read from one connection and sent on another.
 //!
-//! At most one read is on its way at a time, so whoever is slow is waited for and nothing piles up. Does not know how
-//! long to wait, or whose fault it is.
+//! At most one read is unsent at a time. So a slow receiver slows the sender, and nothing piles up. A passage does
+//! not know how long to wait or whose fault a failure is.
 
 use crate::wire::Wire;
 use bytes::{Buf, BytesMut};
 use http1::{Body, Framing, Malformed};
 use std::task::{Context, Poll};
 
-/// So much of a request's body is kept, to be sent again.
+/// A longer body cannot be sent again.
 const COPY_BYTES_MAX: usize = 64 << 10;
 
-/// A body on its way.
-pub struct Passage {
-    /// How many of its bytes have passed.
-    pub bytes: u64,
-    /// What it waits for.
-    pub waits_for: End,
-    /// How it comes.
-    pub comes: Framing,
-    /// How it goes on.
-    pub goes: Framing,
+pub(crate) struct Passage {
+    /// Bytes that have passed.
+    pub(crate) bytes: u64,
+    /// The side that it waits for.
+    pub(crate) waits_for: End,
+    /// How it arrives.
+    pub(crate) comes: Framing,
+    pub(crate) goes: Framing,
     body: Body,
     bytes_max: Option<u64>,
     copy: Option<BytesMut>,
@@ -29,29 +27,23 @@ pub struct Passage {
     fault: Option<Fault>,
 }
 
-/// The two connections, as a body sees them.
+/// The two sides of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Where it comes from.
+pub(crate) enum End {
     Source,
-    /// Where it goes.
     Sink,
 }
 
-/// Why a body cannot pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// A connection broke, or ended too early.
+pub(crate) enum Fault {
+    /// The connection broke or ended too early.
     Closed(End),
-    /// It is not what its head says.
     Malformed(Malformed),
-    /// It is larger than allowed.
     TooLarge,
 }
 
 impl Passage {
-    /// A body that comes in one framing and goes on in another.
-    pub fn new(comes: Framing, goes: Framing) -> Self {
+    pub(crate) fn new(comes: Framing, goes: Framing) -> Self {
         Self {
             bytes: 0,
             waits_for: End::Sink,
@@ -66,58 +58,59 @@ impl Passage {
         }
     }
 
-    /// Bounds it. None if it says of itself that it is larger.
-    pub fn limited_to(self, bytes_max: Option<u64>) -> Option<Self> {
+    /// Bounds it. `None` if its head already says that it is larger.
+    pub(crate) fn limited_to(self, bytes_max: Option<u64>) -> Option<Self> {
         let is_larger =
             matches!((self.comes, bytes_max), (Framing::Length(length), Some(max)) if length > max);
         (!is_larger).then_some(Self { bytes_max, ..self })
     }
 
-    /// Keeps a copy of what passes, to be sent again.
-    pub fn keep_copy(&mut self) {
+    /// Keeps a copy of what passes, so that it can be sent again.
+    pub(crate) fn keep_copy(&mut self) {
         self.copy = Some(BytesMut::new());
     }
 
-    /// Begins with a connection, by what has passed to another one before.
-    pub fn begin(&mut self, to: &mut Wire) {
+    /// Starts on a connection. What another connection already got is sent first.
+    pub(crate) fn begin(&mut self, to: &mut Wire) {
         (self.is_over, self.is_refused) = (false, false);
         if let Some(copy) = &self.copy {
             self.goes.put(copy, &mut to.outbox);
         }
     }
 
-    /// Whether what has passed can be sent again.
-    pub fn is_repeatable(&self) -> bool {
+    pub(crate) fn is_repeatable(&self) -> bool {
         self.bytes == 0 || self.copy.as_ref().is_some_and(|copy| copy.len() as u64 == self.bytes)
     }
 
-    /// Whether all of it has passed, or nobody takes the rest.
-    pub fn is_over(&self) -> bool {
+    /// Whether all of it has passed, or the receiver does not take the rest.
+    pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Whether all of it has passed.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.is_over && self.body.is_whole()
     }
 
-    /// Nobody takes the rest.
-    pub fn give_up(&mut self) {
+    /// The receiver does not take the rest.
+    pub(crate) fn give_up(&mut self) {
         self.is_over = true;
     }
 
-    /// Nobody takes the rest, because its connection broke.
-    pub fn refuse(&mut self) {
+    /// The receiver does not take the rest because its connection broke.
+    pub(crate) fn refuse(&mut self) {
         (self.is_over, self.is_refused) = (true, true);
     }
 
-    /// Whether its connection broke.
-    pub fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.is_refused
     }
 
-    /// Moves what can be moved now. Ready when all of it has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Wire, to: &mut Wire) -> Poll<Result<(), Fault>> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut Wire,
+    ) -> Poll<Result<(), Fault>> {
         loop {
             if self.fault.is_none() {
                 self.fault = self.take(from, to).err();
@@ -127,7 +120,7 @@ impl Passage {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(sent) => sent.map_err(|_| Fault::Closed(End::Sink))?,
             }
-            // What came before the fault has been sent on.
+            // The bytes before the fault are sent by now.
             if let Some(fault) = self.fault {
                 return Poll::Ready(Err(fault));
             }
@@ -144,7 +137,7 @@ impl Passage {
         }
     }
 
-    /// Takes from the inbox of the one what belongs to the body, and puts it into the outbox of the other.
+    /// Moves the body's bytes from the source's inbox to the sink's outbox.
     fn take(&mut self, from: &mut Wire, to: &mut Wire) -> Result<(), Fault> {
         if self.is_over {
             return Ok(());

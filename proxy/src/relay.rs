@@ -1,8 +1,7 @@
-//! The two connections of an exchange at work: the request goes up, the answer comes down, and nobody is waited for too
-//! long.
+//! The two connections of an exchange: the request goes up, the answer comes down, and every wait has an end.
 //!
-//! Both directions move at once, because an upstream may answer before it has read all, and may not read on before its
-//! answer is taken. Decides nothing about requests.
+//! Both directions move at the same time. An upstream may answer before it has read everything, and may stop reading
+//! until its answer is taken. A relay decides nothing about requests.
 
 use crate::deadline::Deadline;
 use crate::failure::Failure;
@@ -13,34 +12,29 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// The next byte of a request; the client accepting the next bytes.
-pub const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
-/// An upgraded connection may be silent for so long.
+/// The wait for the client's next byte, or until it takes the next bytes.
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+/// An upgraded connection may be silent this long.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(3600);
-/// When one side of it has ended, the other one's last words may take so long.
+/// After one side has ended, the other side has this long to finish.
 const TUNNEL_END_PATIENCE: Duration = Duration::from_secs(10);
-/// So much of what a client sends before it has its answer is taken in.
+/// A client may send this much before it has its answer.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
 
-/// The two connections, and how long an upstream is waited for.
-pub struct Relay<'a> {
-    /// The client's.
-    pub client: &'a mut Wire,
-    /// The upstream's.
-    pub upstream: &'a mut Wire,
-    /// The request.
-    pub request: &'a RequestHead,
-    /// Its answer.
-    pub answer: &'a mut AnswerHead,
-    /// The one timer of both connections.
-    pub deadline: &'a mut Deadline,
-    /// The next byte from or to the upstream.
-    pub patience: Duration,
+pub(crate) struct Relay<'a> {
+    pub(crate) client: &'a mut Wire,
+    pub(crate) upstream: &'a mut Wire,
+    pub(crate) request: &'a RequestHead,
+    pub(crate) answer: &'a mut AnswerHead,
+    /// The one timer for both connections.
+    pub(crate) deadline: &'a mut Deadline,
+    /// The wait for the upstream's next byte, or until it takes the next bytes.
+    pub(crate) patience: Duration,
 }
 
 impl Relay<'_> {
-    /// Sends the request on until the head of an answer is here.
-    pub async fn ask(&mut self, upload: &mut Passage) -> Result<(), Failure> {
+    /// Sends the request until the head of an answer is here.
+    pub(crate) async fn ask(&mut self, upload: &mut Passage) -> Result<(), Failure> {
         let mut turn = None;
         poll_fn(|cx| {
             let before = self.upstream.moved;
@@ -66,15 +60,19 @@ impl Relay<'_> {
                 End::Source if !upload.is_over() => (CLIENT_PATIENCE, Failure::ClientLate),
                 _ => (self.patience, Failure::Late),
             };
-            // Whoever's turn it is now has all of his time.
+            // A new side to wait for gets its full time.
             let is_new = turn.replace(late) != Some(late) || self.upstream.moved != before;
             self.poll_deadline(cx, is_new, patience, late)
         })
         .await
     }
 
-    /// Brings the answer's body to the client, and what is left of the request's to the upstream.
-    pub async fn bring(&mut self, upload: &mut Passage, download: &mut Passage) -> Result<(), Failure> {
+    /// Brings the answer's body to the client, and the rest of the request's body to the upstream.
+    pub(crate) async fn bring(
+        &mut self,
+        upload: &mut Passage,
+        download: &mut Passage,
+    ) -> Result<(), Failure> {
         let mut turn = None;
         poll_fn(|cx| {
             let before = self.upstream.moved + self.client.moved;
@@ -96,15 +94,15 @@ impl Relay<'_> {
         .await
     }
 
-    /// Carries any bytes both ways until one side ends. How many bytes came down.
-    pub async fn tunnel(&mut self) -> u64 {
+    /// Carries any bytes both ways until one side ends. Returns how many the client got.
+    pub(crate) async fn tunnel(&mut self) -> u64 {
         let mut up = Passage::new(Framing::UntilClose, Framing::UntilClose);
         let mut down = Passage::new(Framing::UntilClose, Framing::UntilClose);
         self.deadline.set(TUNNEL_PATIENCE);
         let mut is_ending = false;
         poll_fn(|cx| {
             let before = self.upstream.moved + self.client.moved;
-            // A broken side is one that has ended.
+            // A broken side counts as ended.
             let up_is_over = up.is_over() || up.poll(cx, self.client, self.upstream).is_ready();
             let down_is_over = down.is_over() || down.poll(cx, self.upstream, self.client).is_ready();
             if up_is_over {
@@ -130,12 +128,11 @@ impl Relay<'_> {
         down.bytes
     }
 
-    /// Sends what is in the client's outbox.
-    pub async fn tell(&mut self) -> Result<(), Failure> {
-        tell(self.client, self.deadline).await
+    pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
+        flush(self.client, self.deadline).await
     }
 
-    /// Moves the request's body. Ready when there is nothing more to be moved.
+    /// Moves the request's body. Ready when nothing is left to move.
     fn poll_upload(&mut self, cx: &mut Context<'_>, upload: &mut Passage) -> Result<Poll<()>, Failure> {
         if upload.is_over() && (upload.is_refused() || self.upstream.has_sent()) {
             return Ok(Poll::Ready(()));
@@ -144,7 +141,7 @@ impl Relay<'_> {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(Fault::Closed(End::Sink))) => {
-                // It reads no further, but it may have answered before.
+                // The upstream reads no further, but it may have answered already.
                 self.upstream.outbox.clear();
                 upload.refuse();
                 Ok(Poll::Ready(()))
@@ -155,7 +152,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Notices a client that leaves before it has its answer: nobody needs it any more. What it sends ahead waits.
+    /// Notices a client that leaves before it has its answer. What the client sends ahead stays unread.
     fn watch_client(&mut self, cx: &mut Context<'_>, upload: &Passage) -> Result<(), Failure> {
         while upload.is_whole() && self.client.inbox.len() < AHEAD_BYTES_MAX {
             match self.client.poll_read(cx) {
@@ -183,7 +180,7 @@ impl Relay<'_> {
 }
 
 /// Sends what is in a client's outbox.
-pub async fn tell(client: &mut Wire, deadline: &mut Deadline) -> Result<(), Failure> {
+pub(crate) async fn flush(client: &mut Wire, deadline: &mut Deadline) -> Result<(), Failure> {
     deadline.set(CLIENT_PATIENCE);
     poll_fn(|cx| match client.poll_send(cx) {
         Poll::Ready(sent) => Poll::Ready(sent.map_err(|_| Failure::ClientLeft)),

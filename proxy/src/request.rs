@@ -1,7 +1,7 @@
-//! The life of a request, from its head to the line in the access log.
+//! The life of a request, from its head to its line in the access log.
 //!
-//! What is found out, decided and marked is [`Exchange`]'s; moving bytes is [`relay`]'s. Here is only the order, and what
-//! follows when something fails.
+//! [`Exchange`] finds things out, decides and marks. [`relay`] moves bytes. This file holds the order of the steps,
+//! and what follows a failure.
 
 use crate::access_log::{AccessLog, Line};
 use crate::answer::Answer;
@@ -30,39 +30,32 @@ use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
 
-/// A request is sent to so many further addresses of the same upstream when one cannot be connected to.
+/// If an address cannot be connected to, this many other addresses of the same upstream are tried.
 const REPEATS_MAX: usize = 2;
 
-/// What answers requests.
-pub struct Requests {
-    /// The table in use.
-    pub tables: Arc<Tables>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Where requests are logged.
-    pub log: AccessLog,
-    /// The plan's settings.
-    pub settings: ProxySettings,
-    /// Who we are, in cookies.
-    pub tag: ProxyTag,
-    /// What connects to upstreams.
-    pub connector: TransportConnector,
+pub(crate) struct Requests {
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: AccessLog,
+    pub(crate) settings: ProxySettings,
+    /// Names this process in cookies.
+    pub(crate) tag: ProxyTag,
+    pub(crate) connector: TransportConnector,
 }
 
-/// The attempts to have a request answered, one after the other.
+/// The attempts to get an answer, one after the other.
 #[derive(Default)]
 struct Attempts {
-    /// The address of the last one.
+    /// The address of the last attempt.
     target: Option<Arc<Target>>,
-    /// Whether the last one's connection had served a request before.
+    /// Whether the last attempt's connection had served a request before.
     was_kept: bool,
-    /// How many others there were before it at the same side.
+    /// How many attempts at the same side came before it.
     repeats: usize,
 }
 
 #[async_trait]
 impl ServerApp for Requests {
-    /// Serves the requests of one connection.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let mut visit = Visit::new(stream, shutdown);
         while visit.is_kept {
@@ -102,7 +95,7 @@ impl Requests {
         }
     }
 
-    /// What can be said of a request by its head alone: who answers it, and that its body may come.
+    /// Checks what the head alone can tell, and finds out who answers. Returns the exchange and the request's body.
     fn admit(&self, visit: &Visit, arrived: Arrived) -> Result<(Exchange, Passage), Failure> {
         let request = &visit.request;
         let framing = Framing::of_request(request).map_err(Failure::Malformed)?;
@@ -117,8 +110,8 @@ impl Requests {
         Ok((exchange, upload))
     }
 
-    /// The one place where a request waits: its body is unread and nothing of it was sent. Afterwards another side may
-    /// answer than before.
+    /// The one place where a request waits. Its body is unread and nothing of it was sent, so another side may answer
+    /// afterwards.
     async fn wait(&self, exchange: &mut Exchange) {
         if let Some(wait) = exchange.wait() {
             let has_come = wait.ends().await;
@@ -126,7 +119,7 @@ impl Requests {
         }
     }
 
-    /// Has the request answered by an upstream, by another one if it must be and may be.
+    /// Gets the request answered by an upstream, and by another one if the first fails and it is safe.
     async fn attend(
         &self,
         visit: &mut Visit,
@@ -142,7 +135,6 @@ impl Requests {
         }
     }
 
-    /// Sends the request to an upstream, and its answer to the client.
     async fn attempt(
         &self,
         visit: &mut Visit,
@@ -152,8 +144,8 @@ impl Requests {
     ) -> Result<(), Failure> {
         (attempts.target, attempts.was_kept) = (exchange.pool().pick().cloned(), false);
         let target = attempts.target.clone().ok_or(Failure::Unresolved)?;
-        // What is sent again because a kept connection was worn out must not meet another one.
-        let mut connection = Connection::to(&target, &self.connector, attempts.repeats > 0).await?;
+        // A repeat because of a stale kept connection must not get another kept one.
+        let mut connection = target.connect(&self.connector, attempts.repeats > 0).await?;
         attempts.was_kept = connection.is_used;
         let trace = self.send(visit, exchange, &target, &mut connection, upload).await?;
         if !target.is_well() {
@@ -162,7 +154,7 @@ impl Requests {
         let mut download = self.take_answer(visit, exchange, trace, upload)?;
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
-            relay.tell().await?;
+            relay.flush().await?;
             exchange.answer_bytes = relay.tunnel().await;
             return Ok(());
         }
@@ -175,7 +167,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Sends the request until the head of its answer is here; heads before that one are passed on.
+    /// Sends the request until the head of its answer is here. Passes interim answers on.
     async fn send(
         &self,
         visit: &mut Visit,
@@ -201,14 +193,14 @@ impl Requests {
         while relay.answer.is_interim() {
             if !relay.request.is_old {
                 headers::write_interim(relay.answer, &mut relay.client.outbox);
-                relay.tell().await?;
+                relay.flush().await?;
             }
             relay.ask(upload).await?;
         }
         Ok(trace)
     }
 
-    /// Marks who must be marked, and writes the answer's head. How its body passes.
+    /// Marks the client if it must wait later, and writes the answer's head. Returns the answer's body.
     fn take_answer(
         &self,
         visit: &mut Visit,
@@ -219,10 +211,10 @@ impl Requests {
         let (request, answer) = (&visit.request, &visit.answer);
         let comes = Framing::of_answer(answer, request).map_err(|_| Failure::Broken)?;
         if answer.status == 101 && !upload.is_whole() {
-            // What is left of the request's body would be taken for words of the other protocol.
+            // The other protocol would read the rest of the request's body as its own.
             return Err(Failure::Broken);
         }
-        // An HTTP/1.0 client knows no chunks: its answer ends with the connection.
+        // An HTTP/1.0 client does not know chunks: its answer ends with the connection.
         let goes = match comes {
             Framing::Chunked | Framing::UntilClose if request.is_old => Framing::UntilClose,
             Framing::UntilClose => Framing::Chunked,
@@ -230,9 +222,9 @@ impl Requests {
         };
         let download = Passage::new(comes, goes).limited_to(self.settings.body_bytes_max);
         let download = download.ok_or(Failure::AnswerTooLarge)?;
-        // An answer before the request's end leaves the rest of the request on the connection.
+        // After an early answer, the rest of the request is still on the connection.
         let is_readable = upload.is_whole() && goes != Framing::UntilClose && answer.status != 101;
-        visit.is_kept &= is_readable && !visit.is_last();
+        visit.is_kept &= is_readable && !visit.is_stopping();
         exchange.answer(trace, answer.status);
         exchange.mark(&self.tables, request, false, &self.metrics);
         let location = self.kept_on_host(visit, exchange);
@@ -248,7 +240,7 @@ impl Requests {
         Ok(download)
     }
 
-    /// Whether a request that failed is sent again. One that was sent and may write never is.
+    /// Whether a failed request is sent again. A request that may write is never sent twice.
     fn may_repeat(
         &self,
         failure: Failure,
@@ -268,22 +260,22 @@ impl Requests {
             false
         } else if failure.is_unconnected() {
             attempts.target.iter().for_each(|target| target.note_failure());
-            // Nothing was sent, so even a write may try the next address of the same upstream.
+            // Nothing was sent, so even a write may try another address of the same upstream.
             attempts.repeats < REPEATS_MAX.min(pool.targets.len().saturating_sub(1))
         } else if exchange.is_repeatable() && upload.is_repeatable() {
-            // The upstream may have closed a kept connection just when it was used again: a fresh one is tried once.
+            // The upstream may have closed a kept connection just as we used it. One new connection is tried.
             attempts.was_kept && failure == Failure::Broken && attempts.repeats == 0
         } else {
-            // A write may have happened although nothing came back.
+            // The upstream may have written although it did not answer.
             return false;
         };
         attempts.repeats = if may_again { attempts.repeats + 1 } else { 0 };
         may_again || exchange.fall_back()
     }
 
-    /// Tells the client what went wrong with its exchange, if it was told nothing yet.
+    /// Tells the client what went wrong, unless an answer has already begun.
     async fn tell(&self, visit: &mut Visit, exchange: &mut Exchange, failure: Failure) {
-        // What is left of the request or of the answer makes the rest of the connection unreadable.
+        // The rest of the request or of the answer makes the connection unreadable.
         visit.is_kept = false;
         let Some(answer) = Answer::to(failure, Some(&exchange.pool().name)) else { return };
         if exchange.fail(answer.status) {
@@ -293,7 +285,7 @@ impl Requests {
         }
     }
 
-    /// Refuses a request before a table is asked. The status, and how many bytes of a body the client was sent.
+    /// Refuses a request before a table is asked. Returns the status and the length of the body that was sent.
     async fn refuse(&self, visit: &mut Visit, failure: Failure) -> (u16, u64) {
         visit.is_kept = false;
         let why = match failure {
@@ -306,15 +298,15 @@ impl Requests {
         (answer.status, self.say(visit, &answer, &[]).await)
     }
 
-    /// Sends an answer of our own. How many bytes its body has.
+    /// Sends our own answer. Returns the length of its body.
     async fn say(&self, visit: &mut Visit, answer: &Answer, cookies: &[String]) -> u64 {
         if matches!(answer.status, 502..=504) {
             self.metrics.failed.inc();
         }
         let is_head = visit.request.method() == "HEAD";
         let bytes = answer.write(&mut visit.wire.outbox, cookies, is_head);
-        if relay::tell(&mut visit.wire, &mut visit.deadline).await.is_err() {
-            tracing::debug!("the client left before it was told of a failure");
+        if relay::flush(&mut visit.wire, &mut visit.deadline).await.is_err() {
+            tracing::debug!("the client left before it got the error");
         }
         bytes
     }
@@ -334,13 +326,13 @@ impl Requests {
         }
     }
 
-    /// Where a redirect to an upstream leads instead: to the host that the client used.
+    /// The target of a redirect to an upstream, changed to the host that the client used.
     fn kept_on_host(&self, visit: &Visit, exchange: &Exchange) -> Option<String> {
         let location = std::str::from_utf8(visit.answer.fields.first(Name::Location)?).ok()?;
         let host = std::str::from_utf8(visit.request.fields.first(Name::Host)?).ok()?;
-        let scheme = headers::client_scheme(&visit.request.fields, self.settings.trust_forwarded);
+        let tls = headers::client_uses_tls(&visit.request.fields, self.settings.trust_forwarded);
         let is_upstream = |tls, authority: &str| exchange.live.is_upstream(tls, authority);
-        headers::location::rewritten(location, scheme, host, is_upstream)
+        headers::location::rewritten(location, tls, host, is_upstream)
     }
 
     fn count(&self, visit: &Visit, exchange: &Exchange) {
@@ -351,7 +343,7 @@ impl Requests {
             upstream: &pool.name,
             slice: route.map(|route| &*route.slice.name),
             route: route.map(|route| &*route.name),
-            why: why.word(),
+            why: Some(why),
             bytes: exchange.answer_bytes,
             trace: exchange.trace(),
             ..Line::of(&visit.request, exchange.arrived)
@@ -367,7 +359,7 @@ impl Requests {
 }
 
 impl<'a> Line<'a> {
-    /// The line of a request that ends now and was refused, but for what it was told.
+    /// The line of a refused request that ends now. The caller sets status and bytes.
     fn of(request: &'a RequestHead, arrived: Arrived) -> Self {
         Self {
             method: request.method(),
@@ -376,7 +368,7 @@ impl<'a> Line<'a> {
             upstream: "",
             slice: None,
             route: None,
-            why: "refused",
+            why: None,
             took: arrived.at.elapsed(),
             bytes: 0,
             client: arrived.address,

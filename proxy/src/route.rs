@@ -1,23 +1,20 @@
-//! Finding a request's route: one tree of path templates per method, on the raw path.
-//!
-//! Pure. What a route means and where its requests go is [`decision`]'s.
+//! Finds a request's route by its method and raw path: one tree of path templates per method. Pure. [`decision`] says
+//! who answers.
 
-pub mod decision;
-pub mod trie;
+pub(crate) mod decision;
+pub(crate) mod trie;
 
 use migrations::pattern::{METHODS, Pattern};
 use trie::Trie;
 
-/// All routes of a table, found by method and raw path.
 #[derive(Debug, Default)]
-pub struct Routes {
-    /// One tree for each of `METHODS`, in that order.
+pub(crate) struct Routes {
+    /// In the order of `METHODS`.
     tries: [Trie; METHODS.len()],
 }
 
 impl Routes {
-    /// Numbers the patterns in their order.
-    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a Pattern>) -> Self {
+    pub(crate) fn new<'a>(patterns: impl IntoIterator<Item = &'a Pattern>) -> Self {
         let mut routes = Self::default();
         for (number, pattern) in (0u32..).zip(patterns) {
             if let Some(method) = method_number(pattern.method()) {
@@ -27,8 +24,8 @@ impl Routes {
         routes
     }
 
-    /// The number of the route that a request belongs to. A HEAD request without a route of its own takes GET's.
-    pub fn find(&self, method: &str, path: &[u8]) -> Option<u32> {
+    /// The number of a request's route. HEAD takes GET's route unless it has its own.
+    pub(crate) fn find(&self, method: &str, path: &[u8]) -> Option<u32> {
         let own = self.tries[method_number(method)?].find(path);
         if own.is_none() && method == "HEAD" { self.find("GET", path) } else { own }
     }

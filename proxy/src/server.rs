@@ -1,7 +1,6 @@
-//! Starting and ending: sockets, threads, and the order in which they come and go.
+//! Start and end: sockets, threads, and their order.
 //!
-//! Knows nothing of routes. Pingora brings its own runtimes, so the server runs in a thread of its own and may
-//! be started from anywhere.
+//! Pingora brings its own runtimes. So the server runs in its own thread and may be started from anywhere.
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
@@ -29,55 +28,43 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Requests under way may take so long to end after a stop was asked for, in seconds.
+/// Requests under way have this long to end after a stop.
 const GRACE_S: u64 = 3;
-/// After that, runtimes may take so long to end, in seconds.
+/// Then the runtimes have this long to end.
 const RUNTIME_END_S: u64 = 1;
-/// The last lines of the access log may take so long.
+/// Then the last lines of the access log have this long.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 
-/// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// A listener's address is taken or is none of this machine's.
+    /// A listener's address is taken, or is not this machine's.
     #[error("cannot listen at {address}; stop what listens there, or change `proxy.{key}` in the plan")]
     Listen {
-        /// Which key of the plan.
         key: &'static str,
-        /// Which address.
         address: String,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The folder for the stored table cannot be made.
     #[error("cannot make the state folder {path}; give this user access to it, or name another one")]
     State {
-        /// Which folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The client for the controller cannot be made.
-    #[error("cannot make an HTTP client; see the system's resolver and limits")]
+    #[error("cannot make an HTTP client; check the system's resolver and limits")]
     Client(#[from] reqwest::Error),
-    /// Metrics are wrong: a mistake of ours.
     #[error("cannot set up metrics; please report this")]
     Metrics(#[from] prometheus::Error),
-    /// A thread cannot be started.
-    #[error("cannot start a thread; see the system's limits (`ulimit -u`)")]
+    #[error("cannot start a thread; check the system's limits (`ulimit -u`)")]
     Thread(#[source] std::io::Error),
-    /// The server ended by a panic: a mistake of ours.
     #[error("the proxy's server panicked; please report what it printed")]
     Panicked,
 }
 
-/// When the proxy must stop.
 #[derive(Debug)]
 pub struct Shutdown(Option<watch::Receiver<Stop>>);
 
-/// Stops a proxy that was started with [`Shutdown::by_hand`]. If it is dropped the proxy stops, too.
+/// Stops a proxy that was started with [`Shutdown::by_hand`]. Dropping it stops the proxy at once.
 #[derive(Debug)]
 pub struct Stopper(watch::Sender<Stop>);
 
@@ -89,12 +76,10 @@ enum Stop {
 }
 
 impl Shutdown {
-    /// At SIGTERM or SIGINT, gracefully.
     pub fn by_signal() -> Self {
         Self(None)
     }
 
-    /// When the caller says so.
     pub fn by_hand() -> (Stopper, Self) {
         let (sender, receiver) = watch::channel(Stop::No);
         (Stopper(sender), Self(Some(receiver)))
@@ -102,12 +87,12 @@ impl Shutdown {
 }
 
 impl Stopper {
-    /// No new connections; requests under way may end.
+    /// Takes no new connections. Requests under way may end.
     pub fn stop(&self) {
         self.0.send_replace(Stop::Gracefully);
     }
 
-    /// Connections are cut.
+    /// Cuts all connections.
     pub fn stop_at_once(&self) {
         self.0.send_replace(Stop::AtOnce);
     }
@@ -135,21 +120,15 @@ impl ShutdownSignalWatch for Shutdown {
     }
 }
 
-/// Runs the proxy until it is told to stop, with the access log on standard output.
+/// Runs the proxy until it is stopped, with the access log on standard output.
 ///
-/// Blocks; may be called from any thread. It serves with the table stored in `link.state_dir` at once, if there is
-/// one, and with the controller's from when it answers.
-///
-/// # Errors
-/// If it cannot start: an address is taken, or the state folder is out of reach.
+/// Blocks. May be called from any thread. If `link.state_dir` holds a table, the proxy serves with it at once. When
+/// the controller answers, its table takes over.
 pub fn run(settings: &ProxySettings, link: Link, shutdown: Shutdown) -> Result<(), ProxyError> {
     run_logging_to(settings, link, shutdown, Box::new(std::io::stdout()))
 }
 
 /// As [`run`], with the access log elsewhere.
-///
-/// # Errors
-/// As [`run`].
 pub fn run_logging_to(
     settings: &ProxySettings,
     link: Link,
@@ -175,7 +154,7 @@ pub fn run_logging_to(
     ended.map_err(|_| ProxyError::Panicked)
 }
 
-/// Serves with the stored table until the controller answers, if there is one that can be used.
+/// Puts the stored table in use, if there is one that can be used.
 fn restore(agent: &link::Agent, tables: &Tables) -> Option<Told> {
     let error: Box<dyn std::error::Error> = match agent.stored().read() {
         Ok(Some(desired)) => match tables.take(desired.clone()) {
@@ -186,16 +165,16 @@ fn restore(agent: &link::Agent, tables: &Tables) -> Option<Told> {
             Err(error) => error.into(),
         },
         Ok(None) => {
-            tracing::info!("no stored table; unready until the controller answers");
+            tracing::info!("no stored table; not ready until the controller answers");
             return None;
         }
         Err(error) => error.into(),
     };
-    tracing::error!(error = &*error, "the stored table cannot be used; unready until the controller answers");
+    tracing::error!(error = &*error, "cannot use the stored table; not ready until the controller answers");
     None
 }
 
-/// What the agent speaks with.
+/// What the agent speaks with, and what it knows from before.
 struct Conversation {
     link: Link,
     agent: link::Agent,
@@ -215,8 +194,8 @@ fn assembled(
         threads,
         grace_period_seconds: Some(GRACE_S),
         graceful_shutdown_timeout_seconds: Some(RUNTIME_END_S),
-        // A single thread has nobody to steal from, and Tokio's scheduler for one thread costs less. With more
-        // threads Pingora would then give each a runtime of its own, and kept connections would wander between them.
+        // With one thread there is nothing to steal, and Tokio's scheduler for one thread costs less. With more
+        // threads, `false` would give each its own runtime, and kept connections would wander between them.
         work_stealing: threads > 1,
         ..ServerConf::default()
     };
@@ -255,7 +234,7 @@ fn assembled(
     Ok(server)
 }
 
-/// Pingora panics in a thread of its own when it cannot listen; it is tried here first.
+/// Pingora panics in its own thread when it cannot listen. So it is tried here first.
 fn can_listen(key: &'static str, address: &str) -> Result<(), ProxyError> {
     match std::net::TcpListener::bind(address) {
         Ok(_) => Ok(()),

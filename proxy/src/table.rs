@@ -1,9 +1,8 @@
 //! The live table: what `desired` says, made ready for requests, swapped in one atomic step.
 //!
-//! A request takes one table and keeps it to its end. Of one journal an older generation is never taken. Does
-//! not know how `desired` arrives, or what a single request is decided to be.
+//! A request keeps one table to its end. An older generation of the same journal is never taken.
 
-pub mod route;
+pub(crate) mod route;
 
 use crate::client;
 use crate::freshness::Freshness;
@@ -23,57 +22,46 @@ use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// One table, ready for requests.
-pub struct Live {
-    /// The journal and generation it is of.
-    pub acts_on: (JournalId, Generation),
-    /// The hash of its plan.
-    pub plan: String,
-    /// Who answers what matches no route.
-    pub monolith: Arc<Pool>,
-    /// What is counted about requests.
-    pub counters: RouteCounters,
-    /// Slices of which reads are shared while the service follows the monolith.
-    pub followers: Vec<Follower>,
+pub(crate) struct Live {
+    pub(crate) acts_on: (JournalId, Generation),
+    /// The hash of the plan.
+    pub(crate) plan: String,
+    /// Answers what matches no route.
+    pub(crate) monolith: Arc<Pool>,
+    pub(crate) counters: RouteCounters,
+    /// The slices whose reads are shared while the service follows the monolith.
+    pub(crate) followers: Vec<Follower>,
     routes: Routes,
     live_routes: Vec<LiveRoute>,
     services: Vec<Arc<Pool>>,
     metrics: Arc<Metrics>,
 }
 
-/// A slice that clients may wait for.
-pub struct Follower {
-    /// Its marks and barriers.
-    pub freshness: Arc<Freshness>,
-    /// What its clients are recognised by.
-    pub sticky: Sticky,
-    /// What makes its buckets its own.
-    pub salt: u64,
+pub(crate) struct Follower {
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) sticky: Sticky,
+    pub(crate) salt: u64,
 }
 
 impl Live {
-    /// The route of a request.
-    pub fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
+    /// The number of a request's route.
+    pub(crate) fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
         self.routes.find(method, path).map(|number| number as usize)
     }
 
-    /// The route of that number.
-    pub fn nth(&self, number: usize) -> Option<&LiveRoute> {
+    pub(crate) fn nth(&self, number: usize) -> Option<&LiveRoute> {
         self.live_routes.get(number)
     }
 
-    /// Every address of every upstream.
-    pub fn targets(&self) -> impl Iterator<Item = Arc<Target>> {
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Arc<Target>> {
         self.pools().flat_map(|pool| pool.targets.iter().cloned())
     }
 
-    /// Whether an authority is one of our upstreams.
-    pub fn is_upstream(&self, tls: bool, authority: &str) -> bool {
+    pub(crate) fn is_upstream(&self, tls: bool, authority: &str) -> bool {
         let mut targets = self.pools().flat_map(|pool| &pool.targets);
         targets.any(|target| address::is_authority(&target.upstream, tls, authority))
     }
 
-    /// Adds up what was counted under this table.
     fn add_up(&self) {
         let monolith = &*self.monolith.name;
         self.metrics.add_up(&self.counters, |number| match self.nth(number) {
@@ -93,98 +81,90 @@ impl Drop for Live {
     }
 }
 
-/// Why a `desired` cannot be used. The table in use stays.
 #[derive(Debug, thiserror::Error)]
-pub enum BadDesired {
-    /// An address that is none.
-    #[error("an upstream of the table has no usable address; run `strangler check`")]
+pub(crate) enum BadDesired {
+    #[error("the table has an upstream without a usable address; run `strangler check`")]
     Address(#[from] BadAddress),
-    /// A route to a service that is not in the table.
     #[error("the table has no service `{0}`; run `strangler check`")]
     Service(ServiceName),
 }
 
-/// The table in use, and all that outlives a swap.
-pub struct Tables {
-    /// Numbers this proxy's barriers.
-    pub count: Arc<Count>,
-    /// Where the bridge serves barriers.
-    pub bridge: Arc<ArcSwapOption<String>>,
+/// The table in use, and everything that outlives a swap.
+pub(crate) struct Tables {
+    pub(crate) count: Arc<Count>,
+    pub(crate) bridge: Arc<ArcSwapOption<String>>,
     live: ArcSwapOption<Live>,
-    held: Mutex<Held>,
-    /// The table in use, and those before it that requests may still hold.
+    lasting: Mutex<Lasting>,
+    /// The table in use, and earlier ones that requests still hold.
     alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
     metrics: Arc<Metrics>,
 }
 
+/// What outlives a swap, beside the table itself.
 #[derive(Default)]
-struct Held {
+struct Lasting {
     desired: Option<Desired>,
     freshness: BTreeMap<SliceName, Arc<Freshness>>,
     unserved: Vec<Arc<Freshness>>,
 }
 
 impl Tables {
-    /// No table yet.
-    pub fn new(patience: Patience, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(patience: Patience, metrics: Arc<Metrics>) -> Self {
         Self {
             count: Arc::default(),
             bridge: Arc::default(),
             live: ArcSwapOption::empty(),
-            held: Mutex::default(),
+            lasting: Mutex::default(),
             alive: Mutex::default(),
             targets: Targets::new(patience),
             metrics,
         }
     }
 
-    /// The table in use.
-    pub fn live(&self) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
         self.live.load_full()
     }
 
-    /// The table in use, for a moment without waiting: cheaper than [`Tables::live`].
-    pub fn peek(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
+    /// The table in use, for code that does not wait. It is cheaper than [`Tables::live`].
+    pub(crate) fn peek(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
         self.live.load()
     }
 
-    /// What a request for something newer names.
-    pub fn holds(&self) -> Option<(JournalId, Generation, String)> {
+    pub(crate) fn acts_on(&self) -> Option<(JournalId, Generation, String)> {
         self.live.load().as_ref().map(|live| (live.acts_on.0, live.acts_on.1, live.plan.clone()))
     }
 
-    /// Slices whose barriers nobody asks for yet; each is given out once.
-    pub fn take_unserved(&self) -> Vec<Arc<Freshness>> {
-        std::mem::take(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner).unserved)
+    /// Slices whose barriers no task asks for yet. Each is returned once.
+    pub(crate) fn take_unserved(&self) -> Vec<Arc<Freshness>> {
+        std::mem::take(&mut self.lasting.lock().unwrap_or_else(PoisonError::into_inner).unserved)
     }
 
-    /// Closes kept connections to upstreams that are of no use any more.
-    pub fn sweep(&self) {
+    /// Closes kept connections that are useless by now.
+    pub(crate) fn sweep(&self) {
         self.targets.sweep();
     }
 
-    /// Adds up what was counted under every table that a request may still count under.
-    pub fn add_up(&self) {
+    /// Adds up the counts of every table that a request may still use.
+    pub(crate) fn add_up(&self) {
         let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
         alive.iter().filter_map(Weak::upgrade).for_each(|live| live.add_up());
     }
 
-    /// Puts a newer table in use. Whether it was newer; an equal one only brings the bridge's address. Blocks on the
-    /// resolver.
-    pub fn take(&self, desired: Desired) -> Result<bool, BadDesired> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.desired.as_ref().is_some_and(|now| !desired.replaces(now) || desired == *now) {
+    /// Puts a newer table in use. Returns whether it was newer. Blocks on the resolver.
+    pub(crate) fn take(&self, desired: Desired) -> Result<bool, BadDesired> {
+        let mut lasting = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        if lasting.desired.as_ref().is_some_and(|now| !desired.replaces(now) || desired == *now) {
             return Ok(false);
         }
-        let next = Arc::new(self.prepared(&desired, &mut held)?);
+        let next = Arc::new(self.prepared(&desired, &mut lasting)?);
         self.bridge.store(desired.bridge.clone().map(Arc::new));
         self.live.store(Some(next.clone()));
         self.settle(&next);
         self.note_alive(&next);
         self.metrics.generation.set(desired.generation.0 as i64);
         self.metrics.ready.set(1);
-        held.desired = Some(desired);
+        lasting.desired = Some(desired);
         Ok(true)
     }
 
@@ -201,7 +181,7 @@ impl Tables {
         }
     }
 
-    fn prepared(&self, desired: &Desired, held: &mut Held) -> Result<Live, BadDesired> {
+    fn prepared(&self, desired: &Desired, lasting: &mut Lasting) -> Result<Live, BadDesired> {
         let table = &desired.table;
         let pool = |name: &str, addresses: &[String]| {
             self.targets.pool(name, addresses, self.metrics.pool(name)).map(Arc::new)
@@ -210,7 +190,7 @@ impl Tables {
         for (name, addresses) in &table.services {
             services.insert(name, pool(name.as_str(), addresses)?);
         }
-        let followers = self.followers(&table.routes, held);
+        let followers = self.followers(&table.routes, lasting);
         let before = self.live();
         let old_routes = before.iter().flat_map(|live| &live.live_routes);
         let old: HashMap<_, _> =
@@ -244,19 +224,18 @@ impl Tables {
         })
     }
 
-    /// One for each slice that follows and has a shared read.
-    fn followers(&self, routes: &[TableRoute], held: &mut Held) -> Vec<Follower> {
+    fn followers(&self, routes: &[TableRoute], lasting: &mut Lasting) -> Vec<Follower> {
         let is_shared = |e: &&TableRoute| e.follows && e.access == Access::Read && e.share != Share::MONOLITH;
         let shared: BTreeMap<_, _> = routes.iter().filter(is_shared).map(|e| (&e.slice, &e.sticky)).collect();
-        for (slice, freshness) in &held.freshness {
+        for (slice, freshness) in &lasting.freshness {
             freshness.set_followed(shared.contains_key(slice));
         }
         let mut followers = Vec::with_capacity(shared.len());
         for (slice, sticky) in shared {
-            let freshness = held.freshness.entry(slice.clone()).or_insert_with(|| {
+            let freshness = lasting.freshness.entry(slice.clone()).or_insert_with(|| {
                 let counters = self.metrics.barriers(slice.as_str());
                 let fresh = Arc::new(Freshness::new(slice.clone(), self.count.clone(), counters));
-                held.unserved.push(fresh.clone());
+                lasting.unserved.push(fresh.clone());
                 fresh
             });
             let salt = client::salt(slice.as_str());

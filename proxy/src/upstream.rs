@@ -1,15 +1,15 @@
-//! The monolith and the services as pools of addresses: which one is next, which ones are well, and the peers
-//! that Pingora connects to.
-//!
-//! Does not know why a request goes to a pool. Health is measured by [`crate::health`].
+//! The monolith and the services as pools of addresses: which is next, which are well, and the peers that Pingora
+//! connects to. [`crate::health`] measures health.
 
-pub mod address;
+pub(crate) mod address;
 
-use crate::connection::Kept;
+use crate::connection::{Connection, Kept};
+use crate::failure::Failure;
 use crate::metrics::PoolCounters;
 use address::BadAddress;
 use arc_swap::ArcSwapOption;
 use migrations::plan::{ProxySettings, Upstream};
+use pingora::connectors::TransportConnector;
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
 use std::collections::HashMap;
@@ -18,20 +18,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many failures in a row, of checks or of connections, make an address unwell; one success makes it well.
+/// This many failures in a row, of checks or connections, make an address unwell. One success makes it well.
 const FAILURES_TO_UNWELL: u32 = 2;
-/// The timeouts of every connection to an upstream.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Connecting, TLS included.
-    pub connect: Duration,
-    /// The next byte.
-    pub read: Duration,
+pub(crate) struct Patience {
+    /// Includes TLS.
+    pub(crate) connect: Duration,
+    /// The wait for the next byte.
+    pub(crate) read: Duration,
 }
 
 impl Patience {
-    /// As the plan says.
-    pub fn of(settings: &ProxySettings) -> Self {
+    pub(crate) fn of(settings: &ProxySettings) -> Self {
         Self {
             connect: Duration::from_millis(settings.connect_timeout_ms),
             read: Duration::from_millis(settings.read_timeout_ms),
@@ -39,14 +37,11 @@ impl Patience {
     }
 }
 
-/// One address of an upstream. It lives on through table swaps, with what is known about its health.
-pub struct Target {
-    /// As the plan writes it.
-    pub upstream: Upstream,
-    /// Connections to it that wait for their next request.
-    pub kept: Kept,
-    /// How long is waited for it.
-    pub patience: Patience,
+/// One address of an upstream. It outlives table swaps, with its health.
+pub(crate) struct Target {
+    pub(crate) upstream: Upstream,
+    pub(crate) kept: Kept,
+    pub(crate) patience: Patience,
     peer: ArcSwapOption<HttpPeer>,
     unwell: AtomicBool,
     failures: AtomicU32,
@@ -58,34 +53,33 @@ impl Target {
         Self { upstream, kept: Kept::default(), patience, peer: ArcSwapOption::empty(), unwell, failures }
     }
 
-    /// Whether it passes its checks.
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         !self.unwell.load(Relaxed)
     }
 
-    /// A check or a connection succeeded.
-    pub fn note_success(&self) {
+    /// A check or a connection has succeeded.
+    pub(crate) fn note_success(&self) {
         self.failures.store(0, Relaxed);
         if self.unwell.swap(false, Relaxed) {
             tracing::info!(upstream = %self.upstream, "upstream is well again");
         }
     }
 
-    /// A check or a connection failed.
-    pub fn note_failure(&self) {
+    /// A check or a connection has failed.
+    pub(crate) fn note_failure(&self) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= FAILURES_TO_UNWELL && !self.unwell.swap(true, Relaxed) {
-            tracing::warn!(upstream = %self.upstream, "upstream fails its checks; requests go elsewhere while they can");
+            tracing::warn!(upstream = %self.upstream, "upstream fails its checks; requests avoid it");
         }
     }
 
-    /// The socket address in use; none until the name is resolved.
-    pub fn address(&self) -> Option<SocketAddr> {
+    /// The socket address in use. `None` until the name is resolved.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied())
     }
 
-    /// Connects to this socket address from now on.
-    pub fn resolve_to(&self, address: SocketAddr) {
+    /// Makes new connections go to this socket address.
+    pub(crate) fn resolve_to(&self, address: SocketAddr) {
         if self.address() == Some(address) {
             return;
         }
@@ -94,7 +88,7 @@ impl Target {
         let options = &mut peer.options;
         options.connection_timeout = Some(self.patience.connect);
         options.total_connection_timeout = Some(self.patience.connect);
-        // These two are for the health checks; requests have their own deadline.
+        // For the health checks. Requests have their own deadline.
         options.read_timeout = Some(self.patience.read);
         options.write_timeout = Some(self.patience.read);
         options.tcp_keepalive = Some(TcpKeepalive {
@@ -107,13 +101,29 @@ impl Target {
         self.peer.store(Some(Arc::new(peer)));
     }
 
-    /// What Pingora connects to; none until the name is resolved.
-    pub fn peer(&self) -> Option<Box<HttpPeer>> {
+    /// Takes a kept connection, or makes a new one. `fresh` asks for a new one.
+    pub(crate) async fn connect(
+        &self,
+        connector: &TransportConnector,
+        fresh: bool,
+    ) -> Result<Connection, Failure> {
+        let address = self.address().ok_or(Failure::Unresolved)?;
+        if !fresh && let Some(kept) = self.kept.take(address) {
+            return Ok(kept);
+        }
+        let peer = self.peer().ok_or(Failure::Unresolved)?;
+        let address = peer._address.as_inet().copied().unwrap_or(address);
+        let stream = connector.new_stream(&*peer).await.map_err(|error| Failure::to_connect(&error))?;
+        Ok(Connection::new(stream, address))
+    }
+
+    /// What Pingora connects to. `None` until the name is resolved.
+    pub(crate) fn peer(&self) -> Option<Box<HttpPeer>> {
         Some(Box::new(HttpPeer::clone(self.peer.load().as_ref()?)))
     }
 
-    /// Every address that the name has now. Blocks on the resolver.
-    pub fn look_up(&self) -> Vec<SocketAddr> {
+    /// All addresses of the name. Blocks on the resolver.
+    pub(crate) fn look_up(&self) -> Vec<SocketAddr> {
         (self.upstream.host.as_str(), self.upstream.port)
             .to_socket_addrs()
             .map(Iterator::collect)
@@ -121,20 +131,17 @@ impl Target {
     }
 }
 
-/// The addresses of the monolith or of a service.
-pub struct Pool {
-    /// `monolith`, or the service's name.
-    pub name: Arc<str>,
-    /// Its addresses, at least one.
-    pub targets: Vec<Arc<Target>>,
-    /// What is counted about it.
-    pub counters: PoolCounters,
+pub(crate) struct Pool {
+    pub(crate) name: Arc<str>,
+    /// At least one.
+    pub(crate) targets: Vec<Arc<Target>>,
+    pub(crate) counters: PoolCounters,
     next: AtomicUsize,
 }
 
 impl Pool {
-    /// The next address in turn, the unwell ones left out; if all are unwell, the next one all the same.
-    pub fn pick(&self) -> Option<&Arc<Target>> {
+    /// The next address in turn that is well. If none is well, the next one.
+    pub(crate) fn pick(&self) -> Option<&Arc<Target>> {
         if let [only] = self.targets.as_slice() {
             return Some(only);
         }
@@ -143,33 +150,36 @@ impl Pool {
         (0..self.targets.len()).filter_map(turn).find(|t| t.is_well()).or_else(|| turn(0))
     }
 
-    /// Whether some address is well.
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         self.targets.iter().any(|target| target.is_well())
     }
 }
 
-/// Every address ever named by a table of this process, so that a swap forgets no health.
-pub struct Targets {
+/// Every address that a table of this process ever named, so that a swap forgets no health.
+pub(crate) struct Targets {
     known: Mutex<HashMap<String, Arc<Target>>>,
     patience: Patience,
 }
 
 impl Targets {
-    /// None yet.
-    pub fn new(patience: Patience) -> Self {
+    pub(crate) fn new(patience: Patience) -> Self {
         Self { known: Mutex::new(HashMap::new()), patience }
     }
 
-    /// Closes kept connections that are of no use any more.
-    pub fn sweep(&self) {
+    /// Closes kept connections that are useless by now.
+    pub(crate) fn sweep(&self) {
         let known: Vec<_> =
             self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         known.iter().for_each(|target| target.kept.sweep(target.address()));
     }
 
-    /// A pool of these addresses. A new one is resolved at once, which may block on the resolver.
-    pub fn pool(&self, name: &str, addresses: &[String], counters: PoolCounters) -> Result<Pool, BadAddress> {
+    /// A pool of these addresses. A new address is resolved at once, which may block.
+    pub(crate) fn pool(
+        &self,
+        name: &str,
+        addresses: &[String],
+        counters: PoolCounters,
+    ) -> Result<Pool, BadAddress> {
         let targets = addresses.iter().map(|text| self.target(text)).collect::<Result<Vec<_>, _>>()?;
         if targets.is_empty() {
             return Err(BadAddress(format!("(no address of {name})")));

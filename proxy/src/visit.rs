@@ -1,6 +1,6 @@
-//! A client's connection: its requests one after the other, and how it ends.
+//! A client's connection: its requests one after the other, and its end.
 //!
-//! Knows when a request is here, not what becomes of it. The heads and buffers of one request serve the next.
+//! A visit knows when a request is here, not what happens to it. The heads and buffers of one request serve the next.
 
 use crate::deadline::Deadline;
 use crate::failure::Failure;
@@ -16,32 +16,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::task::coop::unconstrained;
 
-/// A silent connection is closed after this.
 const IDLE_MAX: Duration = Duration::from_secs(75);
-/// The rest of a request that was answered early may take so long. A connection that is closed while bytes arrive loses
-/// the answer that is on its way.
+/// After an early answer, the rest of the request has this long. Closing a connection while bytes arrive would lose
+/// the answer on its way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client's connection, and the request that is on it now.
-pub struct Visit {
-    /// Its bytes.
-    pub wire: Wire,
-    /// The request.
-    pub request: RequestHead,
-    /// Its answer.
-    pub answer: AnswerHead,
-    /// How long is waited for whatever comes next.
-    pub deadline: Deadline,
-    /// Who is at the other end.
-    pub peer: Option<IpAddr>,
-    /// Whether another request may follow.
-    pub is_kept: bool,
-    stop: Stop,
+pub(crate) struct Visit {
+    pub(crate) wire: Wire,
+    pub(crate) request: RequestHead,
+    pub(crate) answer: AnswerHead,
+    pub(crate) deadline: Deadline,
+    /// The address at the other end.
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) is_kept: bool,
+    ending: Ending,
 }
 
 impl Visit {
-    /// A connection that was just made.
-    pub fn new(stream: Stream, shutdown: &ShutdownWatch) -> Self {
+    pub(crate) fn new(stream: Stream, shutdown: &ShutdownWatch) -> Self {
         let digest = stream.get_socket_digest();
         let address = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet());
         Self {
@@ -51,12 +43,12 @@ impl Visit {
             answer: AnswerHead::default(),
             deadline: Deadline::after(IDLE_MAX),
             is_kept: true,
-            stop: Stop::new(shutdown),
+            ending: Ending::new(shutdown),
         }
     }
 
-    /// Waits for the next request's head. False if there is none: the client is gone or silent, or the proxy stops.
-    pub async fn next_request(&mut self) -> Result<bool, Failure> {
+    /// Waits for the next request's head. `false` if there is none: the client left or is silent, or the proxy stops.
+    pub(crate) async fn next_request(&mut self) -> Result<bool, Failure> {
         self.wire.rest();
         let mut has_begun = false;
         self.deadline.set(IDLE_MAX);
@@ -66,7 +58,8 @@ impl Visit {
                     self.is_kept = self.request.wants_more();
                     return Poll::Ready(Ok(true));
                 }
-                // A head must be here soon after its first byte, however slowly its bytes drip. Empty lines are none.
+                // A head must arrive soon after its first byte, however slowly the bytes come. Empty lines do not
+                // count.
                 if !has_begun && !self.wire.inbox.is_empty() {
                     has_begun = true;
                     self.deadline.set(CLIENT_PATIENCE);
@@ -77,7 +70,7 @@ impl Visit {
                     Poll::Pending => break,
                 }
             }
-            if !has_begun && self.stop.poll(cx) {
+            if !has_begun && self.ending.poll(cx) {
                 return Poll::Ready(Ok(false));
             }
             ready!(self.deadline.poll(cx));
@@ -86,13 +79,13 @@ impl Visit {
         .await
     }
 
-    /// Whether the proxy stops.
-    pub fn is_last(&self) -> bool {
-        self.stop.is_asked_for()
+    /// Whether the proxy is stopping.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.ending.is_asked_for()
     }
 
-    /// The connection beside that of an upstream.
-    pub fn relay<'a>(&'a mut self, upstream: &'a mut Wire, patience: Duration) -> Relay<'a> {
+    /// Pairs it with the connection of an upstream.
+    pub(crate) fn relay<'a>(&'a mut self, upstream: &'a mut Wire, patience: Duration) -> Relay<'a> {
         Relay {
             client: &mut self.wire,
             upstream,
@@ -103,8 +96,8 @@ impl Visit {
         }
     }
 
-    /// Ends the connection. What still arrives is let in for a while, so that the last answer is not lost.
-    pub async fn leave(mut self) {
+    /// Ends the connection. It still reads for a while, so that the last answer is not lost.
+    pub(crate) async fn leave(mut self) {
         self.deadline.set(DRAIN_PATIENCE);
         poll_fn(|cx| {
             if self.wire.poll_end(cx).is_ready() {
@@ -123,14 +116,14 @@ impl Visit {
     }
 }
 
-/// The proxy's end, as a silent connection waits for it.
-struct Stop {
+/// The end of the proxy, as a silent connection sees it.
+struct Ending {
     watch: ShutdownWatch,
     notice: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     is_awaited: bool,
 }
 
-impl Stop {
+impl Ending {
     fn new(shutdown: &ShutdownWatch) -> Self {
         let mut heard = shutdown.clone();
         let notice = Box::pin(async move {
@@ -143,11 +136,11 @@ impl Stop {
         *self.watch.borrow()
     }
 
-    /// The notice wakes the connection's task, which stays the same: so it is waited for only once.
+    /// The notice wakes the connection's task, which stays the same. So one poll is enough.
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_awaited {
             self.is_awaited = true;
-            // It must be polled, not put off: it is never polled again.
+            // Tokio must not put this poll off: there is no other.
             return pin!(unconstrained(self.notice.as_mut())).poll(cx).is_ready();
         }
         self.is_asked_for()

@@ -1,6 +1,6 @@
-//! A connection as bytes that came and were not used yet, and bytes that are to be sent.
+//! One connection: bytes that arrived and are unread, and bytes to send.
 //!
-//! Moves them and knows no message: what they mean is the business of the crate `http1`.
+//! It moves bytes. The crate `http1` knows what they mean.
 
 use bytes::{Buf, BytesMut};
 use pingora::protocols::Stream;
@@ -11,35 +11,33 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::task::coop::unconstrained;
 
-/// So much is read at once: most messages are smaller.
+/// Room for one read. Most messages are smaller.
 const READ_BYTES: usize = 4 << 10;
-/// So much where one read was not enough.
+/// Room for the next read when the last one was filled.
 const MORE_READ_BYTES: usize = 32 << 10;
-/// An inbox that a large message has made larger than this is not kept for the next one.
+/// A larger buffer is freed after its message.
 const KEPT_BYTES_MAX: usize = 8 << 10;
 
-/// One connection.
-pub struct Wire {
-    /// What came and was not used yet.
-    pub inbox: BytesMut,
-    /// What is to be sent.
-    pub outbox: BytesMut,
-    /// So many bytes came and went so far.
-    pub moved: u64,
+pub(crate) struct Wire {
+    /// Arrived, unread.
+    pub(crate) inbox: BytesMut,
+    /// To be sent.
+    pub(crate) outbox: BytesMut,
+    /// Bytes read and sent so far. A change shows that the connection is alive.
+    pub(crate) moved: u64,
     stream: Stream,
     is_flushed: bool,
     was_full: bool,
 }
 
 impl Wire {
-    /// A connection on which nothing was said yet.
-    pub fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
         Self { inbox, outbox, moved: 0, stream, is_flushed: true, was_full: false }
     }
 
-    /// Takes in what has arrived. How many bytes; none at the connection's end.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads what has arrived. Returns the number of bytes; 0 at the end of the connection.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.inbox.capacity() - self.inbox.len() < READ_BYTES / 4 {
             self.inbox.reserve(if self.was_full { MORE_READ_BYTES } else { READ_BYTES });
         }
@@ -50,8 +48,8 @@ impl Wire {
         Poll::Ready(Ok(count))
     }
 
-    /// Sends what is in the outbox, all of it.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends the whole outbox.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             self.is_flushed = false;
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
@@ -68,18 +66,18 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether all that was to be sent has left, what TLS held back included.
-    pub fn has_sent(&self) -> bool {
+    /// Whether everything was sent, including what TLS buffers.
+    pub(crate) fn has_sent(&self) -> bool {
         self.outbox.is_empty() && self.is_flushed
     }
 
-    /// Tells the other side that nothing more will be sent.
-    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Closes our direction of the connection.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    /// Gives back the memory that a large message took, between two messages.
-    pub fn rest(&mut self) {
+    /// Frees the memory of a large message. Called between two messages.
+    pub(crate) fn rest(&mut self) {
         self.was_full = false;
         if self.inbox.is_empty() && self.inbox.capacity() > KEPT_BYTES_MAX {
             self.inbox = BytesMut::new();
@@ -89,13 +87,13 @@ impl Wire {
         }
     }
 
-    /// Whether it could carry another message: the other side has neither closed it nor said anything unasked.
-    pub fn is_quiet(&mut self) -> bool {
+    /// Whether it can carry another message: the other side has not closed it and has sent nothing unasked.
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         if !self.inbox.is_empty() || !self.has_sent() {
             return false;
         }
-        // A task that has done much is told to wait by Tokio, which would pass for silence.
+        // Tokio makes a busy task wait. Here that would look like silence.
         let read = unconstrained(poll_fn(|cx| self.poll_read(cx)));
         pin!(read).poll(&mut cx).is_pending()
     }

@@ -1,4 +1,4 @@
-//! Answers that end otherwise than they say, come too early or too late, or can be read in two ways.
+//! Answers that end early, come too early or too late, or can be read in two ways.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ fn told(rig: &Rig, request: &str) -> String {
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 #[test]
-fn an_answer_that_is_cut_off_never_looks_whole() {
+fn a_truncated_answer_never_looks_complete() {
     for (sent, is_chunked) in [
         (&b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"[..], false),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", true),
@@ -38,7 +38,7 @@ fn an_answer_that_is_cut_off_never_looks_whole() {
 }
 
 #[test]
-fn an_answer_that_can_be_read_in_two_ways_is_502() {
+fn an_ambiguous_answer_is_502() {
     for sent in [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
@@ -113,7 +113,7 @@ fn an_answer_is_framed_as_its_client_understands_it() {
 }
 
 #[test]
-fn a_client_that_waits_for_leave_to_go_on_gets_it_from_the_upstream() {
+fn a_client_that_expects_100_continue_gets_it_from_the_upstream() {
     let bare = Bare::new(|stream, _| {
         let head = String::from_utf8(read_past(stream, b"\r\n\r\n")).unwrap();
         assert!(head.contains("Expect: 100-continue"), "{head}");
@@ -135,7 +135,7 @@ fn a_client_that_waits_for_leave_to_go_on_gets_it_from_the_upstream() {
 }
 
 #[test]
-fn an_answer_before_the_requests_end_ends_both_connections() {
+fn an_early_answer_closes_both_connections() {
     let bare = Bare::saying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     let rig = Rig::before("", &bare);
     for _ in 0..2 {
@@ -144,7 +144,7 @@ fn an_answer_before_the_requests_end_ends_both_connections() {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let got = read_answer(&mut reader, "POST").unwrap();
         assert_eq!((got.status, got.header("connection")), (403, Some("close")));
-        // The client is still sending; its answer must not be lost by that.
+        // The client is still sending. It must get its answer all the same.
         let _ = stream.write_all(&[b'x'; 100_000]);
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
@@ -152,7 +152,7 @@ fn an_answer_before_the_requests_end_ends_both_connections() {
 }
 
 #[test]
-fn a_silent_upstream_is_late_whatever_the_client_sends_meanwhile() {
+fn a_silent_upstream_times_out_whatever_the_client_sends() {
     let bare = Bare::new(|stream, _| {
         read_past(stream, b"\r\n\r\n");
         std::thread::sleep(Duration::from_secs(4));
@@ -187,9 +187,9 @@ fn a_read_with_a_body_is_sent_again_with_all_of_it() {
     assert_eq!(ask(rig.proxy.address, "POST", "/orders/search", &[], &[b'x'; 60_000]).body.len(), 60_000);
 }
 
-/// The head of the next try's answer is looked for from its beginning, however long the one before was that never ended.
+/// The next attempt's answer is read from its beginning, however long the unfinished head before it was.
 #[test]
-fn a_service_that_breaks_off_in_its_head_is_fallen_back_from() {
+fn the_monolith_answers_when_the_service_breaks_off_in_its_head() {
     let service = Bare::new(|stream, _| {
         read_past(stream, b"\r\n\r\n");
         let half = format!("HTTP/1.1 200 OK\r\nX-Half: {}", "x".repeat(400));
@@ -200,9 +200,9 @@ fn a_service_that_breaks_off_in_its_head_is_fallen_back_from() {
     assert!(back.starts_with("HTTP/1.1 200 ") && back.ends_with("monolith"), "{back}");
 }
 
-/// A client whose turn it is has a client's time, not an upstream's.
+/// While the client must send, its own limit counts, not the upstream's.
 #[test]
-fn a_client_that_was_told_to_continue_is_waited_for() {
+fn the_proxy_waits_for_a_client_that_got_100_continue() {
     let bare = Bare::new(|stream, _| {
         read_past(stream, b"\r\n\r\n");
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Connections: which are used again and which are not, and how they end.
+//! Connections: which are used again, and how they end.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 #[test]
-fn what_follows_an_answer_is_no_answer_to_the_next_request() {
+fn bytes_after_an_answer_never_answer_the_next_request() {
     for first in [
         &b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirstHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"[..],
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 40\r\n\r\n5\r\nfirst\r\n0\r\n\r\n",
@@ -39,7 +39,7 @@ fn what_follows_an_answer_is_no_answer_to_the_next_request() {
 }
 
 #[test]
-fn bytes_that_come_late_on_a_kept_connection_are_no_answer() {
+fn late_bytes_on_a_kept_connection_are_not_an_answer() {
     let bare = Bare::new(|stream, number| {
         while !read_past(stream, b"\r\n\r\n").is_empty() {
             stream
@@ -60,7 +60,7 @@ fn both_directions_move_at_once_and_nothing_piles_up() {
     const LENGTH: usize = 32 << 20;
     let written = Arc::new(AtomicUsize::new(0));
     let counted = written.clone();
-    // It answers with what it reads, and reads no further while its answer is not taken.
+    // It echoes, and stops reading while its answer is not taken.
     let bare = Bare::new(move |stream, _| {
         read_past(stream, b"\r\n\r\n");
         stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes()).unwrap();
@@ -78,7 +78,7 @@ fn both_directions_move_at_once_and_nothing_piles_up() {
         sender.write_all(head.as_bytes()).unwrap();
         (0..LENGTH / 1024).for_each(|n| sender.write_all(&[n as u8; 1024]).unwrap());
     });
-    // Nobody takes the answer yet: what moves is bounded by the sockets' buffers.
+    // The client does not read yet, so the sockets' buffers bound what moves.
     let mut before = usize::MAX;
     while written.load(SeqCst) != before {
         before = written.load(SeqCst);
@@ -117,10 +117,9 @@ fn a_client_that_leaves_ends_its_request_at_the_upstream() {
 }
 
 #[test]
-fn a_worn_out_connection_costs_a_read_nothing_and_a_write_is_not_repeated() {
+fn a_stale_connection_costs_a_read_nothing_and_a_write_is_not_repeated() {
     let heads = Arc::new(AtomicUsize::new(0));
     let counted = heads.clone();
-    // Each connection answers once, and breaks at its second request.
     let bare = Bare::new(move |stream, _| {
         read_past(stream, b"\r\n\r\n");
         counted.fetch_add(1, SeqCst);
@@ -173,7 +172,7 @@ fn a_tunnel_ends_when_either_side_ends() {
 }
 
 #[test]
-fn a_stop_closes_what_is_silent_and_lets_end_what_is_under_way() {
+fn a_stop_closes_idle_connections_and_lets_requests_finish() {
     let bare = Bare::new(|stream, _| {
         while !read_past(stream, b"\r\n\r\n").is_empty() {
             std::thread::sleep(Duration::from_millis(400));

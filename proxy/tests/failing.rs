@@ -1,4 +1,4 @@
-//! What happens when an upstream does not: reads of the service fall back, writes never, and the client is told.
+//! An upstream fails: reads of the service fall back, writes never do, and the client gets an error.
 
 #![allow(clippy::unwrap_used)]
 

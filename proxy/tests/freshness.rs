@@ -1,4 +1,4 @@
-//! A client that wrote, or saw newer data at the monolith, does not read older data from the service.
+//! A client that wrote, or saw newer data at the monolith, never reads older data from the service.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ fn at(share: &str) -> Vec<TableRoute> {
     vec![route("list", "GET /orders", share, true), route("place", "POST /orders", "monolith", true)]
 }
 
-/// A rig whose reads are all at the service, with the barrier for the raise itself passed.
+/// A rig whose reads all go to the service. The barrier of that raise has passed.
 fn settled() -> Rig {
     let rig = Rig::new(at("service"));
     rig.proxy.until("the share is settled", || rig.ask("GET", "/orders").text() == "service");
@@ -70,7 +70,7 @@ fn a_client_without_cookies_is_remembered_by_its_key() {
 }
 
 #[test]
-fn any_write_marks_matched_or_not_and_so_does_one_that_failed() {
+fn every_write_marks_its_client_even_unmatched_or_failed() {
     let monolith = |asked: &rig::Asked| match (asked.method.as_str(), asked.target.as_str()) {
         ("DELETE", _) => rig::Reply::Close,
         _ => rig::text(200, "monolith"),
@@ -87,12 +87,12 @@ fn any_write_marks_matched_or_not_and_so_does_one_that_failed() {
 }
 
 #[test]
-fn a_write_whose_client_left_marks_it_all_the_same() {
+fn a_write_marks_its_client_even_after_the_client_left() {
     let (go, gone) = std::sync::mpsc::channel::<()>();
     let gone = Mutex::new(gone);
     let monolith = move |asked: &rig::Asked| {
         if asked.method == "POST" {
-            // Whether it is let go or the test is over, the answer comes too late.
+            // In either case, the answer comes too late.
             let _ = gone.lock().unwrap().recv_timeout(rig::PATIENCE);
         }
         rig::text(200, "monolith")
@@ -172,7 +172,7 @@ fn a_cookie_of_another_proxy_or_from_before_a_restart_must_wait() {
 }
 
 #[test]
-fn after_a_restart_nobody_reads_from_the_service_before_a_barrier() {
+fn after_a_restart_no_client_reads_from_the_service_before_a_barrier() {
     let mut rig = settled();
     rig.controller.gate.open(false);
     let controller = rig.controller.origin.url();
@@ -183,7 +183,7 @@ fn after_a_restart_nobody_reads_from_the_service_before_a_barrier() {
 }
 
 #[test]
-fn where_no_read_is_shared_there_are_neither_marks_nor_barriers() {
+fn without_shared_reads_there_are_no_marks_and_no_barriers() {
     let rig = Rig::new(at("monolith"));
     let mut client = Browser::new(rig.proxy.address);
     for _ in 0..10 {
@@ -196,7 +196,7 @@ fn where_no_read_is_shared_there_are_neither_marks_nor_barriers() {
 }
 
 #[test]
-fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
+fn barriers_run_one_at_a_time_and_stop_when_no_client_waits() {
     let rig = settled();
     rig.proxy.until("nobody waits any more", || {
         let before = barriers(&rig.controller.gate);
@@ -217,7 +217,7 @@ fn barriers_stop_when_nobody_waits_and_are_one_at_a_time() {
     assert_eq!(barriers(&rig.controller.gate), before + 1, "one in flight");
 }
 
-/// A monolith whose data are one version, and a service that has it a little later.
+/// A monolith whose data is one version, and a service that gets it a little later.
 #[derive(Default)]
 struct World {
     monolith: AtomicU64,
@@ -243,7 +243,7 @@ impl World {
         rig::text(200, &self.service.load(SeqCst).to_string())
     }
 
-    /// As a bridge does it: what is there now must be at the service.
+    /// As the bridge does: the service must have what is there now.
     fn barrier(&self) -> bool {
         let version = self.monolith.load(SeqCst);
         let deadline = Instant::now() + rig::PATIENCE;
@@ -264,7 +264,7 @@ impl World {
     }
 }
 
-/// Reads and writes for a while; never may it read less than it knows.
+/// Reads and writes for a while. No read may return less than the client knows.
 fn live_a_life(mut ask: impl FnMut(&str) -> rig::Got, until: Instant, salt: u64) -> u64 {
     let (mut known, mut reads) = (0, 0);
     while Instant::now() < until {
@@ -301,7 +301,7 @@ fn no_client_reads_back_in_time_while_shares_move_and_the_service_breaks() {
         }));
     }
     let address = rig.proxy.address;
-    // Without cookies all of this machine are one client, so only one may live here.
+    // Without cookies, this machine is one client, so only one may run.
     let plain = move |method: &str| ask(address, method, "/orders", &[], b"");
     lives.push(std::thread::spawn(move || live_a_life(plain, until, 5)));
     let shares = ["100%", "20%", "80%", "monolith", "60%", "service"];

@@ -1,4 +1,4 @@
-//! What passes through unchanged, what is changed on the way, and what is refused.
+//! What passes unchanged, what is changed on the way, and what is refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ fn forwarded_headers_are_replaced_and_host_stays() {
 }
 
 #[test]
-fn what_is_for_one_hop_goes_no_further() {
+fn hop_by_hop_fields_are_not_passed_on() {
     let rig = Rig::new(vec![]);
     let fields = [
         ("Keep-Alive", "timeout=5"),
@@ -135,7 +135,7 @@ fn an_upgraded_connection_carries_any_bytes_both_ways() {
         stream.read_exact(&mut frame).unwrap();
         assert_eq!(frame, [b'\n', round, 0xff, 0]);
     }
-    // Longer than the read timeout: an upgraded connection may be silent.
+    // This is longer than the read timeout. An upgraded connection may be silent.
     std::thread::sleep(Duration::from_millis(1500));
     stream.write_all(b"abcd").unwrap();
     stream.read_exact(&mut frame).unwrap();
@@ -195,7 +195,7 @@ fn a_streamed_request_arrives_whole() {
 }
 
 #[test]
-fn a_kept_connection_serves_requests_in_turn_even_when_they_are_sent_at_once() {
+fn pipelined_requests_are_answered_in_turn() {
     let rig = Rig::with("", vec![], |asked| text(200, &asked.target), |_| text(200, ""));
     let two =
         b"GET /one HTTP/1.1\r\nHost: a\r\n\r\nGET /two HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -271,7 +271,7 @@ fn heads_beyond_the_limit_are_refused() {
     stream.set_read_timeout(Some(rig::PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
     let line = format!("X-Long: {}\r\n", "x".repeat(60_000));
-    // The proxy may close while this is still being sent.
+    // The proxy may close the connection during these writes.
     let _ = (0..40).try_for_each(|_| stream.write_all(line.as_bytes()));
     let _ = stream.write_all(b"\r\n");
     let mut back = Vec::new();

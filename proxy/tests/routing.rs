@@ -1,4 +1,4 @@
-//! Requests go where the table says, stickily, and nobody moves back when a share rises.
+//! Requests go where the table says. Clients keep their side, and none moves back when a share rises.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Requests that two servers could read in two ways. Nothing of them reaches an upstream, or all of it in one way.
+//! Requests that two servers could read in two ways. An upstream gets nothing of them, or reads them in one way only.
 
 #![allow(clippy::unwrap_used)]
 
@@ -83,7 +83,7 @@ fn a_head_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_not_in_chunks_as_it_says_never_arrives_whole() {
+fn a_malformed_chunked_body_never_arrives_complete() {
     let of = |body: &str| {
         format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}")
     };
@@ -110,7 +110,7 @@ fn a_body_that_is_not_in_chunks_as_it_says_never_arrives_whole() {
 }
 
 #[test]
-fn a_body_that_is_cut_off_never_arrives_whole() {
+fn a_truncated_body_never_arrives_complete() {
     let rig = Rig::new(vec![]);
     for sent in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello",
@@ -129,7 +129,7 @@ fn a_body_that_is_cut_off_never_arrives_whole() {
 }
 
 #[test]
-fn requests_sent_at_once_are_answered_in_turn_and_end_where_they_say() {
+fn pipelined_requests_are_answered_in_turn_and_end_where_they_say() {
     let rig = Rig::with(
         "",
         vec![],
@@ -161,7 +161,7 @@ fn requests_sent_at_once_are_answered_in_turn_and_end_where_they_say() {
 }
 
 #[test]
-fn a_head_may_drip_and_an_old_client_may_keep_its_connection() {
+fn a_head_may_arrive_byte_by_byte_and_an_http_1_0_client_may_keep_its_connection() {
     let rig = Rig::new(vec![]);
     let mut stream = connect(rig.proxy.address);
     for byte in b"GET /drip HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n" {

@@ -1,4 +1,4 @@
-//! The table comes from the controller, only forwards, and outlives both controller and proxy.
+//! The table comes from the controller, only moves forward, and outlives both controller and proxy.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ fn all_at(share: &str) -> Vec<migrations::control::TableRoute> {
 }
 
 #[test]
-fn without_a_table_it_lives_but_is_not_ready() {
+fn without_a_table_the_proxy_is_alive_but_not_ready() {
     let state = tempfile::tempdir().unwrap();
     let nobody = format!("http://{}", rig::free_address());
     let proxy = Running::start(settings(""), &nobody, state.path());
@@ -78,7 +78,7 @@ fn a_table_that_cannot_be_used_leaves_the_present_one_in_use() {
     for unusable in [bad, newer] {
         let generation = unusable.generation.0;
         rig.controller.publish(unusable);
-        // Who asks for it a second time has judged it once.
+        // A proxy that asks a second time has checked the table once.
         rig.proxy.until("it was refused", || {
             rig.controller.given.lock().unwrap().iter().filter(|given| **given == generation).count() >= 2
         });
@@ -110,7 +110,7 @@ fn a_swap_is_reported_at_once_and_loses_no_request() {
             reports.last().and_then(|o| o.acts_on).is_some_and(|(_, g)| g.0 == generation)
         });
     }
-    // By themselves reports come once a second: twenty swaps would wait for them twice as long.
+    // Without the notice, reports come once a second, and twenty swaps would take twice as long.
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     stop.store(true, std::sync::atomic::Ordering::SeqCst);
     let statuses = load.join().unwrap();
@@ -130,7 +130,7 @@ fn a_request_under_way_is_finished_when_it_is_told_to_stop() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     rig.proxy.until("it is under way", || rig.monolith.count() == 1);
     rig.proxy.stop();
-    // It has the time to cut the request off.
+    // The stop has time to cut the request off.
     std::thread::sleep(Duration::from_millis(300));
     go.send(()).unwrap();
     let mut back = Vec::new();

@@ -13,9 +13,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::terminal;
 
-/// Crates whose circles are being removed, and how many of their files still stand in one.
-const KNOWN_CIRCLES: [(&str, usize); 1] = [("strangler-proxy", 2)];
-
 /// `cargo xtask tidy`: prints what is wrong.
 pub fn run(root: &Path) -> Result<ExitCode> {
     let findings = findings(root)?;
@@ -34,7 +31,7 @@ pub fn findings(root: &Path) -> Result<Vec<String>> {
     for package in metadata.workspace_packages() {
         for target in package.targets.iter().filter(|target| target.is_lib() || target.is_bin()) {
             let source = target.src_path.as_std_path();
-            findings.extend(circle_findings(root, &package.name, source)?);
+            findings.extend(circle_findings(root, source)?);
         }
         let Some(folder) = package.manifest_path.parent() else { continue };
         for path in rust_files(folder.as_std_path())? {
@@ -47,12 +44,8 @@ pub fn findings(root: &Path) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn circle_findings(root: &Path, package: &str, source: &Path) -> Result<Vec<String>> {
+fn circle_findings(root: &Path, source: &Path) -> Result<Vec<String>> {
     let circles = circles::find(source, &|path| fs::read_to_string(path).ok())?;
-    let known = KNOWN_CIRCLES.iter().find(|(name, _)| *name == package).map_or(0, |(_, files)| *files);
-    if circles.iter().map(|circle| circle.files.len()).sum::<usize>() <= known {
-        return Ok(Vec::new());
-    }
     let folder = source.parent().unwrap_or(source);
     let place = folder.strip_prefix(root).unwrap_or(folder).display();
     Ok(circles.iter().map(|circle| format!("{place}: {}", circle.shown(folder))).collect())

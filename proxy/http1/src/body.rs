@@ -1,125 +1,129 @@
-//! A body that is taken apart as it arrives: which of the bytes are its own, and where it ends.
+//! A body as it arrives: which bytes belong to it, and where it ends.
 //!
-//! Chunks are read strictly. What is a chunk's head to one server and data to another is how requests are smuggled.
+//! Chunks are read strictly. Requests are smuggled when one server reads a chunk's head where another reads data.
 
 use crate::Malformed;
 use crate::framing::Framing;
 use bytes::{Buf, BytesMut};
 
-/// A chunk's head, extensions included, and the trailers of a body may be so long.
+/// The longest head of a chunk, extensions included, and the longest trailers.
 const CHUNK_HEAD_BYTES_MAX: usize = 1024;
 const TRAILER_BYTES_MAX: usize = 8192;
-const BAD_CHUNK: Malformed = Malformed("its body is not in chunks as it says");
+const BAD_CHUNK: Malformed = Malformed("its chunked body is malformed");
 
-/// A body on its way.
+/// A body that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Body(State);
+pub struct Body(Next);
 
+/// What must arrive next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Next {
     Whole,
     UntilClose,
     Length(u64),
     ChunkHead,
     Chunk(u64),
     ChunkEnd,
-    /// So many bytes of trailers, which are dropped, have passed.
+    /// Trailers are dropped. This many bytes of them have passed.
     Trailers(usize),
 }
 
 impl Body {
-    /// A body of which nothing has been taken yet.
+    /// A body of which nothing was read.
     pub fn of(framing: Framing) -> Self {
         Self(match framing {
-            Framing::Empty | Framing::Length(0) => State::Whole,
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::ChunkHead,
-            Framing::UntilClose => State::UntilClose,
+            Framing::Empty | Framing::Length(0) => Next::Whole,
+            Framing::Length(length) => Next::Length(length),
+            Framing::Chunked => Next::ChunkHead,
+            Framing::UntilClose => Next::UntilClose,
         })
     }
 
-    /// Whether all of it has been taken.
+    /// Whether all of it was read.
     pub fn is_whole(self) -> bool {
-        self.0 == State::Whole
+        self.0 == Next::Whole
     }
 
-    /// Nothing more will arrive. Whether it is whole now.
+    /// The connection has ended. Returns whether the body is whole.
     pub fn close(&mut self) -> bool {
-        if self.0 == State::UntilClose {
-            self.0 = State::Whole;
+        if self.0 == Next::UntilClose {
+            self.0 = Next::Whole;
         }
         self.is_whole()
     }
 
-    /// How many of the first bytes are its own; the caller takes them. Framing is taken off before. Zero if more must
-    /// arrive first, or if it is whole.
+    /// How many of the first bytes belong to the body. The caller takes them. Framing before them is removed. 0 if
+    /// more bytes must arrive first, or if the body is whole.
     pub fn next(&mut self, inbox: &mut BytesMut) -> Result<usize, Malformed> {
         loop {
             match self.0 {
-                State::Whole => return Ok(0),
-                State::UntilClose => return Ok(inbox.len()),
-                State::Length(left) => {
+                Next::Whole => return Ok(0),
+                Next::UntilClose => return Ok(inbox.len()),
+                Next::Length(left) => {
                     let (taken, left) = split(inbox, left);
-                    self.0 = if left == 0 { State::Whole } else { State::Length(left) };
+                    self.0 = if left == 0 { Next::Whole } else { Next::Length(left) };
                     return Ok(taken);
                 }
-                State::Chunk(left) => {
+                Next::Chunk(left) => {
                     let (taken, left) = split(inbox, left);
-                    self.0 = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.0 = if left == 0 { Next::ChunkEnd } else { Next::Chunk(left) };
                     return Ok(taken);
                 }
-                State::ChunkHead => match line(inbox, CHUNK_HEAD_BYTES_MAX)? {
+                Next::ChunkHead => {
+                    let Some(length) = line(inbox, CHUNK_HEAD_BYTES_MAX)? else { return Ok(0) };
+                    self.0 = match chunk_size(&inbox[..length])? {
+                        0 => Next::Trailers(0),
+                        size => Next::Chunk(size),
+                    };
+                    inbox.advance(length + 2);
+                }
+                Next::ChunkEnd => match line(inbox, 2)? {
                     None => return Ok(0),
-                    Some(line) => self.0 = after_head(chunk_size(&line)?),
-                },
-                State::ChunkEnd => match line(inbox, 2)? {
-                    None => return Ok(0),
-                    Some(line) if line.is_empty() => self.0 = State::ChunkHead,
+                    Some(0) => {
+                        self.0 = Next::ChunkHead;
+                        inbox.advance(2);
+                    }
                     Some(_) => return Err(BAD_CHUNK),
                 },
-                State::Trailers(passed) => match line(inbox, TRAILER_BYTES_MAX - passed)? {
-                    None => return Ok(0),
-                    Some(line) if line.is_empty() => self.0 = State::Whole,
-                    Some(line) => self.0 = State::Trailers((passed + line.len() + 2).min(TRAILER_BYTES_MAX)),
-                },
+                Next::Trailers(passed) => {
+                    let Some(length) = line(inbox, TRAILER_BYTES_MAX - passed)? else { return Ok(0) };
+                    self.0 = match length {
+                        0 => Next::Whole,
+                        _ => Next::Trailers((passed + length + 2).min(TRAILER_BYTES_MAX)),
+                    };
+                    inbox.advance(length + 2);
+                }
             }
         }
     }
 }
 
-fn after_head(size: u64) -> State {
-    if size == 0 { State::Trailers(0) } else { State::Chunk(size) }
-}
-
-/// How many of the bytes that are left are here, and how many then are still to come.
-fn split(inbox: &BytesMut, left: u64) -> (usize, u64) {
+/// How many of the remaining bytes are here, and how many are still to come.
+fn split(inbox: &[u8], left: u64) -> (usize, u64) {
     let taken = inbox.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     (taken, left - taken as u64)
 }
 
-/// Takes a line off, without its end; none if it has not arrived whole. It ends with CR and LF, and neither stands alone.
-fn line(inbox: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, Malformed> {
+/// The length of the first line, without its end. `None` if the line is not complete. A line ends with CR LF; a CR or
+/// an LF alone is an error.
+fn line(inbox: &[u8], bytes_max: usize) -> Result<Option<usize>, Malformed> {
     let looked_at = &inbox[..inbox.len().min(bytes_max)];
     let Some(end) = looked_at.iter().position(|b| matches!(b, b'\r' | b'\n')) else {
         return if looked_at.len() == bytes_max { Err(BAD_CHUNK) } else { Ok(None) };
     };
     match looked_at.get(end..) {
-        Some([b'\r', b'\n', ..]) => {
-            let line = inbox.split_to(end);
-            inbox.advance(2);
-            Ok(Some(line))
-        }
+        Some([b'\r', b'\n', ..]) => Ok(Some(end)),
         Some([b'\r']) if looked_at.len() < bytes_max => Ok(None),
         _ => Err(BAD_CHUNK),
     }
 }
 
-/// The size that a chunk's head says: hexadecimal digits, then nothing or an extension, which means nothing to us.
+/// The size in a chunk's head: hexadecimal digits, then nothing or an extension, which we ignore.
 fn chunk_size(head: &[u8]) -> Result<u64, Malformed> {
     let end = head.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(head.len());
     let (digits, rest) = head.split_at(end);
     let extension = rest.trim_ascii_start();
-    // More digits than these do not fit.
+    // Longer numbers do not fit.
     if digits.is_empty() || digits.len() > 16 || !(extension.is_empty() || extension.starts_with(b";")) {
         return Err(BAD_CHUNK);
     }
@@ -132,7 +136,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All of a body that arrives in these pieces, and what is left behind it.
     fn taken(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
         let (mut body, mut inbox, mut all) = (Body::of(framing), BytesMut::new(), Vec::new());
         for piece in pieces {
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
+    fn a_malformed_chunk_is_refused() {
         let long = [b"5;".as_slice(), &[b'x'; 2000]].concat();
         let trailers = [b"0\r\n".as_slice(), &b"A: b\r\n".repeat(3000)].concat();
         let cases: [&[u8]; 14] = [
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_takes_no_more_than_it_says() {
+    fn a_length_takes_no_more_than_its_bytes() {
         let (body, rest, is_whole) = taken(Framing::Length(4), &[b"ab", b"cdGET"]).unwrap();
         assert_eq!((&body[..], &rest[..], is_whole), (&b"abcd"[..], &b"GET"[..], true));
         assert!(!taken(Framing::Length(5), &[b"abcd"]).unwrap().2);
@@ -207,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_taken_apart_without_panic(bytes: Vec<u8>) {
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>) {
             let _ = taken(Framing::Chunked, &[&bytes]);
         }
     }

@@ -1,27 +1,21 @@
-//! The fields of a head, kept as the text they came in, in their order.
+//! The fields of a head, as text and in their order.
 //!
-//! Those that the proxy knows are told apart once, when the head is read; everything after that compares numbers. The
-//! text is copied into memory that the next head uses again, so reading a head asks the allocator for nothing.
+//! Names that the proxy knows are recognised once, when the head is read. Later code compares numbers. The text is
+//! copied into memory that the next head uses again, so reading a head allocates nothing.
 
 use Name::*;
 
-/// A head with more fields is refused.
 pub(crate) const FIELDS_MAX: usize = 256;
-/// Memory that a large head has taken is not kept for the next one.
+/// The memory of a larger head is freed.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
-/// A field that means something to the proxy.
+/// A field's name, if it means something to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
-    /// `Connection`
     Connection,
-    /// `Content-Length`
     ContentLength,
-    /// `Cookie`
     Cookie,
-    /// `Date`
     Date,
-    /// `Forwarded`
     Forwarded,
     /// `X-Forwarded-For`
     ForwardedFor,
@@ -29,30 +23,23 @@ pub enum Name {
     ForwardedHost,
     /// `X-Forwarded-Proto`
     ForwardedProto,
-    /// `Host`
     Host,
-    /// For one hop only whatever `Connection` says, and of no use to us.
+    /// A field for one hop only, whatever `Connection` says, without a use here.
     HopByHop,
-    /// `Location`
     Location,
     /// `x-strangler-secret`
     Secret,
     /// `x-strangler-side`
     Side,
-    /// `traceparent`
     Traceparent,
-    /// `tracestate`
     Tracestate,
-    /// `Transfer-Encoding`
     TransferEncoding,
-    /// `Upgrade`
     Upgrade,
-    /// Any other.
     Other,
 }
 
 impl Name {
-    /// Recognises a name, in any case.
+    /// Recognises a name in upper or lower case.
     pub fn of(name: &[u8]) -> Name {
         let candidates: &[(&str, Name)] = match name.len() {
             2 => &[("te", HopByHop)],
@@ -80,18 +67,15 @@ impl Name {
     }
 }
 
-/// One field.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
-    /// What it is to us.
     pub name: Name,
-    /// Its name as it came.
+    /// The name as it arrived.
     pub spelled: &'a [u8],
-    /// Its value, without the space around it.
+    /// The value without the space around it.
     pub value: &'a [u8],
 }
 
-/// A part of a head's text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     start: u32,
@@ -99,20 +83,19 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The place of `part` in the text that it is a part of.
+    /// `part` is a part of `text`.
     pub(crate) fn of(part: &[u8], text: &[u8]) -> Span {
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-        // A head has a mebibyte at most.
+        // A head has at most a mebibyte.
         Span { start: start as u32, end: (start + part.len()) as u32 }
     }
 
-    /// The part of a text.
     pub(crate) fn within(self, text: &[u8]) -> &[u8] {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
 
-/// All fields of a head, and its text.
+/// The fields of a head.
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
@@ -120,7 +103,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Takes over what was found in `text`, in place of what was there before.
+    /// Replaces the fields by those found in `text`.
     pub(crate) fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
         if self.text.capacity() > KEPT_BYTES_MAX {
             self.text = Vec::new();
@@ -134,12 +117,10 @@ impl Fields {
         }));
     }
 
-    /// The head's text from its first byte to the empty line.
     pub(crate) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// All of them, in their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.places.iter().map(|(name, spelled, value)| Field {
             name: *name,
@@ -148,22 +129,22 @@ impl Fields {
         })
     }
 
-    /// The values of those of this name.
+    /// The values of all fields of this name.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         self.places.iter().filter(move |place| place.0 == name).map(|place| place.2.within(&self.text))
     }
 
-    /// The value of the first of this name.
+    /// The value of the first field of this name.
     pub fn first(&self, name: Name) -> Option<&[u8]> {
         self.all(name).next()
     }
 
-    /// Whether there is one of this name.
+    /// Whether there is a field of this name.
     pub fn has(&self, name: Name) -> bool {
         self.places.iter().any(|place| place.0 == name)
     }
 
-    /// The value of the first that is called so, which may be a name that means nothing to us.
+    /// The value of the first field with this name, which the proxy need not know.
     pub fn called(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }

@@ -1,4 +1,4 @@
-//! Where a body ends (RFC 9112, 6.3). A head that leaves two ways to read it is refused.
+//! Where a body ends (RFC 9112, 6.3). A head that can be read in two ways is refused.
 
 use crate::Malformed;
 use crate::fields::{Fields, Name};
@@ -6,36 +6,34 @@ use crate::head::{AnswerHead, RequestHead};
 use bytes::BytesMut;
 use std::fmt::Write;
 
-/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     Empty,
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
-    /// With an empty chunk.
     Chunked,
-    /// With the connection.
     UntilClose,
 }
 
 impl Framing {
-    /// That of a request's body. Both fields at once are refused: of two servers one would believe the one, and one the other.
+    /// The framing of a request's body. Both fields at once are refused: one server would follow the first, another
+    /// the second.
     pub fn of_request(head: &RequestHead) -> Result<Framing, Malformed> {
         let length = content_length(&head.fields)?;
         if !head.fields.has(Name::TransferEncoding) {
             return Ok(length.map_or(Framing::Empty, Framing::Length));
         }
         if length.is_some() {
-            return Err(Malformed::AMBIGUOUS);
+            return Err(Malformed("it has both `Content-Length` and `Transfer-Encoding`; send one of them"));
         }
         if head.is_old || !is_chunked(&head.fields) {
-            return Err(Malformed("its `Transfer-Encoding` is not `chunked`, or it is of HTTP/1.0"));
+            return Err(Malformed("its `Transfer-Encoding` is not `chunked`, or it is HTTP/1.0"));
         }
         Ok(Framing::Chunked)
     }
 
-    /// That of an answer's body. A connection only becomes a tunnel if the request asked for it.
+    /// The framing of an answer's body. A 101 is refused unless the request asked for it.
     pub fn of_answer(head: &AnswerHead, request: &RequestHead) -> Result<Framing, Malformed> {
         if head.status == 101 && (!request.is_upgrade() || head.is_old) {
             return Err(Malformed("it switches protocols, which the request did not ask for"));
@@ -56,23 +54,23 @@ impl Framing {
         })
     }
 
-    /// Writes a piece of a body that goes on in this framing.
+    /// Writes a piece of a body in this framing.
     pub fn put(self, piece: &[u8], out: &mut BytesMut) {
         if self != Framing::Chunked {
             return out.extend_from_slice(piece);
         }
         if piece.is_empty() {
-            // An empty chunk would be the last one.
+            // An empty chunk would end the body.
             return;
         }
         out.reserve(piece.len() + 20);
-        // Memory takes it, so it cannot fail.
+        // Writing to memory cannot fail.
         let _ = write!(out, "{:x}\r\n", piece.len());
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes what ends a body that goes on in this framing.
+    /// Writes the end of a body in this framing.
     pub fn put_end(self, out: &mut BytesMut) {
         if self == Framing::Chunked {
             out.extend_from_slice(b"0\r\n\r\n");
@@ -80,27 +78,27 @@ impl Framing {
     }
 }
 
-/// What `Content-Length` says. Several that say the same are one.
+/// The value of `Content-Length`. Several equal ones count as one.
 pub(crate) fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     for value in fields.all(Name::ContentLength).flat_map(|value| value.split(|b| *b == b',')) {
-        let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is no number"))?;
+        let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is not a number"))?;
         if length.is_some_and(|length| length != told) {
-            return Err(Malformed("its `Content-Length` says two different things"));
+            return Err(Malformed("its `Content-Length` has two different values"));
         }
         length = Some(told);
     }
     Ok(length)
 }
 
-/// Whether bodies are in chunks, and in no other coding.
+/// Whether `chunked` is the only coding.
 fn is_chunked(fields: &Fields) -> bool {
     let mut codings = fields.all(Name::TransferEncoding);
     let is_it = codings.next().is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
     is_it && codings.next().is_none()
 }
 
-/// Digits only: no sign, and not more than fits.
+/// Digits only: no sign, no overflow.
 fn digits(text: &[u8]) -> Option<u64> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()

@@ -1,6 +1,6 @@
-//! Heads of requests and of answers, taken off the front of what has arrived.
+//! Heads of requests and answers, read from the front of what arrived.
 //!
-//! What two servers could read in two ways is refused here or in [`crate::framing`], before anything is decided by it.
+//! What two servers could read in two ways is refused here or in [`crate::framing`], before any decision uses it.
 
 use crate::Malformed;
 use crate::fields::{FIELDS_MAX, Field, Fields, Name, Span};
@@ -10,17 +10,15 @@ use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
-/// A longer head is refused.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
 const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
 
-/// A request's head.
+/// The head of a request.
 #[derive(Debug, Default)]
 pub struct RequestHead {
-    /// Its fields.
     pub fields: Fields,
-    /// Whether it is of HTTP/1.0.
+    /// Whether it is HTTP/1.0.
     pub is_old: bool,
     pub(crate) options: Options,
     method: Span,
@@ -29,10 +27,10 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Takes a head off the front of what has arrived. False if it is not whole yet.
+    /// Takes a head from the front of what arrived. `false` if it is not complete.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
         self.method = Span::default();
-        // Empty lines before a request are no part of it (RFC 9112, 2.2).
+        // Empty lines before a request do not belong to it (RFC 9112, 2.2).
         while inbox.starts_with(b"\r\n") {
             inbox.advance(2);
             self.searched = 0;
@@ -60,30 +58,29 @@ impl RequestHead {
         Ok(true)
     }
 
-    /// Its method.
     pub fn method(&self) -> &str {
         std::str::from_utf8(self.method.within(self.fields.text())).unwrap_or_default()
     }
 
-    /// Its path and query: all of its target but for the scheme and host of an absolute one.
+    /// The path and query: the target without the scheme and host of an absolute one.
     pub fn target(&self) -> &[u8] {
         let target = self.target.within(self.fields.text());
         authority(target).map_or(target, |(_, rest)| rest)
     }
 
-    /// Its raw path, without the query.
+    /// The raw path without the query.
     pub fn path(&self) -> &[u8] {
         let target = self.target();
         target.split(|b| *b == b'?').next().unwrap_or(target)
     }
 
-    /// Whether the client wants its connection kept.
+    /// Whether the client keeps its connection.
     pub fn wants_more(&self) -> bool {
         !self.options.close && (!self.is_old || self.options.keep_alive)
     }
 
-    /// Whether it asks for a WebSocket; other upgrades are not offered to upstreams, nor is one with a body, which an upstream
-    /// could take for words of the other protocol.
+    /// Whether it asks for a WebSocket. Other upgrades are not offered to upstreams. Nor is a request with a body: an
+    /// upstream could read the body as the other protocol.
     pub fn is_upgrade(&self) -> bool {
         let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
         self.options.upgrade
@@ -93,12 +90,11 @@ impl RequestHead {
             && !self.fields.has(Name::TransferEncoding)
     }
 
-    /// The fields that go on past this hop, in their order.
+    /// The fields that are passed on to the next hop, in their order.
     pub fn onward(&self) -> impl Iterator<Item = Field<'_>> {
         self.options.onward(&self.fields)
     }
 
-    /// A whole head, for tests.
     #[cfg(test)]
     pub(crate) fn from_text(text: &str) -> Self {
         let mut head = Self::default();
@@ -112,7 +108,7 @@ impl RequestHead {
             return Err(BARE_LINE_FEED);
         }
         if self.method() == "CONNECT" {
-            return Err(Malformed("it asks for a tunnel, which is not offered"));
+            return Err(Malformed("it uses CONNECT, which is not supported"));
         }
         let mut hosts = self.fields.all(Name::Host);
         let (host, another) = (hosts.next(), hosts.next());
@@ -120,15 +116,15 @@ impl RequestHead {
             || host.is_none() && !self.is_old
             || host.is_some_and(|host| host.contains(&b'@'))
         {
-            return Err(Malformed("it needs one `Host` field"));
+            return Err(Malformed("it must have exactly one `Host` field"));
         }
         let target = self.target.within(text);
         let is_rooted = target.first() == Some(&b'/') || target == b"*" && self.method() == "OPTIONS";
         if !is_rooted {
-            // A host in the target that differs from `Host` would be routed by one server and refused by another.
+            // If the target's host differed from `Host`, one server would route by it and another refuse it.
             match authority(target) {
                 Some((authority, rest)) if Some(authority) == host && rest.first() == Some(&b'/') => {}
-                _ => return Err(Malformed("its target is no path, or names another host than `Host`")),
+                _ => return Err(Malformed("its target is not a path, or its host differs from `Host`")),
             }
         }
         self.options = Options::read(&self.fields)?;
@@ -136,14 +132,12 @@ impl RequestHead {
     }
 }
 
-/// An answer's head.
+/// The head of an answer.
 #[derive(Debug, Default)]
 pub struct AnswerHead {
-    /// Its fields.
     pub fields: Fields,
-    /// Whether it is of HTTP/1.0.
+    /// Whether it is HTTP/1.0.
     pub is_old: bool,
-    /// Its status.
     pub status: u16,
     options: Options,
     reason: Span,
@@ -151,12 +145,12 @@ pub struct AnswerHead {
 }
 
 impl AnswerHead {
-    /// What comes next is the answer of another connection.
+    /// Starts with the answer of another connection.
     pub fn begin(&mut self) {
         self.searched = 0;
     }
 
-    /// Takes a head off the front of what has arrived. False if it is not whole yet.
+    /// Takes a head from the front of what arrived. `false` if it is not complete.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
         if matches!(inbox.first(), Some(b'\r' | b'\n')) {
             return Err(Malformed("it begins with an empty line"));
@@ -167,7 +161,7 @@ impl AnswerHead {
         let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let mut config = ParserConfig::default();
-        // Old servers do both; what is passed on has neither.
+        // Old servers send both. We pass on neither.
         config.allow_spaces_after_header_name_in_responses(true);
         config.allow_obsolete_multiline_headers_in_responses(true);
         let status = config.parse_response_with_uninit_headers(&mut parsed, inbox, &mut found);
@@ -180,15 +174,19 @@ impl AnswerHead {
         self.searched = 0;
         inbox.advance(end);
         self.options = Options::read(&self.fields)?;
-        if (100..600).contains(&self.status) { Ok(true) } else { Err(Malformed("its status is none")) }
+        if (100..600).contains(&self.status) {
+            Ok(true)
+        } else {
+            Err(Malformed("its status is not between 100 and 599"))
+        }
     }
 
-    /// The fields that go on past this hop, in their order.
+    /// The fields that are passed on to the next hop, in their order.
     pub fn onward(&self) -> impl Iterator<Item = Field<'_>> {
         self.options.onward(&self.fields)
     }
 
-    /// The length that it tells of a body that is not sent: with the answer to a HEAD request, or with a 304.
+    /// The `Content-Length` of a body that is not sent: in the answer to a HEAD request, or in a 304.
     pub fn length_of_unsent(&self, request: &RequestHead) -> Option<u64> {
         let is_unsent = request.method() == "HEAD" || self.status == 304;
         if !is_unsent || self.fields.has(Name::TransferEncoding) {
@@ -197,17 +195,18 @@ impl AnswerHead {
         content_length(&self.fields).ok().flatten()
     }
 
-    /// Its reason phrase.
+    /// The reason phrase.
     pub fn reason(&self) -> &[u8] {
         self.reason.within(self.fields.text())
     }
 
-    /// Whether another head follows it.
+    /// Whether another head follows.
     pub fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
     }
 
-    /// Whether the upstream keeps the connection. One that is not sure where its answer ends is not believed.
+    /// Whether the upstream keeps its connection. An upstream that is not clear about the end of its answer is not
+    /// trusted.
     pub fn wants_more(&self) -> bool {
         let is_coded = self.fields.has(Name::TransferEncoding);
         let is_doubtful = is_coded && (self.is_old || self.fields.has(Name::ContentLength));
@@ -215,7 +214,7 @@ impl AnswerHead {
     }
 }
 
-/// Whether it is worth while to read a head. One that arrives byte by byte is read once, not once for each byte.
+/// Whether a head may be complete. A head that arrives byte by byte is parsed once, not once per byte.
 fn may_be_whole(inbox: &[u8], searched: &mut usize) -> Result<bool, Malformed> {
     let is_first_look = *searched == 0;
     let rest = &inbox[searched.saturating_sub(3).min(inbox.len())..];
@@ -228,12 +227,11 @@ fn may_be_whole(inbox: &[u8], searched: &mut usize) -> Result<bool, Malformed> {
     Ok(is_whole && !inbox.is_empty())
 }
 
-/// More must arrive, unless there is too much already.
 fn not_whole(inbox: &[u8]) -> Result<bool, Malformed> {
     if inbox.len() > HEAD_BYTES_MAX { Err(TOO_LARGE) } else { Ok(false) }
 }
 
-/// The host and port of an absolute target, and what follows them.
+/// The authority of an absolute target, and what follows it.
 fn authority(target: &[u8]) -> Option<(&[u8], &[u8])> {
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
     let scheme = scheme.or(target.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case(b"https://")))?;
@@ -245,8 +243,8 @@ fn authority(target: &[u8]) -> Option<(&[u8], &[u8])> {
 fn why(error: httparse::Error) -> Malformed {
     match error {
         httparse::Error::TooManyHeaders => TOO_LARGE,
-        httparse::Error::Version => Malformed("it is not of HTTP/1.1 or 1.0"),
-        httparse::Error::Status => Malformed("its status is none"),
+        httparse::Error::Version => Malformed("it is not HTTP/1.1 or HTTP/1.0"),
+        httparse::Error::Status => Malformed("its status is not between 100 and 599"),
         _ => Malformed("its head is not HTTP"),
     }
 }
@@ -265,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_websocket_that_connection_names_is_an_upgrade() {
+    fn only_a_websocket_named_by_connection_is_an_upgrade() {
         let asks = |version: &str, fields: &str| {
             RequestHead::from_text(&format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n\r\n"))
                 .is_upgrade()
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_without_end_are_no_head() {
+    fn endless_empty_lines_are_not_a_head() {
         let lone = RequestHead::default().read(&mut BytesMut::from("\n\n"));
         assert_eq!(lone, Err(BARE_LINE_FEED));
         let mut after = BytesMut::from("\r\n\r\n");
@@ -300,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_connection_is_read_from_its_beginning() {
+    fn the_answer_of_another_connection_is_read_from_its_beginning() {
         let mut head = AnswerHead::default();
         let half = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(300));
         assert_eq!(head.read(&mut BytesMut::from(&half[..])), Ok(false));

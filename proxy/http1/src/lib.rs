@@ -1,6 +1,8 @@
-//! HTTP/1.1 as bytes: heads and bodies are taken off the front of what arrived, and written behind what is to be sent.
+//! HTTP/1.1 as bytes: reads heads and bodies from the front of what arrived, and writes them behind what is to be
+//! sent.
 //!
-//! Knows no socket, no clock, and not where a request goes. Bytes that two servers could read in two ways are an error.
+//! It knows no sockets, no clock, and not where a request goes. Input that two servers could read in two ways is an
+//! error.
 
 mod body;
 mod fields;
@@ -15,12 +17,6 @@ pub use framing::Framing;
 pub use head::{AnswerHead, RequestHead};
 pub use outgoing::OutgoingHead;
 
-/// Bytes that are not HTTP, or that two servers could read in two ways; says how.
+/// Bytes that are not HTTP, or that two servers could read in two ways. Says why, as a sentence about "it".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
-
-impl Malformed {
-    /// A request that says twice where its body ends.
-    pub const AMBIGUOUS: Malformed =
-        Malformed("it has both Content-Length and Transfer-Encoding; send one of them");
-}

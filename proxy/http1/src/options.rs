@@ -1,34 +1,34 @@
-//! What `Connection` says: how the connection goes on, and which other fields are for this hop only (RFC 9110, 7.6.1).
+//! The `Connection` field: whether the connection is kept, and which other fields are for this hop only (RFC 9110,
+//! 7.6.1).
 
 use crate::Malformed;
 use crate::fields::{Field, Fields, Name};
 
-/// More options than this, empty ones included, are refused: nobody needs them, and each is compared with each field.
+/// More options are refused, empty ones included. Nobody needs them, and each is compared with each field.
 const OPTIONS_MAX: usize = 32;
 
-/// The options of one head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The connection ends after this message.
     pub(crate) close: bool,
-    /// An HTTP/1.0 peer would keep it.
+    /// An HTTP/1.0 peer keeps its connection.
     pub(crate) keep_alive: bool,
-    /// The `Upgrade` field counts.
     pub(crate) upgrade: bool,
-    /// There are names of other fields.
+    /// Other fields are named.
     pub(crate) has_names: bool,
 }
 
 impl Options {
-    /// Reads them. What is no token is refused, and so is naming a field that the next server relies on.
+    /// Refuses an option that is not a token, or that names a field the next server relies on.
     pub(crate) fn read(fields: &Fields) -> Result<Options, Malformed> {
         let mut options = Options::default();
         for (count, token) in listed(fields).enumerate() {
             if count >= OPTIONS_MAX || !token.iter().all(|b| is_token_byte(*b)) {
-                return Err(Malformed("its `Connection` field names what is no field"));
+                return Err(Malformed(
+                    "its `Connection` field has too many options, or one that is not a token",
+                ));
             }
             if token.is_empty() {
-                // Nothing between two commas is nothing (RFC 9110, 5.6.1.2), but each of them is looked at.
+                // An empty option means nothing (RFC 9110, 5.6.1.2), but it counts.
             } else if token.eq_ignore_ascii_case(b"close") {
                 options.close = true;
             } else if token.eq_ignore_ascii_case(b"keep-alive") {
@@ -38,16 +38,15 @@ impl Options {
             } else {
                 options.has_names = true;
                 if is_protected(Name::of(token)) {
-                    return Err(Malformed("its `Connection` field names a field that must go on"));
+                    return Err(Malformed("its `Connection` field names a field that must be passed on"));
                 }
             }
         }
         Ok(options)
     }
 
-    /// The fields that go on past this hop (RFC 9110, 7.6.1), in their order. Those that say where the body ends are not
-    /// among them: the next hop gets its own. `Upgrade` always is, though `Connection` names it: the caller knows whether
-    /// both sides agreed on it.
+    /// The fields that are passed on (RFC 9110, 7.6.1). Those that frame the body are not: each hop writes its own.
+    /// `Upgrade` is, although `Connection` names it: only the caller knows whether both sides agreed on it.
     pub(crate) fn onward(self, fields: &Fields) -> impl Iterator<Item = Field<'_>> {
         fields.iter().filter(move |field| match field.name {
             Name::Connection | Name::ContentLength | Name::HopByHop | Name::TransferEncoding => false,
@@ -77,7 +76,7 @@ mod tests {
     use bytes::BytesMut;
 
     #[test]
-    fn empty_options_are_nothing_and_too_many_are_refused() {
+    fn empty_options_mean_nothing_and_too_many_are_refused() {
         let read = |value: &str| {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n");
             let mut head = RequestHead::default();

@@ -1,32 +1,32 @@
-//! A head as it is sent: line by line, straight into the bytes that are to be sent.
+//! A head as it is sent, written line by line into the bytes to send.
 
 use crate::Framing;
 use crate::head::{AnswerHead, RequestHead};
 use bytes::BytesMut;
 
-/// A head that is being written. Its first line is there; [`OutgoingHead::end`] writes the empty line.
+/// A head that is being written: its first line is there. [`OutgoingHead::end`] writes the empty line.
 pub struct OutgoingHead<'a>(&'a mut BytesMut);
 
 impl<'a> OutgoingHead<'a> {
-    /// Begins a request for the same thing as the one that came.
+    /// Begins a request with the method and target of `request`.
     pub fn request(request: &RequestHead, out: &'a mut BytesMut) -> Self {
         put(out, &[request.method().as_bytes(), b" ", request.target(), b" HTTP/1.1\r\n"]);
         Self(out)
     }
 
-    /// Begins an answer with the status and the reason of the one that came.
+    /// Begins an answer with the status and reason of `answer`.
     pub fn answer(answer: &AnswerHead, out: &'a mut BytesMut) -> Self {
         Self::status(answer.status, answer.reason(), out)
     }
 
-    /// Begins an answer that no upstream gave.
+    /// Begins an answer.
     pub fn status(status: u16, reason: &[u8], out: &'a mut BytesMut) -> Self {
         let digits = [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
         put(out, &[b"HTTP/1.1 ", &digits, b" ", reason, b"\r\n"]);
         Self(out)
     }
 
-    /// Writes a field. A value that came folded over several lines is written as one line.
+    /// Writes a field. A value that is folded over several lines becomes one line.
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
         self.0.reserve(name.len() + value.len() + 4);
         put(self.0, &[name, b": "]);
@@ -41,7 +41,6 @@ impl<'a> OutgoingHead<'a> {
         self.0.extend_from_slice(b"\r\n");
     }
 
-    /// Writes a field whose value is a list.
     pub fn list<'v>(&mut self, name: &[u8], values: impl Iterator<Item = &'v [u8]>) {
         put(self.0, &[name, b": "]);
         for (at, value) in values.enumerate() {
@@ -50,7 +49,7 @@ impl<'a> OutgoingHead<'a> {
         self.0.extend_from_slice(b"\r\n");
     }
 
-    /// Writes the field that says where the body ends, if there must be one.
+    /// Writes the field that says where the body ends, if it needs one.
     pub fn framing(&mut self, framing: Framing) {
         match framing {
             Framing::Empty | Framing::UntilClose => {}
@@ -68,7 +67,6 @@ impl<'a> OutgoingHead<'a> {
         }
     }
 
-    /// Ends the head.
     pub fn end(self) {
         self.0.extend_from_slice(b"\r\n");
     }

@@ -1,36 +1,35 @@
-//! Who must not read from the service yet: marks, barriers, and which of them have passed. No clock, no socket.
+//! Which clients must not read from the service yet: marks, barriers, and which barriers have passed. Pure.
 //!
-//! Every barrier that this proxy starts has a number from one [`Count`]. A mark is the number that the next
-//! barrier will have, taken *after* the client's write ended or its answer was read. So a barrier with that
-//! number or a higher one was asked for after the mark, and when it has passed, the service has all the client
-//! knows of. Marks are kept in a fixed number of slots: clients that share one wait for each other's barriers,
-//! which is always safe, and memory stays bounded.
+//! Each barrier of this proxy has a number from one [`Count`]. A mark is the number of the next barrier. It is taken
+//! *after* the client's write has ended or its answer was read. So the barrier with that number is asked for after
+//! the mark, and when it has passed, the service has everything the client knows.
+//!
+//! Marks are kept in a fixed number of slots, so memory is bounded. Clients that share a slot wait for each other's
+//! barriers, which is always safe.
 
 use crate::route::decision::Stale;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// How many slots a slice has. At 1 000 marked clients one in sixteen shares its slot with another.
+/// With 1 000 marked clients, one in sixteen shares its slot with another.
 const SLOTS: usize = 1 << 14;
 
-/// Numbers the barriers of all slices of this proxy.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    /// The number of the next barrier: what a mark made now must wait for.
-    pub fn mark(&self) -> u64 {
+    /// The number of the next barrier: a mark made now waits for it.
+    pub(crate) fn mark(&self) -> u64 {
         self.0.load(SeqCst) + 1
     }
 
-    /// A barrier starts; the question may be sent only after this returns.
-    pub fn start(&self) -> u64 {
+    /// Starts a barrier. The question may only be sent after this returns.
+    pub(crate) fn start(&self) -> u64 {
         self.0.fetch_add(1, SeqCst) + 1
     }
 }
 
-/// The marks of one slice.
 #[derive(Debug)]
-pub struct Marks {
+pub(crate) struct Marks {
     slots: Box<[Slot]>,
     wanted: AtomicU64,
     passed: AtomicU64,
@@ -50,19 +49,18 @@ impl Default for Marks {
 }
 
 impl Marks {
-    /// A client's write ended.
-    pub fn wrote(&self, client: u64, mark: u64) {
+    pub(crate) fn wrote(&self, client: u64, mark: u64) {
         self.slot(client).wrote.fetch_max(mark, SeqCst);
     }
 
-    /// A client has read at the monolith what the service may not have.
-    pub fn saw(&self, client: u64, mark: u64) {
+    /// A client has read data at the monolith that the service may not have.
+    pub(crate) fn saw(&self, client: u64, mark: u64) {
         self.slot(client).saw.fetch_max(mark, SeqCst);
     }
 
-    /// Why the client must not read from the service now. What its cookie knows is taken together with what
-    /// is remembered here.
-    pub fn stale(&self, client: u64, cookie_wrote: u64, cookie_saw: u64) -> Option<Stale> {
+    /// Why the client must not read from the service now. The numbers of its cookie count together with those kept
+    /// here.
+    pub(crate) fn stale(&self, client: u64, cookie_wrote: u64, cookie_saw: u64) -> Option<Stale> {
         let slot = self.slot(client);
         let wrote = slot.wrote.load(SeqCst).max(cookie_wrote);
         let saw = slot.saw.load(SeqCst).max(cookie_saw);
@@ -76,28 +74,25 @@ impl Marks {
         }
     }
 
-    /// Whether a barrier of this number or a later one has passed.
-    pub fn has_passed(&self, mark: u64) -> bool {
+    pub(crate) fn has_passed(&self, mark: u64) -> bool {
         mark <= self.passed.load(SeqCst)
     }
 
-    /// Somebody waits for `mark`. True if nobody has asked for it before, so that the asker must be woken.
-    pub fn want(&self, mark: u64) -> bool {
+    /// A client waits for `mark`. `true` if it is the first that asks, so that the asker must be woken.
+    pub(crate) fn want(&self, mark: u64) -> bool {
         self.wanted.fetch_max(mark, SeqCst) < mark
     }
 
-    /// Whether a barrier must be started.
-    pub fn wants_barrier(&self) -> bool {
+    pub(crate) fn wants_barrier(&self) -> bool {
         self.wanted.load(SeqCst) > self.passed.load(SeqCst)
     }
 
-    /// The sink has passed barrier `number`.
-    pub fn pass(&self, number: u64) {
+    pub(crate) fn pass(&self, number: u64) {
         self.passed.fetch_max(number, SeqCst);
     }
 
     fn slot(&self, client: u64) -> &Slot {
-        // Buckets use the remainder by 10 000; the high bits are independent of it.
+        // Buckets use the remainder by 10 000. The high bits do not depend on it.
         &self.slots[(client >> 40) as usize % SLOTS]
     }
 }
@@ -108,7 +103,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// One thing that happens in the model.
     #[derive(Debug, Clone)]
     enum Deed {
         Write { client: u64 },
@@ -129,8 +123,8 @@ mod tests {
         ]
     }
 
-    /// The monolith's data are a version that writes raise. The service has exactly what the last barrier that
-    /// passed made sure of, the oldest it may have.
+    /// The monolith's data are a version that each write raises. The service has what the last passed barrier
+    /// guarantees, which is the oldest it may have.
     #[derive(Default)]
     struct World {
         monolith: u64,

@@ -1,47 +1,43 @@
-//! The cookie that carries a client's marks, so that they outlive this proxy's memory of the client and are
-//! understood as "must wait" by every other proxy.
+//! The cookie that carries a client's marks. So they survive a restart of this proxy, and every other proxy reads
+//! them as "must wait".
 //!
-//! Its form is `PROXY.WROTE[.SLICE.SAW]…`: who gave it, the barrier that its writes wait for in every slice,
-//! and the barriers that its reads wait for in single slices. Pure text work; it is not signed, because a client
-//! that forges it can only spoil its own reads.
+//! Its form is `PROXY.WROTE[.SLICE.SAW]…`: the proxy that set it, the barrier that its writes wait for in all slices,
+//! and the barriers that its reads wait for in single slices. Pure. It is not signed: forging it only affects the
+//! forger's own reads.
 
 use std::fmt;
 
-/// The cookie's name.
-pub const SEEN_COOKIE: &str = "strangler_seen";
+pub(crate) const SEEN_COOKIE: &str = "strangler_seen";
 
-/// More slices than this are folded into the mark of all slices, which is stricter, to keep the cookie short.
+/// More slices are folded into the mark for all slices. That is stricter and keeps the cookie short.
 const SLICES_MAX: usize = 8;
 
-/// The longest cookie that is read, in bytes.
+/// A longer cookie is not read.
 const BYTES_MAX: usize = 1024;
 
-/// Which proxy process a mark belongs to; drawn anew at each start.
+/// The proxy process that a mark belongs to. Each start draws a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProxyTag(pub u64);
+pub(crate) struct ProxyTag(pub(crate) u64);
 
-/// What a client has written and seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// The barrier that must pass in every slice; 0: none.
-    pub wrote: u64,
-    /// The barriers that must pass in single slices.
-    pub saw: Vec<(Box<str>, u64)>,
+pub(crate) struct Seen {
+    /// The barrier that must pass in every slice. 0: none.
+    pub(crate) wrote: u64,
+    pub(crate) saw: Vec<(Box<str>, u64)>,
 }
 
-/// A cookie as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Carried {
-    /// This proxy gave it.
+pub(crate) enum Carried {
+    /// This proxy set it.
     Ours(Seen),
-    /// Another proxy gave it, or this one before its restart, or it cannot be read: the client may have done
-    /// anything just now.
+    /// Another proxy set it, or this one before its restart, or it is unreadable. The client may have just done
+    /// anything.
     Foreign,
 }
 
 impl Seen {
-    /// Reads a cookie. `highest` is the highest number that can have been given.
-    pub fn read(text: &[u8], tag: ProxyTag, highest: u64) -> Carried {
+    /// Reads a cookie. `highest` is the highest number that this proxy can have given.
+    pub(crate) fn read(text: &[u8], tag: ProxyTag, highest: u64) -> Carried {
         match parse(text, tag) {
             Some(seen) if seen.wrote <= highest && seen.saw.iter().all(|(_, n)| *n <= highest) => {
                 Carried::Ours(seen)
@@ -50,19 +46,19 @@ impl Seen {
         }
     }
 
-    /// The barrier that its reads of a slice wait for; 0: none.
-    pub fn saw_in(&self, slice: &str) -> u64 {
+    /// The barrier that its reads of a slice wait for. 0: none.
+    pub(crate) fn saw_in(&self, slice: &str) -> u64 {
         self.saw.iter().find(|(name, _)| **name == *slice).map_or(0, |(_, mark)| *mark)
     }
 
-    /// It wrote: that covers all it saw before.
-    pub fn note_write(&mut self, mark: u64) {
+    /// The client wrote. That mark covers everything it saw before.
+    pub(crate) fn note_write(&mut self, mark: u64) {
         self.wrote = self.wrote.max(mark);
         self.saw.clear();
     }
 
-    /// It saw newer data of a slice.
-    pub fn note_read(&mut self, slice: &str, mark: u64) {
+    /// The client saw newer data of a slice.
+    pub(crate) fn note_read(&mut self, slice: &str, mark: u64) {
         self.saw.retain(|(name, _)| **name != *slice);
         if self.saw.len() >= SLICES_MAX {
             let highest = self.saw.iter().map(|(_, n)| *n).max().unwrap_or_default();
@@ -72,8 +68,7 @@ impl Seen {
         }
     }
 
-    /// The cookie's value.
-    pub fn value(&self, tag: ProxyTag) -> impl fmt::Display + '_ {
+    pub(crate) fn value(&self, tag: ProxyTag) -> impl fmt::Display + '_ {
         Value { seen: self, tag }
     }
 }

@@ -1,7 +1,6 @@
 //! An IP address as text, for headers and the access log.
 //!
-//! Every request needs one. `Display` goes through the formatting machinery, and a `String` through the allocator;
-//! both cost more than the text itself.
+//! Every request needs one. `Display` and a `String` each cost more than writing the text.
 
 use core::net::IpAddr;
 use std::io::Write;
@@ -9,16 +8,14 @@ use std::io::Write;
 /// The longest is an IPv4 address in IPv6 notation, `0000:0000:0000:0000:0000:ffff:255.255.255.255`.
 const LEN_MAX: usize = 45;
 
-/// An address, written out.
 #[derive(Debug, Clone, Copy)]
-pub struct AddressText {
+pub(crate) struct AddressText {
     text: [u8; LEN_MAX],
     len: usize,
 }
 
 impl AddressText {
-    /// Writes an address as `Display` does.
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         let mut text = [0; LEN_MAX];
         let len = match address {
             IpAddr::V4(address) => {
@@ -30,7 +27,7 @@ impl AddressText {
             }
             IpAddr::V6(address) => {
                 let mut rest = &mut text[..];
-                // It cannot fail: no address is longer than the room for it.
+                // It cannot fail: every address fits.
                 let _ = write!(rest, "{address}");
                 LEN_MAX - rest.len()
             }
@@ -38,13 +35,12 @@ impl AddressText {
         Self { text, len }
     }
 
-    /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.text[..self.len]
     }
 }
 
-/// Writes an octet in decimal; tells where it ends.
+/// Writes an octet in decimal. Returns where it ends.
 fn write_octet(text: &mut [u8; LEN_MAX], mut at: usize, octet: u8) -> usize {
     for (limit, digit) in [(100, octet / 100), (10, octet / 10 % 10), (0, octet % 10)] {
         if octet >= limit {

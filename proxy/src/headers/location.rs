@@ -1,22 +1,23 @@
-//! Keeps redirects on the proxy's host: an upstream that redirects to its own address would send the client
-//! past the proxy.
+//! Keeps redirects on the proxy's host. An upstream that redirects to its own address would send the client past the
+//! proxy.
 //!
-//! Pure. A redirect to anywhere else, or a relative one, is left as it is.
+//! Pure. Other redirects and relative ones stay as they are.
 
-/// The redirect's target as the client must see it; none if it may stay. `is_upstream` tells, by TLS and
-/// authority, whether an address is one of ours.
-pub fn rewritten(
+/// The redirect's target as the client must see it. `None` if it may stay. `is_upstream` says whether an authority,
+/// with or without TLS, is one of our upstreams.
+pub(crate) fn rewritten(
     location: &str,
-    scheme: &str,
+    client_uses_tls: bool,
     host: &str,
     is_upstream: impl FnOnce(bool, &str) -> bool,
 ) -> Option<String> {
     let (tls, rest) = match strip_scheme(location) {
         Some(parts) => parts,
-        None => (scheme == "https", location.strip_prefix("//")?),
+        None => (client_uses_tls, location.strip_prefix("//")?),
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    let scheme = if client_uses_tls { "https" } else { "http" };
     is_upstream(tls, authority).then(|| format!("{scheme}://{host}{path}"))
 }
 
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     fn seen(location: &str) -> Option<String> {
-        rewritten(location, "https", "shop.example", |tls, authority| !tls && authority == "10.0.0.1:4001")
+        rewritten(location, true, "shop.example", |tls, authority| !tls && authority == "10.0.0.1:4001")
     }
 
     #[test]
@@ -55,8 +56,8 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_without_scheme_is_met_under_the_clients() {
-        let seen = rewritten("//10.0.0.1:4001/a", "http", "shop", |tls, _| !tls);
+    fn a_redirect_without_a_scheme_uses_the_clients() {
+        let seen = rewritten("//10.0.0.1:4001/a", false, "shop", |tls, _| !tls);
         assert_eq!(seen.unwrap(), "http://shop/a");
     }
 }

@@ -1,26 +1,24 @@
-//! `traceparent` (W3C Trace Context, level 1): read from a request, or a new one.
-//!
-//! Pure: random numbers are arguments.
+//! `traceparent` (W3C Trace Context, level 1): read from a request, or new. Pure.
 
-/// What a `traceparent` of version 00 has, in bytes.
+/// The length of a version 00 `traceparent`.
 const VALUE_LEN: usize = 55;
 const ID_AT: usize = 3;
 const PARENT_AT: usize = 36;
 
-/// A trace: the part of the header's value that stays the same at every hop.
+/// A trace: the part of the value that stays the same at every hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
+pub(crate) struct Trace {
     id: [u8; 32],
 }
 
 impl Trace {
-    /// The trace id, 32 hexadecimal digits in lower case.
-    pub fn id(&self) -> &[u8; 32] {
+    /// 32 hexadecimal digits in lower case.
+    pub(crate) fn id(&self) -> &[u8; 32] {
         &self.id
     }
 
-    /// Reads a header's value; none if it is malformed, and then a new trace must be started.
-    pub fn read(value: &[u8]) -> Option<Trace> {
+    /// Reads a header's value. `None` if it is malformed: then a new trace must be started.
+    pub(crate) fn read(value: &[u8]) -> Option<Trace> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         let fields: [&[u8]; 4] =
             [value.get(0..2)?, value.get(3..35)?, value.get(36..52)?, value.get(53..55)?];
@@ -38,15 +36,14 @@ impl Trace {
         Some(Trace { id: fields[1].try_into().ok()? })
     }
 
-    /// Starts a trace from a random number.
-    pub fn start(random: u128) -> Trace {
+    pub(crate) fn start(random: u128) -> Trace {
         let mut id = [b'0'; 32];
         write_hex(&mut id, &random.max(1).to_be_bytes());
         Trace { id }
     }
 
-    /// The header's value for a request in this trace, sampled. `parent` is a random number.
-    pub fn value(&self, parent: u64) -> [u8; VALUE_LEN] {
+    /// The header's value for a request in this trace. It asks for sampling. `parent` is a random number.
+    pub(crate) fn value(&self, parent: u64) -> [u8; VALUE_LEN] {
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
         value[ID_AT..ID_AT + self.id.len()].copy_from_slice(&self.id);
         write_hex(&mut value[PARENT_AT..], &parent.max(1).to_be_bytes());
@@ -54,7 +51,7 @@ impl Trace {
     }
 }
 
-/// `format!` takes ten times as long, and nearly every request gets a value.
+/// `format!` takes ten times as long, and nearly every request needs one.
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

@@ -1,42 +1,32 @@
-//! Who answers a request, and why: one pure function from what is known to a decision.
+//! Who answers a request, and why: one pure function from facts to a decision.
 //!
-//! Knows nothing of HTTP, of cookies or of how the facts were found out.
+//! It does not know HTTP, cookies, or how the facts were found.
 
 use migrations::share::Share;
 
-/// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The system that is left.
+pub(crate) enum Side {
     Monolith,
-    /// The service that the slice moves to.
     Service,
 }
 
-/// Why a side was chosen; part of the access log and of a metric.
+/// Why a side was chosen. The access log and a metric show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// No route matches.
+pub(crate) enum Why {
     Unmatched,
-    /// The client's bucket and the route's share.
     Share,
-    /// A tester asked for the side.
     Override,
-    /// The client wrote, and the service may not have it yet.
+    /// The client wrote, and the service may not have the write yet.
     Wrote,
-    /// The client has read newer data at the monolith than the service may have.
+    /// The client read newer data at the monolith than the service may have.
     Saw,
-    /// The share was raised, and the service may not have what the client read before.
     Raised,
-    /// No address of the service passes its health check.
     Unwell,
-    /// The service failed before it answered.
     Fallback,
 }
 
 impl Why {
-    /// Every reason, in the order of [`Why::number`].
-    pub const ALL: [Why; 8] = [
+    pub(crate) const ALL: [Why; 8] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
@@ -47,8 +37,7 @@ impl Why {
         Why::Fallback,
     ];
 
-    /// Its word in logs and metrics.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Why::Unmatched => "unmatched",
             Why::Share => "share",
@@ -61,54 +50,42 @@ impl Why {
         }
     }
 
-    /// Its place in [`Why::ALL`].
-    pub fn number(self) -> usize {
+    /// The index in [`Why::ALL`].
+    pub(crate) fn number(self) -> usize {
         self as usize
     }
 }
 
-/// Why a client must not read from the service now.
+/// Why a client must not read from the service now, and the barrier that must pass first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stale {
-    /// It wrote; the barrier of this number must pass first.
+pub(crate) enum Stale {
     Wrote(u64),
-    /// It has seen newer data; the barrier of this number must pass first.
     Saw(u64),
 }
 
-/// What is known about a request that matches a route.
 #[derive(Debug, Clone, Copy)]
-pub struct Case {
-    /// How much of the route goes to the service.
-    pub share: Share,
-    /// The part of it that needs no barrier any more.
-    pub settled: Share,
-    /// The client's bucket.
-    pub bucket: u16,
-    /// Whether the request only reads.
-    pub is_read: bool,
-    /// Whether the service's data are copied after the monolith's.
-    pub follows: bool,
-    /// The side that a tester asked for, with the right secret.
-    pub asked: Option<Side>,
-    /// Whether the client waits for a barrier.
-    pub stale: Option<Stale>,
-    /// Whether some address of the service is well.
-    pub service_is_well: bool,
+pub(crate) struct Case {
+    pub(crate) share: Share,
+    /// The part of the share that no longer needs a barrier.
+    pub(crate) settled: Share,
+    pub(crate) bucket: u16,
+    pub(crate) is_read: bool,
+    /// Whether the service's data follow the monolith's.
+    pub(crate) follows: bool,
+    /// The side that a tester with the right secret asked for.
+    pub(crate) asked: Option<Side>,
+    pub(crate) stale: Option<Stale>,
+    pub(crate) service_is_well: bool,
 }
 
-/// Who answers, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision {
-    /// The side.
-    pub side: Side,
-    /// The reason.
-    pub why: Why,
+pub(crate) struct Decision {
+    pub(crate) side: Side,
+    pub(crate) why: Why,
 }
 
-/// Decides. Writes of a slice that follows go where the share says whatever a tester asks: its writes move by
-/// cutover only.
-pub fn decide(case: &Case) -> Decision {
+/// In a slice that follows, writes ignore what a tester asks: only a cutover moves them.
+pub(crate) fn decide(case: &Case) -> Decision {
     let monolith = |why| Decision { side: Side::Monolith, why };
     if let Some(side) = case.asked
         && (case.is_read || !case.follows)

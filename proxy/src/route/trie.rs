@@ -1,9 +1,9 @@
-//! Many path templates in one tree of segments: a request is found in time that grows with its path, not with
-//! the number of templates.
+//! Many path templates in one tree of segments. The time to find one grows with the path, not with the number of
+//! templates.
 //!
-//! A literal wins over `{name}`, `{name}` over `{*rest}`, decided segment by segment from the left, with
-//! backtracking: only where templates fork into a literal and a name at one place after the other is more than a path's
-//! length of nodes looked at, and no node twice. Knows nothing of methods, queries or of what a template stands for.
+//! A literal wins over `{name}`, and `{name}` over `{*rest}`, segment by segment from the left, with backtracking.
+//! Only where templates fork into a literal and a name at one place after the other are more nodes visited than the
+//! path has segments, and no node twice. A tree does not know methods, queries or what a template stands for.
 
 use migrations::pattern::Segment;
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use std::num::NonZeroU32;
 
 /// A tree of path templates, each with the number it was inserted with.
 ///
-/// With ten thousand templates it is fetching them from memory that costs time. So nodes are small and lie in the
-/// order of the templates, and all literals are in one table that holds their text itself.
+/// With ten thousand templates, the cost is fetching them from memory. So nodes are small and lie in the order of the
+/// templates, and one table holds all literals with their text.
 #[derive(Debug)]
-pub struct Trie {
+pub(crate) struct Trie {
     nodes: Vec<Node>,
-    literals: HashMap<Step, NonZeroU32, BuildHasherDefault<Mix>>,
+    literals: HashMap<Edge, NonZeroU32, BuildHasherDefault<Mix>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ struct Node {
 
 const _: () = assert!(size_of::<Node>() == 16);
 
-/// The number of a template, so that having none takes no room.
+/// The number of a template. `None` takes no room.
 #[derive(Debug, Clone, Copy)]
 struct Number(NonZeroU32);
 
@@ -44,12 +44,12 @@ impl Number {
     }
 }
 
-/// Bytes of a literal in one step.
+/// Bytes of a literal in one edge.
 const PIECE_LEN: usize = 19;
 
-/// From a node along a literal, or along a piece of a long one: node, length, whether more follows, text.
+/// From a node along a literal or a piece of a long one: node, length, whether more follows, text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step([u64; 3]);
+struct Edge([u64; 3]);
 
 impl Default for Trie {
     fn default() -> Self {
@@ -58,8 +58,8 @@ impl Default for Trie {
 }
 
 impl Trie {
-    /// Adds a template. Of two that match the very same paths the first stays.
-    pub fn insert(&mut self, segments: &[Segment], number: u32) {
+    /// Adds a template. Of two that match the same paths, the first stays.
+    pub(crate) fn insert(&mut self, segments: &[Segment], number: u32) {
         let mut at = 0;
         for segment in segments {
             at = match segment {
@@ -80,8 +80,8 @@ impl Trie {
         self.nodes[at].here.get_or_insert(Number::of(number));
     }
 
-    /// The number of the template that matches a raw path without its query, best first.
-    pub fn find(&self, path: &[u8]) -> Option<u32> {
+    /// The number of the best template for a raw path without its query.
+    pub(crate) fn find(&self, path: &[u8]) -> Option<u32> {
         let path = path.strip_prefix(b"/")?;
         let found = if path.is_empty() { self.nodes[0].here } else { self.walk(0, path) };
         found.map(Number::get)
@@ -90,11 +90,11 @@ impl Trie {
     fn grow(&mut self, at: usize, piece: &[u8], is_last: bool) -> usize {
         let next = self.next();
         self.nodes[at].has_literals = true;
-        let child = *self.literals.entry(Step::new(at, piece, is_last)).or_insert(next);
+        let child = *self.literals.entry(Edge::new(at, piece, is_last)).or_insert(next);
         self.grown(child)
     }
 
-    /// The number of the node that is added next. The root is never one.
+    /// The number of the next new node. It is never the root's.
     fn next(&self) -> NonZeroU32 {
         u32::try_from(self.nodes.len()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX)
     }
@@ -107,7 +107,7 @@ impl Trie {
         child
     }
 
-    /// Recursion is as deep as the deepest template at most, which `PATTERN_LEN_MAX` bounds.
+    /// The recursion is at most as deep as the deepest template, which `PATTERN_LEN_MAX` bounds.
     fn walk(&self, at: usize, path: &[u8]) -> Option<Number> {
         let node = &self.nodes[at];
         let slash = path.iter().position(|b| *b == b'/');
@@ -135,12 +135,12 @@ impl Trie {
 
     fn along(&self, at: usize, literal: &[u8]) -> Option<usize> {
         pieces(literal).try_fold(at, |at, (piece, is_last)| {
-            self.literals.get(&Step::new(at, piece, is_last)).map(|child| child.get() as usize)
+            self.literals.get(&Edge::new(at, piece, is_last)).map(|child| child.get() as usize)
         })
     }
 }
 
-/// A literal, cut to the length of steps, and whether a piece is its last. An empty one is one empty piece.
+/// A literal cut into pieces, and whether a piece is the last. An empty literal is one empty piece.
 fn pieces(literal: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let last = literal.len().saturating_sub(1) / PIECE_LEN;
     (0..=last).map(move |nth| {
@@ -149,7 +149,7 @@ fn pieces(literal: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-impl Step {
+impl Edge {
     fn new(at: usize, piece: &[u8], is_last: bool) -> Self {
         let mut text = [0; 24];
         text[..4].copy_from_slice(&(at as u32).to_le_bytes());
@@ -160,13 +160,13 @@ impl Step {
     }
 }
 
-impl Hash for Step {
+impl Hash for Edge {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.iter().for_each(|word| state.write_u64(*word));
     }
 }
 
-/// A quick hash. What is in the table comes from the plan, so no client can crowd a place in it.
+/// A fast hash. The keys come from the plan, so no client can make them collide.
 #[derive(Debug, Default)]
 struct Mix(u64);
 
@@ -191,7 +191,7 @@ mod tests {
     use migrations::pattern::Pattern;
     use proptest::prelude::*;
 
-    /// As long as one step can be, and a little longer.
+    /// As long as one edge can be, and longer.
     const LONG: &str = "a-literal-of-a-step";
     const LONGER: &str = "a-literal-of-a-step-and-of-another-step";
 
@@ -203,7 +203,7 @@ mod tests {
         trie
     }
 
-    /// The rule, written down without any tree: of all that match, the one that is smallest segment by segment.
+    /// The rule without a tree: of all that match, the one that is smallest segment by segment.
     fn best(patterns: &[Pattern], path: &str) -> Option<u32> {
         let rank = |pattern: &Pattern| -> Vec<u8> {
             let kind = |segment: &Segment| match segment {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_match_names_only() {
+    fn bytes_that_are_not_text_only_match_names() {
         let patterns: Vec<Pattern> = vec!["GET /a/{x}".parse().unwrap(), "GET /a/b".parse().unwrap()];
         let trie = trie_of(&patterns);
         assert_eq!(trie.find(b"/a/\xff"), Some(0));

@@ -1,6 +1,6 @@
-//! One route of the live table: what a request asks about it, and from when on a raised share counts.
+//! One route of the live table: what a request asks about it, and when a raised share counts.
 //!
-//! Pure. Does not decide where a request goes; that is [`crate::route::decision`]'s.
+//! Pure. [`crate::route::decision`] decides where a request goes.
 
 use crate::client::{self, Client};
 use crate::freshness::Freshness;
@@ -13,27 +13,22 @@ use migrations::share::Share;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// No barrier has this number: the route is not settled before its real number is known.
+/// No barrier has this number. The route is not settled before the real number is known.
 const NOT_YET: u64 = u64::MAX;
 
-/// What the routes of a slice have in common.
-pub struct LiveSlice {
-    /// Its name.
-    pub name: Box<str>,
-    /// Who answers the shared part.
-    pub service: Arc<Pool>,
-    /// Its marks, if its service follows and any of its reads are shared.
-    pub freshness: Option<Arc<Freshness>>,
-    /// What makes its buckets its own.
-    pub salt: u64,
-    /// Whether the service's data are copied after the monolith's.
-    pub follows: bool,
+pub(crate) struct LiveSlice {
+    pub(crate) name: Box<str>,
+    pub(crate) service: Arc<Pool>,
+    /// Set if the service follows and a read is shared.
+    pub(crate) freshness: Option<Arc<Freshness>>,
+    pub(crate) salt: u64,
+    /// Whether the service's data follow the monolith's.
+    pub(crate) follows: bool,
     sticky: Sticky,
 }
 
 impl LiveSlice {
-    /// The slice as `entry` has it.
-    pub fn new(entry: &TableRoute, service: Arc<Pool>, freshness: Option<Arc<Freshness>>) -> Self {
+    pub(crate) fn new(entry: &TableRoute, service: Arc<Pool>, freshness: Option<Arc<Freshness>>) -> Self {
         Self {
             name: entry.slice.as_str().into(),
             service,
@@ -44,8 +39,8 @@ impl LiveSlice {
         }
     }
 
-    /// Whether another entry has the same in common.
-    pub fn is_of(&self, entry: &TableRoute) -> bool {
+    /// Whether `entry` belongs to the same slice, unchanged.
+    pub(crate) fn is_of(&self, entry: &TableRoute) -> bool {
         *self.name == *entry.slice.as_str()
             && *self.service.name == *entry.service.as_str()
             && self.follows == entry.follows
@@ -55,29 +50,24 @@ impl LiveSlice {
 
 /// One route, ready for requests.
 ///
-/// Ten thousand of them are not in the CPU's nearest cache. So it is small: what many routes have in common lies elsewhere,
-/// once, and so does what is counted.
-pub struct LiveRoute {
-    /// Its slice.
-    pub slice: Arc<LiveSlice>,
+/// Ten thousand routes do not fit the CPU's nearest cache, so a route is small. What routes have in common lies
+/// elsewhere, once, and so do the counters.
+pub(crate) struct LiveRoute {
+    pub(crate) slice: Arc<LiveSlice>,
     settles_at: AtomicU64,
-    /// How much goes to the service.
-    pub share: Share,
+    pub(crate) share: Share,
     before: Share,
-    /// Whether it reads or may write.
-    pub access: Access,
-    /// Its name in the slice.
-    pub name: Box<str>,
-    /// As the table has it.
+    pub(crate) access: Access,
+    pub(crate) name: Box<str>,
     entry: Box<TableRoute>,
 }
 
 const _: () = assert!(size_of::<LiveRoute>() <= 48);
 
 impl LiveRoute {
-    /// Makes a route that takes over from `old`.
-    pub fn new(entry: &TableRoute, slice: Arc<LiveSlice>, old: Option<&LiveRoute>) -> Self {
-        // The same clients are asked about the same requests only if nothing but the share has changed.
+    /// `old` is the route that it replaces.
+    pub(crate) fn new(entry: &TableRoute, slice: Arc<LiveSlice>, old: Option<&LiveRoute>) -> Self {
+        // The old share only counts if nothing but the share has changed.
         let is_same = |old: &&Self| TableRoute { share: entry.share, ..(*old.entry).clone() } == *entry;
         let before = match old.filter(|old| old.slice.freshness.is_some()).filter(is_same) {
             Some(old) => old.settled().min(entry.share),
@@ -95,37 +85,35 @@ impl LiveRoute {
         }
     }
 
-    /// As the table has it.
-    pub fn entry(&self) -> &TableRoute {
+    pub(crate) fn entry(&self) -> &TableRoute {
         &self.entry
     }
 
-    /// Whether its share was raised and the barrier it waits for has no number yet.
-    pub fn waits_for_its_number(&self) -> bool {
+    /// Whether its share was raised and its barrier has no number yet.
+    pub(crate) fn waits_for_its_number(&self) -> bool {
         self.settles_at.load(SeqCst) == NOT_YET
     }
 
-    /// Its raised share counts when the barrier `mark` has passed.
-    pub fn settle_at(&self, mark: u64) {
+    /// The raised share counts once the barrier `mark` has passed.
+    pub(crate) fn settle_at(&self, mark: u64) {
         self.settles_at.store(mark, SeqCst);
         if let Some(freshness) = &self.slice.freshness {
             freshness.want(mark);
         }
     }
 
-    /// The part of the share that needs no barrier: all of it, or what it was before it was raised.
-    pub fn settled(&self) -> Share {
+    /// The part of the share that needs no barrier: all of it, or the share before it was raised.
+    pub(crate) fn settled(&self) -> Share {
         let Some(freshness) = &self.slice.freshness else { return self.share };
         if freshness.marks.has_passed(self.settles_at.load(SeqCst)) { self.share } else { self.before }
     }
 
-    /// Whether some clients are at one side and some at the other.
-    pub fn is_between(&self) -> bool {
+    /// Whether some clients go to one side and some to the other.
+    pub(crate) fn is_between(&self) -> bool {
         self.share != Share::MONOLITH && self.share != Share::SERVICE
     }
 
-    /// The client as this route's slice sees it.
-    pub fn client(&self, fields: &Fields, address: core::net::IpAddr) -> Client {
+    pub(crate) fn client(&self, fields: &Fields, address: core::net::IpAddr) -> Client {
         Client::of(fields, &self.slice.sticky, address, self.slice.salt)
     }
 }

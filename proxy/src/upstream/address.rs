@@ -1,16 +1,13 @@
-//! An upstream's address: read from `http://host:port`, and recognised in a redirect's target.
-//!
-//! Pure: resolves no name.
+//! An upstream's address: read from `http://host:port`, and recognised in a redirect. Pure: no name is resolved.
 
 use migrations::plan::Upstream;
 
-/// The text is not an upstream's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not an upstream; write `http://host:port` or `https://host:port`, without a path")]
-pub struct BadAddress(pub String);
+pub(crate) struct BadAddress(pub(crate) String);
 
-/// Reads `http://host[:port]` or `https://host[:port]`. An IPv6 host is kept without its brackets.
-pub fn parse(text: &str) -> Result<Upstream, BadAddress> {
+/// Reads `http://host[:port]` or `https://host[:port]`. An IPv6 host loses its brackets.
+pub(crate) fn parse(text: &str) -> Result<Upstream, BadAddress> {
     let bad = || BadAddress(text.to_owned());
     let (tls, authority) = match text.split_once("://") {
         Some(("http", rest)) => (false, rest),
@@ -30,8 +27,8 @@ pub fn parse(text: &str) -> Result<Upstream, BadAddress> {
     Ok(Upstream { tls, host: bare(host).to_owned(), port })
 }
 
-/// Whether an authority, met under a scheme with or without TLS, is this upstream.
-pub fn is_authority(upstream: &Upstream, tls: bool, authority: &str) -> bool {
+/// Whether an authority, with or without TLS, is this upstream.
+pub(crate) fn is_authority(upstream: &Upstream, tls: bool, authority: &str) -> bool {
     let (host, port) = split(authority);
     let port = match port {
         None | Some("") => default_port(tls),

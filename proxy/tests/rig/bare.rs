@@ -1,4 +1,4 @@
-//! A server of bytes: a test says what it does with each connection. And a client that looks at bytes.
+//! A server of raw bytes that does what a test says, and a client that reads raw bytes.
 
 use super::PATIENCE;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// Listens until the test's end; `speak` gets each connection and its number, from 1 on.
+/// Listens until the test ends. `speak` gets each connection and its number, from 1.
 pub struct Bare {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
@@ -22,7 +22,7 @@ impl Bare {
                 let (speak, counted) = (speak.clone(), counted.clone());
                 std::thread::spawn(move || {
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    // A health check connects and says nothing.
+                    // A health check connects and sends nothing.
                     if stream.peek(&mut [0]).is_ok_and(|count| count > 0) {
                         speak(&mut stream, counted.fetch_add(1, SeqCst) + 1);
                     }
@@ -32,7 +32,7 @@ impl Bare {
         Self { address, connections }
     }
 
-    /// Answers every head with these bytes, and keeps the connection.
+    /// Answers every head with these bytes and keeps the connection.
     pub fn saying(bytes: &'static [u8]) -> Self {
         Self::new(
             move |stream, _| {
@@ -50,7 +50,7 @@ impl Bare {
     }
 }
 
-/// Reads up to and with this end; nothing if it does not come.
+/// Reads up to and including `end`. Empty if it does not come.
 pub fn read_past(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.ends_with(end) {
@@ -63,7 +63,6 @@ pub fn read_past(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     seen
 }
 
-/// A connection of a client.
 pub fn connect(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

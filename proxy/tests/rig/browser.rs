@@ -1,4 +1,4 @@
-//! Clients: one request on one connection, raw bytes, and one that keeps cookies.
+//! Clients: a single request, raw bytes, and a client that keeps cookies.
 
 use super::PATIENCE;
 use super::wire::{Got, read_answer};
@@ -33,7 +33,7 @@ impl Browser {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on its own connection.
 pub fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Got {
     let mut request = format!("{method} {target} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n");
     headers.iter().for_each(|(n, v)| request.push_str(&format!("{n}: {v}\r\n")));
@@ -46,7 +46,7 @@ pub fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)],
     read_answer(&mut reader, method).unwrap_or_else(|| panic!("no answer to {method} {target}: {sent:?}"))
 }
 
-/// Sends bytes and takes all that comes back until the other side closes.
+/// Sends bytes and reads until the other side closes.
 pub fn raw(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,5 +1,5 @@
-//! Controller and bridge in one: it publishes what a test desires, keeps what the proxy reports, and its barriers wait
-//! where the test lets them.
+//! Controller and bridge in one. It publishes the tables of a test and keeps what the proxy reports. Its barriers
+//! wait where the test says.
 
 use super::PATIENCE;
 use super::origin::{Origin, Reply, text};
@@ -29,12 +29,11 @@ impl Gate {
     }
 }
 
-/// Controller and bridge in one.
 pub struct Controller {
     pub origin: Origin,
     pub gate: Arc<Gate>,
     pub observed: Arc<Mutex<Vec<Observed>>>,
-    /// The generations of the tables that it gave out.
+    /// The generations that it has sent.
     pub given: Arc<Mutex<Vec<u64>>>,
     desired: Arc<(Mutex<Option<Desired>>, Condvar)>,
 }

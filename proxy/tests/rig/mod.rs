@@ -1,6 +1,6 @@
-//! What the tests stand on: origins that do exactly what a test says, a controller, a bridge, a proxy, a client.
-//! All on loopback, on free ports, with bounded waits.
-// Each test file uses its part; and what fails here is a failed test.
+//! The tests' rig: origins that do what a test says, a controller, a bridge, a proxy, a client. Everything is on
+//! loopback, on free ports, with bounded waits.
+// Each test file uses a part of the rig, and a failure here is a failed test.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
 mod bare;
@@ -123,7 +123,7 @@ impl Rig {
         ask(self.proxy.address, method, target, &[], b"")
     }
 
-    /// Ends the proxy and starts another on the same state, with this controller.
+    /// Stops the proxy and starts another with the same state and this controller.
     pub fn restart(&mut self, controller: &str) {
         self.proxy.end();
         self.proxy = Running::start(settings(&self.yaml), controller, self.state.path());

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server that does exactly what a test says, and remembers what it was asked.
+//! An HTTP/1.1 server that does what a test says, and remembers its requests.
 
 use super::PATIENCE;
 use super::wire::{Asked, read_body, read_head};
@@ -11,11 +11,11 @@ use std::time::Duration;
 /// What an origin does with a request.
 pub enum Reply {
     Answer(u16, Vec<(String, String)>, Vec<u8>),
-    /// These bytes, then the connection is closed.
+    /// Sends these bytes and closes the connection.
     Raw(Vec<u8>),
-    /// The connection is closed without an answer.
+    /// Closes the connection without an answer.
     Close,
-    /// The test speaks on the connection itself.
+    /// The test uses the connection itself.
     Speak(Box<dyn FnOnce(&mut TcpStream) + Send>),
 }
 
@@ -82,7 +82,7 @@ fn serve(mut stream: TcpStream, reply: &dyn Fn(&Asked) -> Reply, log: &Mutex<Vec
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let Some(body) = read_body(&mut reader, &headers, false) else { return };
         let asked = Asked { method: method.to_owned(), target: target.to_owned(), headers, body };
-        // A health check by TCP sends nothing; one by path is not a request of the test.
+        // A health check by TCP sends nothing, and one by path does not count.
         if asked.header("user-agent") != Some("strangler-health") {
             log.lock().unwrap().push(asked.clone());
         }

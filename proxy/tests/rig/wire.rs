@@ -1,4 +1,4 @@
-//! HTTP/1.1 as bytes: what an origin is asked and what a client gets, read from a stream. Knows no sockets.
+//! HTTP/1.1 as bytes: requests as an origin gets them and answers as a client gets them.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
