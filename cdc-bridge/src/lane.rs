@@ -16,7 +16,6 @@ mod removal;
 mod sink;
 pub(crate) mod state;
 
-use crate::catalog;
 use crate::feed::Feed;
 use crate::feed::source::SourceError;
 use crate::feed::status::Status;
@@ -32,8 +31,8 @@ use migrations::names::TableName;
 use migrations::stage::Epoch;
 use next::{Next, Seen, asks_for_more, next};
 use plan::LanePlan;
-use postgres::clock;
-use rows::change::Change;
+use postgres::{catalog, clock};
+use rows::change::{Change, Relation};
 use rows::progress::Captured;
 use sink::Sink;
 use state::State;
@@ -253,9 +252,10 @@ impl Lane<'_> {
         let source = feed.source.connect("strangler").await.map_err(SourceError::from)?;
         let mut shapes = Shapes::new();
         for table in &plan.tables {
-            let relation = catalog::relation(&source, &table.from).await.map_err(SourceError::from)?;
-            let relation = relation
+            let shape = catalog::shape(&source, &table.from).await.map_err(SourceError::from)?;
+            let shape = shape
                 .ok_or_else(|| Halt::Stopped(Box::new(refusal::no_table(&table.from, &table.to)), None))?;
+            let relation = Relation::of(&table.from, shape.identity, &shape.columns);
             shapes.insert(table.from.clone(), relation);
         }
         // Read before the cursor, so that it says no more than the cursor holds.

@@ -4,7 +4,6 @@
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 
 mod bridge;
-mod catalog;
 mod feed;
 pub mod lane;
 pub mod log;

@@ -6,9 +6,10 @@
 use base64::Engine;
 use bytes::Bytes;
 use lab::Cluster;
+use migrations::types::ColumnType;
 use num_bigint::BigInt;
 use rows::assemble::{Assembler, Step};
-use rows::change::{Change, Column, ColumnType, Operation, Relation, Value};
+use rows::change::{Change, Column, Operation, Relation, Value};
 use rows::envelope::{Context, Encoded, Encoder, decode};
 use rows::pgoutput::{self, WireRelation};
 use serde_json::{Value as Json, json};

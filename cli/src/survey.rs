@@ -3,39 +3,14 @@
 //! Reads the catalog of Postgres and nothing else; no row is looked at.
 
 use crate::problem::Problem;
-use postgres::{ConnectError, connect_unplanned, in_words};
+use postgres::{ConnectError, catalog, connect_unplanned, in_words};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Connecting and asking, together.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// More tables than this are not listed.
 const TABLES_MAX: i64 = 5_000;
-
-/// Ordinary and partitioned tables (leaves belong to their parent) with the columns of their primary key.
-const TABLES: &str = "
-    SELECT n.nspname::text, c.relname::text, greatest(c.reltuples, 0)::bigint,
-           coalesce((SELECT array_agg(a.attname::text ORDER BY k.ordinal)
-                       FROM pg_catalog.pg_index i
-                      CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, ordinal)
-                       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-                      WHERE i.indrelid = c.oid AND i.indisprimary), '{}')
-      FROM pg_catalog.pg_class c
-      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-       AND n.nspname NOT IN ('information_schema', 'strangler') AND n.nspname !~ '^pg_'
-     ORDER BY 1, 2
-     LIMIT $1";
-
-/// Foreign keys between them, without the copies that partitions inherit.
-const POINTERS: &str = "
-    SELECT DISTINCT n.nspname::text, c.relname::text, tn.nspname::text, t.relname::text
-      FROM pg_catalog.pg_constraint k
-      JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-      JOIN pg_catalog.pg_class t ON t.oid = k.confrelid
-      JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid <> k.confrelid
-     ORDER BY 1, 2, 3, 4";
 
 /// A database as a first plan sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,21 +56,21 @@ async fn ask(url: &str) -> Result<Survey, Problem> {
             .because(&error)
             .hint("use a role that may connect to this database")
     };
-    let pointers = client.query(POINTERS, &[]).await.map_err(refused)?;
-    let pointers: Vec<(String, String)> =
-        pointers.iter().map(|row| (full(row.get(0), row.get(1)), full(row.get(2), row.get(3)))).collect();
-    let rows = client.query(TABLES, &[&TABLES_MAX]).await.map_err(refused)?;
-    let tables = rows.iter().map(|row| {
-        let name = full(row.get(0), row.get(1));
-        let points_to = pointers.iter().filter(|(from, _)| *from == name).map(|(_, to)| to.clone()).collect();
-        let rows_estimated = u64::try_from(row.get::<_, i64>(2)).unwrap_or(0);
-        SurveyedTable { name, key: row.get(3), rows_estimated, points_to }
+    let keys = catalog::foreign_keys(&client, None).await.map_err(refused)?;
+    let tables = catalog::listed(&client, TABLES_MAX).await.map_err(refused)?.into_iter().map(|listed| {
+        let points_to: BTreeSet<String> = keys
+            .iter()
+            .filter(|key| key.from == listed.table && key.to != listed.table)
+            .map(|key| key.to.to_string())
+            .collect();
+        SurveyedTable {
+            name: listed.table.to_string(),
+            key: listed.key,
+            rows_estimated: listed.rows_estimated,
+            points_to: points_to.into_iter().collect(),
+        }
     });
     Ok(Survey { tables: tables.collect() })
-}
-
-fn full(schema: &str, name: &str) -> String {
-    format!("{schema}.{name}")
 }
 
 fn unreachable(error: ConnectError) -> Problem {

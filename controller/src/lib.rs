@@ -6,7 +6,6 @@
 
 mod agents;
 mod api;
-mod catalog;
 mod desk;
 mod drive;
 mod install;

@@ -1,7 +1,6 @@
 //! Looks at the live systems as strangler's role sees them, for `doctor` and before `sync start`. What the sight means
 //! is `migrations::preflight`'s to say.
 
-use crate::catalog;
 use crate::trial;
 use futures_util::future::join_all;
 use migrations::code::Code;
@@ -9,11 +8,11 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
 use migrations::preflight::{
-    self, DatabaseSeen, InstalledSeen, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight, SlotSeen,
+    self, DatabaseSeen, InstalledSeen, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight,
     TransactionSeen,
 };
 use migrations::sql::{self, Database};
-use postgres::{connect, in_words};
+use postgres::{catalog, connect, in_words, slot};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,12 +41,6 @@ const OTHERS: &str = "
     SELECT pid, coalesce(application_name, '') FROM pg_stat_activity
      WHERE usename = session_user AND pid <> pg_backend_pid() AND datname = current_database()
        AND coalesce(application_name, '') NOT LIKE 'strangler%' ORDER BY pid LIMIT 5";
-const SLOTS: &str = "
-    SELECT slot_name::text, active, coalesce(wal_status = 'lost', false),
-           CASE WHEN pg_is_in_recovery() THEN 0
-                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END,
-           coalesce(database = current_database(), false)
-      FROM pg_replication_slots ORDER BY slot_name";
 /// Of every database: the first copy's slot waits for all of them.
 const PREPARED: &str = "SELECT gid, database::text FROM pg_prepared_xacts ORDER BY prepared LIMIT 5";
 const LONG: &str = "
@@ -64,9 +57,6 @@ const MAY_READ: &str = "
 const FUNCTIONS: &str = "
     SELECT p.proname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE n.nspname = 'strangler' AND has_function_privilege(p.oid, 'EXECUTE')";
-const PUBLISHED: &str = "
-    SELECT t.schemaname::text, t.tablename::text
-      FROM pg_publication p LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname WHERE p.pubname = $1";
 
 /// Everything that is wrong or doubtful for one slice, or for the whole plan. A database that is down or refuses is a
 /// finding, too.
@@ -175,15 +165,6 @@ async fn look(
     // Some managed servers keep this from us; then two URLs of one database are told apart by nobody.
     let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
     let (tables, foreign_keys) = catalog::tables(client, tables, *database != Database::Monolith).await?;
-    let slots = client.query(SLOTS, &[]).await?;
-    let slots = slots.iter().map(|row| SlotSeen {
-        name: row.get(0),
-        is_of_this_database: row.get(4),
-        is_active: row.get(1),
-        is_lost: row.get(2),
-        kept_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
-    });
-    let slots = slots.collect();
     let long = client.query(LONG, &[]).await?;
     Ok(Ok(DatabaseSeen {
         database: database.clone(),
@@ -194,7 +175,7 @@ async fn look(
         installed: installed(plan, database, client).await?,
         tables,
         foreign_keys,
-        slots,
+        slots: slot::list(client, "").await?,
         prepared: client
             .query(PREPARED, &[])
             .await?
@@ -240,10 +221,7 @@ async fn installed(
     let ours = rows.iter().find(|row| row.get::<_, &str>(0) == database.as_str());
     let Some(any) = ours.or(rows.first()) else { return Ok(None) };
     let functions = client.query(FUNCTIONS, &[]).await?;
-    let published = client.query(PUBLISHED, &[&sql::publication(&plan.name)]).await?;
-    let named = |row: &tokio_postgres::Row| {
-        Some(TableName { schema: row.get::<_, Option<String>>(0)?, name: row.get::<_, Option<String>>(1)? })
-    };
+    let published = catalog::published(client, &sql::publication(&plan.name)).await?;
     let streams = match database {
         Database::Monolith => Vec::new(),
         // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
@@ -255,7 +233,7 @@ async fn installed(
         plan: any.get(1),
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
-        published: (!published.is_empty()).then(|| published.iter().filter_map(named).collect()),
+        published: published.map(|tables| tables.into_iter().map(|published| published.table).collect()),
         streams: streams.iter().map(stream).collect(),
     }))
 }

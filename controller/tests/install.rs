@@ -4,10 +4,11 @@
 
 mod world;
 
-use migrations::gate;
 use migrations::names::SliceName;
 use migrations::plan::LogChoice;
 use migrations::sql::{self, Database};
+use migrations::stage::Epoch;
+use postgres::gate::{self, Gate};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;
 use world::{World, refusal};
@@ -20,17 +21,13 @@ const LEFT: &str = "
          + (SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee NOT IN (0, c.relowner, 10) AND c.relnamespace = 'public'::regnamespace)
          || '' ";
 
-async fn call(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
-    client.query(sql, &[]).await.map(drop)
-}
-
 async fn set(
     client: &Client,
     slice: &SliceName,
     shut: bool,
-    epoch: i64,
+    epoch: u64,
 ) -> Result<(), tokio_postgres::Error> {
-    client.query(&gate::set(slice), &[&shut, &epoch]).await.map(drop)
+    gate::set(client, slice, Gate { is_shut: shut, epoch: Epoch(epoch) }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +49,7 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
     // A gate that is shut, a slot that nobody reads: all of it goes.
     for database in ["monolith", "service"] {
         let us = world.client("strangler", database).await;
-        call(&us, &gate::make(&world.slice)).await.unwrap();
+        gate::make(&us, &world.slice).await.unwrap();
         set(&us, &world.slice, true, 3).await.unwrap();
     }
     world
@@ -107,8 +104,8 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
         "INSERT INTO lines_1 VALUES (1, 2, 1) ON CONFLICT DO NOTHING",
         "TRUNCATE lines_1",
     ];
-    call(&us, &gate::make(&world.slice)).await.unwrap();
-    call(&us, &gate::make(&world.slice)).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
     for write in writes {
         assert_eq!(refusal(&owner, write).await, None, "{write}");
     }
@@ -148,8 +145,8 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
     assert_eq!(refusal(&owner, writes[0]).await, None);
     let gate = "SELECT epoch || ' ' || is_shut FROM strangler.gate";
     assert_eq!(world.cluster.sql("monolith", gate), "2 false");
-    call(&us, &gate::unmake(&world.slice)).await.unwrap();
-    call(&us, &gate::unmake(&world.slice)).await.unwrap();
+    gate::unmake(&us, &world.slice).await.unwrap();
+    gate::unmake(&us, &world.slice).await.unwrap();
     let triggers = "SELECT count(*)::text FROM pg_trigger WHERE tgname LIKE 'strangler_gate%'";
     assert_eq!(world.cluster.sql("monolith", triggers), "0");
 }
@@ -159,7 +156,7 @@ async fn the_gate_waits_for_writers_but_not_for_readers_and_not_for_long() {
     let world = World::new("").await;
     world.install().await;
     let us = world.client("strangler", "monolith").await;
-    call(&us, &gate::make(&world.slice)).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
     let reader = world.client("app", "monolith").await;
     reader.batch_execute("BEGIN; SELECT * FROM orders").await.unwrap();
     set(&us, &world.slice, true, 1).await.unwrap();
@@ -178,7 +175,7 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
     world.install().await;
     let us = world.client("strangler", "service").await;
     let app = world.client("app", "service").await;
-    call(&us, &gate::make(&world.slice)).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
     set(&us, &world.slice, true, 0).await.unwrap();
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
     assert_eq!(world.cluster.sql("service", audit), "D");
@@ -305,7 +302,7 @@ async fn a_tables_name_is_never_run() {
     );
     world.client("app", "monolith").await.batch_execute(&made).await.unwrap();
     let us = world.client("strangler", "monolith").await;
-    call(&us, &gate::make(&world.slice)).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
     let noted = format!("INSERT INTO strangler.skipped_trigger VALUES ('orders', '{name}', 'audit', 'O')");
     let evil = "SELECT count(*)::text FROM pg_roles WHERE rolname = 'evil'";
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";

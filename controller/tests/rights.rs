@@ -5,7 +5,8 @@
 mod world;
 
 use migrations::code::Code;
-use migrations::gate;
+use migrations::stage::Epoch;
+use postgres::gate::{self, Gate};
 use world::{World, refusal};
 
 const LINES: &str = "      - { from: public.lines, to: public.items, rename: { qty: quantity } }\n";
@@ -65,8 +66,8 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     let mut world = World::new("").await;
     world.install().await;
     let us = world.client("strangler", "service").await;
-    us.batch_execute(&gate::make(&world.slice)).await.unwrap();
-    us.execute(&gate::set(&world.slice), &[&true, &1i64]).await.unwrap();
+    gate::make(&us, &world.slice).await.unwrap();
+    gate::set(&us, &world.slice, Gate { is_shut: true, epoch: Epoch(1) }).await.unwrap();
     us.batch_execute(
         "INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '[\"public.items\", \"public.orders\"]')",
     )
@@ -83,7 +84,7 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     assert_eq!(refusal(&app, orders).await.as_deref(), Some("STR01"));
     let filled = "SELECT filled::text FROM strangler.stream";
     assert_eq!(world.cluster.sql("service", filled), "[\"public.orders\"]");
-    us.batch_execute(&gate::unmake(&world.slice)).await.unwrap();
+    gate::unmake(&us, &world.slice).await.unwrap();
     let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%'";
     assert_eq!(world.cluster.sql("service", left), "0");
 }
@@ -97,9 +98,9 @@ async fn a_server_that_gives_functions_to_nobody_has_gates_all_the_same() {
     world.install().await;
     for database in ["monolith", "service"] {
         let us = world.client("strangler", database).await;
-        us.batch_execute(&gate::make(&world.slice)).await.unwrap();
-        us.execute(&gate::set(&world.slice), &[&true, &1i64]).await.unwrap();
-        us.batch_execute(&gate::unmake(&world.slice)).await.unwrap();
+        gate::make(&us, &world.slice).await.unwrap();
+        gate::set(&us, &world.slice, Gate { is_shut: true, epoch: Epoch(1) }).await.unwrap();
+        gate::unmake(&us, &world.slice).await.unwrap();
     }
 }
 

@@ -5,7 +5,6 @@
 //! without one.
 
 mod columns;
-mod fits;
 mod installed;
 mod references;
 mod server;
@@ -17,7 +16,7 @@ pub use server::too_old;
 pub use sight::{
     ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
     PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight, SlotSeen, TableSeen, TransactionSeen,
-    TriggerSeen, TypeSeen,
+    TriggerSeen,
 };
 
 use crate::finding::Finding;

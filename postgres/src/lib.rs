@@ -3,10 +3,13 @@
 //!
 //! It knows no slice and no log. What the answers mean for a migration is decided in `migrations`.
 
+pub mod catalog;
 pub mod clock;
-pub mod connect;
+mod connect;
+pub mod gate;
 mod refusal;
 pub mod replication;
+pub mod slot;
 mod tls;
 
 pub use connect::{Address, ConnectError, Session, connect, connect_unplanned};

@@ -4,7 +4,8 @@
 #![no_main]
 
 use bytes::Bytes;
-use rows::change::{Change, Column, ColumnType, Operation, Relation};
+use rows::change::{Change, Column, Operation, Relation};
+use migrations::types::ColumnType;
 use rows::assemble::{Assembler, Step};
 use rows::pgoutput::decode;
 use libfuzzer_sys::fuzz_target;

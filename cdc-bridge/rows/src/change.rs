@@ -6,6 +6,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use migrations::lsn::Position;
 use migrations::names::TableName;
+use migrations::preflight::{ColumnSeen, IdentitySeen};
+use migrations::types::ColumnType;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -21,6 +23,24 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// A table's shape from what the catalog says. Generated columns are in no stream.
+    pub fn of(table: &TableName, identity: IdentitySeen, columns: &[ColumnSeen]) -> Relation {
+        let columns = columns.iter().filter(|column| !column.is_generated()).map(|column| Column {
+            name: column.name.clone(),
+            kind: ColumnType::of(&column.kind, column.modifier),
+            is_key: column.is_key,
+            nullable: column.is_nullable,
+            number: column.number,
+        });
+        let identity = match identity {
+            IdentitySeen::Default => ReplicaIdentity::Default,
+            IdentitySeen::Full => ReplicaIdentity::Full,
+            IdentitySeen::Index => ReplicaIdentity::Index,
+            IdentitySeen::Nothing => ReplicaIdentity::Nothing,
+        };
+        Relation { table: table.clone(), identity, columns: columns.collect() }
+    }
+
     /// The indexes of the key columns.
     pub fn key(&self) -> impl Iterator<Item = usize> {
         self.columns.iter().enumerate().filter(|(_, column)| column.is_key).map(|(index, _)| index)
@@ -61,99 +81,6 @@ pub struct Column {
     /// known.
     #[serde(default)]
     pub number: i16,
-}
-
-/// The types that are carried; a column of another type stops its slice before it starts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ColumnType {
-    /// `smallint`.
-    Int2,
-    /// `integer`.
-    Int4,
-    /// `bigint`.
-    Int8,
-    /// `oid`.
-    Oid,
-    /// `boolean`.
-    Bool,
-    /// `real`.
-    Float4,
-    /// `double precision`.
-    Float8,
-    /// `numeric(precision, scale)`.
-    Numeric {
-        /// Digits in all.
-        precision: u16,
-        /// Digits behind the point; may be negative or above the precision since PostgreSQL 15.
-        scale: i16,
-    },
-    /// `numeric` without limits.
-    NumericAny,
-    /// `text`, `varchar`, `char(n)`, `name`, `citext`.
-    Text,
-    /// `bytea`, in hex output (`bytea_output = hex`).
-    Bytea,
-    /// `uuid`.
-    Uuid,
-    /// `json`.
-    Json,
-    /// `jsonb`.
-    Jsonb,
-    /// `date`, in ISO output.
-    Date,
-    /// `time(precision)`.
-    Time {
-        /// Digits of a second, 0 to 6.
-        precision: u8,
-    },
-    /// `timestamp(precision)`.
-    Timestamp {
-        /// Digits of a second, 0 to 6.
-        precision: u8,
-    },
-    /// `timestamptz`, in UTC output.
-    Timestamptz,
-    /// An enum.
-    Enum {
-        /// The type's name, `schema.name`.
-        name: String,
-        /// Its labels in order.
-        labels: Vec<String>,
-    },
-    /// An array of one of the above.
-    Array(Box<ColumnType>),
-    /// Anything else, by the type's name; it never enters the log.
-    Unsupported(String),
-}
-
-impl ColumnType {
-    /// The type as a reader of SQL knows it.
-    pub fn sql(&self) -> String {
-        match self {
-            ColumnType::Int2 => "smallint".to_owned(),
-            ColumnType::Int4 => "integer".to_owned(),
-            ColumnType::Int8 => "bigint".to_owned(),
-            ColumnType::Oid => "oid".to_owned(),
-            ColumnType::Bool => "boolean".to_owned(),
-            ColumnType::Float4 => "real".to_owned(),
-            ColumnType::Float8 => "double precision".to_owned(),
-            ColumnType::Numeric { precision, scale } => format!("numeric({precision},{scale})"),
-            ColumnType::NumericAny => "numeric".to_owned(),
-            ColumnType::Text => "text".to_owned(),
-            ColumnType::Bytea => "bytea".to_owned(),
-            ColumnType::Uuid => "uuid".to_owned(),
-            ColumnType::Json => "json".to_owned(),
-            ColumnType::Jsonb => "jsonb".to_owned(),
-            ColumnType::Date => "date".to_owned(),
-            ColumnType::Time { precision } => format!("time({precision})"),
-            ColumnType::Timestamp { precision } => format!("timestamp({precision})"),
-            ColumnType::Timestamptz => "timestamptz".to_owned(),
-            ColumnType::Enum { name, .. } => name.clone(),
-            ColumnType::Array(element) => format!("{}[]", element.sql()),
-            ColumnType::Unsupported(name) => name.clone(),
-        }
-    }
 }
 
 /// One value of a tuple.

@@ -2,36 +2,14 @@
 //!
 //! Pure: it knows the plan's mapping, the source's shape and the sink's columns, and makes statements of them.
 
-use crate::change::{ColumnType, Relation};
+use crate::change::Relation;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::{TableName, quote_identifier};
 use migrations::plan::Table;
+use migrations::preflight::ColumnSeen;
+use migrations::types::ColumnType;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A sink table as its catalog has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkTable {
-    /// Which.
-    pub name: TableName,
-    /// Its columns in order.
-    pub columns: Vec<SinkColumn>,
-}
-
-/// One column of a sink table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkColumn {
-    /// Its name.
-    pub name: String,
-    /// Its type as SQL, with modifiers.
-    pub sql_type: String,
-    /// Its type without length: a cast to `varchar(20)` would cut a longer text silently, an assignment refuses it.
-    pub cast_type: String,
-    /// Whether the database computes it.
-    pub is_generated: bool,
-    /// Whether it belongs to the primary key.
-    pub is_key: bool,
-}
 
 /// A source column that a statement takes as a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +61,7 @@ impl Mapping {
     pub fn new(
         table: &Table,
         source: &Relation,
-        sink: &SinkTable,
+        sink: &[ColumnSeen],
         known: impl Fn(&str) -> bool,
     ) -> Result<Mapping, Box<Finding>> {
         let used: BTreeSet<&str> =
@@ -100,7 +78,7 @@ impl Mapping {
                 return Err(unsupported(table, &column.name, name));
             }
             let direct =
-                target.and_then(|target| sink.columns.iter().find(|c| c.name == target && !c.is_generated));
+                target.and_then(|target| sink.iter().find(|c| c.name == target && !c.is_generated()));
             if let (Some(target), None) = (target, direct) {
                 if !known(&column.name) {
                     continue;
@@ -108,16 +86,14 @@ impl Mapping {
                 return Err(no_column(table, &column.name, target));
             }
             let (sql_type, cast_type) = match direct {
-                Some(sink_column) if !by_name => {
-                    (sink_column.sql_type.clone(), sink_column.cast_type.clone())
-                }
-                _ => (sql_type(&column.kind), sql_type(&column.kind)),
+                Some(sink_column) if !by_name => (sink_column.declared.clone(), sink_column.cast.clone()),
+                _ => (column.kind.cast(), column.kind.cast()),
             };
             inputs.push(Input { index, name: column.name.clone(), sql_type, cast_type });
             if let Some(sink_column) = direct {
                 outputs.push(Output {
                     column: sink_column.name.clone(),
-                    cast_type: sink_column.cast_type.clone(),
+                    cast_type: sink_column.cast.clone(),
                     is_key: sink_column.is_key,
                     expression: quote_identifier(&column.name),
                     reads: BTreeSet::from([index]),
@@ -125,13 +101,13 @@ impl Mapping {
             }
         }
         for (target, expression) in &table.set {
-            let Some(sink_column) = sink.columns.iter().find(|c| c.name == *target) else {
+            let Some(sink_column) = sink.iter().find(|c| c.name == *target) else {
                 return Err(no_column(table, "(set)", target));
             };
             let reads = expression.columns.iter().filter_map(|name| source.index_of(name)).collect();
             outputs.push(Output {
                 column: target.clone(),
-                cast_type: sink_column.cast_type.clone(),
+                cast_type: sink_column.cast.clone(),
                 is_key: sink_column.is_key,
                 expression: format!("({})", expression.text),
                 reads,
@@ -169,21 +145,11 @@ impl Mapping {
         list(self.outputs.iter().map(|output| quote_identifier(&output.column)))
     }
 
-    /// Whether the binary format of COPY means the same on both sides; `types` are the source columns' SQL types. Enums
-    /// and arrays of types that are not built in are left out: they carry oids that mean nothing on the other side.
-    pub fn is_binary(&self, source: &Relation, types: &BTreeMap<String, String>) -> bool {
+    /// Whether the binary format of COPY means the same on both sides; `declared` are the source columns' types.
+    pub fn is_binary(&self, source: &Relation, declared: &BTreeMap<String, String>) -> bool {
         self.inputs.iter().all(|input| {
             let kind = &source.columns[input.index].kind;
-            let is_same = types.get(&input.name) == Some(&input.sql_type);
-            match kind {
-                ColumnType::Enum { .. } => false,
-                ColumnType::Array(element) => {
-                    let is_known =
-                        !matches!(**element, ColumnType::Enum { .. }) && !input.sql_type.contains("citext");
-                    is_same && is_known
-                }
-                _ => is_same || input.sql_type == sql_type(kind),
-            }
+            kind.is_binary_alike(declared.get(&input.name).map(String::as_str), &input.sql_type)
         })
     }
 
@@ -314,19 +280,6 @@ fn matching(keys: &[&Output], other: &str) -> String {
 
 fn list(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
-}
-
-/// The SQL name of a source type, as a sink database must know it: without the digits, which the sink's own column
-/// limits, and with names that need quotes in them.
-pub fn sql_type(kind: &ColumnType) -> String {
-    match kind {
-        ColumnType::Numeric { .. } => "numeric".to_owned(),
-        ColumnType::Time { .. } => "time".to_owned(),
-        ColumnType::Timestamp { .. } => "timestamp".to_owned(),
-        ColumnType::Enum { name, .. } => name.split('.').map(quote_identifier).collect::<Vec<_>>().join("."),
-        ColumnType::Array(element) => format!("{}[]", sql_type(element)),
-        plain => plain.sql(),
-    }
 }
 
 fn unsupported(table: &Table, column: &str, kind: &str) -> Box<Finding> {

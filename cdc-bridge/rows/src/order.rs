@@ -3,18 +3,8 @@
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
-use std::collections::BTreeSet;
-
-/// One foreign key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// The table that refers.
-    pub child: TableName,
-    /// The table it refers to.
-    pub parent: TableName,
-    /// Whether it may be checked at the transaction's end.
-    pub is_deferrable: bool,
-}
+use migrations::preflight::{ActionSeen, ColumnSeen, ForeignKeySeen};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Tables that may be filled at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +19,15 @@ pub struct Level {
 ///
 /// # Errors
 /// A finding that names the tables of a circle that no deferrable key opens.
-pub fn levels(tables: &BTreeSet<TableName>, references: &[Reference]) -> Result<Vec<Level>, Box<Finding>> {
+pub fn levels(tables: &BTreeSet<TableName>, keys: &[ForeignKeySeen]) -> Result<Vec<Level>, Box<Finding>> {
     let mut left = tables.clone();
     let mut levels = Vec::new();
     while !left.is_empty() {
-        let mut free = free(&left, references, |_| true);
+        let mut free = free(&left, keys, |_| true);
         let is_circle = free.is_empty();
         if is_circle {
             // Whatever is knotted together goes at once, if deferring opens the knot.
-            if !opens(&left, references) {
+            if !opens(&left, keys) {
                 return Err(Box::new(circle(&left)));
             }
             free = left.iter().cloned().collect();
@@ -49,29 +39,56 @@ pub fn levels(tables: &BTreeSet<TableName>, references: &[Reference]) -> Result<
 }
 
 /// Whether a table refers to itself: then its rows must come in one statement.
-pub fn refers_to_itself(table: &TableName, references: &[Reference]) -> bool {
-    references.iter().any(|reference| reference.child == *table && reference.parent == *table)
+pub fn refers_to_itself(table: &TableName, keys: &[ForeignKeySeen]) -> bool {
+    keys.iter().any(|key| key.from == *table && key.to == *table)
+}
+
+/// Tables whose rows change with a parent's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cascades {
+    /// They go with it, by `ON DELETE CASCADE`.
+    pub deletes: BTreeSet<TableName>,
+    /// They get its new key as a part of their own, by `ON UPDATE CASCADE`.
+    pub updates: BTreeSet<TableName>,
+}
+
+impl Cascades {
+    /// Among the tables with these columns.
+    pub fn of(keys: &[ForeignKeySeen], tables: &BTreeMap<TableName, Vec<ColumnSeen>>) -> Cascades {
+        let mut cascades = Cascades::default();
+        for key in keys {
+            let Some(columns) = tables.get(&key.from) else { continue };
+            let is_key = |name: &String| columns.iter().any(|column| column.is_key && column.name == *name);
+            if key.on_delete == ActionSeen::Cascade {
+                cascades.deletes.insert(key.from.clone());
+            }
+            if key.on_update == ActionSeen::Cascade && key.from_columns.iter().any(is_key) {
+                cascades.updates.insert(key.from.clone());
+            }
+        }
+        cascades
+    }
 }
 
 /// The tables that wait for none of the others.
 fn free(
     left: &BTreeSet<TableName>,
-    references: &[Reference],
-    counts: impl Fn(&Reference) -> bool,
+    keys: &[ForeignKeySeen],
+    counts: impl Fn(&ForeignKeySeen) -> bool,
 ) -> Vec<TableName> {
     let waits = |table: &TableName| {
-        references.iter().any(|reference| {
-            let is_other = reference.child == *table && reference.parent != *table;
-            is_other && left.contains(&reference.parent) && counts(reference)
+        keys.iter().any(|key| {
+            let is_other = key.from == *table && key.to != *table;
+            is_other && left.contains(&key.to) && counts(key)
         })
     };
     left.iter().filter(|table| !waits(table)).cloned().collect()
 }
 
-fn opens(knot: &BTreeSet<TableName>, references: &[Reference]) -> bool {
+fn opens(knot: &BTreeSet<TableName>, keys: &[ForeignKeySeen]) -> bool {
     let mut left = knot.clone();
     while !left.is_empty() {
-        let free = free(&left, references, |reference| !reference.is_deferrable);
+        let free = free(&left, keys, |key| !key.can_wait());
         if free.is_empty() {
             return false;
         }
@@ -97,8 +114,18 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn reference(child: &str, parent: &str, is_deferrable: bool) -> Reference {
-        Reference { child: table(child), parent: table(parent), is_deferrable }
+    fn reference(child: &str, parent: &str, is_deferrable: bool) -> ForeignKeySeen {
+        ForeignKeySeen {
+            name: "key".to_owned(),
+            from: table(child),
+            from_columns: Vec::new(),
+            to: table(parent),
+            to_columns: Vec::new(),
+            is_deferrable,
+            is_deferred: false,
+            on_delete: ActionSeen::NoAction,
+            on_update: ActionSeen::NoAction,
+        }
     }
 
     #[test]

@@ -234,8 +234,9 @@ fn key_of(row: &Tuple, key: &[usize]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Column, ColumnType, Transaction};
+    use crate::change::{Column, Transaction};
     use migrations::lsn::{CommitLsn, Position};
+    use migrations::types::ColumnType;
     use proptest::prelude::*;
 
     fn relation() -> Arc<Relation> {

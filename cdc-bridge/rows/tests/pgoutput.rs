@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 use migrations::names::TableName;
+use migrations::types::ColumnType;
 use proptest::prelude::*;
 use rows::assemble::{Assembler, Step};
-use rows::change::{Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Tuple, Value};
+use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Tuple, Value};
 use rows::pgoutput::{DecodeError, WireMessage, WireRelation, decode};
 
 const CASES: [(&str, &[u8]); 10] = [

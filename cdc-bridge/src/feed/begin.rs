@@ -5,20 +5,8 @@
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Timeline};
+use migrations::preflight::SlotSeen;
 use rows::progress::Progress;
-
-/// A replication slot of ours, as the source has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// Its name.
-    pub name: String,
-    /// Everything before is confirmed: the server no longer keeps it for us.
-    pub confirmed: EndLsn,
-    /// Whether the server gave it up (`wal_status = lost`).
-    pub is_lost: bool,
-    /// Whether a session reads it now.
-    pub is_active: bool,
-}
 
 /// How a session begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +24,7 @@ pub enum Begin {
 }
 
 /// Decides. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
-pub fn decide(own: &str, slots: &[Slot], end: Option<&Progress>, server: &Timeline) -> Begin {
+pub fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, server: &Timeline) -> Begin {
     if let Some(foreign) = slots.iter().find(|slot| slot.name != own) {
         return Begin::Stop(foreign_slot(foreign, own));
     }
@@ -63,7 +51,7 @@ pub fn decide(own: &str, slots: &[Slot], end: Option<&Progress>, server: &Timeli
     }
 }
 
-fn foreign_slot(slot: &Slot, own: &str) -> Finding {
+fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
     Finding::error(
         Code::CaptureForeignSlot,
         format!(
@@ -117,8 +105,16 @@ mod tests {
         Timeline { system_id: "7".to_owned(), timeline: 1 }
     }
 
-    fn slot(name: &str, confirmed: u64) -> Slot {
-        Slot { name: name.to_owned(), confirmed: EndLsn(confirmed), is_lost: false, is_active: false }
+    fn slot(name: &str, confirmed: u64) -> SlotSeen {
+        SlotSeen {
+            name: name.to_owned(),
+            is_of_this_database: true,
+            is_temporary: false,
+            is_active: false,
+            is_lost: false,
+            confirmed: EndLsn(confirmed),
+            kept_bytes: 0,
+        }
     }
 
     fn end(at: u64) -> Progress {

@@ -3,14 +3,15 @@
 //! The slot is confirmed only behind what the log attests as durable, and only at transaction ends. Knows which tables
 //! are wanted, not what is done with their changes.
 
-use super::begin::Slot;
 use super::end::SessionEnd;
 use super::opening;
-use super::source::{Source, SourceError, drop_slot, kept_bytes, slots};
+use super::source::{Source, SourceError, slots};
 use super::status::{Lost, Order, Status};
 use crate::log::{Log, Owner};
 use migrations::names::TableName;
+use migrations::preflight::SlotSeen;
 use migrations::sql;
+use postgres::slot;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -128,7 +129,7 @@ async fn give_up_slots(
     let client = source.connect("strangler capture").await?;
     let there = slots(&client, &source.plan).await?;
     for slot in &there {
-        drop_slot(&client, &slot.name).await?;
+        slot::drop_idle(&client, &slot.name).await.map_err(SourceError::from)?;
     }
     // The session that has just ended may still be closing on the server's side; then this is done once more.
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
@@ -163,7 +164,7 @@ async fn give_up_slots(
 async fn is_ours(
     source: &Source,
     log: &Log,
-    slots: &[Slot],
+    slots: &[SlotSeen],
     owner: Option<&Owner>,
 ) -> Result<bool, SessionEnd> {
     let own = sql::slot(&source.plan, &log.id().0);
@@ -198,7 +199,10 @@ pub async fn guard_wal(
         let slot = sql::slot(&source.plan, &log.id().0);
         let kept = async {
             let client = source.connect("strangler capture").await?;
-            kept_bytes(&client, &slot).await
+            let slots = slots(&client, &source.plan).await?;
+            Ok::<_, SourceError>(
+                slots.iter().find(|seen| seen.name == slot).map_or(0, |seen| seen.kept_bytes),
+            )
         };
         match tokio::time::timeout(KEPT_WAL_INTERVAL, kept).await {
             Ok(Ok(kept)) if kept > source.wal_kept_bytes_max => {

@@ -5,7 +5,8 @@
 use crate::log::Flush;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
-use rows::change::{Change, Column, ColumnType, Relation};
+use migrations::types::ColumnType;
+use rows::change::{Change, Column, Relation};
 use rows::pgoutput::WireRelation;
 use rows::progress::{Message, Progress};
 

@@ -6,16 +6,16 @@ use super::end::SessionEnd;
 use super::pending::{Pending, joined};
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
-use crate::catalog;
 use crate::log::Flush;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
+use postgres::catalog;
 use postgres::replication::frame::Frame;
 use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::{Assembler, Step};
-use rows::change::Change;
+use rows::change::{Change, Relation};
 use rows::pgoutput::{WireMessage, WireRelation, decode};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -234,7 +234,8 @@ impl Session<'_> {
             self.assembler.ignore(wire.oid);
             return Ok(());
         }
-        let facts = catalog::relation(self.client, &table).await?;
+        let facts = catalog::shape(self.client, &table).await?;
+        let facts = facts.map(|facts| Relation::of(&table, facts.identity, &facts.columns));
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }

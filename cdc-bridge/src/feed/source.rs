@@ -2,13 +2,13 @@
 //!
 //! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
 
-use super::begin::Slot;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
+use migrations::preflight::SlotSeen;
 use migrations::sql::{self, Database};
 use postgres::replication::{Replication, ReplicationError};
-use postgres::{ConnectError, connect, in_words};
+use postgres::{ConnectError, catalog, connect, in_words, slot};
 use rows::progress::Membership;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -86,16 +86,10 @@ impl Source {
     }
 }
 
-/// The plan's slots, of this log and of others.
-pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<Slot>, SourceError> {
-    let sql = "SELECT slot_name::text, coalesce(confirmed_flush_lsn::text, '0/0'), \
-               coalesce(wal_status = 'lost', false), active FROM pg_replication_slots \
-               WHERE database = current_database() AND NOT temporary AND slot_name::text ~ $1";
-    let mut slots = Vec::new();
-    for row in client.query(sql, &[&sql::slot_pattern(plan)]).await? {
-        let confirmed = row.get::<_, String>(1).parse().unwrap_or_default();
-        slots.push(Slot { name: row.get(0), confirmed, is_lost: row.get(2), is_active: row.get(3) });
-    }
+/// The plan's slots in this database, of this log and of others.
+pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSeen>, SourceError> {
+    let mut slots = slot::list(client, &sql::slot_pattern(plan)).await?;
+    slots.retain(|slot| slot.is_of_this_database && !slot.is_temporary);
     Ok(slots)
 }
 
@@ -115,44 +109,20 @@ pub async fn published(
     plan: &PlanName,
     tables: &BTreeSet<TableName>,
 ) -> Result<BTreeMap<u32, Published>, SourceError> {
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, coalesce(r.oid, c.oid) FROM pg_publication p \
-               JOIN pg_publication_tables t ON t.pubname = p.pubname \
-               JOIN pg_namespace n ON n.nspname = t.schemaname \
-               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename \
-               LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE p.pubname = $1 \
-               AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate \
-               AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL";
-    let rows = client.query(sql, &[&sql::publication(plan)]).await?;
-    let published = rows.iter().map(|row| {
-        let table = TableName { schema: row.get(1), name: row.get(2) };
-        (row.get(0), Published { table, membership: Membership(row.get(3)) })
-    });
-    Ok(published.filter(|(_, published)| tables.contains(&published.table)).collect())
+    let published = catalog::published(client, &sql::publication(plan)).await?.unwrap_or_default();
+    let wanted =
+        published.into_iter().filter(|published| published.is_whole && tables.contains(&published.table));
+    Ok(wanted
+        .map(|one| (one.oid, Published { table: one.table, membership: Membership(one.membership) }))
+        .collect())
 }
 
 /// Makes a slot and returns its consistent point.
 pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
-    let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
-    let created = timeout(SNAPSHOT_WAIT, client.query_one(sql, &[&slot])).await;
-    match created {
-        Ok(row) => Ok(row?.get::<_, String>(0).parse().unwrap_or_default()),
+    match timeout(SNAPSHOT_WAIT, slot::create(client, slot)).await {
+        Ok(point) => Ok(point?),
         Err(_) => Err(blocked(source, slot).await),
     }
-}
-
-/// Drops a slot that nobody reads.
-pub async fn drop_slot(client: &Client, slot: &str) -> Result<(), SourceError> {
-    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
-    client.execute(sql, &[&slot]).await?;
-    Ok(())
-}
-
-/// How much WAL the slot of this name keeps back, in bytes; 0 where there is none.
-pub async fn kept_bytes(client: &Client, slot: &str) -> Result<u64, SourceError> {
-    let sql = "SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::bigint \
-               FROM pg_replication_slots WHERE slot_name = $1";
-    let row = client.query_one(sql, &[&slot]).await?;
-    Ok(row.get::<_, i64>(0).max(0) as u64)
 }
 
 /// Commits a logical message with this content. When a sink has passed the message, it has passed everything that was
@@ -209,23 +179,9 @@ pub async fn blocked(source: &Source, slot: &str) -> SourceError {
         Ok(client) => client,
         Err(error) => return error.into(),
     };
-    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
-               WHERE slot_name = $1 AND active_pid IS NOT NULL";
-    if let Err(error) = client.query(end, &[&slot]).await {
+    if let Err(error) = slot::end_user(&client, slot).await {
         return error.into();
     }
-    let sql = "SELECT pid, coalesce(application_name, ''), coalesce(usename::text, ''), state, \
-               extract(epoch FROM clock_timestamp() - xact_start)::bigint FROM pg_stat_activity \
-               WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";
-    match client.query_opt(sql, &[]).await {
-        Ok(Some(row)) => SourceError::Blocked(format!(
-            "backend {} of {} ({}), {} for {} s",
-            row.get::<_, i32>(0),
-            row.get::<_, String>(2),
-            row.get::<_, String>(1),
-            row.get::<_, Option<String>>(3).unwrap_or_default(),
-            row.get::<_, Option<i64>>(4).unwrap_or(0),
-        )),
-        _ => SourceError::Blocked("one that has ended meanwhile".to_owned()),
-    }
+    let blocker = slot::blocker(&client).await.ok().flatten();
+    SourceError::Blocked(blocker.unwrap_or_else(|| "one that has ended meanwhile".to_owned()))
 }

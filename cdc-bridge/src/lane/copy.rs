@@ -9,22 +9,23 @@ use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
 use super::refusal;
 use super::sink::SinkError;
-use crate::catalog;
 use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::{Log, LogError};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use migrations::code::Code;
 use migrations::finding::Finding;
-use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
+use migrations::preflight::ColumnSeen;
 use migrations::stage::Epoch;
-use postgres::{ConnectError, Refusal, connect, in_words};
-use rows::mapping::{Mapping, SinkTable};
+use postgres::gate::{self, Gate};
+use postgres::{ConnectError, Refusal, catalog, connect, in_words};
+use rows::change::Relation;
+use rows::mapping::Mapping;
 use rows::order;
 use rows::progress::Captured;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -133,8 +134,8 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     kept::hold(client, &job.plan.id, &holder).await?;
     filled::empty(client, &job.plan.slice.name, &to).await?;
     let snapshot = Snapshot::take(job.source, job.plan.slice.name.as_str()).await?;
-    let references = catalog::references(client).await.map_err(SinkError::of)?;
-    for level in order::levels(&to, &references).map_err(SinkError::stop)? {
+    let keys = catalog::foreign_keys(client, None).await.map_err(SinkError::of)?;
+    for level in order::levels(&to, &keys).map_err(SinkError::stop)? {
         copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
     }
     let point = snapshot.consistent_point;
@@ -160,11 +161,10 @@ async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), CopyError> {
 
 /// The service's gate shut, the monolith's open.
 async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(), CopyError> {
-    let epoch = job.epoch.0 as i64;
     for (client, is_shut) in [(sink, true), (source, false)] {
         let made = async {
-            client.batch_execute(&gate::make(&job.plan.slice.name)).await?;
-            client.execute(&gate::set(&job.plan.slice.name), &[&is_shut, &epoch]).await
+            gate::make(client, &job.plan.slice.name).await?;
+            gate::set(client, &job.plan.slice.name, Gate { is_shut, epoch: job.epoch }).await
         };
         made.await.map_err(|error| match Refusal::of(&error) {
             Refusal::Rows | Refusal::Away => SinkError::Away { why: in_words(&error) },
@@ -185,22 +185,22 @@ async fn tables(
     sink: &Client,
     progress: &Progress,
 ) -> Result<(Tables, Shapes), CopyError> {
-    let references = catalog::references(sink).await.map_err(SinkError::of)?;
+    let keys = catalog::foreign_keys(sink, None).await.map_err(SinkError::of)?;
     let (mut tables, mut shapes) = (Tables::new(), Shapes::new());
     let (mut estimated, mut missing) = (0, None);
     for table in job.plan.slice.all_tables() {
-        let relation = catalog::relation(source, &table.from).await.map_err(SourceError::from)?;
-        let types = catalog::sink_table(source, &table.from).await.map_err(SourceError::from)?;
-        let target = catalog::sink_table(sink, &table.to).await.map_err(SinkError::of)?;
-        let (Some(relation), Some(types), Some(target)) = (relation, types, target) else {
+        let from = catalog::shape(source, &table.from).await.map_err(SourceError::from)?;
+        let to = catalog::shape(sink, &table.to).await.map_err(SinkError::of)?;
+        let (Some(from), Some(to)) = (from, to) else {
             missing = Some(table);
             break;
         };
-        let mapping = Mapping::new(table, &relation, &target, |_| true).map_err(SinkError::stop)?;
-        let (blocks, rows) = extent(source, &table.from).await?;
+        let relation = Relation::of(&table.from, from.identity, &from.columns);
+        let mapping = Mapping::new(table, &relation, &to.columns, |_| true).map_err(SinkError::stop)?;
+        let (blocks, rows) = catalog::extent(source, &table.from).await.map_err(SourceError::from)?;
         estimated += rows;
-        let is_whole = order::refers_to_itself(&table.to, &references);
-        let is_binary = mapping.is_binary(&relation, &sql_types(types));
+        let is_whole = order::refers_to_itself(&table.to, &keys);
+        let is_binary = mapping.is_binary(&relation, &declared(from.columns));
         shapes.insert(table.from.clone(), relation);
         tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
     }
@@ -212,19 +212,8 @@ async fn tables(
     Ok((tables, shapes))
 }
 
-fn sql_types(table: SinkTable) -> BTreeMap<String, String> {
-    table.columns.into_iter().map(|column| (column.name, column.sql_type)).collect()
-}
-
-async fn extent(source: &Client, table: &TableName) -> Result<(u64, u64), CopyError> {
-    let sql = "SELECT CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint \
-               ELSE 0 END, (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint FROM pg_partition_tree(c.oid) t \
-               JOIN pg_class l ON l.oid = t.relid) + CASE WHEN c.relispartition OR c.relkind = 'p' THEN 0 \
-               ELSE greatest(c.reltuples, 0)::bigint END \
-               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-               WHERE n.nspname = $1 AND c.relname = $2";
-    let row = source.query_one(sql, &[&table.schema, &table.name]).await.map_err(SourceError::from)?;
-    Ok((row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64))
+fn declared(columns: Vec<ColumnSeen>) -> BTreeMap<String, String> {
+    columns.into_iter().map(|column| (column.name, column.declared)).collect()
 }
 
 type Queue = Arc<Mutex<VecDeque<(Arc<Work>, chunk::Condition)>>>;

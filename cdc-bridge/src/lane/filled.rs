@@ -10,7 +10,7 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
-use postgres::in_words;
+use postgres::{gate, in_words};
 use std::collections::BTreeSet;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -67,14 +67,9 @@ pub async fn give_up(
 ) -> Result<(), SinkError> {
     client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
     let done = async {
-        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
-        let gate = client.query_opt(gate, &[&slice.name.as_str()]).await.map_err(SinkError::of)?;
-        let gate = gate.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
-        match gate {
+        match gate::lock(client, &slice.name).await.map_err(SinkError::of)? {
             None => Ok(()),
-            Some((is_shut, seen)) if !is_shut || seen > epoch.0 as i64 => {
-                Err(SinkError::stop(not_ours(slice)))
-            }
+            Some(gate) if !gate.is_shut || gate.epoch > epoch => Err(SinkError::stop(not_ours(slice))),
             Some(_) => {
                 let mut tables = ours(slice, filled);
                 tables.extend(empty_ones(client, all(slice).difference(&tables)).await?);

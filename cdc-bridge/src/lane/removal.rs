@@ -10,9 +10,9 @@ use super::sink::{Sink, SinkError};
 use crate::feed::Feed;
 use crate::feed::source::SourceError;
 use crate::log::{Log, Owner};
-use migrations::gate;
 use migrations::names::TableName;
 use migrations::stage::Epoch;
+use postgres::gate;
 use std::collections::BTreeSet;
 
 /// Undoes `sync start`: the copied rows, what is kept about them, the gates, the topics. `begins` is called when there is
@@ -36,7 +36,7 @@ pub async fn remove(
         log.forget(&own).await?;
     }
     for client in [&source, &client] {
-        client.batch_execute(&gate::unmake(&plan.slice.name)).await.map_err(SinkError::of)?;
+        gate::unmake(client, &plan.slice.name).await.map_err(SinkError::of)?;
     }
     kept::forget(&client, &plan.id).await?;
     Ok(())

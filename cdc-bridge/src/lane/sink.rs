@@ -4,21 +4,21 @@
 
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
-use crate::catalog::{self, Cascades};
 use crate::log::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
-use migrations::gate;
 use migrations::journal::Generation;
 use migrations::lane::{Direction, Mark, Right};
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::TableName;
+use migrations::preflight::{ColumnSeen, ForeignKeySeen};
 use migrations::stage::Epoch;
-use postgres::{Refusal, connect, in_words};
+use postgres::gate::{self, Gate};
+use postgres::{Refusal, catalog, connect, in_words};
 use rows::assemble;
 use rows::change::{Change, Relation};
-use rows::mapping::{Mapping, SinkTable};
-use rows::order;
+use rows::mapping::Mapping;
+use rows::order::{self, Cascades};
 use rows::progress::Progress;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Sink {
     pub(crate) plan: LanePlan,
     right: Right,
     attempt: Generation,
-    tables: BTreeMap<TableName, SinkTable>,
+    tables: BTreeMap<TableName, Vec<ColumnSeen>>,
     pub(crate) ranks: BTreeMap<TableName, usize>,
     /// Sink tables whose rows may be gone, or have another key, with their parent before their own change comes.
     pub(crate) cascades: Cascades,
@@ -91,14 +91,16 @@ impl Sink {
     ) -> Result<Sink, SinkError> {
         let mut tables = BTreeMap::new();
         for table in &plan.tables {
-            let sink = catalog::sink_table(&client, &table.to).await.map_err(SinkError::of)?;
-            tables.insert(table.from.clone(), sink.ok_or_else(|| SinkError::stop(no_table(&table.to)))?);
+            let shape = catalog::shape(&client, &table.to).await.map_err(SinkError::of)?;
+            let shape = shape.ok_or_else(|| SinkError::stop(no_table(&table.to)))?;
+            tables.insert(table.to.clone(), shape.columns);
         }
         if let Right::Apply(epoch) = right {
             cover(&client, plan, epoch).await?;
         }
-        let ranks = ranks(&client, plan).await?;
-        let cascades = catalog::cascades(&client).await.map_err(SinkError::of)?;
+        let keys = catalog::foreign_keys(&client, None).await.map_err(SinkError::of)?;
+        let ranks = ranks(&keys, plan)?;
+        let cascades = Cascades::of(&keys, &tables);
         Ok(Sink {
             client,
             plan: plan.clone(),
@@ -163,9 +165,8 @@ impl Sink {
             return Ok(());
         }
         let mark = "SELECT pg_logical_emit_message(true, 'strangler.apply', $1)";
-        let gate = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR SHARE";
         let mark = self.statement(mark).await?;
-        let gate = self.statement(gate).await?;
+        let gate = self.statement(gate::HOLD).await?;
         let Right::Apply(epoch) = self.right else {
             return Err(SinkError::stop(no_right(&self.plan)));
         };
@@ -180,11 +181,11 @@ impl Sink {
         );
         begun.map_err(SinkError::of)?;
         marked.map_err(SinkError::of)?;
-        let shut = gates.map_err(SinkError::of)?.map(|row| (row.get::<_, bool>(0), row.get::<_, i64>(1)));
-        match shut {
-            Some((true, found)) if found == epoch.0 as i64 => Ok(()),
-            found => Err(SinkError::stop(not_ours(&self.plan, epoch, found))),
+        let gate = gates.map_err(SinkError::of)?.as_ref().map(Gate::of);
+        if gate == Some(Gate { is_shut: true, epoch }) {
+            return Ok(());
         }
+        Err(SinkError::stop(not_ours(&self.plan, epoch, gate)))
     }
 
     /// Checks what was deferred while the transaction can still say which change it stands at.
@@ -238,8 +239,9 @@ impl Sink {
         }
         let from = &relation.table;
         let table = self.plan.tables.iter().find(|table| table.from == *from).cloned();
-        let (Some(table), Some(sink)) = (table, self.tables.get(from)) else {
-            return Err(SinkError::stop(no_table(from)));
+        let Some(table) = table else { return Err(SinkError::stop(no_table(from))) };
+        let Some(sink) = self.tables.get(&table.to) else {
+            return Err(SinkError::stop(no_table(&table.to)));
         };
         let copied = self.shapes.get(from);
         // On the way back a column of the service's own has nowhere to go.
@@ -248,7 +250,7 @@ impl Sink {
         if let Some(copied) = copied.filter(|copied| **copied != **relation) {
             // A column that came later is left out, unless the sink has one for it: its older values would be missing.
             let has = |name: &str| {
-                table.sink_column(name).is_some_and(|target| sink.columns.iter().any(|c| c.name == target))
+                table.sink_column(name).is_some_and(|target| sink.iter().any(|c| c.name == target))
             };
             assemble::shape::compatible(copied, relation, |name| known(name) || has(name))
                 .map_err(SinkError::stop)?;
@@ -279,20 +281,17 @@ impl Sink {
 /// Lets the shut gate guard partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should
 /// is left alone: the first change finds it so.
 async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), SinkError> {
-    let stands = "SELECT EXISTS (SELECT FROM strangler.gate WHERE slice = $1 AND is_shut AND epoch = $2)";
-    let epoch = epoch.0 as i64;
-    let found = client.query_one(stands, &[&plan.id.slice.as_str(), &epoch]).await.map_err(SinkError::of)?;
-    if found.get(0) {
-        client.execute(&gate::set(&plan.id.slice), &[&true, &epoch]).await.map_err(SinkError::of)?;
+    let shut = Gate { is_shut: true, epoch };
+    if gate::read(client, &plan.id.slice).await.map_err(SinkError::of)? == Some(shut) {
+        gate::set(client, &plan.id.slice, shut).await.map_err(SinkError::of)?;
     }
     Ok(())
 }
 
 /// Each source table's level in the order of the sink's foreign keys.
-async fn ranks(client: &Client, plan: &LanePlan) -> Result<BTreeMap<TableName, usize>, SinkError> {
-    let references = catalog::references(client).await.map_err(SinkError::of)?;
+fn ranks(keys: &[ForeignKeySeen], plan: &LanePlan) -> Result<BTreeMap<TableName, usize>, SinkError> {
     let tables = plan.tables.iter().map(|table| table.to.clone()).collect();
-    let levels = order::levels(&tables, &references).map_err(SinkError::stop)?;
+    let levels = order::levels(&tables, keys).map_err(SinkError::stop)?;
     let rank = |to: &TableName| levels.iter().position(|level| level.tables.contains(to)).unwrap_or(0);
     Ok(plan.tables.iter().map(|table| (table.from.clone(), rank(&table.to))).collect())
 }
@@ -305,11 +304,11 @@ fn no_table(table: &TableName) -> Finding {
     )
 }
 
-fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<(bool, i64)>) -> Finding {
+fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<Gate>) -> Finding {
     let found = match found {
         None => "missing".to_owned(),
-        Some((true, other)) => format!("shut at epoch {other}"),
-        Some((false, other)) => format!("open at epoch {other}"),
+        Some(Gate { is_shut: true, epoch }) => format!("shut at epoch {epoch}"),
+        Some(Gate { is_shut: false, epoch }) => format!("open at epoch {epoch}"),
     };
     Finding::error(
         Code::SinkGate,

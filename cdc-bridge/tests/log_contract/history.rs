@@ -3,9 +3,8 @@
 use cdc_bridge::log::Flush;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
-use rows::change::{
-    Change, Column, ColumnType, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value,
-};
+use migrations::types::ColumnType;
+use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::progress::{LogId, Membership, Message, Progress};
 use std::collections::BTreeSet;
 use std::sync::Arc;

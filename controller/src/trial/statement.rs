@@ -2,7 +2,8 @@
 
 use migrations::names::quote_identifier;
 use migrations::plan::Table;
-use migrations::preflight::{ColumnSeen, TableSeen, TypeSeen};
+use migrations::preflight::{ColumnSeen, TableSeen};
+use migrations::types::TypeSeen;
 use std::collections::BTreeSet;
 
 /// One table's trial.
@@ -135,8 +136,8 @@ fn comparable(kind: &TypeSeen) -> &'static str {
 /// Whether every Postgres knows the type by its name.
 fn is_everywhere(kind: &TypeSeen) -> bool {
     match kind {
-        TypeSeen::Base(_) => true,
+        TypeSeen::Base(name) => name != "citext",
         TypeSeen::Array(element) => is_everywhere(element),
-        TypeSeen::Enum(_) | TypeSeen::Other(_) => false,
+        TypeSeen::Enum { .. } | TypeSeen::Other(_) => false,
     }
 }

@@ -1,12 +1,12 @@
 //! Findings about a table's columns under the plan's mapping: does every value find its place unchanged?
 
-use super::fits::{Fit, fit, is_supported};
 use super::run;
 use super::sight::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
+use crate::types::{ColumnType, Fit, fit};
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Pair<'a> {
@@ -101,7 +101,7 @@ impl Pair<'_> {
             return;
         }
         let drop = format!("write `drop: [{}]` at table {} of the plan", column.name, self.table.from);
-        if !is_supported(&column.kind) {
+        if !ColumnType::of(&column.kind, column.modifier).is_carried() {
             let message = format!(
                 "column {} of {} has type {}, which strangler does not carry yet",
                 column.name, self.table.from, column.declared
@@ -164,7 +164,7 @@ impl Pair<'_> {
             "column {} of {} is {}, column {} of the service's {} is {}",
             column.name, self.table.from, column.declared, sink.name, self.table.to, sink.declared
         );
-        match fit(column, sink) {
+        match fit(&column.kind, column.modifier, &sink.kind, sink.modifier) {
             Fit::Exact => {}
             Fit::Rewrites => found.push(Finding::warning(
                 Code::SinkJsonRewritten,

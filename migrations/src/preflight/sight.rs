@@ -1,7 +1,9 @@
 //! What was seen of a slice's two databases at one moment. Data only.
 
+use crate::lsn::EndLsn;
 use crate::names::TableName;
 use crate::sql::Database;
+use crate::types::TypeSeen;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,15 +186,18 @@ pub enum IdentitySeen {
 /// One column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSeen {
-    /// Its name.
     pub name: String,
+    /// `pg_attribute.attnum`, which no other column of the table gets again.
+    pub number: i16,
     /// Its type as one would write it, e.g. `numeric(12,2)`.
     pub declared: String,
-    /// Its type.
+    /// The same without its modifier: a cast to `varchar(20)` would cut a longer text silently, an assignment refuses it.
+    pub cast: String,
     pub kind: TypeSeen,
     /// Its type's modifier (`atttypmod`); −1 without one.
     pub modifier: i32,
-    /// Whether it may be null.
+    /// Whether it belongs to the primary key.
+    pub is_key: bool,
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.
     pub has_default: bool,
@@ -209,19 +214,6 @@ impl ColumnSeen {
     pub fn is_generated(&self) -> bool {
         self.generated_as.is_some()
     }
-}
-
-/// A column's type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TypeSeen {
-    /// One of Postgres' own, by its catalog name, e.g. `int4`.
-    Base(String),
-    /// An enum with its labels in their order.
-    Enum(Vec<String>),
-    /// An array of these.
-    Array(Box<TypeSeen>),
-    /// A domain, a composite or an extension's type, by name.
-    Other(String),
 }
 
 /// A user trigger that is enabled.
@@ -307,10 +299,14 @@ pub struct SlotSeen {
     pub name: String,
     /// Whether it reads the changes of the database that was looked at.
     pub is_of_this_database: bool,
+    /// Whether it ends with its session.
+    pub is_temporary: bool,
     /// Whether someone reads it.
     pub is_active: bool,
     /// Whether the server has thrown away WAL that it needs.
     pub is_lost: bool,
+    /// Everything before is confirmed: the server no longer keeps it for the reader.
+    pub confirmed: EndLsn,
     /// WAL that is kept for it, in bytes.
     pub kept_bytes: u64,
 }

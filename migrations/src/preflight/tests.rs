@@ -5,8 +5,10 @@ mod references;
 
 use super::*;
 use crate::code::Code;
+use crate::lsn::EndLsn;
 use crate::names::TableName;
 use crate::plan;
+use crate::types::TypeSeen;
 use std::collections::BTreeMap;
 
 const PLAN: &str = r#"
@@ -40,9 +42,12 @@ fn table(name: &str) -> TableName {
 fn column(name: &str, base: &str) -> ColumnSeen {
     ColumnSeen {
         name: name.to_owned(),
+        number: 0,
         declared: base.to_owned(),
+        cast: base.to_owned(),
         kind: TypeSeen::Base(base.to_owned()),
         modifier: -1,
+        is_key: name == "id",
         is_nullable: false,
         has_default: false,
         is_always_identity: false,
@@ -214,8 +219,10 @@ fn slots_and_open_transactions() {
     let slot = |name: &str, is_active, is_lost| SlotSeen {
         name: name.to_owned(),
         is_of_this_database: true,
+        is_temporary: false,
         is_active,
         is_lost,
+        confirmed: EndLsn(0),
         kept_bytes: 9,
     };
     let drop = "SELECT pg_drop_replication_slot('strangler_shop_abcd1234');";

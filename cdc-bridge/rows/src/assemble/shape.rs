@@ -3,9 +3,10 @@
 //! Only what keeps every value exact goes on by itself: a sink rejects loudly what does not fit its type, but it
 //! rounds silently what has more digits than it keeps.
 
-use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
+use crate::change::{Column, Relation, ReplicaIdentity};
 use migrations::code::Code;
 use migrations::finding::Finding;
+use migrations::types::ColumnType;
 
 /// Compares a table's shape with the one before. `used` says which columns the plan reads. What goes on: a new
 /// nullable column outside the plan, a widened type, a constraint on nulls that came or went, more written of old

@@ -1,7 +1,8 @@
 //! The shapes of tables before and after a change.
 
 use super::shape::compatible;
-use crate::change::{Column, ColumnType, Relation, ReplicaIdentity};
+use crate::change::{Column, Relation, ReplicaIdentity};
+use migrations::types::ColumnType;
 
 fn relation(columns: &[(&str, ColumnType)]) -> Relation {
     let column = |(name, kind): &(&str, ColumnType)| Column {

@@ -1,9 +1,10 @@
 //! The binary form of changes: what is written is read back, and damage is noticed.
 
 use super::*;
-use crate::change::{Column, ColumnType, ReplicaIdentity, Value as Field};
+use crate::change::{Column, ReplicaIdentity, Value as Field};
 use crate::progress::LogId;
 use migrations::lsn::{EndLsn, Timeline};
+use migrations::types::ColumnType;
 use proptest::prelude::*;
 
 fn relation(name: &str) -> Arc<Relation> {

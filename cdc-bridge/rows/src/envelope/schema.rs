@@ -4,7 +4,8 @@
 //! Written once for each shape of a table. Columns' defaults are left out.
 
 use super::json;
-use crate::change::{Column, ColumnType, Relation};
+use crate::change::{Column, Relation};
+use migrations::types::ColumnType;
 
 /// The key's schema.
 pub(super) fn key(name: &str, relation: &Relation, out: &mut Vec<u8>) {

@@ -2,8 +2,9 @@
 
 use super::{NOW_US, change, column, comes_back, comes_back_as, encoder, relation};
 use migrations::lsn::{CommitLsn, Position};
+use migrations::types::ColumnType;
 use proptest::prelude::*;
-use rows::change::{Change, Column, ColumnType, Operation, ReplicaIdentity, Transaction, Tuple, Value};
+use rows::change::{Change, Column, Operation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::envelope::{Encoded, PLACEHOLDER, decode};
 use std::sync::Arc;
 

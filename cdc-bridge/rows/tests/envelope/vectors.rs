@@ -1,7 +1,8 @@
 //! Values: what Debezium documents for each type.
 
 use super::{change, column, comes_back, encoder, records, relation};
-use rows::change::{ColumnType, Operation, ReplicaIdentity, Tuple, Value};
+use migrations::types::ColumnType;
+use rows::change::{Operation, ReplicaIdentity, Tuple, Value};
 use rows::envelope::PLACEHOLDER;
 use serde_json::{Value as Json, json};
 

@@ -23,7 +23,10 @@ fn columns_and_their_types() {
         w.sink().columns[1] = column("customer_id", "int4")
     });
     assert!(!narrow.is_error());
-    let labels = |labels: [&str; 2]| TypeSeen::Enum(labels.map(str::to_owned).to_vec());
+    let labels = |labels: [&str; 2]| TypeSeen::Enum {
+        name: "public.state".to_owned(),
+        labels: labels.map(str::to_owned).to_vec(),
+    };
     brings(Code::SinkNarrowerType, "ALTER TABLE", |w| {
         w.source().columns[2].kind = labels(["a", "b"]);
         w.sink().columns[2].kind = labels(["a", "c"]);

@@ -1,0 +1,310 @@
+//! What the catalogs say about tables: columns, keys, triggers, rights, foreign keys, publications.
+//!
+//! Reads only. What the facts mean is decided in `migrations` and by the bridge.
+
+use migrations::names::TableName;
+use migrations::preflight::{
+    ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, TableSeen, TriggerSeen,
+};
+use migrations::types::TypeSeen;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::{Client, Error, Row};
+
+/// The bridge reads and writes with `row_security = off`: any policy that concerns our role is an error to it, not a
+/// filter, so that no row is ever left out silently.
+const TABLE: &str = "
+    SELECT c.oid, c.relkind::text, pg_get_userbyid(c.relowner)::text, c.relpersistence <> 'p',
+           row_security_active(c.oid),
+           c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
+           pn.nspname::text, p.relname::text, has_schema_privilege(n.oid, 'USAGE'),
+           ARRAY(SELECT r FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r
+                 WHERE has_table_privilege(c.oid, r))
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_inherits i ON c.relispartition AND i.inhrelid = c.oid
+      LEFT JOIN pg_class p ON p.oid = i.inhparent LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
+     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
+
+/// Values of at most 24 bytes are never stored apart (PostgreSQL source, `toast_tuple_find_biggest_attribute`): a
+/// numeric of up to 28 digits, a text of up to 4 characters of up to 4 bytes.
+const COLUMNS: &str = "
+    SELECT c.relreplident::text, a.attname::text, a.attnum, format_type(a.atttypid, a.atttypmod),
+           format_type(a.atttypid, -1), a.atttypmod, NOT a.attnotnull, a.atthasdef OR a.attidentity <> '',
+           CASE WHEN a.attgenerated <> '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), '') END,
+           a.attlen = -1 AND a.attstorage <> 'p'
+               AND NOT (t.typname = 'numeric' AND a.atttypmod >= 4 AND ((a.atttypmod - 4) >> 16) <= 28)
+               AND NOT (t.typname IN ('varchar', 'bpchar') AND a.atttypmod BETWEEN 4 AND 8),
+           a.attidentity = 'a',
+           EXISTS (SELECT FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+                    WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND k.place <= i.indnkeyatts),
+           e.oid IS NOT NULL, coalesce(e.typname, t.typname)::text, coalesce(en.nspname, tn.nspname)::text,
+           coalesce(e.typtype, t.typtype)::text,
+           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+      LEFT JOIN pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
+      LEFT JOIN pg_namespace en ON en.oid = e.typnamespace
+      LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY a.attnum";
+
+const INDEXES: &str = "
+    SELECT c.relname::text, i.indisprimary, bool_and(a.attnotnull), array_agg(a.attname::text ORDER BY k.place), i.indimmediate
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+      CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND (i.indimmediate OR i.indisprimary) AND i.indpred IS NULL
+       AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
+     GROUP BY c.relname, i.indisprimary, i.indimmediate ORDER BY c.relname";
+
+/// Those of its partitions, too: a row that is written to the table fires them.
+const TRIGGERS: &str = "
+    SELECT DISTINCT t.tgname::text
+      FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE (t.tgrelid = $1 OR t.tgrelid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
+       AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND n.nspname <> 'strangler'
+     ORDER BY 1";
+
+/// Without the copies that partitions inherit.
+const FOREIGN_KEYS: &str = "
+    SELECT k.conname::text, cn.nspname::text, c.relname::text, rn.nspname::text, r.relname::text, k.condeferrable,
+           k.condeferred, k.confdeltype::text, k.confupdtype::text, ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS o (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = o.attnum ORDER BY o.place),
+           ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS o (attnum, place)
+                 JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = o.attnum ORDER BY o.place)
+      FROM pg_constraint k
+      JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+      JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = r.relnamespace
+     WHERE k.contype = 'f' AND k.conparentid = 0
+       AND ($1::oid[] IS NULL OR k.conrelid = ANY ($1) OR k.confrelid = ANY ($1))
+     ORDER BY 2, 3, 1";
+
+/// A publication's tables, under the membership that each has had since it was published last; whole if every row,
+/// column and kind of change is published. A row without a table says that the publication is there.
+const PUBLISHED: &str = "
+    SELECT c.oid, n.nspname::text, c.relname::text, coalesce(r.oid, c.oid),
+           p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
+               AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL
+      FROM pg_publication p LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname
+      LEFT JOIN pg_namespace n ON n.nspname = t.schemaname
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+      LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid WHERE p.pubname = $1";
+
+/// Blocks of an ordinary table, and rows of it with its partitions, as the planner estimates.
+const EXTENT: &str = "
+    SELECT CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint ELSE 0 END,
+           (SELECT coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint FROM pg_partition_tree(c.oid) t
+              JOIN pg_class l ON l.oid = t.relid)
+           + CASE WHEN c.relispartition OR c.relkind = 'p' THEN 0 ELSE greatest(c.reltuples, 0)::bigint END
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
+
+/// Ordinary and partitioned tables (leaves belong to their parent) with the columns of their primary key.
+const LISTED: &str = "
+    SELECT n.nspname::text, c.relname::text, greatest(c.reltuples, 0)::bigint,
+           coalesce((SELECT array_agg(a.attname::text ORDER BY k.ordinal)
+                       FROM pg_index i
+                      CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, ordinal)
+                       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+                      WHERE i.indrelid = c.oid AND i.indisprimary), '{}')
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+       AND n.nspname NOT IN ('information_schema', 'strangler') AND n.nspname !~ '^pg_'
+     ORDER BY 1, 2
+     LIMIT $1";
+
+/// A table's columns in their order, and what the stream says of an old row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    pub identity: IdentitySeen,
+    pub columns: Vec<ColumnSeen>,
+}
+
+/// A table of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub oid: u32,
+    pub table: TableName,
+    /// Another one each time the table is published. A table that is published with its whole schema or database has
+    /// no membership of its own: its oid stands for it.
+    pub membership: u32,
+    /// Every row, column and kind of change is published.
+    pub is_whole: bool,
+}
+
+/// A table in a list of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub table: TableName,
+    /// Rows, as the planner estimates.
+    pub rows_estimated: u64,
+    /// The columns of its primary key; none without one.
+    pub key: Vec<String>,
+}
+
+/// A table's shape, read in one question so that all of it is of one moment; none if there is no such table, or one
+/// without columns.
+pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, Error> {
+    let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let identity = match first.get(0) {
+        "f" => IdentitySeen::Full,
+        "i" => IdentitySeen::Index,
+        "n" => IdentitySeen::Nothing,
+        _ => IdentitySeen::Default,
+    };
+    Ok(Some(Shape { identity, columns: rows.iter().map(column).collect() }))
+}
+
+/// Every foreign key, or those from or to the tables with these oids.
+pub async fn foreign_keys(client: &Client, of: Option<&[u32]>) -> Result<Vec<ForeignKeySeen>, Error> {
+    Ok(client.query(FOREIGN_KEYS, &[&of]).await?.iter().map(foreign_key).collect())
+}
+
+/// The tables of a publication; none if there is no such publication.
+pub async fn published(client: &Client, publication: &str) -> Result<Option<Vec<Published>>, Error> {
+    let rows = client.query(PUBLISHED, &[&publication]).await?;
+    let published = rows.iter().filter_map(|row| {
+        Some(Published {
+            oid: row.get::<_, Option<u32>>(0)?,
+            table: TableName { schema: row.get(1), name: row.get(2) },
+            membership: row.get(3),
+            is_whole: row.get(4),
+        })
+    });
+    Ok((!rows.is_empty()).then(|| published.collect()))
+}
+
+/// How large a table is: its blocks, 0 if it is partitioned, and its rows as the planner estimates.
+pub async fn extent(client: &Client, table: &TableName) -> Result<(u64, u64), Error> {
+    let row = client.query_one(EXTENT, &[&table.schema, &table.name]).await?;
+    let count = |index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or_default();
+    Ok((count(0), count(1)))
+}
+
+/// The database's own tables, at most so many, by name.
+pub async fn listed(client: &Client, tables_max: i64) -> Result<Vec<Listed>, Error> {
+    let rows = client.query(LISTED, &[&tables_max]).await?;
+    let listed = rows.iter().map(|row| Listed {
+        table: TableName { schema: row.get(0), name: row.get(1) },
+        rows_estimated: u64::try_from(row.get::<_, i64>(2)).unwrap_or_default(),
+        key: row.get(3),
+    });
+    Ok(listed.collect())
+}
+
+/// Those of the tables that exist, and every foreign key from or to them. `with_rows` asks also whether they are empty.
+pub async fn tables(
+    client: &Client,
+    names: &BTreeSet<TableName>,
+    with_rows: bool,
+) -> Result<(BTreeMap<TableName, TableSeen>, Vec<ForeignKeySeen>), Error> {
+    let mut seen = BTreeMap::new();
+    let mut oids: Vec<u32> = Vec::new();
+    for name in names {
+        let Some(row) = client.query_opt(TABLE, &[&name.schema, &name.name]).await? else { continue };
+        oids.push(row.get(0));
+        let mut table = table(client, name, &row).await?;
+        if with_rows && table.may_use_schema && table.rights.contains("SELECT") {
+            let question = format!("SELECT NOT EXISTS (SELECT FROM {})", name.quoted());
+            // A view that fails or a table that is locked is no reason to see nothing at all.
+            table.is_empty = client.query_one(&question, &[]).await.ok().map(|row| row.get(0));
+        }
+        seen.insert(name.clone(), table);
+    }
+    Ok((seen, foreign_keys(client, Some(&oids)).await?))
+}
+
+async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen, Error> {
+    let oid: u32 = row.get(0);
+    let shape = shape(client, name).await?;
+    let mut key = Vec::new();
+    let (mut unique_indexes, mut late_key) = (Vec::new(), None);
+    for index in client.query(INDEXES, &[&oid]).await? {
+        let seen = IndexSeen { name: index.get(0), columns: index.get(3) };
+        match (index.get(1), index.get(4), index.get(2)) {
+            (true, true, _) => key = seen.columns,
+            (true, false, _) => late_key = Some(seen),
+            (false, _, true) => unique_indexes.push(seen),
+            (false, _, false) => {}
+        }
+    }
+    let parent: (Option<String>, Option<String>) = (row.get(6), row.get(7));
+    let rights: Vec<String> = row.get(9);
+    Ok(TableSeen {
+        kind: match row.get(1) {
+            "r" => KindSeen::Table,
+            "p" => KindSeen::Partitioned,
+            _ => KindSeen::Other,
+        },
+        owner: row.get(2),
+        key,
+        late_key,
+        unique_indexes,
+        identity: shape.as_ref().map_or(IdentitySeen::Default, |shape| shape.identity),
+        columns: shape.map(|shape| shape.columns).unwrap_or_default(),
+        triggers: client
+            .query(TRIGGERS, &[&oid])
+            .await?
+            .iter()
+            .map(|row| TriggerSeen { name: row.get(0) })
+            .collect(),
+        is_unlogged: row.get(3),
+        has_row_security: row.get(4),
+        has_children: row.get(5),
+        partition_of: parent.0.zip(parent.1).map(|(schema, name)| TableName { schema, name }),
+        is_empty: None,
+        may_use_schema: row.get(8),
+        rights: rights.into_iter().collect(),
+    })
+}
+
+fn column(row: &Row) -> ColumnSeen {
+    let (name, schema): (&str, &str) = (row.get(13), row.get(14));
+    let qualified = format!("{schema}.{name}");
+    let element = match (row.get(15), schema) {
+        ("e", _) => TypeSeen::Enum { name: qualified, labels: row.get(16) },
+        ("b", "pg_catalog") => TypeSeen::Base(name.to_owned()),
+        // An extension's, in any schema.
+        ("b", _) if name == "citext" => TypeSeen::Base(name.to_owned()),
+        (_, "pg_catalog") => TypeSeen::Other(name.to_owned()),
+        _ => TypeSeen::Other(qualified),
+    };
+    ColumnSeen {
+        name: row.get(1),
+        number: row.get(2),
+        declared: row.get(3),
+        cast: row.get(4),
+        modifier: row.get(5),
+        is_nullable: row.get(6),
+        has_default: row.get(7),
+        generated_as: row.get(8),
+        is_toastable: row.get(9),
+        is_always_identity: row.get(10),
+        is_key: row.get(11),
+        kind: if row.get(12) { TypeSeen::Array(Box::new(element)) } else { element },
+    }
+}
+
+fn foreign_key(row: &Row) -> ForeignKeySeen {
+    ForeignKeySeen {
+        name: row.get(0),
+        from: TableName { schema: row.get(1), name: row.get(2) },
+        from_columns: row.get(9),
+        to: TableName { schema: row.get(3), name: row.get(4) },
+        to_columns: row.get(10),
+        is_deferrable: row.get(5),
+        is_deferred: row.get(6),
+        on_delete: action(row.get(7)),
+        on_update: action(row.get(8)),
+    }
+}
+
+/// `confdeltype` and `confupdtype` (PostgreSQL manual, `pg_constraint`).
+fn action(kind: &str) -> ActionSeen {
+    match kind {
+        "r" => ActionSeen::Restrict,
+        "c" => ActionSeen::Cascade,
+        "n" => ActionSeen::SetNull,
+        "d" => ActionSeen::SetDefault,
+        _ => ActionSeen::NoAction,
+    }
+}

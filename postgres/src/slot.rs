@@ -1,0 +1,59 @@
+//! Replication slots: listed, made, dropped.
+
+use migrations::lsn::EndLsn;
+use migrations::preflight::SlotSeen;
+use tokio_postgres::{Client, Error};
+
+const SLOTS: &str = "
+    SELECT slot_name::text, coalesce(database = current_database(), false), temporary, active,
+           coalesce(wal_status = 'lost', false), coalesce(confirmed_flush_lsn::text, '0/0'),
+           CASE WHEN pg_is_in_recovery() THEN 0
+                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END
+      FROM pg_replication_slots WHERE slot_name::text ~ $1 ORDER BY slot_name";
+
+/// The server's slots whose names match this regular expression; all of them if it is empty.
+pub async fn list(client: &Client, pattern: &str) -> Result<Vec<SlotSeen>, Error> {
+    let rows = client.query(SLOTS, &[&pattern]).await?;
+    let slots = rows.iter().map(|row| SlotSeen {
+        name: row.get(0),
+        is_of_this_database: row.get(1),
+        is_temporary: row.get(2),
+        is_active: row.get(3),
+        is_lost: row.get(4),
+        confirmed: row.get::<_, &str>(5).parse().unwrap_or_default(),
+        kept_bytes: u64::try_from(row.get::<_, i64>(6)).unwrap_or_default(),
+    });
+    Ok(slots.collect())
+}
+
+/// Makes a slot and returns its consistent point. Waits for every open transaction of the cluster.
+pub async fn create(client: &Client, slot: &str) -> Result<EndLsn, Error> {
+    let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+    Ok(client.query_one(sql, &[&slot]).await?.get::<_, &str>(0).parse().unwrap_or_default())
+}
+
+/// Drops a slot if no session reads it.
+pub async fn drop_idle(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active";
+    client.execute(sql, &[&slot]).await.map(drop)
+}
+
+/// Ends the session that uses a slot: one that still makes it does not notice that we have gone.
+pub async fn end_user(client: &Client, slot: &str) -> Result<(), Error> {
+    let sql = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
+               WHERE slot_name = $1 AND active_pid IS NOT NULL";
+    client.execute(sql, &[&slot]).await.map(drop)
+}
+
+/// The oldest open transaction that has written, for which a new slot waits, in words.
+pub async fn blocker(client: &Client) -> Result<Option<String>, Error> {
+    let sql = "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, ''), coalesce(state, ''), \
+               coalesce(extract(epoch FROM clock_timestamp() - xact_start)::bigint, 0) FROM pg_stat_activity \
+               WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";
+    let row = client.query_opt(sql, &[]).await?;
+    Ok(row.map(|row| {
+        let (pid, user, application): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let (state, seconds): (&str, i64) = (row.get(3), row.get(4));
+        format!("backend {pid} of {user} ({application}), {state} for {seconds} s")
+    }))
+}
