@@ -93,11 +93,11 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
     let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
     codes.sort_unstable_by_key(|code| code.as_str());
     let wanted = [
-        Code::SourceGeneratedColumn,
         Code::SinkForeignKeyAction,
         Code::SinkForeignKeyCircle,
         Code::SinkForeignKeyCircle,
         Code::SinkIdentityAlways,
+        Code::SourceGeneratedColumn,
         Code::TableRowSecurity,
         Code::TableRowSecurity,
     ];
