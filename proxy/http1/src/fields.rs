@@ -3,6 +3,7 @@
 //! Names that the proxy knows are recognised once, when the head is read. Later code compares numbers. The text is
 //! copied into memory that the next head uses again, so reading a head allocates nothing.
 
+use crate::Malformed;
 use Name::*;
 
 pub(crate) const FIELDS_MAX: usize = 256;
@@ -148,6 +149,25 @@ impl Fields {
     pub fn called(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
+
+    /// The value of `Content-Length`. Several equal ones count as one.
+    pub(crate) fn content_length(&self) -> Result<Option<u64>, Malformed> {
+        let mut length = None;
+        for value in self.all(Name::ContentLength).flat_map(|value| value.split(|b| *b == b',')) {
+            let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is not a number"))?;
+            if length.is_some_and(|length| length != told) {
+                return Err(Malformed("its `Content-Length` has two different values"));
+            }
+            length = Some(told);
+        }
+        Ok(length)
+    }
+}
+
+/// Digits only: no sign, no overflow.
+fn digits(text: &[u8]) -> Option<u64> {
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
 }
 
 #[cfg(test)]

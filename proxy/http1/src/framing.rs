@@ -20,7 +20,7 @@ impl Framing {
     /// The framing of a request's body. Both fields at once are refused: one server would follow the first, another
     /// the second.
     pub fn of_request(head: &RequestHead) -> Result<Framing, Malformed> {
-        let length = content_length(&head.fields)?;
+        let length = head.fields.content_length()?;
         if !head.fields.has(Name::TransferEncoding) {
             return Ok(length.map_or(Framing::Empty, Framing::Length));
         }
@@ -45,7 +45,7 @@ impl Framing {
         if is_coded && !is_chunked(&head.fields) {
             return Err(Malformed("its `Transfer-Encoding` is not `chunked`"));
         }
-        let length = if is_coded { None } else { content_length(&head.fields)? };
+        let length = if is_coded { None } else { head.fields.content_length()? };
         Ok(match length {
             _ if request.method() == "HEAD" => Framing::Empty,
             None if is_coded => Framing::Chunked,
@@ -78,28 +78,9 @@ impl Framing {
     }
 }
 
-/// The value of `Content-Length`. Several equal ones count as one.
-pub(crate) fn content_length(fields: &Fields) -> Result<Option<u64>, Malformed> {
-    let mut length = None;
-    for value in fields.all(Name::ContentLength).flat_map(|value| value.split(|b| *b == b',')) {
-        let told = digits(value.trim_ascii()).ok_or(Malformed("its `Content-Length` is not a number"))?;
-        if length.is_some_and(|length| length != told) {
-            return Err(Malformed("its `Content-Length` has two different values"));
-        }
-        length = Some(told);
-    }
-    Ok(length)
-}
-
 /// Whether `chunked` is the only coding.
 fn is_chunked(fields: &Fields) -> bool {
     let mut codings = fields.all(Name::TransferEncoding);
     let is_it = codings.next().is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
     is_it && codings.next().is_none()
-}
-
-/// Digits only: no sign, no overflow.
-fn digits(text: &[u8]) -> Option<u64> {
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
 }

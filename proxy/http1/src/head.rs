@@ -4,7 +4,6 @@
 
 use crate::Malformed;
 use crate::fields::{FIELDS_MAX, Field, Fields, Name, Span};
-use crate::framing::content_length;
 use crate::options::Options;
 use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
@@ -192,7 +191,7 @@ impl AnswerHead {
         if !is_unsent || self.fields.has(Name::TransferEncoding) {
             return None;
         }
-        content_length(&self.fields).ok().flatten()
+        self.fields.content_length().ok().flatten()
     }
 
     /// The reason phrase.
