@@ -58,26 +58,9 @@ fn order(house: &House, stage: Stage, right: Right) -> LaneOrder {
     LaneOrder { stage, right, attempt, paused: false, skips: BTreeSet::new(), replace: false }
 }
 
-/// What a service needs as a source, and the monolith as a sink.
-fn as_source_and_sink(house: &House) {
-    house.sink.sql(
-        "orders",
-        "ALTER ROLE strangler REPLICATION; CREATE PUBLICATION strangler_shop FOR TABLE orders, items",
-    );
-    house.source.sql(
-        "shop",
-        "GRANT INSERT, UPDATE, DELETE, TRUNCATE ON orders, order_items TO strangler; \
-         CREATE TABLE IF NOT EXISTS strangler.stream (slice text, direction text, log_id text, system_id text, timeline int, \
-         attempt bigint, copied_at pg_lsn, commit_lsn pg_lsn, ordinal bigint, passed pg_lsn, cursor jsonb, shapes jsonb, \
-         mapping text, captured jsonb, filled jsonb, holder text, updated_at timestamptz, PRIMARY KEY (slice, direction)); \
-         GRANT ALL ON strangler.stream TO strangler",
-    );
-}
-
 /// A house whose slice follows, with a lane back that watches.
 async fn prepared() -> House {
     let house = House::new(SOURCE, SINK, PLAN).await;
-    as_source_and_sink(&house);
     house.start();
     house.follow().await;
     let stage = house.journal().slice(&slice()).stage;

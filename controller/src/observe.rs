@@ -57,6 +57,7 @@ const MAY_READ: &str = "
 const FUNCTIONS: &str = "
     SELECT p.proname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      WHERE n.nspname = 'strangler' AND has_function_privilege(p.oid, 'EXECUTE')";
+const FILLED: &str = "SELECT slice, filled FROM strangler.stream WHERE direction = 'forward'";
 
 /// Everything that is wrong or doubtful for one slice, or for the whole plan. A database that is down or refuses is a
 /// finding, too.
@@ -222,24 +223,22 @@ async fn installed(
     let Some(any) = ours.or(rows.first()) else { return Ok(None) };
     let functions = client.query(FUNCTIONS, &[]).await?;
     let published = catalog::published(client, &sql::publication(&plan.name)).await?;
-    let streams = match database {
+    let filled = match database {
         Database::Monolith => Vec::new(),
         // It stands there since the same script that made `installed`; a right taken back by hand shows elsewhere.
-        Database::Service(_) => {
-            client.query("SELECT slice, filled FROM strangler.stream", &[]).await.unwrap_or_default()
-        }
+        Database::Service(_) => client.query(FILLED, &[]).await.unwrap_or_default(),
     };
     Ok(Some(InstalledSeen {
         plan: any.get(1),
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
         published: published.map(|tables| tables.into_iter().map(|published| published.table).collect()),
-        streams: streams.iter().map(stream).collect(),
+        filled: filled.iter().map(filled_by).collect(),
     }))
 }
 
-/// A slice and its sink tables that strangler filled.
-fn stream(row: &tokio_postgres::Row) -> (String, BTreeSet<TableName>) {
+/// A slice and its sink tables that strangler filled. What cannot be read is not known to be ours.
+fn filled_by(row: &tokio_postgres::Row) -> (String, BTreeSet<TableName>) {
     let filled = row.get::<_, Option<Value>>(1).unwrap_or_default();
     (row.get(0), serde_json::from_value(filled).unwrap_or_default())
 }

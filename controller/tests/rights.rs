@@ -89,6 +89,64 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     assert_eq!(world.cluster.sql("service", left), "0");
 }
 
+/// What strangler's role may do with the application's tables and sequences, what is published, and whether it may read
+/// the stream.
+const MAY: &str = "
+    SELECT concat_ws('; ',
+        (SELECT string_agg(relname || ' ' || rights, ', ' ORDER BY relname) FROM (
+            SELECT c.relname, string_agg(substr(a.privilege_type, 1, 1), '' ORDER BY a.privilege_type) AS rights
+            FROM pg_class c, aclexplode(c.relacl) a
+            WHERE a.grantee = 'strangler'::regrole AND c.relnamespace = 'public'::regnamespace GROUP BY 1) AS granted),
+        'published ' || (SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables),
+        CASE WHEN rolreplication THEN 'replication' END) FROM pg_roles WHERE rolname = 'strangler'";
+
+const READ: &str = "customers S, lines S, lines_1 S, orders S, orders_id_seq S; published customers lines orders; replication";
+const WRITE: &str = "customers S, lines DISTU, lines_1 DISTU, orders DISTU, orders_id_seq SUU; \
+    published customers lines orders; replication";
+const FILL: &str = "customers DISTU, items DISTU, orders DISTU, orders_id_seq SUU";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_database_can_be_source_and_sink_of_what_has_a_way_back() {
+    let mut world = World::new("").await;
+    world.install().await;
+    assert_eq!(world.cluster.sql("monolith", MAY), WRITE);
+    assert_eq!(world.cluster.sql("service", MAY), format!("{FILL}; published items orders; replication"));
+    let us = world.client("strangler", "service").await;
+    let slot = "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')";
+    us.batch_execute(slot).await.unwrap();
+    let us = world.client("strangler", "monolith").await;
+    us.batch_execute("INSERT INTO strangler.stream (slice, direction) VALUES ('orders', 'reverse')")
+        .await
+        .unwrap();
+
+    // A slice that cannot come back needs none of it, and what it had is taken away.
+    world.plan =
+        world.plan_with("        reverse: { total: \"total_cents / 100.0\" }\n", "        drop: [total]\n");
+    world.install().await;
+    assert_eq!(world.cluster.sql("monolith", MAY), READ);
+    assert_eq!(
+        world.cluster.sql("service", MAY),
+        format!("{FILL}; replication"),
+        "the role may be read by elsewhere"
+    );
+    world.uninstall().await.unwrap();
+    let left = "SELECT count(*)::text FROM pg_replication_slots";
+    assert_eq!(world.cluster.sql("service", left), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_only_followed_is_no_source() {
+    let mut world = World::new("").await;
+    world.plan =
+        world.plan_with("        reverse: { total: \"total_cents / 100.0\" }\n", "        drop: [total]\n");
+    let service = world.plan.services.keys().next().unwrap().clone();
+    let scripts =
+        migrations::sql::install(&world.plan, &migrations::sql::Database::Service(service)).unwrap();
+    let text: Vec<String> = scripts.into_iter().map(|script| script.sql).collect();
+    world.cluster.sql("service", &text.join("\n"));
+    assert_eq!(world.cluster.sql("service", MAY), FILL);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_gives_functions_to_nobody_has_gates_all_the_same() {
     let world = World::new("").await;

@@ -15,7 +15,8 @@ BEGIN
             EXECUTE format('ALTER ROLE %I PASSWORD %L', us, secret);
         END IF;
     END IF;
-    IF facts->>'side' <> 'monolith'
+    -- A source is read through a replication session. A service is one only while a slice of it has a way back.
+    IF NOT (facts->>'is_source')::boolean
         OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us AND (rolreplication OR rolsuper)) THEN
         RETURN;
     END IF;
@@ -23,12 +24,16 @@ BEGIN
         EXECUTE format('ALTER ROLE %I REPLICATION', us);
     EXCEPTION WHEN insufficient_privilege THEN
         -- Amazon's servers have no REPLICATION attribute to give away, but a role that stands for it.
-        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
+        IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
+            EXECUTE format('GRANT rds_replication TO %I', us);
+        ELSIF facts->>'side' = 'service' THEN
+            RAISE WARNING 'role % may not be given REPLICATION by %: slices can be followed here, but not cut over', us, current_user
+                USING HINT = format('Run as a superuser: ' || statement || ';', us);
+        ELSE
             RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
                 USING ERRCODE = 'insufficient_privilege',
                       HINT = format('Run as a superuser: ' || statement || '; then run `strangler install` again.', us);
         END IF;
-        EXECUTE format('GRANT rds_replication TO %I', us);
     END;
 END
 $$;

@@ -1,43 +1,43 @@
--- What strangler's role may do with the plan's tables: read them in the monolith, write them in a service. Rights on
--- tables that left the plan are taken back.
+-- What strangler's role may do with the plan's tables: read what it captures, write what it fills. It fills all tables of
+-- a service, and in the monolith those that come back with a rollback; reference tables never come back.
 DO $$
 DECLARE
-    facts jsonb := current_setting('strangler.facts')::jsonb;
-    us text := facts->>'role';
-    rights text := CASE facts->>'side' WHEN 'monolith' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE' END;
-    named regclass[];
+    us text := (current_setting('strangler.facts')::jsonb)->>'role';
     one record;
 BEGIN
-    SELECT coalesce(array_agg(DISTINCT format('%I.%I', t->>'schema', t->>'name')::regclass), '{}') INTO named
-        FROM strangler.installed i, jsonb_array_elements(i.facts->'slices') s,
-             LATERAL jsonb_array_elements((s->'moved') || (s->'reference')) t;
-
+    -- What left the plan, or lost its way back, is taken away. The rest is granted again below.
     FOR one IN
-        SELECT c.oid::regclass AS rel
+        SELECT c.oid::regclass AS rel, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
         FROM pg_catalog.pg_class c, LATERAL aclexplode(c.relacl) a
-        WHERE a.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = us) AND c.relkind IN ('r', 'p')
+        WHERE a.grantee = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = us) AND c.relkind IN ('r', 'p', 'S')
             AND c.relnamespace <> 'strangler'::regnamespace
-            AND NOT EXISTS (SELECT FROM strangler.relations(named) r WHERE r.rel = c.oid)
-        GROUP BY c.oid
+        GROUP BY c.oid, c.relkind
     LOOP
-        EXECUTE format('REVOKE ALL ON TABLE %s FROM %I', one.rel, us);
+        EXECUTE format('REVOKE ALL ON %s %s FROM %I', one.kind, one.rel, us);
     END LOOP;
 
     FOR one IN
-        SELECT r.rel, c.relnamespace::regnamespace AS schema FROM strangler.relations(named) r JOIN pg_catalog.pg_class c ON c.oid = r.rel
+        WITH named AS (
+            SELECT format('%I.%I', t->>'schema', t->>'name')::regclass AS root,
+                   bool_or(i.part <> 'monolith' OR kind = 'moved' AND i.facts->'returns' ? (s->>'slice')) AS is_filled
+            FROM strangler.installed i, jsonb_array_elements(i.facts->'slices') s, unnest(ARRAY['moved', 'reference']) kind,
+                 LATERAL jsonb_array_elements(s->kind) t
+            GROUP BY 1
+        ), relations AS (
+            SELECT r.rel, n.is_filled, 'TABLE' AS kind FROM named n, strangler.relations(ARRAY[n.root]) r
+            UNION
+            SELECT d.objid::regclass, n.is_filled, 'SEQUENCE'
+            FROM named n JOIN pg_catalog.pg_depend d ON d.refobjid = n.root AND d.deptype IN ('a', 'i')
+                AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+            JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+        )
+        SELECT r.*, c.relnamespace::regnamespace AS schema FROM relations r JOIN pg_catalog.pg_class c ON c.oid = r.rel
     LOOP
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', one.schema, us);
-        EXECUTE format('GRANT %s ON TABLE %s TO %I', rights, one.rel, us);
-    END LOOP;
-
-    FOR one IN
-        SELECT DISTINCT d.objid::regclass AS rel
-        FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind = 'S'
-        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-            AND d.refobjid = ANY (named::oid[]) AND d.deptype IN ('a', 'i')
-    LOOP
-        EXECUTE format('GRANT %s ON SEQUENCE %s TO %I',
-                       CASE facts->>'side' WHEN 'monolith' THEN 'SELECT' ELSE 'USAGE, SELECT, UPDATE' END, one.rel, us);
+        EXECUTE format('GRANT %s ON %s %s TO %I',
+                       CASE WHEN NOT one.is_filled THEN 'SELECT'
+                            WHEN one.kind = 'TABLE' THEN 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE'
+                            ELSE 'USAGE, SELECT, UPDATE' END, one.kind, one.rel, us);
     END LOOP;
 END
 $$;

@@ -1,5 +1,6 @@
--- What the monolith publishes: exactly the plan's tables. A table without a key is left out: published, the
--- application's own updates of it would fail. An unlogged one cannot be published at all.
+-- What this database publishes: the monolith all tables of the plan, a service the tables that come back with a
+-- rollback. A table without a key is left out: published, the application's own updates of it would fail. An unlogged
+-- one cannot be published at all.
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
@@ -9,7 +10,9 @@ DECLARE
 BEGIN
     WITH listed AS (
         SELECT DISTINCT format('%I.%I', t->>'schema', t->>'name')::regclass AS rel
-        FROM jsonb_array_elements(facts->'slices') s, LATERAL jsonb_array_elements((s->'moved') || (s->'reference')) t
+        FROM strangler.installed i, jsonb_array_elements(i.facts->'slices') s, LATERAL jsonb_array_elements(
+            CASE WHEN i.part = 'monolith' THEN (s->'moved') || (s->'reference')
+                 WHEN i.facts->'returns' ? (s->>'slice') THEN s->'moved' ELSE '[]' END) t
     ), judged AS (
         SELECT l.rel, (
             -- An index that is checked late or is not valid tells the server no rows apart (PostgreSQL source, `relcache.c`).
@@ -27,6 +30,9 @@ BEGIN
         RAISE WARNING 'not published, because it is unlogged or has no primary key that is checked at once: %; mend it and run `strangler install` again', left_out;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = name) THEN
+        IF NOT (facts->>'is_source')::boolean THEN
+            RETURN;
+        END IF;
         EXECUTE format('CREATE PUBLICATION %I WITH (publish_via_partition_root = true)', name);
     END IF;
     EXECUTE format('ALTER PUBLICATION %I SET (publish = %L, publish_via_partition_root = true)',

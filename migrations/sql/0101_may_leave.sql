@@ -4,9 +4,6 @@ DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
     one record;
 BEGIN
-    IF facts->>'side' <> 'monolith' THEN
-        RETURN;
-    END IF;
     IF to_regclass('strangler.slice') IS NOT NULL THEN
         FOR one IN EXECUTE $q$SELECT slice, stage->>'stage' AS stage FROM strangler.slice
                               WHERE stage->>'stage' IN ('cutting', 'split', 'returning')$q$ LOOP

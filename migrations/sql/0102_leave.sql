@@ -6,9 +6,7 @@ DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
     one record;
 BEGIN
-    IF facts->>'side' = 'monolith' THEN
-        EXECUTE format('DROP PUBLICATION IF EXISTS %I', facts->>'publication');
-    END IF;
+    EXECUTE format('DROP PUBLICATION IF EXISTS %I', facts->>'publication');
     IF to_regnamespace('strangler') IS NULL THEN
         RETURN;
     END IF;

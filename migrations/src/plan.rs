@@ -251,6 +251,11 @@ impl Slice {
         self.tables.iter().chain(&self.reference)
     }
 
+    /// Whether its tables can come back from the service after a cutover: it has tables that move, and each has a way back.
+    pub fn may_return(&self) -> bool {
+        !self.tables.is_empty() && self.tables.iter().all(Table::has_way_back)
+    }
+
     /// A hash of its tables and of how their rows become the service's. A copy made under another one is another copy.
     pub fn mapping_hash(&self) -> String {
         fingerprint::of_rows(self)
@@ -298,6 +303,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether the plan says how the service's rows become the monolith's again.
+    pub fn has_way_back(&self) -> bool {
+        self.set.is_empty() || !self.reverse.is_empty()
+    }
+
     /// The sink column that takes a source column's value as it is; none where the column is dropped or
     /// its place is taken by expressions (a `set` of the same name, or a `reverse` that makes it anew).
     pub fn sink_column<'t>(&'t self, source: &'t str) -> Option<&'t str> {

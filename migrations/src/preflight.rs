@@ -10,6 +10,7 @@ mod references;
 mod server;
 mod sight;
 mod tables;
+mod way_back;
 
 use crate::code::Code;
 pub use server::too_old;
@@ -47,6 +48,10 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
         references::actions(slice, source, sink, &mut found);
         for table in slice.all_tables() {
             columns::judge(table, source, sink, &mut found);
+        }
+        // The way back matters once the way there is free.
+        if !found.iter().any(Finding::is_error) {
+            way_back::judge(plan, slice, source, sink, &mut found);
         }
     }
     found.sort_by_key(|finding| finding.severity);

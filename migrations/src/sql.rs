@@ -19,7 +19,7 @@ pub use login::Login;
 /// The schema of everything we install.
 pub const SCHEMA: &str = "strangler";
 
-/// The publication of a plan's tables in the monolith's database.
+/// The publication of a plan's tables, in each database that is a source.
 pub fn publication(plan: &PlanName) -> String {
     format!("strangler_{}", plan.as_str().replace('-', "_"))
 }
@@ -75,6 +75,19 @@ impl Database {
             service.database.is_some() && gets_tables
         });
         monolith.into_iter().chain(services.map(|(name, _)| Database::Service(name.clone()))).collect()
+    }
+
+    /// The slices whose tables are in it.
+    pub fn slices<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p Slice> {
+        plan.slices.values().filter(|slice| match self {
+            Database::Monolith => !slice.is_stateless(),
+            Database::Service(service) => !slice.is_stateless() && slice.service == *service,
+        })
+    }
+
+    /// Whether changes are captured from it: the monolith's always, a service's so that a slice may come back.
+    pub fn is_source(&self, plan: &Plan) -> bool {
+        *self == Database::Monolith || self.slices(plan).any(Slice::may_return)
     }
 
     /// Its URL in the plan, by strangler's own role.
@@ -179,17 +192,15 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript
     }
     scripts.push(file(format!("role {}", login.user), include_str!("../sql/0001_role.sql")));
     scripts.push(file("schema strangler", include_str!("../sql/0002_schema.sql")));
-    match database {
-        Database::Monolith => scripts.push(file("journal", include_str!("../sql/0003_journal.sql"))),
-        Database::Service(_) => scripts.push(file("streams", include_str!("../sql/0004_stream.sql"))),
+    if *database == Database::Monolith {
+        scripts.push(file("journal", include_str!("../sql/0003_journal.sql")));
     }
+    scripts.push(file("streams", include_str!("../sql/0004_stream.sql")));
     scripts.push(file("gate", include_str!("../sql/0005_gate.sql")));
     scripts.push(file("slices", include_str!("../sql/0006_slices.sql")));
     scripts.push(file("rights", include_str!("../sql/0007_rights.sql")));
-    if *database == Database::Monolith {
-        let title = format!("publication {}", publication(&plan.name));
-        scripts.push(file(title, include_str!("../sql/0008_publication.sql")));
-    }
+    let title = format!("publication {}", publication(&plan.name));
+    scripts.push(file(title, include_str!("../sql/0008_publication.sql")));
     Ok(scripts)
 }
 
@@ -197,16 +208,13 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript
 /// and while a bridge reads a slot.
 pub fn uninstall(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript> {
     let login = login(plan, database)?;
-    let mut scripts = vec![
+    Ok(vec![
         facts_script(plan, database, &login.user),
         file("nothing stands in the way", include_str!("../sql/0101_may_leave.sql")),
         file("publication, gates, schema strangler", include_str!("../sql/0102_leave.sql")),
         file(format!("role {}", login.user), include_str!("../sql/0103_role_leaves.sql")),
-    ];
-    if *database == Database::Monolith {
-        scripts.push(file("slots", include_str!("../sql/0104_slots_leave.sql")));
-    }
-    Ok(scripts)
+        file("slots", include_str!("../sql/0104_slots_leave.sql")),
+    ])
 }
 
 /// A script as a DBA runs it with `psql`: one transaction, without the password, which psql asks for.
@@ -236,20 +244,15 @@ pub fn login(plan: &Plan, database: &Database) -> Result<Login, NoScript> {
 
 /// What the scripts know about the plan, and what `doctor` compares with what was installed.
 pub fn facts(plan: &Plan, database: &Database, role: &str) -> Value {
-    let slices: Vec<Value> = plan
-        .slices
-        .values()
-        .filter(|slice| !slice.is_stateless())
-        .filter(|slice| match database {
-            Database::Monolith => true,
-            Database::Service(service) => slice.service == *service,
-        })
-        .map(|slice| slice_facts(slice, database))
-        .collect();
+    let slices: Vec<Value> = database.slices(plan).map(|slice| slice_facts(slice, database)).collect();
+    let returns: Vec<_> =
+        database.slices(plan).filter(|slice| slice.may_return()).map(|slice| &slice.name).collect();
     json!({
         "plan": plan.name,
         "part": database.as_str(),
         "side": if *database == Database::Monolith { "monolith" } else { "service" },
+        "is_source": database.is_source(plan),
+        "returns": returns,
         "role": role,
         "publication": publication(&plan.name),
         "slots": slot_pattern(&plan.name),

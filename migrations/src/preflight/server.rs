@@ -18,6 +18,9 @@ const MAJOR_MIN: u32 = 14;
 /// Capture's own slot, and one for a first copy while it runs. A WAL sender goes with each.
 const SLOTS_NEEDED: u32 = 2;
 
+/// How a server is made to write what logical replication needs.
+pub(super) const LOGICAL: &str = "run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; and restart the server (managed: set its parameter, e.g. rds.logical_replication = 1)";
+
 pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     version(seen, found);
     role(plan, seen, found);
@@ -123,8 +126,11 @@ fn replication(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     if server.wal_level != "logical" {
         found.push(Finding::error(
             Code::SourceWalLevel,
-            format!("the monolith's server has wal_level {}; changes can be read only with logical", server.wal_level),
-            "run as a superuser: ALTER SYSTEM SET wal_level = 'logical'; and restart the server (managed: set its parameter, e.g. rds.logical_replication = 1)",
+            format!(
+                "the monolith's server has wal_level {}; changes can be read only with logical",
+                server.wal_level
+            ),
+            LOGICAL,
         ));
     }
     let has_slot = seen.slots.iter().any(|slot| is_ours(plan, slot));

@@ -104,8 +104,8 @@ pub struct InstalledSeen {
     pub functions: BTreeSet<String>,
     /// The tables of the plan's publication; none where there is no such publication.
     pub published: Option<BTreeSet<TableName>>,
-    /// Slices that have a row in `strangler.stream`, with the sink tables that were filled by us.
-    pub streams: BTreeMap<String, BTreeSet<TableName>>,
+    /// Slices that are copied here, with the tables that were filled by us.
+    pub filled: BTreeMap<String, BTreeSet<TableName>>,
 }
 
 /// One table.

@@ -9,7 +9,7 @@ use crate::plan::Slice;
 use crate::sql::Database;
 
 /// What strangler must be allowed to do with a sink's table.
-const SINK_RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
+pub(super) const SINK_RIGHTS: [&str; 5] = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
 
 pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     let is_source = seen.database == Database::Monolith;
@@ -193,8 +193,8 @@ fn sink_rows(
     seen: &DatabaseSeen,
     found: &mut Vec<Finding>,
 ) {
-    let stream = seen.installed.as_ref().and_then(|i| i.streams.get(slice.name.as_str()));
-    let is_ours = stream.is_some_and(|filled| filled.contains(name));
+    let filled = seen.installed.as_ref().and_then(|i| i.filled.get(slice.name.as_str()));
+    let is_ours = filled.is_some_and(|filled| filled.contains(name));
     if table.is_empty == Some(false) && !is_ours {
         found.push(Finding::error(
             Code::SinkNotEmpty,
@@ -225,7 +225,7 @@ fn unknown_triggers(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
             .any(|table| table.triggers.iter().any(|t| t.name == name))
     };
     // A trigger that was skipped is disabled while the gate is shut, and disabled ones are not observed.
-    let is_followed = seen.installed.as_ref().is_some_and(|i| i.streams.contains_key(slice.name.as_str()));
+    let is_followed = seen.installed.as_ref().is_some_and(|i| i.filled.contains_key(slice.name.as_str()));
     for name in slice.triggers.keys().filter(|name| !is_followed && !stands(name)) {
         found.push(Finding::warning(
             Code::SinkNoTrigger,

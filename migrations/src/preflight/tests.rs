@@ -102,8 +102,11 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
             plan: plan.name.to_string(),
             facts: Some(crate::sql::facts(plan, &database, "strangler")),
             functions: functions.into_iter().collect(),
-            published: Some(slice.all_tables().map(|table| table.from.clone()).collect()),
-            streams: BTreeMap::new(),
+            published: Some(match database {
+                Database::Monolith => slice.all_tables().map(|table| table.from.clone()).collect(),
+                Database::Service(_) => slice.tables.iter().map(|table| table.to.clone()).collect(),
+            }),
+            filled: BTreeMap::new(),
         }),
         tables,
         foreign_keys: Vec::new(),
@@ -126,7 +129,7 @@ impl World {
         let from = [("id", "int8"), ("customer_id", "int8"), ("note", "text"), ("total", "numeric")];
         let to = [("id", "int8"), ("customer_id", "int8"), ("remark", "text"), ("total_cents", "int8")];
         let customers = [("id", "int8"), ("name", "text")];
-        let mut orders = seen_table(&from, &read);
+        let mut orders = seen_table(&from, &write);
         orders.columns[3].is_toastable = false;
         let sources = [(table("orders"), orders), (table("customers"), seen_table(&customers, &read))];
         let sinks = [
@@ -339,14 +342,12 @@ fn rows_and_triggers_of_the_sink() {
     brings(Code::SinkNotEmpty, "--replace", |w| w.sink().is_empty = Some(false));
     let mut ours = World::sound();
     ours.sink().is_empty = Some(false);
-    let filled = ours.plan.slices.values().flat_map(crate::filled::all).collect();
-    ours.sink.installed.as_mut().unwrap().streams.insert("orders".to_owned(), filled);
+    ours.sink.installed.as_mut().unwrap().filled.insert("orders".to_owned(), [table("orders")].into());
     assert_eq!(ours.findings(), []);
     // A table that came to the slice later was not filled with the others.
     brings(Code::SinkNotEmpty, "--replace", |w| {
         w.sink().is_empty = Some(false);
-        let filled = [("orders".to_owned(), [].into())];
-        w.sink.installed.as_mut().unwrap().streams = filled.into();
+        w.sink.installed.as_mut().unwrap().filled.insert("orders".to_owned(), [].into());
     });
 
     let trigger = || TriggerSeen { name: "audit".to_owned() };
@@ -355,6 +356,31 @@ fn rows_and_triggers_of_the_sink() {
     assert_eq!(marked.findings().iter().map(|f| f.code).collect::<Vec<_>>(), [Code::SinkNoTrigger]);
     marked.sink().triggers.push(trigger());
     assert_eq!(marked.findings(), []);
+}
+
+#[test]
+fn what_only_a_cutover_needs_does_not_hinder_following() {
+    let hinders = |code, hint, change: fn(&mut World)| {
+        let found = brings(code, hint, change);
+        assert!(!found.is_error() && found.message.contains("not cut over"), "{found:?}");
+        let mut one_way = World::of(
+            &PLAN.replace("        reverse: { total: \"total_cents / 100.0\" }\n", "        drop: [total]\n"),
+        );
+        change(&mut one_way);
+        assert_eq!(one_way.findings(), [], "nothing comes back");
+    };
+    hinders(Code::SourceWalLevel, "wal_level = 'logical'", |w| {
+        w.sink.server.wal_level = "replica".to_owned()
+    });
+    hinders(Code::SourceNoReplicationRight, "database: ALTER ROLE \"strangler\" REPLICATION;", |w| {
+        w.sink.role.may_replicate = false;
+    });
+    hinders(Code::InstallNotPublished, "primary key", |w| {
+        w.sink.installed.as_mut().unwrap().published = None
+    });
+    hinders(Code::TableNoRight, "GRANT INSERT ON TABLE", |w| {
+        w.source().rights.remove("INSERT");
+    });
 }
 
 #[test]
