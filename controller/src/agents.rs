@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// An agent that reported within this time is live: it reports every second.
 const LIVE: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ const AGENTS_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     seen: Mutex<BTreeMap<AgentId, Seen>>,
+    reports: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,18 @@ impl Agents {
         }
         let since = seen.get(&observed.agent).map_or(now, |before| before.since);
         seen.insert(observed.agent.clone(), Seen { since, at: now, observed });
+        drop(seen);
+        self.reports.send_replace(());
+    }
+
+    /// Changes with each report.
+    pub(crate) fn reports(&self) -> watch::Receiver<()> {
+        self.reports.subscribe()
+    }
+
+    /// When the first of the live agents counts as silent, if it does not report before.
+    pub(crate) fn next_silence(&self) -> Option<Instant> {
+        live(&self.lock()).map(|agent| agent.at + LIVE).min()
     }
 
     /// Every agent that reported within the last minute.

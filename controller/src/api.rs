@@ -35,7 +35,6 @@ use tokio::time::Instant;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a decision waits for the proxies to have it.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
-const ACKNOWLEDGE_PAUSE: Duration = Duration::from_millis(20);
 /// So long after this API began every agent that lives has reported: it does so every second.
 const HEARD_AFTER: Duration = Duration::from_secs(2);
 /// A report of a bridge with very many slices; far more than any real one.
@@ -289,14 +288,23 @@ impl Shared {
     async fn acknowledged(&self, state: &journal::State) -> Acknowledged {
         let (desk, plan) = (&self.desk, &self.desk.plan.hash);
         let deadline = Instant::now() + ACKNOWLEDGE_MAX;
+        let (mut reports, mut revisions) = (desk.agents.reports(), desk.revisions());
         loop {
+            reports.mark_unchanged();
+            revisions.mark_unchanged();
             // Others may have decided more meanwhile, which this controller reads every second.
             let known = desk.state().map_or(state.generation, |newest| newest.generation);
             let proxies = desk.agents.acknowledged(state.journal, &(state.generation..=known), plan);
             if proxies.have >= proxies.live || Instant::now() >= deadline {
                 return proxies;
             }
-            tokio::time::sleep(ACKNOWLEDGE_PAUSE).await;
+            // A proxy that stays silent is no longer waited for.
+            let silence = desk.agents.next_silence().map_or(deadline, Instant::from_std);
+            tokio::select! {
+                _ = reports.changed() => {}
+                _ = revisions.changed() => {}
+                () = tokio::time::sleep_until(silence.min(deadline)) => {}
+            }
         }
     }
 
