@@ -1,7 +1,7 @@
 //! From the stream's messages to committed changes: each gets its position, its transaction, its table's shape and,
 //! when strangler's own applier wrote it, its mark.
 //!
-//! Knows no socket and no catalog: the caller tells it each table's shape when asked ([`Step::NeedRelation`]).
+//! Knows no socket and no catalog: it asks the caller for each table's shape ([`Step::NeedRelation`]).
 //! Positions count everything a transaction holds, wanted or not, so that they do not depend on any filter.
 
 pub mod shape;
@@ -10,6 +10,7 @@ use crate::change::{Change, Operation, Relation, ReplicaIdentity, Transaction, T
 use crate::pgoutput::{OldTuple, WireMessage, WireRelation};
 use crate::progress::Message;
 use bytes::Bytes;
+use migrations::lane::Mark;
 use migrations::lsn::{CommitLsn, EndLsn, Position};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,21 +18,15 @@ use std::sync::Arc;
 /// Logical messages with this beginning are strangler's own and are kept; others are counted and dropped.
 pub const OWN_PREFIX: &str = "strangler.";
 
-/// The applier's first statement in each of its transactions: its content names the slice, and every later change
-/// of the transaction is marked with it. The echo mark.
-pub const APPLY_PREFIX: &str = "strangler.apply";
-
 /// From Postgres' epoch (2000-01-01) back to Unix' (1970-01-01), in microseconds.
 pub const PG_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// What a message led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing to do.
     Nothing,
     /// A table's rows follow: answer with [`Assembler::learn`] or [`Assembler::ignore`] before the next message.
     NeedRelation(WireRelation),
-    /// A row changed.
     Change(Change),
     /// Wanted tables were emptied, one change each, in the order in which they were named.
     Truncated(Vec<Change>),
@@ -48,50 +43,36 @@ pub enum Step {
     },
 }
 
-/// Why the stream makes no sense. None of these is worth another try with the same server session.
+/// Why the stream makes no sense. Asking the same session again would not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
     /// A row or a commit without a transaction.
     #[error("the change stream holds a {what} outside a transaction at {at}; {RECONNECT}")]
     Outside {
-        /// What.
         what: &'static str,
         /// Where in the WAL.
         at: EndLsn,
     },
     /// A transaction begins inside another: streaming of open transactions is never asked for.
     #[error("the change stream begins transaction {new} inside {open}; {RECONNECT}")]
-    Nested {
-        /// The open one.
-        open: CommitLsn,
-        /// The new one.
-        new: CommitLsn,
-    },
+    Nested { open: CommitLsn, new: CommitLsn },
     /// A commit names another transaction than its begin.
     #[error("the change stream commits transaction {commit} inside {open}; {RECONNECT}")]
     OtherCommit {
-        /// The open one.
         open: CommitLsn,
         /// The one that the commit names.
         commit: CommitLsn,
     },
     /// A row of a table that was never described.
     #[error("the change stream holds a row of table {oid} before its description; {RECONNECT}")]
-    UnknownRelation {
-        /// The table's oid.
-        oid: u32,
-    },
+    UnknownRelation { oid: u32 },
     /// A row does not fit its table's shape.
     #[error("a row of {table} does not fit the table's shape: {why}; {RECONNECT}")]
-    OtherShape {
-        /// The table.
-        table: String,
-        /// In what.
-        why: String,
-    },
+    OtherShape { table: String, why: String },
     /// The mark of an applier is not text.
     #[error(
-        "a `{APPLY_PREFIX}` message at {at} is not UTF-8; only strangler may write messages with this prefix"
+        "a `{}` message at {at} is not UTF-8; only strangler may write messages with this prefix",
+        Mark::PREFIX
     )]
     BadMark {
         /// Where in the WAL.
@@ -132,7 +113,6 @@ impl Open {
 }
 
 impl Assembler {
-    /// Nothing known, no transaction open.
     pub fn new() -> Self {
         Self::default()
     }
@@ -256,14 +236,14 @@ impl Assembler {
             (Some(open), true) => open.next(),
             (None, true) => return Err(AssembleError::Outside { what: "message", at: EndLsn(lsn) }),
             // It belongs to no transaction and no commit record lies at its own place, so this is unique. The
-            // server sends it between transactions, behind those that committed before it.
+            // server sends it between transactions, after those that committed before it.
             (_, false) => Position { commit: CommitLsn(lsn), ordinal: 1 },
         };
-        if prefix == APPLY_PREFIX {
-            let slice =
+        if prefix == Mark::PREFIX {
+            let mark =
                 std::str::from_utf8(content).map_err(|_| AssembleError::BadMark { at: EndLsn(lsn) })?;
             if let (Some(open), true) = (&mut self.open, transactional) {
-                open.mark = Some(Arc::from(slice));
+                open.mark = Some(Arc::from(mark));
             }
             return Ok(Step::Nothing);
         }

@@ -23,12 +23,12 @@ const SAME_RELATION: u8 = 0x20;
 const SAME_MARK: u8 = 0x40;
 const OPERATION: u8 = 0x07;
 
-/// Bytes that are no value of ours.
+/// Bytes that are not a value of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a stored value is malformed: {0}")]
 pub struct Malformed(pub &'static str);
 
-/// The number by which a relation is found again: a hash of its JSON.
+/// A relation's number: a hash of its JSON.
 pub fn relation_hash(json: &[u8]) -> u64 {
     XxHash64::oneshot(0, json)
 }
@@ -43,7 +43,6 @@ struct Before {
     mark: Option<Arc<str>>,
 }
 
-/// Makes one value.
 #[derive(Debug, Default)]
 pub struct Encoder {
     relations: Vec<u64>,
@@ -210,7 +209,6 @@ pub struct Value {
 }
 
 impl Value {
-    /// Checks a value's bytes.
     pub fn open(bytes: Bytes) -> Result<Value, Malformed> {
         let body_len = bytes.len().checked_sub(CHECKSUM_LEN).ok_or(Malformed("it is too short"))?;
         let (body, mut checksum) = (bytes.slice(..body_len), bytes.slice(body_len..));
@@ -247,13 +245,13 @@ impl Value {
     }
 
     /// Reads the changes of those relations that are given, in the order of [`Value::relations`]; others are
-    /// passed over.
+    /// skipped.
     pub fn changes(&self, relations: Vec<Option<Arc<Relation>>>) -> Changes {
         Changes { rest: self.changes.clone(), left: self.count, relations, before: Before::default() }
     }
 }
 
-/// Reads a value's changes one by one, and can be left in between and taken up again.
+/// Reads a value's changes one by one. It can stop between two changes and go on later.
 #[derive(Debug, Clone)]
 pub struct Changes {
     rest: Bytes,

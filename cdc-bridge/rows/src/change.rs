@@ -1,7 +1,7 @@
 //! One change as it travels from a source through the log to a sink.
 //!
 //! Values are the source's own text output, byte for byte; nothing here interprets them. Knows neither
-//! Postgres' wire (that is `source/pgoutput`) nor JSON (that is `envelope`).
+//! Postgres' wire (see `pgoutput`) nor JSON (see `envelope`).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use migrations::lsn::Position;
@@ -14,7 +14,6 @@ use std::sync::Arc;
 /// A table's shape at the time of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Relation {
-    /// Which table.
     pub table: TableName,
     /// How the old row is written: it decides what `old` holds.
     pub identity: ReplicaIdentity,
@@ -62,7 +61,6 @@ pub enum ReplicaIdentity {
     Index,
     /// All columns, always.
     Full,
-    /// Nothing.
     Nothing,
 }
 
@@ -71,7 +69,6 @@ pub enum ReplicaIdentity {
 pub struct Column {
     /// Its name as the catalog spells it.
     pub name: String,
-    /// Its type.
     pub kind: ColumnType,
     /// Whether it belongs to the primary key.
     pub is_key: bool,
@@ -99,7 +96,7 @@ pub enum Value<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuple(Bytes);
 
-/// Bytes that are no tuple.
+/// Bytes that are not a tuple.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a row's bytes are malformed at offset {at}; the stream cannot be read by this version of strangler")]
 pub struct BadTuple {
@@ -152,7 +149,7 @@ impl Tuple {
         Values { rest: &self.0[2..], left: self.len() }
     }
 
-    /// The row with the values that were not sent taken from an older one.
+    /// This row, with the values that were not sent taken from an older row.
     pub fn filled(&self, older: &Tuple) -> Tuple {
         if !self.has_unchanged() {
             return self.clone();
@@ -164,7 +161,7 @@ impl Tuple {
         Tuple::of(values.collect::<Vec<_>>().into_iter())
     }
 
-    /// One column's value, `Null` behind the last.
+    /// One column's value, `Null` after the last.
     pub fn get(&self, index: usize) -> Value<'_> {
         self.values().nth(index).unwrap_or(Value::Null)
     }
@@ -230,19 +227,15 @@ impl ExactSizeIterator for Values<'_> {}
 /// What happened to a row or a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// A new row.
     Insert {
-        /// The row.
         new: Tuple,
     },
-    /// A changed row.
     Update {
         /// The old row: all of it under `Full`; only its key, and only if the key changed, under `Default`.
         old: Option<Tuple>,
         /// The row as it is now; may hold `Unchanged`.
         new: Tuple,
     },
-    /// A removed row.
     Delete {
         /// The old row: all of it under `Full`, else its key with `Null` in the other columns.
         old: Tuple,
@@ -254,26 +247,22 @@ pub enum Operation {
 /// The transaction a change belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
-    /// The source's transaction id.
     pub xid: u32,
     /// When it committed: microseconds since 1970-01-01 UTC by the source's clock.
     pub committed_us: i64,
 }
 
-/// One committed change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Its place in the source's total order.
     pub position: Position,
     /// The WAL position of the change's own record, Debezium's `source.lsn`; neither unique nor monotonic.
     pub lsn: u64,
-    /// Its transaction.
     pub transaction: Transaction,
     /// The shape of its table.
     pub relation: Arc<Relation>,
-    /// The slice whose applier wrote it, when it is strangler's own.
+    /// The text of the mark that a lane of ours left, if one wrote it ([`migrations::lane::Mark`]).
     pub mark: Option<Arc<str>>,
-    /// What happened.
     pub operation: Operation,
 }
 
@@ -289,7 +278,7 @@ impl Change {
         std::mem::size_of::<Change>() + tuples
     }
 
-    /// How large its row is, the larger of old and new, in bytes of text; of `bytea`, whose text is hex, half of it.
+    /// The bytes of its row, or of the larger one of old and new. A `bytea` counts as half of its text, which is hex.
     pub fn row_bytes(&self) -> usize {
         let (old, new) = match &self.operation {
             Operation::Insert { new } => (None, Some(new)),

@@ -1,6 +1,6 @@
-//! How a source table's rows become a sink table's: which column comes from where, and the SQL that says so.
+//! How a source table's rows become a sink table's: which column comes from where, as SQL.
 //!
-//! Pure: it knows the plan's mapping, the source's shape and the sink's columns, and makes statements of them.
+//! Pure: it builds statements from the plan's mapping, the source's shape and the sink's columns.
 
 use crate::change::Relation;
 use migrations::code::Code;
@@ -35,9 +35,7 @@ struct Output {
 /// One table's mapping, ready to make statements.
 #[derive(Debug, Clone)]
 pub struct Mapping {
-    /// The source table.
     pub from: TableName,
-    /// The sink table.
     pub to: TableName,
     /// The source's key columns, by index: a row's identity in the stream.
     pub key: Vec<usize>,
@@ -49,15 +47,14 @@ pub struct Mapping {
 /// A statement and the source columns whose texts are its parameters, each one `text[]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// The SQL.
     pub sql: String,
     /// Parameter `$n` is the array of the texts of source column `columns[n-1]`.
     pub columns: Vec<usize>,
 }
 
 impl Mapping {
-    /// Joins plan, source and sink, or says what does not fit. `known` says which source columns were there when
-    /// the slice was copied: a column that came later and that the sink has not is left out.
+    /// Joins plan, source and sink, or says what does not fit. A source column that is not `known` and that the sink does
+    /// not have is left out: it came after the slice was copied, or it never goes this way.
     pub fn new(
         table: &Table,
         source: &Relation,
@@ -130,7 +127,7 @@ impl Mapping {
         !self.has_expressions
     }
 
-    /// The source columns that go over, in the order of [`Mapping::sink_columns`]; only for a direct mapping.
+    /// The source columns that are carried, in the order of [`Mapping::sink_columns`]; only for a direct mapping.
     pub fn source_indexes(&self) -> Vec<usize> {
         self.inputs.iter().map(|input| input.index).collect()
     }
@@ -153,7 +150,6 @@ impl Mapping {
         })
     }
 
-    /// Inserts rows.
     pub fn insert(&self) -> Statement {
         let sql = format!(
             "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
@@ -165,7 +161,7 @@ impl Mapping {
         Statement { sql, columns: self.source_indexes() }
     }
 
-    /// Inserts what stands in a staging table whose columns are the inputs, see [`Mapping::staging`].
+    /// Inserts the rows of a staging table whose columns are the inputs, see [`Mapping::staging`].
     pub fn insert_staged(&self, staging: &str) -> String {
         format!(
             "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {staging}",
@@ -237,8 +233,7 @@ impl Mapping {
         (statement, old.iter().map(|input| input.index).collect())
     }
 
-    /// Whether a sink column needs the value of a source column that was not sent although another column's
-    /// expression reads it: then the value is not known at all.
+    /// Whether an expression of a sink column reads a value that was sent and one that was not: then nobody knows its value.
     pub fn misses(&self, unchanged: &BTreeSet<usize>) -> bool {
         self.outputs.iter().any(|o| {
             let touched = o.reads.intersection(unchanged).count();

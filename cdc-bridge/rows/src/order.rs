@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Tables that may be filled at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Level {
-    /// Which.
     pub tables: Vec<TableName>,
     /// Whether they refer to each other in a circle of deferrable keys, and so need one transaction.
     pub is_circle: bool,

@@ -16,46 +16,32 @@ pub enum WireMessage {
         final_lsn: u64,
         /// When it committed: microseconds since 2000-01-01 UTC.
         committed_pg_us: i64,
-        /// Its id.
         xid: u32,
     },
     /// `C`: the transaction is complete.
     Commit {
         /// Where its commit record starts, as in its `Begin`.
         commit_lsn: u64,
-        /// Just behind its commit record.
+        /// Just after its commit record.
         end_lsn: u64,
         /// As in its `Begin`.
         committed_pg_us: i64,
     },
     /// `O`: the transaction was replicated from elsewhere.
-    Origin {
-        /// Where it committed there.
-        commit_lsn: u64,
-        /// The origin's name.
-        name: String,
-    },
+    Origin { commit_lsn: u64, name: String },
     /// `R`: a table's shape, before its first row of a session and after each change of it.
     Relation(WireRelation),
     /// `Y`: a type that is not built in, before the first relation that uses it.
     Type {
-        /// The type's oid.
         oid: u32,
         /// Its schema; `pg_catalog` is sent as an empty name and read back here.
         schema: String,
-        /// Its name.
         name: String,
     },
     /// `I`: a new row.
-    Insert {
-        /// The table.
-        oid: u32,
-        /// The row.
-        new: Tuple,
-    },
+    Insert { oid: u32, new: Tuple },
     /// `U`: a changed row.
     Update {
-        /// The table.
         oid: u32,
         /// The old row, if it was sent.
         old: Option<OldTuple>,
@@ -63,15 +49,9 @@ pub enum WireMessage {
         new: Tuple,
     },
     /// `D`: a removed row.
-    Delete {
-        /// The table.
-        oid: u32,
-        /// The old row.
-        old: OldTuple,
-    },
+    Delete { oid: u32, old: OldTuple },
     /// `T`: tables were emptied, all by one statement.
     Truncate {
-        /// Which.
         oids: Vec<u32>,
         /// `CASCADE` was given.
         cascade: bool,
@@ -82,11 +62,8 @@ pub enum WireMessage {
     Message {
         /// Whether it belongs to the open transaction.
         transactional: bool,
-        /// Where its record starts.
         lsn: u64,
-        /// Who it is for.
         prefix: String,
-        /// What it says.
         content: Bytes,
     },
 }
@@ -96,7 +73,6 @@ pub enum WireMessage {
 pub struct OldTuple {
     /// `O`, all columns (`REPLICA IDENTITY FULL`), rather than `K`, in which columns outside the key are null.
     pub full: bool,
-    /// The values.
     pub tuple: Tuple,
 }
 
@@ -105,9 +81,7 @@ pub struct OldTuple {
 pub struct WireRelation {
     /// The table's oid; rows name their table by it.
     pub oid: u32,
-    /// Its schema.
     pub schema: String,
-    /// Its name.
     pub name: String,
     /// How old rows are written.
     pub identity: ReplicaIdentity,
@@ -118,9 +92,7 @@ pub struct WireRelation {
 /// One column of a [`WireRelation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireColumn {
-    /// Its name.
     pub name: String,
-    /// Its type's oid.
     pub type_oid: u32,
     /// Its type's modifier (`atttypmod`), -1 for none.
     pub type_modifier: i32,
@@ -133,38 +105,19 @@ pub struct WireColumn {
 pub enum DecodeError {
     /// They end too early.
     #[error("a `{kind}` message of the change stream ends too early; {HINT}")]
-    Short {
-        /// The message's kind.
-        kind: char,
-    },
+    Short { kind: char },
     /// They go on where the message has ended.
     #[error("a `{kind}` message of the change stream has {left} bytes too many; {HINT}")]
-    Trailing {
-        /// The message's kind.
-        kind: char,
-        /// How many.
-        left: usize,
-    },
+    Trailing { kind: char, left: usize },
     /// A field has a value that the protocol does not know.
     #[error("a `{kind}` message of the change stream holds {value} as its {field}; {HINT}")]
-    Field {
-        /// The message's kind.
-        kind: char,
-        /// Which field.
-        field: &'static str,
-        /// The value.
-        value: i64,
-    },
+    Field { kind: char, field: &'static str, value: i64 },
     /// A name is not UTF-8.
     #[error("a `{kind}` message of the change stream holds a name that is not UTF-8; {HINT}")]
-    Name {
-        /// The message's kind.
-        kind: char,
-    },
+    Name { kind: char },
     /// A row is malformed. Binary values, which are never asked for, count as such.
     #[error("a `{kind}` message of the change stream: {source}")]
     Tuple {
-        /// The message's kind.
         kind: char,
         /// What is wrong with it.
         source: BadTuple,
@@ -176,7 +129,6 @@ pub enum DecodeError {
 
 const HINT: &str = "see with `strangler doctor` whether this server's version is supported";
 
-/// Decodes one message.
 pub fn decode(bytes: Bytes) -> Result<WireMessage, DecodeError> {
     let mut reader = Reader { kind: '?', bytes };
     let kind = reader.u8()?;

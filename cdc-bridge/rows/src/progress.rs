@@ -1,28 +1,27 @@
-//! The progress record: how far a source has been written into a log, and what the log was told on the way.
+//! The progress record: how far a source has been written into a log, and which messages came with it.
 
 use migrations::lsn::{EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Tells one log from another: a new store gets a new one.
+/// Names a log. A new store gets a new name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LogId(pub String);
 
-/// One stay of a table in what its source publishes, by a number of the source's (`pg_publication_rel.oid`). A table that
-/// left and came back has another one: what it wrote in between was not captured.
+/// A table's membership in the publication, by the source's own number (`pg_publication_rel.oid`). A table that left
+/// and came back has another membership: what was written in between was not captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Membership(pub u32);
 
-/// Tables, and as what they are captured.
+/// Captured tables with their memberships.
 pub type Captured = BTreeMap<TableName, Membership>;
 
 /// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// 1.
     pub version: u32,
     /// The log it belongs to.
     pub log: LogId,
@@ -36,7 +35,7 @@ pub struct Progress {
     /// The logical messages (fences, barriers) since the record before, with their positions.
     #[serde(default)]
     pub messages: Vec<Message>,
-    /// Whose changes are in the log from the record before on. Those of other tables were not kept.
+    /// The memberships whose changes are in the log since the record before. Changes of other tables were not kept.
     #[serde(default)]
     pub captured: BTreeSet<Membership>,
 }

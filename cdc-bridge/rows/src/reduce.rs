@@ -1,4 +1,4 @@
-//! Many changes made few: what is left to do per row when a batch's changes of the same row are taken together.
+//! Many changes become few: what is left to do for each row when a batch's changes of the row are taken together.
 //!
 //! Pure. A truncate or a changed key ends a group, because rows before and after it are not the same rows.
 
@@ -13,18 +13,15 @@ use std::sync::Arc;
 pub enum Group<'a> {
     /// What is left to do to rows, per table.
     Rows(Vec<TableRows>),
-    /// Tables emptied together.
     Truncate(Vec<&'a Change>),
     /// One row whose key changed.
     Rekey(&'a Change),
 }
 
-/// What is left to do to one table's rows; no row stands in two of the three.
+/// What is left to do to one table's rows; no row is in two of the three.
 #[derive(Debug)]
 pub struct TableRows {
-    /// The table's shape.
     pub relation: Arc<Relation>,
-    /// New rows.
     pub inserts: Vec<Tuple>,
     /// Changed rows, by the columns whose values were not sent.
     pub updates: BTreeMap<BTreeSet<usize>, Vec<Tuple>>,
@@ -86,7 +83,7 @@ pub fn reduce(changes: &[Change]) -> Vec<Group<'_>> {
     groups
 }
 
-/// A run of inserts into one table needs no thought: each row is another one, or the database says that it is not.
+/// Inserts into one table stay as they are: each row is another one, or the database refuses it.
 fn inserts_only(changes: &[Change]) -> Option<TableRows> {
     let relation = &changes.first()?.relation;
     let mut inserts = Vec::with_capacity(changes.len());
@@ -138,7 +135,7 @@ impl Pending {
         Self { relation: relation.clone(), key, rows: Vec::new(), index: HashMap::new() }
     }
 
-    /// Takes a change in, or says that it cannot follow what the same row's changes were so far.
+    /// Takes a change in; false if it cannot follow the row's earlier changes.
     fn take(&mut self, change: &Change) -> bool {
         let whole;
         let (row, next) = match &change.operation {
@@ -216,7 +213,7 @@ fn combine(before: &Net, next: Net) -> Option<Net> {
     }
 }
 
-/// A row's identity: its key's texts, each behind its length.
+/// A row's identity: its key's texts, each after its length.
 fn key_of(row: &Tuple, key: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(24);
     for (index, value) in row.values().enumerate() {

@@ -14,7 +14,6 @@ pub(super) enum Token<'a> {
     Close,
     /// An element that is null.
     Null,
-    /// An element's text.
     Element(&'a [u8]),
 }
 

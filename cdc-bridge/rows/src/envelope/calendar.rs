@@ -10,7 +10,6 @@ use super::json::digits;
 pub(super) const INFINITY: i64 = 9_223_372_036_825_200_000;
 pub(super) const NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
 
-/// Microseconds of a day.
 pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// Days since 1970-01-01 of a date like `2024-02-29` or `0044-03-15 BC`.

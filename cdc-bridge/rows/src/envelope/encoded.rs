@@ -26,7 +26,6 @@ impl<'a> Record<'a> {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
     }
 
-    /// A header's value.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|(its_name, _)| *its_name == name).map(|(_, value)| value)
     }
@@ -54,7 +53,6 @@ pub(super) struct Spans {
 }
 
 impl Encoded {
-    /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
     }

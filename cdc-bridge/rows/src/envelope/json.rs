@@ -40,7 +40,6 @@ pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&text[plain..]);
 }
 
-/// Writes a whole number.
 pub(super) fn number(value: i128, out: &mut Vec<u8>) {
     if value < 0 {
         out.push(b'-');

@@ -17,21 +17,14 @@ pub enum EnvelopeError {
     #[error(
         "a record of {table} has no readable header `{header}`; only strangler may write into its topics"
     )]
-    Header {
-        /// The table.
-        table: String,
-        /// The header.
-        header: &'static str,
-    },
+    Header { table: String, header: &'static str },
     /// The value is no envelope of this table.
     #[error(
         "the record {position} of {table} cannot be read: {why}; only strangler may write into its topics, and a \
          table's shape must be known as it was at the record's time"
     )]
     Value {
-        /// The table.
         table: String,
-        /// The record's position.
         position: Position,
         /// What is wrong with it.
         why: String,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 pub struct Context {
     /// What the topics' names begin with; Debezium's `source.name`.
     pub prefix: String,
-    /// The source database's name.
     pub database: String,
     /// Strangler's version, in the place of Debezium's.
     pub version: String,

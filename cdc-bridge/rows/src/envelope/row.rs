@@ -207,7 +207,6 @@ fn write_value(
 
 /// Which columns of a row to read.
 pub(super) enum Wanted<'a> {
-    /// All.
     All,
     /// The key's; the others were not sent.
     Key,

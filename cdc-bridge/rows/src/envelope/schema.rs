@@ -7,7 +7,6 @@ use super::json;
 use crate::change::{Column, Relation};
 use migrations::types::ColumnType;
 
-/// The key's schema.
 pub(super) fn key(name: &str, relation: &Relation, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"struct","fields":["#);
     let mut is_first = true;
@@ -20,7 +19,6 @@ pub(super) fn key(name: &str, relation: &Relation, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The envelope's schema.
 pub(super) fn envelope(name: &str, relation: &Relation, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"struct","fields":["#);
     for field in ["before", "after"] {

@@ -31,7 +31,6 @@ fn exact_if(is_exact: bool) -> Written {
     if is_exact { Written::Exact } else { Written::Inexact }
 }
 
-/// Writes a value.
 pub(super) fn write(kind: &ColumnType, text: &[u8], out: &mut Vec<u8>) -> Written {
     match kind {
         ColumnType::Int2 | ColumnType::Int4 | ColumnType::Int8 | ColumnType::Oid => int(text, out),
