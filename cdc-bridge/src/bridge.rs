@@ -8,7 +8,7 @@ use crate::feed::retention::Reading;
 use crate::feed::source::Source;
 use crate::feed::status::{Lost, Order, Status};
 use crate::lane::plan::LanePlan;
-use crate::lane::state::State;
+use crate::lane::state::LaneState;
 use crate::lane::{self, Ordered};
 use crate::port::{Port, Watched};
 use link::{Agent, Link, Told};
@@ -49,15 +49,15 @@ pub enum BridgeError {
         "the bridge cannot listen on {listen}: {source}; another bridge may run, or set `bridge.listen` in the plan"
     )]
     Listen {
-        /// The address.
         listen: String,
         /// The system's words.
         source: std::io::Error,
     },
     /// Its folder cannot be made.
-    #[error("the folder {folder} cannot be made: {source}; free the place or its rights")]
+    #[error(
+        "the folder {folder} cannot be made: {source}; check the disk and the rights of its parent folder"
+    )]
     Folder {
-        /// Which.
         folder: String,
         /// The system's words.
         source: std::io::Error,
@@ -65,7 +65,6 @@ pub enum BridgeError {
     /// A database's URL cannot be used.
     #[error(transparent)]
     Url(#[from] postgres::ConnectError),
-    /// Nobody could be asked.
     #[error("the bridge cannot ask its controller: {0}; start it again")]
     Http(#[from] reqwest::Error),
     /// A part of it ended.
@@ -78,7 +77,7 @@ struct Lane {
     plan: LanePlan,
     feed: Feed,
     orders: watch::Sender<Ordered>,
-    state: watch::Sender<State>,
+    state: watch::Sender<LaneState>,
 }
 
 /// All feeds and lanes of a plan.
@@ -201,7 +200,7 @@ impl Bridge {
         }
         let lane = |plan: LanePlan| {
             let feed = feeds.get(&plan.feed)?.clone();
-            let (orders, state) = (watch::Sender::new(None), watch::Sender::new(State::new()));
+            let (orders, state) = (watch::Sender::new(None), watch::Sender::new(LaneState::new()));
             Some((plan.id.clone(), Lane { plan, feed, orders, state }))
         };
         let lanes = lanes.into_iter().filter_map(lane).collect();
@@ -264,8 +263,8 @@ impl Bridge {
         }
     }
 
-    /// Hands every newer `desired` on: to each feed which tables are wanted, to each lane its order. Words that may have
-    /// been overtaken let lanes go on, and remove nothing: neither slot and log, nor rows of a copy.
+    /// Hands every newer `desired` on: to each feed which tables are wanted, to each lane its order. An order that may be
+    /// outdated lets lanes go on. It removes nothing: no slot, no log, no rows of a copy.
     async fn direct(&self, mut told: watch::Receiver<Option<Told>>) {
         loop {
             let now = told.borrow_and_update().clone();
@@ -293,7 +292,7 @@ impl Bridge {
         }
     }
 
-    /// A slice that the controller does not know is no slice to give up: its plan is another one than ours.
+    /// If the controller does not know a slice, its plan is another one than ours: nothing is given up.
     fn knows_all(&self, desired: &Desired) -> bool {
         let mut forward = self.lanes.keys().filter(|id| id.direction == Direction::Forward);
         forward.all(|id| desired.lanes.contains_key(id))
@@ -322,7 +321,7 @@ impl Bridge {
                 lane.orders.borrow().as_ref().is_some_and(|(_, order)| order.stage == Stage::Copying);
             let has_begun = matches!(state.condition, Condition::Copying { .. } | Condition::Copied { .. });
             if !is_copying || has_begun {
-                let State { durable, cursor, seen, .. } = state;
+                let LaneState { durable, cursor, seen, .. } = state;
                 readers.push(Reading { lane: id, attempt, durable, cursor, seen });
             }
         }

@@ -25,6 +25,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 const OPEN_RETRY: Duration = Duration::from_secs(2);
@@ -35,7 +36,6 @@ pub struct Feed {
     pub source: Source,
     /// What is wanted of it.
     pub orders: watch::Sender<Option<Order>>,
-    /// How it stands.
     pub status: watch::Sender<Status>,
     /// Its log, once that is open.
     pub log: watch::Sender<Option<Log>>,
@@ -76,14 +76,17 @@ impl Feed {
         }
         let log = self.open(choice, plan, state_dir).await;
         let (source, status) = (self.source.clone(), self.status.clone());
+        // A task of its own: it is woken for every block that arrives.
+        let mut capture = JoinSet::new();
+        capture.spawn(capture::run(source, log.clone(), every, self.orders.subscribe(), status));
         tokio::select! {
-            () = capture::run(source, log.clone(), every, self.orders.subscribe(), status) => {}
+            _ = capture.join_next() => {}
             () = capture::guard_wal(&self.source, &log, self.orders.subscribe(), &self.status) => {}
             () = retention::run(&log, self.orders.subscribe(), &self.status, readers) => {}
         }
     }
 
-    /// Opens the log, as often as it takes.
+    /// Opens the log. It tries until it succeeds.
     async fn open(&self, choice: &LogChoice, plan: &PlanName, state_dir: &Path) -> Log {
         loop {
             let opened = Log::open(choice, plan, &self.source.database, &self.name, state_dir).await;

@@ -3,7 +3,6 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
-mod apply;
 mod chunk;
 mod copy;
 mod filled;
@@ -11,7 +10,6 @@ mod halt;
 pub mod kept;
 mod next;
 pub mod plan;
-mod refusal;
 mod removal;
 mod sink;
 pub(crate) mod state;
@@ -35,7 +33,7 @@ use postgres::{catalog, clock};
 use rows::change::{Change, Relation};
 use rows::progress::Captured;
 use sink::Sink;
-use state::State;
+use state::LaneState;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::pending;
@@ -61,7 +59,7 @@ pub struct Context {
     pub plan: LanePlan,
     pub feed: Feed,
     /// How it stands, for whoever asks.
-    pub state: watch::Sender<State>,
+    pub state: watch::Sender<LaneState>,
     /// Told when the lane does something else than before.
     pub news: Arc<Notify>,
 }
@@ -144,18 +142,18 @@ impl Lane<'_> {
                     return self.stay(Condition::Copied { attempt: order.attempt, copied_at }).await;
                 }
                 (Next::Rest, ..) => {
-                    self.context.state.send_modify(State::reset);
+                    self.context.state.send_modify(LaneState::reset);
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Remove(epoch), ..) => {
-                    self.context.state.send_modify(State::reset);
+                    self.context.state.send_modify(LaneState::reset);
                     let tell =
                         || self.set(Condition::Waiting { why: "the copy is being removed".to_owned() });
                     removal::remove(plan, &self.context.feed, self.log, epoch, tell).await?;
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Forget, ..) => {
-                    self.context.state.send_modify(State::reset);
+                    self.context.state.send_modify(LaneState::reset);
                     removal::forget(plan).await?;
                     return self.stay(Condition::Idle).await;
                 }
@@ -227,7 +225,7 @@ impl Lane<'_> {
             passed,
             log: self.log,
         };
-        let progress = Arc::new(copy::Progress::default());
+        let progress = Arc::new(copy::RowCount::default());
         tokio::select! {
             kept = copy::copy(&job, client, &progress) => Ok(kept?),
             never = self.report_copy(&progress) => match never {},
@@ -235,7 +233,7 @@ impl Lane<'_> {
         }
     }
 
-    async fn report_copy(&self, progress: &copy::Progress) -> Infallible {
+    async fn report_copy(&self, progress: &copy::RowCount) -> Infallible {
         loop {
             self.set(Condition::Copying {
                 rows: progress.rows.load(Ordering::Relaxed),
@@ -253,8 +251,7 @@ impl Lane<'_> {
         let mut shapes = Shapes::new();
         for table in &plan.tables {
             let shape = catalog::shape(&source, &table.from).await.map_err(SourceError::from)?;
-            let shape = shape
-                .ok_or_else(|| Halt::Stopped(Box::new(refusal::no_table(&table.from, &table.to)), None))?;
+            let shape = shape.ok_or_else(|| Halt::stop(copy::no_table(&table.from, &table.to)))?;
             let relation = Relation::of(&table.from, shape.identity, &shape.columns);
             shapes.insert(table.from.clone(), relation);
         }
@@ -340,21 +337,18 @@ impl Lane<'_> {
         let sink = Sink::follow(client, plan, self.order.right, &kept).await?;
         self.set(Condition::Following);
         tokio::select! {
-            halt = self.apply(reader, sink, &kept) => Err(halt),
+            ended = self.apply(reader, sink, &kept) => ended,
             halt = self.lost(Some(&kept)) => Err(halt),
         }
     }
 
-    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Halt {
+    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Result<Infallible, Halt> {
         loop {
-            let batch = match reader.next().await {
-                Ok(batch) => batch,
-                Err(error) => return error.into(),
-            };
+            let batch = reader.next().await?;
             if let Some((progress, _)) = &batch.progress
                 && let Some(table) = kept.missed(progress)
             {
-                return Halt::Lost(format!("changes of table {table} were not captured for a while"));
+                return Err(Halt::Lost(format!("changes of table {table} were not captured for a while")));
             }
             let mut changes = batch.changes;
             changes.retain(|change| self.is_wanted(change, kept));
@@ -362,10 +356,7 @@ impl Lane<'_> {
                 self.report_foreign(&changes);
                 changes.clear();
             }
-            let durable = match sink.apply(&changes, batch.progress.as_ref()).await {
-                Ok(durable) => durable,
-                Err(error) => return error.into(),
-            };
+            let durable = sink.apply(&changes, batch.progress.as_ref()).await?;
             let Some((progress, cursor)) = batch.progress else { continue };
             self.context.state.send_modify(|state| {
                 state.passed = state.passed.max(progress.end);

@@ -35,9 +35,7 @@ pub enum Log {
 /// Appends to a log; there is one at a time.
 #[derive(Debug)]
 pub enum Writer {
-    /// To the embedded log.
     Embedded(embedded::EmbeddedWriter),
-    /// To Kafka.
     Kafka(kafka::KafkaWriter),
 }
 
@@ -46,7 +44,6 @@ pub enum Writer {
 pub enum Reader {
     /// From the embedded log.
     Embedded(embedded::EmbeddedReader),
-    /// From Kafka.
     Kafka(kafka::KafkaReader),
 }
 
@@ -98,7 +95,7 @@ impl Log {
         }
     }
 
-    /// The last durable progress record; none where nothing was ever written.
+    /// The last durable progress record; none if nothing was ever written.
     pub async fn end(&self) -> Result<Option<Progress>, LogError> {
         match self {
             Log::Embedded(log) => log.end().await,
@@ -166,7 +163,7 @@ impl Log {
         }
     }
 
-    /// Whose log is there, before it is taken away; none where there is no log.
+    /// Whose log is there, before it is removed; none if there is no log.
     pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
         match self {
             Log::Embedded(log) => Ok(log.end().await?.map(|_| Owner::Us)),
@@ -174,7 +171,7 @@ impl Log {
         }
     }
 
-    /// Takes away what only these tables needed: their topics.
+    /// Removes what only these tables needed: their topics.
     pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
         match self {
             Log::Embedded(_) => Ok(()),
@@ -182,7 +179,7 @@ impl Log {
         }
     }
 
-    /// Takes away the topics that this process made or prepared, and that are left.
+    /// Removes the topics that this process made or prepared, and that are left.
     pub async fn forget_made(&self) -> Result<(), LogError> {
         match self {
             Log::Embedded(_) => Ok(()),
@@ -190,7 +187,7 @@ impl Log {
         }
     }
 
-    /// Takes away the log itself; the next one has another [`LogId`]. Topics of tables are [`Log::forget`]'s.
+    /// Removes the log itself; the next one has another [`LogId`]. Topics of tables are [`Log::forget`]'s.
     pub async fn destroy(&self) -> Result<(), LogError> {
         match self {
             Log::Embedded(log) => log.destroy().await,

@@ -4,7 +4,7 @@
 
 use crate::feed::Feed;
 use crate::feed::source;
-use crate::lane::state::State as LaneState;
+use crate::lane::state::LaneState;
 use crate::log::{Event, Log, LogError, Reader};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
@@ -32,7 +32,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
-/// A barrier that takes longer is asked again by the proxy, which reads from the monolith meanwhile.
+/// After this time the proxy asks again; it reads from the monolith meanwhile.
 const BARRIER_WAIT: Duration = Duration::from_secs(10);
 
 /// Events that `tail` gives at once.
@@ -41,7 +41,7 @@ const TAIL_POLL: Duration = Duration::from_millis(200);
 /// Pause between two looks for a log that is not made yet: each is a connection of its own.
 const LOG_POLL: Duration = Duration::from_millis(800);
 
-/// What the port tells of one lane.
+/// What the port knows of one lane.
 #[derive(Debug, Clone)]
 pub struct Watched {
     pub feed: Feed,
@@ -62,7 +62,6 @@ pub struct Port {
 }
 
 impl Port {
-    /// Its routes.
     pub fn router(self) -> Router {
         let port = Arc::new(self);
         let guarded = Router::new()

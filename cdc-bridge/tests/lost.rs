@@ -105,7 +105,7 @@ async fn a_paused_slice_that_fills_the_log_is_given_up_and_copied_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_renamed_meanwhile_is_not_followed_as_if_nothing_had_been() {
+async fn a_table_that_was_renamed_meanwhile_is_not_followed() {
     let house = following().await;
     house.source.sql(
         "shop",
@@ -237,7 +237,7 @@ async fn a_table_that_left_the_publication_for_a_moment_is_copied_again() {
 
 /// Its folder may have been put back from a backup: what it was told last then is no reason to take a copy away.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_stored_wish_takes_no_copy_away_before_the_controller_answers() {
+async fn a_stored_order_removes_no_copy_before_the_controller_answers() {
     let tables = "tables: [public.orders]\n  notes: { service: orders, routes: { all: GET /notes }, tables: [public.notes] }";
     let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
     let plan = PLAN.replace("tables: [public.orders]", tables);
@@ -279,7 +279,7 @@ async fn an_old_stored_wish_takes_no_copy_away_before_the_controller_answers() {
 
 /// Its positions come again and mean other changes; what it writes until it comes as far again would be skipped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_whose_disk_was_set_back_is_not_followed_on() {
+async fn a_source_whose_disk_was_set_back_is_not_followed() {
     let house = following().await;
     house.stop().await;
     house.source.save();

@@ -176,7 +176,7 @@ async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
     house.plan.slices.get_mut(&house::slice()).unwrap().tables.pop();
     house.start();
     let report = house.until("a table that went", stopped).await;
-    assert!(format!("{:?}", report.condition).contains("public.things went"), "{:?}", report.condition);
+    assert!(format!("{:?}", report.condition).contains("removed public.things"), "{:?}", report.condition);
     house.stop().await;
     house.plan = as_it_was.clone();
     house.plan.slices.get_mut(&house::slice()).unwrap().tables[1].rename.clear();
@@ -274,7 +274,7 @@ async fn another_plans_log_of_the_same_server_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_that_a_killed_bridge_of_this_monolith_made_are_taken_away() {
+async fn topics_that_a_killed_bridge_of_this_monolith_made_are_removed() {
     let house = house("kafka").await;
     let sql = "SELECT system_identifier::text FROM pg_control_system()";
     let (left, ..) = left_behind(&house, house.source.sql("shop", sql).trim()).await;

@@ -16,7 +16,7 @@ fn slots(house: &House) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_mended_or_skipped() {
+async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_fixed_or_skipped() {
     let house = following().await;
     house.sink.sql("orders", "ALTER TABLE orders ADD CHECK (note <> 'bad')");
     house.source.sql(
@@ -40,7 +40,7 @@ async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_mended_or_skip
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_was_removed_behind_our_back_is_not_made_up_for_silently() {
+async fn a_row_that_is_missing_in_the_sink_stops_the_slice() {
     let house = following().await;
     // The gate keeps every other writer out; strangler's own role is the only way around it.
     house.sink.sql("orders", "SET SESSION AUTHORIZATION strangler; DELETE FROM orders WHERE id = 7");
@@ -107,7 +107,7 @@ async fn dropping_leaves_nothing_behind() {
 
 /// Damage is no reason to leave the rows and the shut gate behind.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_any_more_is_still_taken_away() {
+async fn what_cannot_be_read_any_more_is_still_removed() {
     let house = following().await;
     house.stop().await;
     let damage = "UPDATE strangler.stream SET shapes = '7'; ALTER TABLE strangler.stream DROP COLUMN mapping";
@@ -137,7 +137,7 @@ async fn a_column_that_a_key_only_includes_is_no_part_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_slice_stands_and_a_resumed_one_catches_up() {
+async fn a_paused_slice_waits_and_a_resumed_one_catches_up() {
     let house = following().await;
     house.decide(Event::Paused);
     house.until("paused", |report| report.condition == Condition::Paused).await;
@@ -311,7 +311,7 @@ async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
 
 /// Rows that nobody else has go only where the operator said so.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_the_services_own_are_not_emptied_unasked() {
+async fn rows_of_the_service_are_not_deleted_unasked() {
     let own = format!("{SINK} INSERT INTO orders VALUES (1, 'its own')");
     let house = House::new(SOURCE, &own, PLAN).await;
     house.start();

@@ -8,14 +8,13 @@ use migrations::lsn::{EndLsn, Timeline};
 use migrations::preflight::SlotSeen;
 use rows::progress::Progress;
 
-/// How a session begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begin {
-    /// There is neither slot nor log: make the slot, and a first progress record at its consistent point.
+    /// Slot and log are both missing: make the slot, and a first progress record at its consistent point.
     Anew,
     /// The slot was made but the log does not know it yet: write that first progress record.
     Adopt(EndLsn),
-    /// Go on behind what the log holds.
+    /// Go on after what the log holds.
     Resume(EndLsn),
     /// What lies between is gone: every slice that follows must be copied again.
     Lost(String),
@@ -23,7 +22,7 @@ pub enum Begin {
     Stop(Finding),
 }
 
-/// Decides. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
+/// Decides how a session begins. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
 pub fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, server: &Timeline) -> Begin {
     if let Some(foreign) = slots.iter().find(|slot| slot.name != own) {
         return Begin::Stop(foreign_slot(foreign, own));
@@ -55,12 +54,12 @@ fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
     Finding::error(
         Code::CaptureForeignSlot,
         format!(
-            "replication slot {} belongs to another log of this plan than the present one ({own}), and keeps WAL: the \
-             log it filled was moved or deleted, or another bridge uses it",
+            "replication slot {} keeps WAL for another log of this plan (the slot of this log is {own}): that log was \
+             moved or deleted, or another bridge uses it",
             slot.name
         ),
         format!(
-            "bring that log back; or give it up: `SELECT pg_drop_replication_slot('{}')`, then `strangler sync drop` and \
+            "restore that log; or give it up: `SELECT pg_drop_replication_slot('{}')`, then `strangler sync drop` and \
              `strangler sync start` for each slice",
             slot.name
         ),
@@ -72,11 +71,11 @@ pub fn other_server(log: &str, server: &Timeline) -> Finding {
     Finding::error(
         Code::CaptureOtherServer,
         format!(
-            "the log was filled from {log}, the database is {server} now: it was restored, or a replica was promoted, \
-             and its positions may mean other changes"
+            "the log was filled from {log}, but the database is now {server}: it was restored or a replica was promoted, \
+             so the same positions may mean other changes"
         ),
-        "copy every slice again: `strangler sync drop` and `strangler sync start`; but if another plan's bridge fills \
-         this log, give yours a `topic_prefix` of its own first",
+        "copy every slice again: `strangler sync drop`, then `strangler sync start`; if the bridge of another plan fills \
+         this log, first give this plan its own `topic_prefix`",
     )
 }
 
@@ -85,8 +84,8 @@ pub fn other_plan(log: &str, whose: &str) -> Finding {
     Finding::error(
         Code::CaptureOtherPlan,
         format!("the log {log} was made for {whose}"),
-        "give this plan a `topic_prefix` of its own; or, if it is an old log of yours, delete its progress topic while no \
-         bridge runs",
+        "give this plan its own `topic_prefix`; if this is an old log of yours, stop every bridge and delete its progress \
+         topic",
     )
 }
 

@@ -1,6 +1,6 @@
 //! Capture: reads a source's stream into the log, session after session, for as long as any table is wanted.
 //!
-//! The slot is confirmed only behind what the log attests as durable, and only at transaction ends. Knows which tables
+//! The slot is confirmed only after what the log attests as durable, and only at transaction ends. Knows which tables
 //! are wanted, not what is done with their changes.
 
 use super::end::SessionEnd;
@@ -24,7 +24,6 @@ const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What capture does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Nothing, until it is asked for something else.
@@ -77,7 +76,7 @@ pub async fn run(
             (Next::LetGo, _) => give_up_slots(&source, &log, &every, Some(&status)).await,
             (Next::Capture, Some(order)) => {
                 status.send_modify(|status| status.begin(&order.tables));
-                // Whoever drops a slice is told after us: either it sees what we touch, or we see that it is not wanted.
+                // A lane that drops a slice gets its order after us: it sees what we touch, or we see that the slice is not wanted.
                 let is_wanted = orders.borrow().as_ref() == Some(order);
                 if is_wanted {
                     opening::session(&source, &log, order, &mut orders, &status).await
@@ -91,7 +90,7 @@ pub async fn run(
         match ended {
             Ok(()) => {
                 status.send_modify(|status| (status.trouble, status.finding) = (None, None));
-                // A loss that takes the slot with it is acted on at once, whoever has been told of it.
+                // A loss of the slot is acted on at once.
                 let is_due = |status: &Status| next_is(status) == Next::GiveUp;
                 if orders.borrow().as_ref() != order.as_ref() || is_due(&status.borrow()) {
                     continue;
@@ -118,8 +117,8 @@ pub async fn run(
     }
 }
 
-/// No slot may keep WAL, and the log begins anew with the next slice: because nothing is wanted any more (`forget`), or
-/// because changes are lost and every slice is copied again.
+/// Drops the slots, so that they keep no WAL. The log begins again with the next slice. `forget`: nothing is wanted any
+/// more. Otherwise changes are lost and every slice is copied again.
 async fn give_up_slots(
     source: &Source,
     log: &Log,
@@ -131,7 +130,7 @@ async fn give_up_slots(
     for slot in &there {
         slot::drop_idle(&client, &slot.name).await.map_err(SourceError::from)?;
     }
-    // The session that has just ended may still be closing on the server's side; then this is done once more.
+    // The session that has just ended may still be closing at the server. Then this is done again.
     if let Some(slot) = slots(&client, &source.plan).await?.first() {
         return Err(SourceError::Refused(format!("slot {} is still read by a session", slot.name)).into());
     }
@@ -141,16 +140,16 @@ async fn give_up_slots(
         if is_ours {
             log.forget(every).await?;
         }
-        // In somebody else's log, what this process found ready was theirs.
+        // In a log of others, only what this process made is ours.
         if is_ours || matches!(owner, None | Some(Owner::Nobody)) {
             log.forget_made().await?;
         }
     }
-    // Last of what is in the log: until then it says whose the rest is.
+    // The log's name goes last: until then it says whose the rest is.
     if is_ours || owner == Some(Owner::Nobody) {
         log.destroy().await?;
     }
-    // Who sees this may stop the bridge: nothing is left to be done.
+    // From now on the bridge may be stopped: nothing is left to do.
     if let Some(status) = forget {
         status.send_modify(|status| {
             *status = Status { changes: status.changes, holds_nothing: true, ..Status::default() };
@@ -159,8 +158,8 @@ async fn give_up_slots(
     Ok(())
 }
 
-/// Whether there is a log that is this source's to take away, and not one that somebody else keeps under the same name:
-/// this process used it, a slot of it was there, or it was filled from this server.
+/// Whether the log may be removed: this process used it, a slot of it was there, or it was filled from this server. Others
+/// may keep a log under the same name.
 async fn is_ours(
     source: &Source,
     log: &Log,
@@ -183,7 +182,7 @@ async fn is_ours(
     Ok(is_ours)
 }
 
-/// Gives the slot up before it keeps more WAL than the plan allows, whether a session reads it or not.
+/// Gives the slot up before it keeps more WAL than the plan allows, even if no session reads it.
 pub async fn guard_wal(
     source: &Source,
     log: &Log,

@@ -13,10 +13,8 @@ use rows::pgoutput::DecodeError;
 /// Why a session ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionEnd {
-    /// The source.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The stream makes no sense.
@@ -33,12 +31,12 @@ pub enum SessionEnd {
     Lost(String),
     /// A table was out of the publication for a while.
     #[error(
-        "table {0} left the publication and came back; what it wrote in between was not captured, and its slices are \
+        "table {0} left the publication and came back; writes in between were not captured, so its slices are \
          copied again"
     )]
     Republished(TableName),
     /// The server closed it.
-    #[error("the stream ended; it is opened again")]
+    #[error("the server ended the stream; it is opened again")]
     Ended,
 }
 
@@ -68,7 +66,7 @@ impl From<postgres::ConnectError> for SessionEnd {
 fn row_too_large(bytes: usize) -> Finding {
     Finding::error(
         Code::CaptureRowTooLarge,
-        format!("the stream stands at a message of {bytes} bytes, more than four times limits.max_row"),
-        "raise limits.max_row in the plan and start the bridge again",
+        format!("the change stream holds a message of {bytes} bytes, more than four times limits.max_row"),
+        "raise `limits.max_row` in the plan, then restart the bridge",
     )
 }

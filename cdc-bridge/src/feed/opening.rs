@@ -1,6 +1,6 @@
 //! How a session of capture begins: in a log that is ours, on tables that are published, from where the log ends.
 //!
-//! What it reads then is [`crate::session`]'s; here is also who writes it.
+//! [`super::session`] reads the stream then; what it read is written here.
 
 use super::begin::{Begin, decide, other_plan, other_server, set_back};
 use super::end::SessionEnd;
@@ -52,7 +52,7 @@ pub async fn session(
     let begins = begin(source, log, &client, &slot, begins).await?;
     let from = begins.end;
     let mut stream = source.replication().await?;
-    // A name may lead to another server by now; the positions would mean nothing there.
+    // The name may lead to another server by now, where the positions mean nothing.
     let system = stream.identify_system().await?;
     if system.timeline != timeline {
         return Err(SessionEnd::Ended);
@@ -99,8 +99,8 @@ pub async fn session(
     read
 }
 
-/// Nothing is made in a log that another monolith or another plan fills. A slot of ours that carries the log's name proves
-/// that it is ours, also where the database was renamed since.
+/// Refuses a log that another database or another plan fills. A slot of ours with the log's name proves that the log is
+/// ours, even if the database was renamed since.
 async fn must_be_ours(
     source: &Source,
     log: &Log,
@@ -137,7 +137,7 @@ async fn begin(
     begins.end = match decide(slot, &slots, end.as_ref(), &begins.timeline) {
         Begin::Resume(end) => return Ok(Progress { end, ..begins }),
         Begin::Anew => create_slot(source, client, slot).await?,
-        // It was never finished: whoever makes it still waits for a transaction.
+        // It was never finished: the session that makes it still waits for a transaction.
         Begin::Adopt(EndLsn(0)) => return Err(blocked(source, slot).await.into()),
         Begin::Adopt(from) => from,
         Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
@@ -157,7 +157,7 @@ fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
     error.into()
 }
 
-/// Appends flushes in order and tells what is durable.
+/// Appends flushes in order and reports what is durable.
 async fn write(
     log: &Log,
     mut flushes: mpsc::Receiver<Flush>,
@@ -168,7 +168,7 @@ async fn write(
     while let Some(flush) = flushes.recv().await {
         let changes = flush.changes.len() as u64;
         let end = writer.append(flush).await?;
-        // Nobody waits for these; who reports the lag reads them.
+        // Nobody waits for these counts. They are read when the lag is reported.
         status.send_if_modified(|status| {
             status.changes += changes;
             if let Some(end) = end {

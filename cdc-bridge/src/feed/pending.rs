@@ -10,11 +10,11 @@ use rows::change::{Change, Column, Relation};
 use rows::pgoutput::WireRelation;
 use rows::progress::{Message, Progress};
 
-/// A flush is closed behind this many bytes of changes.
+/// A flush is closed after this many bytes of changes.
 const FLUSH_BYTES_MAX: usize = 1 << 20;
 
-/// … or of what was read since its first one: a change is a slice of the block that it was read with, and a few of them
-/// among many rows that nobody wants keep all those blocks.
+/// … or after this many bytes were read since its first change. A change is a slice of the block that it was read with:
+/// a few wanted rows among many others would keep all those blocks in memory.
 const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What was read and not yet handed to the writer.
@@ -28,10 +28,10 @@ pub struct Pending {
     template: Progress,
     /// The last complete transaction, if it is not yet part of a progress record.
     boundary: Option<Boundary>,
-    /// The end that the last progress record told.
+    /// The end in the last progress record.
     told: EndLsn,
-    /// What the last keepalive said: the server has sent everything before. (Other messages tell more of the WAL than
-    /// what was sent.)
+    /// What the last keepalive said: the server has sent everything before. (Other messages
+    /// speak of WAL that was not sent yet.)
     quiet_until: EndLsn,
 }
 
@@ -87,20 +87,18 @@ impl Pending {
         self.bytes >= FLUSH_BYTES_MAX || self.read >= READ_BYTES_MAX
     }
 
-    /// So many bytes came, wanted or not.
+    /// This many bytes were read, wanted or not.
     pub fn passed(&mut self, bytes: usize) {
         if !self.flush.changes.is_empty() {
             self.read += bytes;
         }
     }
 
-    /// Takes a change in.
     pub fn push(&mut self, change: Change) {
         self.bytes += change.size();
         self.flush.changes.push(change);
     }
 
-    /// Takes one of our logical messages in.
     pub fn note(&mut self, message: Message) {
         self.messages.push(message);
     }
@@ -187,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever flushes are taken, a record stands exactly behind the transactions that it tells, and every change
+        /// Wherever flushes are taken, a record comes exactly after the transactions that it speaks of, and every change
         /// and message comes once and in order.
         #[test]
         fn records_stand_where_transactions_end(script in prop::collection::vec((0usize..4, 0usize..3, any::<bool>(), any::<bool>()), 1..40)) {

@@ -1,5 +1,5 @@
-//! How long the log keeps what it holds: it is trimmed behind its slowest reader, and where it is full, that reader is
-//! given up, so that one poisoned slice cannot fill the monolith's disk with WAL.
+//! How long the log keeps changes: it is trimmed up to its slowest reader. If it is full, that reader is given up, so that
+//! one poisoned slice cannot fill the source's disk with WAL.
 
 use super::status::{Lost, Order, Status};
 use crate::log::{Cursor, Log};
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-/// How often the log is trimmed behind its readers.
+/// How often the log is trimmed up to its readers.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
-/// Only beyond this size the embedded log is trimmed, so that there may be something for `tail`.
+/// The embedded log is trimmed only above this size, so that `tail` has something to show.
 const HISTORY_BYTES: u64 = 16 << 20;
-/// A log that is full waits so long for a slice of which nobody knows what it still needs.
+/// How long a full log waits for a slice whose needs are not known.
 const BLIND_MAX: Duration = Duration::from_secs(30);
 
 /// A reader of the log as it was a moment ago.
@@ -24,9 +24,9 @@ pub struct Reading {
     pub attempt: Generation,
     /// Everything before is in its database.
     pub durable: EndLsn,
-    /// What lies before this in the log is not needed any more; none while that is not known.
+    /// Everything before this in the log is no longer needed; none until it is known.
     pub cursor: Option<Cursor>,
-    /// Behind this in the log is what was not read yet; its database may not have noted it.
+    /// Everything before this in the log was read. The sink's database may not have noted it.
     pub seen: Option<Cursor>,
 }
 
@@ -37,10 +37,10 @@ impl Reading {
     }
 }
 
-/// Trims the log behind its slowest reader; where it is full, that reader is given up.
+/// Trims the log up to its slowest reader; if it is full, that reader is given up.
 ///
-/// It is trimmed to where that reader was at the trim before, the first time and a full log to where it is now: a
-/// trim may leave little for `tail`.
+/// The trim goes to where that reader was at the trim before, so that something is left for `tail`. The first trim, and
+/// the trim of a full log, goes to where the reader is now.
 pub async fn run(
     log: &Log,
     orders: watch::Receiver<Option<Order>>,
@@ -59,7 +59,7 @@ pub async fn run(
         let Ok(end) = log.end_cursor().await else { continue };
         let readers = readers();
         if let Some(unknown) = readers.iter().find(|reader| reader.cursor.is_none()) {
-            // Its database does not answer, so nobody knows what it needs; for a while that is worth waiting for.
+            // Its database does not answer, so its needs are not known. The log waits for a while.
             let since = *blind.get_or_insert_with(Instant::now);
             if is_full && since.elapsed() > BLIND_MAX {
                 give_up(status, furthest_behind(unknown));
@@ -80,7 +80,7 @@ pub async fn run(
         let has_room = log.bytes().await.unwrap_or(0) < bytes;
         match slowest {
             _ if !is_full => {}
-            // What is told next is told of the log as it is now.
+            // The next report is about the log as it is now.
             _ if has_room => {
                 status.send_modify(|status| status.is_full = false);
             }
@@ -98,15 +98,15 @@ fn give_up(status: &watch::Sender<Status>, lost: Lost) {
 fn furthest_behind(reader: &Reading) -> Lost {
     Lost {
         attempts: BTreeSet::from([(reader.lane.clone(), reader.attempt)]),
-        why: "the embedded log is full, and this slice is the one furthest behind".to_owned(),
+        why: "the embedded log is full, and this slice is the furthest behind".to_owned(),
         with_slot: false,
     }
 }
 
-/// Every reader has all there is, and the log is full of a transaction that has not ended: nothing will ever make room
-/// for it. Behind it capture can begin anew, and copies bring what it did.
+/// Every reader has everything, and the log is full of a transaction that has not ended: nothing can make room for it.
+/// Capture begins again after the transaction, and new copies bring its rows.
 fn too_large(order: Order) -> Lost {
-    let why = "one transaction is larger than the whole embedded log: it is passed over and the slice copied again; raise \
+    let why = "one transaction is larger than the whole embedded log: it is skipped and the slice is copied again; raise \
                `log.embedded.max` if such transactions come again";
     Lost { attempts: order.attempts, why: why.to_owned(), with_slot: true }
 }

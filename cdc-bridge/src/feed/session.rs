@@ -1,6 +1,6 @@
 //! One session of a source's stream: reads messages, hands flushes to the writer, confirms what is durable.
 //!
-//! It ends when the order changes or something fails; [`crate::capture`] begins the next one.
+//! It ends when the order changes or something fails; [`super::capture`] begins the next one.
 
 use super::end::SessionEnd;
 use super::pending::{Pending, joined};
@@ -29,30 +29,27 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// What is durable is confirmed at most this often: soon enough that little is sent again after a restart.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long flushes wait for company: a part of the latency that is promised, and, for a stream that is behind by more
-/// than so much, a part of that.
+/// How long a flush waits for more changes. The wait is a part of the promised latency. A stream that is further behind
+/// than `BEHIND_US` waits longer.
 const PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
 const BEHIND_US: i64 = 250_000;
 
-/// A server that says nothing for so long is asked for a sign, and after so much longer it is given up.
+/// A server that is silent for `SILENCE_MAX` is asked to reply. After `DEAD_AFTER` the session ends.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// How often the wanted tables are looked up among the published ones.
 const TABLES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Who is behind reads in gulps: after a read of less than so many bytes, the next one waits so long.
+/// When the stream is behind, it reads large batches: after a read of fewer than `GULP_BYTES`, the next read waits.
 const GULP_BYTES: usize = 16 << 10;
 const REST: Duration = PATIENCE_BEHIND;
 
-/// One open session.
 pub struct Session<'a> {
-    /// What is wanted.
     pub order: &'a Order,
     /// For the catalog and the slot.
     pub client: &'a Client,
-    /// Where it is told how capture stands.
     pub status: &'a watch::Sender<Status>,
     /// Makes changes of messages.
     pub assembler: Assembler,
@@ -60,7 +57,6 @@ pub struct Session<'a> {
     pub pending: Pending,
     /// The wanted tables, by the oids under which they are published.
     pub published: BTreeMap<u32, Published>,
-    /// Whose publication.
     pub source: &'a Source,
     /// When the newest transaction was committed: microseconds since 2000-01-01 UTC by the server's clock.
     pub committed_pg_us: i64,
@@ -99,25 +95,25 @@ impl Session<'_> {
             let due = flushed + self.patience();
             let (is_due, is_resting) = (is_full || (can_end && now >= due), now < rested);
             tokio::select! {
-                // While there is always more to read, nothing behind it would ever have its turn.
+                // While there is always more to read, nothing after it would ever have its turn.
                 biased;
                 () = &mut given_up => return Ok(()),
                 open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
                 _ = idle.tick() => {
                     self.pending.idle(self.assembler.in_transaction());
-                    // Whoever does not listen cannot say that nothing was said.
+                    // We did not read, so silence proves nothing.
                     if is_full {
                         heard = now;
                     }
                     if now > heard + DEAD_AFTER {
                         return Err(ReplicationError::Silent(DEAD_AFTER.as_secs()).into());
                     }
-                    // Also where nothing is new: a server that never hears of us takes us for dead.
+                    // Also if nothing is new: a server ends a session that stays silent.
                     stream.confirm(durable, now > heard + SILENCE_MAX).await?;
                 }
                 _ = tables.tick() => self.check_tables().await?,
                 _ = confirm.tick() => match confirmed.has_changed() {
-                    // The writer is gone: its own error says why.
+                    // The writer has ended. Its own error says why.
                     Err(_) => return Ok(()),
                     Ok(false) => {}
                     Ok(true) => {
@@ -158,7 +154,7 @@ impl Session<'_> {
                     if let WireMessage::Begin { committed_pg_us, .. } = &message {
                         self.committed_pg_us = *committed_pg_us;
                     }
-                    // Between two transactions, nothing tells how old it is.
+                    // Between two transactions the age is not known.
                     if self.assembler.in_transaction() {
                         self.age_us = sent_pg_us.saturating_sub(self.committed_pg_us);
                     }
@@ -182,14 +178,14 @@ impl Session<'_> {
         self.age_us > BEHIND_US
     }
 
-    /// How long after a flush the next one waits for company. Who is behind gains more from large flushes than from early
-    /// ones; the first one after a pause goes at once.
+    /// How long after a flush the next one waits for more changes. When the stream is behind, large flushes gain more than
+    /// early ones. The first flush after a pause goes at once.
     fn patience(&self) -> Duration {
         if self.is_behind() { PATIENCE_BEHIND } else { PATIENCE }
     }
 
     async fn finish(mut self, flushes: mpsc::Sender<Flush>) -> Result<(), SessionEnd> {
-        // What the server sent without anything for us need not be read again either.
+        // What the server sent without anything for us is not read again either.
         self.pending.idle(false);
         if self.pending.has_boundary() {
             let _ = flushes.send(self.pending.take()).await;
@@ -215,7 +211,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Notes how far the server is. Nobody is woken for it: only who asks for the lag reads it.
+    /// Notes how far the server is. This wakes nobody: it is read when the lag is asked for.
     fn saw(&mut self, end: EndLsn) {
         self.status.send_if_modified(|status| {
             status.server_end = status.server_end.max(end);
@@ -240,14 +236,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether the wanted tables are published as they were when the session began. One that was renamed, or removed and
-    /// made again, would otherwise be followed no longer, without a word.
+    /// Checks that the wanted tables are published as they were when the session began. Without this check, a table that
+    /// was renamed or replaced would silently no longer be followed.
     async fn check_tables(&self) -> Result<(), SessionEnd> {
         let now = source::published(self.client, &self.source.plan, &self.order.tables).await?;
         for (oid, known) in &self.published {
             match now.get(oid) {
                 Some(found) if found == known => {}
-                // The next session says that it captures another membership, by which its slices see the gap.
+                // The next session reports another membership, so its slices see the gap.
                 Some(found) if found.table == known.table => {
                     return Err(SessionEnd::Republished(known.table.clone()));
                 }
@@ -260,7 +256,7 @@ impl Session<'_> {
     /// Refuses a row that is larger than the plan allows.
     fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {
         let bytes_max = self.source.row_bytes_max;
-        // Looking closer is only worth it where all of it together is too much.
+        // The exact size matters only if the change as a whole is too large.
         let bytes = if change.size() as u64 > bytes_max { change.row_bytes() } else { 0 };
         if bytes as u64 <= bytes_max {
             return Ok(());
@@ -268,23 +264,23 @@ impl Session<'_> {
         Err(Box::new(Finding::error(
             Code::CaptureRowTooLarge,
             format!(
-                "the stream stands at a row of {bytes} bytes in {} ({}), more than limits.max_row allows",
+                "the change stream holds a row of {bytes} bytes in {} ({}), more than limits.max_row allows",
                 change.relation.table, change.position
             ),
-            "raise limits.max_row in the plan and start the bridge again",
+            "raise `limits.max_row` in the plan, then restart the bridge",
         )))
     }
 }
 
-/// A wanted table that is not published, or no longer the one that was.
+/// A wanted table is not published, or it is no longer the same table.
 pub fn other_table(table: &TableName) -> Finding {
     Finding::error(
         Code::CaptureOtherTable,
         format!(
-            "table {table} of the monolith is not published with all it holds, or it was renamed, or another one has its \
-             name now: its changes cannot be followed"
+            "the changes of table {table} cannot be followed: it is not published completely, or it was renamed, or \
+             another table has its name now"
         ),
-        "give the slice up with `strangler sync drop`, mend the table or the plan, run `strangler install` again, then \
+        "run `strangler sync drop` for its slice, correct the table or the plan, run `strangler install` again, then \
          `strangler sync start`; the other slices wait until then",
     )
 }

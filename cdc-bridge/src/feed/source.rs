@@ -1,6 +1,6 @@
 //! A source database: its slots, its WAL, its barriers. What makes sense of its stream is in `source/`.
 //!
-//! Knows nothing of slices, and of the log only its words; [`crate::capture`] reads the stream.
+//! Knows nothing of slices; [`super::capture`] reads the stream.
 
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
@@ -21,7 +21,6 @@ const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 /// A source cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server refused; in its words.
@@ -52,7 +51,6 @@ impl From<ReplicationError> for SourceError {
 pub struct Source {
     pub database: Database,
     pub url: DatabaseUrl,
-    /// Whose slots and publication.
     pub plan: PlanName,
     /// The largest row, in bytes.
     pub row_bytes_max: u64,
@@ -72,7 +70,6 @@ impl Source {
         })
     }
 
-    /// An ordinary connection.
     pub async fn connect(&self, application: &str) -> Result<Client, ConnectError> {
         connect(&self.url, application).await
     }

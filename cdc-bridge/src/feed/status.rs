@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 pub struct Order {
     /// The tables whose changes are kept.
     pub tables: BTreeSet<TableName>,
-    /// Which copy each lane is of, so that a loss is told once.
+    /// Which copy each lane belongs to, so that a loss is reported once.
     pub attempts: BTreeSet<(LaneId, Generation)>,
 }
 
@@ -23,26 +23,23 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     pub attempts: BTreeSet<(LaneId, Generation)>,
-    /// Why.
     pub why: String,
     /// Whether the slot and the log are given up with them, because all slices are concerned.
     pub with_slot: bool,
 }
 
-/// How capture stands.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// The slot in use.
     pub slot: String,
     /// The server's history, once a session began.
     pub timeline: Option<Timeline>,
-    /// What the running session captures; nothing while none runs.
+    /// What the running session captures; empty if none runs.
     pub tables: Captured,
     /// The tables whose topics a session may make or write to: those of one that runs, or is about to.
     pub touched: BTreeSet<TableName>,
     /// Everything before is durable in the log.
     pub captured: EndLsn,
-    /// The newest end of WAL that the server told.
+    /// The newest end of WAL that the server reported.
     pub server_end: EndLsn,
     /// Changes captured since the start.
     pub changes: u64,
@@ -54,7 +51,7 @@ pub struct Status {
     pub lost: Option<Lost>,
     /// The log is at its bound: its slowest reader must be given up.
     pub is_full: bool,
-    /// Nothing is to be captured, and neither a slot nor a log of ours is left.
+    /// Nothing is to be captured, and no slot or log of ours is left.
     pub holds_nothing: bool,
 }
 

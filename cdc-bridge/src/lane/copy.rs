@@ -5,12 +5,11 @@
 
 use super::chunk::{self, Extent};
 use super::filled;
+use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
-use super::refusal;
-use super::sink::SinkError;
 use crate::feed::source::{Snapshot, Source, SourceError};
-use crate::log::{Log, LogError};
+use crate::log::Log;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use migrations::code::Code;
@@ -23,7 +22,7 @@ use migrations::plan::{DatabaseUrl, Slice};
 use migrations::preflight::ColumnSeen;
 use migrations::stage::Epoch;
 use postgres::gate::{self, Gate};
-use postgres::{ConnectError, Refusal, catalog, connect, in_words};
+use postgres::{Refusal, catalog, connect, in_words};
 use rows::change::Relation;
 use rows::mapping::Mapping;
 use rows::order;
@@ -40,35 +39,12 @@ const WORKERS_MAX: usize = 4;
 /// Rows are handed from source to sink in pieces of this size, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
 
-/// Why a copy did not become whole. It begins again.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// The source.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The sink.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The log.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
-impl From<ConnectError> for CopyError {
-    fn from(error: ConnectError) -> Self {
-        CopyError::Source(error.into())
-    }
-}
-
 /// What is copied, from where to where.
 #[derive(Debug)]
 pub struct Job<'a> {
     pub plan: &'a LanePlan,
-    /// Its gates' epoch.
     pub epoch: Epoch,
-    /// Which copy it is.
     pub attempt: Generation,
-    /// From where.
     pub source: &'a Source,
     /// Which history of the source is read.
     pub timeline: Timeline,
@@ -84,9 +60,9 @@ pub struct Job<'a> {
     pub log: &'a Log,
 }
 
-/// How far a copy is; shared with whoever reports it.
+/// How far a copy is. Shared with the report.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct RowCount {
     /// Rows that are in the sink.
     pub rows: AtomicU64,
     /// Rows there are, as the source's planner estimates.
@@ -101,7 +77,7 @@ struct Table {
 }
 
 /// Copies the slice; capture must already keep its tables' changes. `client` holds the slice's lock at the sink.
-pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> Result<Kept, CopyError> {
+pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount>) -> Result<Kept, Halt> {
     let source = job.source.connect("strangler copy").await?;
     let mut kept = Kept {
         log: job.log.id(),
@@ -109,7 +85,7 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         attempt: job.attempt,
         copied_at: None,
         position: Position::default(),
-        // Less than what the snapshot holds, and no more than where the cursor stands: the log is trimmed by it.
+        // No more than the snapshot holds, and no more than the cursor's place: the log is trimmed by it.
         passed: job.passed,
         cursor: job.log.end_cursor().await?,
         shapes: Shapes::new(),
@@ -118,14 +94,14 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
         filled: job.filled.clone(),
     };
     must_be_ours(job, client).await?;
-    // Before anything is made: whoever gives the copy up sees by this that there is something to take away.
+    // Before anything is made, so that a removal finds that there is something to remove.
     kept::keep(client, &job.plan.id, &kept, Some(&kept.filled)).await?;
     make_gates(job, &source, client).await?;
-    // Behind the shut gate nobody writes any more, but somebody may have just before.
+    // Nobody writes any more after the gate is shut, but somebody may have written just before.
     must_be_ours(job, client).await?;
     hold_shapes(&source, &job.plan.slice).await?;
     let (tables, shapes) = tables(job, &source, client, progress).await?;
-    // Whatever commits behind the snapshot's consistent point is appended to the log behind this cursor.
+    // Everything that commits after the snapshot's consistent point is appended to the log after this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
     let to = migrations::filled::all(&job.plan.slice);
     kept.filled = to.clone();
@@ -134,42 +110,42 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<Progress>) -> R
     kept::hold(client, &job.plan.id, &holder).await?;
     filled::empty(client, &job.plan.slice.name, &to).await?;
     let snapshot = Snapshot::take(job.source, job.plan.slice.name.as_str()).await?;
-    let keys = catalog::foreign_keys(client, None).await.map_err(SinkError::of)?;
-    for level in order::levels(&to, &keys).map_err(SinkError::stop)? {
+    let keys = catalog::foreign_keys(client, None).await.map_err(Halt::of)?;
+    for level in order::levels(&to, &keys).map_err(Halt::stop)? {
         copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
     }
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
-    // `install` may have said meanwhile that a table is none of the slice's any more.
+    // `install` may have removed a table from the slice meanwhile.
     kept::keep(client, &job.plan.id, &kept, None).await?;
     Ok(kept)
 }
 
-async fn must_be_ours(job: &Job<'_>, client: &Client) -> Result<(), SinkError> {
+async fn must_be_ours(job: &Job<'_>, client: &Client) -> Result<(), Halt> {
     if job.replace { Ok(()) } else { filled::must_be_ours(client, &job.plan.slice, &job.filled).await }
 }
 
 /// Keeps the source's tables from being rewritten until the copy is done: a rewriting ALTER TABLE makes a table look
 /// empty to older snapshots (PostgreSQL manual, 13.6), and its rows never come in the stream. The transaction lasts as
 /// long as the client; it has no id, so the snapshot's slot does not wait for it.
-async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), CopyError> {
+async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), Halt> {
     let tables: Vec<String> = slice.all_tables().map(|table| table.from.quoted()).collect();
     let sql = format!("BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
     Ok(source.batch_execute(&sql).await.map_err(SourceError::from)?)
 }
 
 /// The service's gate shut, the monolith's open.
-async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(), CopyError> {
+async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(), Halt> {
     for (client, is_shut) in [(sink, true), (source, false)] {
         let made = async {
             gate::make(client, &job.plan.slice.name).await?;
             gate::set(client, &job.plan.slice.name, Gate { is_shut, epoch: job.epoch }).await
         };
         made.await.map_err(|error| match Refusal::of(&error) {
-            Refusal::Rows | Refusal::Away => SinkError::Away { why: in_words(&error) },
+            Refusal::Rows | Refusal::Away => Halt::Away(in_words(&error)),
             Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
-                SinkError::stop(refusal::not_installed(&job.plan.slice, &in_words(&error)))
+                Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
             }
         })?;
     }
@@ -183,20 +159,20 @@ async fn tables(
     job: &Job<'_>,
     source: &Client,
     sink: &Client,
-    progress: &Progress,
-) -> Result<(Tables, Shapes), CopyError> {
-    let keys = catalog::foreign_keys(sink, None).await.map_err(SinkError::of)?;
+    progress: &RowCount,
+) -> Result<(Tables, Shapes), Halt> {
+    let keys = catalog::foreign_keys(sink, None).await.map_err(Halt::of)?;
     let (mut tables, mut shapes) = (Tables::new(), Shapes::new());
     let (mut estimated, mut missing) = (0, None);
     for table in job.plan.slice.all_tables() {
         let from = catalog::shape(source, &table.from).await.map_err(SourceError::from)?;
-        let to = catalog::shape(sink, &table.to).await.map_err(SinkError::of)?;
+        let to = catalog::shape(sink, &table.to).await.map_err(Halt::of)?;
         let (Some(from), Some(to)) = (from, to) else {
             missing = Some(table);
             break;
         };
         let relation = Relation::of(&table.from, from.identity, &from.columns);
-        let mapping = Mapping::new(table, &relation, &to.columns, |_| true).map_err(SinkError::stop)?;
+        let mapping = Mapping::new(table, &relation, &to.columns, |_| true).map_err(Halt::stop)?;
         let (blocks, rows) = catalog::extent(source, &table.from).await.map_err(SourceError::from)?;
         estimated += rows;
         let is_whole = order::refers_to_itself(&table.to, &keys);
@@ -205,7 +181,7 @@ async fn tables(
         tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
     }
     if let Some(table) = missing {
-        return Err(SinkError::stop(refusal::no_table(&table.from, &table.to)).into());
+        return Err(Halt::stop(no_table(&table.from, &table.to)));
     }
     progress.rows.store(0, Ordering::Relaxed);
     progress.estimated.store(estimated, Ordering::Relaxed);
@@ -235,8 +211,8 @@ async fn copy_level(
     holder: &str,
     tables: &Tables,
     level: &order::Level,
-    progress: &Arc<Progress>,
-) -> Result<(), CopyError> {
+    progress: &Arc<RowCount>,
+) -> Result<(), Halt> {
     let mut queue = VecDeque::new();
     for (n, name) in level.tables.iter().enumerate() {
         let Some(table) = tables.get(name) else { continue };
@@ -263,7 +239,7 @@ async fn copy_level(
     }
     // Dropping the set at the first error ends the other workers too.
     while let Some(done) = running.join_next().await {
-        done.map_err(|why| SinkError::Away { why: why.to_string() })??;
+        done.map_err(|why| Halt::Away(why.to_string()))??;
     }
     Ok(())
 }
@@ -298,7 +274,7 @@ impl Work {
     }
 }
 
-/// One of those that copy chunk after chunk until none is left.
+/// Copies chunk after chunk until none is left.
 struct Worker {
     source: Source,
     sink: DatabaseUrl,
@@ -306,20 +282,20 @@ struct Worker {
     snapshot: String,
     holder: String,
     queue: Queue,
-    progress: Arc<Progress>,
+    progress: Arc<RowCount>,
     /// All chunks in one transaction of the sink.
     in_one: bool,
 }
 
 impl Worker {
-    async fn run(self) -> Result<(), CopyError> {
+    async fn run(self) -> Result<(), Halt> {
         let source = self.source.connect("strangler copy").await?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
             migrations::names::quote_literal(&self.snapshot)
         );
         source.batch_execute(&begin).await.map_err(SourceError::from)?;
-        let sink = connect(&self.sink, "strangler copy").await.map_err(SinkError::from)?;
+        let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
         if self.in_one {
             kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
@@ -330,7 +306,7 @@ impl Worker {
             if let Some((make, _)) = &work.staging
                 && staged.insert(work.fills.clone())
             {
-                sink.batch_execute(make).await.map_err(SinkError::of)?;
+                sink.batch_execute(make).await.map_err(Halt::of)?;
             }
             if !self.in_one {
                 kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
@@ -342,13 +318,13 @@ impl Worker {
             self.progress.rows.fetch_add(rows, Ordering::Relaxed);
         }
         if self.in_one {
-            sink.batch_execute("COMMIT").await.map_err(SinkError::of)?;
+            sink.batch_execute("COMMIT").await.map_err(Halt::of)?;
         }
         Ok(())
     }
 }
 
-async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, CopyError> {
+async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, Halt> {
     let read = chunk::read(&work.from, &work.read_columns, condition, work.is_binary);
     let write = chunk::write(&work.fills, &work.fills_columns, work.is_binary);
     let rows = source.copy_out(&read).await.map_err(SourceError::from)?;
@@ -369,20 +345,49 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     if let Some((_, insert)) = &work.staging {
         let inserted = sink.execute(insert, &[]).await.map_err(refused)?;
         if inserted != count {
-            return Err(SinkError::stop(refusal::other_count(&work.from, count, inserted)).into());
+            return Err(Halt::stop(other_count(&work.from, count, inserted)));
         }
     }
     Ok(count)
 }
 
 /// Data that the sink's tables refuse will be refused again; everything else is tried again.
-fn refused(work: &Work, error: tokio_postgres::Error) -> SinkError {
+fn refused(work: &Work, error: tokio_postgres::Error) -> Halt {
     match Refusal::of(&error) {
-        Refusal::Rows => SinkError::stop(Finding::error(
+        Refusal::Rows => Halt::stop(Finding::error(
             Code::CopyRefusedRow,
             format!("a row of {} does not fit the service's table: {}", work.from, in_words(&error)),
-            "mend the service's table or the mapping in the plan, then `strangler sync resume`",
+            "fix the service's table or the mapping in the plan, then `strangler sync resume`",
         )),
-        _ => SinkError::of(error),
+        _ => Halt::of(error),
     }
+}
+
+/// The plan's mapping lost or doubled rows.
+fn other_count(from: &TableName, read: u64, inserted: u64) -> Finding {
+    Finding::error(
+        Code::CopyOtherCount,
+        format!("the plan's mapping turned {read} rows of {from} into {inserted}"),
+        "a `set` must give one value for each row: correct the plan, restart the bridge, then `strangler sync resume`",
+    )
+}
+
+/// A database lacks what `strangler install` makes.
+fn not_installed(slice: &Slice, words: &str) -> Finding {
+    Finding::error(
+        Code::GateNotInstalled,
+        format!("the gate of slice {} cannot be made: {words}", slice.name),
+        "run `strangler install` with an admin URL for each database, then `strangler sync resume`",
+    )
+}
+
+/// A table is missing on one side.
+pub fn no_table(from: &TableName, to: &TableName) -> Finding {
+    Finding::error(
+        Code::CopyNoTable,
+        format!(
+            "table {from} at the source or table {to} at the sink is missing, or strangler may not see it"
+        ),
+        "run `strangler doctor`: it names the table and the statement that fixes it",
+    )
 }

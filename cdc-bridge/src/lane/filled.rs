@@ -3,7 +3,7 @@
 //! A table that it did not fill may hold rows of the service's own, which nobody else has. They go only where the
 //! operator said so of this very copy.
 
-use super::sink::SinkError;
+use super::halt::Halt;
 use migrations::code::Code;
 use migrations::filled::{all, ours};
 use migrations::finding::Finding;
@@ -16,18 +16,14 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// Refuses a copy into a table that holds rows of others.
-pub async fn must_be_ours(
-    client: &Client,
-    slice: &Slice,
-    filled: &BTreeSet<TableName>,
-) -> Result<(), SinkError> {
+pub async fn must_be_ours(client: &Client, slice: &Slice, filled: &BTreeSet<TableName>) -> Result<(), Halt> {
     for table in all(slice).difference(filled) {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", table.quoted());
         match client.query_one(&sql, &[]).await {
-            Ok(found) if found.get(0) => return Err(SinkError::stop(of_others(slice, table))),
+            Ok(found) if found.get(0) => return Err(Halt::stop(of_others(slice, table))),
             // The copy says more of a table that is not there.
             Err(error) if error.code() != Some(&SqlState::UNDEFINED_TABLE) => {
-                return Err(SinkError::of(error));
+                return Err(Halt::of(error));
             }
             Ok(_) | Err(_) => {}
         }
@@ -36,24 +32,20 @@ pub async fn must_be_ours(
 }
 
 /// Empties tables together.
-pub async fn empty(
-    client: &Client,
-    slice: &SliceName,
-    tables: &BTreeSet<TableName>,
-) -> Result<(), SinkError> {
+pub async fn empty(client: &Client, slice: &SliceName, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
     if tables.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
     let truncated = client.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await;
     truncated.map_err(|error| match error.code().map(|code| code.code()) {
-        Some("0A000") => SinkError::stop(Finding::error(
+        Some("0A000") => Halt::stop(Finding::error(
             Code::SinkReferenced,
             format!("the tables of slice {slice} cannot be emptied: {}", in_words(&error)),
-            "drop its foreign key in the service's database; or, if the referring table is none of the slice's, add it; if it \
-             holds rows of the service's own, move them away",
+            "another table refers to them: drop that foreign key in the service's database, or add that table to the slice; \
+             if it holds the service's own rows, move them away first",
         )),
-        _ => SinkError::of(error),
+        _ => Halt::of(error),
     })
 }
 
@@ -64,12 +56,12 @@ pub async fn give_up(
     slice: &Slice,
     epoch: Epoch,
     filled: &BTreeSet<TableName>,
-) -> Result<(), SinkError> {
-    client.batch_execute("BEGIN").await.map_err(SinkError::of)?;
+) -> Result<(), Halt> {
+    client.batch_execute("BEGIN").await.map_err(Halt::of)?;
     let done = async {
-        match gate::lock(client, &slice.name).await.map_err(SinkError::of)? {
+        match gate::lock(client, &slice.name).await.map_err(Halt::of)? {
             None => Ok(()),
-            Some(gate) if !gate.is_shut || gate.epoch > epoch => Err(SinkError::stop(not_ours(slice))),
+            Some(gate) if !gate.is_shut || gate.epoch > epoch => Err(Halt::stop(not_ours(slice))),
             Some(_) => {
                 let mut tables = ours(slice, filled);
                 tables.extend(empty_ones(client, all(slice).difference(&tables)).await?);
@@ -78,7 +70,7 @@ pub async fn give_up(
         }
     };
     match done.await {
-        Ok(()) => client.batch_execute("COMMIT").await.map_err(SinkError::of),
+        Ok(()) => client.batch_execute("COMMIT").await.map_err(Halt::of),
         Err(error) => {
             let _ = client.batch_execute("ROLLBACK").await;
             Err(error)
@@ -91,19 +83,19 @@ pub async fn give_up(
 async fn empty_ones<'a>(
     client: &Client,
     tables: impl Iterator<Item = &'a TableName>,
-) -> Result<Vec<TableName>, SinkError> {
+) -> Result<Vec<TableName>, Halt> {
     let mut found = Vec::new();
     for table in tables {
         let name = table.quoted();
         let there =
-            client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await.map_err(SinkError::of)?;
+            client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await.map_err(Halt::of)?;
         if !there.get::<_, bool>(0) {
             continue;
         }
         let lock = format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE");
-        client.batch_execute(&lock).await.map_err(SinkError::of)?;
+        client.batch_execute(&lock).await.map_err(Halt::of)?;
         let sql = format!("SELECT EXISTS (SELECT FROM {name})");
-        if !client.query_one(&sql, &[]).await.map_err(SinkError::of)?.get::<_, bool>(0) {
+        if !client.query_one(&sql, &[]).await.map_err(Halt::of)?.get::<_, bool>(0) {
             found.push(table.clone());
         }
     }
@@ -114,11 +106,11 @@ fn of_others(slice: &Slice, table: &TableName) -> Finding {
     Finding::error(
         Code::SinkNotEmpty,
         format!(
-            "the service's table {table} holds rows that strangler did not bring, or no longer guards; the copy would empty it"
+            "the service's table {table} holds rows that are not strangler's copy; a copy would delete them"
         ),
         format!(
-            "move them away and run `strangler sync resume {0}`; or let them go: `strangler sync drop {0}`, then `strangler \
-             sync start {0} --replace`",
+            "move them away and run `strangler sync resume {0}`; or let the copy delete them: `strangler sync drop {0}`, then \
+             `strangler sync start {0} --replace`",
             slice.name
         ),
     )
@@ -128,9 +120,9 @@ fn not_ours(slice: &Slice) -> Finding {
     Finding::error(
         Code::SinkNotOurs,
         format!(
-            "the service's gate of slice {} is open or newer than the journal: its rows are not ours to remove",
+            "the service's gate of slice {} is open, or its epoch is newer than the journal's: its rows may not be removed",
             slice.name
         ),
-        "the journal may have been restored from an older backup; see `strangler journal`, and mend it before anything else",
+        "the journal may come from an old backup: compare it with `strangler journal`, and repair it first",
     )
 }

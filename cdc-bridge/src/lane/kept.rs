@@ -1,7 +1,7 @@
 //! What a sink's database keeps about a lane, in the same transactions as the rows: read, begun, forgotten.
 
+use super::halt::Halt;
 use super::plan::LanePlan;
-use super::sink::SinkError;
 use crate::log::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
@@ -21,7 +21,6 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 /// How far a lane's sink is, and what it follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The log it reads.
     pub log: LogId,
     /// Which history of which source it reads.
     pub timeline: Timeline,
@@ -58,46 +57,44 @@ impl Kept {
         missed.filter(|_| matters).map(|(table, _)| table)
     }
 
-    /// What to say where the monolith's database is another server, or another history of it, than it was copied from.
+    /// The database is another server, or another history of it, than the one that was copied.
     pub fn other_server(&self, server: &Timeline) -> Finding {
         Finding::error(
             Code::SinkOtherServer,
-            format!("the slice was copied from {}, the monolith's database is {server} now", self.timeline),
-            "it was restored or a replica was promoted: copy the slice again, `strangler sync drop`, `sync start`",
+            format!("the slice was copied from {}, but the database is now {server}", self.timeline),
+            "the database was restored or a replica was promoted: copy the slice again, `strangler sync drop`, then `strangler sync start`",
         )
     }
 
-    /// What to say where the copy was made otherwise.
+    /// The plan is another one than at the copy.
     pub fn other_mapping(&self, plan: &LanePlan) -> Finding {
         let now: BTreeSet<&TableName> = plan.tables.iter().map(|table| &table.from).collect();
         let copied: BTreeSet<&TableName> = self.shapes.keys().collect();
-        let changes = [(&now - &copied, "came"), (&copied - &now, "went")];
+        let changes = [(&now - &copied, "added"), (&copied - &now, "removed")];
         let told = changes.iter().filter(|(tables, _)| !tables.is_empty()).map(|(tables, word)| {
             let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
-            format!("{} {word}", names.join(", "))
+            format!("{word} {}", names.join(", "))
         });
         let told: Vec<String> = told.collect();
         let told =
-            if told.is_empty() { "how its rows are mapped was changed".to_owned() } else { told.join(", ") };
+            if told.is_empty() { "its columns are mapped differently".to_owned() } else { told.join(", ") };
         Finding::error(
             Code::PlanCopiedOtherwise,
-            format!("slice {} was not copied as the plan has it now: {told}", plan.slice.name),
+            format!("the plan of slice {} changed since it was copied: {told}", plan.slice.name),
             format!(
-                "copy it again: `strangler sync drop {0}`, `strangler sync start {0}`; or put its tables back into the \
-                 plan as they were and restart the bridge: where writes were missed meanwhile it is copied again by itself",
+                "copy it again: `strangler sync drop {0}`, then `strangler sync start {0}`; or restore its tables in the plan \
+                 and restart the bridge (if writes were missed meanwhile, it is copied again by itself)",
                 plan.slice.name,
             ),
         )
     }
 }
 
-/// Source tables' shapes.
 pub type Shapes = BTreeMap<TableName, Relation>;
 
 /// Where a slice's rows came from, and where they went.
 #[derive(Debug)]
 pub struct Origin {
-    /// The log.
     pub log: LogId,
     /// The system identifier of the server.
     pub system_id: String,
@@ -106,7 +103,7 @@ pub struct Origin {
 }
 
 /// Where a lane's rows came from, if anything is kept about it.
-pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, SinkError> {
+pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, Halt> {
     let sql = "SELECT log_id, system_id, filled FROM strangler.stream WHERE slice = $1 AND direction = $2";
     match client.query_opt(sql, &[&plan.id.slice.as_str(), &plan.id.direction.to_string()]).await {
         Ok(None) => Ok(None),
@@ -117,17 +114,17 @@ pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, 
         })),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error) if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => Ok(None),
-        Err(error) => Err(SinkError::of(error)),
+        Err(error) => Err(Halt::of(error)),
     }
 }
 
 /// Reads what is kept about a lane.
-pub async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, SinkError> {
+pub async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, Halt> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
                passed::text, cursor, shapes, mapping, captured, filled \
                FROM strangler.stream WHERE slice = $1 AND direction = $2";
     let row = client.query_opt(sql, &[&lane.slice.as_str(), &lane.direction.to_string()]).await;
-    let Some(row) = row.map_err(SinkError::of)? else { return Ok(None) };
+    let Some(row) = row.map_err(Halt::of)? else { return Ok(None) };
     let damaged = || damaged(lane);
     let lsn = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_else(|| "0/0".to_owned());
     let copied_at = row.get::<_, Option<String>>(4).map(|text| text.parse()).transpose();
@@ -153,8 +150,8 @@ fn json<T: DeserializeOwned>(row: &Row, column: usize) -> Result<T, serde_json::
     serde_json::from_value(row.get::<_, Option<serde_json::Value>>(column).unwrap_or_default())
 }
 
-fn damaged(lane: &LaneId) -> SinkError {
-    SinkError::stop(Finding::error(
+fn damaged(lane: &LaneId) -> Halt {
+    Halt::stop(Finding::error(
         Code::SinkDamaged,
         format!("the row of lane {lane} in strangler.stream cannot be read"),
         format!("copy the slice again: `strangler sync drop {0}`, `strangler sync start {0}`", lane.slice),
@@ -168,7 +165,7 @@ pub async fn keep(
     lane: &LaneId,
     kept: &Kept,
     filled: Option<&BTreeSet<TableName>>,
-) -> Result<(), SinkError> {
+) -> Result<(), Halt> {
     let sql = "INSERT INTO strangler.stream (slice, direction, log_id, system_id, timeline, attempt, copied_at, \
                commit_lsn, ordinal, passed, cursor, shapes, mapping, captured, filled) \
                VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn, $8::text::pg_lsn, $9, $10::text::pg_lsn, $11, $12, $13, \
@@ -205,28 +202,28 @@ pub async fn keep(
             ],
         )
         .await
-        .map_err(SinkError::of)?;
+        .map_err(Halt::of)?;
     Ok(())
 }
 
 /// Notes who copies the slice from now on. It waits until no chunk of an earlier copy is under way, and no later chunk
 /// of that copy begins, see [`begin_chunk`].
-pub async fn hold(client: &Client, lane: &LaneId, holder: &str) -> Result<(), SinkError> {
+pub async fn hold(client: &Client, lane: &LaneId, holder: &str) -> Result<(), Halt> {
     let sql = "UPDATE strangler.stream SET holder = $3 WHERE slice = $1 AND direction = $2";
     let parameters: [&(dyn ToSql + Sync); 3] = [&lane.slice.as_str(), &lane.direction.to_string(), &holder];
-    client.execute(sql, &parameters).await.map_err(SinkError::of)?;
+    client.execute(sql, &parameters).await.map_err(Halt::of)?;
     Ok(())
 }
 
 /// Begins the transaction of a copy's chunk: no other copy can begin before it ends.
-pub async fn begin_chunk(client: &Client, lane: &LaneId, holder: &str) -> Result<(), SinkError> {
+pub async fn begin_chunk(client: &Client, lane: &LaneId, holder: &str) -> Result<(), Halt> {
     let sql = format!(
         "BEGIN; SET CONSTRAINTS ALL DEFERRED; \
          SELECT holder FROM strangler.stream WHERE slice = {} AND direction = '{}' FOR SHARE",
         quote_literal(lane.slice.as_str()),
         lane.direction
     );
-    let answer = client.simple_query(&sql).await.map_err(SinkError::of)?;
+    let answer = client.simple_query(&sql).await.map_err(Halt::of)?;
     let held = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
@@ -234,23 +231,20 @@ pub async fn begin_chunk(client: &Client, lane: &LaneId, holder: &str) -> Result
     if held == Some(holder) {
         return Ok(());
     }
-    Err(SinkError::Away {
-        why: format!("another bridge copies slice {} by now; stop one of the two", lane.slice),
-    })
+    Err(Halt::Away(format!("another bridge copies slice {} by now; stop one of the two", lane.slice)))
 }
 
-/// Forgets a lane.
-pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), SinkError> {
+pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), Halt> {
     let sql = "DELETE FROM strangler.stream WHERE slice = $1 AND direction = $2";
     let parameters: [&(dyn ToSql + Sync); 2] = [&lane.slice.as_str(), &lane.direction.to_string()];
-    client.execute(sql, &parameters).await.map_err(SinkError::of)?;
+    client.execute(sql, &parameters).await.map_err(Halt::of)?;
     Ok(())
 }
 
 /// A value as JSON for the database.
-pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, SinkError> {
+pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Halt> {
     let unwritable = |why: serde_json::Error| {
-        SinkError::stop(Finding::error(
+        Halt::stop(Finding::error(
             Code::SinkDamaged,
             format!("what strangler keeps about a lane has no JSON: {why}"),
             "report this with the message; copying the slice again may help: `strangler sync drop`, then `sync start`",

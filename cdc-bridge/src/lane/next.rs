@@ -47,15 +47,13 @@ pub enum Next {
 /// What is known so far.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
-    /// The feed's log.
     pub log: &'a LogId,
     /// Whether the feed was seen to capture all of the lane's tables.
     pub is_captured: bool,
-    /// What the sink keeps; none while nobody looked.
+    /// What the sink keeps; none before anyone has looked.
     pub kept: Option<Option<&'a Kept>>,
 }
 
-/// Decides.
 pub fn next(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
     match plan.id.direction {
         Direction::Forward => forward(plan, order, seen),

@@ -13,9 +13,7 @@ pub struct LanePlan {
     pub slice: Slice,
     /// The slice's tables as this lane sees them: `from` is the feed's, `to` the sink's.
     pub tables: Vec<Table>,
-    /// Whose changes it reads.
     pub feed: Database,
-    /// Where it brings them.
     pub sink: DatabaseUrl,
     /// What the marks of the opposite lane begin with.
     echo: String,

@@ -6,7 +6,7 @@ use super::filled;
 use super::halt::Halt;
 use super::kept::{self, Origin};
 use super::plan::LanePlan;
-use super::sink::{Sink, SinkError};
+use super::sink::Sink;
 use crate::feed::Feed;
 use crate::feed::source::SourceError;
 use crate::log::{Log, Owner};
@@ -36,7 +36,7 @@ pub async fn remove(
         log.forget(&own).await?;
     }
     for client in [&source, &client] {
-        gate::unmake(client, &plan.slice.name).await.map_err(SinkError::of)?;
+        gate::unmake(client, &plan.slice.name).await.map_err(Halt::of)?;
     }
     kept::forget(&client, &plan.id).await?;
     Ok(())

@@ -1,10 +1,14 @@
-//! One slice's sink: rows and position in one transaction, behind a shut gate.
+//! A lane's sink: rows and position in one transaction, while the gate is shut.
 //!
-//! What is to be done to rows is worked out in `sink/`; here it is sent. Knows nothing of the log or the source.
+//! Rows go by COPY, by arrays, or one by one if the database refuses them together. Which statement does what is decided
+//! in `rows`.
 
+use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
 use crate::log::Cursor;
+use bytes::{Bytes, BytesMut};
+use futures_util::SinkExt;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
@@ -16,10 +20,12 @@ use migrations::stage::Epoch;
 use postgres::gate::{self, Gate};
 use postgres::{Refusal, catalog, connect, in_words};
 use rows::assemble;
-use rows::change::{Change, Relation};
-use rows::mapping::Mapping;
+use rows::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
+use rows::copy_text;
+use rows::mapping::{self, Mapping};
 use rows::order::{self, Cascades};
 use rows::progress::Progress;
+use rows::reduce::{self, Group, TableRows};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,23 +35,31 @@ use tokio_postgres::{Client, Statement};
 /// A position that only moved on without rows is written at most this often.
 const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Inserts from this many rows on go by COPY, which is cheaper per row but dearer to begin.
+const COPY_ROWS_MIN: usize = 64;
+
+/// Rows of one statement by arrays; more would only hold more memory.
+const ARRAY_ROWS_MAX: usize = 1000;
+
+/// COPY data is sent in pieces of this size, in bytes.
+const COPY_BYTES: usize = 64 << 10;
+
+/// How much of a row a finding shows, in characters.
+const SHOWN_ROW_CHARS: usize = 400;
+
 /// Statements kept prepared; more would only come from many tables times many column sets.
 const STATEMENTS_MAX: usize = 256;
 
-mod error;
-
-pub use error::SinkError;
-
 /// One slice's connection to its service's database, with the right to apply.
 pub struct Sink {
-    pub(crate) client: Client,
-    pub(crate) plan: LanePlan,
+    client: Client,
+    plan: LanePlan,
     right: Right,
     attempt: Generation,
     tables: BTreeMap<TableName, Vec<ColumnSeen>>,
-    pub(crate) ranks: BTreeMap<TableName, usize>,
+    ranks: BTreeMap<TableName, usize>,
     /// Sink tables whose rows may be gone, or have another key, with their parent before their own change comes.
-    pub(crate) cascades: Cascades,
+    cascades: Cascades,
     mappings: HashMap<TableName, (Arc<Relation>, Arc<Mapping>)>,
     statements: HashMap<String, Statement>,
     shapes: Shapes,
@@ -60,45 +74,87 @@ impl std::fmt::Debug for Sink {
     }
 }
 
+/// Why some rows did not go in.
+enum RowError {
+    /// The database refused; in its words, with its code's class.
+    Db(tokio_postgres::Error),
+    /// Fewer rows were there than the source changed.
+    Missing { expected: u64, found: u64 },
+    /// A value that is not text in UTF-8, as every value must be.
+    NotText(std::str::Utf8Error),
+    /// Something that is no row's fault.
+    Halt(Halt),
+}
+
+impl From<tokio_postgres::Error> for RowError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        RowError::Db(error)
+    }
+}
+
+impl From<Halt> for RowError {
+    fn from(error: Halt) -> Self {
+        RowError::Halt(error)
+    }
+}
+
+impl RowError {
+    /// Whether a single row may be at fault, so that going one by one finds it or gets through: data (22),
+    /// integrity (23), triggers and the like; not connections, resources, deadlocks or rights.
+    fn is_about_rows(&self) -> bool {
+        match self {
+            RowError::Db(error) => Refusal::of(error) == Refusal::Rows,
+            RowError::Missing { .. } | RowError::NotText(_) => true,
+            RowError::Halt(_) => false,
+        }
+    }
+
+    fn into_halt(self) -> Halt {
+        match self {
+            RowError::Db(error) => Halt::of(error),
+            RowError::Halt(error) => error,
+            RowError::Missing { expected, found } => {
+                Halt::Away(format!("{found} of {expected} rows were there"))
+            }
+            RowError::NotText(why) => Halt::Away(format!("a value is not UTF-8: {why}")),
+        }
+    }
+}
+
 impl Sink {
     /// Connects and takes the lane's lock, which a second bridge does not get; then reads what is kept.
-    pub async fn open(plan: &LanePlan) -> Result<(Client, Option<Kept>), SinkError> {
+    pub async fn open(plan: &LanePlan) -> Result<(Client, Option<Kept>), Halt> {
         let client = Self::enter(plan).await?;
         let kept = kept::load(&client, &plan.id).await?;
         Ok((client, kept))
     }
 
     /// Connects as the only one that works on this lane.
-    pub async fn enter(plan: &LanePlan) -> Result<Client, SinkError> {
+    pub async fn enter(plan: &LanePlan) -> Result<Client, Halt> {
         let client = connect(&plan.sink, "strangler apply").await?;
         let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
-        let is_ours: bool =
-            client.query_one(lock, &[&plan.id.to_string()]).await.map_err(SinkError::of)?.get(0);
+        let is_ours: bool = client.query_one(lock, &[&plan.id.to_string()]).await.map_err(Halt::of)?.get(0);
         if !is_ours {
-            return Err(SinkError::Away {
-                why: format!("another bridge applies slice {}; stop one of the two", plan.id.slice),
-            });
+            return Err(Halt::Away(format!(
+                "another bridge applies slice {}; stop one of the two",
+                plan.id.slice
+            )));
         }
         Ok(client)
     }
 
     /// Makes a sink of an open client: from here on it applies what comes after `kept`.
-    pub async fn follow(
-        client: Client,
-        plan: &LanePlan,
-        right: Right,
-        kept: &Kept,
-    ) -> Result<Sink, SinkError> {
+    pub async fn follow(client: Client, plan: &LanePlan, right: Right, kept: &Kept) -> Result<Sink, Halt> {
         let mut tables = BTreeMap::new();
         for table in &plan.tables {
-            let shape = catalog::shape(&client, &table.to).await.map_err(SinkError::of)?;
-            let shape = shape.ok_or_else(|| SinkError::stop(no_table(&table.to)))?;
+            let shape = catalog::shape(&client, &table.to).await.map_err(Halt::of)?;
+            let shape = shape.ok_or_else(|| Halt::stop(no_table(&table.to)))?;
             tables.insert(table.to.clone(), shape.columns);
         }
         if let Right::Apply(epoch) = right {
             cover(&client, plan, epoch).await?;
         }
-        let keys = catalog::foreign_keys(&client, None).await.map_err(SinkError::of)?;
+        let keys = catalog::foreign_keys(&client, None).await.map_err(Halt::of)?;
         let ranks = ranks(&keys, plan)?;
         let cascades = Cascades::of(&keys, &tables);
         Ok(Sink {
@@ -124,7 +180,7 @@ impl Sink {
         &mut self,
         changes: &[Change],
         progress: Option<&(Progress, Cursor)>,
-    ) -> Result<Option<EndLsn>, SinkError> {
+    ) -> Result<Option<EndLsn>, Halt> {
         let applied = self.apply_inner(changes, progress).await;
         if applied.is_err() && self.in_transaction {
             self.in_transaction = false;
@@ -137,7 +193,7 @@ impl Sink {
         &mut self,
         changes: &[Change],
         progress: Option<&(Progress, Cursor)>,
-    ) -> Result<Option<EndLsn>, SinkError> {
+    ) -> Result<Option<EndLsn>, Halt> {
         if let Some(last) = changes.last() {
             self.begin().await?;
             self.apply_rows(changes).await?;
@@ -150,7 +206,7 @@ impl Sink {
         if self.in_transaction {
             self.check_constraints().await?;
             self.write_position(progress.end, cursor).await?;
-            self.client.batch_execute("COMMIT").await.map_err(SinkError::of)?;
+            self.client.batch_execute("COMMIT").await.map_err(Halt::of)?;
             self.in_transaction = false;
         } else {
             self.write_position(progress.end, cursor).await?;
@@ -160,7 +216,7 @@ impl Sink {
     }
 
     /// Begins the sink's transaction: marks it as ours, and holds the gate as it is until the end.
-    async fn begin(&mut self) -> Result<(), SinkError> {
+    async fn begin(&mut self) -> Result<(), Halt> {
         if self.in_transaction {
             return Ok(());
         }
@@ -168,7 +224,7 @@ impl Sink {
         let mark = self.statement(mark).await?;
         let gate = self.statement(gate::HOLD).await?;
         let Right::Apply(epoch) = self.right else {
-            return Err(SinkError::stop(no_right(&self.plan)));
+            return Err(Halt::stop(no_right(&self.plan)));
         };
         let content = Mark { lane: self.plan.id.clone(), epoch }.to_string();
         let slice = self.plan.id.slice.as_str();
@@ -179,30 +235,30 @@ impl Sink {
             self.client.query(&mark, &content),
             self.client.query_opt(&gate, &slice),
         );
-        begun.map_err(SinkError::of)?;
-        marked.map_err(SinkError::of)?;
-        let gate = gates.map_err(SinkError::of)?.as_ref().map(Gate::of);
+        begun.map_err(Halt::of)?;
+        marked.map_err(Halt::of)?;
+        let gate = gates.map_err(Halt::of)?.as_ref().map(Gate::of);
         if gate == Some(Gate { is_shut: true, epoch }) {
             return Ok(());
         }
-        Err(SinkError::stop(not_ours(&self.plan, epoch, gate)))
+        Err(Halt::stop(not_ours(&self.plan, epoch, gate)))
     }
 
     /// Checks what was deferred while the transaction can still say which change it stands at.
-    async fn check_constraints(&mut self) -> Result<(), SinkError> {
+    async fn check_constraints(&mut self) -> Result<(), Halt> {
         let Err(error) = self.client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await else {
             return Ok(());
         };
         match Refusal::of(&error) {
-            Refusal::Rows => Err(SinkError::Stopped {
-                finding: Box::new(deferred(&self.plan, self.last, &in_words(&error))),
-                position: Some(self.last),
-            }),
-            _ => Err(SinkError::of(error)),
+            Refusal::Rows => Err(Halt::Stopped(
+                Box::new(deferred(&self.plan, self.last, &in_words(&error))),
+                Some(self.last),
+            )),
+            _ => Err(Halt::of(error)),
         }
     }
 
-    async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), SinkError> {
+    async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), Halt> {
         let sql = "UPDATE strangler.stream SET commit_lsn = $4::text::pg_lsn, ordinal = $5, \
                    passed = $6::text::pg_lsn, cursor = $7, updated_at = clock_timestamp() \
                    WHERE slice = $1 AND direction = $2 AND attempt = $3";
@@ -223,15 +279,15 @@ impl Sink {
                 ],
             )
             .await
-            .map_err(SinkError::of)?;
+            .map_err(Halt::of)?;
         if updated != 1 {
-            return Err(SinkError::stop(superseded(&self.plan)));
+            return Err(Halt::stop(superseded(&self.plan)));
         }
         Ok(())
     }
 
     /// The mapping of a change's table as the table is now.
-    pub(crate) fn mapping(&mut self, relation: &Arc<Relation>) -> Result<Arc<Mapping>, SinkError> {
+    fn mapping(&mut self, relation: &Arc<Relation>) -> Result<Arc<Mapping>, Halt> {
         if let Some((known, mapping)) = self.mappings.get(&relation.table)
             && Arc::ptr_eq(known, relation)
         {
@@ -239,9 +295,9 @@ impl Sink {
         }
         let from = &relation.table;
         let table = self.plan.tables.iter().find(|table| table.from == *from).cloned();
-        let Some(table) = table else { return Err(SinkError::stop(no_table(from))) };
+        let Some(table) = table else { return Err(Halt::stop(no_table(from))) };
         let Some(sink) = self.tables.get(&table.to) else {
-            return Err(SinkError::stop(no_table(&table.to)));
+            return Err(Halt::stop(no_table(&table.to)));
         };
         let copied = self.shapes.get(from);
         // On the way back a column of the service's own has nowhere to go.
@@ -253,19 +309,19 @@ impl Sink {
                 table.sink_column(name).is_some_and(|target| sink.iter().any(|c| c.name == target))
             };
             assemble::shape::compatible(copied, relation, |name| known(name) || has(name))
-                .map_err(SinkError::stop)?;
+                .map_err(Halt::stop)?;
         }
-        let mapping = Mapping::new(&table, relation, sink, known).map_err(SinkError::stop)?;
+        let mapping = Mapping::new(&table, relation, sink, known).map_err(Halt::stop)?;
         let mapping = Arc::new(mapping);
         self.mappings.insert(from.clone(), (relation.clone(), mapping.clone()));
         Ok(mapping)
     }
 
-    async fn statement(&mut self, sql: &str) -> Result<Statement, SinkError> {
-        self.prepared(sql).await.map_err(SinkError::of)
+    async fn statement(&mut self, sql: &str) -> Result<Statement, Halt> {
+        self.prepared(sql).await.map_err(Halt::of)
     }
 
-    pub(crate) async fn prepared(&mut self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+    async fn prepared(&mut self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
@@ -276,22 +332,197 @@ impl Sink {
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+
+    /// Applies changes reduced to what is left per row; if the database refuses that, one by one in order, because
+    /// a constraint may hold only in between.
+    async fn apply_rows(&mut self, changes: &[Change]) -> Result<(), Halt> {
+        if changes.len() == 1 {
+            return self.apply_one(changes).await;
+        }
+        self.client.batch_execute("SAVEPOINT batch").await.map_err(Halt::of)?;
+        match self.apply_groups(changes).await {
+            Ok(()) => {
+                self.client.batch_execute("RELEASE batch").await.map_err(Halt::of)?;
+                return Ok(());
+            }
+            Err(error) if !error.is_about_rows() => return Err(error.into_halt()),
+            Err(_) => {}
+        }
+        self.client.batch_execute("ROLLBACK TO batch").await.map_err(Halt::of)?;
+        let together = |a: &Change, b: &Change| {
+            let both = matches!((&a.operation, &b.operation), (Operation::Truncate, Operation::Truncate));
+            both && a.position.commit == b.position.commit
+        };
+        for one in changes.chunk_by(together) {
+            self.apply_one(one).await?;
+        }
+        Ok(())
+    }
+
+    /// One change, or the truncates of one transaction.
+    async fn apply_one(&mut self, one: &[Change]) -> Result<(), Halt> {
+        let Some(change) = one.first() else { return Ok(()) };
+        match self.apply_groups(one).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_about_rows() => {
+                Err(Halt::Stopped(Box::new(self.refused(change, &error)), Some(change.position)))
+            }
+            Err(error) => Err(error.into_halt()),
+        }
+    }
+
+    async fn apply_groups(&mut self, changes: &[Change]) -> Result<(), RowError> {
+        for group in reduce::reduce(changes) {
+            match group {
+                Group::Truncate(tables) => self.truncate(&tables).await?,
+                Group::Rekey(change) => self.rekey(change).await?,
+                Group::Rows(mut tables) => {
+                    tables.sort_by_key(|rows| self.ranks.get(&rows.relation.table).copied());
+                    for rows in &tables {
+                        self.insert(rows).await?;
+                    }
+                    for rows in &tables {
+                        self.update(rows).await?;
+                    }
+                    for rows in tables.iter().rev() {
+                        self.delete(rows).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn insert(&mut self, rows: &TableRows) -> Result<(), RowError> {
+        let mapping = self.mapping(&rows.relation)?;
+        if rows.inserts.len() < COPY_ROWS_MIN || !mapping.is_direct() {
+            return self.by_arrays(&mapping.insert(), &rows.inserts).await;
+        }
+        let sql = format!("COPY {} ({}) FROM STDIN", mapping.to.quoted(), mapping.sink_columns());
+        let statement = self.prepared(&sql).await?;
+        let copy = self.client.copy_in::<_, Bytes>(&statement).await?;
+        let mut copy = std::pin::pin!(copy);
+        let indexes = mapping.source_indexes();
+        let mut piece = BytesMut::with_capacity(COPY_BYTES + 4096);
+        for row in &rows.inserts {
+            copy_text::row(row, &indexes, &mut piece);
+            if piece.len() >= COPY_BYTES {
+                copy.send(piece.split().freeze()).await?;
+            }
+        }
+        copy.send(piece.freeze()).await?;
+        copy.finish().await?;
+        Ok(())
+    }
+
+    async fn update(&mut self, rows: &TableRows) -> Result<(), RowError> {
+        let mapping = self.mapping(&rows.relation)?;
+        for (unchanged, updates) in &rows.updates {
+            if mapping.misses(unchanged) {
+                return Err(Halt::stop(unknown_value(&mapping)).into());
+            }
+            if let Some(statement) = mapping.update(unchanged) {
+                self.by_arrays(&statement, updates).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, rows: &TableRows) -> Result<(), RowError> {
+        let mapping = self.mapping(&rows.relation)?;
+        match self.by_arrays(&mapping.delete(), &rows.deletes).await {
+            Err(RowError::Missing { .. }) if self.cascades.deletes.contains(&mapping.to) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn rekey(&mut self, change: &Change) -> Result<(), RowError> {
+        let Operation::Update { old: Some(old), new } = &change.operation else { return Ok(()) };
+        let mapping = self.mapping(&change.relation)?;
+        let new = match change.relation.identity {
+            ReplicaIdentity::Full => new.filled(old),
+            _ => reduce::fill_key(new, old, &mapping.key),
+        };
+        if mapping.misses(&reduce::unchanged(&new)) {
+            return Err(Halt::stop(unknown_value(&mapping)).into());
+        }
+        let (statement, key) = mapping.rekey(&reduce::unchanged(&new));
+        let prepared = self.prepared(&statement.sql).await?;
+        // Where the parent's new key came along by itself, the row stands under its own new key already. Its old one may be
+        // another row's by now.
+        let before = if self.cascades.updates.contains(&mapping.to) { vec![&new, old] } else { vec![old] };
+        for place in before {
+            let mut arrays = columns_of(std::slice::from_ref(&new), &statement.columns)?;
+            arrays.extend(columns_of(std::slice::from_ref(place), &key)?);
+            if self.execute(&prepared, &arrays).await? == 1 {
+                return Ok(());
+            }
+        }
+        expect(0, 1)
+    }
+
+    async fn truncate(&mut self, changes: &[&Change]) -> Result<(), RowError> {
+        let mut tables = Vec::with_capacity(changes.len());
+        for change in changes {
+            tables.push(self.mapping(&change.relation)?.to.quoted());
+        }
+        Ok(self.client.batch_execute(&format!("TRUNCATE {}", tables.join(", "))).await?)
+    }
+
+    async fn by_arrays(&mut self, statement: &mapping::Statement, rows: &[Tuple]) -> Result<(), RowError> {
+        let mut found = 0;
+        for chunk in rows.chunks(ARRAY_ROWS_MAX) {
+            let prepared = self.prepared(&statement.sql).await?;
+            let arrays = columns_of(chunk, &statement.columns)?;
+            found += self.execute(&prepared, &arrays).await?;
+        }
+        expect(found, rows.len() as u64)
+    }
+
+    async fn execute(&self, statement: &Statement, arrays: &[Vec<Option<&str>>]) -> Result<u64, RowError> {
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
+        Ok(self.client.execute(statement, &parameters).await?)
+    }
+
+    fn refused(&self, change: &Change, error: &RowError) -> Finding {
+        let words = match error {
+            RowError::Db(error) => in_words(error),
+            RowError::NotText(why) => format!("a value is not UTF-8: {why}"),
+            _ => "the row to change is not there".to_owned(),
+        };
+        let slice = &self.plan.id.slice;
+        Finding::error(
+            Code::SinkRefusedRow,
+            format!(
+                "{} of {} cannot be applied: {words}; {}",
+                deed(change),
+                change.relation.table,
+                shown(change)
+            ),
+            format!(
+                "fix the sink's database, then `strangler sync resume {slice}`; or skip this one change for good: \
+                 `strangler sync resume {slice} --skip {}`",
+                change.position
+            ),
+        )
+    }
 }
 
 /// Lets the shut gate guard partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should
 /// is left alone: the first change finds it so.
-async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), SinkError> {
+async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), Halt> {
     let shut = Gate { is_shut: true, epoch };
-    if gate::read(client, &plan.id.slice).await.map_err(SinkError::of)? == Some(shut) {
-        gate::set(client, &plan.id.slice, shut).await.map_err(SinkError::of)?;
+    if gate::read(client, &plan.id.slice).await.map_err(Halt::of)? == Some(shut) {
+        gate::set(client, &plan.id.slice, shut).await.map_err(Halt::of)?;
     }
     Ok(())
 }
 
 /// Each source table's level in the order of the sink's foreign keys.
-fn ranks(keys: &[ForeignKeySeen], plan: &LanePlan) -> Result<BTreeMap<TableName, usize>, SinkError> {
+fn ranks(keys: &[ForeignKeySeen], plan: &LanePlan) -> Result<BTreeMap<TableName, usize>, Halt> {
     let tables = plan.tables.iter().map(|table| table.to.clone()).collect();
-    let levels = order::levels(&tables, keys).map_err(SinkError::stop)?;
+    let levels = order::levels(&tables, keys).map_err(Halt::stop)?;
     let rank = |to: &TableName| levels.iter().position(|level| level.tables.contains(to)).unwrap_or(0);
     Ok(plan.tables.iter().map(|table| (table.from.clone(), rank(&table.to))).collect())
 }
@@ -299,7 +530,7 @@ fn ranks(keys: &[ForeignKeySeen], plan: &LanePlan) -> Result<BTreeMap<TableName,
 fn no_table(table: &TableName) -> Finding {
     Finding::error(
         Code::SinkNoTable,
-        format!("there is no table {table} in the service's database, or it is not in the plan"),
+        format!("table {table} is missing in the sink's database or in the plan"),
         "create it there, or correct the plan, then `strangler sync resume`",
     )
 }
@@ -313,7 +544,7 @@ fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<Gate>) -> Finding {
     Finding::error(
         Code::SinkGate,
         format!("the gate of slice {} in the sink is {found}, not shut at epoch {epoch}", plan.id.slice),
-        "another bridge or coordinator moved it; see `strangler status` and `strangler journal`",
+        "another bridge or controller changed it: see `strangler status` and `strangler journal`",
     )
 }
 
@@ -329,10 +560,11 @@ fn no_right(plan: &LanePlan) -> Finding {
 fn deferred(plan: &LanePlan, last: Position, words: &str) -> Finding {
     Finding::error(
         Code::SinkDeferredConstraint,
+        format!("the changes up to {last} break a deferred constraint: {words}"),
         format!(
-            "the changes up to {last} break a constraint that was left to the transaction's end: {words}"
+            "fix the data or the constraint in the sink's database, then `strangler sync resume {}`",
+            plan.id.slice
         ),
-        format!("mend the service's database, then `strangler sync resume {}`", plan.id.slice),
     )
 }
 
@@ -340,6 +572,61 @@ fn superseded(plan: &LanePlan) -> Finding {
     Finding::error(
         Code::SinkSuperseded,
         format!("another copy of slice {} has begun in the sink's database", plan.id.slice),
-        "another bridge works on it: stop one of the two, then `strangler sync resume`",
+        "another bridge works on this slice: stop one of the two, then `strangler sync resume`",
+    )
+}
+
+fn expect(found: u64, expected: u64) -> Result<(), RowError> {
+    if found == expected { Ok(()) } else { Err(RowError::Missing { expected, found }) }
+}
+
+/// The texts of some columns of rows, column by column.
+fn columns_of<'a>(rows: &'a [Tuple], columns: &[usize]) -> Result<Vec<Vec<Option<&'a str>>>, RowError> {
+    let mut arrays: Vec<Vec<Option<&str>>> = columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
+    for row in rows {
+        let values: Vec<Value<'_>> = row.values().collect();
+        for (array, column) in arrays.iter_mut().zip(columns) {
+            array.push(match values.get(*column) {
+                Some(Value::Text(text)) => Some(std::str::from_utf8(text).map_err(RowError::NotText)?),
+                _ => None,
+            });
+        }
+    }
+    Ok(arrays)
+}
+
+fn deed(change: &Change) -> &'static str {
+    match change.operation {
+        Operation::Insert { .. } => "an insert",
+        Operation::Update { .. } => "an update",
+        Operation::Delete { .. } => "a delete",
+        Operation::Truncate => "a truncate",
+    }
+}
+
+fn shown(change: &Change) -> String {
+    let row = match &change.operation {
+        Operation::Insert { new } | Operation::Update { new, .. } => new,
+        Operation::Delete { old } => old,
+        Operation::Truncate => return "no row".to_owned(),
+    };
+    let columns =
+        change.relation.columns.iter().zip(row.values()).filter_map(|(column, value)| match value {
+            Value::Text(text) => Some(format!("{}={}", column.name, String::from_utf8_lossy(text))),
+            _ => None,
+        });
+    let text: String = columns.collect::<Vec<_>>().join(" ");
+    let short: String = text.chars().take(SHOWN_ROW_CHARS).collect();
+    if short.len() < text.len() { format!("row {short}…") } else { format!("row {short}") }
+}
+
+fn unknown_value(mapping: &Mapping) -> Finding {
+    Finding::error(
+        Code::SourceIdentity,
+        format!("a `set` of {} reads a large value that the source did not send", mapping.from),
+        format!(
+            "run `ALTER TABLE {} REPLICA IDENTITY FULL` in the source's database, then copy the slice again",
+            mapping.from.quoted()
+        ),
     )
 }

@@ -1,4 +1,4 @@
-//! How a stream stands, and what of it is told to the controller.
+//! How a lane stands, and what of it is reported to the controller.
 
 use crate::feed::status::Status;
 use crate::log::Cursor;
@@ -13,10 +13,9 @@ const BARRIER_PREFIX: &str = "strangler.barrier";
 /// Barriers that are remembered; each waits in a proxy that has one in flight per slice.
 const TOKENS_MAX: usize = 1024;
 
-/// How a stream stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
-    /// What is told to the controller; its lag is worked out when it is told.
+pub struct LaneState {
+    /// What is reported to the controller. The lag is computed for each report.
     pub condition: Condition,
     /// Everything before is durable in the sink; the slice's tables are as the source was there.
     pub passed: EndLsn,
@@ -24,22 +23,22 @@ pub struct State {
     pub durable: EndLsn,
     /// The newest barriers that were passed, by their tokens.
     pub tokens: VecDeque<String>,
-    /// What lies before this in the log is not needed any more; none while that is not known.
+    /// Everything before this in the log is no longer needed; none until it is known.
     pub cursor: Option<Cursor>,
-    /// Behind this in the log is what was not read yet; the sink's database may not have noted it.
+    /// Everything before this in the log was read. The sink's database may not have noted it.
     pub seen: Option<Cursor>,
     /// Changes applied since the start.
     pub changes: u64,
     /// Changes found since the start that no lane of ours wrote.
     pub foreign: u64,
-    /// How long the last change took from its commit to here, in ms.
+    /// How long the last change took from its commit to the sink, in ms.
     pub took_ms: u64,
     /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
     pub committed_us: i64,
 }
 
-impl State {
-    /// Nothing known yet. It is not idle before somebody has looked: whoever asked for an end would take it for done.
+impl LaneState {
+    /// Nothing is known yet. That is not `Idle`: a removal that was asked for would look done.
     pub fn new() -> Self {
         Self {
             condition: Condition::Waiting { why: "the bridge has not looked at it yet".to_owned() },
@@ -61,7 +60,7 @@ impl State {
         *self = Self { changes, foreign, ..Self::new() };
     }
 
-    /// A copy begins: it will need what the log holds behind this cursor, whose place in the source is `captured`.
+    /// A copy begins: it will need what the log holds after this cursor, whose place in the source is `captured`.
     pub fn restart(&mut self, cursor: Cursor, captured: EndLsn) {
         self.cursor = Some(cursor);
         self.seen = None;

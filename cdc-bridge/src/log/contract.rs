@@ -6,13 +6,13 @@ use rows::change::Change;
 use rows::progress::Progress;
 use serde::{Deserialize, Serialize};
 
-/// A reader's batch ends behind this many bytes of changes, so that memory stays bounded.
+/// A reader's batch ends after this many bytes of changes, so that memory stays bounded.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// [`Log::recent`] never returns more events.
 pub const RECENT_MAX: usize = 1000;
 
-/// Whose a log is. An embedded one lies in our own folder; a cluster has room for the logs of others under every name.
+/// Who owns a log. An embedded log lies in our own folder. A cluster may hold logs of others under any name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// It was made or given up by this process.
@@ -23,7 +23,7 @@ pub enum Owner {
     Other(String),
     /// Someone removed the records that say whose it is.
     Unknown,
-    /// Nothing was kept in it yet, not even its name; nor does it have tables.
+    /// It is empty: it has no name and no tables yet.
     Nobody,
 }
 
@@ -46,7 +46,7 @@ pub struct Cursor(pub String);
 pub struct Batch {
     /// Changes of the reader's tables, positions rising.
     pub changes: Vec<Change>,
-    /// Present when everything up to `progress.end` has been delivered; the cursor begins behind it. Several
+    /// Present when everything up to `progress.end` has been delivered; the cursor begins after it. Several
     /// flushes may come as one batch, if they captured the same tables: then it is the last one's record with the
     /// messages of all.
     pub progress: Option<(Progress, Cursor)>,
@@ -57,7 +57,6 @@ pub struct Batch {
 pub struct Event {
     /// `<prefix>.<schema>.<table>`.
     pub topic: String,
-    /// The record's key.
     pub key: serde_json::Value,
     /// The envelope; null for a tombstone.
     pub value: serde_json::Value,
@@ -71,11 +70,9 @@ pub enum LogError {
     /// The store on disk or the cluster does not answer; worth another try.
     #[error("the log {place} is not available: {why}; {hint}")]
     Unavailable {
-        /// Which.
         place: String,
         /// In the store's words.
         why: String,
-        /// What to do.
         hint: String,
     },
     /// There is no log; for Kafka, no progress topic with the log's name in it.
@@ -83,15 +80,12 @@ pub enum LogError {
     Missing,
     /// The embedded log has reached its bound.
     #[error(
-        "the log holds {bytes} bytes, its bound; a slice that does not keep up is evicted, or raise `log.embedded.max`"
+        "the log is full: it holds {bytes} bytes; the slice that is furthest behind is evicted, or raise `log.embedded.max`"
     )]
-    Full {
-        /// What it holds.
-        bytes: u64,
-    },
+    Full { bytes: u64 },
     /// A reader asks for what is no longer kept.
     #[error(
-        "the log begins behind what the sink has; copy the slice again with `strangler sync drop` and `sync start`"
+        "the log no longer holds the changes that this slice still needs; copy the slice again with `strangler sync drop`, then `strangler sync start`"
     )]
     Trimmed,
     /// A change cannot be kept as it is.
@@ -100,7 +94,6 @@ pub enum LogError {
     /// What was read is no log of ours.
     #[error("the log {place} is damaged: {why}; {HINT_DAMAGED}")]
     Damaged {
-        /// Where.
         place: String,
         /// What is wrong with it.
         why: String,
@@ -108,10 +101,10 @@ pub enum LogError {
 }
 
 const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
-                            copy the slices again with `strangler sync drop` and `sync start`";
+                            copy the slices again with `strangler sync drop`, then `strangler sync start`";
 
 impl LogError {
-    /// What someone must mend before it goes on; none where waiting may be enough.
+    /// What someone must fix first; none if waiting may be enough.
     pub fn finding(&self) -> Option<Finding> {
         match self {
             LogError::Refused(finding) => Some(finding.clone()),

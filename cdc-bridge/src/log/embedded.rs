@@ -59,7 +59,6 @@ impl EmbeddedLog {
         })?
     }
 
-    /// Which log it is.
     pub fn id(&self) -> LogId {
         self.store.state().borrow().log.clone()
     }
@@ -83,7 +82,6 @@ impl EmbeddedLog {
         Ok(())
     }
 
-    /// Begins to append.
     pub async fn writer(&self) -> Result<EmbeddedWriter, LogError> {
         let (session, state) = self.blocking(Store::begin_session).await?;
         let floor = Floor::new(state.log, state.last.as_ref());

@@ -1,5 +1,5 @@
-//! What the log has already: repeated changes, messages and records are passed over here, so that a source may begin
-//! again from any earlier transaction. Pure; both adapters' writers ask it.
+//! What the log holds already: repeated changes, messages and records are dropped here, so that a source may begin again
+//! from any earlier transaction. Pure; the writers of both adapters use it.
 
 use super::contract::{Flush, LogError};
 use migrations::code::Code;
@@ -26,7 +26,7 @@ pub struct Admitted {
 }
 
 impl Floor {
-    /// A writer of `log` behind the last durable progress record.
+    /// A writer of `log` after the last durable progress record.
     pub fn new(log: LogId, last: Option<&Progress>) -> Self {
         Self {
             log,
@@ -65,8 +65,9 @@ impl Floor {
     fn check(&self, progress: &Progress, flush: &Flush) -> Result<(), LogError> {
         let timeline = self.timeline.as_ref().unwrap_or(&progress.timeline);
         if *timeline != progress.timeline {
-            let message = format!("the log follows {timeline}, the source is now {}", progress.timeline);
-            let hint = "begin anew: `strangler sync drop`, then `strangler sync start`, for every slice";
+            let message =
+                format!("the log was filled from {timeline}, but the source is now {}", progress.timeline);
+            let hint = "copy every slice again: `strangler sync drop`, then `strangler sync start`";
             return Err(LogError::Refused(Finding::error(Code::LogOtherTimeline, message, hint)));
         }
         let uncovered = flush.changes.last().filter(|change| !progress.end.is_past(change.position.commit));

@@ -10,12 +10,12 @@ mod lock;
 mod look;
 mod merge;
 mod murmur2;
+mod partition;
 mod reader;
 mod reading;
 mod recent;
 mod record;
 mod routes;
-mod source;
 mod standing;
 mod topics;
 mod writer;
@@ -80,7 +80,6 @@ impl KafkaLog {
         Ok(log)
     }
 
-    /// Which log it is.
     pub fn id(&self) -> LogId {
         self.inner.id()
     }
@@ -115,7 +114,7 @@ impl KafkaLog {
         topics.ensure(&names, self.inner.shape(self.inner.partitions)).await
     }
 
-    /// Begins to append behind the last progress record.
+    /// Begins to append after the last progress record.
     pub async fn writer(&self) -> Result<KafkaWriter, LogError> {
         let session = self.inner.session.fetch_add(1, Ordering::SeqCst) + 1;
         self.must_be_there().await?;
@@ -157,13 +156,11 @@ impl KafkaLog {
         .await
     }
 
-    /// The newest change events.
     pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
         let topics = self.topics(tables);
         self.blocking(move |inner| recent(&inner.cluster, &topics, n)).await
     }
 
-    /// Whose log there is.
     pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
         self.blocking(|inner| {
             let named = match inner.find()? {
@@ -182,13 +179,13 @@ impl KafkaLog {
         .await
     }
 
-    /// Takes the topics of these tables away.
+    /// Removes the topics of these tables.
     pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
         self.inner.is_used.store(true, Ordering::SeqCst);
         self.take_away(self.topics(tables).into_iter().collect()).await
     }
 
-    /// Takes away the topics of tables that this process prepared, and that are left.
+    /// Removes the topics of tables that this process prepared, and that are left.
     pub async fn forget_made(&self) -> Result<(), LogError> {
         let names = locked(&self.inner.made).iter().cloned().collect();
         self.take_away(names).await
@@ -204,7 +201,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Takes the progress topic away; the next log is another one.
+    /// Removes the progress topic; the next log is another one.
     pub async fn destroy(&self) -> Result<(), LogError> {
         self.inner.is_known.store(false, Ordering::SeqCst);
         self.inner.begin_anew();

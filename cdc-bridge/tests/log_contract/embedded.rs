@@ -226,7 +226,7 @@ async fn child_on_a_small_disk() {
         assert!(count < 1000, "the disk is never full");
     };
     let LogError::Refused(finding) = &error else { panic!("{error}") };
-    assert!(finding.code == Code::LogDiskFull && finding.remedy.contains("make room"), "{finding:?}");
+    assert!(finding.code == Code::LogDiskFull && finding.remedy.contains("free disk space"), "{finding:?}");
     println!("full {count} {error}");
     for _ in 0..600 {
         let again = match log.writer().await {

@@ -48,7 +48,7 @@ async fn a_log_that_was_deleted_under_a_bridge_is_another_one_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_a_broker_made_anew_under_a_writer_promises_nothing() {
+async fn a_log_that_a_broker_made_again_under_a_writer_promises_nothing() {
     let place = Place::kafka();
     let log = place.ready().await;
     let mut history = History::new(Dice::new(28));

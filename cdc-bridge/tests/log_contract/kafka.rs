@@ -129,7 +129,7 @@ async fn a_promise_whose_rows_never_arrived_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_are_gone_are_said() {
+async fn missing_records_are_reported() {
     let place = Place::kafka();
     let log = place.ready().await;
     let start = log.end_cursor().await.unwrap();
@@ -151,7 +151,7 @@ async fn records_that_are_gone_are_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_kafka_does_not_take_is_a_finding() {
+async fn a_row_that_kafka_refuses_is_a_finding() {
     let place = Place::kafka();
     let log = place.open().await;
     log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_row_that_kafka_does_not_take_is_a_finding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_the_log_is_can_be_told() {
+async fn the_log_says_whose_it_is() {
     let place = Place::kafka();
     let ours = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), None);
@@ -222,7 +222,7 @@ async fn a_log_that_does_not_say_whose_it_is_is_damaged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_but_a_capture_makes_the_log() {
+async fn only_capture_makes_the_log() {
     let place = Place::kafka();
     let log = place.open().await;
     assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
@@ -278,7 +278,7 @@ async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_forgotten_begins_anew() {
+async fn a_table_that_was_forgotten_begins_again() {
     let place = Place::kafka();
     let log = place.ready().await;
     let mut history = History::new(Dice::new(23));
@@ -321,7 +321,7 @@ async fn a_partition_more_keeps_the_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_broker_is_said_with_its_address() {
+async fn a_missing_broker_is_named_with_its_address() {
     let mut place = Place::kafka();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     if let LogChoice::Kafka { brokers, .. } = &mut place.choice {

@@ -151,7 +151,7 @@ fn a_full_disk_stops_capture_says_so_and_confirms_nothing() {
     let committed = house.source.sql("shop", "SELECT pg_current_wal_insert_lsn()");
     house.eventually("a word about the disk", || {
         let (exit, said) = house.tried(&["sync", "status", "orders"]);
-        exit == 1 && said.contains("log.disk-full") && said.contains("make room on its disk")
+        exit == 1 && said.contains("log.disk-full") && said.contains("free disk space")
     });
     std::thread::sleep(Duration::from_secs(3));
     let confirms = format!("SELECT confirmed_flush_lsn >= '{committed}' FROM pg_replication_slots");

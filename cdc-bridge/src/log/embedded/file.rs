@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// The version of the file's content.
 const VERSION: u32 = 1;
-/// What redb may cache; the log is read once and in order, so a large cache would hold what nobody asks for again.
+/// What redb may cache. The log is read once and in order, so a larger cache gains nothing.
 const CACHE_BYTES: usize = 16 << 20;
 
 pub(super) const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("flushes");
@@ -24,11 +24,9 @@ const STATE: &str = "state";
 pub struct State {
     /// Of the file's content.
     pub version: u32,
-    /// Which log it is.
     pub log: LogId,
     /// The plan and the source database that it was made for, for people who find the file.
     pub plan: String,
-    /// The source database.
     pub database: String,
     /// The first key that is kept.
     pub first: u64,
@@ -36,7 +34,6 @@ pub struct State {
     pub promised: u64,
     /// Space that the kept values take.
     pub bytes: u64,
-    /// The last progress record.
     pub last: Option<Progress>,
 }
 
@@ -76,7 +73,7 @@ impl<E: Into<redb::Error>> From<E> for Failure {
 
 /// What to do when the disk refuses.
 pub(super) const HINT_DISK: &str =
-    "make room or mend the disk; nothing was confirmed, and the bridge goes on by itself";
+    "free disk space or repair the disk; nothing was confirmed, and the bridge goes on by itself";
 
 /// Opens or makes the file.
 pub(super) fn open(path: &Path, names: &(String, String)) -> Result<(Open, State), LogError> {
@@ -127,7 +124,7 @@ fn first_state(database: &Database, names: &(String, String)) -> Result<State, F
 pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
     match error {
         redb::Error::DatabaseAlreadyOpen => {
-            let hint = "one bridge writes a log: stop the other one with `strangler down`, or give this one a folder of its own";
+            let hint = "one bridge writes a log: stop the other one with `strangler down`, or give this one its own folder";
             unavailable(path, "another bridge uses it", hint)
         }
         redb::Error::Corrupted(_)
@@ -140,7 +137,8 @@ pub(super) fn said(path: &Path, error: &redb::Error) -> LogError {
         }
         redb::Error::Io(io) if is_full(io) => {
             let message = format!("the log {} cannot grow: {io}", path.display());
-            let hint = "make room on its disk; capture goes on by itself then, and until then the source keeps its WAL";
+            let hint =
+                "free disk space; capture then goes on by itself, and until then the source keeps its WAL";
             LogError::Refused(Finding::error(Code::LogDiskFull, message, hint))
         }
         _ => unavailable(path, &error.to_string(), HINT_DISK),

@@ -160,7 +160,6 @@ impl Place {
 }
 
 impl Shapes {
-    /// None met yet.
     pub fn of(tables: BTreeSet<TableName>) -> Self {
         Self { tables: Arc::new(tables), known: Arc::default() }
     }

@@ -53,7 +53,6 @@ impl Store {
         Ok(Store { path: path.to_owned(), bytes_max, names, slot, session: Mutex::new(0), published })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -212,13 +211,13 @@ impl Store {
         Ok(())
     }
 
-    /// Writing on into a file that was deleted would promise what nobody finds again.
+    /// What is written into a deleted file is lost after a restart.
     fn check_file(&self, open: &Open) -> Result<(), Failure> {
         match std::fs::metadata(&self.path) {
             Ok(found) if found.ino() == open.inode => Ok(()),
             _ => {
                 let why = "its file was deleted or replaced while the bridge was running";
-                Err(Failure::Said(self.unavailable(why, "restart the bridge, and start its slices anew")))
+                Err(Failure::Said(self.unavailable(why, "restart the bridge, then copy its slices again")))
             }
         }
     }
@@ -251,7 +250,7 @@ impl Store {
             if state.log != self.published.borrow().log {
                 return Err(self.unavailable(
                     "its file was deleted or replaced while the bridge was running",
-                    "restart the bridge, and start its slices anew",
+                    "restart the bridge, then copy its slices again",
                 ));
             }
             *slot = Some(open);
@@ -284,7 +283,7 @@ fn key_of(entry: Entry<'_>) -> Result<u64, redb::StorageError> {
     entry.map(|(key, _)| key.value())
 }
 
-/// Removes a value and tells how much space it took.
+/// Removes a value and returns how much space it took.
 fn removed(flushes: &mut redb::Table<'_, u64, &'static [u8]>, key: u64) -> Result<u64, Failure> {
     Ok(flushes.remove(key)?.map_or(0, |value| space(value.value().len())))
 }

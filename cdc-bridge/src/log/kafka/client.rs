@@ -91,7 +91,7 @@ impl Cluster {
                         `message.max.bytes` of the brokers";
             return LogError::Refused(Finding::error(
                 Code::LogRowTooLarge,
-                "a change is larger than Kafka takes",
+                "a change is larger than Kafka accepts",
                 hint,
             ));
         }

@@ -36,7 +36,6 @@ pub(super) fn produce(
     }
 }
 
-/// Counts a flush's acknowledgements.
 #[derive(Debug, Default)]
 pub struct Tally {
     state: Mutex<Count>,

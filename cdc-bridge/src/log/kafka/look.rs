@@ -23,12 +23,12 @@ impl Look {
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 
-    /// How many partitions a topic has; none where there is no such topic.
+    /// How many partitions a topic has; none if the topic does not exist.
     pub fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
         Ok(Some(self.list(topic)?.len() as i32).filter(|count| *count > 0))
     }
 
-    /// A topic's partitions, also those that have no leader now; none where there is no such topic.
+    /// A topic's partitions, also those that have no leader now; none if the topic does not exist.
     fn list(&self, topic: &str) -> Result<Vec<i32>, LogError> {
         let metadata = self
             .consumer
@@ -61,7 +61,7 @@ impl Look {
         }
     }
 
-    /// The first offset that is kept and the next that will be written; none where there is no such partition. One without
+    /// The first offset that is kept and the next that will be written; none if there is no such partition. One without
     /// a leader, of which the client library says the same, is an error: nobody knows what is in it.
     pub fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
         match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {

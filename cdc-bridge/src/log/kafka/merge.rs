@@ -148,9 +148,7 @@ impl Merge {
 /// Changes on their way into a batch.
 #[derive(Debug, Default)]
 pub struct Growing {
-    /// In order.
     pub changes: Vec<Change>,
-    /// Their size.
     pub bytes: usize,
     /// The messages of the records passed.
     pub messages: Vec<Message>,

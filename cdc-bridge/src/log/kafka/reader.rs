@@ -20,7 +20,6 @@ pub struct KafkaReader {
 }
 
 impl KafkaReader {
-    /// Begins to read.
     pub fn new(begin: Begin) -> Result<Self, LogError> {
         let cluster = begin.cluster.clone();
         let (sender, batches) = mpsc::channel(BATCHES_MAX);

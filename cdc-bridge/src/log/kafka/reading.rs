@@ -4,8 +4,8 @@ use super::bell::Bell;
 use super::client::{ANSWER_MAX, Cluster};
 use super::look::{Look, is_passing};
 use super::merge::{Growing, Merge};
+use super::partition::{Partition, Queue, Unread, queue, read};
 use super::record::{Bookmark, ProgressRecord, Record, TablesRecord, VERSION};
-use super::source::{Queue, Source, Unread, queue, read};
 use crate::log::contract::{BATCH_BYTES_MAX, Batch, LogError};
 use migrations::names::TableName;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -26,7 +26,6 @@ const SEARCH_RECORDS: i64 = 500;
 
 /// What a reader begins with.
 pub struct Begin {
-    /// The cluster.
     pub cluster: Cluster,
     /// The topic of progress records.
     pub progress_topic: String,
@@ -34,7 +33,6 @@ pub struct Begin {
     pub tables: BTreeSet<TableName>,
     /// The topics of the tables.
     pub topics: BTreeSet<String>,
-    /// Where to begin.
     pub bookmark: Bookmark,
     /// The shapes that hold there.
     pub shapes: Option<TablesRecord>,
@@ -53,7 +51,7 @@ pub(super) struct Reading {
     topics: BTreeSet<String>,
     tables: BTreeSet<TableName>,
     /// One for each partition of `merge`, under the same number.
-    sources: Vec<Source>,
+    sources: Vec<Partition>,
     numbers: HashMap<String, HashMap<i32, usize>>,
     merge: Merge,
     /// By hash; `None` for tables that are not the reader's.
@@ -64,7 +62,6 @@ pub(super) struct Reading {
     records: VecDeque<Awaited>,
     /// What is complete up to a record and not handed over yet.
     ready: Option<Ready>,
-    /// What comes behind it.
     growing: Growing,
     /// Where a reader begins that has all that was handed over.
     bookmark: Bookmark,
@@ -82,7 +79,7 @@ struct Ready {
     /// Of the record.
     offset: i64,
     tables: Option<i64>,
-    /// Where each partition goes on behind it.
+    /// Where each partition goes on after it.
     offsets: Vec<i64>,
 }
 
@@ -152,7 +149,7 @@ impl Reading {
         }
         let queue = queue(&self.cluster, &self.consumer, &self.bell, (topic, partition, offset))?;
         let number = self.merge.add(offset);
-        self.sources.push(Source { topic: topic.to_owned(), partition, queue });
+        self.sources.push(Partition { topic: topic.to_owned(), partition, queue });
         self.numbers.entry(topic.to_owned()).or_default().insert(partition, number);
         Ok(number)
     }
@@ -280,7 +277,6 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads progress records ahead.
     fn receive_records(&mut self) -> Result<bool, End> {
         let mut busy = false;
         while self.records.len() < RECORDS_MAX {

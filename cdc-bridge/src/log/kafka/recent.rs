@@ -14,7 +14,7 @@ pub(super) fn recent(cluster: &Cluster, topics: &BTreeSet<String>, n: usize) -> 
     for topic in topics {
         for partition in 0..look.partitions(topic)?.unwrap_or(0) {
             let Some((first, next)) = look.bounds(topic, partition)? else { continue };
-            // Every event may have a tombstone behind it.
+            // Every event may have a tombstone after it.
             let from = (next - 2 * n as i64).max(first);
             let messages = look.read(topic, partition, from, next)?;
             let events = messages.iter().filter_map(|message| Some((position(message)?, event(message)?)));

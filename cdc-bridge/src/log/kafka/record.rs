@@ -20,7 +20,6 @@ pub const VERSION: u32 = 1;
 /// One record of the topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
-    /// The log's name.
     Log(LogRecord),
     /// Shapes of tables: all that the writer's session has used so far, each table's newest.
     Tables(TablesRecord),
@@ -31,9 +30,7 @@ pub enum Record {
 /// Key `log`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogRecord {
-    /// [`VERSION`].
     pub version: u32,
-    /// The log.
     pub log: LogId,
     /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
     pub system_id: String,
@@ -44,18 +41,14 @@ pub struct LogRecord {
 /// A server has many databases, and a database may be followed by several plans: each has a log of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeFor {
-    /// The plan's name.
     pub plan: String,
-    /// The source database's name.
     pub database: String,
 }
 
 /// Key `tables`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TablesRecord {
-    /// [`VERSION`].
     pub version: u32,
-    /// The log.
     pub log: LogId,
     /// Shapes by their hash in hexadecimal.
     pub relations: BTreeMap<String, Relation>,
@@ -64,10 +57,9 @@ pub struct TablesRecord {
 /// Key `progress`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProgressRecord {
-    /// The promise itself.
     #[serde(flatten)]
     pub progress: Progress,
-    /// Everything up to here had been acknowledged when this record was sent, so what is behind it may be missing
+    /// Everything up to here had been acknowledged when this record was sent, so what is after it may be missing
     /// if the writer died.
     pub acknowledged: EndLsn,
     /// The last position that was sent to each partition, by topic.
@@ -77,9 +69,8 @@ pub struct ProgressRecord {
 /// What was sent to one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// The last change's position.
     pub last: Position,
-    /// Where the changes behind `acknowledged` begin.
+    /// Where the changes after `acknowledged` begin.
     pub offset: i64,
 }
 
@@ -97,7 +88,6 @@ impl Record {
         }
     }
 
-    /// The record's version.
     pub fn version(&self) -> u32 {
         match self {
             Record::Log(record) => record.version,
@@ -134,7 +124,7 @@ impl ProgressRecord {
         all.filter(|(_, _, sent)| !self.acknowledged.is_past(sent.last.commit))
     }
 
-    /// What holds of it if its own flush did not arrive; none where nothing had been acknowledged before.
+    /// What holds of it if its own flush did not arrive; none if nothing had been acknowledged before.
     pub fn before(&self) -> Option<Progress> {
         let known = self.acknowledged > EndLsn(0);
         known.then(|| Progress {
@@ -146,10 +136,8 @@ impl ProgressRecord {
     }
 }
 
-/// A reader's place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bookmark {
-    /// The log.
     pub log: LogId,
     /// The next record of the progress topic.
     pub progress: i64,
@@ -167,7 +155,6 @@ impl Bookmark {
         serde_json::from_str(&cursor.0).ok()
     }
 
-    /// As a cursor.
     pub fn cursor(&self) -> Cursor {
         // Strings and numbers always serialise.
         Cursor(serde_json::to_string(self).unwrap_or_default())

@@ -25,7 +25,6 @@ impl Route {
     }
 }
 
-/// All topics.
 #[derive(Debug, Default)]
 pub struct Routes {
     topics: BTreeMap<String, Route>,
@@ -39,7 +38,7 @@ pub struct Routes {
 #[derive(Debug, Clone, Copy)]
 struct Part {
     sent: Sent,
-    /// The next offset behind what was acknowledged.
+    /// The next offset after what was acknowledged.
     next: i64,
 }
 
@@ -63,7 +62,6 @@ impl Routes {
         route
     }
 
-    /// These topics are gone.
     pub fn remove(&mut self, topics: &[String]) {
         self.topics.retain(|topic, _| !topics.contains(topic));
         self.known.retain(|topic, _| !topics.contains(topic));
@@ -83,7 +81,7 @@ impl Routes {
         }
     }
 
-    /// A flush was acknowledged: the next offset by slot. Behind a progress record, readers may begin behind it.
+    /// A flush was acknowledged: the next offset by slot. After a progress record, readers may begin after it.
     pub fn acknowledge(&mut self, next: &[i64], behind_record: bool) {
         for (part, next) in self.parts.iter_mut().zip(next) {
             part.next = part.next.max(*next);

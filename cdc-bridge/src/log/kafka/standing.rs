@@ -1,5 +1,5 @@
-//! How far the log in the cluster stands: its name, its last promise and whether that was kept, and where a writer and
-//! a reader go on from. Everything here blocks.
+//! How far the log in the cluster is: its name, its last promise and whether it was kept, and where a writer and a reader
+//! go on. Everything here blocks.
 
 use super::client::Cluster;
 use super::delivery::{Deliveries, Tally, produce};
@@ -30,11 +30,10 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What there is of a log.
 pub(super) enum Found {
-    /// No topic.
     Nothing,
     /// A topic that nothing was ever written into: whoever made it was stopped before it wrote the log's name.
     Blank,
-    /// A topic whose records someone took away.
+    /// A topic whose records someone removed.
     Emptied,
     /// A log, whose name is known now.
     Log(Named),
@@ -84,12 +83,12 @@ pub(super) struct Inner {
     pub(super) replication: i32,
     pub(super) id: Mutex<LogId>,
     pub(super) routes: Mutex<Routes>,
-    /// The tables' topics that this process prepared and did not take away.
+    /// The tables' topics that this process prepared and did not remove.
     pub(super) made: Mutex<BTreeSet<String>>,
     /// The number of the last writer.
     pub(super) session: AtomicU64,
     pub(super) row_bytes_max: AtomicU64,
-    /// Whether this process made the log, or took something away that was read from it.
+    /// Whether this process made the log, or removed something that was read from it.
     pub(super) is_used: AtomicBool,
     /// Whether the log was there when it was looked for last.
     pub(super) is_known: AtomicBool,
@@ -158,7 +157,7 @@ impl Inner {
         };
         let damaged = |why: &str| self.cluster.damaged(&format!("{topic} {why}"));
         let record = Record::read(message.key(), message.payload());
-        let record = record.ok_or_else(|| damaged("holds what is not ours"))?;
+        let record = record.ok_or_else(|| damaged("holds a record that is not strangler's"))?;
         if record.version() != VERSION {
             return Err(damaged("is of another version of strangler"));
         }
@@ -240,7 +239,7 @@ impl Inner {
         Ok(Some(Last { offset, record, is_kept, tables }))
     }
 
-    /// Whether a partition has what was sent to it. What someone took away since, as records or with the whole
+    /// Whether a partition has what was sent to it. What someone removed since, as records or with the whole
     /// topic, is not missed.
     fn has_arrived(&self, look: &Look, topic: &str, partition: i32, sent: Sent) -> Result<bool, LogError> {
         let Some((first, next)) = look.bounds(topic, partition)? else { return Ok(true) };
@@ -306,7 +305,7 @@ impl Inner {
         let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
         for (topic, partitions) in &last.record.sent {
             for (partition, sent) in partitions {
-                // A topic that was taken away and made again is met anew, where a writer says that it begins.
+                // A topic that was removed and made again is met again, where a writer says that it begins.
                 let bounds = look.bounds(topic, *partition)?.filter(|(_, next)| sent.offset <= *next);
                 if let Some((first, _)) = bounds {
                     offsets.entry(topic.clone()).or_default().insert(*partition, sent.offset.max(first));
@@ -322,7 +321,7 @@ impl Inner {
         })
     }
 
-    /// Whether everything behind a bookmark is still kept; the shapes that it points to.
+    /// Whether everything after a bookmark is still kept; the shapes that it points to.
     pub(super) fn check(&self, bookmark: &Bookmark) -> Result<Option<TablesRecord>, LogError> {
         let look = Look::new(&self.cluster)?;
         let progress = self.progress_topic();

@@ -1,4 +1,4 @@
-//! The topics: made, checked, taken away.
+//! The topics: made, checked, removed.
 
 use super::client::{ANSWER_MAX, Cluster};
 use crate::log::contract::LogError;
@@ -8,21 +8,18 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Topics made, checked or taken away in one request.
+/// Topics made, checked or removed in one request.
 const TOPICS_PER_REQUEST: usize = 50;
 
 /// How topics of ours are made.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// Partitions.
     pub partitions: i32,
-    /// Replicas of each.
     pub replication: i32,
     /// `max.message.bytes`.
     pub record_bytes_max: u64,
 }
 
-/// Asks the cluster's controller.
 pub struct Topics {
     cluster: Cluster,
     admin: AdminClient<DefaultClientContext>,

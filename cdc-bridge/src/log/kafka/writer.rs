@@ -25,7 +25,6 @@ use std::sync::Arc;
 const SHAPES_MAX: usize = 4096;
 /// What the shape's header and Kafka's own fields add to a record, and more.
 const FRAME_BYTES: u64 = 4096;
-/// Appends to Kafka.
 #[derive(Debug)]
 pub struct KafkaWriter {
     cluster: Cluster,
@@ -34,7 +33,7 @@ pub struct KafkaWriter {
 }
 
 impl KafkaWriter {
-    /// A session behind the last durable record. `sent` is what earlier ones sent.
+    /// A session after the last durable record. `sent` is what earlier ones sent.
     pub(super) fn new(inner: Arc<Inner>, session: u64, last: Option<&Progress>) -> Result<Self, LogError> {
         let cluster = inner.cluster.clone();
         let tally = Arc::new(Tally::default());
@@ -155,7 +154,7 @@ impl Work {
         Ok(admitted.end)
     }
 
-    /// Notes what was acknowledged. Behind a record, a reader may begin behind all of it.
+    /// Notes what was acknowledged. After a record, a reader may begin after all of it.
     fn settle(&mut self, end: Option<EndLsn>) {
         locked(&self.inner.routes).acknowledge(&self.tally.next(), end.is_some());
         self.acknowledged = end.unwrap_or(self.acknowledged);

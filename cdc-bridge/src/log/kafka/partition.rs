@@ -19,8 +19,7 @@ use std::sync::Arc;
 /// What was received of a partition.
 pub(super) type Queue = PartitionQueue<DefaultConsumerContext>;
 
-/// A partition.
-pub(super) struct Source {
+pub(super) struct Partition {
     pub topic: String,
     pub partition: i32,
     pub queue: Queue,
