@@ -112,7 +112,12 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     let puller = agent.clone();
     parts.spawn(async move {
         let held = tell.borrow().clone();
-        let take = |told| {
+        let stored = puller.stored();
+        let take = |told: Told| {
+            // Kept first: after a crash no older orders may be carried out.
+            if tell.borrow().as_ref().is_none_or(|held| held.desired != told.desired) {
+                stored.write(&told.desired);
+            }
             tell.send_replace(Some(told));
             std::future::ready(Ok::<(), Infallible>(()))
         };

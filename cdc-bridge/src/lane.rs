@@ -113,14 +113,20 @@ struct Lane<'a> {
 impl Lane<'_> {
     /// Does what the order says; returns only when it cannot go on.
     async fn pursue(&self) -> Result<Infallible, Halt> {
-        let (plan, order, id) = (&self.context.plan, self.order, self.log.id());
+        let (plan, order) = (&self.context.plan, self.order);
         let (mut captured, mut open): (_, Option<(Client, Option<Kept>)>) = (None, None);
         loop {
             let kept = open.as_ref().map(|(_, kept)| kept.as_ref());
+            // A session of capture may have found the log under another id meanwhile.
+            let id = self.log.id();
             let next = next(plan, order, Seen { log: &id, is_captured: captured.is_some(), kept });
             match (next, open.take(), &captured) {
                 (Next::Look, ..) => open = Some(Sink::open(plan).await?),
-                (Next::AwaitCapture, ..) => captured = Some(self.captured().await?),
+                (Next::AwaitCapture, held, _) => {
+                    // Lets the lane's lock go: it may be another bridge's turn.
+                    drop(held);
+                    captured = Some(self.captured().await?);
+                }
                 (Next::Copy { epoch, filled, is_read }, Some((client, _)), Some(captured)) => {
                     let kept = self.copy(&client, epoch, captured.clone(), filled, is_read).await?;
                     open = Some((client, Some(kept)));
@@ -343,6 +349,8 @@ impl Lane<'_> {
     }
 
     async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Result<Infallible, Halt> {
+        // A lane that only watches must not move past a foreign write: it may get the right to apply that write.
+        let mut is_held = false;
         loop {
             let batch = reader.next().await?;
             if let Some((progress, _)) = &batch.progress
@@ -354,9 +362,11 @@ impl Lane<'_> {
             changes.retain(|change| self.is_wanted(change, kept));
             if self.order.right == Right::Watch {
                 self.report_foreign(&changes);
+                is_held |= !changes.is_empty();
                 changes.clear();
             }
-            let durable = sink.apply(&changes, batch.progress.as_ref()).await?;
+            let progress = batch.progress.as_ref().filter(|_| !is_held);
+            let durable = sink.apply(&changes, progress).await?;
             let Some((progress, cursor)) = batch.progress else { continue };
             self.context.state.send_modify(|state| {
                 state.passed = state.passed.max(progress.end);

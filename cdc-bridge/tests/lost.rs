@@ -9,9 +9,9 @@ use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT, slice};
 use migrations::control::{Condition, Desired};
 use migrations::journal::{Entry, Generation, State as Journal};
-use migrations::lane::LaneId;
+use migrations::lane::{LaneId, Mark};
 use migrations::lsn::{CommitLsn, Of};
-use migrations::stage::Event;
+use migrations::stage::{Epoch, Event};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,13 +135,14 @@ async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_
     let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
     let orders = LaneId::forward(slice());
     kept::hold(&first, &orders, "first").await.unwrap();
-    kept::begin_chunk(&first, &orders, "first").await.unwrap();
+    let mark = Mark { lane: orders.clone(), epoch: Epoch(0) };
+    kept::begin_chunk(&first, &mark, "first").await.unwrap();
     second.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
     let refused = kept::hold(&second, &orders, "second").await.unwrap_err().to_string();
     assert!(refused.contains("lock timeout"), "{refused}");
     first.batch_execute("COMMIT").await.unwrap();
     kept::hold(&second, &orders, "second").await.unwrap();
-    let refused = kept::begin_chunk(&first, &orders, "first").await.unwrap_err().to_string();
+    let refused = kept::begin_chunk(&first, &mark, "first").await.unwrap_err().to_string();
     assert!(refused.contains("another bridge copies slice orders"), "{refused}");
     house.stop().await;
 }

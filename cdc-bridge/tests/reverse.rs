@@ -175,6 +175,26 @@ async fn a_lane_that_watches_applies_nothing_and_reports_writes_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_comes_before_the_right_to_apply_it_is_not_lost() {
+    let house = prepared().await;
+    house.source.sql("shop", "SELECT strangler.gate_set_orders(true, 1)");
+    house.sink.sql("orders", "SELECT strangler.gate_set_orders(true, 1)");
+    house.decide(Event::CutoverStarted { epoch: Epoch(1) });
+    house.barrier().await;
+    house.decide(Event::CutoverCommitted { epoch: Epoch(1) });
+    house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
+    house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id <= 10");
+    house.until_lane(&back(), "alarmed", |lane| lane.foreign == 10).await;
+    // Longer than a quiet lane waits before it notes how far it is.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id = 11");
+    house.until_lane(&back(), "alarmed again", |lane| lane.foreign == 11).await;
+    let stage = house.journal().slice(&slice()).stage;
+    house.order(back(), order(&house, stage, Right::Apply(Epoch(1))));
+    until_back(&house).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lane_back_that_is_not_known_does_not_begin_once_the_service_writes() {
     let house = prepared().await;
     cut_over(&house).await;

@@ -77,14 +77,13 @@ impl Agent {
         Stored::of(&self.link)
     }
 
-    /// Pulls for ever. `take` puts in use each `desired` that is newer than `held`, and `held` itself once a controller
-    /// stands by it; then it is kept on disk. If `take` fails the same one is asked for again, with pauses.
+    /// Pulls for ever. `take` puts in use each `desired` that is newer than `held`, and keeps it ([`Agent::stored`]); it
+    /// gets `held` itself once a controller stands by it. If `take` fails the same one is asked for again, with pauses.
     pub async fn pull<E, F>(&self, mut held: Option<Told>, take: impl Fn(Told) -> F) -> Infallible
     where
         F: Future<Output = Result<(), E>>,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let stored = self.stored();
         let mut pause = RETRY_MIN;
         loop {
             let asked_at = Instant::now();
@@ -100,9 +99,6 @@ impl Agent {
             };
             match taken {
                 Ok(Some(told)) => {
-                    if held.as_ref().is_none_or(|held| held.desired != told.desired) {
-                        stored.write(&told.desired);
-                    }
                     held = Some(told);
                     pause = RETRY_MIN;
                 }

@@ -48,8 +48,9 @@ impl Stored {
         read(&text).map_err(|source| StoredError::Unreadable { path: self.path.clone(), source })
     }
 
-    /// Keeps `desired` for the next start. A disk that refuses does not stop the agent; it only remembers less.
-    pub(crate) fn write(&self, desired: &Desired) {
+    /// Keeps `desired` for the next start; blocks on the disk. A disk that refuses does not stop the agent: it only
+    /// remembers less.
+    pub fn write(&self, desired: &Desired) {
         let written = serde_json::to_vec(desired)
             .map_err(io::Error::from)
             .and_then(|text| file::replace(&self.path, &text));

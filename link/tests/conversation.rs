@@ -60,11 +60,15 @@ impl Controller {
     fn pulls(&self, held: Option<Told>, refused: usize) -> mpsc::UnboundedReceiver<Told> {
         let (tell, told) = mpsc::unbounded_channel();
         let (agent, count) = (self.agent(), Mutex::new(0));
+        let stored = agent.stored();
         tokio::spawn(async move {
             let take = |told: Told| {
                 *count.lock().unwrap() += 1;
-                tell.send(told).unwrap();
                 let is_refused = *count.lock().unwrap() <= refused;
+                if !is_refused {
+                    stored.write(&told.desired);
+                }
+                tell.send(told).unwrap();
                 ready(if is_refused { Err(io::Error::other("no such upstream")) } else { Ok(()) })
             };
             agent.pull(held, take).await

@@ -26,7 +26,9 @@ mod tests {
     fn a_table_that_left_the_plan_is_not_ours_to_empty() {
         let (plan, _) = crate::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
         let slice = plan.slices.values().next().unwrap();
-        let filled = ["public.sales", "public.left"].map(|name| name.parse().unwrap()).into();
-        assert_eq!(ours(slice, &filled), ["public.sales".parse().unwrap()].into());
+        let tables = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<_>>();
+        assert_eq!(all(slice), tables(&["public.notes", "public.sales"]));
+        assert_eq!(ours(slice, &tables(&["public.sales", "public.left"])), tables(&["public.sales"]));
+        assert_eq!(ours(slice, &tables(&[])), tables(&[]));
     }
 }

@@ -32,7 +32,7 @@ impl Refusal {
             "3F000" => Refusal::OtherShape,
             code => match code.get(..2).unwrap_or_default() {
                 "42" => Refusal::OtherShape,
-                "08" | "40" | "53" | "55" | "57" | "58" | "XX" => Refusal::Away,
+                "08" | "25" | "26" | "28" | "40" | "53" | "55" | "57" | "58" | "XX" => Refusal::Away,
                 _ => Refusal::Rows,
             },
         }
@@ -73,11 +73,13 @@ mod tests {
         assert_eq!(of("42883", "function strangler.gate_set_orders() does not exist"), Refusal::NotInstalled);
         assert_eq!(of("42P01", "relation \"public.orders\" does not exist"), Refusal::OtherShape);
         assert_eq!(of("42703", "column \"strangler\" does not exist"), Refusal::OtherShape);
-        for code in ["23505", "22P02", "P0001", "MY001", "44000"] {
+        for code in ["23505", "22P02", "P0001", "MY001", "44000", "54000"] {
             assert_eq!(of(code, ""), Refusal::Rows, "{code}");
         }
-        for code in ["40001", "40P01", "53300", "55P03", "55006", "57014", "57P01", "58030", "08006", "XX000"]
-        {
+        for code in [
+            "25P03", "25P02", "26000", "28000", "40001", "40P01", "53300", "55P03", "55006", "57014",
+            "57P01", "58030", "08006", "XX000",
+        ] {
             assert_eq!(of(code, ""), Refusal::Away, "{code}");
         }
     }

@@ -44,9 +44,17 @@ impl BackgroundService for Agent {
 
 impl Agent {
     async fn take(&self, told: Told, swapped: &Notify) -> Result<(), Unusable> {
-        let tables = self.tables.clone();
-        // The resolver blocks.
-        let taken = tokio::task::spawn_blocking(move || tables.take(told.desired)).await;
+        let (tables, stored) = (self.tables.clone(), self.agent.stored());
+        // The resolver and the disk block.
+        let taken = tokio::task::spawn_blocking(move || {
+            let is_newer = tables.take(told.desired.clone())?;
+            if is_newer {
+                // Only a table that can be used is kept, so that a restart finds one.
+                stored.write(&told.desired);
+            }
+            Ok::<bool, BadDesired>(is_newer)
+        })
+        .await;
         if taken.map_err(|_| Unusable::Stopped)?? {
             self.serve_barriers();
             swapped.notify_one();

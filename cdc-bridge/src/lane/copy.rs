@@ -15,7 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
-use migrations::lane::LaneId;
+use migrations::lane::Mark;
 use migrations::lsn::{EndLsn, Position, Timeline};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
@@ -76,6 +76,13 @@ struct Table {
     is_binary: bool,
 }
 
+impl Job<'_> {
+    /// The rows of a copy are no writes of the service's own.
+    fn mark(&self) -> Mark {
+        Mark { lane: self.plan.id.clone(), epoch: self.epoch }
+    }
+}
+
 /// Copies the slice; capture must already keep its tables' changes. `client` holds the slice's lock at the sink.
 pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount>) -> Result<Kept, Halt> {
     let source = job.source.connect("strangler copy").await?;
@@ -108,7 +115,7 @@ pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount>) -> R
     let holder = uuid::Uuid::new_v4().to_string();
     kept::keep(client, &job.plan.id, &kept, Some(&kept.filled)).await?;
     kept::hold(client, &job.plan.id, &holder).await?;
-    filled::empty(client, &job.plan.slice.name, &to).await?;
+    filled::empty(client, &job.mark(), &to).await?;
     let snapshot = Snapshot::take(job.source, job.plan.slice.name.as_str()).await?;
     let keys = catalog::foreign_keys(client, None).await.map_err(Halt::of)?;
     for level in order::levels(&to, &keys).map_err(Halt::stop)? {
@@ -228,7 +235,7 @@ async fn copy_level(
         let worker = Worker {
             source: job.source.clone(),
             sink: job.plan.sink.clone(),
-            lane: job.plan.id.clone(),
+            mark: job.mark(),
             snapshot: snapshot.to_owned(),
             holder: holder.to_owned(),
             queue: queue.clone(),
@@ -278,7 +285,7 @@ impl Work {
 struct Worker {
     source: Source,
     sink: DatabaseUrl,
-    lane: LaneId,
+    mark: Mark,
     snapshot: String,
     holder: String,
     queue: Queue,
@@ -298,7 +305,7 @@ impl Worker {
         let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
         if self.in_one {
-            kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
+            kept::begin_chunk(&sink, &self.mark, &self.holder).await?;
         }
         loop {
             let next = self.queue.lock().map(|mut queue| queue.pop_front()).unwrap_or_default();
@@ -309,7 +316,7 @@ impl Worker {
                 sink.batch_execute(make).await.map_err(Halt::of)?;
             }
             if !self.in_one {
-                kept::begin_chunk(&sink, &self.lane, &self.holder).await?;
+                kept::begin_chunk(&sink, &self.mark, &self.holder).await?;
             }
             let rows = copy_chunk(&source, &sink, &work, &condition).await?;
             if !self.in_one {

@@ -4,10 +4,12 @@
 //! operator said so of this very copy.
 
 use super::halt::Halt;
+use super::kept;
 use migrations::code::Code;
 use migrations::filled::{all, ours};
 use migrations::finding::Finding;
-use migrations::names::{SliceName, TableName};
+use migrations::lane::{LaneId, Mark};
+use migrations::names::TableName;
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use postgres::{gate, in_words};
@@ -31,13 +33,15 @@ pub async fn must_be_ours(client: &Client, slice: &Slice, filled: &BTreeSet<Tabl
     Ok(())
 }
 
-/// Empties tables together.
-pub async fn empty(client: &Client, slice: &SliceName, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
+/// Empties tables together, in one transaction with the mark.
+pub async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
+    let slice = &mark.lane.slice;
     if tables.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
-    let truncated = client.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await;
+    let truncated =
+        client.batch_execute(&format!("{}; TRUNCATE {}", kept::leave(mark), names.join(", "))).await;
     truncated.map_err(|error| match error.code().map(|code| code.code()) {
         Some("0A000") => Halt::stop(Finding::error(
             Code::SinkReferenced,
@@ -65,7 +69,8 @@ pub async fn give_up(
             Some(_) => {
                 let mut tables = ours(slice, filled);
                 tables.extend(empty_ones(client, all(slice).difference(&tables)).await?);
-                empty(client, &slice.name, &tables).await
+                let mark = Mark { lane: LaneId::forward(slice.name.clone()), epoch };
+                empty(client, &mark, &tables).await
             }
         }
     };

@@ -6,7 +6,7 @@ use crate::log::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
-use migrations::lane::LaneId;
+use migrations::lane::{LaneId, Mark};
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::{TableName, quote_literal};
 use postgres::Refusal;
@@ -110,7 +110,8 @@ pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, 
         Ok(Some(row)) => Ok(Some(Origin {
             log: LogId(row.get(0)),
             system_id: row.get(1),
-            filled: json(&row, 2).map_err(|_| damaged(&plan.id))?,
+            // Nobody could drop the copy if this were an error.
+            filled: json(&row, 2).unwrap_or_else(|_| migrations::filled::all(&plan.slice)),
         })),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error) if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => Ok(None),
@@ -215,16 +216,24 @@ pub async fn hold(client: &Client, lane: &LaneId, holder: &str) -> Result<(), Ha
     Ok(())
 }
 
+/// The statement that marks a transaction as a lane's.
+pub fn leave(mark: &Mark) -> String {
+    let content = quote_literal(&mark.to_string());
+    format!("SELECT pg_logical_emit_message(true, '{}', {content})", Mark::PREFIX)
+}
+
 /// Begins the transaction of a copy's chunk: no other copy can begin before it ends.
-pub async fn begin_chunk(client: &Client, lane: &LaneId, holder: &str) -> Result<(), Halt> {
+pub async fn begin_chunk(client: &Client, mark: &Mark, holder: &str) -> Result<(), Halt> {
+    let lane = &mark.lane;
     let sql = format!(
-        "BEGIN; SET CONSTRAINTS ALL DEFERRED; \
+        "BEGIN; {}; SET CONSTRAINTS ALL DEFERRED; \
          SELECT holder FROM strangler.stream WHERE slice = {} AND direction = '{}' FOR SHARE",
+        leave(mark),
         quote_literal(lane.slice.as_str()),
         lane.direction
     );
     let answer = client.simple_query(&sql).await.map_err(Halt::of)?;
-    let held = answer.iter().find_map(|message| match message {
+    let held = answer.iter().rev().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
