@@ -135,7 +135,11 @@ async fn begin(
     let end = log.end().await?;
     let slots = slots(client, &source.plan).await?;
     begins.end = match decide(slot, &slots, end.as_ref(), &begins.timeline) {
-        Begin::Resume(end) => return Ok(Progress { end, ..begins }),
+        Begin::Resume(at) if end.is_some_and(|end| end.captured == begins.captured) => {
+            return Ok(Progress { end: at, ..begins });
+        }
+        // Lanes learn by a record that a table was out of the publication. A quiet source would give none for a while.
+        Begin::Resume(at) => at,
         Begin::Anew => create_slot(source, client, slot).await?,
         // It was never finished: the session that makes it still waits for a transaction.
         Begin::Adopt(EndLsn(0)) => return Err(blocked(source, slot).await.into()),
