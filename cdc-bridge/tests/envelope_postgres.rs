@@ -6,7 +6,7 @@
 use base64::Engine;
 use bytes::Bytes;
 use lab::Cluster;
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 use num_bigint::BigInt;
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Column, Operation, Relation, Value};

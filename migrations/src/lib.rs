@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod code;
+pub mod column_type;
 pub mod control;
 pub mod filled;
 pub mod finding;
@@ -20,4 +21,3 @@ pub mod problem;
 pub mod share;
 pub mod sql;
 pub mod stage;
-pub mod types;

@@ -2,11 +2,11 @@
 //!
 //! Reads only. What the facts mean is decided in `migrations` and by the bridge.
 
+use migrations::column_type::TypeSeen;
 use migrations::names::TableName;
 use migrations::preflight::{
     ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, TableSeen, TriggerSeen,
 };
-use migrations::types::TypeSeen;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{Client, Error, Row};
 

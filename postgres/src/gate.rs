@@ -42,14 +42,17 @@ pub async fn unmake(client: &Client, slice: &SliceName) -> Result<(), Error> {
 
 /// The slice's gate; none if it was never made.
 pub async fn read(client: &Client, slice: &SliceName) -> Result<Option<Gate>, Error> {
-    let sql = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1";
-    Ok(client.query_opt(sql, &[&slice.as_str()]).await?.as_ref().map(Gate::of))
+    ask(client, slice, "").await
 }
 
 /// The slice's gate, which nobody else moves until the transaction's end.
 pub async fn lock(client: &Client, slice: &SliceName) -> Result<Option<Gate>, Error> {
-    let sql = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR UPDATE";
-    Ok(client.query_opt(sql, &[&slice.as_str()]).await?.as_ref().map(Gate::of))
+    ask(client, slice, "FOR UPDATE").await
+}
+
+async fn ask(client: &Client, slice: &SliceName, lock: &str) -> Result<Option<Gate>, Error> {
+    let sql = format!("SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 {lock}");
+    Ok(client.query_opt(&sql, &[&slice.as_str()]).await?.as_ref().map(Gate::of))
 }
 
 fn function(verb: &str, slice: &SliceName) -> String {

@@ -1,11 +1,11 @@
 //! A replication connection to Postgres: its questions, then its stream.
 //!
-//! What we send is worded by postgres-protocol. Reading is ours, because the way we read decides what each row costs the
-//! server: it sends every row by itself, and whoever takes each row at once makes it wake a reader
-//! and a network stack for it. Where nobody reads for a while, rows gather on the sender's side and travel together.
-//! (Measured on one machine, 1 M rows of 150 bytes: 4.0 s of the server's CPU where the reader rests for 1 ms between two
-//! reads, 3.6 s with 8 ms, 2.6 s with 24 ms.) A small receive window would do the same and is not to be had: the kernel
-//! drops rows that do not fit, or waits for room that never comes, and their repetition takes seconds.
+//! `postgres-protocol` words what we send. Reading is ours, because the way we read decides what each row costs the server.
+//! The server sends each row by itself. A reader that takes each row at once makes the server wake a reader and a network
+//! stack for it. If nobody reads for a while, rows gather on the sender's side and travel together. Measured on one
+//! machine, 1 M rows of 150 bytes cost the server 4.0 s of CPU if the reader rests for 1 ms between two reads, 3.6 s with
+//! 8 ms, 2.6 s with 24 ms. A small receive window does not help: the kernel drops rows that do not fit, or waits for room
+//! that never comes, and sending them again takes seconds.
 
 pub mod frame;
 
@@ -40,25 +40,19 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// What one read takes at most, in bytes.
 const READ_BYTES: usize = 128 << 10;
 
-/// What can go wrong on a replication connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicationError {
-    /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The server is not there, or no longer.
     #[error("the connection is broken: {0}")]
     Broken(#[from] Error),
-    /// What came was nothing we could take, or the server's error.
+    /// What came was not the protocol, or it was the server's error.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It is connected and says nothing.
     #[error("the server has said nothing for {0} s")]
     Silent(u64),
-    /// TLS failed.
     #[error("{0}")]
     Tls(String),
-    /// The login failed.
     #[error("{0}")]
     Login(String),
 }
@@ -79,10 +73,9 @@ impl ReplicationError {
     }
 }
 
-/// Which server it is, and how far it is.
+/// The answer to `IDENTIFY_SYSTEM`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
-    /// Which history of which server.
     pub timeline: Timeline,
     /// The end of its WAL.
     pub end: EndLsn,
@@ -102,7 +95,7 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Connects and logs in; messages larger than `message_bytes_max` will be refused.
+    /// Connects and logs in. Messages larger than `message_bytes_max` are refused.
     pub async fn open(url: &DatabaseUrl, message_bytes_max: usize) -> Result<Replication, ReplicationError> {
         let address = Address::of(url)?;
         let opening = async {
@@ -128,7 +121,6 @@ impl Replication {
         Ok(timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(address.late()))?)
     }
 
-    /// Asks the server who it is.
     pub async fn identify_system(&mut self) -> Result<System, ReplicationError> {
         let rows = self.ask("IDENTIFY_SYSTEM").await?;
         let column = |index: usize| rows.first().and_then(|row| row.get(index)).cloned().flatten();
@@ -143,7 +135,7 @@ impl Replication {
         Ok(System { timeline: Timeline { system_id, timeline }, end })
     }
 
-    /// Asks before the stream has begun; gives the answer's rows as text.
+    /// Asks before the stream has begun. Returns the answer's rows as text.
     pub async fn ask(&mut self, command: &str) -> Result<Vec<Vec<Option<String>>>, ReplicationError> {
         self.send(|out| frontend::query(command, out)).await?;
         let (mut rows, mut refused) = (Vec::new(), None::<ServerError>);
@@ -165,7 +157,7 @@ impl Replication {
         }
     }
 
-    /// Begins the stream of a slot behind `from`.
+    /// Begins the stream of a slot after `from`.
     pub async fn start(
         &mut self,
         slot: &str,
@@ -187,8 +179,7 @@ impl Replication {
         }
     }
 
-    /// Waits for more of the stream and takes what has come; gives the number of bytes. It may be cancelled: nothing is
-    /// lost.
+    /// Waits for more of the stream and takes what has come. Returns the number of bytes. Cancelling it loses nothing.
     pub async fn read(&mut self) -> Result<usize, ReplicationError> {
         if self.inbound.capacity() - self.inbound.len() < READ_BYTES / 2 {
             // A large message is announced by its length, and checked against the bound before it is waited for.
@@ -206,7 +197,7 @@ impl Replication {
         Ok(message.map(Message::into_frame).transpose()?)
     }
 
-    /// Tells the server that everything before `end` is ours to keep, and may ask for a sign of life. (`Standby status
+    /// Tells the server that everything before `end` is durable here, and can ask it for a sign of life. (`Standby status
     /// update`.)
     pub async fn confirm(&mut self, end: EndLsn, wants_reply: bool) -> Result<(), ReplicationError> {
         let Err(broken) = self.send(|out| standby_status(end, wants_reply, out)).await else { return Ok(()) };
@@ -217,8 +208,8 @@ impl Replication {
         }
     }
 
-    /// Confirms what became ours at last, and waits until the server has ended the session: then its slot is free. What
-    /// is left unread would make the system cut the connection before the server has read our words.
+    /// Confirms what became durable last, and waits until the server has ended the session: then its slot is free. Bytes
+    /// that are left unread would make the system cut the connection before the server has read our message.
     pub async fn close(mut self, end: EndLsn) {
         let farewell = async {
             self.confirm(end, false).await?;
@@ -229,11 +220,11 @@ impl Replication {
             .await?;
             Err::<(), _>(self.read_out().await)
         };
-        // Its end is what was waited for, and whoever is gone already needs no words.
+        // The session has ended, or takes too long to.
         let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
     }
 
-    /// Reads until the connection ends, and gives the reason.
+    /// Reads until the connection ends. Returns the reason.
     async fn read_out(&mut self) -> ReplicationError {
         loop {
             match self.frame() {

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use rows::change::{Change, Column, Operation, Relation};
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 use rows::assemble::{Assembler, Step};
 use rows::pgoutput::decode;
 use libfuzzer_sys::fuzz_target;

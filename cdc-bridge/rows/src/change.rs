@@ -4,10 +4,10 @@
 //! Postgres' wire (see `pgoutput`) nor JSON (see `envelope`).
 
 use bytes::{BufMut, Bytes, BytesMut};
+use migrations::column_type::ColumnType;
 use migrations::lsn::Position;
 use migrations::names::TableName;
 use migrations::preflight::{ColumnSeen, IdentitySeen};
-use migrations::types::ColumnType;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

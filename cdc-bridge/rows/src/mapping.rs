@@ -4,11 +4,11 @@
 
 use crate::change::Relation;
 use migrations::code::Code;
+use migrations::column_type::ColumnType;
 use migrations::finding::Finding;
 use migrations::names::{TableName, quote_identifier};
 use migrations::plan::Table;
 use migrations::preflight::ColumnSeen;
-use migrations::types::ColumnType;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A source column that a statement takes as a parameter.

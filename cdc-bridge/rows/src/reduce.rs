@@ -232,8 +232,8 @@ fn key_of(row: &Tuple, key: &[usize]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::change::{Column, Transaction};
+    use migrations::column_type::ColumnType;
     use migrations::lsn::{CommitLsn, Position};
-    use migrations::types::ColumnType;
     use proptest::prelude::*;
 
     fn relation() -> Arc<Relation> {

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
+use migrations::column_type::ColumnType;
 use migrations::lsn::{CommitLsn, Position};
-use migrations::types::ColumnType;
 use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::envelope::{Context, Encoded, Encoder, PLACEHOLDER, decode, header, topic};
 use serde_json::{Value as Json, json};

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
 use bytes::Bytes;
+use migrations::column_type::ColumnType;
 use migrations::names::TableName;
-use migrations::types::ColumnType;
 use proptest::prelude::*;
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Tuple, Value};

@@ -3,9 +3,9 @@
 //! Pure; the session fills it and the writer empties it.
 
 use crate::log::Flush;
+use migrations::column_type::ColumnType;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
-use migrations::types::ColumnType;
 use rows::change::{Change, Column, Relation};
 use rows::pgoutput::WireRelation;
 use rows::progress::{Message, Progress};

@@ -1,9 +1,9 @@
 //! A source's history made from a seed: transactions over a few tables, as capture would hand them to a log.
 
 use cdc_bridge::log::Flush;
+use migrations::column_type::ColumnType;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
-use migrations::types::ColumnType;
 use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::progress::{LogId, Membership, Message, Progress};
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! The statements of a trial, from the plan's mapping and the columns as they were seen.
 
+use migrations::column_type::TypeSeen;
 use migrations::names::quote_identifier;
 use migrations::plan::Table;
 use migrations::preflight::{ColumnSeen, TableSeen};
-use migrations::types::TypeSeen;
 use std::collections::BTreeSet;
 
 /// One table's trial.

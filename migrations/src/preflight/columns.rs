@@ -3,10 +3,10 @@
 use super::run;
 use super::sight::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use crate::code::Code;
+use crate::column_type::{ColumnType, Fit, fit};
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
-use crate::types::{ColumnType, Fit, fit};
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Pair<'a> {

@@ -1,9 +1,9 @@
 //! What was seen of a slice's two databases at one moment. Data only.
 
+use crate::column_type::TypeSeen;
 use crate::lsn::EndLsn;
 use crate::names::TableName;
 use crate::sql::Database;
-use crate::types::TypeSeen;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,10 +5,10 @@ mod references;
 
 use super::*;
 use crate::code::Code;
+use crate::column_type::TypeSeen;
 use crate::lsn::EndLsn;
 use crate::names::TableName;
 use crate::plan;
-use crate::types::TypeSeen;
 use std::collections::BTreeMap;
 
 const PLAN: &str = r#"

@@ -1,7 +1,7 @@
 //! What a server sends on a replication connection: bytes in, messages out (PostgreSQL manual, 55.4 "Streaming
 //! Replication Protocol" and 55.7 "Message Formats").
 //!
-//! Knows no socket. A message is a slice of the bytes that came in, never a copy; "more is needed" is no error.
+//! Knows no socket. A message is a slice of the bytes that came in, never a copy. That more bytes are needed is no error.
 
 use crate::refusal::words;
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,12 +10,10 @@ use migrations::lsn::EndLsn;
 /// A message's kind and its length, which counts itself.
 const HEADER_LEN: usize = 5;
 
-/// One message, its length taken off.
+/// One message without its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Its kind.
+pub(super) struct Message {
     pub kind: u8,
-    /// What it says.
     pub body: Bytes,
 }
 
@@ -24,18 +22,16 @@ pub struct Message {
 pub enum Frame {
     /// `XLogData`: a message of the output plugin.
     Data {
-        /// Where it starts in the WAL.
         wal_start: u64,
-        /// When it was sent, by the server's clock: microseconds since 2000-01-01 UTC.
+        /// By the server's clock, in microseconds since 2000-01-01 UTC.
         sent_pg_us: i64,
-        /// What the plugin wrote.
         data: Bytes,
     },
     /// `Primary keepalive message`.
     Keepalive {
-        /// The server has sent everything before.
+        /// The server has sent everything before this.
         wal_end: EndLsn,
-        /// It wants to hear of us at once.
+        /// The server wants an answer at once.
         reply_requested: bool,
     },
     /// The server has ended the stream.
@@ -44,25 +40,13 @@ pub enum Frame {
     Aside,
 }
 
-/// Why bytes are no message that can be taken.
+/// Why bytes are not a message that can be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// They are none at all.
-    #[error(
-        "the server sent what is no message of the replication protocol ({0}); is something between us and it?"
-    )]
+    #[error("the server sent something that is not the replication protocol: {0}")]
     Malformed(&'static str),
-    /// It is larger than what is taken.
-    #[error(
-        "a message of {bytes} bytes is larger than the {bytes_max} that four times limits.max_row allow; raise it"
-    )]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The most that is taken.
-        bytes_max: usize,
-    },
-    /// The server's own error.
+    #[error("a message of {bytes} bytes is larger than {bytes_max}, which is four times limits.max_row")]
+    TooLarge { bytes: usize, bytes_max: usize },
     #[error(transparent)]
     Server(#[from] ServerError),
 }
@@ -96,10 +80,7 @@ impl ServerError {
 }
 
 impl Message {
-    /// Cuts the next message off the front of `bytes`; none where it has not come whole.
-    ///
-    /// # Errors
-    /// When it is malformed, or larger than `bytes_max`.
+    /// Cuts the next message off the front of `bytes`; none if it has not come whole.
     pub fn cut(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Message>, FrameError> {
         let Some(len) = message_len(bytes)? else { return Ok(None) };
         if len > bytes_max {
@@ -115,9 +96,6 @@ impl Message {
     }
 
     /// What it means while the stream runs.
-    ///
-    /// # Errors
-    /// When it is malformed, or the server's error.
     pub fn into_frame(self) -> Result<Frame, FrameError> {
         match self.kind {
             b'd' => copy_data(self.body),
@@ -128,8 +106,8 @@ impl Message {
     }
 }
 
-/// How many bytes are missing until the first message of `bytes` is whole; 0 where that cannot be told yet.
-pub fn missing(bytes: &[u8]) -> usize {
+/// How many bytes are missing until the first message of `bytes` is whole; 0 if its length is not known yet.
+pub(super) fn missing(bytes: &[u8]) -> usize {
     message_len(bytes).ok().flatten().unwrap_or(0).saturating_sub(bytes.len())
 }
 

@@ -5,8 +5,8 @@
 
 use crate::change::{Column, Relation, ReplicaIdentity};
 use migrations::code::Code;
+use migrations::column_type::ColumnType;
 use migrations::finding::Finding;
-use migrations::types::ColumnType;
 
 /// Compares a table's shape with the one before. `used` says which columns the plan reads. What goes on: a new
 /// nullable column outside the plan, a widened type, a constraint on nulls that came or went, more written of old

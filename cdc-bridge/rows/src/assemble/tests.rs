@@ -2,7 +2,7 @@
 
 use super::shape::compatible;
 use crate::change::{Column, Relation, ReplicaIdentity};
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 
 fn relation(columns: &[(&str, ColumnType)]) -> Relation {
     let column = |(name, kind): &(&str, ColumnType)| Column {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::change::{Column, ReplicaIdentity, Value as Field};
 use crate::progress::LogId;
+use migrations::column_type::ColumnType;
 use migrations::lsn::{EndLsn, Timeline};
-use migrations::types::ColumnType;
 use proptest::prelude::*;
 
 fn relation(name: &str) -> Arc<Relation> {

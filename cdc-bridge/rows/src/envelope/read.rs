@@ -4,7 +4,7 @@ use super::array::{DEPTH_MAX, write_element};
 use super::calendar::{self, INFINITY, NEGATIVE_INFINITY};
 use super::decimal;
 use super::json;
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;

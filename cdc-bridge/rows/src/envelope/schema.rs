@@ -5,7 +5,7 @@
 
 use super::json;
 use crate::change::{Column, Relation};
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 
 pub(super) fn key(name: &str, relation: &Relation, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"struct","fields":["#);

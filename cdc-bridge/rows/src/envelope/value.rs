@@ -8,7 +8,7 @@ use super::calendar::{self, INFINITY, NEGATIVE_INFINITY};
 use super::decimal::Decimal;
 use super::json;
 use super::read;
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 
 /// What Debezium writes for a large value that did not change and was not sent (`unavailable.value.placeholder`).
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";

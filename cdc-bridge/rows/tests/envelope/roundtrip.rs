@@ -1,8 +1,8 @@
 //! Every change comes back byte for byte, whatever its table, its values and what the source sent of them.
 
 use super::{NOW_US, change, column, comes_back, comes_back_as, encoder, relation};
+use migrations::column_type::ColumnType;
 use migrations::lsn::{CommitLsn, Position};
-use migrations::types::ColumnType;
 use proptest::prelude::*;
 use rows::change::{Change, Column, Operation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::envelope::{Encoded, PLACEHOLDER, decode};

@@ -1,7 +1,7 @@
 //! Values: what Debezium documents for each type.
 
 use super::{change, column, comes_back, encoder, records, relation};
-use migrations::types::ColumnType;
+use migrations::column_type::ColumnType;
 use rows::change::{Operation, ReplicaIdentity, Tuple, Value};
 use rows::envelope::PLACEHOLDER;
 use serde_json::{Value as Json, json};
