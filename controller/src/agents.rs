@@ -36,7 +36,6 @@ struct Seen {
 }
 
 impl Agents {
-    /// Takes a report in.
     pub(crate) fn report(&self, observed: Observed) {
         let now = Instant::now();
         let mut seen = self.lock();
@@ -51,7 +50,6 @@ impl Agents {
         self.reports.send_replace(());
     }
 
-    /// Changes with each report.
     pub(crate) fn reports(&self) -> watch::Receiver<()> {
         self.reports.subscribe()
     }

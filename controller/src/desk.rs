@@ -161,7 +161,6 @@ impl Desk {
         (known > state.generation).then(|| finding(&self.store.rewound(known, state.generation)))
     }
 
-    /// Entries after a generation.
     pub(crate) async fn entries(&self, after: Generation) -> Result<Vec<Entry>, StoreError> {
         Ok(self.store.load(after).await?.entries)
     }

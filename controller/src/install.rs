@@ -22,30 +22,20 @@ pub enum InstallError {
     /// No administrator's URL was given for it.
     #[error("no administrator's URL is given for {database}; give it with `--admin-url {part}=postgres://…`")]
     NoAdmin {
-        /// Which database.
         database: Database,
         /// Its word in `--admin-url`.
         part: String,
     },
     /// An administrator's URL is about nothing in the plan.
     #[error("the plan has no database `{given}`; it has: {known}")]
-    UnknownPart {
-        /// What was given.
-        given: String,
-        /// What there is.
-        known: String,
-    },
+    UnknownPart { given: String, known: String },
     /// The plan does not say enough.
     #[error(transparent)]
     NoScript(#[from] NoScript),
-    /// There is no connection.
     #[error("{database} cannot be reached; {hint}")]
     Connect {
-        /// Which database.
         database: Database,
-        /// What to do.
         hint: String,
-        /// Why.
         #[source]
         source: ConnectError,
     },
@@ -55,7 +45,6 @@ pub enum InstallError {
         .slices.join(", ")
     )]
     Followed {
-        /// Which slices.
         slices: Vec<String>,
         /// Those of them that the plan no longer has with tables; a bridge knows their topics from the plan.
         unplanned: Vec<String>,
@@ -66,13 +55,10 @@ pub enum InstallError {
     /// have dropped a slot before it failed at another.
     #[error("{database} refused `{step}`: {why}; {hint}")]
     Refused {
-        /// Which database.
         database: Database,
         /// What was to be done.
         step: String,
-        /// In the server's words.
         why: String,
-        /// What to do.
         hint: String,
     },
 }

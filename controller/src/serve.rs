@@ -25,11 +25,9 @@ pub enum ServeError {
     Listen {
         /// As the plan has it.
         address: String,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The listener broke.
     #[error("the controller cannot serve any longer; start it again with `strangler controller`")]
     Serve(#[source] std::io::Error),
 }

@@ -15,30 +15,25 @@ use postgres::ConnectError;
 use std::path::Path;
 use table::JournalTable;
 
-/// One journal's store.
 #[derive(Debug)]
 pub enum Store {
     /// In the monolith's database; beside it the file that a plan without database had before.
     Postgres(JournalTable, JournalFile),
-    /// In a file.
     File(JournalFile),
 }
 
 /// An entry that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// Who asks.
     pub actor: String,
     /// Why, in the asker's words.
     pub reason: String,
-    /// What is decided.
     pub decided: Move,
 }
 
 /// What was read of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// Which journal.
     pub journal: JournalId,
     /// How long it is: one that has become shorter was set back to an older state.
     pub length: Generation,
@@ -55,52 +50,31 @@ pub enum StoreError {
     /// The database cannot be reached.
     #[error("the journal cannot be reached")]
     Unreachable {
-        /// What to do.
         hint: String,
-        /// Why.
         #[source]
         source: ConnectError,
     },
     /// The database or the file system refused. Nothing was written.
     #[error("the journal cannot be used: {why}")]
-    Refused {
-        /// In its own words.
-        why: String,
-        /// What to do.
-        hint: String,
-    },
+    Refused { why: String, hint: String },
     /// The connection broke while the entry was written: it may stand in the journal or not.
     #[error("the answer to a journal entry was lost: {why}")]
-    Uncertain {
-        /// What broke.
-        why: String,
-    },
+    Uncertain { why: String },
     /// What is stored cannot be believed.
     #[error("the journal is damaged at entry {place}: {why}")]
     Damaged {
-        /// Which entry or line.
         place: u64,
         /// What is wrong with it.
         why: String,
     },
     /// It is shorter than it was.
     #[error("the journal has {found} entries and had {known}: it was set back to an older state")]
-    Rewound {
-        /// How long it was.
-        known: Generation,
-        /// How long it is.
-        found: Generation,
-        /// What to do.
-        hint: &'static str,
-    },
+    Rewound { known: Generation, found: Generation, hint: &'static str },
     /// It went into the monolith's database, which the plan does not name any more.
     #[error(
         "the journal is in the monolith's database, and the plan names no `database` of the monolith any more"
     )]
-    Elsewhere {
-        /// What to do.
-        hint: String,
-    },
+    Elsewhere { hint: String },
     /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),

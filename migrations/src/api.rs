@@ -25,11 +25,8 @@ use std::collections::BTreeMap;
 /// Everything there is to know, at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// The plan's name.
     pub plan: String,
-    /// Which journal decides.
     pub journal: JournalId,
-    /// How long it is.
     pub generation: Generation,
     /// Every slice of the plan.
     pub slices: BTreeMap<SliceName, SliceStatus>,
@@ -39,7 +36,6 @@ pub struct Status {
     pub findings: Vec<Finding>,
 }
 
-/// How one slice stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SliceStatus {
     /// The stage of its life, with its evidence.
@@ -66,12 +62,10 @@ impl SliceStatus {
     }
 }
 
-/// Where one route goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// Its name in the slice.
     pub name: RouteName,
-    /// What it matches.
     #[serde(rename = "match")]
     pub pattern: Pattern,
     /// Whether it reads or may write.
@@ -80,10 +74,8 @@ pub struct RouteStatus {
     pub share: Share,
 }
 
-/// One agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
-    /// Which.
     pub agent: AgentId,
     /// Where it listens for its peers.
     pub address: Option<String>,
@@ -93,14 +85,12 @@ pub struct AgentStatus {
     pub seen_ms_ago: u64,
     /// The generation it acts on, if it is of the present journal.
     pub generation: Option<Generation>,
-    /// What it reported.
     pub report: Report,
 }
 
 /// Where a slice's routes shall go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetShares {
-    /// Whose routes.
     pub slice: SliceName,
     /// One route; left out: all of the slice's routes that may be shared.
     pub route: Option<RouteName>,
@@ -108,17 +98,14 @@ pub struct SetShares {
     pub share: Share,
     /// Who asks, for the journal.
     pub actor: String,
-    /// Why, for the journal.
     #[serde(default)]
     pub reason: String,
 }
 
-/// A sync verb's wish.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SyncWish {
     /// Who asks, for the journal.
     pub actor: String,
-    /// Why, for the journal.
     #[serde(default)]
     pub reason: String,
     /// `resume` only: the change to leave out for ever.
@@ -131,14 +118,10 @@ pub struct SyncWish {
 /// What came of a wish: where the slice stands now and what to do next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Which slice.
     pub slice: SliceName,
-    /// Where it stands.
     #[serde(flatten)]
     pub stage: Stage,
-    /// Its epoch.
     pub epoch: Epoch,
-    /// Its owner.
     pub owner: Owner,
     /// The journal's length after the wish.
     pub generation: Generation,
@@ -154,7 +137,6 @@ pub struct Outcome {
 /// How many of the live agents have what was decided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// Live ones.
     pub live: u32,
     /// Those of them that act on it.
     pub have: u32,

@@ -36,7 +36,6 @@ pub enum Kind {
 /// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// The process's exit code.
     pub exit: u8,
     /// The HTTP status of the API's answer.
     pub status: u16,

@@ -12,7 +12,6 @@ pub enum TypeSeen {
     Enum {
         /// `schema.name`.
         name: String,
-        /// In their order.
         labels: Vec<String>,
     },
     Array(Box<TypeSeen>),
@@ -40,7 +39,6 @@ pub enum ColumnType {
     Float8,
     /// `numeric(precision, scale)`.
     Numeric {
-        /// Digits in all.
         precision: u16,
         /// Digits behind the point; may be negative or above the precision since PostgreSQL 15.
         scale: i16,
@@ -71,11 +69,9 @@ pub enum ColumnType {
     },
     /// `timestamptz`, in UTC output.
     Timestamptz,
-    /// An enum.
     Enum {
         /// The type's name, `schema.name`.
         name: String,
-        /// Its labels in order.
         labels: Vec<String>,
     },
     /// An array of one of the above.
@@ -193,7 +189,6 @@ impl ColumnType {
 /// How a sink column takes a source column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
-    /// Every value arrives unchanged.
     Exact,
     /// What arrives means the same and is written otherwise.
     Rewrites,

@@ -55,7 +55,6 @@ impl Desired {
 pub struct Table {
     /// The monolith's addresses, each `http://host:port` or `https://host:port`.
     pub monolith: Vec<String>,
-    /// Each service's addresses.
     pub services: BTreeMap<ServiceName, Vec<String>>,
     /// Every route of every slice; what matches none goes to the monolith.
     pub routes: Vec<TableRoute>,
@@ -66,18 +65,14 @@ pub struct Table {
 /// One route as the proxy needs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableRoute {
-    /// Whose it is.
     pub slice: SliceName,
     /// Its name in the slice.
     pub route: RouteName,
-    /// What it matches.
     #[serde(rename = "match")]
     pub pattern: Pattern,
     /// Whether it reads or may write.
     pub access: Access,
-    /// Where the rest goes.
     pub service: ServiceName,
-    /// How much of it.
     pub share: Share,
     /// What a client is recognised by.
     pub sticky: Sticky,
@@ -89,12 +84,9 @@ pub struct TableRoute {
 /// What a lane does, for the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneOrder {
-    /// The slice's stage.
     pub stage: Stage,
     pub right: Right,
-    /// Which copy is wanted.
     pub attempt: Generation,
-    /// Whether applying is paused.
     pub paused: bool,
     /// Changes that are left out by the operator's choice: places in the stream that the lane reads.
     pub skips: BTreeSet<Position>,
@@ -102,10 +94,8 @@ pub struct LaneOrder {
     pub replace: bool,
 }
 
-/// Which agent speaks.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AgentId {
-    /// Proxy or bridge.
     pub kind: AgentKind,
     /// Unique among its kind: host and process, new at each start; a proxy's is `HOST-PID-TAG`.
     pub name: String,
@@ -122,9 +112,7 @@ impl AgentId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentKind {
-    /// Data plane for requests.
     Proxy,
-    /// Data plane for rows.
     Bridge,
 }
 
@@ -133,7 +121,6 @@ pub enum AgentKind {
 pub struct Observed {
     /// [`VERSION`].
     pub version: u32,
-    /// Who.
     pub agent: AgentId,
     /// Where it can be reached by its peers and by `strangler tail`, if it listens.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,7 +129,6 @@ pub struct Observed {
     pub acts_on: Option<(JournalId, Generation)>,
     /// The hash of the plan in that `desired`.
     pub plan: String,
-    /// What its kind reports.
     pub report: Report,
 }
 
@@ -150,9 +136,7 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
-    /// From a proxy.
     Proxy(ProxyReport),
-    /// From a bridge.
     Bridge(BridgeReport),
 }
 
@@ -202,10 +186,8 @@ pub struct FeedReport {
     pub changes: u64,
 }
 
-/// How one lane stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneReport {
-    /// What it does now.
     pub condition: Condition,
     /// Source WAL that is not yet durable in the sink.
     pub lag_bytes: u64,
@@ -228,34 +210,26 @@ pub enum Condition {
         /// For what, and since when it fails.
         why: String,
     },
-    /// The first copy runs.
     Copying {
-        /// Rows copied so far.
         rows: u64,
         /// Rows there are, as the source's planner estimates.
         rows_estimated: u64,
     },
     /// The first copy of this attempt is whole.
     Copied {
-        /// Which copy.
         attempt: Generation,
-        /// Its snapshot's consistent point.
         copied_at: Of<Monolith, CommitLsn>,
     },
     /// Changes are applied as they come.
     Following,
-    /// Paused by the operator.
     Paused,
     /// It cannot be kept and must be copied again.
     Lost {
-        /// Which copy is lost.
         attempt: Generation,
-        /// Why.
         why: String,
     },
     /// It stands at a change it cannot apply, or at a danger, until someone mends it.
     Stopped {
-        /// What is wrong.
         finding: Finding,
         /// The change it stands at, in the stream that the lane reads, for `sync resume --skip`.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -268,7 +242,6 @@ pub enum Condition {
 pub struct BarrierRequest {
     /// [`VERSION`].
     pub version: u32,
-    /// Which slice's sink.
     pub slice: SliceName,
 }
 

@@ -33,7 +33,6 @@ impl std::fmt::Display for Generation {
     }
 }
 
-/// One decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its place, from 1, without gaps.
@@ -46,7 +45,6 @@ pub struct Entry {
     pub reason: String,
     /// Whose life it is about.
     pub slice: SliceName,
-    /// What was decided.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -62,7 +60,6 @@ pub struct SliceState {
     pub attempt: Generation,
     /// Shares that differ from `monolith`, per route.
     pub shares: BTreeMap<RouteName, Share>,
-    /// Whether applying is paused.
     pub paused: bool,
     /// Changes that the operator chose to leave out.
     pub skips: BTreeSet<Of<Monolith, Position>>,
@@ -129,9 +126,7 @@ pub struct Move {
 /// Everything the journal says, folded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Which journal.
     pub journal: JournalId,
-    /// How long it is.
     pub generation: Generation,
     /// Every slice that has an entry.
     pub slices: BTreeMap<SliceName, SliceState>,
@@ -145,17 +140,13 @@ pub enum BrokenJournal {
     Gap {
         /// The generation that should have come.
         expected: Generation,
-        /// The one that came.
         found: Generation,
     },
     /// An entry that could never have been written.
     #[error("the journal's entry {generation} of slice {slice} is not legal")]
     Illegal {
-        /// Which entry.
         generation: Generation,
-        /// Whose.
         slice: SliceName,
-        /// Why.
         #[source]
         source: IllegalMove,
     },

@@ -83,7 +83,6 @@ impl EndLsn {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {
-    /// Which transaction.
     pub commit: CommitLsn,
     /// Which change of it, from 1.
     pub ordinal: u64,
@@ -123,7 +122,6 @@ impl From<Position> for String {
 /// different timelines or systems must not be compared: a promoted replica may reuse them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timeline {
-    /// The cluster's system identifier.
     pub system_id: String,
     /// The timeline's number; it rises at a promotion.
     pub timeline: u32,

@@ -92,7 +92,6 @@ fn is_name(text: &str) -> bool {
 pub struct TableName {
     /// The schema, `public` where the plan gives none.
     pub schema: String,
-    /// The table's own name.
     pub name: String,
 }
 

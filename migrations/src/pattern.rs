@@ -66,10 +66,8 @@ pub enum BadPattern {
     RestNotLast(String),
 }
 
-/// How two patterns meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meeting {
-    /// No request matches both.
     Apart,
     /// Every request that matches one matches the other: one of them is never reached.
     Same,

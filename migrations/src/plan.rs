@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A checked plan.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Plan {
@@ -27,27 +26,21 @@ pub struct Plan {
     pub name: PlanName,
     /// The system that is left.
     pub monolith: Monolith,
-    /// Where slices go.
     pub services: BTreeMap<ServiceName, Service>,
     /// Where changes are kept between capture and apply.
     pub log: LogChoice,
-    /// The proxy's settings.
     pub proxy: ProxySettings,
-    /// The controller's settings.
     pub controller: ControllerSettings,
-    /// The bridge's settings.
     pub bridge: BridgeSettings,
     /// What leaves, in the plan's order of names.
     pub slices: BTreeMap<SliceName, Slice>,
     /// Dangers that were accepted in writing.
     pub accept: BTreeSet<Acceptance>,
-    /// Bounds.
     pub limits: Limits,
     /// A hash of the plan's meaning without its secrets, 16 hexadecimal digits.
     pub hash: String,
 }
 
-/// The monolith.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Monolith {
@@ -57,7 +50,6 @@ pub struct Monolith {
     pub database: Option<DatabaseUrl>,
 }
 
-/// A service.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Service {
@@ -70,11 +62,8 @@ pub struct Service {
 /// One address of the monolith or a service: `http://host:port` or `https://host:port`, without a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Upstream {
-    /// Whether TLS is spoken.
     pub tls: bool,
-    /// Name or address.
     pub host: String,
-    /// Port.
     pub port: u16,
 }
 
@@ -145,7 +134,6 @@ pub enum LogChoice {
     },
 }
 
-/// The proxy's settings.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProxySettings {
@@ -189,7 +177,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The controller's settings.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ControllerSettings {
@@ -197,7 +184,6 @@ pub struct ControllerSettings {
     pub listen: String,
 }
 
-/// The bridge's settings.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BridgeSettings {
@@ -222,13 +208,10 @@ pub enum Sticky {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Slice {
-    /// Its name.
     pub name: SliceName,
-    /// Where it goes.
     pub service: ServiceName,
     /// Its routes, in the plan's order.
     pub routes: Vec<Route>,
-    /// Tables that move.
     pub tables: Vec<Table>,
     /// Tables that the service only reads: copied and followed, never gated.
     pub reference: Vec<Table>,
@@ -278,7 +261,6 @@ impl Slice {
 pub struct Route {
     /// Its name, unique in the slice.
     pub name: RouteName,
-    /// What it matches.
     pub pattern: Pattern,
     /// Whether it reads or may write.
     pub access: Access,
@@ -288,9 +270,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
-    /// In the monolith's database.
     pub from: TableName,
-    /// In the service's database.
     pub to: TableName,
     /// Source column → sink column.
     pub rename: BTreeMap<String, String>,
@@ -337,9 +317,7 @@ impl Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqlExpression {
-    /// As written.
     pub text: String,
-    /// The columns it reads.
     pub columns: BTreeSet<String>,
 }
 
@@ -351,7 +329,6 @@ pub enum WriterFate {
     Moved,
     /// It will be switched off.
     Disabled,
-    /// It may fail.
     Accepted,
 }
 
@@ -359,9 +336,7 @@ pub enum WriterFate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TriggerFate {
-    /// It fires.
     Fire,
-    /// It is left out.
     Skip,
 }
 
@@ -373,7 +348,6 @@ pub enum Acceptance {
     AsyncFailover,
 }
 
-/// Bounds of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

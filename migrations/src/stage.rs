@@ -33,11 +33,9 @@ impl fmt::Display for Epoch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
-    /// The monolith's application.
     Monolith,
     /// Nobody, for the moment of a cutover or a rollback.
     Nobody,
-    /// The service.
     Service,
 }
 
@@ -59,7 +57,6 @@ pub enum Stage {
     /// Untouched: everything is the monolith's.
     #[default]
     Monolith,
-    /// The first copy runs.
     Copying,
     /// Copied, and every change is applied after it.
     Following {
@@ -81,7 +78,6 @@ pub enum Stage {
         /// As in [`Stage::Following`].
         copied_at: Of<Monolith, CommitLsn>,
     },
-    /// The move is final.
     Retired,
 }
 
@@ -96,10 +92,7 @@ pub enum Event {
         replace: bool,
     },
     /// Every row is in the sink.
-    CopyCompleted {
-        /// The snapshot's consistent point.
-        copied_at: Of<Monolith, CommitLsn>,
-    },
+    CopyCompleted { copied_at: Of<Monolith, CommitLsn> },
     /// The stream could not be kept, e.g. it would have kept too much WAL: the slice is copied again.
     Evicted {
         /// Why, for the reader of the journal.
@@ -114,47 +107,25 @@ pub enum Event {
     },
     /// Applying stops until resumed; capture goes on.
     Paused,
-    /// Applying goes on.
     Resumed {
         /// A change to leave out for ever, chosen by the operator.
         #[serde(skip_serializing_if = "Option::is_none")]
         skip: Option<Of<Monolith, Position>>,
     },
     /// `cutover`: writes stop at the monolith.
-    CutoverStarted {
-        /// Higher than any before.
-        epoch: Epoch,
-    },
+    CutoverStarted { epoch: Epoch },
     /// The point of no return: the service owns the tables.
-    CutoverCommitted {
-        /// That of the cutover.
-        epoch: Epoch,
-    },
+    CutoverCommitted { epoch: Epoch },
     /// A cutover is given up; the monolith owns the tables again.
-    CutoverAborted {
-        /// That of the cutover.
-        epoch: Epoch,
-    },
+    CutoverAborted { epoch: Epoch },
     /// `rollback`: writes stop at the service.
-    RollbackStarted {
-        /// Higher than any before.
-        epoch: Epoch,
-    },
+    RollbackStarted { epoch: Epoch },
     /// The monolith owns the tables again, with everything the service wrote.
-    RollbackCommitted {
-        /// That of the rollback.
-        epoch: Epoch,
-    },
+    RollbackCommitted { epoch: Epoch },
     /// A rollback is given up; the service still owns the tables.
-    RollbackAborted {
-        /// That of the rollback.
-        epoch: Epoch,
-    },
+    RollbackAborted { epoch: Epoch },
     /// Another coordinator goes on with a cutover or rollback, under a higher epoch.
-    TakenOver {
-        /// Higher than any before.
-        epoch: Epoch,
-    },
+    TakenOver { epoch: Epoch },
     /// `complete`: no way back any more.
     Completed,
 }
@@ -164,21 +135,10 @@ pub enum Event {
 pub enum IllegalMove {
     /// The stage knows no such move.
     #[error("a slice that is {stage} cannot take `{event}`")]
-    Stage {
-        /// Where the slice stands.
-        stage: &'static str,
-        /// What was asked.
-        event: &'static str,
-        remedy: &'static str,
-    },
+    Stage { stage: &'static str, event: &'static str, remedy: &'static str },
     /// The event's epoch is not the one in force, or not above it.
     #[error("epoch {got} is stale: epoch {current} is in force")]
-    StaleEpoch {
-        /// In force.
-        current: Epoch,
-        /// In the event.
-        got: Epoch,
-    },
+    StaleEpoch { current: Epoch, got: Epoch },
 }
 
 impl Diagnostic for IllegalMove {

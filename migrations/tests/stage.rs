@@ -5,6 +5,7 @@
 use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState, State};
 use migrations::lsn::{CommitLsn, Monolith, Of, Position};
 use migrations::names::SliceName;
+use migrations::problem::Diagnostic;
 use migrations::share::Share;
 use migrations::stage::{Epoch, Event, IllegalMove, Owner, Stage};
 use proptest::prelude::*;
@@ -221,5 +222,5 @@ fn a_new_copy_forgets_the_shares_and_skips_of_the_old_one() {
 fn a_refused_move_says_what_can_be_done_instead() {
     let error = Stage::Copying.after(&Event::CutoverStarted { epoch: Epoch(1) }).unwrap_err();
     assert!(matches!(error, IllegalMove::Stage { stage: "copying", event: "cutover-started", .. }));
-    assert!(error.to_string().contains("strangler sync status"));
+    assert!(error.remedy().contains("strangler sync status"));
 }

@@ -27,7 +27,6 @@ const WORD: &str = "journal.elsewhere";
 const WORD_TEXT: &str =
     "The journal is in the monolith's database. While this file is here, none is begun in this folder.\n";
 
-/// The journal's file.
 #[derive(Debug)]
 pub struct JournalFile {
     path: PathBuf,

@@ -6,7 +6,6 @@ use migrations::plan::Table;
 use migrations::preflight::{ColumnSeen, TableSeen};
 use std::collections::BTreeSet;
 
-/// One table's trial.
 pub(super) struct Trial {
     columns: Vec<String>,
     reversed: Vec<String>,

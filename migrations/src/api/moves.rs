@@ -20,13 +20,10 @@ use std::str::FromStr;
 /// A sync verb that is journalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncVerb {
-    /// Copy, then follow.
     Start,
     /// Stop applying; capture goes on.
     Pause,
-    /// Apply again.
     Resume,
-    /// Give the copy up.
     Drop,
 }
 
@@ -62,7 +59,6 @@ impl fmt::Display for SyncVerb {
 /// What somebody wants to be decided.
 #[derive(Debug, Clone, Copy)]
 pub enum Wish<'a> {
-    /// Routes shall go elsewhere.
     Shares(&'a SetShares),
     /// A slice's stream shall start, stop, go on or end.
     Sync(&'a SliceName, SyncVerb, &'a SyncWish),

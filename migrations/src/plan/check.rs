@@ -95,7 +95,7 @@ impl Draft {
     fn read(root: &Node, notes: &mut Notes<'_>) -> Option<Draft> {
         let fields = Fields::open(root, "the plan", &KEYS, notes)?;
         version(&fields, notes);
-        let name = fields.need("name", "write `name: shop`, say", notes);
+        let name = fields.need("name", "write for example `name: shop`", notes);
         let name = name.and_then(|node| reading::parse(node, "a plan's name", notes));
         let monolith =
             fields.need("monolith", "write `monolith: { upstream: http://127.0.0.1:4000 }`", notes);

@@ -70,8 +70,8 @@ fn parse(text: &str) -> Result<Expr, Unfit> {
         matches!(space, Whitespace::SingleLineComment { .. } | Whitespace::MultiLineComment(_))
     };
     if tokens.iter().any(comments) {
-        let hint = "move the comment behind a `#` of the YAML: in a statement it would hide what follows";
-        return Err(unfit(Code::PlanSql, "the expression holds a comment", hint));
+        let hint = "write the comment after a `#` in the YAML: in a statement it would hide what follows";
+        return Err(unfit(Code::PlanSql, "the expression contains a comment", hint));
     }
     let mut parser = Parser::new(&dialect).with_recursion_limit(RECURSION_MAX).with_tokens(tokens);
     let parsed = parser.parse_expr().map_err(|error| not_sql(error.to_string()))?;
@@ -211,7 +211,7 @@ fn literal(value: &Value) -> Result<(), Unfit> {
 fn unsteady(what: &str) -> Unfit {
     unfit(
         Code::PlanUnsteadySql,
-        format!("`{what}` may give something else each time, so copy, stream and verify would not agree"),
+        format!("`{what}` may return another value each time, so copy, stream and verify would disagree"),
         "use only what depends on the row; let a column default of the service's table fill the rest",
     )
 }
@@ -230,7 +230,7 @@ fn call<'e>(function: &'e Function, open: &mut Vec<&'e Expr>) -> Result<(), Unfi
     }
     let aggregates = function.filter.is_some() || !function.within_group.is_empty();
     if aggregates || functions::speaks_of_many_rows(&name) {
-        return Err(unsupported(&format!("`{name}`, which speaks of many rows,")));
+        return Err(unsupported(&format!("`{name}`, which reads many rows,")));
     }
     let args = match &function.args {
         FunctionArguments::None => return Ok(()),
@@ -238,7 +238,7 @@ fn call<'e>(function: &'e Function, open: &mut Vec<&'e Expr>) -> Result<(), Unfi
         FunctionArguments::List(list) => list,
     };
     if args.duplicate_treatment.is_some() || !args.clauses.is_empty() {
-        return Err(unsupported(&format!("`{name}`, which speaks of many rows,")));
+        return Err(unsupported(&format!("`{name}`, which reads many rows,")));
     }
     // With one argument it counts from today.
     if name == "age" && args.args.len() == 1 {

@@ -24,7 +24,6 @@ pub(super) struct Spot {
 /// A value with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Where it stands.
     pub spot: Spot,
     /// Where the key stands that it belongs to; for the root and for items of a list its own place.
     pub owner: Spot,
@@ -56,7 +55,6 @@ impl Scalar {
     }
 }
 
-/// A mapping's key.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub spot: Spot,
@@ -104,8 +102,8 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
         return Unreadable {
             spot,
             code: Code::PlanDuplicateKey,
-            message: format!("the key{name} stands here twice in one mapping"),
-            hint: "keep one of the two; what else is wrong is shown when this is mended".to_owned(),
+            message: format!("one mapping has the key{name} twice"),
+            hint: "keep one of the two; other findings are shown after that".to_owned(),
         };
     }
     let rendered = error.render_with_formatter(&UserMessageFormatter);
@@ -114,7 +112,7 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
     let line = usize::try_from(spot.line).ok().and_then(|line| text.lines().nth(line.saturating_sub(1)));
     let hint = match line.is_some_and(|line| line.contains("${")) {
         true => "inside `{ }` and `[ ]` put a value with `${…}` in quotes: `\"${NAME}\"`",
-        false => "mend it here or just above; what else is wrong is shown then",
+        false => "fix it here or just above; other findings are shown after that",
     };
     Unreadable {
         spot,

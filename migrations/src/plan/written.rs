@@ -64,7 +64,7 @@ impl<'a> Notes<'a> {
         if let (1.., Some((spot, last))) = (more, self.found.last()) {
             let (spot, severity) = (*spot, last.severity);
             let message = format!("there are {more} more findings");
-            let hint = "mend these first, and check again".to_owned();
+            let hint = "fix these first, then check again".to_owned();
             let more = Finding { severity, ..Finding::error(Code::PlanMoreFindings, message, hint) };
             self.found.push((spot, more));
         }

@@ -55,7 +55,7 @@ impl Pair<'_> {
             found.push(Finding::error(
                 Code::SourceNoColumn,
                 format!(
-                    "the plan names column {name}, which the monolith's table {} has not",
+                    "the plan names column {name}, but the monolith's table {} has no such column",
                     self.table.from
                 ),
                 "correct the column's name in the plan",
@@ -66,7 +66,7 @@ impl Pair<'_> {
                 found.push(Finding::error(
                     Code::SourceGeneratedInSet,
                     format!(
-                        "`set` reads column {name} of {}, which is generated and therefore in no stream",
+                        "`set` reads column {name} of {}, which is generated and therefore not in the stream",
                         self.table.from
                     ),
                     "write the generating expression itself in `set`",
@@ -123,7 +123,7 @@ impl Pair<'_> {
             found.push(Finding::error(
                 Code::SinkNoColumn,
                 format!(
-                    "column {} of {} has no place: the service's table {} has no column {target}",
+                    "column {} of {} has no target: the service's table {} has no column {target}",
                     column.name, self.table.from, self.table.to
                 ),
                 format!("{drop}, or {}", run(&self.sinks.database, &add)),
@@ -194,7 +194,7 @@ impl Pair<'_> {
                 None => found.push(Finding::error(
                     Code::SinkNoColumn,
                     format!(
-                        "the plan sets column {target}, which the service's table {} has not",
+                        "the plan sets column {target}, but the service's table {} has no such column",
                         self.table.to
                     ),
                     "add the column there, or correct its name in the plan",
@@ -233,7 +233,7 @@ impl Pair<'_> {
             found.push(Finding::error(
                 Code::SourceGeneratedColumn,
                 format!(
-                    "column {} of {} is generated and therefore in no stream: column {} of the service's {} would never get its values",
+                    "column {} of {} is generated and therefore not in the stream: column {} of the service's {} would never get its values",
                     column.name, self.table.from, sink.name, self.table.to
                 ),
                 format!(
@@ -329,7 +329,10 @@ impl Pair<'_> {
         };
         found.push(Finding::error(
             Code::SinkOtherKey,
-            format!("the service's table {} has not the primary key of {}", self.table.to, self.table.from),
+            format!(
+                "the service's table {} does not have the primary key of {}",
+                self.table.to, self.table.from
+            ),
             hint,
         ));
     }

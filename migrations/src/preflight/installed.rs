@@ -35,10 +35,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
     if !is_current {
         found.push(Finding::error(
             Code::InstallOutdated,
-            format!(
-                "what is installed in {} is not about slice {} as the plan has it now",
-                seen.database, slice.name
-            ),
+            format!("the installation in {} does not match slice {} of the plan", seen.database, slice.name),
             install_command(plan),
         ));
     } else if let Some(function) = missing {
@@ -84,5 +81,5 @@ fn published(
 }
 
 fn install_command(plan: &Plan) -> String {
-    format!("run `{}`, each by an administrator", sql::install_command(plan))
+    format!("run `{}` with an administrator's URL for each", sql::install_command(plan))
 }

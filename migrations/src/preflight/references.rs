@@ -52,7 +52,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         found.push(Finding::warning(
             Code::SinkForeignKeyOutside,
             format!(
-                "the service's table {} refers to {}, which slice {} does not bring",
+                "the service's table {} refers to {}, which slice {} does not copy",
                 key.from, key.to, slice.name
             ),
             format!(
@@ -70,7 +70,7 @@ fn outside(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         found.push(Finding::warning(
             Code::SinkForeignKeyCascades,
             format!("deleting rows of {} writes the service's own table {}", key.to, key.from),
-            format!("see that foreign key {} is meant so", key.name),
+            format!("check that foreign key {} is intended", key.name),
         ));
     }
 }

@@ -206,7 +206,7 @@ fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
             found.push(Finding::warning(
                 Code::SourceSlotLost,
                 format!(
-                    "the server has thrown away WAL that slot {} needs; the slices must be copied again",
+                    "the server has removed WAL that slot {} needs; the slices must be copied again",
                     slot.name
                 ),
                 run(&seen.database, &drop),
@@ -214,10 +214,7 @@ fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
         } else if !slot.is_active {
             found.push(Finding::warning(
                 Code::SourceSlotIdle,
-                format!(
-                    "nobody reads slot {}, and {} bytes of WAL are kept for it",
-                    slot.name, slot.kept_bytes
-                ),
+                format!("slot {} has no reader and keeps {} bytes of WAL", slot.name, slot.kept_bytes),
                 format!(
                     "start the bridge (`strangler up`); if it is gone for good, {}",
                     run(&seen.database, &drop)

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Both databases of a slice; none where it could not be reached.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sight {
-    /// The monolith's.
     pub source: Option<DatabaseSeen>,
-    /// The service's.
     pub sink: Option<DatabaseSeen>,
 }
 
@@ -21,13 +19,10 @@ pub struct Sight {
 pub struct DatabaseSeen {
     /// Which it is in the plan.
     pub database: Database,
-    /// Its own name.
     pub name: String,
     /// The server's identifier, where we may read it.
     pub system_id: Option<String>,
-    /// The server.
     pub server: ServerSeen,
-    /// The role we are.
     pub role: RoleSeen,
     /// What `strangler install` left; none where it has not run.
     pub installed: Option<InstalledSeen>,
@@ -50,7 +45,6 @@ impl DatabaseSeen {
     }
 }
 
-/// A Postgres server's settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerSeen {
     /// `server_version_num`, e.g. 150018 for 15.18.
@@ -72,7 +66,6 @@ pub struct ServerSeen {
 /// The role by which strangler enters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoleSeen {
-    /// Its name.
     pub name: String,
     /// Whether it is a superuser.
     pub is_superuser: bool,
@@ -96,7 +89,6 @@ pub struct SessionSeen {
 /// What `strangler install` left in a database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstalledSeen {
-    /// For which plan.
     pub plan: String,
     /// What the scripts were told then ([`crate::sql::facts`]); none where this part was not installed.
     pub facts: Option<Value>,
@@ -108,10 +100,8 @@ pub struct InstalledSeen {
     pub filled: BTreeMap<String, BTreeSet<TableName>>,
 }
 
-/// One table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableSeen {
-    /// What it is.
     pub kind: KindSeen,
     /// The role that owns it.
     pub owner: String,
@@ -121,7 +111,6 @@ pub struct TableSeen {
     pub late_key: Option<IndexSeen>,
     /// Unique indexes over columns that are never null: candidates for a primary key.
     pub unique_indexes: Vec<IndexSeen>,
-    /// Its replica identity.
     pub identity: IdentitySeen,
     /// Its columns, in their order.
     pub columns: Vec<ColumnSeen>,
@@ -153,9 +142,7 @@ impl TableSeen {
 /// What stands behind a table's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KindSeen {
-    /// An ordinary table.
     Table,
-    /// A partitioned table.
     Partitioned,
     /// A view, a foreign table or something else that has no changes of its own.
     Other,
@@ -164,7 +151,6 @@ pub enum KindSeen {
 /// A unique index over columns that are never null.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexSeen {
-    /// Its name.
     pub name: String,
     /// Its columns, in its order.
     pub columns: Vec<String>,
@@ -173,17 +159,13 @@ pub struct IndexSeen {
 /// A table's replica identity: what the stream tells of a changed row's old version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentitySeen {
-    /// The primary key.
     Default,
-    /// The whole row.
     Full,
-    /// Another unique index.
     Index,
     /// Nothing: updates of a published table fail.
     Nothing,
 }
 
-/// One column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSeen {
     pub name: String,
@@ -219,16 +201,12 @@ impl ColumnSeen {
 /// A user trigger that is enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriggerSeen {
-    /// Its name.
     pub name: String,
 }
 
-/// A foreign key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKeySeen {
-    /// The constraint's name.
     pub name: String,
-    /// The table that refers.
     pub from: TableName,
     /// Its columns that refer, in the constraint's order.
     pub from_columns: Vec<String>,
@@ -264,7 +242,6 @@ impl ForeignKeySeen {
 pub enum ActionSeen {
     /// It refuses, at the end of the statement or of the transaction.
     NoAction,
-    /// It refuses at once.
     Restrict,
     /// It deletes or changes the referring rows.
     Cascade,
@@ -292,16 +269,13 @@ impl ActionSeen {
     }
 }
 
-/// A replication slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotSeen {
-    /// Its name.
     pub name: String,
     /// Whether it reads the changes of the database that was looked at.
     pub is_of_this_database: bool,
     /// Whether it ends with its session.
     pub is_temporary: bool,
-    /// Whether someone reads it.
     pub is_active: bool,
     /// Whether the server has thrown away WAL that it needs.
     pub is_lost: bool,
@@ -311,10 +285,8 @@ pub struct SlotSeen {
     pub kept_bytes: u64,
 }
 
-/// A prepared transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedSeen {
-    /// Its global identifier.
     pub gid: String,
     /// The database in which it was prepared and must be ended.
     pub database: String,
@@ -325,7 +297,6 @@ pub struct PreparedSeen {
 pub struct TransactionSeen {
     /// Its process at the server.
     pub pid: i32,
-    /// Its role.
     pub user: String,
     /// Its `application_name`.
     pub application: String,

@@ -19,7 +19,7 @@ pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
             found.push(Finding::error(
                 if is_source { Code::SourceNoTable } else { Code::SinkNoTable },
                 format!("{} has no table {name}", seen.database),
-                format!("make it, or correct the table's name under slice {} of the plan", slice.name),
+                format!("create it, or correct the table's name under slice {} of the plan", slice.name),
             ));
             continue;
         };
@@ -44,7 +44,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
     if table.kind == KindSeen::Other {
         found.push(Finding::error(
             Code::TableKind,
-            format!("{name} in {} is no table of its own but a view or a foreign table", seen.database),
+            format!("{name} in {} is a view or a foreign table", seen.database),
             "name the table behind it in the plan",
         ));
     }
@@ -52,7 +52,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
         found.push(Finding::error(
             Code::TableUnlogged,
             format!(
-                "table {name} in {} is unlogged: its changes are in no stream and do not survive a crash",
+                "table {name} in {} is unlogged: its changes are not in the stream and do not survive a crash",
                 seen.database
             ),
             run(&seen.database, &format!("ALTER TABLE {} SET LOGGED;", name.quoted())),
@@ -66,7 +66,7 @@ fn shape(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut V
                 seen.database
             ),
             format!(
-                "make {name} a partitioned table, or name each heir in the plan and take the inheritance away"
+                "make {name} a partitioned table, or name each child table in the plan and remove the inheritance"
             ),
         ));
     }
@@ -198,7 +198,7 @@ fn sink_rows(
     if table.is_empty == Some(false) && !is_ours {
         found.push(Finding::error(
             Code::SinkNotEmpty,
-            format!("table {name} in {} holds rows that strangler did not bring", seen.database),
+            format!("table {name} in {} contains rows that strangler did not copy", seen.database),
             format!("empty it, or let `strangler sync start {} --replace` empty it", slice.name),
         ));
     }
@@ -208,7 +208,7 @@ fn sink_triggers(slice: &Slice, name: &TableName, table: &TableSeen, found: &mut
     for trigger in table.triggers.iter().filter(|trigger| !slice.triggers.contains_key(&trigger.name)) {
         found.push(Finding::error(
             Code::SinkUnmarkedTrigger,
-            format!("trigger {} of the service's table {name} would fire for each row that strangler brings", trigger.name),
+            format!("trigger {} of the service's table {name} would fire for each row that strangler copies", trigger.name),
             format!(
                 "write under slice {} of the plan `triggers: {{ {}: skip }}`, or `fire` if it shall, then run `strangler install`",
                 slice.name, trigger.name

@@ -278,8 +278,8 @@ fn what_is_installed() {
 
 #[test]
 fn the_tables_themselves() {
-    brings(Code::SourceNoTable, "make it", |w| drop(w.source.tables.remove(&table("customers"))));
-    brings(Code::SinkNoTable, "make it", |w| drop(w.sink.tables.remove(&table("customers"))));
+    brings(Code::SourceNoTable, "create it", |w| drop(w.source.tables.remove(&table("customers"))));
+    brings(Code::SinkNoTable, "create it", |w| drop(w.sink.tables.remove(&table("customers"))));
     brings(Code::TableKind, "the table behind it", |w| w.source().kind = KindSeen::Other);
     brings(Code::TableUnlogged, "ALTER TABLE \"public\".\"orders\" SET LOGGED;", |w| {
         w.source().is_unlogged = true

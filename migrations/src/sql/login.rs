@@ -7,7 +7,6 @@ use std::fmt;
 /// By whom strangler enters a database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The role.
     pub user: String,
     /// Its password: for setting it, never for showing. None where the server asks for none.
     pub password: Option<String>,

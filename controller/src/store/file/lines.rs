@@ -4,12 +4,9 @@ use crate::store::StoreError;
 use migrations::journal::{Entry, Generation, JournalId};
 use serde::{Deserialize, Serialize};
 
-/// A file's meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lines {
-    /// Which journal.
     pub(super) journal: JournalId,
-    /// Its entries.
     pub(super) entries: Vec<Entry>,
 }
 
@@ -30,7 +27,6 @@ pub(super) fn first_line(journal: JournalId) -> Result<String, serde_json::Error
     serde_json::to_string(&First { journal }).map(|line| line + "\n")
 }
 
-/// An entry's line.
 pub(super) fn line(entry: &Entry) -> Result<String, serde_json::Error> {
     serde_json::to_string(entry).map(|line| line + "\n")
 }

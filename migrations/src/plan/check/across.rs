@@ -67,13 +67,13 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
     if let Some((_, b)) = crossing.next() {
         let more = 1 + crossing.count();
         let message = format!("{more} more pairs of routes cross, which are not shown");
-        notes.warning(b.spot, Code::PlanRoutesCross, message, "look at these first, and check again");
+        notes.warning(b.spot, Code::PlanRoutesCross, message, "check these first, then run the check again");
     }
     for (a, b) in shown {
         let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
         let message = format!("some requests match both this route and {}", a.name());
         let hint = format!(
-            "`{}` wins them over `{}`; if that is not meant, write a third route",
+            "`{}` takes them, not `{}`; if that is wrong, write a third route",
             winner.route.pattern, loser.route.pattern
         );
         notes.warning(b.spot, Code::PlanRoutesCross, message, hint);
@@ -156,8 +156,7 @@ fn collide(draft: &Draft, a: &Named<'_>, b: &Named<'_>) -> bool {
 
 fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes<'_>) {
     for (one, other) in [(a, b), (b, a)] {
-        let message =
-            format!("{what} stands in slice `{}` too (line {})", other.slice.label, other.spot.line);
+        let message = format!("{what} is in slice `{}` too (line {})", other.slice.label, other.spot.line);
         notes.error(one.spot, Code::PlanTableTwice, message, hint);
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn database(node: &Node, notes: &mut Notes<'_>) -> Option<Database> {
     let scalar = reading::scalar(node, "a database", notes)?;
     let passwords = literal_passwords(&scalar.written);
     if !passwords.is_empty() {
-        let message = "a password stands in the plan";
+        let message = "the plan contains a password";
         let hint = "set it in the environment and write `${DATABASE_URL}`, or `postgres://user:${PASSWORD}@host/database`";
         notes.warning(node.spot, Code::PlanLiteralPassword, message, hint);
         passwords.into_iter().for_each(|password| notes.keep_secret(password));
@@ -129,7 +129,7 @@ pub(super) fn database(node: &Node, notes: &mut Notes<'_>) -> Option<Database> {
         Ok(identity) => Some(Database { url: DatabaseUrl::new(meant.to_owned()), identity, spot: node.spot }),
         Err(why) => {
             // The value is not repeated: wherever it is malformed, its password may stand anywhere.
-            let subject = if scalar.written == meant { "this" } else { "what stands in the environment" };
+            let subject = if scalar.written == meant { "this" } else { "the value in the environment" };
             let message = format!("{subject} is not a database URL: {why}");
             notes.error(
                 node.spot,
@@ -146,13 +146,13 @@ fn database_identity(url: &str) -> Result<String, &'static str> {
     let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
     let rest = rest.ok_or("it does not begin with `postgres://`")?;
     if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("it holds blanks or control characters");
+        return Err("it contains blanks or control characters");
     }
     let bare = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, database) = bare.split_once('/').ok_or("it names no database")?;
     let Some((user_info, hosts)) = authority.rsplit_once('@') else {
         let stray = database.contains('@');
-        return Err(if stray { "its password holds `/`; write %2F for it" } else { "it names no user" });
+        return Err(if stray { "its password contains `/`; write %2F for it" } else { "it names no user" });
     };
     let user = user_info.split(':').next().unwrap_or_default();
     if user.is_empty() {

@@ -130,7 +130,7 @@ pub(super) fn scalar<'n>(node: &'n Node, what: &str, notes: &mut Notes<'_>) -> O
     match &node.value {
         Value::Scalar(scalar) => Some(scalar),
         _ => {
-            wrong_kind(node, what, "one value", "write it behind the colon", notes);
+            wrong_kind(node, what, "one value", "write it after the colon", notes);
             None
         }
     }
@@ -151,8 +151,8 @@ pub(super) fn parse_key<T: FromStr<Err: Display>>(key: &Key, what: &str, notes: 
 
 fn bad_value(spot: Spot, what: &str, scalar: &Scalar, error: &dyn Display, notes: &mut Notes<'_>) {
     if !scalar.is_as_written() {
-        let message = format!("what `{}` stands for is not {what}", shown(&scalar.written));
-        notes.error(spot, Code::PlanBadValue, message, "look at the variable's value");
+        let message = format!("the value of `{}` is not {what}", shown(&scalar.written));
+        notes.error(spot, Code::PlanBadValue, message, "correct the variable's value");
         return;
     }
     let error = error.to_string();

@@ -195,7 +195,7 @@ fn override_secret(node: &Node, notes: &mut Notes<'_>) -> Option<Secret> {
     if !is_variable(&scalar.written) {
         notes.keep_secret(&scalar.written);
         let hint = "set it in the environment and write `override_secret: ${STRANGLER_OVERRIDE}`";
-        notes.warning(node.spot, Code::PlanLiteralSecret, "the override secret stands in the plan", hint);
+        notes.warning(node.spot, Code::PlanLiteralSecret, "the plan contains the override secret", hint);
     }
     let meant = scalar.meant.as_deref()?;
     let sendable = meant.bytes().all(|b| b.is_ascii_graphic());

@@ -16,7 +16,6 @@ const KEYS: [&str; 7] = ["service", "routes", "tables", "reference", "sticky", "
 
 /// A slice as far as it could be read, with the places of what is compared across slices.
 pub(super) struct SliceDraft {
-    /// The key as written.
     pub label: String,
     pub name: Option<SliceName>,
     pub service: Option<ServiceName>,
@@ -46,7 +45,6 @@ impl SliceDraft {
     }
 }
 
-/// Reads all slices.
 pub(super) fn slices(
     node: Option<&Node>,
     services: &BTreeMap<ServiceName, SideDraft>,
@@ -69,7 +67,12 @@ fn slice(
     let mistyped = ["routes", "tables", "reference"].iter().any(|key| fields.is_mistyped(key));
     if !wants_databases && !mistyped && fields.filled("routes").is_none() {
         let message = format!("slice `{label}` has neither routes nor tables");
-        notes.error(key.spot, Code::PlanEmptySlice, message, "write `routes: { list: GET /orders }`, say");
+        notes.error(
+            key.spot,
+            Code::PlanEmptySlice,
+            message,
+            "write for example `routes: { list: GET /orders }`",
+        );
     }
     let mut tables = |key, kind| {
         let items = reading::items(fields.get(key), key, notes);
@@ -185,12 +188,7 @@ fn words<T: Copy>(
     let mut read = BTreeMap::new();
     for (key, node) in reading::entries(node, part, notes) {
         if key.text.trim().is_empty() {
-            notes.error(
-                key.spot,
-                Code::PlanBadName,
-                format!("a name in {part} is empty"),
-                "write whom you mean",
-            );
+            notes.error(key.spot, Code::PlanBadName, format!("a name in {part} is empty"), "write a name");
         }
         if let Some(word) = reading::choice(node, what, words, notes) {
             read.insert(key.text.clone(), word);

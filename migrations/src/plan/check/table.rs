@@ -28,7 +28,7 @@ type Placed<T> = BTreeMap<String, (Spot, T)>;
 pub(super) fn table(node: &Node, kind: Kind, notes: &mut Notes<'_>) -> Option<(Spot, Table)> {
     if !matches!(node.value, Value::Map(_)) {
         if node.is_null() {
-            let hint = "write `- public.orders`, or take the dash away";
+            let hint = "write `- public.orders`, or remove the dash";
             notes.error(node.spot, Code::PlanWrongKind, "a table is missing here", hint);
             return None;
         }
@@ -44,12 +44,7 @@ pub(super) fn table(node: &Node, kind: Kind, notes: &mut Notes<'_>) -> Option<(S
     };
     if let Some(node) = fields.get("where") {
         let message = "filters are refused for now: on a moved table a filter loses the writes that it hides";
-        notes.error(
-            node.owner,
-            Code::PlanFilter,
-            message,
-            "take `where` away and let the whole table be copied",
-        );
+        notes.error(node.owner, Code::PlanFilter, message, "remove `where`: the whole table is copied");
     }
     let rename = renames(fields.get("rename"), notes);
     let drop = drops(fields.get("drop"), notes);
@@ -138,7 +133,7 @@ fn expressions(node: Option<&Node>, part: &str, notes: &mut Notes<'_>) -> Placed
             // The parser's words would repeat what the environment holds.
             Err(unfit) => {
                 let message =
-                    format!("what `{}` stands for cannot be used here", reading::shown(&scalar.written));
+                    format!("the value of `{}` cannot be used here", reading::shown(&scalar.written));
                 notes.error(node.spot, unfit.code, message, unfit.hint);
             }
         }
@@ -171,7 +166,7 @@ fn way_back(
 fn useless_reverse(fields: &Fields<'_>, kind: Kind, notes: &mut Notes<'_>) {
     if let (Kind::Reference, Some(node)) = (kind, fields.filled("reverse")) {
         let message = "a reference table is never written at the service, so nothing goes back";
-        notes.warning(node.owner, Code::PlanUselessReverse, message, "take `reverse` away");
+        notes.warning(node.owner, Code::PlanUselessReverse, message, "remove `reverse`");
     }
 }
 
