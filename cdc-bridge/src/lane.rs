@@ -58,7 +58,6 @@ pub type Ordered = Option<(Generation, LaneOrder)>;
 pub struct Context {
     pub plan: LanePlan,
     pub feed: Feed,
-    /// How it stands, for whoever asks.
     pub state: watch::Sender<LaneState>,
     /// Told when the lane does something else than before.
     pub news: Arc<Notify>,
@@ -249,8 +248,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Keeps that the lane begins where its feed's log ends now. Nobody writes the tables yet, or all that was written
-    /// came from the sink.
+    /// Notes in the sink that the lane begins where its feed's log ends now. Everything before came from the sink.
     async fn begin(&self, client: &Client, (timeline, captured): (Timeline, Captured)) -> Result<Kept, Halt> {
         let (plan, feed) = (&self.context.plan, &self.context.feed);
         let source = feed.source.connect("strangler").await.map_err(SourceError::from)?;

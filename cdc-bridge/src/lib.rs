@@ -1,5 +1,5 @@
-//! The bridge: it captures a source's committed changes, keeps them in a log, copies a slice's rows once, and
-//! applies every change after them to the service's database.
+//! The bridge. Feeds capture the committed changes of databases into logs; lanes copy a slice's rows once and apply every
+//! change after that.
 //!
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 

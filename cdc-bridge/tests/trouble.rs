@@ -105,7 +105,7 @@ async fn dropping_leaves_nothing_behind() {
     house.stop().await;
 }
 
-/// Damage is no reason to leave the rows and the shut gate behind.
+/// The rows and the shut gate are removed even if the kept row is damaged.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_any_more_is_still_removed() {
     let house = following().await;
@@ -309,7 +309,7 @@ async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
     house.stop().await;
 }
 
-/// Rows that nobody else has go only where the operator said so.
+/// Rows that exist nowhere else are deleted only if the operator asked for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_the_service_are_not_deleted_unasked() {
     let own = format!("{SINK} INSERT INTO orders VALUES (1, 'its own')");

@@ -83,7 +83,7 @@ pub enum AssembleError {
 const RECONNECT: &str = "the bridge reconnects and reads it again from the last confirmed place; if it \
     repeats, run `strangler doctor`";
 
-/// Turns one session's messages into changes. A new session needs a new one: the server describes every table anew.
+/// Turns one session's messages into changes. A new session needs a new one: the server describes every table again.
 #[derive(Debug, Default)]
 pub struct Assembler {
     relations: HashMap<u32, Known>,

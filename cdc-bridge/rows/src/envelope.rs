@@ -57,7 +57,7 @@ fn lean(change: &Change) -> Option<Change> {
     Some(Change { operation, ..change.clone() })
 }
 
-/// So many shapes are kept; a source with more tables writes some anew.
+/// This many shapes are kept. With more tables, some are made again.
 const SHAPES_MAX: usize = 256;
 
 impl Encoder {
@@ -97,7 +97,7 @@ impl Encoder {
 
     fn shape(&mut self, relation: &Arc<Relation>) -> usize {
         if let Some(index) = self.shapes.iter().position(|shape| Arc::ptr_eq(&shape.relation, relation)) {
-            // Runs of one table are the rule: the newest is looked at first.
+            // Runs of one table are the rule: the newest shape comes first.
             self.shapes.swap(0, index);
             return 0;
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// How often the WAL that the slot keeps is looked at.
+/// How often the WAL that the slot keeps is measured.
 const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Waits between failed sessions.

@@ -1,4 +1,4 @@
-//! A source database: its slots, its WAL, its barriers. What makes sense of its stream is in `source/`.
+//! A source database: its slots, its publication, its barriers, and the snapshots of copies.
 //!
 //! Knows nothing of slices; [`super::capture`] reads the stream.
 

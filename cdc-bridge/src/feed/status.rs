@@ -45,7 +45,7 @@ pub struct Status {
     pub changes: u64,
     /// What keeps capture from running, in words.
     pub trouble: Option<String>,
-    /// What must be looked at before it can run.
+    /// What someone must fix before it can run.
     pub finding: Option<Finding>,
     /// Copies that must be begun again.
     pub lost: Option<Lost>,

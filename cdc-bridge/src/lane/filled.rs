@@ -1,7 +1,7 @@
 //! The rows in a service's tables: which tables strangler filled, and so may empty, before a copy and after a drop.
 //!
-//! A table that it did not fill may hold rows of the service's own, which nobody else has. They go only where the
-//! operator said so of this very copy.
+//! A table that strangler did not fill may hold the service's own rows, which exist nowhere else. They are deleted only if
+//! the operator asked for it with this very copy.
 
 use super::halt::Halt;
 use super::kept;

@@ -20,8 +20,8 @@ pub struct LanePlan {
 }
 
 impl LanePlan {
-    /// The lanes of every slice with tables: forward, and back for those that move. A service only reads reference
-    /// tables, so they do not come back.
+    /// The lanes of every slice with tables: forward, and back if all tables that move have a way back. Reference tables
+    /// do not come back, as a service only reads them.
     pub fn all(plan: &Plan) -> Vec<LanePlan> {
         let mut lanes = Vec::new();
         for slice in plan.slices.values().filter(|slice| !slice.is_stateless()) {
@@ -35,7 +35,7 @@ impl LanePlan {
             };
             let tables = slice.all_tables().cloned().collect();
             lanes.push(lane(LaneId::forward(slice.name.clone()), tables, Database::Monolith, sink));
-            if !slice.tables.is_empty() {
+            if slice.may_return() {
                 let tables = slice.tables.iter().map(Table::reversed).collect();
                 lanes.push(lane(LaneId::reverse(slice.name.clone()), tables, service, source));
             }
@@ -85,6 +85,14 @@ mod tests {
                 "orders/reverse from orders: public.sales"
             ]
         );
+    }
+
+    #[test]
+    fn a_slice_whose_expressions_have_no_way_back_has_no_lane_back() {
+        let text = PLAN.replace("reverse: { total: 'cents / 100' }", "reverse: {}");
+        let (plan, _) = migrations::plan::check("plan.yaml", &text, &|_| None).unwrap();
+        let lanes: Vec<String> = LanePlan::all(&plan).iter().map(|lane| lane.id.to_string()).collect();
+        assert_eq!(lanes, ["orders/forward"]);
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub async fn forget(plan: &LanePlan) -> Result<(), Halt> {
     Ok(())
 }
 
-/// Whether the present log is the one that the slice was filled from, or its successor, and not somebody else's that
-/// the plan was given meanwhile.
+/// Whether the present log is the one that the slice was filled from, or its successor. The plan may name a log of others
+/// by now.
 async fn is_filled_from(log: &Log, origin: &Origin) -> Result<bool, Halt> {
     let is_known = origin.log == log.id();
     Ok(match log.owner().await? {

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use topics::Topics;
 
-/// Rows are this large at most where nobody says otherwise.
+/// The largest row, before `prepare` says otherwise.
 const ROW_BYTES_MAX: u64 = 16 << 20;
 /// The log in Kafka. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! A log that was deleted while a bridge ran, or that is somebody else's, is not taken for the one that was known.
+//! A log that was deleted while a bridge ran, or that belongs to others, does not count as the known one.
 
 use crate::history::{Dice, History, flush, tables, timeline};
 use crate::kafka_only::{PATIENCE, append, config, insert, make_topic, names};
@@ -61,7 +61,7 @@ async fn a_log_that_a_broker_made_again_under_a_writer_promises_nothing() {
     make_topic(&place, &topic, "delete").await;
     let late = writer.append(flush(&[insert(&mut history, 4)])).await;
     assert!(late.is_err(), "{late:?}");
-    // Whether its records were refused or went into the new topic, nobody takes that for the log.
+    // Its records were refused or went into the new topic. Either way that is not the log.
     let found = log.owner().await;
     let is_damaged = matches!(&found, Err(LogError::Damaged { why, .. }) if why.contains("was deleted"));
     assert!(is_damaged || matches!(found, Ok(Some(Owner::Nobody))), "{found:?}");

@@ -165,7 +165,7 @@ pub fn message(position: Position, content: &str) -> Message {
     Message { position, prefix: "strangler.barrier".into(), content: content.into() }
 }
 
-/// The record behind a transaction.
+/// The record after a transaction.
 pub fn progress(committed: &Committed) -> Progress {
     Progress {
         version: 1,
@@ -178,7 +178,7 @@ pub fn progress(committed: &Committed) -> Progress {
     }
 }
 
-/// Whole transactions as one flush with the record behind the last.
+/// Whole transactions as one flush with the record after the last.
 pub fn flush(transactions: &[Committed]) -> Flush {
     let changes = transactions.iter().flat_map(|committed| committed.changes.clone()).collect();
     let progress = transactions.last().map(|last| {

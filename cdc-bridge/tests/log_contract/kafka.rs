@@ -228,7 +228,7 @@ async fn only_capture_makes_the_log() {
     assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
     assert!(matches!(log.writer().await.map(drop), Err(LogError::Missing)));
     assert_eq!(log.owner().await.unwrap(), None);
-    // Whoever made the topic was killed before it wrote the log's name.
+    // The topic's maker was killed before it wrote the log's name.
     let topic = format!("{}.strangler.progress", names(&place).1);
     make_topic(&place, &topic, "delete").await;
     let until = Instant::now() + PATIENCE;

@@ -8,7 +8,7 @@ use num_bigint::BigInt;
 pub(super) struct Decimal {
     /// All digits without the point, with the sign before them.
     digits: Vec<u8>,
-    /// How many of them stand behind the point.
+    /// How many of them come after the point.
     pub scale: i32,
 }
 
@@ -42,7 +42,7 @@ impl Decimal {
         Some(Decimal { digits, scale: fraction.len() as i32 })
     }
 
-    /// The same number with exactly `scale` digits behind the point, unless that takes rounding.
+    /// The same number with exactly `scale` digits after the point, unless that takes rounding.
     pub fn with_scale(mut self, scale: i32) -> Option<Decimal> {
         while self.scale < scale {
             self.digits.push(b'0');
@@ -111,7 +111,7 @@ pub(super) fn write(unscaled: &[u8], scale: i32, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits.as_bytes()[whole..]);
 }
 
-/// Postgres keeps at most this many digits behind the point (PostgreSQL manual, 8.1.2); a scale that was read from a
+/// Postgres keeps at most this many digits after the point (PostgreSQL manual, 8.1.2); a scale that was read from a
 /// topic must not reserve more memory.
 const SCALE_MAX: u32 = 16_383;
 

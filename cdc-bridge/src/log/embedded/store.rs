@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
-/// Values dropped in one transaction, so that an append never waits long behind a trim.
+/// Values dropped in one transaction, so that an append never waits long for a trim.
 const TRIM_VALUES_MAX: usize = 256;
 /// A page of redb, and what it adds to a value in a page of its own (measured with its statistics, rounded up).
 const PAGE_BYTES: u64 = 4096;
@@ -27,7 +27,7 @@ pub struct Store {
     bytes_max: u64,
     names: (String, String),
     slot: RwLock<Option<Open>>,
-    /// Held by whoever changes the store; the session tells writers from each other.
+    /// Held during a change of the store. The session's number tells writers from each other.
     session: Mutex<u64>,
     published: watch::Sender<State>,
 }

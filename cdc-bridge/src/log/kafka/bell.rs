@@ -4,7 +4,7 @@ use super::lock::locked;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A reader that nobody wakes looks around after this time: for errors, and whether it is still wanted.
+/// After this time a reader checks for errors, and whether it is still wanted, even if nothing woke it.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Wakes the reader's thread when any of its queues has something.

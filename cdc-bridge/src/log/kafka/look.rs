@@ -62,7 +62,7 @@ impl Look {
     }
 
     /// The first offset that is kept and the next that will be written; none if there is no such partition. One without
-    /// a leader, of which the client library says the same, is an error: nobody knows what is in it.
+    /// a leader, which the client library reports alike, is an error: its content is not known.
     pub fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
         match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {
             Ok(bounds) => Ok(Some(bounds)),

@@ -85,7 +85,7 @@ struct Ready {
 
 /// Why the thread ends.
 enum End {
-    /// Nobody asks any more.
+    /// The reader was dropped.
     Unwanted,
     /// With this as its last word.
     With(LogError),
@@ -161,7 +161,7 @@ impl Reading {
         }
     }
 
-    /// Works until nobody asks any more.
+    /// Works until the reader is dropped.
     pub(super) fn run(mut self) {
         loop {
             match self.turn() {
@@ -382,7 +382,7 @@ impl Reading {
                 Err(End::With(LogError::Trimmed))
             }
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                // A full channel means that nobody waits for news.
+                // If the channel is full, nothing waits for news.
                 let _ = self.sender.try_send(Err(self.cluster.error(error)));
                 Ok(())
             }

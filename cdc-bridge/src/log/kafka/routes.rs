@@ -28,7 +28,7 @@ impl Route {
 #[derive(Debug, Default)]
 pub struct Routes {
     topics: BTreeMap<String, Route>,
-    /// Every topic that there is: one that is looked at again keeps its slots.
+    /// Every topic that was met. A topic that is read again keeps its slots.
     known: BTreeMap<String, Route>,
     parts: Vec<Part>,
     /// Rises whenever routes that were handed out no longer hold.
@@ -68,7 +68,7 @@ impl Routes {
         self.generation += 1;
     }
 
-    /// All of them are, or are to be looked at again.
+    /// All topics are gone, or must be read again.
     pub fn clear(&mut self) {
         self.topics.clear();
         self.generation += 1;

@@ -23,15 +23,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Records of a partition's end that are looked at for its last position: tombstones have none.
+/// So many records of a partition's end are read for its last position: tombstones have none.
 const TAIL_RECORDS: i64 = 16;
-/// How long after the first look a log that was known is taken for gone.
+/// A log that was known counts as gone if it is missing again after this time.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What there is of a log.
 pub(super) enum Found {
     Nothing,
-    /// A topic that nothing was ever written into: whoever made it was stopped before it wrote the log's name.
+    /// An empty topic: its maker was stopped before it wrote the log's name.
     Blank,
     /// A topic whose records someone removed.
     Emptied,
@@ -103,7 +103,7 @@ impl Inner {
         MadeFor { plan: self.plan.to_string(), database: self.context.database.clone() }
     }
 
-    /// What there is next is another log: it gets another name, and whoever wrote into this one is done.
+    /// The next log is another one: it gets another name, and the writers of this one are done.
     pub(super) fn begin_anew(&self) {
         self.session.fetch_add(1, Ordering::SeqCst);
         self.is_used.store(false, Ordering::SeqCst);
@@ -167,7 +167,7 @@ impl Inner {
                 let other = Some(name.made_for.clone()).filter(|made_for| *made_for != ours);
                 Named { system_id: Some(name.system_id.clone()), other }
             }
-            // A broker may make a missing topic for whoever writes into it.
+            // A broker may make a missing topic when something is written into it.
             _ if message.offset() == 0 => {
                 return Err(damaged(
                     "was deleted while a bridge wrote into it: it does not begin with the log's name",
@@ -180,7 +180,7 @@ impl Inner {
         Ok(Found::Log(named))
     }
 
-    /// Writes the log's name, and the server that it is made for, behind whatever is in its new topic.
+    /// Writes the log's name, and the server that it is made for, into its new topic.
     pub(super) fn write_name(&self, server: &Timeline) -> Result<(), LogError> {
         Look::new(&self.cluster)?.await_partitions(&self.progress_topic())?;
         let wrong = |error: &KafkaError| self.cluster.error(error);
@@ -286,7 +286,7 @@ impl Inner {
         Ok(locked(&self.routes).add(topic, &partitions))
     }
 
-    /// A topic's partitions. One that is met for the first time is looked at: what is in it was never promised.
+    /// A topic's partitions. A new topic is read first: what is in it was never promised.
     pub(super) fn route(&self, topic: &str) -> Result<Route, LogError> {
         if let Some(route) = locked(&self.routes).get(topic) {
             return Ok(route);

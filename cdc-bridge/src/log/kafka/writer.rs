@@ -93,7 +93,7 @@ impl std::fmt::Debug for Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // What was not acknowledged was not promised; it must not reach the cluster behind the next session's back.
+        // What was not acknowledged was not promised. It must not reach the cluster during the next session.
         self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }
