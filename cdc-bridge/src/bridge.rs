@@ -20,6 +20,7 @@ use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lane::{Direction, LaneId};
 use migrations::plan::Plan;
+use migrations::problem::Diagnostic;
 use migrations::sql::Database;
 use migrations::stage::Stage;
 use postgres::Address;
@@ -40,23 +41,17 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
     /// The plan has nothing for a bridge to do.
-    #[error(
-        "the plan names no database, so there is nothing to bridge; give `monolith.database` and a slice with tables"
-    )]
+    #[error("the plan names no database, so there is nothing to bridge")]
     NoDatabase,
     /// The port is taken or not allowed.
-    #[error(
-        "the bridge cannot listen on {listen}: {source}; another bridge may run, or set `bridge.listen` in the plan"
-    )]
+    #[error("the bridge cannot listen at {listen}")]
     Listen {
         listen: String,
         /// The system's words.
         source: std::io::Error,
     },
     /// Its folder cannot be made.
-    #[error(
-        "the folder {folder} cannot be made: {source}; check the disk and the rights of its parent folder"
-    )]
+    #[error("the folder {folder} cannot be made")]
     Folder {
         folder: String,
         /// The system's words.
@@ -65,11 +60,33 @@ pub enum BridgeError {
     /// A database's URL cannot be used.
     #[error(transparent)]
     Url(#[from] postgres::ConnectError),
-    #[error("the bridge cannot ask its controller: {0}; start it again")]
+    #[error("the bridge cannot ask its controller")]
     Http(#[from] reqwest::Error),
     /// A part of it ended.
-    #[error("a part of the bridge ended unexpectedly: {0}; it is started again")]
+    #[error("a part of the bridge ended unexpectedly: {0}")]
     Ended(String),
+}
+
+impl Diagnostic for BridgeError {
+    fn code(&self) -> Code {
+        match self {
+            BridgeError::NoDatabase => Code::PlanMissingDatabase,
+            BridgeError::Listen { .. } => Code::PartListen,
+            BridgeError::Url(error) => error.code(),
+            BridgeError::Folder { .. } | BridgeError::Http(_) | BridgeError::Ended(_) => Code::PartFailed,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            BridgeError::NoDatabase => "write `database:` under `monolith:`, and a slice with tables",
+            BridgeError::Listen { .. } => "stop the other bridge, or change `bridge.listen` in the plan",
+            BridgeError::Folder { .. } => "check the disk and the rights of its parent folder",
+            BridgeError::Url(error) => return error.remedy(),
+            BridgeError::Http(_) | BridgeError::Ended(_) => "start the bridge again",
+        }
+        .to_owned()
+    }
 }
 
 /// One lane, as the bridge steers it.

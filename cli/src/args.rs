@@ -1,9 +1,9 @@
 //! The command line as typed. Each verb's options are in its own file in `verb/`.
 
 use crate::invocation::{Global, Invocation};
-use crate::problem::Problem;
 use crate::verb;
 use clap::{CommandFactory, Parser, Subcommand};
+use migrations::problem::Problem;
 
 /// Moves a running system out of a monolith, one slice at a time, and back.
 ///

@@ -3,9 +3,10 @@
 //! `supervisor` decides what runs.
 
 use crate::part::Part;
-use crate::problem::{Kind, Problem};
 use crate::process::Record;
+use migrations::code::Code;
 use migrations::plan::Secret;
+use migrations::problem::Problem;
 use rand::Rng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -190,8 +191,11 @@ impl House {
 
     fn write_note(&self, name: &str, record: &impl Serialize) -> Result<(), Problem> {
         let bytes = serde_json::to_vec(record).map_err(|error| {
-            Problem::error(format!("could not write the record of `{name}`: {error}"))
-                .hint("run the command again with `-v`")
+            Problem::new(
+                Code::CommandFailed,
+                format!("could not write the record of `{name}`: {error}"),
+                "run the command again with `-v`",
+            )
         })?;
         self.write(&format!("run/{name}.json"), &bytes)
     }
@@ -212,8 +216,11 @@ fn private_folder(folder: &Path) -> Result<(), Problem> {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Problem {
-    Problem::new(Kind::Error, format!("could not use {}: {error}", path.display()))
-        .hint(format!("give this user ownership of {}", path.parent().unwrap_or(path).display()))
+    Problem::new(
+        Code::CommandFailed,
+        format!("could not use {}: {error}", path.display()),
+        format!("give this user ownership of {}", path.parent().unwrap_or(path).display()),
+    )
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! One call of the binary: its global options, and the plan, state folder and controller that they name.
 
 use crate::house::House;
-use crate::problem::Problem;
 use crate::remote::Remote;
 use crate::ui::{Output, Ui};
 use clap::ArgAction;
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
+use migrations::problem::{Diagnostic, Problem};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// The most that is read of a plan. A plan longer than half of this is refused as too large.
 const READ_MAX: u64 = 2 << 20;
@@ -71,20 +73,23 @@ impl<'a> Invocation<'a> {
         let read =
             File::open(self.plan_file()).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
         read.map_err(|error| {
-            let problem = Problem::usage(format!("could not read the plan {file}: {error}"));
-            match error.kind() {
+            let remedy = match error.kind() {
                 std::io::ErrorKind::NotFound => {
-                    problem.hint("write a plan with `strangler init`, or name one with `--plan FILE`")
+                    "write a plan with `strangler init`, or name one with `--plan FILE`"
                 }
-                _ => problem.hint("name a readable file with `--plan FILE`"),
-            }
+                _ => "name a readable file with `--plan FILE`",
+            };
+            Problem::new(Code::PlanUnreadable, format!("could not read the plan {file}: {error}"), remedy)
         })?;
         migrations::plan::check(&file, &text, &environment).map_err(|findings| {
             let count = findings.iter().filter(|finding| finding.is_error()).count();
             let errors = if count == 1 { "error" } else { "errors" };
-            Problem::usage(format!("the plan {file} has {count} {errors}"))
-                .hint("fix the plan, then run `strangler check`")
-                .with(findings)
+            Problem::new(
+                Code::PlanUnsound,
+                format!("the plan {file} has {count} {errors}"),
+                "fix the plan, then run `strangler check`",
+            )
+            .with(findings)
         })
     }
 
@@ -157,6 +162,11 @@ pub(crate) fn local(listen: &str) -> String {
         named => named,
     };
     format!("http://{host}:{port}")
+}
+
+/// Reads an argument; clap shows what to write instead.
+pub(crate) fn typed<T: FromStr<Err: Diagnostic>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| format!("{error}: {}", error.remedy()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ mod invocation;
 mod misread;
 mod outlook;
 mod part;
-mod problem;
 mod process;
 mod remote;
 mod signals;
@@ -21,8 +20,9 @@ mod verb;
 use args::{Cli, Verb};
 use clap::Parser;
 use invocation::Invocation;
+use migrations::code::Code;
+use migrations::problem::Problem;
 use misread::Misread;
-use problem::Problem;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use ui::{Output, Ui};
@@ -72,8 +72,11 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
         return verb::part::proxy(&call, args);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-        Problem::error(format!("could not start threads: {error}"))
-            .hint("raise the limit that `ulimit -u` shows")
+        Problem::new(
+            Code::CommandFailed,
+            format!("could not start threads: {error}"),
+            "raise the limit that `ulimit -u` shows",
+        )
     })?;
     let done = runtime.block_on(cli.verb.run(&call));
     // A name look-up that hangs in a thread must not delay the end of a finished command.

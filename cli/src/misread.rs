@@ -1,7 +1,8 @@
 //! A command line that clap rejects: clap's message as a problem, with passwords removed. Pure.
 
-use crate::problem::Problem;
 use clap::error::ErrorKind;
+use migrations::code::Code;
+use migrations::problem::Problem;
 use std::ffi::OsString;
 
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl Misread {
         let plain = without_passwords(error.render().to_string(), &arguments);
         let problem = match error.kind() {
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Problem::usage("the verb is missing").hint("`strangler --help` lists the verbs")
+                Problem::new(Code::CommandUsage, "the verb is missing", "`strangler --help` lists the verbs")
             }
             _ => problem(&plain),
         };
@@ -34,12 +35,12 @@ fn problem(text: &str) -> Problem {
     let one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut paragraphs = text.trim().split("\n\n").map(one_line);
     let message = paragraphs.next().unwrap_or_default();
-    let mut problem = Problem::usage(message.strip_prefix("error: ").unwrap_or(&message));
-    problem.hints.extend(paragraphs.map(|hint| match hint.strip_prefix("tip: ") {
-        Some(tip) => tip.to_owned(),
-        None => hint.trim_end_matches('.').to_owned(),
-    }));
-    problem
+    let problem =
+        Problem::new(Code::CommandUsage, message.strip_prefix("error: ").unwrap_or(&message), String::new());
+    paragraphs.fold(problem, |problem, hint| match hint.strip_prefix("tip: ") {
+        Some(tip) => problem.remedy(tip),
+        None => problem.remedy(hint.trim_end_matches('.')),
+    })
 }
 
 /// Clap repeats an argument that it rejects, and an argument with `@` may be a URL with a password.
@@ -77,7 +78,7 @@ mod tests {
         let said = misread("strangler stauts --output json");
         assert!(said.wants_json);
         assert_eq!(said.problem.message, "unrecognized subcommand 'stauts'");
-        assert!(said.problem.hints[0].contains("'status'"), "{:?}", said.problem.hints);
+        assert!(said.problem.remedy.contains("'status'"), "{:?}", said.problem.remedy);
         assert_eq!(misread("strangler sync").problem.message, "the verb is missing");
         let said = misread("strangler --output=json tail");
         assert!(said.wants_json && said.problem.message.ends_with("<SLICE>"), "{:?}", said.problem);

@@ -1,12 +1,12 @@
 //! The three parts: runs each in this process, and calls the controller's crate for `install`, `uninstall` and
 //! `doctor`. Only this file names their crates.
 
-use crate::problem::{Kind, Problem};
 use crate::signals::Signals;
 use link::Link;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
+use migrations::problem::Problem;
 use migrations::sql::Database;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,18 +44,18 @@ impl Part {
 pub(crate) async fn controller(plan: Plan, token: Secret, state_dir: PathBuf) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
-    controller::serve(plan, token, state_dir, asked).await.map_err(|error| failed(&error))
+    controller::serve(plan, token, state_dir, asked).await.map_err(Problem::from)
 }
 
 pub(crate) async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     let asked = async move { signals.received().await };
-    cdc_bridge::serve(plan, link, asked).await.map_err(|error| failed(&error))
+    cdc_bridge::serve(plan, link, asked).await.map_err(Problem::from)
 }
 
 /// Blocks, and starts its own runtimes.
 pub(crate) fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
-    proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(|error| failed(&error))
+    proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(Problem::from)
 }
 
 pub(crate) async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
@@ -68,7 +68,7 @@ pub(crate) async fn install(
     urls: &AdminUrls,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Problem> {
-    controller::install(plan, &exposed(urls), report).await.map_err(|error| failed(&error))
+    controller::install(plan, &exposed(urls), report).await.map_err(Problem::from)
 }
 
 /// Uninstalling the monolith's database also removes the controller's marker that the journal is there. `report` gets a
@@ -79,79 +79,15 @@ pub(crate) async fn uninstall(
     state_dir: &Path,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), Problem> {
-    let gone = controller::uninstall(plan, &exposed(urls), report).await;
-    gone.map_err(|error| not_taken_away(&error))?;
+    controller::uninstall(plan, &exposed(urls), report).await?;
     if urls.contains_key(&Database::Monolith) {
         controller::forget_elsewhere(state_dir);
     }
     Ok(())
 }
 
-/// If copies must be dropped first, the hints are one command per slice, and strangler must be up for them.
-fn not_taken_away(error: &controller::InstallError) -> Problem {
-    let problem = failed(error);
-    let controller::InstallError::Followed { slices, unplanned, .. } = error else { return problem };
-    let mut problem = Problem { kind: Kind::Conflict, hints: Vec::new(), ..problem };
-    if !unplanned.is_empty() {
-        problem = problem.hint(format!("put {} back into the plan, with its tables", unplanned.join(", ")));
-    }
-    let problem = problem.hint("start strangler again: `strangler up --detach`");
-    let drop = |problem: Problem, slice: &String| problem.hint(format!("then `strangler sync drop {slice}`"));
-    slices.iter().fold(problem, drop).hint("then `strangler down` and `strangler uninstall`")
-}
-
 pub(crate) type AdminUrls = BTreeMap<Database, Secret>;
 
 fn exposed(urls: &AdminUrls) -> BTreeMap<String, String> {
     urls.iter().map(|(database, url)| (database.as_str().to_owned(), url.expose().to_owned())).collect()
-}
-
-/// A crate's error as a problem. Their messages end with what to do, after a semicolon; what the system said stands in
-/// the source.
-fn failed(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let text = error.to_string();
-    let (what, to_do) =
-        text.split_once("; ").map_or((text.as_str(), None), |(what, to_do)| (what, Some(to_do)));
-    let root = std::iter::successors(error.source(), |error| error.source()).last().map(ToString::to_string);
-    let message = match root {
-        Some(root) if !what.contains(&root) => format!("{what}: {root}"),
-        _ => what.to_owned(),
-    };
-    let mut problem = Problem::error(message).because(error);
-    problem.hints.extend(to_do.map(str::to_owned));
-    problem
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("the proxy cannot listen at 0.0.0.0:80; change `proxy.listen`")]
-    struct Refused(#[source] std::io::Error);
-
-    #[test]
-    fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {
-        let slices = vec!["carts".to_owned(), "orders".to_owned()];
-        let followed = |unplanned| {
-            let (slices, topics) = (slices.clone(), "shop.*".to_owned());
-            not_taken_away(&controller::InstallError::Followed { slices, unplanned, topics })
-        };
-        let problem = followed(Vec::new());
-        assert_eq!(problem.exit(), 4);
-        assert!(problem.message.contains("carts, orders") && problem.message.contains("shop.*"), "{problem}");
-        let drops = ["then `strangler sync drop carts`", "then `strangler sync drop orders`"];
-        assert_eq!(problem.hints[1..3], drops);
-        assert!(problem.hints[0].contains("strangler up"), "{problem}");
-        let problem = followed(vec!["carts".to_owned()]);
-        assert_eq!(problem.hints[0], "put carts back into the plan, with its tables");
-        assert_eq!(problem.hints[2..4], drops);
-    }
-
-    #[test]
-    fn a_crates_error_becomes_a_problem_with_a_hint() {
-        let problem = failed(&Refused(std::io::Error::other("permission denied")));
-        assert_eq!(problem.message, "the proxy cannot listen at 0.0.0.0:80: permission denied");
-        assert_eq!(problem.hints, ["change `proxy.listen`"]);
-    }
 }

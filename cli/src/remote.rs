@@ -1,12 +1,13 @@
 //! Client of the controller's API and of the bridge's `tail`.
 
-use crate::problem::{Kind, Problem};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use migrations::api::{Outcome, SetShares, Status, SyncVerb, SyncWish};
+use migrations::code::Code;
 use migrations::journal::{Entry, Generation};
 use migrations::names::SliceName;
 use migrations::plan::Secret;
+use migrations::problem::Problem;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,9 +38,12 @@ impl Remote {
         // The controller is on loopback or the team's network, so a proxy of the environment is ignored.
         let http =
             Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build().map_err(|error| {
-                Problem::error("could not create an HTTP client")
-                    .because(&error)
-                    .hint("run the command again with `-v`")
+                Problem::new(
+                    Code::CommandFailed,
+                    "could not create an HTTP client",
+                    "run the command again with `-v`",
+                )
+                .because(&error)
             })?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
@@ -106,9 +110,12 @@ impl Remote {
         let bytes =
             accepted(sent).await?.bytes().await.map_err(|error| self.unreachable(&error, &self.base))?;
         serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::error(format!("the controller at {} is another version of strangler", self.base))
-                .because(&error)
-                .hint("run the same version everywhere: `strangler down`, then `strangler up --detach`")
+            Problem::new(
+                Code::ApiUnreadable,
+                format!("the controller at {} is another version of strangler", self.base),
+                "run the same version everywhere: `strangler down`, then `strangler up --detach`",
+            )
+            .because(&error)
         })
     }
 
@@ -117,10 +124,17 @@ impl Remote {
         let problem = if error.is_timeout() && !error.is_connect() {
             silent(who, whom)
         } else if error.is_builder() {
-            Problem::usage(format!("`{whom}` is not a URL")).hint("write a URL such as http://127.0.0.1:7401")
+            Problem::new(
+                Code::CommandUsage,
+                format!("`{whom}` is not a URL"),
+                "write a URL such as http://127.0.0.1:7401",
+            )
         } else {
-            Problem::error(format!("no {who} answers at {whom}"))
-                .hint("start it with `strangler up --detach`")
+            Problem::new(
+                Code::ApiUnreachable,
+                format!("no {who} answers at {whom}"),
+                "start it with `strangler up --detach`",
+            )
         };
         problem.because(error)
     }
@@ -141,27 +155,30 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
     }
     let url = answer.url().clone();
     let bytes = answer.bytes().await.unwrap_or_default();
-    if let Ok(problem) = serde_json::from_slice::<migrations::problem::Problem>(&bytes) {
-        return Err(problem.into());
+    if let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) {
+        return Err(problem);
     }
     let origin = url.origin().ascii_serialization();
     Err(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::error(format!(
-            "{origin} refused the token"
-        ))
-        .hint("set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token"),
-        _ => Problem::error(format!("{origin}{} answered {status}", url.path()))
-            .hint("name the controller with --controller URL"),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Problem::new(
+            Code::ApiToken,
+            format!("{origin} refused the token"),
+            "set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token",
+        ),
+        _ => Problem::new(
+            Code::ApiUnreachable,
+            format!("{origin}{} answered {status}", url.path()),
+            "name the controller with --controller URL",
+        ),
     })
 }
 
 fn silent(who: &str, whom: &str) -> Problem {
-    Problem::error(format!("the {who} at {whom} did not answer in time"))
-        .hint(format!("read .strangler/log/{who}.log"))
-}
-
-pub(crate) fn timed_out(message: impl Into<String>) -> Problem {
-    Problem::new(Kind::TimedOut, message)
+    Problem::new(
+        Code::ApiUnreachable,
+        format!("the {who} at {whom} did not answer in time"),
+        format!("read .strangler/log/{who}.log"),
+    )
 }
 
 /// An answer's body, line by line as it arrives.
@@ -230,15 +247,22 @@ impl Lines {
         let bytes = part.as_ref().map_or(0, Vec::len);
         if self.held.len() + bytes > LINE_BYTES_MAX {
             let mib = LINE_BYTES_MAX >> 20;
-            return Err(Problem::error(format!("the bridge sent a change of more than {mib} MiB"))
-                .hint("read it from its topic, or skip past changes: `strangler tail SLICE -f -n 0`"));
+            return Err(Problem::new(
+                Code::ApiUnreadable,
+                format!("the bridge sent a change of more than {mib} MiB"),
+                "read it from its topic, or skip past changes: `strangler tail SLICE -f -n 0`",
+            ));
         }
         Ok(part)
     }
 }
 
 fn broken(message: &str) -> Problem {
-    Problem::error(message).hint("run the command again; `strangler status` shows whether the bridge is live")
+    Problem::new(
+        Code::ApiUnreachable,
+        message,
+        "run the command again; `strangler status` shows whether the bridge is live",
+    )
 }
 
 fn text(line: &[u8]) -> String {

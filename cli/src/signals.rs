@@ -1,6 +1,7 @@
 //! The signals that ask a process to end.
 
-use crate::problem::Problem;
+use migrations::code::Code;
+use migrations::problem::Problem;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT, SIGTERM and SIGHUP.
@@ -16,9 +17,12 @@ impl Signals {
     pub(crate) fn listen() -> Result<Self, Problem> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
-                Problem::error("could not listen for signals")
-                    .because(&error)
-                    .hint("run the command again with `-v`")
+                Problem::new(
+                    Code::CommandFailed,
+                    "could not listen for signals",
+                    "run the command again with `-v`",
+                )
+                .because(&error)
             })
         };
         // A process started with `nohup` must outlive its terminal.

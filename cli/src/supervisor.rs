@@ -6,13 +6,13 @@
 use crate::house::{House, Watch};
 use crate::outlook;
 use crate::part::Part;
-use crate::problem::Problem;
 use crate::process::Record;
 use crate::remote::Remote;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::progress::Progress;
 use migrations::api::Status;
+use migrations::problem::Problem;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;

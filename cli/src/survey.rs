@@ -2,8 +2,9 @@
 //!
 //! Reads the catalog of Postgres and nothing else; no row is looked at.
 
-use crate::problem::Problem;
-use postgres::{ConnectError, catalog, connect_unplanned, in_words};
+use migrations::code::Code;
+use migrations::problem::Problem;
+use postgres::{catalog, connect_unplanned, in_words};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -43,18 +44,24 @@ impl Survey {
 /// Looks at the database behind `url`.
 pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
     let late = |_| {
-        Problem::error(format!("the database does not answer within {} s", PATIENCE.as_secs()))
-            .hint("is the host right, and does a firewall let us through?")
+        Problem::new(
+            Code::DatabaseUnreachable,
+            format!("the database does not answer within {} s", PATIENCE.as_secs()),
+            "is the host right, and does a firewall let us through?",
+        )
     };
     tokio::time::timeout(PATIENCE, ask(url)).await.map_err(late)?
 }
 
 async fn ask(url: &str) -> Result<Survey, Problem> {
-    let client = connect_unplanned(url, "the database", "strangler init").await.map_err(unreachable)?.client;
+    let client = connect_unplanned(url, "the database", "strangler init").await?.client;
     let refused = |error: tokio_postgres::Error| {
-        Problem::error(format!("the catalog cannot be read: {}", in_words(&error)))
-            .because(&error)
-            .hint("use a role that may connect to this database")
+        Problem::new(
+            Code::CommandFailed,
+            format!("the catalog cannot be read: {}", in_words(&error)),
+            "use a role that may connect to this database",
+        )
+        .because(&error)
     };
     let keys = catalog::foreign_keys(&client, None).await.map_err(refused)?;
     let tables = catalog::listed(&client, TABLES_MAX).await.map_err(refused)?.into_iter().map(|listed| {
@@ -71,14 +78,4 @@ async fn ask(url: &str) -> Result<Survey, Problem> {
         }
     });
     Ok(Survey { tables: tables.collect() })
-}
-
-fn unreachable(error: ConnectError) -> Problem {
-    let hint = error.hint();
-    match error {
-        ConnectError::Url { why, .. } => {
-            Problem::usage(format!("this is not a database URL: {why}")).hint(hint)
-        }
-        other => Problem::error(other.to_string()).hint(hint),
-    }
 }

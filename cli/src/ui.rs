@@ -10,11 +10,11 @@ pub(crate) mod grid;
 pub(crate) mod harmless;
 pub(crate) mod progress;
 
-use crate::problem::Problem;
 use clap::ValueEnum;
 use harmless::{harmless, lines};
 use migrations::api::Outcome;
 use migrations::finding::{Finding, Severity};
+use migrations::problem::Problem;
 use owo_colors::OwoColorize;
 use progress::Progress;
 use serde::Serialize;
@@ -144,7 +144,7 @@ impl Ui {
     /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
     pub(crate) fn problem(&self, problem: &Problem) {
         if self.is_json() {
-            self.json(&problem.document());
+            self.json(problem);
             return;
         }
         if problem.findings.iter().any(|finding| finding.place.is_some()) {
@@ -153,7 +153,7 @@ impl Ui {
             problem.findings.iter().for_each(|finding| self.finding(finding));
         }
         self.err(&format!("{} {}", "error:".red().bold(), lines(&problem.message)));
-        for hint in &problem.hints {
+        for hint in problem.remedy.lines() {
             self.err(&format!("{} {}", "hint:".cyan().bold(), lines(hint)));
         }
         if self.verbose > 0 {

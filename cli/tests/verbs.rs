@@ -125,7 +125,7 @@ fn every_finding_of_a_wrong_plan_is_shown() {
     let said = strangler(folder.path(), &["--output", "json", "check"]);
     let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert!(document["findings"].as_array().is_some_and(|findings| findings.len() >= 2), "{document}");
-    assert!(document["error"].is_string() && document["hint"].is_string());
+    assert!(document["message"].is_string() && document["remedy"].is_string());
     assert_eq!(said.code, Some(2));
 }
 
@@ -160,7 +160,7 @@ fn without_a_controller_the_hint_says_how_to_start_one() {
     }
     let said = strangler(folder.path(), &["status", "--output", "json"]);
     let document: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-    assert!(document["hint"].as_str().is_some_and(|hint| hint.contains("strangler up --detach")));
+    assert!(document["remedy"].as_str().is_some_and(|remedy| remedy.contains("strangler up --detach")));
     assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
 }
 
@@ -286,9 +286,9 @@ fn with_output_json_a_usage_error_is_one_document() {
         let said = strangler(folder.path(), &[verb, &["--output", "json"]].concat());
         let document: Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((said.code, said.err.as_str()), (Some(2), ""), "{verb:?} {}", said.all());
-        assert_eq!(document["exit"], 2, "{document}");
-        assert!(document["error"].as_str().is_some_and(|error| !error.is_empty()), "{document}");
-        assert!(document["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{document}");
+        assert_eq!(document["kind"], "usage", "{document}");
+        assert!(document["message"].as_str().is_some_and(|message| !message.is_empty()), "{document}");
+        assert!(document["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{document}");
         assert_eq!(document["findings"], json!([]));
     }
     assert_eq!(strangler(folder.path(), &["--help", "--output", "json"]).code, Some(0));

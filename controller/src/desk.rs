@@ -265,9 +265,9 @@ mod tests {
         let source = ConnectError::Refused {
             url: "postgres://us@db/shop".to_owned(),
             why: "connection refused".to_owned(),
-            hint: "start the server".to_owned(),
+            remedy: "start the server".to_owned(),
         };
-        let unreachable = finding(&StoreError::Unreachable { hint: source.hint(), source });
+        let unreachable = finding(&StoreError::Unreachable(source));
         assert_eq!(
             (unreachable.message.as_str(), unreachable.remedy.as_str()),
             (

@@ -1,7 +1,9 @@
 //! Runs the scripts of `migrations::sql` in every database of a plan, each in one transaction, by an administrator's
 //! connection. `strangler install --print` shows the same text instead.
 
+use migrations::code::Code;
 use migrations::plan::{LogChoice, Plan};
+use migrations::problem::Diagnostic;
 use migrations::sql::{self, Database, NoScript, Script};
 use postgres::{ConnectError, Session, connect_unplanned, in_words};
 use std::collections::BTreeMap;
@@ -20,28 +22,27 @@ const FOLLOWED: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// No administrator's URL was given for it.
-    #[error("no administrator's URL is given for {database}; give it with `--admin-url {part}=postgres://…`")]
+    #[error("no administrator's URL is given for {database}")]
     NoAdmin {
         database: Database,
         /// Its word in `--admin-url`.
         part: String,
     },
     /// An administrator's URL is about nothing in the plan.
-    #[error("the plan has no database `{given}`; it has: {known}")]
+    #[error("the plan has no database `{given}`")]
     UnknownPart { given: String, known: String },
     /// The plan does not say enough.
     #[error(transparent)]
     NoScript(#[from] NoScript),
-    #[error("{database} cannot be reached; {hint}")]
+    #[error("{database} cannot be reached")]
     Connect {
         database: Database,
-        hint: String,
         #[source]
         source: ConnectError,
     },
     /// Slices are followed through Kafka, and only a bridge takes their topics away. Nothing was done.
     #[error(
-        "the copy of {} is not given up, and its Kafka topics {topics} would stay; run `strangler sync drop` while strangler is up",
+        "the copy of {} is not given up, and its Kafka topics {topics} would stay",
         .slices.join(", ")
     )]
     Followed {
@@ -53,14 +54,49 @@ pub enum InstallError {
     },
     /// The server refused a step. Nothing of the script stays in that database, but that `uninstall`'s last step may
     /// have dropped a slot before it failed at another.
-    #[error("{database} refused `{step}`: {why}; {hint}")]
+    #[error("{database} refused `{step}`: {why}")]
     Refused {
         database: Database,
         /// What was to be done.
         step: String,
         why: String,
-        hint: String,
+        remedy: String,
     },
+}
+
+impl Diagnostic for InstallError {
+    fn code(&self) -> Code {
+        match self {
+            InstallError::NoAdmin { .. } | InstallError::UnknownPart { .. } => Code::InstallNoUrl,
+            InstallError::NoScript(error) => error.code(),
+            InstallError::Connect { .. } => Code::DatabaseUnreachable,
+            InstallError::Followed { .. } => Code::InstallFollowed,
+            InstallError::Refused { .. } => Code::InstallRefused,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            InstallError::NoAdmin { part, .. } => format!("give it with `--admin-url {part}=postgres://…`"),
+            InstallError::UnknownPart { known, .. } => format!("it has: {known}"),
+            InstallError::NoScript(error) => error.remedy(),
+            InstallError::Connect { source, .. } => source.remedy(),
+            InstallError::Followed { slices, unplanned, .. } => drop_first(slices, unplanned),
+            InstallError::Refused { remedy, .. } => remedy.clone(),
+        }
+    }
+}
+
+/// A copy is dropped by a command for each slice, and for that strangler must be up.
+fn drop_first(slices: &[String], unplanned: &[String]) -> String {
+    let mut steps = Vec::new();
+    if !unplanned.is_empty() {
+        steps.push(format!("put {} back into the plan, with its tables", unplanned.join(", ")));
+    }
+    steps.push("start strangler again: `strangler up --detach`".to_owned());
+    steps.extend(slices.iter().map(|slice| format!("then `strangler sync drop {slice}`")));
+    steps.push("then `strangler down` and `strangler uninstall`".to_owned());
+    steps.join("\n")
 }
 
 /// Makes everything that the plan needs in its databases: role, schema, gates' functions, rights, publication. It may
@@ -169,7 +205,7 @@ async fn enter(database: &Database, admin_urls: &BTreeMap<String, String>) -> Re
     let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
     connect_unplanned(url, "the administrator's URL", "strangler install")
         .await
-        .map_err(|source| InstallError::Connect { database: database.clone(), hint: source.hint(), source })
+        .map_err(|source| InstallError::Connect { database: database.clone(), source })
 }
 
 async fn execute(database: &Database, session: &Session, title: &str, sql: &str) -> Result<(), InstallError> {
@@ -178,20 +214,20 @@ async fn execute(database: &Database, session: &Session, title: &str, sql: &str)
 
 fn refused(database: &Database, title: &str, error: &tokio_postgres::Error) -> InstallError {
     let server = error.as_db_error();
-    let hint = match server.and_then(|server| server.hint()) {
+    let remedy = match server.and_then(|server| server.hint()) {
         Some(hint) => hint.to_owned(),
-        None => hint_of(server.map(|server| server.code())).to_owned(),
+        None => remedy_of(server.map(|server| server.code())).to_owned(),
     };
     InstallError::Refused {
         database: database.clone(),
         step: title.to_owned(),
         // Neither the statement nor its context: both may hold the role's password.
         why: in_words(error),
-        hint,
+        remedy,
     }
 }
 
-fn hint_of(code: Option<&SqlState>) -> &'static str {
+fn remedy_of(code: Option<&SqlState>) -> &'static str {
     match code {
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             "use the URL of a superuser, or of a role that owns the tables and may create roles; or give the text of `strangler install --print` to a DBA"
@@ -200,5 +236,30 @@ fn hint_of(code: Option<&SqlState>) -> &'static str {
             "a table is busy; run it again in a quieter moment"
         }
         _ => "mend it, then run the command again; nothing was changed in this database",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::problem::Problem;
+
+    #[test]
+    fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {
+        let slices = vec!["carts".to_owned(), "orders".to_owned()];
+        let followed = |unplanned| {
+            let (slices, topics) = (slices.clone(), "shop.*".to_owned());
+            Problem::from(InstallError::Followed { slices, unplanned, topics })
+        };
+        let steps = |problem: &Problem| problem.remedy.lines().map(str::to_owned).collect::<Vec<_>>();
+        let problem = followed(Vec::new());
+        assert_eq!(problem.exit(), 4);
+        assert!(problem.message.contains("carts, orders") && problem.message.contains("shop.*"), "{problem}");
+        let drops = ["then `strangler sync drop carts`", "then `strangler sync drop orders`"];
+        assert_eq!(steps(&problem)[1..3], drops);
+        assert!(steps(&problem)[0].contains("strangler up"), "{problem}");
+        let problem = followed(vec!["carts".to_owned()]);
+        assert_eq!(steps(&problem)[0], "put carts back into the plan, with its tables");
+        assert_eq!(steps(&problem)[2..4], drops);
     }
 }

@@ -11,6 +11,7 @@ use migrations::preflight::{
     self, DatabaseSeen, InstalledSeen, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight,
     TransactionSeen,
 };
+use migrations::problem::Diagnostic;
 use migrations::sql::{self, Database};
 use postgres::{catalog, connect, in_words, slot};
 use serde_json::Value;
@@ -118,7 +119,7 @@ pub async fn observe(
     };
     let client = connect(url, "strangler doctor").await.map_err(|error| {
         let message = format!("{database} cannot be looked at: {error}");
-        Box::new(Finding::error(unreachable, message, error.hint()))
+        Box::new(Finding::error(unreachable, message, error.remedy()))
     })?;
     let refused = |why: String| {
         let message = format!("{database} at {} does not let us look: {why}", url.redacted());

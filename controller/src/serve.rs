@@ -3,7 +3,9 @@
 use crate::api;
 use crate::desk::Desk;
 use crate::store::Store;
+use migrations::code::Code;
 use migrations::plan::{Plan, Secret};
+use migrations::problem::Diagnostic;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,17 +21,34 @@ const GRACE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The API's address is taken or is none of this machine.
-    #[error(
-        "the controller cannot listen at {address}; stop who does (`strangler down`), or change `controller: listen` in the plan"
-    )]
+    #[error("the controller cannot listen at {address}")]
     Listen {
         /// As the plan has it.
         address: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("the controller cannot serve any longer; start it again with `strangler controller`")]
+    #[error("the controller cannot serve any longer")]
     Serve(#[source] std::io::Error),
+}
+
+impl Diagnostic for ServeError {
+    fn code(&self) -> Code {
+        match self {
+            ServeError::Listen { .. } => Code::PartListen,
+            ServeError::Serve(_) => Code::PartFailed,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            ServeError::Listen { .. } => {
+                "stop what listens there (`strangler down`), or change `controller.listen` in the plan"
+            }
+            ServeError::Serve(_) => "start it again with `strangler controller`",
+        }
+        .to_owned()
+    }
 }
 
 /// Serves the API of a plan until `shutdown` comes. `state_dir` holds the journal where the plan has no database. A

@@ -49,14 +49,10 @@ pub enum StoreError {
     Conflict(Generation),
     /// The database cannot be reached.
     #[error("the journal cannot be reached")]
-    Unreachable {
-        hint: String,
-        #[source]
-        source: ConnectError,
-    },
+    Unreachable(#[source] ConnectError),
     /// The database or the file system refused. Nothing was written.
     #[error("the journal cannot be used: {why}")]
-    Refused { why: String, hint: String },
+    Refused { why: String, remedy: String },
     /// The connection broke while the entry was written: it may stand in the journal or not.
     #[error("the answer to a journal entry was lost: {why}")]
     Uncertain { why: String },
@@ -69,12 +65,12 @@ pub enum StoreError {
     },
     /// It is shorter than it was.
     #[error("the journal has {found} entries and had {known}: it was set back to an older state")]
-    Rewound { known: Generation, found: Generation, hint: &'static str },
+    Rewound { known: Generation, found: Generation, remedy: &'static str },
     /// It went into the monolith's database, which the plan does not name any more.
     #[error(
         "the journal is in the monolith's database, and the plan names no `database` of the monolith any more"
     )]
-    Elsewhere { hint: String },
+    Elsewhere { remedy: String },
     /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),
@@ -84,7 +80,7 @@ impl Diagnostic for StoreError {
     fn code(&self) -> Code {
         match self {
             StoreError::Conflict(_) => Code::JournalConflict,
-            StoreError::Unreachable { .. } => Code::JournalUnreachable,
+            StoreError::Unreachable(_) => Code::JournalUnreachable,
             StoreError::Refused { .. } => Code::JournalRefused,
             StoreError::Uncertain { .. } => Code::JournalUncertain,
             StoreError::Rewound { .. } => Code::JournalRewound,
@@ -96,11 +92,10 @@ impl Diagnostic for StoreError {
     fn remedy(&self) -> String {
         match self {
             StoreError::Conflict(_) => "read `strangler journal` and ask again".to_owned(),
-            StoreError::Unreachable { hint, .. }
-            | StoreError::Refused { hint, .. }
-            | StoreError::Elsewhere { hint } => hint.clone(),
+            StoreError::Unreachable(source) => source.remedy(),
+            StoreError::Refused { remedy, .. } | StoreError::Elsewhere { remedy } => remedy.clone(),
             StoreError::Uncertain { .. } => "look at `strangler journal` before asking again".to_owned(),
-            StoreError::Rewound { hint, .. } => (*hint).to_owned(),
+            StoreError::Rewound { remedy, .. } => (*remedy).to_owned(),
             StoreError::Damaged { .. } | StoreError::Broken(_) => {
                 "stop every controller and restore the journal from a backup".to_owned()
             }
@@ -140,7 +135,7 @@ impl Store {
     /// That the journal is shorter than it was. Every part that knew more would ignore what is decided from here on,
     /// so the journal needs a new id, which all of them follow.
     pub(crate) fn rewound(&self, known: Generation, found: Generation) -> StoreError {
-        let hint = match self {
+        let remedy = match self {
             Store::Postgres(..) => {
                 "look whether the slices stand as it says; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
             }
@@ -148,7 +143,7 @@ impl Store {
                 "look whether the slices stand as it says; then change the id in the first line of journal.jsonl"
             }
         };
-        StoreError::Rewound { known, found, hint }
+        StoreError::Rewound { known, found, remedy }
     }
 
     /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap.

@@ -191,8 +191,8 @@ async fn a_plan_that_gets_a_database_goes_on_with_its_journal() {
     // Nor does a plan that loses its database begin another one, or bring the old one back.
     for _ in 0..2 {
         let lost = Store::of(&without, folder.path()).load(Generation(0)).await;
-        let Err(StoreError::Elsewhere { hint }) = lost else { panic!("{lost:?}") };
-        assert!(hint.contains("journal.elsewhere"), "{hint}");
+        let Err(StoreError::Elsewhere { remedy }) = lost else { panic!("{lost:?}") };
+        assert!(remedy.contains("journal.elsewhere"), "{remedy}");
     }
     controller::forget_elsewhere(folder.path());
     assert_eq!(Store::of(&without, folder.path()).load(Generation(0)).await.unwrap().length, Generation(0));

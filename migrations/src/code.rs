@@ -123,6 +123,7 @@ codes! {
     ApiOtherVersion = "api.other-version", Usage;
     ApiToken = "api.token", Unauthorized;
     ApiUnreachable = "api.unreachable", Unavailable;
+    ApiUnreadable = "api.unreadable", Error;
 
     PlanBadDatabase = "plan.bad-database", Usage;
     PlanBadListen = "plan.bad-listen", Usage;
@@ -181,6 +182,8 @@ codes! {
     SliceStopped = "slice.stopped", Stopped;
     SliceUnknown = "slice.unknown", Usage;
 
+    DatabaseUnreachable = "database.unreachable", Unavailable;
+
     ServerMinorVersion = "server.minor-version", NotReady;
     ServerStandby = "server.standby", NotReady;
     ServerVersion = "server.version", NotReady;
@@ -198,7 +201,6 @@ codes! {
     InstallOtherPlan = "install.other-plan", NotReady;
     InstallOutdated = "install.outdated", NotReady;
     InstallRefused = "install.refused", Error;
-    InstallUnreachable = "install.unreachable", Unavailable;
 
     SourceForeignKeyAcross = "source.foreign-key-across", NotReady;
     SourceGeneratedColumn = "source.generated-column", NotReady;

@@ -4,6 +4,8 @@
 //! Places of different databases must never meet: [`Of`] keeps the database in the type, [`Timeline`] tells servers and
 //! their histories apart. Inside a lane or a feed, which runs the same code for every database, places are bare.
 
+use crate::code::Code;
+use crate::problem::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,8 +13,18 @@ use std::str::FromStr;
 
 /// The text is not an LSN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a position: write an LSN as `16/B374D848`, a position as `16/B374D848+3`")]
+#[error("`{0}` is not a position")]
 pub struct BadLsn(pub String);
+
+impl Diagnostic for BadLsn {
+    fn code(&self) -> Code {
+        Code::PlanBadValue
+    }
+
+    fn remedy(&self) -> String {
+        "write an LSN as `16/B374D848`, a position as `16/B374D848+3`".to_owned()
+    }
+}
 
 fn parse_lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;

@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of where a name stands or whether the thing it names exists.
 
+use crate::code::Code;
+use crate::problem::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -14,11 +16,24 @@ pub const NAME_LEN_MAX: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// A plan, slice, route or service name of another shape.
-    #[error("`{0}` is not a name: use 1 to {NAME_LEN_MAX} of a-z, 0-9 and `-`, a letter first")]
+    #[error("`{0}` is not a name")]
     Name(String),
     /// A table name of another shape.
-    #[error("`{0}` is not a table name: write `schema.table`, or `table` for one in schema public")]
+    #[error("`{0}` is not a table name")]
     Table(String),
+}
+
+impl Diagnostic for BadName {
+    fn code(&self) -> Code {
+        Code::PlanBadValue
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            BadName::Name(_) => format!("use 1 to {NAME_LEN_MAX} of a-z, 0-9 and `-`, a letter first"),
+            BadName::Table(_) => "write `schema.table`, or `table` for one in schema public".to_owned(),
+        }
+    }
 }
 
 macro_rules! name {

@@ -2,6 +2,8 @@
 //!
 //! Matching many patterns fast is the proxy's; here a pattern is parsed, shown, matched alone, and compared with another.
 
+use crate::code::Code;
+use crate::problem::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -51,19 +53,36 @@ pub struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPattern {
     /// There is no method, or an unknown one.
-    #[error("`{0}` does not begin with a method; write one of {known} and a path, e.g. `GET /orders/{{id}}`", known = METHODS.join(", "))]
+    #[error("`{0}` does not begin with a method")]
     Method(String),
     /// The path does not start at the root, holds a query, blanks or control bytes, or is too long.
-    #[error("`{0}` is not a path; write for example `/orders/{{id}}`, without query or blanks")]
+    #[error("`{0}` is not a path")]
     Path(String),
     /// A brace that does not enclose a whole segment, or an empty or repeated name.
-    #[error(
-        "`{0}` is not a segment; write text, `{{name}}` for one segment, or `{{*rest}}` for the rest, each name once"
-    )]
+    #[error("`{0}` is not a segment")]
     Segment(String),
     /// `{*rest}` before the end.
-    #[error("`{{*{0}}}` takes all that follows; it can only be the last segment")]
+    #[error("`{{*{0}}}` takes all that follows")]
     RestNotLast(String),
+}
+
+impl Diagnostic for BadPattern {
+    fn code(&self) -> Code {
+        Code::PlanBadValue
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            BadPattern::Method(_) => {
+                format!("write one of {} and a path, e.g. `GET /orders/{{id}}`", METHODS.join(", "))
+            }
+            BadPattern::Path(_) => "write for example `/orders/{id}`, without query or blanks".to_owned(),
+            BadPattern::Segment(_) => {
+                "write text, `{name}` for one segment, or `{*rest}` for the rest, each name once".to_owned()
+            }
+            BadPattern::RestNotLast(_) => "it can only be the last segment".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

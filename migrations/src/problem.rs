@@ -63,7 +63,7 @@ impl Problem {
     }
 
     /// The same failure with one more thing to do.
-    pub fn or(mut self, remedy: &str) -> Self {
+    pub fn remedy(mut self, remedy: &str) -> Self {
         if !self.remedy.is_empty() {
             self.remedy.push('\n');
         }

@@ -1,15 +1,25 @@
 //! How much of a route's traffic goes to the service, in hundredths of a percent.
 
+use crate::code::Code;
+use crate::problem::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// The text is not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a share: write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)"
-)]
+#[error("`{0}` is not a share")]
 pub struct BadShare(pub String);
+
+impl Diagnostic for BadShare {
+    fn code(&self) -> Code {
+        Code::PlanBadValue
+    }
+
+    fn remedy(&self) -> String {
+        "write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)".to_owned()
+    }
+}
 
 /// The part of the clients that a service answers. A client's bucket is below it or not, so raising a share
 /// never moves a client back.

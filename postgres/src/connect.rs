@@ -4,8 +4,10 @@
 
 use crate::refusal::in_words;
 use crate::tls::{Mode, Tls};
+use migrations::code::Code;
 use migrations::names::quote_identifier;
 use migrations::plan::DatabaseUrl;
+use migrations::problem::Diagnostic;
 use percent_encoding::percent_decode_str;
 use std::future::poll_fn;
 use std::path::PathBuf;
@@ -48,24 +50,30 @@ pub enum ConnectError {
     Tls { url: String, why: String },
     /// The server did not take us in, or does not answer.
     #[error("no connection to {url}: {why}")]
-    Refused { url: String, why: String, hint: String },
+    Refused { url: String, why: String, remedy: String },
 }
 
-impl ConnectError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
+impl Diagnostic for ConnectError {
+    fn code(&self) -> Code {
+        match self {
+            ConnectError::Url { .. } => Code::PlanBadDatabase,
+            ConnectError::Tls { .. } | ConnectError::Refused { .. } => Code::DatabaseUnreachable,
+        }
+    }
+
+    fn remedy(&self) -> String {
         match self {
             ConnectError::Url { .. } => "write it as postgres://user:password@host:5432/database".to_owned(),
             ConnectError::Tls { .. } => {
                 "name the authority that signed the server's certificate with `sslrootcert=FILE`, and the host as the certificate does; or write `sslmode=disable` if nobody can listen in between".to_owned()
             }
-            ConnectError::Refused { hint, .. } => hint.clone(),
+            ConnectError::Refused { remedy, .. } => remedy.clone(),
         }
     }
 }
 
 /// What to do if a server refuses this role this database, by its SQLSTATE; none if nobody answered.
-fn hint_of(code: Option<&str>, role: &str, database: &str) -> String {
+fn remedy_of(code: Option<&str>, role: &str, database: &str) -> String {
     let (role, database) = (quote_identifier(role), quote_identifier(database));
     match code.unwrap_or_default() {
         "28P01" => {
@@ -179,8 +187,8 @@ impl Address {
     }
 
     pub(crate) fn refused(&self, why: String, code: Option<&str>) -> ConnectError {
-        let hint = hint_of(code, self.role(), self.database());
-        ConnectError::Refused { url: self.shown.clone(), why, hint }
+        let remedy = remedy_of(code, self.role(), self.database());
+        ConnectError::Refused { url: self.shown.clone(), why, remedy }
     }
 
     pub(crate) fn late(&self) -> ConnectError {
@@ -300,14 +308,14 @@ mod tests {
             ("28000", r#"ALTER ROLE "us" LOGIN;"#),
             ("42501", r#"GRANT CONNECT ON DATABASE "sh""op" TO "us";"#),
         ] {
-            let hint = hint_of(Some(code), "us", "sh\"op");
-            assert!(hint.contains(statement) && !hint.contains("start the server"), "{code}: {hint}");
+            let remedy = remedy_of(Some(code), "us", "sh\"op");
+            assert!(remedy.contains(statement) && !remedy.contains("start the server"), "{code}: {remedy}");
         }
     }
 
     #[test]
     fn a_server_that_does_not_answer_is_to_be_started() {
-        assert!(hint_of(None, "us", "shop").starts_with("start the server"));
+        assert!(remedy_of(None, "us", "shop").starts_with("start the server"));
     }
 
     #[test]

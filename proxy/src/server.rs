@@ -13,8 +13,10 @@ use crate::table::Tables;
 use crate::upstream::Patience;
 use async_trait::async_trait;
 use link::{Link, Told};
+use migrations::code::Code;
 use migrations::control::AgentKind;
 use migrations::plan::ProxySettings;
+use migrations::problem::Diagnostic;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
@@ -38,27 +40,50 @@ const LOG_END_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// A listener's address is taken, or is not this machine's.
-    #[error("cannot listen at {address}; stop what listens there, or change `proxy.{key}` in the plan")]
+    #[error("cannot listen at {address}")]
     Listen {
         key: &'static str,
         address: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot make the state folder {path}; give this user access to it, or name another one")]
+    #[error("cannot make the state folder {path}")]
     State {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("cannot make an HTTP client; check the system's resolver and limits")]
+    #[error("cannot make an HTTP client")]
     Client(#[from] reqwest::Error),
-    #[error("cannot set up metrics; please report this")]
+    #[error("cannot set up metrics")]
     Metrics(#[from] prometheus::Error),
-    #[error("cannot start a thread; check the system's limits (`ulimit -u`)")]
+    #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
-    #[error("the proxy's server panicked; please report what it printed")]
+    #[error("the proxy's server panicked")]
     Panicked,
+}
+
+impl Diagnostic for ProxyError {
+    fn code(&self) -> Code {
+        match self {
+            ProxyError::Listen { .. } => Code::PartListen,
+            _ => Code::PartFailed,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            ProxyError::Listen { key, .. } => {
+                return format!("stop what listens there, or change `proxy.{key}` in the plan");
+            }
+            ProxyError::State { .. } => "give this user access to it, or name another one",
+            ProxyError::Client(_) => "check the system's resolver and limits",
+            ProxyError::Thread(_) => "raise the limit that `ulimit -u` shows",
+            ProxyError::Metrics(_) => "report this",
+            ProxyError::Panicked => "report what it printed",
+        }
+        .to_owned()
+    }
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 mod rig;
 
+use migrations::problem::Diagnostic;
 use rig::{Rig, Running, ask, journal, route, settings, text};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -190,5 +191,5 @@ fn a_taken_address_is_an_error_that_names_it() {
     };
     let (_stopper, shutdown) = proxy::Shutdown::by_hand();
     let error = proxy::run(&settings, link, shutdown).unwrap_err();
-    assert!(error.to_string().contains(&settings.listen) && error.to_string().contains("proxy.listen"));
+    assert!(error.to_string().contains(&settings.listen) && error.remedy().contains("proxy.listen"));
 }

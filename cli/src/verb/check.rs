@@ -1,7 +1,7 @@
 //! `strangler check`: shows each finding in the plan with its line and what to write instead.
 
 use crate::invocation::Invocation;
-use crate::problem::Problem;
+use migrations::problem::Problem;
 use serde_json::json;
 
 pub(crate) fn run(call: &Invocation<'_>) -> Result<(), Problem> {

@@ -1,9 +1,9 @@
 //! `strangler completions`: a shell script that completes verbs and options.
 
 use crate::invocation::Invocation;
-use crate::problem::Problem;
 use clap::Command;
 use clap_complete::Shell;
+use migrations::problem::Problem;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

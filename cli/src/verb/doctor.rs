@@ -1,24 +1,26 @@
 //! `strangler doctor`: checks that the live systems are ready, and shows how to fix each problem.
 
-use crate::invocation::Invocation;
-use crate::problem::{Kind, Problem};
+use crate::invocation::{Invocation, typed};
+use crate::verb::no_slice;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{LogChoice, Plan, Slice};
+use migrations::problem::Problem;
 use serde_json::json;
 use std::path::Path;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only this slice [default: all slices]
+    #[arg(value_parser = typed::<SliceName>)]
     slice: Option<SliceName>,
 }
 
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let plan = call.plan()?;
     if let Some(slice) = args.slice.as_ref().filter(|slice| !plan.slices.contains_key(*slice)) {
-        return Err(Problem::no_slice(slice, plan.slices.keys()));
+        return Err(no_slice(slice, plan.slices.keys()));
     }
     let mut progress = call.ui.progress();
     progress.state("checking the live systems");
@@ -30,9 +32,12 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));
     if errors > 0 {
         let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
-        return Err(Problem::new(Kind::Preflight, format!("{subject}: not ready, {errors}"))
-            .hint("fix each finding marked ✗, then run `strangler doctor` again")
-            .with(findings));
+        return Err(Problem::new(
+            Code::SliceNotReady,
+            format!("{subject}: not ready, {errors}"),
+            "fix each finding marked ✗, then run `strangler doctor` again",
+        )
+        .with(findings));
     }
     for finding in &findings {
         call.ui.finding(finding);

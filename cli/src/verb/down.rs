@@ -4,8 +4,8 @@ use crate::house::{Kept, Watch};
 use crate::invocation::Invocation;
 use crate::outlook;
 use crate::part::Part;
-use crate::problem::Problem;
 use crate::ui::Ui;
+use migrations::problem::Problem;
 use serde_json::json;
 use std::time::Duration;
 

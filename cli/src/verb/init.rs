@@ -2,11 +2,12 @@
 
 use crate::draft::{self, Draft};
 use crate::invocation::Invocation;
-use crate::problem::Problem;
 use crate::survey::{Survey, SurveyedTable, survey};
 use crate::ui::figure;
 use crate::ui::grid::{Grid, bad, plain, strong};
+use migrations::code::Code;
 use migrations::names::ServiceName;
+use migrations::problem::Problem;
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -42,9 +43,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let Some(url) = &args.database else {
         if args.upstream.is_none() || args.service.is_none() {
-            return Err(Problem::usage("`init` needs a database, or both --upstream and --service")
-                .hint("for routing only: `strangler init --upstream http://127.0.0.1:4000 --service orders=http://127.0.0.1:4001`")
-                .hint("with tables: `strangler init postgres://user@host/database` lists them"));
+            return Err(Problem::new(Code::CommandUsage, "`init` needs a database, or both --upstream and --service", "for routing only: `strangler init --upstream http://127.0.0.1:4000 --service orders=http://127.0.0.1:4001`").remedy("with tables: `strangler init postgres://user@host/database` lists them"));
         }
         return write(call, args, Vec::new(), None);
     };
@@ -55,8 +54,11 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     }
     let find = |name: &String| {
         survey.table(name).cloned().ok_or_else(|| {
-            Problem::usage(format!("the database has no table `{name}`"))
-                .hint("`strangler init DATABASE_URL` lists the tables")
+            Problem::new(
+                Code::CommandUsage,
+                format!("the database has no table `{name}`"),
+                "`strangler init DATABASE_URL` lists the tables",
+            )
         })
     };
     let tables = args.tables.iter().map(find).collect::<Result<Vec<_>, _>>()?;
@@ -124,9 +126,9 @@ fn service(args: &Args, tables: &[SurveyedTable]) -> Result<(String, String), Pr
     };
     let lent = || tables.first().and_then(|table| draft::name(table.name.rsplit('.').next()?));
     let name = name.or_else(lent).unwrap_or_else(|| "service".to_owned());
-    let name: ServiceName = name
-        .parse()
-        .map_err(|error| Problem::usage(format!("{error}")).hint("write `--service orders=http://…`"))?;
+    let name: ServiceName = name.parse().map_err(|error| {
+        Problem::new(Code::CommandUsage, format!("{error}"), "write `--service orders=http://…`")
+    })?;
     Ok((name.to_string(), url.unwrap_or_else(|| "http://127.0.0.1:4001".to_owned())))
 }
 
@@ -142,10 +144,16 @@ fn save(path: &Path, text: &str, force: bool) -> Result<(), Problem> {
     written.map_err(|error| {
         let file = path.display();
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Problem::usage(format!("{file} already exists"))
-                .hint("overwrite it with --force, or name another file with --plan FILE"),
-            _ => Problem::error(format!("could not write {file}: {error}"))
-                .hint("name another file with --plan FILE"),
+            std::io::ErrorKind::AlreadyExists => Problem::new(
+                Code::CommandUsage,
+                format!("{file} already exists"),
+                "overwrite it with --force, or name another file with --plan FILE",
+            ),
+            _ => Problem::new(
+                Code::CommandFailed,
+                format!("could not write {file}: {error}"),
+                "name another file with --plan FILE",
+            ),
         }
     })
 }

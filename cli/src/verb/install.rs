@@ -2,9 +2,10 @@
 
 use crate::invocation::Invocation;
 use crate::part::{self, AdminUrls};
-use crate::problem::Problem;
 use crate::ui::harmless::harmless;
+use migrations::code::Code;
 use migrations::plan::{Plan, Secret};
+use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -73,9 +74,7 @@ fn print(call: &Invocation<'_>, plan: &Plan) -> Result<(), Problem> {
     let mut scripts = BTreeMap::new();
     for database in &databases {
         let script = sql::install(plan, database).and_then(|steps| sql::printed(plan, database, &steps));
-        let script =
-            script.map_err(|error| Problem::usage(error.to_string()).hint("then run `strangler check`"))?;
-        scripts.insert(database.as_str().to_owned(), script);
+        scripts.insert(database.as_str().to_owned(), script?);
     }
     call.ui.json(&json!({ "sql": scripts, "next_steps": next(plan) }));
     for script in scripts.values() {
@@ -99,8 +98,11 @@ fn next(plan: &Plan) -> Vec<String> {
 pub(crate) fn databases(plan: &Plan) -> Result<Vec<Database>, Problem> {
     let databases = Database::all(plan);
     if databases.is_empty() {
-        return Err(Problem::usage("the plan names no database, so there is nothing to install or remove")
-            .hint("a plan for routing only is ready to start: `strangler up --detach`"));
+        return Err(Problem::new(
+            Code::CommandUsage,
+            "the plan names no database, so there is nothing to install or remove",
+            "a plan for routing only is ready to start: `strangler up --detach`",
+        ));
     }
     Ok(databases)
 }
@@ -112,8 +114,11 @@ pub(crate) fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Pro
     let mut addressed = BTreeMap::new();
     for admin in urls {
         if !admin.is_url() {
-            return Err(Problem::usage("an --admin-url is not a database URL")
-                .hint("write [NAME=]postgres://user:password@host:5432/database"));
+            return Err(Problem::new(
+                Code::CommandUsage,
+                "an --admin-url is not a database URL",
+                "write [NAME=]postgres://user:password@host:5432/database",
+            ));
         }
         let found = match &admin.name {
             Some(name) => databases.iter().find(|database| database.as_str() == name),
@@ -127,20 +132,29 @@ pub(crate) fn addressed(plan: &Plan, urls: &[AdminUrl]) -> Result<AdminUrls, Pro
                 || "an --admin-url matches no database of the plan".to_owned(),
                 |name| format!("`{name}` is not a database of the plan"),
             );
-            return Err(Problem::usage(whom)
-                .hint(format!("write --admin-url NAME=URL, where NAME is one of: {}", names.join(", "))));
+            return Err(Problem::new(
+                Code::CommandUsage,
+                whom,
+                format!("write --admin-url NAME=URL, where NAME is one of: {}", names.join(", ")),
+            ));
         };
         if addressed.insert(database.clone(), admin.url.clone()).is_some() {
-            return Err(
-                Problem::usage(format!("{database} has two --admin-url options")).hint("remove one of them")
-            );
+            return Err(Problem::new(
+                Code::CommandUsage,
+                format!("{database} has two --admin-url options"),
+                "remove one of them",
+            ));
         }
     }
     if let Some(missing) = databases.iter().find(|database| !addressed.contains_key(*database)) {
-        return Err(Problem::usage(format!("{missing} has no --admin-url")).hint(format!(
-            "add --admin-url {}=postgres://…, or give a DBA the SQL that `strangler install --print` prints",
-            missing.as_str()
-        )));
+        return Err(Problem::new(
+            Code::CommandUsage,
+            format!("{missing} has no --admin-url"),
+            format!(
+                "add --admin-url {}=postgres://…, or give a DBA the SQL that `strangler install --print` prints",
+                missing.as_str()
+            ),
+        ));
     }
     Ok(addressed)
 }

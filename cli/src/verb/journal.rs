@@ -2,12 +2,12 @@
 
 use crate::invocation::Invocation;
 use crate::outlook::destination;
-use crate::problem::Problem;
 use crate::remote::Remote;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::harmless::harmless;
 use migrations::journal::{Entry, Generation};
+use migrations::problem::Problem;
 use migrations::stage::Event;
 use owo_colors::OwoColorize;
 use std::time::Duration;

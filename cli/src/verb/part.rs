@@ -2,10 +2,11 @@
 
 use crate::invocation::Invocation;
 use crate::part::{self, Part};
-use crate::problem::Problem;
 use clap::ValueEnum;
 use link::Link;
+use migrations::code::Code;
 use migrations::plan::Plan;
+use migrations::problem::Problem;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -50,7 +51,9 @@ pub(crate) async fn bridge(call: &Invocation<'_>, args: &Args) -> Result<(), Pro
 
 fn link(call: &Invocation<'_>, plan: &Plan, part: Part) -> Result<Link, Problem> {
     let token = call.token()?.ok_or_else(|| {
-        Problem::error("there is no token for the controller").hint(
+        Problem::new(
+            Code::ApiToken,
+            "there is no token for the controller",
             "set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token",
         )
     })?;
@@ -59,8 +62,11 @@ fn link(call: &Invocation<'_>, plan: &Plan, part: Part) -> Result<Link, Problem>
 
 fn open_log(args: &Args) -> Result<(), Problem> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        Problem::usage(format!("`{}` is not a log filter: {error}", args.log))
-            .hint("write a filter such as `info` or `proxy=debug,info`")
+        Problem::new(
+            Code::CommandUsage,
+            format!("`{}` is not a log filter: {error}", args.log),
+            "write a filter such as `info` or `proxy=debug,info`",
+        )
     })?;
     let is_terminal = std::io::stderr().is_terminal();
     let format = args.log_format.unwrap_or(if is_terminal { Format::Text } else { Format::Json });
@@ -70,7 +76,10 @@ fn open_log(args: &Args) -> Result<(), Problem> {
         Format::Json => log.json().flatten_event(true).with_current_span(false).try_init(),
     };
     opened.map_err(|error| {
-        Problem::error(format!("could not start the log: {error}"))
-            .hint("run the command again with `--log info --log-format text`")
+        Problem::new(
+            Code::CommandFailed,
+            format!("could not start the log: {error}"),
+            "run the command again with `--log info --log-format text`",
+        )
     })
 }

@@ -1,13 +1,14 @@
 //! `strangler route`: shows and sets where requests go.
 
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, typed};
 use crate::outlook::destination;
-use crate::problem::Problem;
-use crate::remote::{Remote, timed_out};
+use crate::remote::Remote;
 use crate::ui::grid::{Grid, good, plain, strong};
 use migrations::api::{Acknowledged, RouteStatus, SetShares, SliceStatus, Status};
+use migrations::code::Code;
 use migrations::names::{RouteName, SliceName};
 use migrations::pattern::Access;
+use migrations::problem::Problem;
 use migrations::share::Share;
 use serde_json::json;
 use std::str::FromStr;
@@ -23,10 +24,10 @@ pub(crate) enum Verb {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Set {
     /// A slice, for all its routes that may be shared, or one of its routes
-    #[arg(value_name = "SLICE[.ROUTE]")]
+    #[arg(value_name = "SLICE[.ROUTE]", value_parser = typed::<Routes>)]
     route: Routes,
     /// `monolith`, `service`, or a percentage of clients such as `25%`; each client stays on its side
-    #[arg(value_name = "monolith|service|N%")]
+    #[arg(value_name = "monolith|service|N%", value_parser = typed::<Share>)]
     share: Share,
     /// The reason, for the journal
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -107,9 +108,12 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
         .line(format!("{name}: {what} go to {}, on {have} of {live} live proxies", destination(set.share)));
     call.ui.outcome(&outcome);
     if have < live {
-        return Err(timed_out(format!("{} of {live} live proxies do not act on this yet", live - have))
-            .hint("the decision stands; `strangler status` shows the proxies that are behind")
-            .hint("restart a proxy that was started with another version of the plan"));
+        return Err(Problem::new(
+            Code::CommandTimedOut,
+            format!("{} of {live} live proxies do not act on this yet", live - have),
+            "the decision stands; `strangler status` shows the proxies that are behind",
+        )
+        .remedy("restart a proxy that was started with another version of the plan"));
     }
     if live == 0 {
         call.ui.hint("no proxy is live; start one with `strangler up --detach`");

@@ -2,7 +2,6 @@
 
 use crate::invocation::Invocation;
 use crate::outlook::{condition, lag, percent};
-use crate::problem::Problem;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::figure;
@@ -13,6 +12,7 @@ use migrations::control::{AgentKind, Condition, Report};
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::pattern::Access;
+use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::sql::Database;
 use std::time::Duration;

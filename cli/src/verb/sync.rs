@@ -2,18 +2,19 @@
 
 mod copy;
 
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, typed};
 use crate::outlook::bridge;
-use crate::problem::Problem;
-use crate::remote::{Remote, timed_out};
+use crate::remote::Remote;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::progress::Progress;
 use copy::{CopyState, document, find, has_settled, stopped, unsettled};
 use migrations::api::{SliceStatus, SyncVerb, SyncWish};
+use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{Of, Position};
 use migrations::names::SliceName;
+use migrations::problem::Problem;
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ pub(crate) enum Verb {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Named {
     /// The slice's name
+    #[arg(value_parser = typed::<SliceName>)]
     slice: SliceName,
 }
 
@@ -75,7 +77,7 @@ pub(crate) struct Resume {
     #[command(flatten)]
     wish: Wish,
     /// Skip the change at this position for good; the finding names the position
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = typed::<Position>)]
     skip: Option<Position>,
 }
 
@@ -107,7 +109,11 @@ pub(crate) async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Proble
             let slice = &drop.wish.named.slice;
             let question = format!("Drop the copy of `{slice}`? A new start copies every row again.");
             if !drop.yes && !call.ui.confirm(&question) {
-                return Err(Problem::usage("nothing was dropped").hint("answer `y`, or add --yes"));
+                return Err(Problem::new(
+                    Code::CommandUsage,
+                    "nothing was dropped",
+                    "answer `y`, or add --yes",
+                ));
             }
             order(call, SyncVerb::Drop, &drop.wish, None, "the copy is dropped").await
         }
@@ -176,9 +182,12 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
         (_, Some((_, bridge))) => &bridge.findings[..],
     };
     if findings.iter().any(Finding::is_error) {
-        return Err(Problem::error(format!("{slice}: capture has stopped, so new changes do not arrive"))
-            .with(findings.to_vec())
-            .hint("fix each finding marked ✗; until then the monolith keeps the changes as WAL"));
+        return Err(Problem::new(
+            Code::SliceStopped,
+            format!("{slice}: capture has stopped, so new changes do not arrive"),
+            "fix each finding marked ✗; until then the monolith keeps the changes as WAL",
+        )
+        .with(findings.to_vec()));
     }
     call.ui.json(&document(slice, stands, findings));
     call.ui.line(format!("{slice}: {}", state.words()));
@@ -223,8 +232,11 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
 }
 
 fn unwatched(slice: &SliceName, why: &str) -> Problem {
-    timed_out(format!("{slice}: {why}; the copy continues"))
-        .hint(format!("`strangler sync status {slice}` shows its state"))
+    Problem::new(
+        Code::CommandTimedOut,
+        format!("{slice}: {why}; the copy continues"),
+        format!("`strangler sync status {slice}` shows its state"),
+    )
 }
 
 /// Watches a copy until it follows. Ends early only on a problem that needs a person.
@@ -244,8 +256,11 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
                     }
                     CopyState::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
                     CopyState::Dropped => {
-                        return Err(Problem::error(format!("{slice}: the copy was dropped by someone else"))
-                            .hint("`strangler journal` shows who dropped it"));
+                        return Err(Problem::new(
+                            Code::SliceStopped,
+                            format!("{slice}: the copy was dropped by someone else"),
+                            "`strangler journal` shows who dropped it",
+                        ));
                     }
                     under_way => draw(&mut progress, slice, &under_way),
                 }

@@ -1,16 +1,19 @@
 //! `strangler tail`: a slice's change events, as a consumer of the topics reads them.
 
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, typed};
 use crate::outlook::bridge;
-use crate::problem::Problem;
 use crate::remote::Tail;
 use crate::signals::Signals;
 use crate::ui::change;
+use crate::verb::no_slice;
+use migrations::code::Code;
 use migrations::names::SliceName;
+use migrations::problem::Problem;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The slice's name
+    #[arg(value_parser = typed::<SliceName>)]
     slice: SliceName,
     /// How many past events to print, at most 1000
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 10,
@@ -25,17 +28,23 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     let remote = call.remote()?;
     let status = remote.status().await?;
     let Some(stands) = status.slices.get(&args.slice) else {
-        return Err(Problem::no_slice(&args.slice, status.slices.keys()));
+        return Err(no_slice(&args.slice, status.slices.keys()));
     };
     if !stands.has_tables {
         let message =
             format!("slice `{}` has no tables in the plan, so it has no changes to show", args.slice);
-        return Err(Problem::usage(message)
-            .hint("to follow changes, name the slice's tables under `tables:` in the plan"));
+        return Err(Problem::new(
+            Code::SliceImpossible,
+            message,
+            "to follow changes, name the slice's tables under `tables:` in the plan",
+        ));
     }
     let address = bridge(&status).and_then(|(agent, _)| agent.address.as_deref()).ok_or_else(|| {
-        Problem::error("no bridge is live, and only a bridge can read the log")
-            .hint("start one with `strangler up --detach`, or read .strangler/log/bridge.log")
+        Problem::new(
+            Code::ApiUnreachable,
+            "no bridge is live, and only a bridge can read the log",
+            "start one with `strangler up --detach`, or read .strangler/log/bridge.log",
+        )
     })?;
     let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
     let mut signals = Signals::listen()?;

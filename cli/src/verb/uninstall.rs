@@ -2,9 +2,10 @@
 
 use crate::invocation::Invocation;
 use crate::part::{self, Part};
-use crate::problem::{Kind, Problem};
 use crate::ui::harmless::harmless;
 use crate::verb::install::{AdminUrl, addressed};
+use migrations::code::Code;
+use migrations::problem::Problem;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
@@ -22,15 +23,15 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     let urls = addressed(&plan, &args.admin_urls)?;
     if let Some(watch) = call.house().up() {
         return Err(Problem::new(
-            Kind::Conflict,
+            Code::UpRunning,
             format!("strangler is running here (pid {})", watch.process.pid),
-        )
-        .hint("stop it first with `strangler down`"));
+            "stop it first with `strangler down`",
+        ));
     }
     let names: Vec<String> = urls.keys().map(ToString::to_string).collect();
     let question = format!("Remove strangler from {}? The journal is removed too.", names.join(" and "));
     if !args.yes && !call.ui.confirm(&question) {
-        return Err(Problem::usage("nothing was removed").hint("answer `y`, or add --yes"));
+        return Err(Problem::new(Code::CommandUsage, "nothing was removed", "answer `y`, or add --yes"));
     }
     let mut steps = Vec::new();
     let mut report = |step: &str| {

@@ -4,13 +4,14 @@ use crate::house::{House, Lock};
 use crate::invocation::{Invocation, local};
 use crate::outlook::bridge;
 use crate::part::Part;
-use crate::problem::{Kind, Problem};
 use crate::process::Record;
 use crate::remote::Remote;
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
 use migrations::api::Status;
+use migrations::code::Code;
 use migrations::plan::Plan;
+use migrations::problem::Problem;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::path::PathBuf;
@@ -87,13 +88,13 @@ async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gaug
             Ok(())
         }
         Err(why) => Err(Problem::new(
-            Kind::Conflict,
+            Code::UpRunning,
             format!(
                 "another `strangler up`{pid} is running in {}, but is not ready: {why}",
                 house.dir().display()
             ),
-        )
-        .hint("wait for it, or stop it with `strangler down`")),
+            "wait for it, or stop it with `strangler down`",
+        )),
     }
 }
 
@@ -133,8 +134,11 @@ async fn detach(
 ) -> Result<(), Problem> {
     let log = house.log("up")?;
     let copy = log.try_clone().map_err(|error| {
-        Problem::error(format!("could not open the log of `up` twice: {error}"))
-            .hint("raise the limit that `ulimit -n` shows")
+        Problem::new(
+            Code::CommandFailed,
+            format!("could not open the log of `up` twice: {error}"),
+            "raise the limit that `ulimit -n` shows",
+        )
     })?;
     let mut command = Command::new(executable()?);
     command.arg("--plan").arg(call.plan_file_absolute()).args(["up", "--supervise"]);
@@ -142,8 +146,11 @@ async fn detach(
     // The child takes the lock itself. If another `up` gets it first, the child's exit code says so.
     drop(lock);
     let mut child = command.spawn().map_err(|error| {
-        Problem::error(format!("could not start strangler in the background: {error}"))
-            .hint("check `ulimit -u` and `ulimit -n`, and that the program file is executable")
+        Problem::new(
+            Code::CommandFailed,
+            format!("could not start strangler in the background: {error}"),
+            "check `ulimit -u` and `ulimit -n`, and that the program file is executable",
+        )
     })?;
     let mut progress = call.ui.progress();
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -178,8 +185,11 @@ async fn detach(
 fn ended(house: &House, child: &mut Child) -> Option<Problem> {
     let Ok(Some(status)) = child.try_wait() else { return None };
     Some(match status.code() {
-        Some(4) => Problem::new(Kind::Conflict, "another `strangler up` started first")
-            .hint("`strangler status` shows it; `strangler down` stops it"),
+        Some(4) => Problem::new(
+            Code::UpRunning,
+            "another `strangler up` started first",
+            "`strangler status` shows it; `strangler down` stops it",
+        ),
         _ => last_words(house, "up", "strangler did not start"),
     })
 }
@@ -213,11 +223,14 @@ fn in_vain(house: &House, hopeless: Option<(Part, String)>, late: &str, is_serve
             let message = format!("the {} does not stay up: it {how}; {fate}", part.name());
             last_words(house, part.name(), &message)
         }
-        None => Problem::new(Kind::TimedOut, format!("{late}; {fate}"))
-            .hint(format!("read the logs in {}", house.dir().join("log").display())),
+        None => Problem::new(
+            Code::CommandTimedOut,
+            format!("{late}; {fate}"),
+            format!("read the logs in {}", house.dir().join("log").display()),
+        ),
     };
     if is_served {
-        problem.hint("`strangler status` shows when the rest is ready; `strangler down` stops it")
+        problem.remedy("`strangler status` shows when the rest is ready; `strangler down` stops it")
     } else {
         problem
     }
@@ -227,7 +240,7 @@ fn last_words(house: &House, name: &str, message: &str) -> Problem {
     let words = house.log_end(name, 4);
     let message =
         if words.is_empty() { message.to_owned() } else { format!("{message}\n  {}", words.join("\n  ")) };
-    Problem::error(message).hint(format!("read the whole log: {}", house.log_path(name).display()))
+    Problem::new(Code::PartFailed, message, format!("read the whole log: {}", house.log_path(name).display()))
 }
 
 async fn end(child: &mut Child) {
@@ -263,9 +276,12 @@ fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, stat
 /// If the executable was replaced meanwhile, its path names the new one.
 fn executable() -> Result<PathBuf, Problem> {
     let path = std::env::current_exe().map_err(|error| {
-        Problem::error("could not find strangler's own executable")
-            .because(&error)
-            .hint("run strangler by its full path")
+        Problem::new(
+            Code::CommandFailed,
+            "could not find strangler's own executable",
+            "run strangler by its full path",
+        )
+        .because(&error)
     })?;
     let text = path.to_string_lossy();
     Ok(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))

@@ -142,11 +142,11 @@ fn open(path: &Path) -> Result<(File, u64, Lines), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let word = path.with_file_name(WORD);
     if word.exists() {
-        let hint = format!(
+        let remedy = format!(
             "put `database` of the monolith back into the plan; or, to begin a journal in which every route is at the monolith, remove {}",
             word.display()
         );
-        return Err(StoreError::Elsewhere { hint });
+        return Err(StoreError::Elsewhere { remedy });
     }
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut file =
@@ -155,7 +155,7 @@ fn open(path: &Path) -> Result<(File, u64, Lines), StoreError> {
     if file.metadata().map_err(failed)?.len() > BYTES_MAX {
         return Err(StoreError::Refused {
             why: format!("{} is larger than any journal", path.display()),
-            hint: "restore it from a backup, or move it away to begin a new journal".to_owned(),
+            remedy: "restore it from a backup, or move it away to begin a new journal".to_owned(),
         });
     }
     let mut text = Vec::new();
@@ -182,7 +182,7 @@ fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::Refused {
                     why: format!("another process holds {}", path.display()),
-                    hint: "stop the other controller".to_owned(),
+                    remedy: "stop the other controller".to_owned(),
                 });
             }
             Err(TryLockError::Error(error)) => return Err(refused(path, &error)),
@@ -193,6 +193,6 @@ fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
 fn refused(path: &Path, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Refused {
         why: format!("{}: {error}", path.display()),
-        hint: "make the folder writable and see that its disk has room".to_owned(),
+        remedy: "make the folder writable and see that its disk has room".to_owned(),
     }
 }

@@ -89,9 +89,7 @@ impl JournalTable {
         if let Some(client) = held.as_ref() {
             return Ok(Arc::clone(client));
         }
-        let client = connect(&self.url, "strangler controller")
-            .await
-            .map_err(|source| StoreError::Unreachable { hint: source.hint(), source })?;
+        let client = connect(&self.url, "strangler controller").await.map_err(StoreError::Unreachable)?;
         let client = Arc::new(Mutex::new(client));
         *held = Some(Arc::clone(&client));
         Ok(client)
@@ -105,7 +103,7 @@ impl JournalTable {
             Err(failure) => failure,
         };
         *self.session.lock().await = None;
-        let refused = |why: String, hint: &str| StoreError::Refused { why, hint: hint.to_owned() };
+        let refused = |why: String, remedy: &str| StoreError::Refused { why, remedy: remedy.to_owned() };
         Err(match failure {
             Failure::Conflict => StoreError::Conflict(expected),
             Failure::Late => refused(

@@ -29,7 +29,7 @@ pub enum SyncVerb {
 
 /// The text is not a sync verb.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a sync verb; use start, pause, resume or drop")]
+#[error("`{0}` is not a sync verb")]
 pub struct BadVerb(pub String);
 
 impl FromStr for SyncVerb {

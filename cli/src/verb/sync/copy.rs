@@ -2,16 +2,17 @@
 //! Pure.
 
 use crate::outlook::{bridge, lag};
-use crate::problem::Problem;
-use crate::remote::timed_out;
 use crate::ui::figure;
 use crate::ui::harmless::harmless;
+use crate::verb::no_slice;
 use migrations::api::{SliceStatus, Status, SyncVerb};
+use migrations::code::Code;
 use migrations::control::{BridgeReport, Condition};
 use migrations::finding::Finding;
 use migrations::lane::LaneId;
 use migrations::lsn::Position;
 use migrations::names::SliceName;
+use migrations::problem::Problem;
 use migrations::stage::Stage;
 use serde_json::{Value, json};
 
@@ -75,15 +76,21 @@ impl<'a> CopyState<'a> {
 }
 
 pub(crate) fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
-    status.slices.get(slice).ok_or_else(|| Problem::no_slice(slice, status.slices.keys()))
+    status.slices.get(slice).ok_or_else(|| no_slice(slice, status.slices.keys()))
 }
 
 pub(crate) fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
     let resume = format!("strangler sync resume {slice}");
-    let problem = Problem::error(format!("{slice}: the stream has stopped")).with(vec![finding.clone()]);
-    let problem = problem.hint(format!("fix the cause, then run `{resume}`"));
+    let problem = Problem::new(
+        Code::SliceStopped,
+        format!("{slice}: the stream has stopped"),
+        format!("fix the cause, then run `{resume}`"),
+    )
+    .with(vec![finding.clone()]);
     match position {
-        Some(position) => problem.hint(format!("or skip that change for good: `{resume} --skip {position}`")),
+        Some(position) => {
+            problem.remedy(&format!("or skip that change for good: `{resume} --skip {position}`"))
+        }
         None => problem,
     }
 }
@@ -129,10 +136,16 @@ pub(crate) fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVe
         (Some(Condition::Stopped { finding, position }), _) if verb == SyncVerb::Resume => {
             stopped(slice, finding, *position)
         }
-        (_, Some(other)) => timed_out(format!("{slice}: decided, but not done yet: {}", other.message))
-            .hint(format!("{}; the bridge then does it", other.remedy)),
-        _ => timed_out(format!("{slice}: decided, but the bridge has not done it yet"))
-            .hint("the bridge does it as soon as it can; `strangler status` shows whether a bridge is live"),
+        (_, Some(other)) => Problem::new(
+            Code::CommandTimedOut,
+            format!("{slice}: decided, but not done yet: {}", other.message),
+            format!("{}; the bridge then does it", other.remedy),
+        ),
+        _ => Problem::new(
+            Code::CommandTimedOut,
+            format!("{slice}: decided, but the bridge has not done it yet"),
+            "the bridge does it as soon as it can; `strangler status` shows whether a bridge is live",
+        ),
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::code::Code;
 use crate::plan::tree::{Key, Node, Scalar, Spot, Value};
 use crate::plan::written::{Notes, is_variable};
-use std::fmt::Display;
+use crate::problem::Diagnostic;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -137,33 +137,33 @@ pub(super) fn scalar<'n>(node: &'n Node, what: &str, notes: &mut Notes<'_>) -> O
 }
 
 /// A scalar as something that can be parsed; the parser's own words say what is wrong.
-pub(super) fn parse<T: FromStr<Err: Display>>(node: &Node, what: &str, notes: &mut Notes<'_>) -> Option<T> {
+pub(super) fn parse<T: FromStr<Err: Diagnostic>>(
+    node: &Node,
+    what: &str,
+    notes: &mut Notes<'_>,
+) -> Option<T> {
     let scalar = scalar(node, what, notes)?;
     let meant = scalar.meant.as_deref()?;
     meant.parse().map_err(|error| bad_value(node.spot, what, scalar, &error, notes)).ok()
 }
 
 /// A key as something that can be parsed.
-pub(super) fn parse_key<T: FromStr<Err: Display>>(key: &Key, what: &str, notes: &mut Notes<'_>) -> Option<T> {
+pub(super) fn parse_key<T: FromStr<Err: Diagnostic>>(
+    key: &Key,
+    what: &str,
+    notes: &mut Notes<'_>,
+) -> Option<T> {
     let scalar = Scalar { written: key.text.clone(), meant: Some(key.text.clone()) };
     key.text.parse().map_err(|error| bad_value(key.spot, what, &scalar, &error, notes)).ok()
 }
 
-fn bad_value(spot: Spot, what: &str, scalar: &Scalar, error: &dyn Display, notes: &mut Notes<'_>) {
-    if !scalar.is_as_written() {
-        let message = format!("the value of `{}` is not {what}", shown(&scalar.written));
-        notes.error(spot, Code::PlanBadValue, message, "correct the variable's value");
+fn bad_value(spot: Spot, what: &str, scalar: &Scalar, error: &impl Diagnostic, notes: &mut Notes<'_>) {
+    if scalar.is_as_written() {
+        notes.error(spot, Code::PlanBadValue, error.to_string(), error.remedy());
         return;
     }
-    let error = error.to_string();
-    let (message, hint) = match error.split_once(": use ").or_else(|| error.split_once(": write ")) {
-        Some((message, hint)) => (message.to_owned(), format!("use {hint}")),
-        None => match error.split_once("; ") {
-            Some((message, hint)) => (message.to_owned(), hint.to_owned()),
-            None => (error.clone(), format!("write {what}")),
-        },
-    };
-    notes.error(spot, Code::PlanBadValue, message, hint);
+    let message = format!("the value of `{}` is not {what}", shown(&scalar.written));
+    notes.error(spot, Code::PlanBadValue, message, "correct the variable's value");
 }
 
 /// One of a few words.
