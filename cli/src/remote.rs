@@ -165,6 +165,11 @@ async fn accepted(answer: Response) -> Result<Response, Problem> {
             format!("{origin} refused the token"),
             "set STRANGLER_TOKEN to the controller's token, or use the plan next to its .strangler/token",
         ),
+        _ if serde_json::from_slice::<serde_json::Value>(&bytes).is_ok() => Problem::new(
+            Code::ApiUnreadable,
+            format!("{origin} refused with {status}, in words of another version of strangler"),
+            "run the same version of strangler everywhere",
+        ),
         _ => Problem::new(
             Code::ApiUnreachable,
             format!("{origin}{} answered {status}", url.path()),

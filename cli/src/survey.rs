@@ -47,7 +47,7 @@ pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
         Problem::new(
             Code::DatabaseUnreachable,
             format!("the database does not answer within {} s", PATIENCE.as_secs()),
-            "is the host right, and does a firewall let us through?",
+            "check the host, and that no firewall blocks the connection",
         )
     };
     tokio::time::timeout(PATIENCE, ask(url)).await.map_err(late)?

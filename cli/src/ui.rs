@@ -38,6 +38,14 @@ pub(crate) struct Ui {
     gone: AtomicBool,
 }
 
+/// A failed command as `--output json` prints it.
+#[derive(Serialize)]
+struct Failure<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    exit: u8,
+}
+
 impl Ui {
     pub(crate) fn new(output: Output, quiet: bool, verbose: u8) -> Self {
         Self { output, quiet, verbose, gone: AtomicBool::new(false) }
@@ -144,7 +152,7 @@ impl Ui {
     /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
     pub(crate) fn problem(&self, problem: &Problem) {
         if self.is_json() {
-            self.json(problem);
+            self.json(&Failure { problem, exit: problem.exit() });
             return;
         }
         if problem.findings.iter().any(|finding| finding.place.is_some()) {

@@ -286,7 +286,7 @@ fn with_output_json_a_usage_error_is_one_document() {
         let said = strangler(folder.path(), &[verb, &["--output", "json"]].concat());
         let document: Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!((said.code, said.err.as_str()), (Some(2), ""), "{verb:?} {}", said.all());
-        assert_eq!(document["kind"], "usage", "{document}");
+        assert_eq!((&document["kind"], &document["exit"]), (&json!("usage"), &json!(2)), "{document}");
         assert!(document["message"].as_str().is_some_and(|message| !message.is_empty()), "{document}");
         assert!(document["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{document}");
         assert_eq!(document["findings"], json!([]));

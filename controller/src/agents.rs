@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// An agent that reported within this time is live: it reports every second.
+/// An agent that reported within this time is live: it reports twice a second.
 const LIVE: Duration = Duration::from_secs(5);
 /// An agent that has been silent for so long is not shown any more, and no longer in anybody's way: none says goodbye,
 /// so one that was stopped in order must be forgotten some time.

@@ -5,7 +5,8 @@
 use crate::stored::{self, Stored};
 use crate::{Link, client};
 use migrations::control::{AgentId, AgentKind, Desired, Observed, VERSION};
-use reqwest::StatusCode;
+use migrations::problem::Problem;
+use reqwest::{Response, StatusCode};
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Agent {
 enum PollError {
     #[error("the controller does not answer")]
     Away(#[from] reqwest::Error),
+    #[error("the controller refused: {} ({})", .0.message, .0.remedy)]
+    Refused(Box<Problem>),
     #[error("the controller's answer cannot be read")]
     Unreadable(#[from] serde_json::Error),
     #[error(
@@ -134,7 +137,7 @@ impl Agent {
         let request = self.http.get(self.url("/v1/desired")).query(&query);
         let request = request.bearer_auth(self.link.token.expose());
         let patience = Duration::from_millis(POLL_MS) + ANSWER_TIMEOUT;
-        let answer = request.timeout(patience).send().await?.error_for_status()?;
+        let answer = accepted(request.timeout(patience).send().await?).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
@@ -143,11 +146,22 @@ impl Agent {
 
     /// Posts what `observed` returns, for ever: when `news` is notified, and every half second.
     pub async fn report(&self, news: &Notify, observed: impl Fn() -> Observed) -> Infallible {
+        let mut is_refused = false;
         loop {
             let request = self.http.post(self.url("/v1/observed")).bearer_auth(self.link.token.expose());
-            let sent = request.json(&observed()).timeout(ANSWER_TIMEOUT).send().await;
-            if let Err(error) = sent.and_then(reqwest::Response::error_for_status) {
-                tracing::debug!(%error, "the controller did not take a report");
+            let taken = match request.json(&observed()).timeout(ANSWER_TIMEOUT).send().await {
+                Ok(answer) => accepted(answer).await.map(drop),
+                Err(error) => Err(error.into()),
+            };
+            match taken {
+                Err(PollError::Refused(problem)) if !is_refused => {
+                    is_refused = true;
+                    tracing::warn!(remedy = problem.remedy, "the controller refuses reports: {problem}");
+                }
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn Error, "the controller did not take a report")
+                }
+                Ok(()) => is_refused = false,
             }
             sleep(REPORT_PAUSE).await;
             let _ = timeout(REPORT_INTERVAL, news.notified()).await;
@@ -157,6 +171,14 @@ impl Agent {
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.link.controller.trim_end_matches('/'))
     }
+}
+
+/// The answer, or the refusal in the controller's own words.
+async fn accepted(answer: Response) -> Result<Response, PollError> {
+    let Err(status) = answer.error_for_status_ref() else { return Ok(answer) };
+    let said = answer.bytes().await.unwrap_or_default();
+    Err(serde_json::from_slice(&said)
+        .map_or(PollError::Away(status), |problem| PollError::Refused(Box::new(problem))))
 }
 
 /// What an answer changes: a newer `desired`, or that what is held is current.

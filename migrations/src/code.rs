@@ -343,6 +343,29 @@ mod tests {
     }
 
     #[test]
+    fn exit_codes_are_those_that_the_documents_promise() {
+        let exits = [
+            (Kind::Error, 1),
+            (Kind::Unavailable, 1),
+            (Kind::Stopped, 1),
+            (Kind::Unauthorized, 1),
+            (Kind::Usage, 2),
+            (Kind::NotFound, 2),
+            (Kind::NotReady, 3),
+            (Kind::Conflict, 4),
+            (Kind::Aborted, 5),
+            (Kind::Unfinished, 6),
+            (Kind::Differences, 7),
+            (Kind::TimedOut, 8),
+        ];
+        for (kind, exit) in exits {
+            let policy = kind.policy();
+            assert_eq!(policy.exit, exit, "{kind:?}");
+            assert!((400..600).contains(&policy.status), "a failure is never a success: {kind:?}");
+        }
+    }
+
+    #[test]
     fn a_code_of_a_newer_strangler_can_be_read() {
         assert_eq!(serde_json::from_str::<Code>("\"sink.of-tomorrow\"").unwrap(), Code::Unknown);
     }

@@ -86,9 +86,9 @@ pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
 /// The refusal of a `sync start` for which the live systems are not ready.
 pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Failure {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
-    let things = if errors == 1 { "1 thing is".to_owned() } else { format!("{errors} things are") };
-    let message = format!("slice {slice} cannot be followed yet: {things} in the way");
-    let remedy = format!("mend each, then run `strangler doctor {slice}`");
+    let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+    let message = format!("slice {slice} cannot be followed yet: the live systems are not ready, {errors}");
+    let remedy = format!("fix each finding, then run `strangler doctor {slice}`");
     Failure(Problem::new(Code::SliceNotReady, message, remedy).with(findings))
 }
 
@@ -97,10 +97,11 @@ pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Fa
     failure(
         Code::SliceStillRead,
         format!(
-            "proxy {proxy}, heard {} s ago, may still send reads of slice {slice} to the service, whose tables would be emptied",
+            "proxy {proxy} may still send reads of slice {slice} to the service, whose tables would be emptied; it last \
+             reported {} s ago",
             silent.as_secs()
         ),
-        "wait until `strangler status` shows that it follows; or stop it: a proxy that is silent for 60 s counts as stopped",
+        "wait until `strangler status` shows that the proxy follows; or stop it: a proxy that is silent for 60 s counts as stopped",
     )
 }
 

@@ -177,7 +177,7 @@ fn back(state: &SliceState, wish: &SetShares) -> BTreeMap<RouteName, Share> {
 fn without_its_tables(slice: &Slice, state: &SliceState) -> Problem {
     let name = &slice.name;
     let message = format!(
-        "slice {name} is {} by the journal, and the plan names no tables of it any more",
+        "the journal says that slice {name} is {}, but the plan no longer lists its tables",
         state.stage.name()
     );
     let hint = format!(

@@ -156,7 +156,8 @@ mod tests {
     use migrations::control::Report;
 
     fn status(condition: &Value) -> Status {
-        let stream = json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0 });
+        let stream =
+            json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0, "foreign": 0 });
         let report = json!({ "bridge": { "feeds": {}, "lanes": { "orders/forward": stream }, "findings": [], "holds_nothing": false } });
         serde_json::from_value(json!({
             "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
