@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 /// An agent that reported within this time is live: it reports twice a second.
 const LIVE: Duration = Duration::from_secs(5);
-/// An agent that has been silent for so long is not shown any more, and no longer in anybody's way: none says goodbye,
-/// so one that was stopped in order must be forgotten some time.
+/// An agent that has been silent for so long is no longer shown and blocks nothing. Agents do not sign off, so a stopped
+/// one must be forgotten at some point.
 const SHOWN: Duration = Duration::from_secs(60);
-/// More agents than any fleet has; beyond it the longest silent one is forgotten.
+/// More agents than any fleet has. Beyond this number the one that is silent longest is forgotten.
 const AGENTS_MAX: usize = 1_000;
 
 /// The last report of every agent.
@@ -83,7 +83,7 @@ impl Agents {
             .collect()
     }
 
-    /// The entries of each journal that live agents act on: a journal that is shorter was set back.
+    /// How long each journal is that live agents act on. A journal that is shorter was set back.
     pub(crate) fn acts_on(&self) -> BTreeMap<JournalId, Generation> {
         let seen = self.lock();
         let mut longest = BTreeMap::new();
@@ -113,9 +113,9 @@ impl Agents {
         })
     }
 
-    /// A proxy that may still send requests by a decision that was taken back: all that is heard of it says that it acts
-    /// on `shared`, the last generation of that journal under which they went to the service, or on an older one. Its
-    /// name, and how long it has been silent. One whose place another took behind it is gone.
+    /// A proxy that may still send requests to the service, with how long it has been silent. Its last report acts on
+    /// `shared`, the last generation at which requests went there, or on an older one. A proxy is gone if a new one
+    /// started at its address.
     pub(crate) fn left_behind(&self, journal: JournalId, shared: Generation) -> Option<(String, Duration)> {
         let now = Instant::now();
         let seen = self.lock();
@@ -170,14 +170,14 @@ impl Agents {
     }
 }
 
-/// Whether a proxy began at another's host and address after the other was heard for the last time: two cannot listen
-/// there at once.
+/// Whether a proxy started at the host and address of another one after that one's last report. Two cannot listen there
+/// at once.
 fn took_the_place(new: &Seen, old: &Seen) -> bool {
     let place = |agent: &Seen| (agent.observed.agent.host().to_owned(), agent.observed.address.clone());
     new.observed.agent.kind == old.observed.agent.kind && new.since > old.at && place(new) == place(old)
 }
 
-/// Of two bridges the one that captures counts, not a second one that was fenced out; else who spoke last.
+/// Of two bridges the one that captures counts; if none or both capture, the one that reported last.
 fn weight(agent: &Seen) -> (bool, Instant) {
     let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if !bridge.feeds.is_empty());
     (captures, agent.at)

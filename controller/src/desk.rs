@@ -1,8 +1,7 @@
-//! The desk where decisions are made: it holds what the journal says, asks `migrations` what a wish comes to, and
-//! writes it by compare-and-swap. It wakes whoever waits for something newer.
+//! Where decisions are made: the desk reads the journal, asks `migrations` what a wish comes to, and writes the decision
+//! by compare-and-swap. It wakes everyone who waits for something newer.
 //!
-//! Nothing here is true because it is remembered: before each decision the journal is read again, so several
-//! controllers may stand beside one journal.
+//! The journal is read again before each decision, so several controllers may share one journal.
 
 use crate::agents::Agents;
 use crate::store::{Draft, Store, StoreError};

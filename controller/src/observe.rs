@@ -1,5 +1,5 @@
-//! Looks at the live systems as strangler's role sees them, for `doctor` and before `sync start`. What the sight means
-//! is `migrations::preflight`'s to say.
+//! Looks at the live systems as strangler's role sees them, for `doctor` and before `sync start`.
+//! `migrations::preflight` decides what the sight means.
 
 use crate::trial;
 use futures_util::future::join_all;

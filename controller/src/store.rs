@@ -1,5 +1,5 @@
 //! Where the journal is kept: in schema `strangler` of the monolith's database, or in a file where the plan has no
-//! database. One contract for both; it judges no entry, that is the desk's business.
+//! database. One contract for both. Which entry may follow is for the desk to decide.
 
 mod file;
 mod table;
@@ -137,10 +137,10 @@ impl Store {
     pub(crate) fn rewound(&self, known: Generation, found: Generation) -> StoreError {
         let remedy = match self {
             Store::Postgres(..) => {
-                "look whether the slices stand as it says; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
+                "check that the slices match the journal; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
             }
             Store::File(_) => {
-                "look whether the slices stand as it says; then change the id in the first line of journal.jsonl"
+                "check that the slices match the journal; then change the id in the first line of journal.jsonl"
             }
         };
         StoreError::Rewound { known, found, remedy }
@@ -155,12 +155,15 @@ impl Store {
     }
 }
 
-/// Whoever else takes it over at the same time writes the same entries, and one of the two succeeds.
+/// Another controller may do the same at the same time: both write the same entries, and one of the two succeeds.
 async fn take_over(table: &JournalTable, before: &Loaded) -> Result<(), StoreError> {
     let state = State::replay(before.journal, &before.entries)?;
     match table.take_over(&before.entries, &state).await {
         Ok(()) => {
-            tracing::info!(entries = before.length.0, "the journal's file went into the monolith's database");
+            tracing::info!(
+                entries = before.length.0,
+                "the journal moved from its file to the monolith's database"
+            );
             Ok(())
         }
         Err(StoreError::Conflict(_)) => Ok(()),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Tells one journal from another, so that an agent never takes a new journal's young generation for an old one's.
+/// Names a journal. A new journal has a new id, so an agent never compares the generations of two journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JournalId(pub Uuid);
@@ -132,7 +132,7 @@ pub struct State {
     pub slices: BTreeMap<SliceName, SliceState>,
 }
 
-/// Why a stored journal cannot be believed.
+/// Why a stored journal is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenJournal {
     /// An entry is missing or doubled.
@@ -188,8 +188,8 @@ impl State {
         self.generation = self.generation.next();
     }
 
-    /// The last generation, up to the journal's present end, at which some requests of a slice went to the service: who
-    /// acts on it, or on an older one, may send them there still.
+    /// The last generation at which some requests of a slice went to the service. A proxy that acts on it, or on an older
+    /// one, may still send them there.
     pub fn last_shared<'a>(
         journal: JournalId,
         entries: impl IntoIterator<Item = &'a Entry>,

@@ -25,7 +25,7 @@ use crate::plan::{Plan, Slice};
 use crate::sql::Database;
 
 /// Everything that is wrong or doubtful for following a slice, errors first. A database that was not observed is
-/// passed over: why it could not be is its observer's finding.
+/// skipped: the observer reports why.
 pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
     if slice.is_stateless() {
         return Vec::new();

@@ -58,7 +58,7 @@ impl JournalFile {
         let given =
             blocking(&self.path, move || give_way(&path).map_err(|error| refused(&path, &error))).await;
         if let Err(error) = given {
-            tracing::warn!(%error, "no word could be left that the journal is in the monolith's database");
+            tracing::warn!(%error, "could not write the marker file that says the journal moved to the database");
         }
     }
 
