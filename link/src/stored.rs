@@ -45,7 +45,15 @@ impl Stored {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoredError::Disk { path: self.path.clone(), source }),
         };
-        read(&text).map_err(|source| StoredError::Unreadable { path: self.path.clone(), source })
+        let stored =
+            read(&text).map_err(|source| StoredError::Unreadable { path: self.path.clone(), source })?;
+        if stored.is_none() {
+            tracing::warn!(
+                "{} was written by another version of strangler and is not used",
+                self.path.display()
+            );
+        }
+        Ok(stored)
     }
 
     /// Keeps `desired` for the next start; blocks on the disk. A disk that refuses does not stop the agent: it only

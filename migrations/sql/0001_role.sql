@@ -22,19 +22,27 @@ BEGIN
     END IF;
     BEGIN
         EXECUTE format('ALTER ROLE %I REPLICATION', us);
+        RETURN;
     EXCEPTION WHEN insufficient_privilege THEN
-        -- Amazon's servers have no REPLICATION attribute to give away, but a role that stands for it.
+        NULL;
+    END;
+    -- Amazon's servers have no REPLICATION attribute to give away, but a role that stands for it.
+    BEGIN
         IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
             EXECUTE format('GRANT rds_replication TO %I', us);
-        ELSIF facts->>'side' = 'service' THEN
-            RAISE WARNING 'role % may not be given REPLICATION by %: slices can be followed here, but not cut over', us, current_user
-                USING HINT = format('Run as a superuser: ' || statement || ';', us);
-        ELSE
-            RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
-                USING ERRCODE = 'insufficient_privilege',
-                      HINT = format('Run as a superuser: ' || statement || '; then run `strangler install` again.', us);
+            RETURN;
         END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
     END;
+    IF facts->>'side' = 'service' THEN
+        RAISE WARNING 'role % may not be given REPLICATION by %: slices can be followed here, but not cut over', us, current_user
+            USING HINT = format('Run as a superuser: ' || statement || ';', us);
+    ELSE
+        RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('Run as a superuser: ' || statement || '; then run `strangler install` again.', us);
+    END IF;
 END
 $$;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -203,7 +203,10 @@ impl Address {
         let tls = self.tls.config().await.map_err(|why| self.tls_error(why))?;
         let tls = MakeRustlsConnect::new(tls);
         let mut config = self.config.clone();
-        config.application_name(application).connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(DEAD_AFTER);
+        // A host that is silent leaves time for the next one.
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(1).max(1);
+        config.application_name(application).connect_timeout(CONNECT_TIMEOUT / hosts);
+        config.tcp_user_timeout(DEAD_AFTER);
         config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE);
         let mut ways = self.tls.ways().iter();
         loop {
@@ -238,7 +241,7 @@ where
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             match message {
                 // A full queue means that nobody reads; a warning less is no harm.
-                Ok(AsyncMessage::Notice(notice)) => drop(sender.try_send(notice.message().to_owned())),
+                Ok(AsyncMessage::Notice(notice)) => drop(sender.try_send(with_hint(&notice))),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(error = %in_words(&error), "a database connection ended");
@@ -248,6 +251,11 @@ where
         }
     });
     Session { client, notices }
+}
+
+fn with_hint(notice: &DbError) -> String {
+    let hint = notice.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    format!("{}{hint}", notice.message())
 }
 
 /// A URL without `sslmode` and `sslrootcert`, of which the driver knows only a part; and these, decoded.

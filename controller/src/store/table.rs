@@ -4,7 +4,7 @@
 use super::{Draft, Loaded, StoreError};
 use migrations::journal::{Entry, Generation, JournalId, Move, State};
 use migrations::plan::DatabaseUrl;
-use postgres::{Refusal, connect, in_words};
+use postgres::{Refusal, connect_unplanned, in_words};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,8 +89,9 @@ impl JournalTable {
         if let Some(client) = held.as_ref() {
             return Ok(Arc::clone(client));
         }
-        let client = connect(&self.url, "strangler controller").await.map_err(StoreError::Unreachable)?;
-        let client = Arc::new(Mutex::new(client));
+        // The journal's text depends on no setting, and its URL may lead through a pooler.
+        let opened = connect_unplanned(self.url.expose(), &self.url.redacted(), "strangler controller").await;
+        let client = Arc::new(Mutex::new(opened.map_err(StoreError::Unreachable)?.client));
         *held = Some(Arc::clone(&client));
         Ok(client)
     }
