@@ -5,6 +5,9 @@
 //! So when the worker is gone, in whatever way, the guard kills what is left, and removes the one folder in which all
 //! of it keeps its temporary files. The worker takes the guard's death for a signal, and does the same. So nothing is
 //! left behind unless both are killed in the same instant.
+//!
+//! Other systems have no subreaper and do not report a parent's death. There the worker ends the process groups that it
+//! started. What left its group survives, and so does everything when the worker is killed with -9.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use lab::{FOLDER_PREFIX, interrupt};
 use nix::errno::Errno;
+#[cfg(target_os = "linux")]
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -145,7 +149,22 @@ fn is_orphan(guard: i32) -> bool {
     getppid().as_raw() != guard
 }
 
+/// Only Linux can do this.
+#[cfg(not(target_os = "linux"))]
+mod prctl {
+    use nix::sys::signal::Signal;
+
+    pub fn set_child_subreaper(_: bool) -> nix::Result<()> {
+        Ok(())
+    }
+
+    pub fn set_pdeathsig(_: Signal) -> nix::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use lab::process::output;
