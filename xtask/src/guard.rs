@@ -12,6 +12,7 @@
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -137,11 +138,21 @@ pub fn enter(guard: i32) -> Result<()> {
 }
 
 /// What the worker does last: it does the guard's work if the guard is gone.
-pub fn leave(guard: i32) {
+pub fn leave(guard: i32, keep: bool) {
     if is_orphan(guard) {
         end_children();
-        // The owners of what was in it have emptied it.
-        let _ = std::fs::remove_dir(std::env::temp_dir());
+        if !keep {
+            remove_ours(&std::env::temp_dir());
+        }
+    }
+}
+
+/// Removes a folder with all that is in it. Its name must be one that the guard gives, because a person who starts a
+/// worker by hand has another folder for temporary files.
+fn remove_ours(folder: &Path) {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    if name.starts_with(FOLDER_PREFIX) {
+        let _ = std::fs::remove_dir_all(folder);
     }
 }
 
@@ -185,6 +196,17 @@ mod tests {
         assert_eq!(pids.len(), 2, "{said}");
         for pid in pids {
             assert_eq!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH));
+        }
+    }
+
+    #[test]
+    fn a_folder_is_removed_whole_but_only_if_its_name_is_ours() {
+        for (prefix, stays) in [(FOLDER_PREFIX, false), ("another-", true)] {
+            let folder = tempfile::Builder::new().prefix(prefix).tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("inner")).unwrap();
+            std::fs::write(folder.path().join("inner").join("file"), "left behind").unwrap();
+            remove_ours(folder.path());
+            assert_eq!(folder.path().exists(), stays, "{prefix}");
         }
     }
 

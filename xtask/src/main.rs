@@ -77,8 +77,9 @@ fn main() -> ExitCode {
     let result = match worker {
         None => verb.begin(),
         Some(guard) => {
+            let keep = verb.keeps();
             let result = guard::enter(guard).and_then(|()| verb.work());
-            guard::leave(guard);
+            guard::leave(guard, keep);
             result
         }
     };
@@ -112,7 +113,12 @@ impl Verb {
             Verb::Test { yes } => prerequisites::ensure(&Need::everything(), *yes)?,
             Verb::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
         }
-        guard::over(matches!(self, Verb::Demo(demo::Wish { keep: true, .. })))
+        guard::over(self.keeps())
+    }
+
+    /// Leaves its temporary files behind.
+    fn keeps(&self) -> bool {
+        matches!(self, Verb::Demo(demo::Wish { keep: true, .. }))
     }
 
     fn work(self) -> Result<ExitCode> {
