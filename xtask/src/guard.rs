@@ -3,8 +3,12 @@
 //! The guard is the process that the person started. It passes signals on to the worker. Whatever the worker started,
 //! directly or through others, becomes the guard's child when its own parent ends: Linux calls that a child subreaper.
 //! So when the worker is gone, in whatever way, the guard kills what is left, and removes the one folder in which all
-//! of it keeps its temporary files. The worker takes the guard's death for a signal, and does the same. So nothing is
-//! left behind unless both are killed in the same instant.
+//! of it keeps its temporary files. Nothing is left behind.
+//!
+//! If the guard itself is killed with -9, the worker takes that for a signal and does the guard's work, with one
+//! difference: it becomes a subreaper only then. A process that lost its parent earlier was the guard's child, and
+//! survives as a child of init. It cannot become one at its start, because it would have to wait for all its children
+//! and would take the exit codes that its other threads wait for. If both are killed at once, everything survives.
 //!
 //! Other systems have no subreaper and do not report a parent's death. There the worker ends the process groups that it
 //! started. What left its group survives, and so does everything when the worker is killed with -9.
