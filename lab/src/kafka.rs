@@ -4,13 +4,14 @@
 //! out: this is not how to run Kafka in production.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -36,6 +37,7 @@ pub fn fetch() -> Result<PathBuf> {
     if libraries.join(FETCH_MARK).exists() {
         return Ok(libraries);
     }
+    must_be_on(&path(), "mvn", "Maven")?;
     fs::create_dir_all(&libraries)?;
     fs::write(libraries.join("pom.xml"), pom())?;
     let mut maven = Command::new("mvn");
@@ -234,6 +236,7 @@ fn serve(folder: &Path, port: u16) -> Result<Background> {
 }
 
 fn java(folder: &Path, class: &str) -> Result<Command> {
+    must_be_on(&path(), "java", "Java")?;
     let mut java = Command::new("java");
     java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]);
     // Otherwise each of its threads keeps a buffer of the largest record that it ever wrote.
@@ -244,9 +247,34 @@ fn java(folder: &Path, class: &str) -> Result<Command> {
     Ok(java)
 }
 
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+fn must_be_on(path: &OsStr, program: &str, name: &str) -> Result<()> {
+    ensure!(
+        std::env::split_paths(path).any(|folder| folder.join(program).is_file()),
+        "Kafka needs {name}, but no `{program}` is on the PATH; `cargo xtask prerequisites` installs Java \
+         {OLDEST_JAVA} and Maven"
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_says_how_to_install_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("java"), "").unwrap();
+        let path = folder.path().as_os_str();
+        must_be_on(path, "java", "Java").unwrap();
+        assert_eq!(
+            must_be_on(path, "mvn", "Maven").unwrap_err().to_string(),
+            "Kafka needs Maven, but no `mvn` is on the PATH; `cargo xtask prerequisites` installs Java 17 and Maven"
+        );
+    }
 
     #[test]
     fn the_broker_comes_back_on_its_port_after_a_kill() {
