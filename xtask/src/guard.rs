@@ -7,8 +7,9 @@
 //!
 //! If the guard itself is killed with -9, the worker takes that for a signal and does the guard's work, with one
 //! difference: it becomes a subreaper only then. A process that lost its parent earlier was the guard's child, and
-//! survives as a child of init. It cannot become one at its start, because it would have to wait for all its children
-//! and would take the exit codes that its other threads wait for. If both are killed at once, everything survives.
+//! survives as a child of init. The worker is no subreaper from its start, because it would have to wait for all
+//! orphans, and so take the exit codes that its other threads wait for. If both are killed at once, everything
+//! survives.
 //!
 //! Other systems have no subreaper and do not report a parent's death. There the worker ends the process groups that it
 //! started. What left its group survives, and so does everything when the worker is killed with -9.
