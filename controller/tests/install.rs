@@ -6,6 +6,7 @@ mod world;
 
 use migrations::names::SliceName;
 use migrations::plan::LogChoice;
+use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use migrations::stage::Epoch;
 use postgres::gate::{self, Gate};
@@ -192,15 +193,21 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
     assert_eq!(still_a_copy.as_deref(), Some("STR01"), "the monolith owns what is only referred to");
 }
 
+/// What failed and what to do, as the user reads them.
+fn told<T: std::fmt::Debug>(refused: Result<T, controller::InstallError>) -> String {
+    let problem = Problem::from(refused.unwrap_err());
+    format!("{}; {}", problem.message, problem.remedy)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn install_says_what_hinders_it() {
     let world = World::new("").await;
     world.cluster.sql("monolith", "CREATE ROLE other; ALTER TABLE lines OWNER TO other");
-    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
+    let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(refused.contains("several owners") && refused.contains("ALTER TABLE"), "{refused}");
     assert_eq!(world.cluster.sql("monolith", LEFT), "0", "nothing was left half made");
     world.cluster.sql("monolith", "ALTER TABLE lines OWNER TO app; ALTER TABLE lines_1 OWNER TO other");
-    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
+    let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(
         refused.ends_with("e.g. ALTER TABLE public.lines_1 OWNER TO app;"),
         "a partition has an owner: {refused}"
@@ -208,13 +215,12 @@ async fn install_says_what_hinders_it() {
     world
         .cluster
         .sql("monolith", "ALTER TABLE lines_1 OWNER TO app; ALTER TABLE customers RENAME TO clients");
-    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
+    let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(
         refused.contains("has no table public.customers") || refused.contains("has no table customers"),
         "{refused}"
     );
-    let no_admin =
-        controller::install(&world.plan, &BTreeMap::new(), &mut |_| {}).await.unwrap_err().to_string();
+    let no_admin = told(controller::install(&world.plan, &BTreeMap::new(), &mut |_| {}).await);
     assert!(no_admin.contains("--admin-url monolith="), "{no_admin}");
 }
 
@@ -224,7 +230,7 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
     world.install().await;
     let split = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "split"}', 1, 1)"#;
     world.cluster.sql("monolith", split);
-    let refused = world.uninstall().await.unwrap_err().to_string();
+    let refused = told(world.uninstall().await);
     assert!(refused.contains("orders is split") && refused.contains("strangler status"), "{refused}");
 }
 
@@ -241,7 +247,7 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
         replication: 1,
         schemas: false,
     };
-    let refused = world.uninstall().await.unwrap_err().to_string();
+    let refused = told(world.uninstall().await);
     assert!(refused.contains("copy of gone, orders is") && refused.contains("shop.*"), "{refused}");
     let heads = "SELECT count(*)::text FROM strangler.slice";
     assert_eq!(world.cluster.sql("monolith", heads), "2", "nothing was done");
@@ -265,7 +271,7 @@ async fn uninstall_that_fails_drops_no_slot() {
         .sql("monolith", "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
     let busy = world.client("postgres", "monolith").await;
     busy.batch_execute("BEGIN; LOCK TABLE strangler.journal").await.unwrap();
-    let refused = world.uninstall().await.unwrap_err().to_string();
+    let refused = told(world.uninstall().await);
     assert!(refused.contains("quieter moment"), "{refused}");
     let slots = "SELECT count(*)::text FROM pg_replication_slots";
     assert_eq!(world.cluster.sql("monolith", slots), "1");

@@ -5,6 +5,7 @@
 mod world;
 
 use migrations::code::Code;
+use migrations::problem::Diagnostic;
 use migrations::stage::Epoch;
 use postgres::gate::{self, Gate};
 use world::{World, refusal};
@@ -57,8 +58,11 @@ async fn a_schema_that_somebody_else_made_is_not_used_by_a_superuser() {
     world
         .cluster
         .sql("monolith", "GRANT CREATE ON DATABASE monolith TO app; SET ROLE app; CREATE SCHEMA strangler");
-    let refused = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err().to_string();
-    assert!(refused.contains("belongs to role app") && refused.contains("as app"), "{refused}");
+    let error = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err();
+    assert!(
+        error.to_string().contains("belongs to role app") && error.remedy().contains("as app"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
