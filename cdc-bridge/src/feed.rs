@@ -13,7 +13,6 @@ pub(crate) mod source;
 pub(crate) mod status;
 
 use crate::log::Log;
-use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
@@ -93,24 +92,20 @@ impl Feed {
             let why = match opened {
                 Ok(log) => {
                     tracing::info!("{} is open", log.describe());
-                    self.status.send_modify(|status| (status.trouble, status.finding) = (None, None));
+                    self.status.send_modify(|status| status.finding = None);
                     self.log.send_replace(Some(log.clone()));
                     return log;
                 }
                 Err(why) => why,
             };
             tracing::warn!("{why}");
-            self.status.send_modify(|status| {
-                (status.trouble, status.finding) = (Some(why.to_string()), why.finding());
-            });
+            self.status.send_modify(|status| status.finding = Some(why.finding()));
             sleep(OPEN_RETRY).await;
         }
     }
 
     /// What is wrong with it.
     pub fn finding(&self) -> Option<Finding> {
-        let status = self.status.borrow();
-        let waits = |why: &String| Finding::warning(Code::BridgeWaits, why, "it is tried again by itself");
-        status.finding.clone().or_else(|| status.trouble.as_ref().map(waits))
+        self.status.borrow().finding.clone()
     }
 }

@@ -15,6 +15,7 @@ mod sink;
 pub(crate) mod state;
 
 use crate::feed::Feed;
+use crate::feed::end::waits;
 use crate::feed::source::SourceError;
 use crate::feed::status::Status;
 use crate::log::{Log, Reader};
@@ -153,7 +154,7 @@ impl Lane<'_> {
                 (Next::Remove(epoch), ..) => {
                     self.context.state.send_modify(LaneState::reset);
                     let tell =
-                        || self.set(Condition::Waiting { why: "the copy is being removed".to_owned() });
+                        || self.set(Condition::Waiting { finding: waits("the copy is being removed") });
                     removal::remove(plan, &self.context.feed, self.log, epoch, tell).await?;
                     return self.stay(Condition::Idle).await;
                 }
@@ -178,9 +179,9 @@ impl Lane<'_> {
     fn tell(&self, halt: &Halt) {
         let lane = &self.context.plan.id;
         let condition = match halt {
-            Halt::Away(why) => {
-                tracing::warn!(%lane, "the lane waits: {why}");
-                Condition::Waiting { why: why.clone() }
+            Halt::Away(finding) => {
+                tracing::warn!(%lane, "the lane waits: {finding}");
+                Condition::Waiting { finding: (**finding).clone() }
             }
             Halt::Stopped(finding, position) => {
                 tracing::error!(%lane, "the lane stopped: {finding}");
@@ -290,12 +291,14 @@ impl Lane<'_> {
             if let (true, Some(timeline)) = (captured.len() == tables.len(), now.timeline) {
                 return Ok((timeline, captured));
             }
-            if let Some(finding) = now.finding {
-                self.set(Condition::Stopped { finding, position: None });
-            } else if let Some(why) = now.trouble {
-                self.set(Condition::Waiting { why });
+            match now.finding {
+                Some(finding) if finding.is_error() => {
+                    self.set(Condition::Stopped { finding, position: None });
+                }
+                Some(finding) => self.set(Condition::Waiting { finding }),
+                None => {}
             }
-            status.changed().await.map_err(|_| Halt::Away("capture has ended".to_owned()))?;
+            status.changed().await.map_err(|_| Halt::away("capture has ended"))?;
         }
     }
 
@@ -321,7 +324,7 @@ impl Lane<'_> {
                 return Halt::Stopped(Box::new(kept.other_server(server)), None);
             }
             if status.changed().await.is_err() {
-                return Halt::Away("capture has ended".to_owned());
+                return Halt::away("capture has ended");
             }
         }
     }

@@ -207,8 +207,7 @@ pub enum Condition {
     Idle,
     /// It waits for something outside to come back, e.g. a database; it tries again by itself.
     Waiting {
-        /// For what, and since when it fails.
-        why: String,
+        finding: Finding,
     },
     Copying {
         rows: u64,

@@ -1,7 +1,7 @@
 //! A failure as people and programs meet it: the API answers with it, the command line shows it, and `--output json`
 //! prints it. One shape, so that nobody has to read a remedy out of prose.
 
-use crate::code::{Code, Kind};
+use crate::code::{Code, Kind, Retry};
 use crate::finding::Finding;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -87,6 +87,17 @@ impl Problem {
 impl<E: Diagnostic> From<E> for Problem {
     fn from(error: E) -> Self {
         Problem::of(&error)
+    }
+}
+
+/// What passes by itself is only doubtful.
+impl From<Problem> for Finding {
+    fn from(problem: Problem) -> Self {
+        let Problem { kind, code, message, remedy, .. } = problem;
+        match kind.policy().retry {
+            Retry::ByItself => Finding::warning(code, message, remedy),
+            Retry::AfterRemedy => Finding::error(code, message, remedy),
+        }
     }
 }
 

@@ -236,7 +236,7 @@ fn conditions() -> Vec<Condition> {
     let finding = Finding::error(Code::SinkRefusedRow, "a row does not fit", "look at it");
     vec![
         Condition::Idle,
-        Condition::Waiting { why: "the sink is down".into() },
+        Condition::Waiting { finding: finding.clone() },
         Condition::Copying { rows: 5, rows_estimated: 10 },
         Condition::Copied { attempt: Generation(4), copied_at: Of::monolith(CommitLsn(7)) },
         Condition::Following,

@@ -10,8 +10,10 @@ use crate::change::{Change, Operation, Relation, ReplicaIdentity, Transaction, T
 use crate::pgoutput::{OldTuple, WireMessage, WireRelation};
 use crate::progress::Message;
 use bytes::Bytes;
+use migrations::code::Code;
 use migrations::lane::Mark;
 use migrations::lsn::{CommitLsn, EndLsn, Position};
+use migrations::problem::Diagnostic;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -47,41 +49,52 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
     /// A row or a commit without a transaction.
-    #[error("the change stream holds a {what} outside a transaction at {at}; {RECONNECT}")]
+    #[error("the change stream holds a {what} outside a transaction at {at}")]
     Outside {
         what: &'static str,
         /// Where in the WAL.
         at: EndLsn,
     },
     /// A transaction begins inside another: streaming of open transactions is never asked for.
-    #[error("the change stream begins transaction {new} inside {open}; {RECONNECT}")]
+    #[error("the change stream begins transaction {new} inside {open}")]
     Nested { open: CommitLsn, new: CommitLsn },
     /// A commit names another transaction than its begin.
-    #[error("the change stream commits transaction {commit} inside {open}; {RECONNECT}")]
+    #[error("the change stream commits transaction {commit} inside {open}")]
     OtherCommit {
         open: CommitLsn,
         /// The one that the commit names.
         commit: CommitLsn,
     },
     /// A row of a table that was never described.
-    #[error("the change stream holds a row of table {oid} before its description; {RECONNECT}")]
+    #[error("the change stream holds a row of table {oid} before its description")]
     UnknownRelation { oid: u32 },
     /// A row does not fit its table's shape.
-    #[error("a row of {table} does not fit the table's shape: {why}; {RECONNECT}")]
+    #[error("a row of {table} does not fit the table's shape: {why}")]
     OtherShape { table: String, why: String },
     /// The mark of an applier is not text.
-    #[error(
-        "a `{}` message at {at} is not UTF-8; only strangler may write messages with this prefix",
-        Mark::PREFIX
-    )]
+    #[error("a `{}` message at {at} is not UTF-8", Mark::PREFIX)]
     BadMark {
         /// Where in the WAL.
         at: EndLsn,
     },
 }
 
-const RECONNECT: &str = "the bridge reconnects and reads it again from the last confirmed place; if it \
-    repeats, run `strangler doctor`";
+impl Diagnostic for AssembleError {
+    fn code(&self) -> Code {
+        Code::BridgeWaits
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            AssembleError::BadMark { .. } => "only strangler may write messages with this prefix",
+            _ => {
+                "the bridge reconnects and reads it again from the last confirmed place; if it repeats, run \
+                 `strangler doctor`"
+            }
+        }
+        .to_owned()
+    }
+}
 
 /// Turns one session's messages into changes. A new session needs a new one: the server describes every table again.
 #[derive(Debug, Default)]

@@ -98,7 +98,7 @@ pub struct Tuple(Bytes);
 
 /// Bytes that are not a tuple.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a row's bytes are malformed at offset {at}; the stream cannot be read by this version of strangler")]
+#[error("a row's bytes are malformed at offset {at}")]
 pub struct BadTuple {
     /// Where in the bytes.
     pub at: usize,

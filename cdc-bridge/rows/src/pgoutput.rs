@@ -6,6 +6,8 @@
 
 use crate::change::{BadTuple, ReplicaIdentity, Tuple};
 use bytes::{Buf, Bytes};
+use migrations::code::Code;
+use migrations::problem::Diagnostic;
 
 /// One message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,16 +106,16 @@ pub struct WireColumn {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// They end too early.
-    #[error("a `{kind}` message of the change stream ends too early; {HINT}")]
+    #[error("a `{kind}` message of the change stream ends too early")]
     Short { kind: char },
     /// They go on where the message has ended.
-    #[error("a `{kind}` message of the change stream has {left} bytes too many; {HINT}")]
+    #[error("a `{kind}` message of the change stream has {left} bytes too many")]
     Trailing { kind: char, left: usize },
     /// A field has a value that the protocol does not know.
-    #[error("a `{kind}` message of the change stream holds {value} as its {field}; {HINT}")]
+    #[error("a `{kind}` message of the change stream holds {value} as its {field}")]
     Field { kind: char, field: &'static str, value: i64 },
     /// A name is not UTF-8.
-    #[error("a `{kind}` message of the change stream holds a name that is not UTF-8; {HINT}")]
+    #[error("a `{kind}` message of the change stream holds a name that is not UTF-8")]
     Name { kind: char },
     /// A row is malformed. Binary values, which are never asked for, count as such.
     #[error("a `{kind}` message of the change stream: {source}")]
@@ -123,11 +125,19 @@ pub enum DecodeError {
         source: BadTuple,
     },
     /// The message's kind is not known.
-    #[error("the change stream holds a message of the unknown kind {0:#04x}; {HINT}")]
+    #[error("the change stream holds a message of the unknown kind {0:#04x}")]
     Kind(u8),
 }
 
-const HINT: &str = "see with `strangler doctor` whether this server's version is supported";
+impl Diagnostic for DecodeError {
+    fn code(&self) -> Code {
+        Code::BridgeWaits
+    }
+
+    fn remedy(&self) -> String {
+        "run `strangler doctor`: is this server's version supported?".to_owned()
+    }
+}
 
 pub fn decode(bytes: Bytes) -> Result<WireMessage, DecodeError> {
     let mut reader = Reader { kind: '?', bytes };

@@ -89,7 +89,7 @@ pub async fn run(
         status.send_modify(Status::end);
         match ended {
             Ok(()) => {
-                status.send_modify(|status| (status.trouble, status.finding) = (None, None));
+                status.send_modify(|status| status.finding = None);
                 // A loss of the slot is acted on at once.
                 let is_due = |status: &Status| next_is(status) == Next::GiveUp;
                 if orders.borrow().as_ref() != order.as_ref() || is_due(&status.borrow()) {

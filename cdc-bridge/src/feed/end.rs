@@ -5,6 +5,7 @@ use crate::log::LogError;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::TableName;
+use migrations::problem::Problem;
 use postgres::replication::ReplicationError;
 use postgres::replication::frame::FrameError;
 use rows::assemble::AssembleError;
@@ -30,14 +31,29 @@ pub enum SessionEnd {
     #[error("{0}")]
     Lost(String),
     /// A table was out of the publication for a while.
-    #[error(
-        "table {0} left the publication and came back; writes in between were not captured, so its slices are \
-         copied again"
-    )]
+    #[error("table {0} left the publication and came back, so changes of it were not captured")]
     Republished(TableName),
     /// The server closed it.
-    #[error("the server ended the stream; it is opened again")]
+    #[error("the server ended the stream")]
     Ended,
+}
+
+impl SessionEnd {
+    pub fn finding(&self) -> Finding {
+        match self {
+            SessionEnd::Source(error) => Problem::of(error).into(),
+            SessionEnd::Log(error) => error.finding(),
+            SessionEnd::Assemble(error) => Problem::of(error).into(),
+            SessionEnd::Decode(error) => Problem::of(error).into(),
+            SessionEnd::Stop(finding) => (**finding).clone(),
+            SessionEnd::Lost(_) | SessionEnd::Republished(_) | SessionEnd::Ended => waits(self.to_string()),
+        }
+    }
+}
+
+/// Something passes by itself.
+pub fn waits(why: impl Into<String>) -> Finding {
+    Finding::warning(Code::BridgeWaits, why, "it is tried again by itself")
 }
 
 impl From<ReplicationError> for SessionEnd {

@@ -154,9 +154,7 @@ async fn begin(
 
 fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
     if error.code() == Some(SqlState::OBJECT_IN_USE) {
-        return SessionEnd::Source(SourceError::Refused(format!(
-            "slot {slot} is read by another bridge ({error}); stop one of the two"
-        )));
+        return SessionEnd::Source(SourceError::Taken { slot: slot.to_owned(), why: error.to_string() });
     }
     error.into()
 }

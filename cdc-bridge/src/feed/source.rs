@@ -2,10 +2,12 @@
 //!
 //! Knows nothing of slices; [`super::capture`] reads the stream.
 
+use migrations::code::Code;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::preflight::SlotSeen;
+use migrations::problem::Diagnostic;
 use migrations::sql::{self, Database};
 use postgres::replication::{Replication, ReplicationError};
 use postgres::{ConnectError, catalog, connect, in_words, slot};
@@ -24,11 +26,28 @@ pub enum SourceError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server refused; in its words.
-    #[error("the source's database refused: {0}; `strangler doctor` names the fix")]
+    #[error("the source's database refused: {0}")]
     Refused(String),
+    #[error("slot {slot} is read by another bridge: {why}")]
+    Taken { slot: String, why: String },
     /// A snapshot waits for open transactions.
-    #[error("the copy's snapshot waits for an open transaction: {0}; end it, and the copy goes on by itself")]
+    #[error("the copy's snapshot waits for an open transaction: {0}")]
     Blocked(String),
+}
+
+impl Diagnostic for SourceError {
+    fn code(&self) -> Code {
+        Code::BridgeWaits
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            SourceError::Connect(error) => error.remedy(),
+            SourceError::Refused(_) => "`strangler doctor` names the fix".to_owned(),
+            SourceError::Taken { .. } => "stop one of the two".to_owned(),
+            SourceError::Blocked(_) => "end it, and the copy goes on by itself".to_owned(),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for SourceError {

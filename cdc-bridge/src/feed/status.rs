@@ -43,9 +43,7 @@ pub struct Status {
     pub server_end: EndLsn,
     /// Changes captured since the start.
     pub changes: u64,
-    /// What keeps capture from running, in words.
-    pub trouble: Option<String>,
-    /// What someone must fix before it can run.
+    /// What keeps capture from running; an error if someone must act.
     pub finding: Option<Finding>,
     /// Copies that must be begun again.
     pub lost: Option<Lost>,
@@ -70,16 +68,10 @@ impl Status {
 
     /// A session for this order ended, and why.
     pub fn fail(&mut self, order: Order, end: SessionEnd) {
-        self.trouble = Some(end.to_string());
         self.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
-        self.finding = None;
-        match end {
-            SessionEnd::Stop(finding) => self.finding = Some(*finding),
-            SessionEnd::Log(error) => self.finding = error.finding(),
-            SessionEnd::Lost(why) => {
-                self.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
-            }
-            _ => {}
+        self.finding = Some(end.finding());
+        if let SessionEnd::Lost(why) = end {
+            self.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
         }
     }
 

@@ -150,7 +150,7 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
             gate::set(client, &job.plan.slice.name, Gate { is_shut, epoch: job.epoch }).await
         };
         made.await.map_err(|error| match Refusal::of(&error) {
-            Refusal::Rows | Refusal::Away => Halt::Away(in_words(&error)),
+            Refusal::Rows | Refusal::Away => Halt::away(in_words(&error)),
             Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
                 Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
             }
@@ -246,7 +246,7 @@ async fn copy_level(
     }
     // Dropping the set at the first error ends the other workers too.
     while let Some(done) = running.join_next().await {
-        done.map_err(|why| Halt::Away(why.to_string()))??;
+        done.map_err(|why| Halt::away(why.to_string()))??;
     }
     Ok(())
 }

@@ -1,18 +1,20 @@
 //! Why a lane does not go on: it tries again, it waits for someone to act, or it must be copied again.
 
+use crate::feed::end::waits;
 use crate::feed::source::SourceError;
 use crate::log::LogError;
 use migrations::code::{Code, Retry};
 use migrations::finding::Finding;
 use migrations::lsn::Position;
+use migrations::problem::{Diagnostic, Problem};
 use postgres::{ConnectError, Refusal, in_words};
 
 /// Why a lane does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Halt {
     /// Something is not available. The lane tries again.
-    #[error("{0}")]
-    Away(String),
+    #[error("{}", .0.message)]
+    Away(Box<Finding>),
     /// Someone must act, perhaps about the change at this position. The next entry of the journal wakes the lane.
     #[error("{}", .0.message)]
     Stopped(Box<Finding>, Option<Position>),
@@ -22,6 +24,15 @@ pub enum Halt {
 }
 
 impl Halt {
+    pub fn away(why: impl Into<String>) -> Self {
+        Halt::Away(Box::new(waits(why)))
+    }
+
+    /// Another bridge works on the same lane.
+    pub fn contested(why: String) -> Self {
+        Halt::Away(Box::new(Finding::warning(Code::BridgeWaits, why, "stop one of the two bridges")))
+    }
+
     /// Someone must act, as the finding says.
     pub fn stop(finding: impl Into<Box<Finding>>) -> Self {
         Halt::Stopped(finding.into(), None)
@@ -31,7 +42,7 @@ impl Halt {
     pub fn of(error: tokio_postgres::Error) -> Self {
         let why = in_words(&error);
         match Refusal::of(&error) {
-            Refusal::Rows | Refusal::Away => Halt::Away(why),
+            Refusal::Rows | Refusal::Away => Halt::away(why),
             Refusal::NotInstalled => Halt::stop(Finding::error(
                 Code::SinkNotInstalled,
                 format!("the sink's database lacks what strangler needs: {why}"),
@@ -54,26 +65,25 @@ impl Halt {
 
 impl From<ConnectError> for Halt {
     fn from(error: ConnectError) -> Self {
-        Halt::Away(error.to_string())
+        Halt::Away(Box::new(Finding::warning(Code::BridgeWaits, error.to_string(), error.remedy())))
     }
 }
 
 impl From<SourceError> for Halt {
     fn from(error: SourceError) -> Self {
-        Halt::Away(error.to_string())
+        Halt::Away(Box::new(Problem::from(error).into()))
     }
 }
 
 impl From<LogError> for Halt {
     fn from(error: LogError) -> Self {
-        match error {
-            LogError::Trimmed => Halt::Lost(error.to_string()),
-            other => {
-                match other.finding().filter(|finding| finding.code.policy().retry == Retry::AfterRemedy) {
-                    Some(finding) => Halt::stop(finding),
-                    None => Halt::Away(other.to_string()),
-                }
-            }
+        if matches!(error, LogError::Trimmed) {
+            return Halt::Lost(error.to_string());
+        }
+        let finding = error.finding();
+        match finding.code.policy().retry {
+            Retry::AfterRemedy => Halt::stop(finding),
+            Retry::ByItself => Halt::Away(Box::new(finding)),
         }
     }
 }

@@ -240,7 +240,7 @@ pub async fn begin_chunk(client: &Client, mark: &Mark, holder: &str) -> Result<(
     if held == Some(holder) {
         return Ok(());
     }
-    Err(Halt::Away(format!("another bridge copies slice {} by now; stop one of the two", lane.slice)))
+    Err(Halt::contested(format!("another bridge copies slice {} by now", lane.slice)))
 }
 
 pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), Halt> {

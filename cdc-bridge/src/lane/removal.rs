@@ -66,7 +66,7 @@ async fn is_filled_from(log: &Log, origin: &Origin) -> Result<bool, Halt> {
 fn unshared(plan: &LanePlan, feed: &Feed) -> Result<BTreeSet<TableName>, Halt> {
     match &*feed.orders.borrow() {
         Some(wanted) => Ok(plan.sources().difference(&wanted.tables).cloned().collect()),
-        None => Err(Halt::Away("the bridge is ending".to_owned())),
+        None => Err(Halt::away("the bridge is ending")),
     }
 }
 
@@ -80,10 +80,10 @@ async fn released(plan: &LanePlan, feed: &Feed) -> Result<BTreeSet<TableName>, H
         let own = unshared(plan, feed)?;
         tokio::select! {
             free = status.wait_for(|status| status.touched.is_disjoint(&own)) => {
-                free.map(drop).map_err(|_| Halt::Away("capture has ended".to_owned()))?;
+                free.map(drop).map_err(|_| Halt::away("capture has ended"))?;
                 return Ok(own);
             }
-            more = wanted.changed() => more.map_err(|_| Halt::Away("the bridge is ending".to_owned()))?,
+            more = wanted.changed() => more.map_err(|_| Halt::away("the bridge is ending"))?,
         }
     }
 }

@@ -114,9 +114,9 @@ impl RowError {
             RowError::Db(error) => Halt::of(error),
             RowError::Halt(error) => error,
             RowError::Missing { expected, found } => {
-                Halt::Away(format!("{found} of {expected} rows were there"))
+                Halt::away(format!("{found} of {expected} rows were there"))
             }
-            RowError::NotText(why) => Halt::Away(format!("a value is not UTF-8: {why}")),
+            RowError::NotText(why) => Halt::away(format!("a value is not UTF-8: {why}")),
         }
     }
 }
@@ -135,10 +135,7 @@ impl Sink {
         let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
         let is_ours: bool = client.query_one(lock, &[&plan.id.to_string()]).await.map_err(Halt::of)?.get(0);
         if !is_ours {
-            return Err(Halt::Away(format!(
-                "another bridge applies slice {}; stop one of the two",
-                plan.id.slice
-            )));
+            return Err(Halt::contested(format!("another bridge applies slice {}", plan.id.slice)));
         }
         Ok(client)
     }

@@ -1,5 +1,6 @@
 //! How a lane stands, and what of it is reported to the controller.
 
+use crate::feed::end::waits;
 use crate::feed::status::Status;
 use crate::log::Cursor;
 use migrations::control::{Condition, LaneReport};
@@ -41,7 +42,7 @@ impl LaneState {
     /// Nothing is known yet. That is not `Idle`: a removal that was asked for would look done.
     pub fn new() -> Self {
         Self {
-            condition: Condition::Waiting { why: "the bridge has not looked at it yet".to_owned() },
+            condition: Condition::Waiting { finding: waits("the bridge has not looked at it yet") },
             passed: EndLsn(0),
             durable: EndLsn(0),
             tokens: VecDeque::new(),

@@ -2,6 +2,7 @@
 
 use migrations::code::Code;
 use migrations::finding::Finding;
+use migrations::problem::{Diagnostic, Problem};
 use rows::change::Change;
 use rows::progress::Progress;
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,7 @@ pub struct Event {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The store on disk or the cluster does not answer; worth another try.
-    #[error("the log {place} is not available: {why}; {hint}")]
+    #[error("the log {place} is not available: {why}")]
     Unavailable {
         place: String,
         /// In the store's words.
@@ -76,23 +77,19 @@ pub enum LogError {
         hint: String,
     },
     /// There is no log; for Kafka, no progress topic with the log's name in it.
-    #[error("there is no log yet; it is made when the first slice is followed (`strangler sync start`)")]
+    #[error("there is no log yet")]
     Missing,
     /// The embedded log has reached its bound.
-    #[error(
-        "the log is full: it holds {bytes} bytes; the slice that is furthest behind is evicted, or raise `log.embedded.max`"
-    )]
+    #[error("the log is full: it holds {bytes} bytes")]
     Full { bytes: u64 },
     /// A reader asks for what is no longer kept.
-    #[error(
-        "the log no longer holds the changes that this slice still needs; copy the slice again with `strangler sync drop`, then `strangler sync start`"
-    )]
+    #[error("the log no longer holds the changes that this slice still needs")]
     Trimmed,
     /// A change cannot be kept as it is.
     #[error("{}", .0.message)]
     Refused(Finding),
     /// What was read is no log of ours.
-    #[error("the log {place} is damaged: {why}; {HINT_DAMAGED}")]
+    #[error("the log {place} is damaged: {why}")]
     Damaged {
         place: String,
         /// What is wrong with it.
@@ -103,18 +100,37 @@ pub enum LogError {
 const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
                             copy the slices again with `strangler sync drop`, then `strangler sync start`";
 
-impl LogError {
-    /// What someone must fix first; none if waiting may be enough.
-    pub fn finding(&self) -> Option<Finding> {
+impl Diagnostic for LogError {
+    fn code(&self) -> Code {
         match self {
-            LogError::Refused(finding) => Some(finding.clone()),
-            LogError::Damaged { place, why } => {
-                let message = format!("the log {place} is damaged: {why}");
-                Some(Finding::error(Code::LogDamaged, message, HINT_DAMAGED))
-            }
+            LogError::Refused(finding) => finding.code,
+            LogError::Damaged { .. } => Code::LogDamaged,
             LogError::Unavailable { .. } | LogError::Missing | LogError::Full { .. } | LogError::Trimmed => {
-                None
+                Code::BridgeWaits
             }
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            LogError::Refused(finding) => &finding.remedy,
+            LogError::Damaged { .. } => HINT_DAMAGED,
+            LogError::Unavailable { hint, .. } => hint,
+            LogError::Missing => "it is made when the first slice is followed (`strangler sync start`)",
+            LogError::Full { .. } => {
+                "the slice that is furthest behind is evicted, or raise `log.embedded.max`"
+            }
+            LogError::Trimmed => "copy the slice again with `strangler sync drop` and `sync start`",
+        }
+        .to_owned()
+    }
+}
+
+impl LogError {
+    pub fn finding(&self) -> Finding {
+        match self {
+            LogError::Refused(finding) => finding.clone(),
+            other => Problem::of(other).into(),
         }
     }
 }

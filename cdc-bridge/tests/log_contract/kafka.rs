@@ -8,6 +8,7 @@ use cdc_bridge::log::{Log, LogError, Owner};
 use migrations::code::Code;
 use migrations::lsn::Timeline;
 use migrations::plan::LogChoice;
+use migrations::problem::Diagnostic;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -330,5 +331,5 @@ async fn a_missing_broker_is_named_with_its_address() {
     let error = place.try_open().await.unwrap_err();
     assert!(matches!(error, LogError::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains(&free.to_string()), "{error}");
-    assert!(error.to_string().contains("check that the brokers run"), "{error}");
+    assert!(error.remedy().contains("check that the brokers run"), "{error}");
 }

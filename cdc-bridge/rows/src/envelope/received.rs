@@ -14,15 +14,10 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
     /// A header is missing or not what it should be.
-    #[error(
-        "a record of {table} has no readable header `{header}`; only strangler may write into its topics"
-    )]
+    #[error("a record of {table} has no readable header `{header}`: another program wrote it")]
     Header { table: String, header: &'static str },
     /// The value is no envelope of this table.
-    #[error(
-        "the record {position} of {table} cannot be read: {why}; only strangler may write into its topics, and a \
-         table's shape must be known as it was at the record's time"
-    )]
+    #[error("the record {position} of {table} cannot be read: {why}")]
     Value {
         table: String,
         position: Position,

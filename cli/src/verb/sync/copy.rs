@@ -39,7 +39,9 @@ impl<'a> CopyState<'a> {
         match (&stream.condition, slice.stage) {
             (Condition::Stopped { finding, position }, _) => CopyState::Stopped(finding, *position),
             _ if bridge.is_none() => waiting("waiting for the bridge, which is silent"),
-            (Condition::Waiting { why }, _) => CopyState::Waiting(format!("waiting: {why}")),
+            (Condition::Waiting { finding }, _) => {
+                CopyState::Waiting(format!("waiting: {}", finding.message))
+            }
             (Condition::Copying { rows, rows_estimated }, _) => CopyState::Copying(*rows, *rows_estimated),
             (Condition::Copied { .. }, Stage::Copying) => {
                 match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
