@@ -172,6 +172,10 @@ mod tests {
         .unwrap()
     }
 
+    fn waiting(why: &str) -> Value {
+        json!({ "condition": "waiting", "finding": Finding::warning(Code::BridgeWaits, why, "") })
+    }
+
     #[test]
     fn the_last_slice_is_given_up_when_the_bridge_holds_nothing_any_more() {
         let slice: SliceName = "orders".parse().unwrap();
@@ -184,7 +188,7 @@ mod tests {
         };
         let idle = json!({ "condition": "idle" });
         assert!(given_up(&idle, true) && !given_up(&idle, false));
-        assert!(!given_up(&json!({ "condition": "waiting", "why": "not looked at yet" }), true));
+        assert!(!given_up(&waiting("not looked at yet"), true));
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
         assert!(goes_on(&json!({ "condition": "following" })));
         assert!(goes_on(&json!({ "condition": "copying", "rows": 1, "rows_estimated": 9 })));
         assert!(!goes_on(&json!({ "condition": "paused" })));
-        assert!(!goes_on(&json!({ "condition": "waiting", "why": "the service's database is away" })));
+        assert!(!goes_on(&waiting("the service's database is away")));
 
         let finding = Finding::error(Code::SinkRefusedRow, "no", "mend it");
         let stands = json!({ "condition": "stopped", "finding": finding });
