@@ -266,7 +266,8 @@ async fn a_decision_of_another_controller_wakes_too() {
     let waiting = one.poll(&first, 20_000);
     other.share("10%").await;
     let (status, _, waited) = waiting.await.unwrap();
-    assert!(status == StatusCode::OK && waited < Duration::from_secs(3), "{status} {waited:?}");
+    // The other one decides 2 s after its start at the latest, and its entry is read within another second.
+    assert!(status == StatusCode::OK && waited < Duration::from_secs(5), "{status} {waited:?}");
     assert_eq!(one.share("20%").await.generation, Generation(2));
     one.end().await;
     other.end().await;
