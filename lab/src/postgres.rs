@@ -13,14 +13,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::signal::Signal;
-use nix::unistd::{User, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
 use crate::process::{self, Background};
 use crate::{FOLDER_PREFIX, free_port, interrupt};
 
 /// The oldest Postgres that the bridge reads from: 14 sends binary values and streams big transactions.
+/// How long the system may take to close the connections of killed backends.
+const BACKENDS_END: Duration = Duration::from_millis(50);
 const OLDEST: u32 = 14;
 const SUPERUSER: &str = "postgres";
 /// Every role's password. The clusters listen on loopback only and live for minutes.
@@ -194,11 +196,18 @@ impl Cluster {
         self.server().take().map_or(Ok(()), |mut server| server.stop(signal, STOP_LIMIT))
     }
 
-    /// Kills the server with -9, as a power cut would.
+    /// Kills the server and its backends with -9, as a power cut would.
     pub fn kill(&self) {
+        // A backend is a group of its own. It would still answer for a moment after the server is gone.
+        let backends =
+            self.psql("postgres", "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()");
         if let Some(mut server) = self.server().take() {
             server.kill();
         }
+        for pid in backends.unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(BACKENDS_END);
     }
 
     /// Runs SQL as the superuser; gives the rows as text, columns separated by `|`.
