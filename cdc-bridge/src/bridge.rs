@@ -37,32 +37,18 @@ use tokio::time::timeout;
 /// What was read is written before the bridge ends, unless it takes longer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the bridge did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
-    /// The plan has nothing for a bridge to do.
     #[error("the plan names no database, so there is nothing to bridge")]
     NoDatabase,
-    /// The port is taken or not allowed.
     #[error("the bridge cannot listen at {listen}")]
-    Listen {
-        listen: String,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// Its folder cannot be made.
+    Listen { listen: String, source: std::io::Error },
     #[error("the folder {folder} cannot be made")]
-    Folder {
-        folder: String,
-        /// The system's words.
-        source: std::io::Error,
-    },
-    /// A database's URL cannot be used.
+    Folder { folder: String, source: std::io::Error },
     #[error(transparent)]
     Url(#[from] postgres::ConnectError),
     #[error("the bridge cannot ask its controller")]
     Http(#[from] reqwest::Error),
-    /// A part of it ended.
     #[error("a part of the bridge ended unexpectedly: {0}")]
     Ended(String),
 }
@@ -89,7 +75,6 @@ impl Diagnostic for BridgeError {
     }
 }
 
-/// One lane, as the bridge steers it.
 struct Lane {
     plan: LanePlan,
     feed: Feed,
@@ -97,7 +82,6 @@ struct Lane {
     state: watch::Sender<LaneState>,
 }
 
-/// All feeds and lanes of a plan.
 struct Bridge {
     /// The hash of the plan.
     plan: String,
@@ -107,7 +91,6 @@ struct Bridge {
     news: Arc<Notify>,
 }
 
-/// Runs the bridge until `shutdown`.
 pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
     let bridge = Arc::new(Bridge::of(&plan)?);
     let folder = link.state_dir.clone();

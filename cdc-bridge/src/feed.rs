@@ -33,7 +33,6 @@ const OPEN_RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Feed {
     pub source: Source,
-    /// What is wanted of it.
     pub orders: watch::Sender<Option<Order>>,
     pub status: watch::Sender<Status>,
     /// Its log, once that is open.
@@ -48,7 +47,6 @@ impl Feed {
         Feed { source, orders, status, log: watch::Sender::new(None), name }
     }
 
-    /// Waits until its log is open.
     pub async fn opened(&self) -> Log {
         let mut log = self.log.subscribe();
         let opened = log.wait_for(Option::is_some).await.ok().and_then(|log| log.clone());
@@ -85,7 +83,6 @@ impl Feed {
         }
     }
 
-    /// Opens the log. It tries until it succeeds.
     async fn open(&self, choice: &LogChoice, plan: &PlanName, state_dir: &Path) -> Log {
         loop {
             let opened = Log::open(choice, plan, &self.source.database, &self.name, state_dir).await;

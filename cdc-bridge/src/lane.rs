@@ -54,7 +54,6 @@ const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 /// An order with the journal's length when it was given: a longer journal wakes a stopped lane.
 pub type Ordered = Option<(Generation, LaneOrder)>;
 
-/// What a lane works with.
 #[derive(Debug, Clone)]
 pub struct Context {
     pub plan: LanePlan,
@@ -103,7 +102,6 @@ async fn newer(orders: &mut watch::Receiver<Ordered>, than: Generation) -> bool 
     orders.wait_for(|next| next.as_ref().is_some_and(|(generation, _)| *generation != than)).await.is_ok()
 }
 
-/// A lane with one order.
 struct Lane<'a> {
     context: &'a Context,
     log: &'a Log,

@@ -26,9 +26,7 @@ use std::path::Path;
 /// A log of either kind. Cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Log {
-    /// On this machine's disk.
     Embedded(embedded::EmbeddedLog),
-    /// In a Kafka cluster.
     Kafka(kafka::KafkaLog),
 }
 
@@ -39,10 +37,8 @@ pub enum Writer {
     Kafka(kafka::KafkaWriter),
 }
 
-/// Reads a log from a cursor on.
 #[derive(Debug)]
 pub enum Reader {
-    /// From the embedded log.
     Embedded(embedded::EmbeddedReader),
     Kafka(kafka::KafkaReader),
 }
@@ -71,7 +67,6 @@ impl Log {
         }
     }
 
-    /// What its events say of their source.
     pub fn context(&self) -> &Context {
         match self {
             Log::Embedded(log) => log.context(),

@@ -45,12 +45,10 @@ const LOG_POLL: Duration = Duration::from_millis(800);
 #[derive(Debug, Clone)]
 pub struct Watched {
     pub feed: Feed,
-    /// Its tables in the feed.
     pub tables: BTreeSet<TableName>,
     pub state: watch::Receiver<LaneState>,
 }
 
-/// What the port works with.
 #[derive(Debug)]
 pub struct Port {
     /// The token of everything under `/v1`.

@@ -143,7 +143,6 @@ impl House {
         let _ = fs::remove_file(self.note_path("up"));
     }
 
-    /// The log of a part or of `up`.
     pub(crate) fn log_path(&self, name: &str) -> PathBuf {
         self.dir.join("log").join(format!("{name}.log"))
     }

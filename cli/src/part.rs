@@ -13,11 +13,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Journal and API.
     Controller,
-    /// Data plane for rows.
     Bridge,
-    /// Data plane for requests.
     Proxy,
 }
 

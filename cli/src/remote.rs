@@ -33,7 +33,6 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// The controller at `base`, e.g. `http://127.0.0.1:7401`.
     pub(crate) fn new(base: &str, token: Option<Secret>) -> Result<Self, Problem> {
         // The controller is on loopback or the team's network, so a proxy of the environment is ignored.
         let http =

@@ -20,16 +20,13 @@ pub(crate) struct Survey {
     pub(crate) tables: Vec<SurveyedTable>,
 }
 
-/// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SurveyedTable {
     /// `schema.table`.
     pub(crate) name: String,
     /// The columns of its primary key; none where it has no key.
     pub(crate) key: Vec<String>,
-    /// Rows, as the planner estimates.
     pub(crate) rows_estimated: u64,
-    /// Tables that its foreign keys point to.
     pub(crate) points_to: Vec<String>,
 }
 
@@ -41,7 +38,6 @@ impl Survey {
     }
 }
 
-/// Looks at the database behind `url`.
 pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
     let late = |_| {
         Problem::new(

@@ -27,7 +27,6 @@ use writers::{Lookout, Writers};
 
 const ROUNDS: usize = 3;
 
-/// What is random in a test.
 struct Chance {
     seed: u64,
     dice: StdRng,

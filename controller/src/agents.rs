@@ -21,7 +21,6 @@ const SHOWN: Duration = Duration::from_secs(60);
 /// More agents than any fleet has. Beyond this number the one that is silent longest is forgotten.
 const AGENTS_MAX: usize = 1_000;
 
-/// The last report of every agent.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     seen: Mutex<BTreeMap<AgentId, Seen>>,
@@ -149,7 +148,6 @@ impl Agents {
         bridge.other_plan().map(|finding| Finding { severity: Severity::Error, ..finding.clone() })
     }
 
-    /// How the live bridge says a slice's lanes stand.
     pub(crate) fn lanes(&self, slice: &SliceName) -> BTreeMap<Direction, LaneReport> {
         let seen = self.lock();
         let reports = live(&seen).filter_map(|agent| match &agent.observed.report {

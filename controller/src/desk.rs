@@ -75,12 +75,10 @@ impl Desk {
         self.lock().state.clone()
     }
 
-    /// Why the journal cannot be read now.
     pub(crate) fn trouble(&self) -> Option<Finding> {
         self.lock().trouble.clone()
     }
 
-    /// Where the live bridge is.
     pub(crate) fn bridge(&self) -> Option<String> {
         self.lock().bridge.clone()
     }

@@ -21,17 +21,14 @@ const FOLLOWED: &str =
 /// Why a database could not be prepared or left. What was begun in that one was undone; those before it stay done.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// No administrator's URL was given for it.
     #[error("no administrator's URL is given for {database}")]
     NoAdmin {
         database: Database,
         /// Its word in `--admin-url`.
         part: String,
     },
-    /// An administrator's URL is about nothing in the plan.
     #[error("the plan has no database `{given}`")]
     UnknownPart { given: String, known: String },
-    /// The plan does not say enough.
     #[error(transparent)]
     NoScript(#[from] NoScript),
     #[error("{database} cannot be reached")]
@@ -55,13 +52,7 @@ pub enum InstallError {
     /// The server refused a step. Nothing of the script stays in that database, but that `uninstall`'s last step may
     /// have dropped a slot before it failed at another.
     #[error("{database} refused `{step}`: {why}")]
-    Refused {
-        database: Database,
-        /// What was to be done.
-        step: String,
-        why: String,
-        remedy: String,
-    },
+    Refused { database: Database, step: String, why: String, remedy: String },
 }
 
 impl Diagnostic for InstallError {
@@ -151,7 +142,6 @@ async fn followed(admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Makes the scripts for one database of a plan.
 type Scripts = fn(&Plan, &Database) -> Result<Vec<Script>, NoScript>;
 
 async fn run_all(

@@ -17,13 +17,10 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How long requests may run on after the end was asked for: `strangler up` kills a part that takes 4.5 s.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Why the controller could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The API's address is taken or is none of this machine.
     #[error("the controller cannot listen at {address}")]
     Listen {
-        /// As the plan has it.
         address: String,
         #[source]
         source: std::io::Error,

@@ -22,16 +22,13 @@ pub enum Store {
     File(JournalFile),
 }
 
-/// An entry that is to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     pub actor: String,
-    /// Why, in the asker's words.
     pub reason: String,
     pub decided: Move,
 }
 
-/// What was read of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     pub journal: JournalId,
@@ -41,13 +38,10 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
 }
 
-/// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Someone else wrote the entry of this place first.
     #[error("someone else decided first: the journal is longer than {0}")]
     Conflict(Generation),
-    /// The database cannot be reached.
     #[error("the journal cannot be reached")]
     Unreachable(#[source] ConnectError),
     /// The database or the file system refused. Nothing was written.
@@ -56,14 +50,8 @@ pub enum StoreError {
     /// The connection broke while the entry was written: it may stand in the journal or not.
     #[error("the answer to a journal entry was lost: {why}")]
     Uncertain { why: String },
-    /// What is stored cannot be believed.
     #[error("the journal is damaged at entry {place}: {why}")]
-    Damaged {
-        place: u64,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// It is shorter than it was.
+    Damaged { place: u64, why: String },
     #[error("the journal has {found} entries and had {known}: it was set back to an older state")]
     Rewound { known: Generation, found: Generation, remedy: &'static str },
     /// It went into the monolith's database, which the plan does not name any more.
@@ -71,7 +59,6 @@ pub enum StoreError {
         "the journal is in the monolith's database, and the plan names no `database` of the monolith any more"
     )]
     Elsewhere { remedy: String },
-    /// Its entries do not follow from each other.
     #[error(transparent)]
     Broken(#[from] BrokenJournal),
 }

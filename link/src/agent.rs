@@ -26,7 +26,6 @@ const NOTHING_NEW_PAUSE: Duration = Duration::from_millis(200);
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 const REPORT_PAUSE: Duration = Duration::from_millis(5);
 
-/// What an agent is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Told {
     pub desired: Desired,
@@ -34,7 +33,6 @@ pub struct Told {
     pub is_current: bool,
 }
 
-/// One agent's side of the conversation.
 #[derive(Debug, Clone)]
 pub struct Agent {
     link: Link,
@@ -42,7 +40,6 @@ pub struct Agent {
     http: reqwest::Client,
 }
 
-/// Why a poll brought nothing to act on.
 #[derive(Debug, thiserror::Error)]
 enum PollError {
     #[error("the controller does not answer")]
@@ -75,7 +72,6 @@ impl Agent {
         &self.id
     }
 
-    /// The last `desired` on disk.
     pub fn stored(&self) -> Stored {
         Stored::of(&self.link)
     }

@@ -7,13 +7,11 @@ use std::path::PathBuf;
 
 const FILE: &str = "desired.json";
 
-/// Where an agent keeps its last `desired`.
 #[derive(Debug, Clone)]
 pub struct Stored {
     path: PathBuf,
 }
 
-/// Why no stored `desired` can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoredError {
     #[error("cannot read {path}")]

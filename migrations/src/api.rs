@@ -41,13 +41,10 @@ pub struct SliceStatus {
     /// The stage of its life, with its evidence.
     #[serde(flatten)]
     pub stage: Stage,
-    /// The highest epoch it has had.
     pub epoch: Epoch,
-    /// Who may write its tables.
     pub owner: Owner,
     /// Whether it has tables, so that its writes move by cutover only.
     pub has_tables: bool,
-    /// Its routes and where they go.
     pub routes: Vec<RouteStatus>,
     /// Its lanes, as the live bridge reported last; none without tables or without a bridge.
     pub lanes: BTreeMap<Direction, LaneReport>,
@@ -64,11 +61,9 @@ impl SliceStatus {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {
-    /// Its name in the slice.
     pub name: RouteName,
     #[serde(rename = "match")]
     pub pattern: Pattern,
-    /// Whether it reads or may write.
     pub access: Access,
     /// How much of it goes to the service.
     pub share: Share,
@@ -81,22 +76,18 @@ pub struct AgentStatus {
     pub address: Option<String>,
     /// Whether it reported within the last few seconds.
     pub live: bool,
-    /// How long ago it reported, in ms.
     pub seen_ms_ago: u64,
     /// The generation it acts on, if it is of the present journal.
     pub generation: Option<Generation>,
     pub report: Report,
 }
 
-/// Where a slice's routes shall go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetShares {
     pub slice: SliceName,
     /// One route; left out: all of the slice's routes that may be shared.
     pub route: Option<RouteName>,
-    /// How much goes to the service.
     pub share: Share,
-    /// Who asks, for the journal.
     pub actor: String,
     #[serde(default)]
     pub reason: String,
@@ -104,7 +95,6 @@ pub struct SetShares {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SyncWish {
-    /// Who asks, for the journal.
     pub actor: String,
     #[serde(default)]
     pub reason: String,
@@ -130,7 +120,6 @@ pub struct Outcome {
     /// What is doubtful but did not stop the wish.
     #[serde(default)]
     pub findings: Vec<Finding>,
-    /// The commands that lead on.
     pub next_steps: Vec<String>,
 }
 

@@ -4,7 +4,6 @@
 use crate::names::quote_identifier;
 use serde::{Deserialize, Serialize};
 
-/// A column's type, as a catalog has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TypeSeen {
     /// One of Postgres' own or `citext`, by its catalog name, e.g. `int4`.
@@ -23,19 +22,12 @@ pub enum TypeSeen {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ColumnType {
-    /// `smallint`.
     Int2,
-    /// `integer`.
     Int4,
-    /// `bigint`.
     Int8,
-    /// `oid`.
     Oid,
-    /// `boolean`.
     Bool,
-    /// `real`.
     Float4,
-    /// `double precision`.
     Float8,
     /// `numeric(precision, scale)`.
     Numeric {
@@ -47,22 +39,16 @@ pub enum ColumnType {
     NumericAny,
     /// `text`, `varchar`, `char(n)`, `name`, `citext`.
     Text,
-    /// `bytea`, in hex output (`bytea_output = hex`).
     Bytea,
-    /// `uuid`.
     Uuid,
-    /// `json`.
     Json,
-    /// `jsonb`.
     Jsonb,
     /// `date`, in ISO output.
     Date,
-    /// `time(precision)`.
     Time {
         /// Digits of a second, 0 to 6.
         precision: u8,
     },
-    /// `timestamp(precision)`.
     Timestamp {
         /// Digits of a second, 0 to 6.
         precision: u8,
@@ -74,7 +60,6 @@ pub enum ColumnType {
         name: String,
         labels: Vec<String>,
     },
-    /// An array of one of the above.
     Array(Box<ColumnType>),
     /// Anything else, by the type's name; it never enters the log.
     Unsupported(String),
@@ -158,7 +143,6 @@ impl ColumnType {
         }
     }
 
-    /// The type as a reader of SQL knows it.
     pub fn sql(&self) -> String {
         match self {
             ColumnType::Int2 => "smallint".to_owned(),

@@ -28,7 +28,6 @@ pub const VERSION: u32 = 2;
 pub struct Desired {
     /// [`VERSION`].
     pub version: u32,
-    /// The journal it was folded from.
     pub journal: JournalId,
     /// How long that journal was. Of one journal, agents ignore a lower generation than they have.
     pub generation: Generation,
@@ -62,26 +61,21 @@ pub struct Table {
     pub holds: BTreeSet<SliceName>,
 }
 
-/// One route as the proxy needs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableRoute {
     pub slice: SliceName,
-    /// Its name in the slice.
     pub route: RouteName,
     #[serde(rename = "match")]
     pub pattern: Pattern,
-    /// Whether it reads or may write.
     pub access: Access,
     pub service: ServiceName,
     pub share: Share,
-    /// What a client is recognised by.
     pub sticky: Sticky,
     /// Whether the slice has tables that are copied after the monolith, so that a client who just wrote must
     /// read from the monolith until a barrier has passed.
     pub follows: bool,
 }
 
-/// What a lane does, for the bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneOrder {
     pub stage: Stage,
@@ -108,7 +102,6 @@ impl AgentId {
     }
 }
 
-/// The two kinds of agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentKind {
@@ -132,7 +125,6 @@ pub struct Observed {
     pub report: Report,
 }
 
-/// What a kind of agent reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
@@ -151,7 +143,6 @@ pub struct ProxyReport {
     pub unhealthy: Vec<String>,
 }
 
-/// How the bridge's feeds and lanes stand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BridgeReport {
     /// The databases that are captured; none while no slice is followed.
@@ -171,12 +162,10 @@ impl BridgeReport {
     }
 }
 
-/// How one database's capture stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeedReport {
     /// The replication slot that keeps WAL for us.
     pub slot: String,
-    /// Which history of which server is read.
     pub timeline: Timeline,
     /// Everything before is durable in the log.
     pub captured: EndLsn,
@@ -219,7 +208,6 @@ pub enum Condition {
         attempt: Generation,
         copied_at: Of<Monolith, CommitLsn>,
     },
-    /// Changes are applied as they come.
     Following,
     Paused,
     /// It cannot be kept and must be copied again.

@@ -4,7 +4,6 @@ use crate::code::Code;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Whether work can go on in spite of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
@@ -14,7 +13,6 @@ pub enum Severity {
     Warning,
 }
 
-/// A place in the plan's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The file as the user named it.
@@ -27,12 +25,10 @@ pub struct Place {
     pub text: String,
 }
 
-/// One thing wrong or doubtful.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Stable and searchable, e.g. `plan.unknown-key` or `source.no-primary-key`.
     pub code: Code,
-    /// Must it be mended first?
     pub severity: Severity,
     /// Where in the plan, for findings of `check`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -44,23 +40,19 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding that stops the work.
     pub fn error(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code, severity: Severity::Error, place: None, message: message.into(), remedy: remedy.into() }
     }
 
-    /// A finding that is only shown.
     pub fn warning(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, message, remedy) }
     }
 
-    /// The same finding at a place in the plan.
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
     }
 
-    /// Does it stop the work?
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }

@@ -21,7 +21,6 @@ pub struct JournalId(pub Uuid);
 pub struct Generation(pub u64);
 
 impl Generation {
-    /// The one after this.
     pub fn next(self) -> Generation {
         Generation(self.0 + 1)
     }
@@ -43,7 +42,6 @@ pub struct Entry {
     pub actor: String,
     /// Why, in the asker's words; may be empty.
     pub reason: String,
-    /// Whose life it is about.
     pub slice: SliceName,
     #[serde(flatten)]
     pub event: Event,
@@ -52,7 +50,6 @@ pub struct Entry {
 /// Where a slice stands, folded from its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceState {
-    /// The stage of its life.
     pub stage: Stage,
     /// The highest epoch it has had.
     pub epoch: Epoch,
@@ -132,17 +129,10 @@ pub struct State {
     pub slices: BTreeMap<SliceName, SliceState>,
 }
 
-/// Why a stored journal is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenJournal {
-    /// An entry is missing or doubled.
     #[error("the journal's entry {found} stands where {expected} belongs")]
-    Gap {
-        /// The generation that should have come.
-        expected: Generation,
-        found: Generation,
-    },
-    /// An entry that could never have been written.
+    Gap { expected: Generation, found: Generation },
     #[error("the journal's entry {generation} of slice {slice} is not legal")]
     Illegal {
         generation: Generation,
@@ -153,7 +143,6 @@ pub enum BrokenJournal {
 }
 
 impl State {
-    /// The state of an empty journal.
     pub fn empty(journal: JournalId) -> Self {
         Self { journal, generation: Generation(0), slices: BTreeMap::new() }
     }
@@ -163,7 +152,6 @@ impl State {
         self.slices.get(name).cloned().unwrap_or_default()
     }
 
-    /// Takes one more entry in.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), BrokenJournal> {
         let expected = self.generation.next();
         if entry.generation != expected {
@@ -207,7 +195,6 @@ impl State {
         Ok(last)
     }
 
-    /// Folds a whole journal.
     pub fn replay<'a>(
         journal: JournalId,
         entries: impl IntoIterator<Item = &'a Entry>,

@@ -87,7 +87,6 @@ impl From<LaneId> for String {
     }
 }
 
-/// What a lane may do in its sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Right {

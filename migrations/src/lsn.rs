@@ -11,7 +11,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-/// The text is not an LSN.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a position")]
 pub struct BadLsn(pub String);
@@ -196,7 +195,6 @@ impl<T> Durable<T> {
         Self(value)
     }
 
-    /// What is durable.
     pub fn get(&self) -> &T {
         &self.0
     }

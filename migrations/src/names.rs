@@ -12,13 +12,10 @@ use std::str::FromStr;
 /// cuts identifiers at 63 bytes (`NAMEDATALEN`).
 pub const NAME_LEN_MAX: usize = 32;
 
-/// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// A plan, slice, route or service name of another shape.
     #[error("`{0}` is not a name")]
     Name(String),
-    /// A table name of another shape.
     #[error("`{0}` is not a table name")]
     Table(String),
 }
@@ -44,7 +41,6 @@ macro_rules! name {
         pub struct $type(String);
 
         impl $type {
-            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }

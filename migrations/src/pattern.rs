@@ -11,7 +11,6 @@ use std::str::FromStr;
 /// The longest pattern, in bytes.
 pub const PATTERN_LEN_MAX: usize = 1024;
 
-/// The methods a route may name.
 pub const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
 
@@ -20,7 +19,6 @@ pub fn is_safe_method(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE")
 }
 
-/// What a route does to the slice's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
@@ -30,7 +28,6 @@ pub enum Access {
     Write,
 }
 
-/// One part of a path between slashes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Segment {
     /// Itself, byte for byte, on the raw (still percent-encoded) path.
@@ -49,10 +46,8 @@ pub struct Pattern {
     segments: Vec<Segment>,
 }
 
-/// Why a text is not a route pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPattern {
-    /// There is no method, or an unknown one.
     #[error("`{0}` does not begin with a method")]
     Method(String),
     /// The path does not start at the root, holds a query, blanks or control bytes, or is too long.
@@ -61,7 +56,6 @@ pub enum BadPattern {
     /// A brace that does not enclose a whole segment, or an empty or repeated name.
     #[error("`{0}` is not a segment")]
     Segment(String),
-    /// `{*rest}` before the end.
     #[error("`{{*{0}}}` takes all that follows")]
     RestNotLast(String),
 }
@@ -99,7 +93,6 @@ pub enum Meeting {
 }
 
 impl Pattern {
-    /// The method as written.
     pub fn method(&self) -> &str {
         &self.method
     }
@@ -109,7 +102,6 @@ impl Pattern {
         &self.segments
     }
 
-    /// The path template without the method.
     pub fn path(&self) -> String {
         let mut path = String::new();
         for segment in &self.segments {

@@ -24,17 +24,14 @@ use std::fmt;
 pub struct Plan {
     /// Its name: part of the names of slot, publication and topics.
     pub name: PlanName,
-    /// The system that is left.
     pub monolith: Monolith,
     pub services: BTreeMap<ServiceName, Service>,
-    /// Where changes are kept between capture and apply.
     pub log: LogChoice,
     pub proxy: ProxySettings,
     pub controller: ControllerSettings,
     pub bridge: BridgeSettings,
     /// What leaves, in the plan's order of names.
     pub slices: BTreeMap<SliceName, Slice>,
-    /// Dangers that were accepted in writing.
     pub accept: BTreeSet<Acceptance>,
     pub limits: Limits,
     /// A hash of the plan's meaning without its secrets, 16 hexadecimal digits.
@@ -114,12 +111,10 @@ impl fmt::Debug for DatabaseUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogChoice {
-    /// A store on this machine's disk.
     Embedded {
         /// It never grows beyond this; a slice that would fill it is evicted.
         bytes_max: u64,
     },
-    /// Topics of a Kafka cluster.
     Kafka {
         /// `host:port`, several with commas.
         brokers: String,
@@ -147,7 +142,6 @@ pub struct ProxySettings {
     pub trust_forwarded: bool,
     /// Path that an upstream answers with 2xx when it is well; none: a TCP connection is enough.
     pub health_path: Option<String>,
-    /// Connecting to an upstream, ms.
     pub connect_timeout_ms: u64,
     /// Waiting for the next byte of an upstream, ms.
     pub read_timeout_ms: u64,
@@ -215,7 +209,6 @@ pub struct Slice {
     pub tables: Vec<Table>,
     /// Tables that the service only reads: copied and followed, never gated.
     pub reference: Vec<Table>,
-    /// What its clients are recognised by.
     pub sticky: Sticky,
     /// Who else writes its tables, and what becomes of them.
     pub writers: BTreeMap<String, WriterFate>,
@@ -244,7 +237,6 @@ impl Slice {
         fingerprint::of_rows(self)
     }
 
-    /// The route of that name.
     pub fn route(&self, name: &RouteName) -> Option<&Route> {
         self.routes.iter().find(|route| route.name == *name)
     }
@@ -255,18 +247,14 @@ impl Slice {
     }
 }
 
-/// A route of a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Route {
-    /// Its name, unique in the slice.
     pub name: RouteName,
     pub pattern: Pattern,
-    /// Whether it reads or may write.
     pub access: Access,
 }
 
-/// A table and how its columns are mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -340,7 +328,6 @@ pub enum TriggerFate {
     Skip,
 }
 
-/// A danger that was accepted in writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acceptance {

@@ -57,12 +57,10 @@ impl Problem {
         problem
     }
 
-    /// The process's exit code.
     pub fn exit(&self) -> u8 {
         self.kind.policy().exit
     }
 
-    /// The same failure with one more thing to do.
     pub fn remedy(mut self, remedy: &str) -> Self {
         if !self.remedy.is_empty() {
             self.remedy.push('\n');
@@ -76,7 +74,6 @@ impl Problem {
         self
     }
 
-    /// The same failure with what caused it.
     pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let chain = std::iter::successors(Some(error), |error| (*error).source());
         self.causes.extend(chain.map(ToString::to_string));

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The text is not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a share")]
 pub struct BadShare(pub String);
@@ -30,9 +29,7 @@ pub struct Share(u16);
 impl Share {
     /// How many buckets there are: one is a hundredth of a percent.
     pub const BUCKETS: u16 = 10_000;
-    /// Everything at the monolith.
     pub const MONOLITH: Share = Share(0);
-    /// Everything at the service.
     pub const SERVICE: Share = Share(Self::BUCKETS);
 
     /// Whether a client in `bucket` (0 to 9 999) is the service's.

@@ -16,7 +16,6 @@ use std::fmt;
 
 pub use login::Login;
 
-/// The schema of everything we install.
 pub const SCHEMA: &str = "strangler";
 
 /// The publication of a plan's tables, in each database that is a source.
@@ -77,7 +76,6 @@ impl Database {
         monolith.into_iter().chain(services.map(|(name, _)| Database::Service(name.clone()))).collect()
     }
 
-    /// The slices whose tables are in it.
     pub fn slices<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p Slice> {
         plan.slices.values().filter(|slice| match self {
             Database::Monolith => !slice.is_stateless(),
@@ -138,13 +136,10 @@ impl fmt::Debug for Script {
     }
 }
 
-/// Why no script can be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoScript {
-    /// The plan names no database there.
     #[error("the plan gives {0} no URL")]
     NoDatabase(String),
-    /// The URL names no user.
     #[error("the URL of {0} names no user")]
     NoUser(String),
 }

@@ -17,7 +17,6 @@ use std::fmt;
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The one after this.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
@@ -29,7 +28,6 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Who may write a slice's tables now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Owner {
@@ -70,12 +68,10 @@ pub enum Stage {
     },
     /// The service owns the tables.
     Split {
-        /// As in [`Stage::Following`].
         copied_at: Of<Monolith, CommitLsn>,
     },
     /// Writes are stopped on the way back.
     Returning {
-        /// As in [`Stage::Following`].
         copied_at: Of<Monolith, CommitLsn>,
     },
     Retired,
@@ -94,17 +90,11 @@ pub enum Event {
     /// Every row is in the sink.
     CopyCompleted { copied_at: Of<Monolith, CommitLsn> },
     /// The stream could not be kept, e.g. it would have kept too much WAL: the slice is copied again.
-    Evicted {
-        /// Why, for the reader of the journal.
-        why: String,
-    },
+    Evicted { why: String },
     /// `sync drop`: the copy is given up.
     SyncDropped,
     /// Reads (and, without tables, writes) are shared anew, per route; routes left out stay as they are.
-    Shared {
-        /// The new share of each route.
-        routes: BTreeMap<RouteName, Share>,
-    },
+    Shared { routes: BTreeMap<RouteName, Share> },
     /// Applying stops until resumed; capture goes on.
     Paused,
     Resumed {
@@ -130,13 +120,10 @@ pub enum Event {
     Completed,
 }
 
-/// An event that the stage does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalMove {
-    /// The stage knows no such move.
     #[error("a slice that is {stage} cannot take `{event}`")]
     Stage { stage: &'static str, event: &'static str, remedy: &'static str },
-    /// The event's epoch is not the one in force, or not above it.
     #[error("epoch {got} is stale: epoch {current} is in force")]
     StaleEpoch { current: Epoch, got: Epoch },
 }
@@ -210,7 +197,6 @@ impl Stage {
         }
     }
 
-    /// Who may write the slice's tables in this stage.
     pub fn owner(self) -> Owner {
         match self {
             Stage::Monolith | Stage::Copying | Stage::Following { .. } => Owner::Monolith,
@@ -272,7 +258,6 @@ impl Event {
         }
     }
 
-    /// The epoch that the event brings, where it has one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
             Event::CutoverStarted { epoch }

@@ -31,7 +31,6 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// A shop on `pool`, whose schema is the one of `side`.
     #[must_use]
     pub fn new(pool: Pool, side: Side) -> Self {
         Self { pool, side: Arc::new(side) }

@@ -118,7 +118,6 @@ pub struct Shape {
     pub columns: Vec<ColumnSeen>,
 }
 
-/// A table of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
     pub oid: u32,
@@ -130,11 +129,9 @@ pub struct Published {
     pub is_whole: bool,
 }
 
-/// A table in a list of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub table: TableName,
-    /// Rows, as the planner estimates.
     pub rows_estimated: u64,
     /// The columns of its primary key; none without one.
     pub key: Vec<String>,
@@ -180,7 +177,6 @@ pub async fn extent(client: &Client, table: &TableName) -> Result<(u64, u64), Er
     Ok((count(0), count(1)))
 }
 
-/// The database's own tables, at most so many, by name.
 pub async fn listed(client: &Client, tables_max: i64) -> Result<Vec<Listed>, Error> {
     let rows = client.query(LISTED, &[&tables_max]).await?;
     let listed = rows.iter().map(|row| Listed {

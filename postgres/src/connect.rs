@@ -35,20 +35,15 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const DEFAULT_PORT: u16 = 5432;
 /// Warnings that are kept until someone reads them; more are dropped.
 const NOTICES_MAX: usize = 256;
-/// How a role comes to be.
 const INSTALL: &str =
     "run `strangler install` with an administrator's URL for each database, which makes the role";
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The URL cannot be used.
     #[error("the database URL {url} cannot be used: {why}")]
     Url { url: String, why: String },
-    /// The server speaks no TLS, or its certificate is not to be trusted.
     #[error("no connection to {url} by TLS: {why}")]
     Tls { url: String, why: String },
-    /// The server did not take us in, or does not answer.
     #[error("no connection to {url}: {why}")]
     Refused { url: String, why: String, remedy: String },
 }
@@ -117,14 +112,12 @@ pub async fn connect_unplanned(url: &str, shown: &str, application: &str) -> Res
 /// A connection, driven by a task of its own until it is dropped.
 #[derive(Debug)]
 pub struct Session {
-    /// To ask by.
     pub client: Client,
     /// Warnings of the server, as they come.
     pub notices: mpsc::Receiver<String>,
 }
 
 impl Address {
-    /// Reads a URL of the plan.
     pub fn of(url: &DatabaseUrl) -> Result<Address, ConnectError> {
         Address::read(url.expose(), url.redacted())
     }
@@ -148,7 +141,6 @@ impl Address {
         Ok(Address { shown, config, tls })
     }
 
-    /// The database's name.
     pub fn database(&self) -> &str {
         // The server takes a role's name for the database's if none is given.
         self.config.get_dbname().unwrap_or(self.role())

@@ -9,7 +9,6 @@ use tokio_postgres::{Client, Error, Row};
 /// Reads a gate as [`Gate::of`] takes it, and keeps it as it is until the transaction's end.
 pub const HOLD: &str = "SELECT is_shut, epoch FROM strangler.gate WHERE slice = $1 FOR SHARE";
 
-/// A gate as its database has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gate {
     pub is_shut: bool,
@@ -17,7 +16,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Reads a row of [`HOLD`].
     pub fn of(row: &Row) -> Gate {
         Gate { is_shut: row.get(0), epoch: Epoch(u64::try_from(row.get::<_, i64>(1)).unwrap_or_default()) }
     }

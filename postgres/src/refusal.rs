@@ -2,12 +2,9 @@
 
 use tokio_postgres::error::{DbError, SqlState};
 
-/// What an error means for what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The role lacks a right.
     NoRight,
-    /// Something that `strangler install` makes is missing.
     NotInstalled,
     /// A table, a column or a type is not as the statement expects.
     OtherShape,

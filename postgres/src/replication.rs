@@ -31,7 +31,6 @@ use tokio_rustls::TlsConnector;
 /// What `pg_stat_activity` shows.
 const APPLICATION: &str = "strangler capture";
 
-/// The last words may take so long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// 2000-01-01, from where the protocol counts time, in microseconds since 1970.
@@ -46,7 +45,6 @@ pub enum ReplicationError {
     Connect(#[from] ConnectError),
     #[error("the connection is broken: {0}")]
     Broken(#[from] Error),
-    /// What came was not the protocol, or it was the server's error.
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("the server has said nothing for {0} s")]
@@ -86,7 +84,6 @@ trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Socket for T {}
 
-/// A logged-in connection.
 #[derive(Debug)]
 pub struct Replication {
     socket: Box<dyn Socket>,
@@ -95,7 +92,6 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Connects and logs in. Messages larger than `message_bytes_max` are refused.
     pub async fn open(url: &DatabaseUrl, message_bytes_max: usize) -> Result<Replication, ReplicationError> {
         let address = Address::of(url)?;
         let opening = async {
@@ -317,7 +313,6 @@ impl Replication {
     }
 }
 
-/// Connects in one way and logs in.
 async fn enter(
     address: &Address,
     way: SslMode,

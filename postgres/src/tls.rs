@@ -41,7 +41,6 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// How a connection is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tls {
     pub mode: Mode,

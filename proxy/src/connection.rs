@@ -15,7 +15,6 @@ const IDLE_MAX: Duration = Duration::from_secs(55);
 
 pub(crate) struct Connection {
     pub(crate) wire: Wire,
-    /// Whether an earlier request used it.
     pub(crate) is_used: bool,
     address: SocketAddr,
     since: Instant,

@@ -20,7 +20,6 @@ impl Deadline {
         Self { end: Instant::now() + patience, timer: Box::pin(sleep(patience)) }
     }
 
-    /// Starts a new wait.
     pub(crate) fn set(&mut self, patience: Duration) {
         self.end = Instant::now() + patience;
         if self.end < self.timer.deadline() {

@@ -26,7 +26,6 @@ pub(crate) const CLIENT_LEFT: u16 = 499;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrived {
     pub(crate) at: Instant,
-    /// The client's.
     pub(crate) address: IpAddr,
 }
 
@@ -170,7 +169,6 @@ impl Exchange {
         matches!(self.reached, Reached::Answered { .. })
     }
 
-    /// The status that the client got.
     pub(crate) fn status(&self) -> u16 {
         match self.reached {
             Reached::Answered { status, .. } | Reached::Failed { status, .. } => status,
@@ -178,7 +176,6 @@ impl Exchange {
         }
     }
 
-    /// Its trace, if it was sent.
     pub(crate) fn trace(&self) -> Option<&Trace> {
         match &self.reached {
             Reached::Sent(trace) | Reached::Answered { trace, .. } => Some(trace),

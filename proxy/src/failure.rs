@@ -12,9 +12,7 @@ pub(crate) enum Failure {
     /// The client was too slow to send the request or to take the answer.
     ClientLate,
     ClientLeft,
-    /// The upstream's name does not resolve.
     Unresolved,
-    /// The connection to the upstream was refused.
     Refused,
     ConnectLate,
     NoTls,
@@ -40,7 +38,6 @@ impl Failure {
         matches!(self, Failure::Unresolved | Failure::Refused | Failure::ConnectLate | Failure::NoTls)
     }
 
-    /// Whether the upstream is at fault.
     pub(crate) fn is_upstreams(self) -> bool {
         self.is_unconnected() || matches!(self, Failure::Broken | Failure::Late | Failure::AnswerTooLarge)
     }

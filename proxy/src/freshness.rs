@@ -34,7 +34,6 @@ pub(crate) struct BridgeLink {
 /// How long a request waits for a barrier that would let the service answer it.
 const PATIENCE: Duration = Duration::from_millis(15);
 
-/// A barrier that a request waits for.
 pub(crate) struct Wait {
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) mark: u64,

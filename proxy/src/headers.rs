@@ -139,7 +139,6 @@ impl Returned<'_> {
     }
 }
 
-/// Writes the head of an interim answer.
 pub(crate) fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
     let mut head = OutgoingHead::answer(answer, out);
     answer

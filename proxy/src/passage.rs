@@ -12,11 +12,9 @@ use std::task::{Context, Poll};
 const COPY_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) struct Passage {
-    /// Bytes that have passed.
     pub(crate) bytes: u64,
     /// The side that it waits for.
     pub(crate) waits_for: End,
-    /// How it arrives.
     pub(crate) comes: Framing,
     pub(crate) goes: Framing,
     body: Body,

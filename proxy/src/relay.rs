@@ -26,7 +26,6 @@ pub(crate) struct Relay<'a> {
     pub(crate) upstream: &'a mut Wire,
     pub(crate) request: &'a RequestHead,
     pub(crate) answer: &'a mut AnswerHead,
-    /// The one timer for both connections.
     pub(crate) deadline: &'a mut Deadline,
     /// The wait for the upstream's next byte, or until it takes the next bytes.
     pub(crate) patience: Duration,
@@ -179,7 +178,6 @@ impl Relay<'_> {
     }
 }
 
-/// Sends what is in a client's outbox.
 pub(crate) async fn flush(client: &mut Wire, deadline: &mut Deadline) -> Result<(), Failure> {
     deadline.set(CLIENT_PATIENCE);
     poll_fn(|cx| match client.poll_send(cx) {

@@ -39,7 +39,6 @@ const LOG_END_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// A listener's address is taken, or is not this machine's.
     #[error("cannot listen at {address}")]
     Listen {
         key: &'static str,
@@ -117,7 +116,6 @@ impl Stopper {
         self.0.send_replace(Stop::Gracefully);
     }
 
-    /// Cuts all connections.
     pub fn stop_at_once(&self) {
         self.0.send_replace(Stop::AtOnce);
     }

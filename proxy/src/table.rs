@@ -44,7 +44,6 @@ pub(crate) struct Follower {
 }
 
 impl Live {
-    /// The number of a request's route.
     pub(crate) fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
         self.routes.find(method, path).map(|number| number as usize)
     }

@@ -57,7 +57,6 @@ impl Target {
         !self.unwell.load(Relaxed)
     }
 
-    /// A check or a connection has succeeded.
     pub(crate) fn note_success(&self) {
         self.failures.store(0, Relaxed);
         if self.unwell.swap(false, Relaxed) {
@@ -65,7 +64,6 @@ impl Target {
         }
     }
 
-    /// A check or a connection has failed.
     pub(crate) fn note_failure(&self) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= FAILURES_TO_UNWELL && !self.unwell.swap(true, Relaxed) {
@@ -78,7 +76,6 @@ impl Target {
         self.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied())
     }
 
-    /// Makes new connections go to this socket address.
     pub(crate) fn resolve_to(&self, address: SocketAddr) {
         if self.address() == Some(address) {
             return;

@@ -26,7 +26,6 @@ pub(crate) struct Visit {
     pub(crate) request: RequestHead,
     pub(crate) answer: AnswerHead,
     pub(crate) deadline: Deadline,
-    /// The address at the other end.
     pub(crate) peer: Option<IpAddr>,
     pub(crate) is_kept: bool,
     ending: Ending,
@@ -79,12 +78,10 @@ impl Visit {
         .await
     }
 
-    /// Whether the proxy is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.ending.is_asked_for()
     }
 
-    /// Pairs it with the connection of an upstream.
     pub(crate) fn relay<'a>(&'a mut self, upstream: &'a mut Wire, patience: Duration) -> Relay<'a> {
         Relay {
             client: &mut self.wire,

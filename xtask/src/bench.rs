@@ -54,7 +54,6 @@ pub enum Extent {
 }
 
 impl Extent {
-    /// How often each side is measured.
     pub fn rounds(self) -> usize {
         if self == Extent::Quick { 1 } else { 3 }
     }
@@ -107,7 +106,6 @@ impl Wish {
         folder().join(format!("{}.json", self.subject.name()))
     }
 
-    /// The `strangler` that is measured.
     fn program(&self) -> PathBuf {
         let folder = match self.profile {
             Profile::Release => "release",
@@ -122,23 +120,19 @@ fn folder() -> PathBuf {
     lab::target().join("bench")
 }
 
-/// What a run collects.
 #[derive(Debug)]
 pub struct Course {
     pub extent: Extent,
-    /// The `strangler` that is measured.
     pub program: PathBuf,
     only: Option<String>,
     figures: Vec<Figure>,
 }
 
 impl Course {
-    /// Whether this case was asked for.
     pub fn wants(&self, case: &str) -> bool {
         self.only.as_ref().is_none_or(|word| case.contains(word.as_str()))
     }
 
-    /// Takes in a figure and shows it.
     pub fn take(&mut self, figure: Option<Figure>) {
         if let Some(figure) = figure {
             println!("{}", figure.line());

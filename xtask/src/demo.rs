@@ -30,9 +30,7 @@ use strangler::Strangler;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log {
-    /// A real broker.
     Kafka,
-    /// The bridge's own store on disk.
     Embedded,
 }
 
@@ -76,7 +74,6 @@ impl Wish {
         }
     }
 
-    /// What the machine must have for it.
     pub fn need(&self) -> Need {
         Need { build: true, postgres: true, kafka: self.kafka, ..Need::default() }
     }
@@ -129,7 +126,6 @@ fn lock() -> Result<File> {
     }
 }
 
-/// Chooses the log, and builds.
 fn prepare(wish: &Wish) -> Result<Log> {
     terminal::heading("set-up");
     let log = match wish.log() {
@@ -219,7 +215,6 @@ fn patient_file(name: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// A program that the build left.
 fn built(name: &str) -> PathBuf {
     lab::target().join("debug").join(name)
 }

@@ -30,7 +30,6 @@ const WITHOUT_STARTS: &str = "set -e; policy=/usr/sbin/policy-rc.d; if [ ! -e $p
     trap 'rm -f $policy' EXIT; trap 'exit 130' HUP INT TERM; \
     printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod 755 $policy; fi; \"$@\"";
 
-/// What a verb needs of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need {
     pub build: bool,
@@ -48,7 +47,6 @@ impl Need {
         Need { build: true, lint: true, postgres: true, kafka: true, rivals: false }
     }
 
-    /// What one broker needs.
     pub fn kafka() -> Need {
         Need { kafka: true, ..Need::default() }
     }
@@ -56,7 +54,6 @@ impl Need {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Its name, for people.
     pub what: &'static str,
     source: Source,
 }
@@ -64,8 +61,10 @@ pub struct Missing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// A Debian package, and what Homebrew calls it.
-    Package { debian: &'static str, brew: &'static str },
-    /// A component of rustup.
+    Package {
+        debian: &'static str,
+        brew: &'static str,
+    },
     Rustup(&'static str),
 }
 

@@ -20,23 +20,19 @@ pub fn green(text: &str) -> String {
     painted("32", text)
 }
 
-/// For what matters less.
 pub fn dim(text: &str) -> String {
     painted("2", text)
 }
 
-/// For what matters more.
 pub fn bold(text: &str) -> String {
     painted("1", text)
 }
 
-/// Begins a chapter of the output.
 pub fn heading(text: &str) {
     println!("\n{}", bold(&format!("── {text}")));
     flush();
 }
 
-/// One quiet line of explanation.
 pub fn note(text: &str) {
     println!("{}", dim(text));
     flush();
@@ -48,7 +44,6 @@ pub fn command(line: &str) {
     flush();
 }
 
-/// A statement that was checked, and how it came out.
 pub fn verdict(held: bool, text: &str) {
     println!("  {} {text}", if held { green("✓") } else { red("✗") });
     flush();

@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::terminal;
 
-/// `cargo xtask tidy`: prints what is wrong.
 pub fn run(root: &Path) -> Result<ExitCode> {
     let findings = findings(root)?;
     for finding in &findings {

@@ -23,7 +23,6 @@ pub const OWN_PREFIX: &str = "strangler.";
 /// From Postgres' epoch (2000-01-01) back to Unix' (1970-01-01), in microseconds.
 pub const PG_EPOCH_US: i64 = 946_684_800_000_000;
 
-/// What a message led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Nothing,
@@ -32,13 +31,11 @@ pub enum Step {
     Change(Change),
     /// Wanted tables were emptied, one change each, in the order in which they were named.
     Truncated(Vec<Change>),
-    /// One of strangler's own logical messages.
     Message(Message),
     /// The transaction is complete: everything since the last step of this kind is committed.
     Committed {
         /// Up to where the stream is done now.
         end: EndLsn,
-        /// Where its commit record starts.
         commit: CommitLsn,
         /// When it committed: microseconds since 1970-01-01 UTC by the source's clock.
         committed_us: i64,
@@ -48,35 +45,19 @@ pub enum Step {
 /// Why the stream makes no sense. Asking the same session again would not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
-    /// A row or a commit without a transaction.
     #[error("the change stream holds a {what} outside a transaction at {at}")]
-    Outside {
-        what: &'static str,
-        /// Where in the WAL.
-        at: EndLsn,
-    },
+    Outside { what: &'static str, at: EndLsn },
     /// A transaction begins inside another: streaming of open transactions is never asked for.
     #[error("the change stream begins transaction {new} inside {open}")]
     Nested { open: CommitLsn, new: CommitLsn },
-    /// A commit names another transaction than its begin.
     #[error("the change stream commits transaction {commit} inside {open}")]
-    OtherCommit {
-        open: CommitLsn,
-        /// The one that the commit names.
-        commit: CommitLsn,
-    },
-    /// A row of a table that was never described.
+    OtherCommit { open: CommitLsn, commit: CommitLsn },
     #[error("the change stream holds a row of table {oid} before its description")]
     UnknownRelation { oid: u32 },
-    /// A row does not fit its table's shape.
     #[error("a row of {table} does not fit the table's shape: {why}")]
     OtherShape { table: String, why: String },
-    /// The mark of an applier is not text.
     #[error("a `{}` message at {at} is not UTF-8", Mark::PREFIX)]
-    BadMark {
-        /// Where in the WAL.
-        at: EndLsn,
-    },
+    BadMark { at: EndLsn },
 }
 
 impl Diagnostic for AssembleError {

@@ -23,7 +23,6 @@ const SAME_RELATION: u8 = 0x20;
 const SAME_MARK: u8 = 0x40;
 const OPERATION: u8 = 0x07;
 
-/// Bytes that are not a value of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a stored value is malformed: {0}")]
 pub struct Malformed(pub &'static str);
@@ -52,7 +51,6 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Adds a change whose relation has this hash.
     pub fn push(&mut self, change: &Change, relation: u64) {
         let relation = self.relation_index(relation);
         let before = &mut self.before;
@@ -109,7 +107,6 @@ impl Encoder {
         self.changes.len() + self.relations.len() * 8
     }
 
-    /// Whether nothing was added yet.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -196,7 +193,6 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// One value, checked and cut into its parts.
 #[derive(Debug, Clone)]
 pub struct Value {
     /// The hashes of the relations that its changes use.

@@ -11,7 +11,6 @@ use migrations::preflight::{ColumnSeen, IdentitySeen};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// A table's shape at the time of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Relation {
     pub table: TableName,
@@ -45,7 +44,6 @@ impl Relation {
         self.columns.iter().enumerate().filter(|(_, column)| column.is_key).map(|(index, _)| index)
     }
 
-    /// A column's index by its name.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
@@ -64,7 +62,6 @@ pub enum ReplicaIdentity {
     Nothing,
 }
 
-/// One column of a relation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Column {
     /// Its name as the catalog spells it.
@@ -72,7 +69,6 @@ pub struct Column {
     pub kind: ColumnType,
     /// Whether it belongs to the primary key.
     pub is_key: bool,
-    /// Whether it may be null.
     pub nullable: bool,
     /// Its number in the table (`pg_attribute.attnum`), which no other column of the table gets again; 0 where it is not
     /// known.
@@ -80,7 +76,6 @@ pub struct Column {
     pub number: i16,
 }
 
-/// One value of a tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     /// SQL NULL, or in a key-only old row a column that was not sent.
@@ -96,11 +91,9 @@ pub enum Value<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuple(Bytes);
 
-/// Bytes that are not a tuple.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a row's bytes are malformed at offset {at}")]
 pub struct BadTuple {
-    /// Where in the bytes.
     pub at: usize,
 }
 
@@ -111,7 +104,6 @@ impl Tuple {
         Ok(Tuple(bytes.split_to(len)))
     }
 
-    /// Builds a tuple of values.
     pub fn of<'a>(values: impl ExactSizeIterator<Item = Value<'a>>) -> Tuple {
         let mut bytes = BytesMut::with_capacity(2 + values.len() * 16);
         bytes.put_u16(values.len() as u16);
@@ -129,22 +121,18 @@ impl Tuple {
         Tuple(bytes.freeze())
     }
 
-    /// The tuple's bytes, for a log.
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
     }
 
-    /// How many columns it has.
     pub fn len(&self) -> usize {
         usize::from(u16::from_be_bytes([self.0[0], self.0[1]]))
     }
 
-    /// Whether it has no column at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The values in column order.
     pub fn values(&self) -> Values<'_> {
         Values { rest: &self.0[2..], left: self.len() }
     }
@@ -190,7 +178,6 @@ fn tuple_len(bytes: &[u8]) -> Result<usize, BadTuple> {
     Ok(at)
 }
 
-/// Iterates over a tuple's values.
 #[derive(Debug, Clone)]
 pub struct Values<'a> {
     rest: &'a [u8],
@@ -224,7 +211,6 @@ impl<'a> Iterator for Values<'a> {
 
 impl ExactSizeIterator for Values<'_> {}
 
-/// What happened to a row or a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     Insert {
@@ -240,11 +226,9 @@ pub enum Operation {
         /// The old row: all of it under `Full`, else its key with `Null` in the other columns.
         old: Tuple,
     },
-    /// The table was emptied.
     Truncate,
 }
 
-/// The transaction a change belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transaction {
     pub xid: u32,
@@ -254,12 +238,10 @@ pub struct Transaction {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Its place in the source's total order.
     pub position: Position,
     /// The WAL position of the change's own record, Debezium's `source.lsn`; neither unique nor monotonic.
     pub lsn: u64,
     pub transaction: Transaction,
-    /// The shape of its table.
     pub relation: Arc<Relation>,
     /// The text of the mark that a lane of ours left, if one wrote it ([`migrations::lane::Mark`]).
     pub mark: Option<Arc<str>>,

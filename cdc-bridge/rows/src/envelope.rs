@@ -61,7 +61,6 @@ fn lean(change: &Change) -> Option<Change> {
 const SHAPES_MAX: usize = 256;
 
 impl Encoder {
-    /// An encoder for one source.
     pub fn new(context: Context) -> Self {
         Self { context, record_bytes_max: usize::MAX, shapes: Vec::new(), exact: Vec::new() }
     }
@@ -72,7 +71,6 @@ impl Encoder {
         Self { record_bytes_max, ..self }
     }
 
-    /// The topic of a table's records.
     pub fn topic(&self, table: &TableName) -> String {
         topic(&self.context.prefix, table)
     }

@@ -32,7 +32,6 @@ struct Output {
     reads: BTreeSet<usize>,
 }
 
-/// One table's mapping, ready to make statements.
 #[derive(Debug, Clone)]
 pub struct Mapping {
     pub from: TableName,
@@ -198,7 +197,6 @@ impl Mapping {
         Some(Statement { sql, columns: inputs.iter().map(|input| input.index).collect() })
     }
 
-    /// Deletes rows by their key.
     pub fn delete(&self) -> Statement {
         let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
         let inputs = self.key_inputs();

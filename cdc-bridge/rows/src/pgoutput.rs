@@ -9,7 +9,6 @@ use bytes::{Buf, Bytes};
 use migrations::code::Code;
 use migrations::problem::Diagnostic;
 
-/// One message of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WireMessage {
     /// `B`: a committed transaction begins.
@@ -26,7 +25,6 @@ pub enum WireMessage {
         commit_lsn: u64,
         /// Just after its commit record.
         end_lsn: u64,
-        /// As in its `Begin`.
         committed_pg_us: i64,
     },
     /// `O`: the transaction was replicated from elsewhere.
@@ -47,30 +45,16 @@ pub enum WireMessage {
         oid: u32,
         /// The old row, if it was sent.
         old: Option<OldTuple>,
-        /// The row as it is now.
         new: Tuple,
     },
     /// `D`: a removed row.
     Delete { oid: u32, old: OldTuple },
     /// `T`: tables were emptied, all by one statement.
-    Truncate {
-        oids: Vec<u32>,
-        /// `CASCADE` was given.
-        cascade: bool,
-        /// `RESTART IDENTITY` was given.
-        restart_identity: bool,
-    },
+    Truncate { oids: Vec<u32>, cascade: bool, restart_identity: bool },
     /// `M`: a logical message (`pg_logical_emit_message`).
-    Message {
-        /// Whether it belongs to the open transaction.
-        transactional: bool,
-        lsn: u64,
-        prefix: String,
-        content: Bytes,
-    },
+    Message { transactional: bool, lsn: u64, prefix: String, content: Bytes },
 }
 
-/// An old row as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OldTuple {
     /// `O`, all columns (`REPLICA IDENTITY FULL`), rather than `K`, in which columns outside the key are null.
@@ -85,13 +69,11 @@ pub struct WireRelation {
     pub oid: u32,
     pub schema: String,
     pub name: String,
-    /// How old rows are written.
     pub identity: ReplicaIdentity,
     /// The published columns in the order of a row's values.
     pub columns: Vec<WireColumn>,
 }
 
-/// One column of a [`WireRelation`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireColumn {
     pub name: String,
@@ -102,29 +84,19 @@ pub struct WireColumn {
     pub part_of_key: bool,
 }
 
-/// Why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// They end too early.
     #[error("a `{kind}` message of the change stream ends too early")]
     Short { kind: char },
-    /// They go on where the message has ended.
     #[error("a `{kind}` message of the change stream has {left} bytes too many")]
     Trailing { kind: char, left: usize },
-    /// A field has a value that the protocol does not know.
     #[error("a `{kind}` message of the change stream holds {value} as its {field}")]
     Field { kind: char, field: &'static str, value: i64 },
-    /// A name is not UTF-8.
     #[error("a `{kind}` message of the change stream holds a name that is not UTF-8")]
     Name { kind: char },
     /// A row is malformed. Binary values, which are never asked for, count as such.
     #[error("a `{kind}` message of the change stream: {source}")]
-    Tuple {
-        kind: char,
-        /// What is wrong with it.
-        source: BadTuple,
-    },
-    /// The message's kind is not known.
+    Tuple { kind: char, source: BadTuple },
     #[error("the change stream holds a message of the unknown kind {0:#04x}")]
     Kind(u8),
 }

@@ -16,16 +16,13 @@ pub struct LogId(pub String);
 #[serde(transparent)]
 pub struct Membership(pub u32);
 
-/// Captured tables with their memberships.
 pub type Captured = BTreeMap<TableName, Membership>;
 
 /// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     pub version: u32,
-    /// The log it belongs to.
     pub log: LogId,
-    /// Which history of which server.
     #[serde(flatten)]
     pub timeline: Timeline,
     /// Every transaction whose commit record ends at or before here is in the log.
@@ -43,10 +40,8 @@ pub struct Progress {
 /// One of our logical messages, seen in the source's stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its place among the changes.
     pub position: Position,
     /// `strangler.…`.
     pub prefix: String,
-    /// Its content as text.
     pub content: String,
 }

@@ -96,7 +96,6 @@ fn inserts_only(changes: &[Change]) -> Option<TableRows> {
     Some(TableRows { relation: relation.clone(), inserts, updates: BTreeMap::new(), deletes: Vec::new() })
 }
 
-/// Whether an update changes the row's key.
 pub fn is_rekey(relation: &Relation, old: &Tuple, new: &Tuple) -> bool {
     relation.key().any(|index| match (old.get(index), new.get(index)) {
         (Value::Text(old), Value::Text(new)) => old != new,

@@ -84,7 +84,6 @@ fn records(encoder: &mut Encoder, change: &Change) -> Vec<Seen> {
     encoded.records().map(seen).collect()
 }
 
-/// The change comes back from exactly one of its records.
 fn comes_back(encoder: &mut Encoder, change: &Change) -> Result<(), String> {
     comes_back_as(encoder, change, change)
 }

@@ -32,7 +32,6 @@ pub enum Next {
     GiveUp,
     /// Give slot and log up, because nothing is wanted any more.
     LetGo,
-    /// Read the stream.
     Capture,
 }
 

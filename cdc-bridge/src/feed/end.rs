@@ -11,29 +11,23 @@ use postgres::replication::frame::FrameError;
 use rows::assemble::AssembleError;
 use rows::pgoutput::DecodeError;
 
-/// Why a session ended without being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionEnd {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The stream makes no sense.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
-    /// A message makes no sense.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Someone must look.
     #[error("{}", .0.message)]
     Stop(Box<Finding>),
     /// What lies between is gone: every slice must be copied again.
     #[error("{0}")]
     Lost(String),
-    /// A table was out of the publication for a while.
     #[error("table {0} left the publication and came back, so changes of it were not captured")]
     Republished(TableName),
-    /// The server closed it.
     #[error("the server ended the stream")]
     Ended,
 }

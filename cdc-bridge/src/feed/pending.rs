@@ -103,13 +103,11 @@ impl Pending {
         self.messages.push(message);
     }
 
-    /// A transaction is complete.
     pub fn committed(&mut self, end: EndLsn, committed_us: i64) {
         self.template.committed_us = committed_us;
         self.end_at(end);
     }
 
-    /// A keepalive said that everything before `end` was sent.
     pub fn sent_until(&mut self, end: EndLsn) {
         self.quiet_until = end;
     }

@@ -51,9 +51,7 @@ pub struct Session<'a> {
     /// For the catalog and the slot.
     pub client: &'a Client,
     pub status: &'a watch::Sender<Status>,
-    /// Makes changes of messages.
     pub assembler: Assembler,
-    /// What the writer has not got yet.
     pub pending: Pending,
     /// The wanted tables, by the oids under which they are published.
     pub published: BTreeMap<u32, Published>,
@@ -253,7 +251,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Refuses a row that is larger than the plan allows.
     fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {
         let bytes_max = self.source.row_bytes_max;
         // The exact size matters only if the change as a whole is too large.

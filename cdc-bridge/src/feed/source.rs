@@ -20,17 +20,14 @@ use tokio_postgres::Client;
 /// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 
-/// A source cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The server refused; in its words.
     #[error("the source's database refused: {0}")]
     Refused(String),
     #[error("slot {slot} is read by another bridge: {why}")]
     Taken { slot: String, why: String },
-    /// A snapshot waits for open transactions.
     #[error("the copy's snapshot waits for an open transaction: {0}")]
     Blocked(String),
 }
@@ -71,7 +68,6 @@ pub struct Source {
     pub database: Database,
     pub url: DatabaseUrl,
     pub plan: PlanName,
-    /// The largest row, in bytes.
     pub row_bytes_max: u64,
     /// The slot is given up before it keeps more, in bytes.
     pub wal_kept_bytes_max: u64,
@@ -109,10 +105,8 @@ pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSeen>, So
     Ok(slots)
 }
 
-/// A table as the publication holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Its name now.
     pub table: TableName,
     /// Since it was published last.
     pub membership: Membership,
@@ -133,7 +127,6 @@ pub async fn published(
         .collect())
 }
 
-/// Makes a slot and returns its consistent point.
 pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
     match timeout(SNAPSHOT_WAIT, slot::create(client, slot)).await {
         Ok(point) => Ok(point?),

@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 /// What capture is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Order {
-    /// The tables whose changes are kept.
     pub tables: BTreeSet<TableName>,
     /// Which copy each lane belongs to, so that a loss is reported once.
     pub attempts: BTreeSet<(LaneId, Generation)>,
@@ -45,7 +44,6 @@ pub struct Status {
     pub changes: u64,
     /// What keeps capture from running; an error if someone must act.
     pub finding: Option<Finding>,
-    /// Copies that must be begun again.
     pub lost: Option<Lost>,
     /// The log is at its bound: its slowest reader must be given up.
     pub is_full: bool,
@@ -60,7 +58,6 @@ impl Status {
         self.holds_nothing = false;
     }
 
-    /// No session runs.
     pub fn end(&mut self) {
         self.tables.clear();
         self.touched.clear();

@@ -7,7 +7,6 @@ use migrations::names::TableName;
 /// Blocks of one chunk: 32 MiB of table, a second or so of copying.
 const CHUNK_BLOCKS: u64 = 4096;
 
-/// What a table looks like to a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extent {
     /// Blocks of its main fork; 0 where it has none, as a partitioned table.

@@ -46,9 +46,7 @@ pub struct Job<'a> {
     pub epoch: Epoch,
     pub attempt: Generation,
     pub source: &'a Source,
-    /// Which history of the source is read.
     pub timeline: Timeline,
-    /// As what its tables are captured.
     pub captured: Captured,
     /// The sink tables whose rows are an earlier copy's.
     pub filled: BTreeSet<TableName>,
@@ -56,7 +54,6 @@ pub struct Job<'a> {
     pub replace: bool,
     /// Up to where the log was filled when the copy began.
     pub passed: EndLsn,
-    /// Where changes after the copy are kept.
     pub log: &'a Log,
 }
 
@@ -69,7 +66,6 @@ pub struct RowCount {
     pub estimated: AtomicU64,
 }
 
-/// A table ready to be copied.
 struct Table {
     mapping: Mapping,
     extent: Extent,
@@ -379,7 +375,6 @@ fn other_count(from: &TableName, read: u64, inserted: u64) -> Finding {
     )
 }
 
-/// A database lacks what `strangler install` makes.
 fn not_installed(slice: &Slice, words: &str) -> Finding {
     Finding::error(
         Code::GateNotInstalled,
@@ -388,7 +383,6 @@ fn not_installed(slice: &Slice, words: &str) -> Finding {
     )
 }
 
-/// A table is missing on one side.
 pub fn no_table(from: &TableName, to: &TableName) -> Finding {
     Finding::error(
         Code::CopyNoTable,

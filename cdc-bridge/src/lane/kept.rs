@@ -18,11 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-/// How far a lane's sink is, and what it follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub log: LogId,
-    /// Which history of which source it reads.
     pub timeline: Timeline,
     /// Which copy its rows began as.
     pub attempt: Generation,
@@ -32,7 +30,6 @@ pub struct Kept {
     pub position: Position,
     /// Every transaction that ends at or before here is applied.
     pub passed: EndLsn,
-    /// Where the log's reader begins again.
     pub cursor: Cursor,
     /// Each source table's shape when it was copied. What changed since is judged against it, after a restart too.
     pub shapes: Shapes,
@@ -96,7 +93,6 @@ pub type Shapes = BTreeMap<TableName, Relation>;
 #[derive(Debug)]
 pub struct Origin {
     pub log: LogId,
-    /// The system identifier of the server.
     pub system_id: String,
     /// The sink tables whose rows they are.
     pub filled: BTreeSet<TableName>,
@@ -119,7 +115,6 @@ pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, 
     }
 }
 
-/// Reads what is kept about a lane.
 pub async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, Halt> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
                passed::text, cursor, shapes, mapping, captured, filled \
@@ -250,7 +245,6 @@ pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), Halt> {
     Ok(())
 }
 
-/// A value as JSON for the database.
 pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Halt> {
     let unwritable = |why: serde_json::Error| {
         Halt::stop(Finding::error(

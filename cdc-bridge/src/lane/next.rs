@@ -11,7 +11,6 @@ use migrations::stage::{Epoch, Stage};
 use rows::progress::LogId;
 use std::collections::BTreeSet;
 
-/// What a lane does next.
 #[derive(Debug)]
 pub enum Next {
     /// Nothing is asked.
@@ -24,7 +23,6 @@ pub enum Next {
     Look,
     /// Wait until the feed captures the lane's tables, without keeping the sink to ourselves meanwhile.
     AwaitCapture,
-    /// Copy every row.
     Copy {
         epoch: Epoch,
         /// The sink tables whose rows are an earlier copy's.
@@ -40,11 +38,9 @@ pub enum Next {
     Pause,
     /// Go on from where the sink is.
     Follow,
-    /// It cannot go on.
     Halt(Halt),
 }
 
-/// What is known so far.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     pub log: &'a LogId,

@@ -68,7 +68,6 @@ impl LaneState {
         (self.passed, self.durable) = (captured, captured);
     }
 
-    /// Remembers the barriers among some messages.
     pub fn barriers(&mut self, messages: &[Message]) {
         let tokens = messages.iter().filter(|message| message.prefix == BARRIER_PREFIX);
         self.tokens.extend(tokens.map(|message| message.content.clone()));

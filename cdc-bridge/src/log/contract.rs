@@ -61,40 +61,25 @@ pub struct Event {
     pub key: serde_json::Value,
     /// The envelope; null for a tombstone.
     pub value: serde_json::Value,
-    /// The record's headers as text.
     pub headers: std::collections::BTreeMap<String, String>,
 }
 
-/// Why the log cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The store on disk or the cluster does not answer; worth another try.
     #[error("the log {place} is not available: {why}")]
-    Unavailable {
-        place: String,
-        /// In the store's words.
-        why: String,
-        hint: String,
-    },
+    Unavailable { place: String, why: String, hint: String },
     /// There is no log; for Kafka, no progress topic with the log's name in it.
     #[error("there is no log yet")]
     Missing,
-    /// The embedded log has reached its bound.
     #[error("the log is full: it holds {bytes} bytes")]
     Full { bytes: u64 },
-    /// A reader asks for what is no longer kept.
     #[error("the log no longer holds the changes that this slice still needs")]
     Trimmed,
-    /// A change cannot be kept as it is.
     #[error("{}", .0.message)]
     Refused(Finding),
-    /// What was read is no log of ours.
     #[error("the log {place} is damaged: {why}")]
-    Damaged {
-        place: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    Damaged { place: String, why: String },
 }
 
 const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \

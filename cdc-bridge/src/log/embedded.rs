@@ -67,7 +67,6 @@ impl EmbeddedLog {
         &self.context
     }
 
-    /// Where it is, for people.
     pub fn describe(&self) -> String {
         format!("embedded log {}", self.store.path().display())
     }
@@ -96,7 +95,6 @@ impl EmbeddedLog {
         Ok(cursor(&state.log, state.promised))
     }
 
-    /// Reads from a cursor on.
     pub async fn reader(
         &self,
         tables: BTreeSet<TableName>,
@@ -114,7 +112,6 @@ impl EmbeddedLog {
         self.blocking(move |store| Ok(events(context, recent(store, tables, n)?, n))).await
     }
 
-    /// Drops what lies before a cursor.
     pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
         let key = match self.key_of(before) {
             Ok(key) => key,
@@ -130,7 +127,6 @@ impl EmbeddedLog {
         self.blocking(Store::destroy).await
     }
 
-    /// The space that its values take.
     pub async fn bytes(&self) -> Result<u64, LogError> {
         Ok(self.store.state().borrow().bytes)
     }
@@ -163,7 +159,6 @@ impl EmbeddedLog {
     }
 }
 
-/// Appends to the embedded log.
 #[derive(Debug)]
 pub struct EmbeddedWriter {
     store: Arc<Store>,
@@ -171,7 +166,6 @@ pub struct EmbeddedWriter {
     work: Option<Box<Work>>,
 }
 
-/// What a writer remembers from one append to the next.
 #[derive(Debug)]
 struct Work {
     session: u64,

@@ -19,7 +19,6 @@ pub struct Floor {
 /// What of a flush must be written.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Changes and record that are new.
     pub flush: Flush,
     /// What the flush's record stated, new or not.
     pub end: Option<EndLsn>,
@@ -36,7 +35,6 @@ impl Floor {
         }
     }
 
-    /// Takes what is new out of a flush.
     pub fn admit(&mut self, mut flush: Flush) -> Result<Admitted, LogError> {
         flush.changes.retain(|change| {
             let is_new = !self.end.is_past(change.position.commit) && change.position > self.last;

@@ -88,7 +88,6 @@ impl KafkaLog {
         &self.inner.context
     }
 
-    /// Where it is, for people.
     pub fn describe(&self) -> String {
         format!("Kafka {}, topics {}.*", self.inner.cluster.brokers, self.inner.context.prefix)
     }
@@ -114,7 +113,6 @@ impl KafkaLog {
         topics.ensure(&names, self.inner.shape(self.inner.partitions)).await
     }
 
-    /// Begins to append after the last progress record.
     pub async fn writer(&self) -> Result<KafkaWriter, LogError> {
         let session = self.inner.session.fetch_add(1, Ordering::SeqCst) + 1;
         self.must_be_there().await?;
@@ -129,7 +127,6 @@ impl KafkaLog {
         self.blocking(|inner| Ok(inner.end_bookmark()?.cursor())).await
     }
 
-    /// Reads from a cursor on.
     pub async fn reader(&self, tables: BTreeSet<TableName>, from: &Cursor) -> Result<KafkaReader, LogError> {
         let bookmark = Bookmark::read(from);
         let mut bookmark =

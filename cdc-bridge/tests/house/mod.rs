@@ -126,7 +126,6 @@ impl House {
         *self.desk.observed.lock().unwrap() = None;
     }
 
-    /// Writes the journal's next entry.
     pub fn decide(&self, event: Event) {
         decide(&self.desk, event);
     }
@@ -144,12 +143,10 @@ impl House {
         self.until("following", |report| report.condition == Condition::Following).await;
     }
 
-    /// Waits until the stream's report is as wanted.
     pub async fn until(&self, what: &str, wanted: impl Fn(&LaneReport) -> bool) -> LaneReport {
         self.until_lane(&LaneId::forward(slice()), what, wanted).await
     }
 
-    /// Waits until a lane's report is as wanted.
     pub async fn until_lane(
         &self,
         lane: &LaneId,
@@ -172,7 +169,6 @@ impl House {
         self.link.clone()
     }
 
-    /// The journal as it is now.
     pub fn journal(&self) -> Journal {
         self.desk.journal.lock().unwrap().clone()
     }

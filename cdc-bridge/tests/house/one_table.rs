@@ -17,7 +17,6 @@ slices:
 ";
 pub const ALL: &str = "SELECT id, note FROM orders ORDER BY id";
 
-/// A bridge that follows it.
 pub async fn following() -> House {
     let house = House::new(SOURCE, SINK, PLAN).await;
     house.start();

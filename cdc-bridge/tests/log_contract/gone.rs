@@ -10,7 +10,6 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::time::{Duration, Instant};
 
-/// Deletes a topic and waits until it is gone.
 async fn delete_topic(place: &Place, topic: &str) {
     let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap();

@@ -46,7 +46,6 @@ impl Dice {
     }
 }
 
-/// One committed transaction.
 #[derive(Debug, Clone)]
 pub struct Committed {
     pub changes: Vec<Change>,
@@ -165,7 +164,6 @@ pub fn message(position: Position, content: &str) -> Message {
     Message { position, prefix: "strangler.barrier".into(), content: content.into() }
 }
 
-/// The record after a transaction.
 pub fn progress(committed: &Committed) -> Progress {
     Progress {
         version: 1,
@@ -205,13 +203,11 @@ pub fn flushes(dice: &mut Dice, transactions: &[Committed]) -> Vec<Flush> {
     flushes
 }
 
-/// All changes of some tables, in order.
 pub fn changes_of(transactions: &[Committed], tables: &BTreeSet<TableName>) -> Vec<Change> {
     let all = transactions.iter().flat_map(|committed| committed.changes.iter());
     all.filter(|change| tables.contains(&change.relation.table)).cloned().collect()
 }
 
-/// All messages, in order.
 pub fn messages_of(transactions: &[Committed]) -> Vec<Message> {
     transactions.iter().flat_map(|committed| committed.messages.clone()).collect()
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 /// Nothing here takes longer, on a slow machine neither.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A private log of one of the kinds.
 #[derive(Debug)]
 pub struct Place {
     pub choice: LogChoice,
@@ -145,7 +144,6 @@ impl Watcher {
         self.last = self.changes.last().map(|change| change.position).unwrap_or_default();
     }
 
-    /// Lets go of the log.
     pub fn close(&mut self) {
         self.reader = None;
     }

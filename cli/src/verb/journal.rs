@@ -61,7 +61,6 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     Ok(())
 }
 
-/// The whole journal, in as many requests as needed.
 async fn all(remote: &Remote) -> Result<Vec<Entry>, Problem> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {

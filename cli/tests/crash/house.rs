@@ -63,7 +63,6 @@ const MAPPED: [(&str, &str); 4] = [
     ("SELECT * FROM tallies ORDER BY 1", "SELECT * FROM tallies ORDER BY 1"),
 ];
 
-/// Where changes are kept.
 pub enum Log {
     Embedded,
     Kafka { brokers: String, prefix: String },
@@ -233,7 +232,6 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         }
     }
 
-    /// Both sides have the same rows.
     pub fn assert_equal(&self) {
         for (at_source, at_sink) in MAPPED {
             let (left, right) = (self.source.sql("shop", at_source), self.sink.sql("orders", at_sink));

@@ -20,7 +20,6 @@ pub async fn open(side: &'static str) -> (u16, tokio::sync::watch::Sender<String
     (port, database)
 }
 
-/// One request on a connection.
 async fn serve(mut connection: TcpStream, url: String, side: &str) -> Option<()> {
     let mut request = Vec::new();
     let (head, body) = loop {
@@ -73,11 +72,9 @@ async fn show(url: &str, id: &str) -> Result<Option<i32>, tokio_postgres::Error>
 /// A client that places orders and reads each one at once.
 #[derive(Default)]
 pub struct Clerk {
-    /// Orders whose placing was answered.
     pub acknowledged: Vec<i64>,
     /// Orders that the client gave up: placed or not.
     pub doubtful: Vec<i64>,
-    /// Reads that the service answered.
     pub by_service: u32,
 }
 
@@ -119,7 +116,6 @@ impl Clerk {
         panic!("order {id} cannot be read");
     }
 
-    /// Reads an old order.
     pub async fn read(&mut self, proxy: u16, http: &reqwest::Client, id: i64, cookies: &mut String) {
         let url = format!("http://127.0.0.1:{proxy}/orders/{id}");
         let Ok(answer) = http.get(url).header("cookie", &*cookies).send().await else { return };

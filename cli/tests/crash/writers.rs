@@ -16,7 +16,6 @@ use tokio_postgres::{Client, NoTls};
 
 use super::house::{House, PATIENCE};
 
-/// How many write at the same time.
 pub const WRITERS: usize = 2;
 /// Nobody writes more than this, however long a test takes.
 const TRANSACTIONS_MAX: i64 = 20_000;
@@ -76,7 +75,6 @@ impl Writers {
     }
 }
 
-/// What one writer was promised.
 #[derive(Default)]
 struct Ledger {
     writer: i64,

@@ -19,7 +19,6 @@ use std::time::Duration;
 
 const SAME_VERSION: &str = "use the same version of strangler on both sides";
 
-/// How a slice's lanes stand.
 type Lanes = BTreeMap<Direction, LaneReport>;
 
 /// A problem as an answer of HTTP.
@@ -158,7 +157,6 @@ pub(super) fn reads_wait(slice: &Slice, state: &State, forward: Option<&LaneRepo
     ))
 }
 
-/// Everything there is to know.
 pub(super) fn status(
     plan: &Plan,
     state: &State,

@@ -15,7 +15,6 @@ use tokio_postgres::{Client, Row, Transaction};
 
 /// A question that takes longer has failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries read at once.
 const PAGE: i64 = 5_000;
 
 const ID: &str =

@@ -67,7 +67,6 @@ impl World {
         World { plan: plan(&text(&cluster)), admin: admin.into_iter().collect(), cluster, slice }
     }
 
-    /// The plan with one thing said otherwise.
     pub fn plan_with(&self, from: &str, to: &str) -> Plan {
         let text = text(&self.cluster);
         assert!(text.contains(from), "{from}");
@@ -120,14 +119,12 @@ pub fn url(cluster: &Cluster, user: &str, database: &str) -> String {
     format!("postgres://{user}:p%40ss@127.0.0.1:{}/{database}", cluster.port())
 }
 
-/// A connection as that user.
 pub async fn client(cluster: &Cluster, user: &str, database: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(&url(cluster, user, database), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// A plan from its text.
 pub fn plan(text: &str) -> Plan {
     match migrations::plan::check("plan.yaml", text, &|_| None) {
         Ok((plan, _)) => plan,

@@ -27,7 +27,6 @@ pub enum SyncVerb {
     Drop,
 }
 
-/// The text is not a sync verb.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a sync verb")]
 pub struct BadVerb(pub String);
@@ -56,7 +55,6 @@ impl fmt::Display for SyncVerb {
     }
 }
 
-/// What somebody wants to be decided.
 #[derive(Debug, Clone, Copy)]
 pub enum Wish<'a> {
     Shares(&'a SetShares),

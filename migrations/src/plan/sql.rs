@@ -16,9 +16,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 use std::collections::BTreeSet;
 
-/// The longest expression, in bytes.
 const EXPRESSION_BYTES_MAX: usize = 4096;
-/// The deepest nesting that is parsed.
 const RECURSION_MAX: usize = 40;
 
 /// Why a text is not an expression that a plan may hold.

@@ -21,7 +21,6 @@ pub(super) struct Spot {
     pub column: u32,
 }
 
-/// A value with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub spot: Spot,
@@ -30,7 +29,6 @@ pub(super) struct Node {
     pub value: Value,
 }
 
-/// What a value is, as far as YAML knows.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
@@ -69,7 +67,6 @@ pub(super) struct Unreadable {
     pub hint: String,
 }
 
-/// Reads YAML of one document.
 pub(super) fn read(text: &str) -> Result<Node, Unreadable> {
     let budget = serde_saphyr::budget! {
         max_depth: DEPTH_MAX,

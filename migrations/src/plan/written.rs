@@ -29,12 +29,10 @@ impl<'a> Notes<'a> {
         Self { file, lines: lines(text), found: Vec::new(), untold: 0, secrets: Vec::new() }
     }
 
-    /// Notes something that must be mended.
     pub fn error(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         self.add(spot, Finding::error(code, message, hint));
     }
 
-    /// Notes something doubtful.
     pub fn warning(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
         self.add(spot, Finding::warning(code, message, hint));
     }
@@ -47,7 +45,6 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Is there anything that must be mended?
     pub fn has_errors(&self) -> bool {
         self.found.iter().any(|(_, finding)| finding.is_error())
     }

@@ -12,7 +12,6 @@ use crate::sql::{self, Database};
 /// open transactions (release notes of 17.6, 16.10, 15.14, 14.19).
 const MINORS: [(u32, u32); 4] = [(14, 19), (15, 14), (16, 10), (17, 6)];
 
-/// The oldest major release.
 const MAJOR_MIN: u32 = 14;
 
 /// Capture's own slot, and one for a first copy while it runs. A WAL sender goes with each.

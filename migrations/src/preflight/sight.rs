@@ -17,7 +17,6 @@ pub struct Sight {
 /// One database, as strangler's role sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseSeen {
-    /// Which it is in the plan.
     pub database: Database,
     pub name: String,
     /// The server's identifier, where we may read it.
@@ -49,9 +48,7 @@ impl DatabaseSeen {
 pub struct ServerSeen {
     /// `server_version_num`, e.g. 150018 for 15.18.
     pub version: u32,
-    /// Whether it is a replica.
     pub is_standby: bool,
-    /// `wal_level`.
     pub wal_level: String,
     /// `max_replication_slots`.
     pub slots_max: u32,
@@ -63,15 +60,11 @@ pub struct ServerSeen {
     pub slot_wal_bytes_max: Option<u64>,
 }
 
-/// The role by which strangler enters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoleSeen {
     pub name: String,
-    /// Whether it is a superuser.
     pub is_superuser: bool,
-    /// Whether it may open replication sessions.
     pub may_replicate: bool,
-    /// Whether it may make temporary tables here.
     pub may_make_temporary: bool,
     /// Sessions by this role that are not strangler's.
     pub other_sessions: Vec<SessionSeen>,
@@ -80,9 +73,7 @@ pub struct RoleSeen {
 /// A session of somebody else by our role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSeen {
-    /// Its process at the server.
     pub pid: i32,
-    /// Its `application_name`.
     pub application: String,
 }
 
@@ -103,7 +94,6 @@ pub struct InstalledSeen {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableSeen {
     pub kind: KindSeen,
-    /// The role that owns it.
     pub owner: String,
     /// The primary key's columns, in its order; empty without one.
     pub key: Vec<String>,
@@ -112,7 +102,6 @@ pub struct TableSeen {
     /// Unique indexes over columns that are never null: candidates for a primary key.
     pub unique_indexes: Vec<IndexSeen>,
     pub identity: IdentitySeen,
-    /// Its columns, in their order.
     pub columns: Vec<ColumnSeen>,
     /// User triggers that are enabled.
     pub triggers: Vec<TriggerSeen>,
@@ -126,20 +115,17 @@ pub struct TableSeen {
     pub partition_of: Option<TableName>,
     /// Whether it holds no row; none where we may not look.
     pub is_empty: Option<bool>,
-    /// Whether we may use its schema.
     pub may_use_schema: bool,
     /// What we may do with it: `SELECT`, `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`.
     pub rights: BTreeSet<String>,
 }
 
 impl TableSeen {
-    /// The column of that name.
     pub fn column(&self, name: &str) -> Option<&ColumnSeen> {
         self.columns.iter().find(|column| column.name == name)
     }
 }
 
-/// What stands behind a table's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KindSeen {
     Table,
@@ -152,7 +138,6 @@ pub enum KindSeen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexSeen {
     pub name: String,
-    /// Its columns, in its order.
     pub columns: Vec<String>,
 }
 
@@ -178,7 +163,6 @@ pub struct ColumnSeen {
     pub kind: TypeSeen,
     /// Its type's modifier (`atttypmod`); −1 without one.
     pub modifier: i32,
-    /// Whether it belongs to the primary key.
     pub is_key: bool,
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.
@@ -192,13 +176,11 @@ pub struct ColumnSeen {
 }
 
 impl ColumnSeen {
-    /// Whether it is computed from other columns.
     pub fn is_generated(&self) -> bool {
         self.generated_as.is_some()
     }
 }
 
-/// A user trigger that is enabled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriggerSeen {
     pub name: String,
@@ -210,13 +192,10 @@ pub struct ForeignKeySeen {
     pub from: TableName,
     /// Its columns that refer, in the constraint's order.
     pub from_columns: Vec<String>,
-    /// The table that is referred to.
     pub to: TableName,
     /// Its columns that are referred to, in the same order.
     pub to_columns: Vec<String>,
-    /// Whether it is declared `DEFERRABLE`.
     pub is_deferrable: bool,
-    /// Whether it is declared `INITIALLY DEFERRED`.
     pub is_deferred: bool,
     /// What deleting a row that is referred to does.
     pub on_delete: ActionSeen,
@@ -243,11 +222,8 @@ pub enum ActionSeen {
     /// It refuses, at the end of the statement or of the transaction.
     NoAction,
     Restrict,
-    /// It deletes or changes the referring rows.
     Cascade,
-    /// It sets their columns to null.
     SetNull,
-    /// It sets their columns to their defaults.
     SetDefault,
 }
 
@@ -274,7 +250,6 @@ pub struct SlotSeen {
     pub name: String,
     /// Whether it reads the changes of the database that was looked at.
     pub is_of_this_database: bool,
-    /// Whether it ends with its session.
     pub is_temporary: bool,
     pub is_active: bool,
     /// Whether the server has thrown away WAL that it needs.
@@ -295,10 +270,8 @@ pub struct PreparedSeen {
 /// A transaction that is open for long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionSeen {
-    /// Its process at the server.
     pub pid: i32,
     pub user: String,
-    /// Its `application_name`.
     pub application: String,
     /// How long it is open, in seconds.
     pub seconds: u64,

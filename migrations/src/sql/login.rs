@@ -4,7 +4,6 @@
 use crate::plan::DatabaseUrl;
 use std::fmt;
 
-/// By whom strangler enters a database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,

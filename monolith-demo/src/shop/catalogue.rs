@@ -60,7 +60,6 @@ pub fn routes() -> Router<Shop> {
 }
 
 impl Shop {
-    /// The first customers by number, at most `limit`.
     pub async fn customers(&self, limit: i64) -> Result<Vec<Customer>, Refusal> {
         let db = self.pool.get().await?;
         let sql = "select id, name, email, (credit_limit * 100)::bigint as credit_limit, created_at \

@@ -8,11 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The largest amount that `numeric(12, 2)` holds, in cents.
 pub const CENTS_MAX: i64 = 999_999_999_999;
 
-/// An amount of money in cents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cents(pub i64);
 
-/// Why a text is not an amount of money.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an amount: write it like \"12.50\"")]
 pub struct NotMoney(String);

@@ -6,11 +6,8 @@ use time::OffsetDateTime;
 use super::money::Cents;
 use super::refusal::Refusal;
 
-/// The longest note, in bytes.
 pub const NOTE_BYTES_MAX: usize = 2000;
-/// Most lines one order may have.
 pub const LINES_MAX: usize = 50;
-/// Most pieces one line may have.
 pub const QTY_MAX: i32 = 1000;
 
 /// The values of the database's enum `order_status`.
@@ -41,7 +38,6 @@ impl Status {
         }
     }
 
-    /// Reads the word; `None` for anything else.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         [Self::Placed, Self::Packed, Self::Shipped, Self::Delivered, Self::Cancelled]
@@ -50,7 +46,6 @@ impl Status {
     }
 }
 
-/// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Number of the line, unique in the whole shop.
@@ -61,7 +56,6 @@ pub struct Item {
     pub price: Cents,
 }
 
-/// One payment towards an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
     /// Number of the payment, unique in the whole shop.
@@ -174,7 +168,6 @@ pub struct NewPayment {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Search {
-    /// Only orders that stand here.
     pub status: Option<Status>,
     pub customer: Option<i64>,
     /// Only orders whose note contains this; case does not matter.
@@ -202,7 +195,6 @@ pub struct Locked {
     pub version: i32,
     pub status: Status,
     pub total: Cents,
-    /// What was paid so far.
     pub paid: Cents,
 }
 

@@ -16,7 +16,6 @@ use super::order::{
 };
 use super::refusal::Refusal;
 
-/// Most orders one answer holds.
 pub const LIST_MAX: i64 = 100;
 
 impl Shop {
@@ -31,7 +30,6 @@ impl Shop {
         row.map_or_else(|| Err(Refusal::no_order(id)), |row| self.read(&row))
     }
 
-    /// The newest orders that match, at most `limit` of them.
     pub async fn search(&self, wish: &Search, limit: i64) -> Result<Orders, Refusal> {
         // Only the requested conditions, so that each shape gets its own query plan and index.
         let limit = limit.clamp(1, LIST_MAX);

@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use deadpool_postgres::PoolError;
 use serde_json::json;
 
-/// A request that was not done, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The request itself is wrong: 400.
@@ -35,12 +34,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// A refusal by the rules of the trade.
     pub fn business(code: &'static str, message: impl Into<String>) -> Self {
         Self::Business { code, message: message.into() }
     }
 
-    /// An order that does not exist.
     #[must_use]
     pub fn no_order(id: i64) -> Self {
         Self::Absent { what: "order", id: id.to_string() }

@@ -3,7 +3,6 @@
 use anyhow::Context as _;
 use deadpool_postgres::Pool;
 
-/// How many rows an empty monolith gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed {
     /// Customers; none means that nothing is seeded.
@@ -49,7 +48,6 @@ pub async fn migrate_monolith(pool: &Pool, seed: Seed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the service's tables.
 pub async fn migrate_orders(pool: &Pool) -> anyhow::Result<()> {
     let mut db = pool.get().await.context("could not reach the service's database")?;
     let tx = db.transaction().await?;

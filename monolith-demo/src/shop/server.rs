@@ -20,12 +20,10 @@ use super::{Shop, api, catalogue, page};
 /// How long running requests may take after a stop was requested.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Everything that the monolith serves.
 pub fn monolith(shop: Shop) -> Router {
     finish(api::routes().merge(catalogue::routes()).route("/", get(page::front)), shop)
 }
 
-/// Everything that the split-out service serves.
 pub fn orders(shop: Shop) -> Router {
     finish(api::routes(), shop)
 }

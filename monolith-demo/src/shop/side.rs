@@ -3,7 +3,6 @@
 //! Statements on both sides take the same parameters and return the same columns, so that the rules in
 //! [`super::orders`] are written once. Amounts are cents here, as `bigint`.
 
-/// One side's name and its SQL.
 #[derive(Clone, Debug)]
 pub struct Side {
     /// The side's name in `x-served-by` and `served_by`.

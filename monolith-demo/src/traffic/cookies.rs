@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 /// The most cookies that are kept. Further ones are dropped.
 const COOKIES_MAX: usize = 32;
 
-/// The cookies of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Jar(BTreeMap<String, String>);
 
@@ -22,7 +21,6 @@ impl Jar {
         }
     }
 
-    /// The `Cookie` header to send, if there are cookies.
     #[must_use]
     pub fn header(&self) -> Option<String> {
         let pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();

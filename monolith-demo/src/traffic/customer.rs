@@ -31,7 +31,6 @@ pub struct Common {
 }
 
 impl Common {
-    /// The ledger, for a moment.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,14 +48,12 @@ pub struct Customer {
 }
 
 impl Customer {
-    /// A client that has seen nothing yet.
     #[must_use]
     pub fn new(number: u32, line: Line, dice: StdRng, common: Arc<Common>) -> Self {
         let (own, met) = (Vec::new(), Vec::new());
         Self { number, line, dice, memory: Memory::default(), own, met, just_written: None, common }
     }
 
-    /// Does one thing.
     pub async fn act(&mut self) -> anyhow::Result<()> {
         let choices = Choices {
             customers: &self.common.customers,

@@ -28,7 +28,6 @@ pub enum Wish {
     },
     /// Change an order's note. If `careful`, only if the order still has the version last seen.
     Change {
-        /// The order as it was last seen.
         seen: Box<Order>,
         careful: bool,
     },
@@ -41,7 +40,6 @@ pub enum Wish {
     Remove(i64),
 }
 
-/// What a client can choose from.
 pub struct Choices<'a> {
     /// Numbers of customers; not empty.
     pub customers: &'a [i64],

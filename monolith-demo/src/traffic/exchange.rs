@@ -14,10 +14,8 @@ use super::report::Tally;
 /// The longest wait for an answer. After that the outcome of a write is unknown.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How the shop recognises a client.
 #[derive(Clone, Debug)]
 pub enum Identity {
-    /// By the cookies it sends back.
     Cookies(Jar),
     /// A header `x-client`, and no cookies.
     Header(String),
@@ -33,7 +31,6 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    /// Where it points, if anywhere.
     pub location: Option<String>,
     pub body: Vec<u8>,
 }
@@ -65,7 +62,6 @@ impl Line {
         &self.base
     }
 
-    /// Sends a request and counts it.
     pub async fn send(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> Outcome {
         let begun = Instant::now();
         let what = format!("{method} {path}");

@@ -26,7 +26,6 @@ pub struct Lag {
     pub samples: usize,
 }
 
-/// Measures `samples` commits, one after the other.
 pub async fn measure(monolith: &str, orders: &str, samples: usize) -> anyhow::Result<Lag> {
     anyhow::ensure!(samples > 0, "nothing to measure: set --samples to at least 1");
     let source = connect(monolith, "shop-lag").await.context("the monolith's database")?;

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::promise::{Facts, Promise, Removal};
 
-/// What a client wanted to do to an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deed {
@@ -24,7 +23,6 @@ pub enum Deed {
     Remove,
 }
 
-/// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case")]
 pub enum Entry {
@@ -45,7 +43,6 @@ pub enum Entry {
     },
     /// A read returned a newer version than the ledger knew. That is a promise, too.
     Seen {
-        /// The order as it was read.
         facts: Facts,
     },
     Removed {
@@ -72,7 +69,6 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger that appends to `path`.
     pub fn append_to(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path).with_context(|| {
             format!("could not write the ledger {}: choose another file with --ledger", path.display())
@@ -124,7 +120,6 @@ impl Ledger {
         }
     }
 
-    /// How far the deletion of this order got.
     #[must_use]
     pub fn removal(&self, order: i64) -> Removal {
         self.orders.get(&order).map_or(Removal::None, |promise| promise.removal)

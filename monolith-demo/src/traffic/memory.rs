@@ -12,19 +12,12 @@ const ORDERS_MAX: usize = 20_000;
 /// A note that starts like this marks a probe, which clients ignore.
 pub const PROBE: &str = "lag-probe";
 
-/// What a client knows about an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
-    There {
-        version: i32,
-        written: bool,
-        customer: i64,
-    },
-    /// It is gone for good.
+    There { version: i32, written: bool, customer: i64 },
     Gone,
 }
 
-/// What a client knows about all orders it has met.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     orders: BTreeMap<i64, Known>,

@@ -44,12 +44,10 @@ pub enum Removal {
     Done,
 }
 
-/// What is promised about one order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Promise {
     /// The newest state in an answer; none if only a deletion is known.
     pub facts: Option<Facts>,
-    /// Whether it may be gone.
     pub removal: Removal,
 }
 

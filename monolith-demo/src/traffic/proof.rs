@@ -37,7 +37,6 @@ pub struct Databases {
 /// A row, by table and id, that was not the same on both sides.
 type Suspects = BTreeSet<(usize, i64)>;
 
-/// Proves a ledger from the databases.
 pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Proof> {
     let mut monolith = connect(&databases.monolith, "shop-proof").await.context("the monolith's database")?;
     let mut proof = Proof { unknown: ledger.unknown(), ..Proof::default() };

@@ -11,7 +11,6 @@ use super::latency::Latencies;
 /// How many examples of each kind are kept.
 pub const SAMPLES_MAX: usize = 20;
 
-/// Counts of a run so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     pub requests: u64,
@@ -28,12 +27,10 @@ pub struct Counts {
     pub samples: Vec<String>,
 }
 
-/// The counts that all clients share.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
 impl Tally {
-    /// Counts a request that was answered by `served_by`.
     pub fn answered(&self, served_by: &str, took: Duration) {
         let mut counts = self.lock();
         counts.requests += 1;
@@ -45,14 +42,12 @@ impl Tally {
         }
     }
 
-    /// Counts a request that got no answer at all.
     pub fn unanswered(&self, took: Duration) {
         let mut counts = self.lock();
         counts.requests += 1;
         counts.latencies.add(took);
     }
 
-    /// Counts a failure: a 5xx or no answer.
     pub fn failed(&self, what: String) {
         let mut counts = self.lock();
         counts.failed += 1;
@@ -70,7 +65,6 @@ impl Tally {
         self.lock().refused += 1;
     }
 
-    /// The counts as they are now.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.lock().clone()
@@ -82,14 +76,12 @@ impl Tally {
     }
 }
 
-/// Keeps an example, up to [`SAMPLES_MAX`].
 pub fn keep_sample(samples: &mut Vec<String>, sample: impl FnOnce() -> String) {
     if samples.len() < SAMPLES_MAX {
         samples.push(sample());
     }
 }
 
-/// What the databases say about the promises.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Proof {
     /// Promises that the monolith's database does not keep.
@@ -116,7 +108,6 @@ impl Proof {
     }
 }
 
-/// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub requests: u64,
@@ -140,7 +131,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Puts counts and proof together.
     #[must_use]
     pub fn new(counts: Counts, proof: Proof, took: Duration) -> Self {
         let mut by_served = counts.by_served;

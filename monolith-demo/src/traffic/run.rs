@@ -30,13 +30,9 @@ pub struct Settings {
     pub clients: u32,
     /// Maximum requests per second, of all clients together.
     pub rate: u32,
-    /// How long they go on.
     pub lasts: Duration,
-    /// Where the promises are written.
     pub ledger: PathBuf,
-    /// Where the clients' dice start.
     pub seed: u64,
-    /// The databases to prove it from.
     pub databases: proof::Databases,
 }
 

@@ -6,7 +6,6 @@
 /// One table on both sides. The statements have no condition and no order.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped {
-    /// Its name in the monolith.
     pub name: &'static str,
     /// `id` and `row` from the monolith.
     pub monolith: &'static str,

@@ -12,18 +12,13 @@ use monolith_demo::traffic::proof;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// A small shop.
 pub const SEED: Seed = Seed { customers: 50, products: 20, orders: 400 };
 
 /// Both sides, each with its database and an address of its own.
 pub struct House {
-    /// Address of the monolith.
     pub monolith: String,
-    /// Address of the service.
     pub orders: String,
-    /// The monolith's database.
     pub monolith_url: String,
-    /// The service's database.
     pub orders_url: String,
     /// Keeps the servers running; they stop when it is dropped.
     _stop: watch::Sender<bool>,

@@ -10,14 +10,12 @@ use migrations::lsn::EndLsn;
 /// A message's kind and its length, which counts itself.
 const HEADER_LEN: usize = 5;
 
-/// One message without its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub kind: u8,
     pub body: Bytes,
 }
 
-/// One message of the running stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// `XLogData`: a message of the output plugin.
@@ -31,16 +29,13 @@ pub enum Frame {
     Keepalive {
         /// The server has sent everything before this.
         wal_end: EndLsn,
-        /// The server wants an answer at once.
         reply_requested: bool,
     },
-    /// The server has ended the stream.
     Ended,
     /// A notice, or a setting's new value.
     Aside,
 }
 
-/// Why bytes are not a message that can be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("the server sent something that is not the replication protocol: {0}")]
@@ -95,7 +90,6 @@ impl Message {
         Ok(Some(Message { kind, body }))
     }
 
-    /// What it means while the stream runs.
     pub fn into_frame(self) -> Result<Frame, FrameError> {
         match self.kind {
             b'd' => copy_data(self.body),

@@ -11,11 +11,9 @@ const CHUNK_HEAD_BYTES_MAX: usize = 1024;
 const TRAILER_BYTES_MAX: usize = 8192;
 const BAD_CHUNK: Malformed = Malformed("its chunked body is malformed");
 
-/// A body that arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body(Next);
 
-/// What must arrive next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Whole,
@@ -29,7 +27,6 @@ enum Next {
 }
 
 impl Body {
-    /// A body of which nothing was read.
     pub fn of(framing: Framing) -> Self {
         Self(match framing {
             Framing::Empty | Framing::Length(0) => Next::Whole,
@@ -39,7 +36,6 @@ impl Body {
         })
     }
 
-    /// Whether all of it was read.
     pub fn is_whole(self) -> bool {
         self.0 == Next::Whole
     }

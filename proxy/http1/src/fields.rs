@@ -18,11 +18,8 @@ pub enum Name {
     Cookie,
     Date,
     Forwarded,
-    /// `X-Forwarded-For`
     ForwardedFor,
-    /// `X-Forwarded-Host`
     ForwardedHost,
-    /// `X-Forwarded-Proto`
     ForwardedProto,
     Host,
     /// A field for one hop only, whatever `Connection` says, without a use here.
@@ -71,7 +68,6 @@ impl Name {
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
     pub name: Name,
-    /// The name as it arrived.
     pub spelled: &'a [u8],
     /// The value without the space around it.
     pub value: &'a [u8],
@@ -96,7 +92,6 @@ impl Span {
     }
 }
 
-/// The fields of a head.
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
@@ -104,7 +99,6 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Replaces the fields by those found in `text`.
     pub(crate) fn replace(&mut self, text: &[u8], found: &[httparse::Header<'_>]) {
         if self.text.capacity() > KEPT_BYTES_MAX {
             self.text = Vec::new();
@@ -130,17 +124,14 @@ impl Fields {
         })
     }
 
-    /// The values of all fields of this name.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         self.places.iter().filter(move |place| place.0 == name).map(|place| place.2.within(&self.text))
     }
 
-    /// The value of the first field of this name.
     pub fn first(&self, name: Name) -> Option<&[u8]> {
         self.all(name).next()
     }
 
-    /// Whether there is a field of this name.
     pub fn has(&self, name: Name) -> bool {
         self.places.iter().any(|place| place.0 == name)
     }

@@ -8,9 +8,7 @@ use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
     Empty,
-    /// After this many bytes.
     Length(u64),
     Chunked,
     UntilClose,
@@ -54,7 +52,6 @@ impl Framing {
         })
     }
 
-    /// Writes a piece of a body in this framing.
     pub fn put(self, piece: &[u8], out: &mut BytesMut) {
         if self != Framing::Chunked {
             return out.extend_from_slice(piece);
@@ -70,7 +67,6 @@ impl Framing {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Writes the end of a body in this framing.
     pub fn put_end(self, out: &mut BytesMut) {
         if self == Framing::Chunked {
             out.extend_from_slice(b"0\r\n\r\n");

@@ -13,7 +13,6 @@ const HEAD_BYTES_MAX: usize = 1 << 20;
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
 const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
 
-/// The head of a request.
 #[derive(Debug, Default)]
 pub struct RequestHead {
     pub fields: Fields,
@@ -131,7 +130,6 @@ impl RequestHead {
     }
 }
 
-/// The head of an answer.
 #[derive(Debug, Default)]
 pub struct AnswerHead {
     pub fields: Fields,
@@ -194,7 +192,6 @@ impl AnswerHead {
         self.fields.content_length().ok().flatten()
     }
 
-    /// The reason phrase.
     pub fn reason(&self) -> &[u8] {
         self.reason.within(self.fields.text())
     }

@@ -8,18 +8,15 @@ use bytes::BytesMut;
 pub struct OutgoingHead<'a>(&'a mut BytesMut);
 
 impl<'a> OutgoingHead<'a> {
-    /// Begins a request with the method and target of `request`.
     pub fn request(request: &RequestHead, out: &'a mut BytesMut) -> Self {
         put(out, &[request.method().as_bytes(), b" ", request.target(), b" HTTP/1.1\r\n"]);
         Self(out)
     }
 
-    /// Begins an answer with the status and reason of `answer`.
     pub fn answer(answer: &AnswerHead, out: &'a mut BytesMut) -> Self {
         Self::status(answer.status, answer.reason(), out)
     }
 
-    /// Begins an answer.
     pub fn status(status: u16, reason: &[u8], out: &'a mut BytesMut) -> Self {
         let digits = [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8);
         put(out, &[b"HTTP/1.1 ", &digits, b" ", reason, b"\r\n"]);

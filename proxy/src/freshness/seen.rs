@@ -21,7 +21,6 @@ pub(crate) struct ProxyTag(pub(crate) u64);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The barrier that must pass in every slice. 0: none.
     pub(crate) wrote: u64,
     pub(crate) saw: Vec<(Box<str>, u64)>,
 }

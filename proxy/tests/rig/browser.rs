@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// A client that keeps cookies.
 pub struct Browser {
     pub to: SocketAddr,
     pub jar: BTreeMap<String, String>,

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What an origin does with a request.
 pub enum Reply {
     Answer(u16, Vec<(String, String)>, Vec<u8>),
     /// Sends these bytes and closes the connection.

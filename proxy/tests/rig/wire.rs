@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-/// A request as an origin got it.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub method: String,
@@ -12,7 +11,6 @@ pub struct Asked {
     pub body: Vec<u8>,
 }
 
-/// An answer as a client got it.
 #[derive(Debug, Clone)]
 pub struct Got {
     pub status: u16,

@@ -28,7 +28,6 @@ const LONG: Duration = Duration::from_secs(1800);
 /// What the bridge may have resident, in MiB.
 const MEMORY_LIMIT: f64 = 128.0;
 
-/// How much is written and copied.
 struct Amount {
     copied: u64,
     inserted: u64,
@@ -66,7 +65,6 @@ impl Amount {
     }
 }
 
-/// A way of writing a backlog.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
     Insert,
@@ -162,7 +160,6 @@ impl Titles<'_> {
     }
 }
 
-/// One log's measurements.
 struct Run {
     arena: Arena,
     amount: Amount,

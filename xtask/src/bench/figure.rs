@@ -9,7 +9,6 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Which way is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// More is better, such as rows per second.
@@ -56,7 +55,6 @@ impl Figure {
         Some(Figure { case: case.to_owned(), unit: unit.to_owned(), ours: rounded(ours), peers, ratios })
     }
 
-    /// One line for people.
     pub fn line(&self) -> String {
         let peers: Vec<String> = self.peers.iter().map(|(name, peer)| self.against(name, *peer)).collect();
         format!("{}: {} {} ({})", self.case, shown(self.ours), self.unit, peers.join(", "))
@@ -112,7 +110,6 @@ fn shown(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-/// Keeps the figures of a run.
 pub fn write(path: &Path, figures: &[Figure]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;

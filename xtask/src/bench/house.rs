@@ -42,12 +42,10 @@ impl House {
         Ok(House { controller: None, program: program.to_owned(), environment, folder })
     }
 
-    /// Its folder, also for what belongs to the measurement.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Starts the controller and waits until it answers.
     pub fn open(&mut self) -> Result<()> {
         let mut controller = self.part("controller", None)?;
         interrupt::await_until("an answer of the controller", START_LIMIT, interrupt::LOOK_EVERY, || {

@@ -38,7 +38,6 @@ const SHORT_ROUND: Duration = Duration::from_secs(2);
 /// How many short rounds take the place of one.
 const SHORT_ROUNDS: usize = 8;
 
-/// Figures of the rounds, by server and by what was measured.
 #[derive(Debug, Default)]
 struct Rounds(BTreeMap<(String, &'static str), Vec<f64>>);
 
@@ -167,7 +166,6 @@ fn routes(count: usize) -> Vec<String> {
     (0..count).map(|at| format!("  r{at:05}: GET /area{:02}/thing{at:05}/{{id}}", at % 50)).collect()
 }
 
-/// One path for each of [`routes`].
 fn paths(count: usize) -> Vec<String> {
     (0..count).map(|at| format!("/area{:02}/thing{at:05}/7", at % 50)).collect()
 }

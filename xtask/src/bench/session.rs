@@ -20,7 +20,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(600);
 /// How often a wait for a slow answer checks for an interruption.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// One open session as some role.
 #[derive(Debug)]
 pub struct Session {
     child: Child,
@@ -76,7 +75,6 @@ impl Session {
         }
     }
 
-    /// Runs SQL that gives one number.
     pub fn number(&mut self, sql: &str) -> Result<f64> {
         let text = self.ask(sql)?;
         text.trim().parse().with_context(|| format!("no number but {text:?} from: {sql}"))

@@ -55,7 +55,6 @@ impl Claims {
         self.lag_ms_p99 = Some(lag.p99_ms);
     }
 
-    /// Takes in what the customers proved.
     pub fn proof(&mut self, proof: &traffic::Proof) {
         self.requests = Some(proof.requests);
         self.failed = Some(proof.failed);
@@ -84,12 +83,10 @@ impl Claims {
         self.hold_with(claim, at_service >= MIN_AT_SERVICE, &count(at_service));
     }
 
-    /// Whether there are claims and all of them held.
     pub fn all_held(&self) -> bool {
         !self.claims.is_empty() && self.claims.iter().all(|claim| claim.held)
     }
 
-    /// One line for the end.
     pub fn summary(&self) -> String {
         let held = self.claims.iter().filter(|claim| claim.held).count();
         let text = format!("{held} of {} claims held, log: {}", self.claims.len(), self.log);

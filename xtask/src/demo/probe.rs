@@ -15,7 +15,6 @@ const CLIENT_COOKIE: &str = "strangler_client";
 const LIMIT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
 
-/// How many strangers asked so far.
 static STRANGERS: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,14 +29,11 @@ pub struct Shop {
     orders: Background,
     pub monolith_url: String,
     pub orders_url: String,
-    /// The monolith's cluster, with the database `shop`.
     pub monolith_cluster: Cluster,
-    /// The service's cluster, with the database `orders`.
     pub orders_cluster: Cluster,
 }
 
 impl Shop {
-    /// Makes the databases and opens the shop.
     pub fn open() -> Result<Shop> {
         let monolith_cluster = database("monolith", "shop", MONOLITH_ROLE)?;
         let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
@@ -84,7 +81,6 @@ impl Shop {
         Ok((newest(&self.monolith_cluster, "shop")?, newest(&self.orders_cluster, "orders")?))
     }
 
-    /// Fails if an application has ended by itself.
     pub fn must_be_open(&mut self) -> Result<()> {
         self.monolith.must_run()?;
         self.orders.must_run()
@@ -109,7 +105,6 @@ fn database(cluster: &str, name: &str, role: &str) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// Starts an application and waits until it is healthy.
 fn serve(name: &str, mut command: Command, listen: &str, folder: &Path) -> Result<Background> {
     let mut application = Background::start(name, &mut command, &folder.join("application.log"))?;
     interrupt::await_until(&format!("the start of {name}"), START_LIMIT, Duration::from_millis(50), || {

@@ -19,7 +19,6 @@ use crate::terminal;
 
 /// Far more than any command of the story takes, its own waiting included.
 const SHOW_LIMIT: Duration = Duration::from_secs(300);
-/// A quiet question to a running controller.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 /// A part that died is started again within moments.
 const NOTE_LIMIT: Duration = Duration::from_secs(10);
@@ -81,7 +80,6 @@ impl Strangler {
         process::succeed_within(&mut command, SHOW_LIMIT)
     }
 
-    /// Asks quietly, as JSON.
     pub fn ask(&self, line: &str) -> Result<Value> {
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.extend(["--output", "json"]);
@@ -103,7 +101,6 @@ impl Strangler {
         )
     }
 
-    /// Waits until the proxy serves the shop.
     pub fn await_proxy(&self, limit: Duration) -> Result<()> {
         interrupt::await_until("an answer of the proxy", limit, Duration::from_millis(100), || {
             let answer = super::probe::send(&self.proxy, "GET", "/orders", None);

@@ -22,10 +22,8 @@ const LONGEST_SECONDS: u32 = 24 * 3600;
 /// Waiting until both sides are equal, and comparing them.
 const PROOF_LIMIT: Duration = Duration::from_secs(120);
 const LAG_LIMIT: Duration = Duration::from_secs(90);
-/// Commits that are measured for the lag.
 const LAG_SAMPLES: u32 = 100;
 
-/// What the customers proved.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Proof {
     pub requests: u64,
@@ -41,12 +39,9 @@ pub struct Proof {
     pub differences: u64,
     /// How many answers each side gave, by its own word.
     pub by_served: BTreeMap<String, u64>,
-    /// How long the customers were at it.
     pub seconds: f64,
-    /// Examples of what failed or was wrong.
     #[serde(default)]
     pub samples: Vec<String>,
-    /// Examples of what is lost, doubled or different.
     #[serde(default)]
     pub proof_samples: Vec<String>,
 }
@@ -85,7 +80,6 @@ impl Traffic {
         }
     }
 
-    /// Starts the customers.
     pub fn start(&mut self) -> Result<()> {
         for old in [&self.report, &self.ledger, &self.log] {
             if old.exists() {

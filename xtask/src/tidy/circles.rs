@@ -60,7 +60,6 @@ struct Module {
     /// What `use` brings in, by the name it has here.
     aliases: BTreeMap<String, Name>,
     globs: Vec<Name>,
-    /// All that the module's text names.
     named: BTreeSet<Name>,
 }
 
@@ -328,7 +327,6 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The name that an item defines.
 fn defined(item: &Item) -> Option<String> {
     let ident = match item {
         Item::Const(item) => &item.ident,

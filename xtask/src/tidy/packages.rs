@@ -87,7 +87,6 @@ pub fn broken(metadata: &Metadata) -> Vec<String> {
     broken
 }
 
-/// A folder's path inside the workspace.
 fn inside<'a>(metadata: &Metadata, folder: Option<&'a Utf8Path>) -> &'a str {
     folder.and_then(|folder| folder.strip_prefix(&metadata.workspace_root).ok()).map_or("", Utf8Path::as_str)
 }

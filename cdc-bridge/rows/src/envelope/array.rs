@@ -5,14 +5,12 @@
 /// Postgres' own bound on an array's dimensions (`MAXDIM`).
 pub(super) const DEPTH_MAX: usize = 6;
 
-/// What a walk over an array's text meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     /// `{`.
     Open,
     /// `}`.
     Close,
-    /// An element that is null.
     Null,
     Element(&'a [u8]),
 }

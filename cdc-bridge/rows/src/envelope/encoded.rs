@@ -14,7 +14,6 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The headers in their order.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'static str, &'a [u8])> + use<'a> {
         let encoded = self.encoded;
         self.headers.iter().map(|(name, span)| (*name, encoded.slice(*span)))

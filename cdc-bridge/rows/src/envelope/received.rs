@@ -10,20 +10,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// Why a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// A header is missing or not what it should be.
     #[error("a record of {table} has no readable header `{header}`: another program wrote it")]
     Header { table: String, header: &'static str },
-    /// The value is no envelope of this table.
     #[error("the record {position} of {table} cannot be read: {why}")]
-    Value {
-        table: String,
-        position: Position,
-        /// What is wrong with it.
-        why: String,
-    },
+    Value { table: String, position: Position, why: String },
 }
 
 /// Reads a record. None for what a change's other record says as well: tombstones, and the delete half of a changed

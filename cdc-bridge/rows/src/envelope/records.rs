@@ -8,7 +8,6 @@ use super::{header, json, schema};
 use crate::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
 use std::sync::Arc;
 
-/// What every record of a source says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
     /// What the topics' names begin with; Debezium's `source.name`.

@@ -14,7 +14,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Which columns of a tuple a row is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     /// All: null is SQL's NULL.
@@ -23,7 +22,6 @@ pub(super) enum Sent {
     NotNull,
 }
 
-/// Writes rows of one shape.
 #[derive(Debug)]
 pub(super) struct RowWriter {
     /// For each column its name as a JSON string and a colon.

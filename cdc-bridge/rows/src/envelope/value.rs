@@ -16,7 +16,6 @@ pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 /// The placeholder in `uuid[]`: Java's `UUID.nameUUIDFromBytes` of [`PLACEHOLDER`].
 const PLACEHOLDER_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
 
-/// What became of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
     /// The JSON gives the text back byte for byte.

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The version of the file's content.
 const VERSION: u32 = 1;
 /// What redb may cache. The log is read once and in order, so a larger cache gains nothing.
 const CACHE_BYTES: usize = 16 << 20;
@@ -22,7 +21,6 @@ const STATE: &str = "state";
 /// What the log says about itself, kept beside the values in the same transactions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Of the file's content.
     pub version: u32,
     pub log: LogId,
     /// The plan and the source database that it was made for, for people who find the file.
@@ -71,7 +69,6 @@ impl<E: Into<redb::Error>> From<E> for Failure {
     }
 }
 
-/// What to do when the disk refuses.
 pub(super) const HINT_DISK: &str =
     "free disk space or repair the disk; nothing was confirmed, and the bridge goes on by itself";
 
@@ -150,7 +147,6 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// It cannot be used, for now.
 pub(super) fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
     LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
 }

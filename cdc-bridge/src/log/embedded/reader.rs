@@ -17,7 +17,6 @@ const PASSED_BYTES_MAX: usize = 8 << 20;
 /// Shapes of tables that a reader remembers; beyond it forgets all and looks them up again.
 const SHAPES_MAX: usize = 4096;
 
-/// Reads from a cursor on.
 #[derive(Debug)]
 pub struct EmbeddedReader {
     store: Arc<Store>,
@@ -44,14 +43,12 @@ pub struct Shapes {
 }
 
 impl EmbeddedReader {
-    /// A reader at a key.
     pub fn new(store: Arc<Store>, log: LogId, tables: BTreeSet<TableName>, key: u64) -> Self {
         let state = store.state();
         let place = Place { key, partly: None, shapes: Shapes::of(tables) };
         Self { store, state, log, place }
     }
 
-    /// The next batch, as [`crate::log::Reader::next`] says.
     pub async fn next(&mut self) -> Result<Batch, LogError> {
         loop {
             let promised = {
@@ -77,7 +74,6 @@ impl EmbeddedReader {
     }
 }
 
-/// A batch as it grows.
 #[derive(Default)]
 struct Growing {
     batch: Batch,

@@ -39,7 +39,6 @@ pub struct Addition {
     pub values: Vec<Bytes>,
     /// Relations that the store may not have yet, with their JSON.
     pub relations: Vec<(u64, Vec<u8>)>,
-    /// The record that ends the last value.
     pub progress: Option<Progress>,
 }
 
@@ -261,7 +260,6 @@ impl Store {
         Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// An error that names this store.
     pub fn damaged(&self, why: &str) -> LogError {
         LogError::Damaged { place: self.path.display().to_string(), why: why.to_owned() }
     }

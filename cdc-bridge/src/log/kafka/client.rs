@@ -20,7 +20,6 @@ const COMPRESSION: u64 = 8;
 /// The broker answers a fetch that finds nothing after this time; a partition that is added in between waits so long.
 const FETCH_WAIT_MS: u64 = 10;
 
-/// Where the cluster is, and how large its records may be.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// `host:port`, several with commas.
@@ -84,7 +83,6 @@ impl Cluster {
         config
     }
 
-    /// What an error of the client library means to the log.
     pub fn error(&self, error: &KafkaError) -> LogError {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             let hint = "raise `limits: max_row` in the plan, `max.message.bytes` of the topic and \

@@ -145,17 +145,14 @@ impl Merge {
     }
 }
 
-/// Changes on their way into a batch.
 #[derive(Debug, Default)]
 pub struct Growing {
     pub changes: Vec<Change>,
     pub bytes: usize,
-    /// The messages of the records passed.
     pub messages: Vec<Message>,
 }
 
 impl Growing {
-    /// Adds what came later.
     pub fn append(&mut self, mut later: Growing) {
         self.bytes += later.bytes;
         self.changes.append(&mut later.changes);

@@ -44,7 +44,6 @@ pub(super) fn queue(
     Ok(queue)
 }
 
-/// Why a record was not read.
 pub(super) enum Unread {
     Envelope(EnvelopeError),
     Shape { hash: String, offset: i64 },

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 
 /// Finished batches that wait to be asked for.
 const BATCHES_MAX: usize = 2;
-/// Reads from a cursor on.
 #[derive(Debug)]
 pub struct KafkaReader {
     cluster: Cluster,
@@ -30,7 +29,6 @@ impl KafkaReader {
         Ok(Self { cluster, batches, bell })
     }
 
-    /// The next batch, as [`crate::log::Reader::next`] says.
     pub async fn next(&mut self) -> Result<Batch, LogError> {
         let ended = || Err(self.cluster.unavailable("this reader has ended with an error"));
         self.batches.recv().await.unwrap_or_else(ended)

@@ -24,14 +24,10 @@ const RECORDS_MAX: usize = 256;
 /// Records that are searched at once for a table's shape.
 const SEARCH_RECORDS: i64 = 500;
 
-/// What a reader begins with.
 pub struct Begin {
     pub cluster: Cluster,
-    /// The topic of progress records.
     pub progress_topic: String,
-    /// The tables to read, and their topics.
     pub tables: BTreeSet<TableName>,
-    /// The topics of the tables.
     pub topics: BTreeSet<String>,
     pub bookmark: Bookmark,
     /// The shapes that hold there.
@@ -226,7 +222,6 @@ impl Reading {
         self.promise()
     }
 
-    /// Hands over what is ready.
     fn hand_over(&mut self) -> Result<(), End> {
         let Some(ready) = self.ready.take() else { return Ok(()) };
         self.bookmark.end = ready.progress.end;

@@ -17,13 +17,11 @@ pub const RELATION_HEADER: &str = "strangler.relation";
 /// The version of all these records.
 pub const VERSION: u32 = 1;
 
-/// One record of the topic.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     Log(LogRecord),
     /// Shapes of tables: all that the writer's session has used so far, each table's newest.
     Tables(TablesRecord),
-    /// How far the log is.
     Progress(Box<ProgressRecord>),
 }
 
@@ -96,7 +94,6 @@ impl Record {
         }
     }
 
-    /// The log that it belongs to.
     pub fn log(&self) -> &LogId {
         match self {
             Record::Log(record) => &record.log,

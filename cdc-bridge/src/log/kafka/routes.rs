@@ -14,12 +14,10 @@ pub const PROGRESS_SLOT: Slot = Slot::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     first: Slot,
-    /// How many partitions it has.
     pub count: i32,
 }
 
 impl Route {
-    /// The slot of one of its partitions.
     pub fn slot(&self, partition: i32) -> Slot {
         self.first + partition as usize
     }
@@ -43,7 +41,6 @@ struct Part {
 }
 
 impl Routes {
-    /// A topic's route, once it was added.
     pub fn get(&self, topic: &str) -> Option<Route> {
         self.topics.get(topic).copied()
     }
@@ -74,7 +71,6 @@ impl Routes {
         self.generation += 1;
     }
 
-    /// A change is sent to a partition.
     pub fn note_sent(&mut self, slot: Slot, position: Position) {
         if let Some(part) = self.parts.get_mut(slot) {
             part.sent.last = position;

@@ -28,14 +28,12 @@ const TAIL_RECORDS: i64 = 16;
 /// A log that was known counts as gone if it is missing again after this time.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// What there is of a log.
 pub(super) enum Found {
     Nothing,
     /// An empty topic: its maker was stopped before it wrote the log's name.
     Blank,
     /// A topic whose records someone removed.
     Emptied,
-    /// A log, whose name is known now.
     Log(Named),
 }
 

@@ -11,7 +11,6 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// How long the journal is.
     pub(super) fn length(&self) -> Generation {
         self.entries.last().map_or(Generation(0), |entry| entry.generation)
     }
@@ -22,7 +21,6 @@ struct First {
     journal: JournalId,
 }
 
-/// The line that begins a file.
 pub(super) fn first_line(journal: JournalId) -> Result<String, serde_json::Error> {
     serde_json::to_string(&First { journal }).map(|line| line + "\n")
 }

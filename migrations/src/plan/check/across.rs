@@ -16,7 +16,6 @@ const ROUTES_MAX: usize = 10_000;
 /// After so many crossings the reader has understood.
 const CROSSINGS_SHOWN_MAX: usize = 50;
 
-/// Notes everything that only shows across the file.
 pub(super) fn check(draft: &Draft, notes: &mut Notes<'_>) {
     routes(&draft.slices, notes);
     sources(draft, notes);
@@ -108,7 +107,6 @@ fn wins(a: &Pattern, b: &Pattern) -> bool {
     ranks.find(|(a, b)| a != b).is_none_or(|(a, b)| a < b)
 }
 
-/// One naming of a table.
 struct Named<'d> {
     slice: &'d SliceDraft,
     spot: Spot,

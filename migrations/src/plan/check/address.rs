@@ -11,10 +11,8 @@ use std::net::SocketAddr;
 
 /// More addresses of one side than this are not a plan's business but a load balancer's.
 const UPSTREAMS_MAX: usize = 64;
-/// PostgreSQL's port where a URL names none.
 const POSTGRES_PORT: u16 = 5432;
 
-/// A database URL that was checked.
 pub(super) struct Database {
     pub url: DatabaseUrl,
     /// Host, port and database: equal for two URLs of one database.
@@ -22,7 +20,6 @@ pub(super) struct Database {
     pub spot: Spot,
 }
 
-/// An address we listen on.
 pub(super) struct Listener {
     /// Which, as the plan names it, e.g. `proxy.listen`.
     pub key: &'static str,

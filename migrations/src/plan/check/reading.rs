@@ -190,12 +190,10 @@ pub(super) fn choice<T: Copy>(
     None
 }
 
-/// `true` or `false`.
 pub(super) fn boolean(node: &Node, what: &str, notes: &mut Notes<'_>) -> Option<bool> {
     choice(node, what, &[("true", true), ("false", false)], notes)
 }
 
-/// A whole number within bounds.
 pub(super) fn integer(
     node: &Node,
     what: &str,

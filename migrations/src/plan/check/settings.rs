@@ -18,7 +18,6 @@ const EMBEDDED_BYTES_MIN: u64 = 64 * MIB;
 const EMBEDDED_BYTES: u64 = 8 * GIB;
 /// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
 const TOPIC_PREFIX_LEN_MAX: usize = 100;
-/// Timeouts lie between these, in ms.
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 /// A shorter override secret could be guessed.
 const OVERRIDE_SECRET_LEN_MIN: usize = 8;

@@ -12,10 +12,8 @@ const KEYS: [&str; 7] = ["from", "to", "rename", "drop", "set", "reverse", "wher
 /// Postgres cuts longer identifiers (`NAMEDATALEN`).
 const COLUMN_BYTES_MAX: usize = 63;
 
-/// What becomes of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// It moves with the slice.
     Moved,
     /// The service only reads it.
     Reference,

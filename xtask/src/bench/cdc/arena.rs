@@ -14,7 +14,6 @@ use super::super::session::Session;
 use lab::process::Background;
 use lab::{Access, Broker, Cluster, free_port};
 
-/// Waiting for one backlog.
 const STREAM_LIMIT: Duration = Duration::from_secs(900);
 /// How often a sink is looked at while a backlog is applied, which takes seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -45,7 +44,6 @@ pub enum Side {
 pub struct Arena {
     bridge: Option<Background>,
     house: House,
-    /// At the source.
     pub source: Session,
     ours: Session,
     native: Session,
@@ -85,7 +83,6 @@ impl Arena {
         })
     }
 
-    /// The sink's database of a side.
     pub fn sink(&mut self, side: Side) -> &mut Session {
         match side {
             Side::Ours => &mut self.ours,
@@ -121,7 +118,6 @@ impl Arena {
         )
     }
 
-    /// Gives our copy up.
     pub fn drop_copy(&mut self) -> Result<()> {
         self.house.verb(&["sync", "drop", "items", "--yes"]).map(drop)
     }

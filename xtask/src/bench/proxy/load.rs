@@ -15,13 +15,10 @@ pub struct Load {
     pub script: PathBuf,
     /// How long requests are sent before a run is measured.
     pub warm_up: Option<Duration>,
-    /// How long a measured run takes.
     pub time: Duration,
-    /// The CPU that `wrk` runs on.
     pub cpu: usize,
 }
 
-/// What one run measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
     pub requests: f64,

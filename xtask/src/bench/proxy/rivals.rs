@@ -20,11 +20,9 @@ const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 /// One KiB, as a small answer of an API.
 const BODY_BYTES: usize = 1024;
 
-/// A server that is measured, or the origin behind them.
 #[derive(Debug)]
 pub struct Server {
     pub name: &'static str,
-    /// Where it listens on loopback.
     pub port: u16,
     /// Its processes are one group of this id.
     pub process: Background,
