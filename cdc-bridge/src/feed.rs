@@ -31,23 +31,23 @@ const OPEN_RETRY: Duration = Duration::from_secs(2);
 
 /// A feed as its lanes see it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Feed {
-    pub source: Source,
-    pub orders: watch::Sender<Option<Order>>,
-    pub status: watch::Sender<Status>,
+pub(crate) struct Feed {
+    pub(crate) source: Source,
+    pub(crate) orders: watch::Sender<Option<Order>>,
+    pub(crate) status: watch::Sender<Status>,
     /// Its log, once that is open.
-    pub log: watch::Sender<Option<Log>>,
+    pub(crate) log: watch::Sender<Option<Log>>,
     /// The source database's own name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Feed {
-    pub fn new(source: Source, name: String) -> Feed {
+    pub(crate) fn new(source: Source, name: String) -> Feed {
         let (orders, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
         Feed { source, orders, status, log: watch::Sender::new(None), name }
     }
 
-    pub async fn opened(&self) -> Log {
+    pub(crate) async fn opened(&self) -> Log {
         let mut log = self.log.subscribe();
         let opened = log.wait_for(Option::is_some).await.ok().and_then(|log| log.clone());
         // The sender is held by us.
@@ -59,7 +59,7 @@ impl Feed {
 
     /// Opens the log, then captures and trims for as long as the feed is wanted. `every` is all the tables that could
     /// ever be wanted of it.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         choice: &LogChoice,
         plan: &PlanName,
@@ -102,7 +102,7 @@ impl Feed {
     }
 
     /// What is wrong with it.
-    pub fn finding(&self) -> Option<Finding> {
+    pub(crate) fn finding(&self) -> Option<Finding> {
         self.status.borrow().finding.clone()
     }
 }

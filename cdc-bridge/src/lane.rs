@@ -7,9 +7,9 @@ mod chunk;
 mod copy;
 mod filled;
 mod halt;
-pub mod kept;
+mod kept;
 mod next;
-pub mod plan;
+pub(crate) mod plan;
 mod removal;
 mod sink;
 pub(crate) mod state;
@@ -20,8 +20,9 @@ use crate::feed::source::SourceError;
 use crate::feed::status::Status;
 use crate::log::{Log, Reader};
 use copy::Job;
-use halt::Halt;
+pub use halt::Halt;
 use kept::{Kept, Shapes};
+pub use kept::{begin_chunk, hold};
 use migrations::control::{Condition, LaneOrder};
 use migrations::journal::Generation;
 use migrations::lane::Right;
@@ -52,19 +53,19 @@ const READERS_LEAVE: Duration = Duration::from_secs(2);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An order with the journal's length when it was given: a longer journal wakes a stopped lane.
-pub type Ordered = Option<(Generation, LaneOrder)>;
+pub(crate) type Ordered = Option<(Generation, LaneOrder)>;
 
 #[derive(Debug, Clone)]
-pub struct Context {
-    pub plan: LanePlan,
-    pub feed: Feed,
-    pub state: watch::Sender<LaneState>,
+pub(crate) struct Context {
+    pub(crate) plan: LanePlan,
+    pub(crate) feed: Feed,
+    pub(crate) state: watch::Sender<LaneState>,
     /// Told when the lane does something else than before.
-    pub news: Arc<Notify>,
+    pub(crate) news: Arc<Notify>,
 }
 
 /// Runs a lane until `orders` closes.
-pub async fn run(context: Context, mut orders: watch::Receiver<Ordered>) {
+pub(crate) async fn run(context: Context, mut orders: watch::Receiver<Ordered>) {
     let log = context.feed.opened().await;
     let mut wait = RETRY_MIN;
     loop {

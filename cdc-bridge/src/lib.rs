@@ -3,6 +3,8 @@
 //!
 //! It decides nothing about a slice's life: it acts on `desired` and reports what it observed.
 
+#![warn(unreachable_pub)]
+
 mod bridge;
 mod feed;
 pub mod lane;

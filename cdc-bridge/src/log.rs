@@ -9,9 +9,9 @@
 #![allow(clippy::result_large_err)]
 
 mod contract;
-pub mod embedded;
+mod embedded;
 mod floor;
-pub mod kafka;
+mod kafka;
 
 pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Event, Flush, LogError, Owner, RECENT_MAX};
 use migrations::lsn::{Durable, EndLsn, Timeline};

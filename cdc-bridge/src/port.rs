@@ -43,24 +43,24 @@ const LOG_POLL: Duration = Duration::from_millis(800);
 
 /// What the port knows of one lane.
 #[derive(Debug, Clone)]
-pub struct Watched {
-    pub feed: Feed,
-    pub tables: BTreeSet<TableName>,
-    pub state: watch::Receiver<LaneState>,
+pub(crate) struct Watched {
+    pub(crate) feed: Feed,
+    pub(crate) tables: BTreeSet<TableName>,
+    pub(crate) state: watch::Receiver<LaneState>,
 }
 
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     /// The token of everything under `/v1`.
-    pub token: Secret,
-    pub feeds: BTreeMap<Database, Feed>,
-    pub lanes: BTreeMap<LaneId, Watched>,
+    pub(crate) token: Secret,
+    pub(crate) feeds: BTreeMap<Database, Feed>,
+    pub(crate) lanes: BTreeMap<LaneId, Watched>,
     /// The barriers' connection to the monolith, made when the first one comes.
-    pub barriers: Mutex<Option<Arc<Client>>>,
+    pub(crate) barriers: Mutex<Option<Arc<Client>>>,
 }
 
 impl Port {
-    pub fn router(self) -> Router {
+    pub(crate) fn router(self) -> Router {
         let port = Arc::new(self);
         let guarded = Router::new()
             .route("/v1/barrier", post(barrier))

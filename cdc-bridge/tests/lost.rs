@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use cdc_bridge::lane::kept;
+use cdc_bridge::lane;
 use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
 use house::{House, WAIT, slice};
 use migrations::control::{Condition, Desired};
@@ -134,15 +134,15 @@ async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_
     let connect = || postgres::connect(&url, "test");
     let (first, second) = (connect().await.unwrap(), connect().await.unwrap());
     let orders = LaneId::forward(slice());
-    kept::hold(&first, &orders, "first").await.unwrap();
+    lane::hold(&first, &orders, "first").await.unwrap();
     let mark = Mark { lane: orders.clone(), epoch: Epoch(0) };
-    kept::begin_chunk(&first, &mark, "first").await.unwrap();
+    lane::begin_chunk(&first, &mark, "first").await.unwrap();
     second.batch_execute("SET lock_timeout = '200ms'").await.unwrap();
-    let refused = kept::hold(&second, &orders, "second").await.unwrap_err().to_string();
+    let refused = lane::hold(&second, &orders, "second").await.unwrap_err().to_string();
     assert!(refused.contains("lock timeout"), "{refused}");
     first.batch_execute("COMMIT").await.unwrap();
-    kept::hold(&second, &orders, "second").await.unwrap();
-    let refused = kept::begin_chunk(&first, &mark, "first").await.unwrap_err().to_string();
+    lane::hold(&second, &orders, "second").await.unwrap();
+    let refused = lane::begin_chunk(&first, &mark, "first").await.unwrap_err().to_string();
     assert!(refused.contains("another bridge copies slice orders"), "{refused}");
     house.stop().await;
 }

@@ -4,6 +4,8 @@
 //! It decides nothing by itself: what a wish or a report means is asked of `migrations`. It never touches the rows of
 //! a slice; the bridge does.
 
+#![warn(unreachable_pub)]
+
 mod agents;
 mod api;
 mod desk;

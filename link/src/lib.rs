@@ -1,6 +1,8 @@
 //! How agents and their controller speak over HTTP: an agent pulls `desired` by a long poll, keeps the last one on disk,
 //! and posts `observed` when something changed. The words themselves are `migrations::control`'s.
 
+#![warn(unreachable_pub)]
+
 mod agent;
 pub mod bearer;
 pub mod file;

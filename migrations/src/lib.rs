@@ -4,6 +4,8 @@
 //! Nothing here is asynchronous or touches a clock, a file or a socket. Everything the other crates decide,
 //! they decide by asking this one; what they do about it is theirs.
 
+#![warn(unreachable_pub)]
+
 pub mod api;
 pub mod code;
 pub mod column_type;

@@ -3,6 +3,8 @@
 //!
 //! It knows no slice and no log. What the answers mean for a migration is decided in `migrations`.
 
+#![warn(unreachable_pub)]
+
 pub mod catalog;
 pub mod clock;
 mod connect;

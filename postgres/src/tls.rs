@@ -57,7 +57,7 @@ enum Check {
 
 impl Tls {
     /// What is tried, in order. The second way is tried only if the server or its certificate refused the first.
-    pub fn ways(&self) -> &'static [SslMode] {
+    pub(crate) fn ways(&self) -> &'static [SslMode] {
         match self.mode {
             Mode::Disable => &[SslMode::Disable],
             Mode::Allow => &[SslMode::Disable, SslMode::Require],
@@ -76,7 +76,7 @@ impl Tls {
     }
 
     /// What the handshake needs. Reads the authorities' file each time, so that a renewed one is taken.
-    pub async fn config(&self) -> Result<ClientConfig, String> {
+    pub(crate) async fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let mut verifier = Verifier {
             check: self.check(),

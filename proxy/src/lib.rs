@@ -7,6 +7,8 @@
 //! Start with `request`: it follows a request from its head to its line in the access log. The crate `http1` reads
 //! and writes HTTP/1.1.
 
+#![warn(unreachable_pub)]
+
 mod access_log;
 mod admin;
 mod agent;

@@ -1,6 +1,8 @@
 //! Rows on their way: what a source says of them, how a log keeps them, how others read them, and the SQL that a sink
 //! needs. Bytes and values only; no socket, no clock, no runtime.
 
+#![warn(unreachable_pub)]
+
 pub mod assemble;
 pub mod binary;
 pub mod change;

@@ -9,7 +9,7 @@ use migrations::preflight::SlotSeen;
 use rows::progress::Progress;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begin {
+pub(crate) enum Begin {
     /// Slot and log are both missing: make the slot, and a first progress record at its consistent point.
     Anew,
     /// The slot was made but the log does not know it yet: write that first progress record.
@@ -23,7 +23,7 @@ pub enum Begin {
 }
 
 /// Decides how a session begins. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
-pub fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, server: &Timeline) -> Begin {
+pub(crate) fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, server: &Timeline) -> Begin {
     if let Some(foreign) = slots.iter().find(|slot| slot.name != own) {
         return Begin::Stop(foreign_slot(foreign, own));
     }
@@ -67,7 +67,7 @@ fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
 }
 
 /// The log holds the changes of another server, or of another history of this one.
-pub fn other_server(log: &str, server: &Timeline) -> Finding {
+pub(crate) fn other_server(log: &str, server: &Timeline) -> Finding {
     Finding::error(
         Code::CaptureOtherServer,
         format!(
@@ -80,7 +80,7 @@ pub fn other_server(log: &str, server: &Timeline) -> Finding {
 }
 
 /// The log holds the changes that another plan follows, or those of another database of the same server.
-pub fn other_plan(log: &str, whose: &str) -> Finding {
+pub(crate) fn other_plan(log: &str, whose: &str) -> Finding {
     Finding::error(
         Code::CaptureOtherPlan,
         format!("the log {log} was made for {whose}"),
@@ -91,7 +91,7 @@ pub fn other_plan(log: &str, whose: &str) -> Finding {
 
 /// The server has not come so far as the log: its disk was set back, which keeps the timeline. What it writes until it
 /// comes so far again would be skipped.
-pub fn set_back(log: EndLsn, server: &Timeline) -> Finding {
+pub(crate) fn set_back(log: EndLsn, server: &Timeline) -> Finding {
     other_server(&format!("{server}, up to {log}"), server)
 }
 

@@ -25,7 +25,7 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Nothing, until it is asked for something else.
     Rest,
     /// Give slot and log up: what they held is lost to every lane.
@@ -36,7 +36,7 @@ pub enum Next {
 }
 
 /// Decides. `given_up` is the last loss with which slot and log were given up.
-pub fn next(order: Option<&Order>, status: &Status, given_up: Option<&Lost>) -> Next {
+pub(crate) fn next(order: Option<&Order>, status: &Status, given_up: Option<&Lost>) -> Next {
     let Some(order) = order else { return Next::Rest };
     match status.lost_slot() {
         // Before anything else, so that no session goes on with what was given up.
@@ -48,7 +48,7 @@ pub fn next(order: Option<&Order>, status: &Status, given_up: Option<&Lost>) -> 
 }
 
 /// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
-pub async fn run(
+pub(crate) async fn run(
     source: Source,
     log: Log,
     every: BTreeSet<TableName>,
@@ -182,7 +182,7 @@ async fn is_ours(
 }
 
 /// Gives the slot up before it keeps more WAL than the plan allows, even if no session reads it.
-pub async fn guard_wal(
+pub(crate) async fn guard_wal(
     source: &Source,
     log: &Log,
     orders: watch::Receiver<Option<Order>>,

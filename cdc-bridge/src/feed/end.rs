@@ -12,7 +12,7 @@ use rows::assemble::AssembleError;
 use rows::pgoutput::DecodeError;
 
 #[derive(Debug, thiserror::Error)]
-pub enum SessionEnd {
+pub(crate) enum SessionEnd {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum SessionEnd {
 }
 
 impl SessionEnd {
-    pub fn finding(&self) -> Finding {
+    pub(crate) fn finding(&self) -> Finding {
         match self {
             SessionEnd::Source(error) => Problem::of(error).into(),
             SessionEnd::Log(error) => error.finding(),
@@ -46,7 +46,7 @@ impl SessionEnd {
 }
 
 /// Something passes by itself.
-pub fn waits(why: impl Into<String>) -> Finding {
+pub(crate) fn waits(why: impl Into<String>) -> Finding {
     Finding::warning(Code::BridgeWaits, why, "it is tried again by itself")
 }
 

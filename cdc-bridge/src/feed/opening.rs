@@ -22,7 +22,7 @@ use tokio_postgres::error::SqlState;
 const FLUSHES_WAITING_MAX: usize = 1;
 
 /// One session of the stream, from the checks at its start to its end.
-pub async fn session(
+pub(crate) async fn session(
     source: &Source,
     log: &Log,
     order: &Order,

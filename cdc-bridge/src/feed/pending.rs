@@ -19,7 +19,7 @@ const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What was read and not yet handed to the writer.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     flush: Flush,
     bytes: usize,
     /// What was read since the first pending change, in bytes.
@@ -46,7 +46,7 @@ struct Boundary {
 
 impl Pending {
     /// Nothing read yet; the log is as this record says, and what follows it captures what the record does.
-    pub fn new(begins: Progress) -> Self {
+    pub(crate) fn new(begins: Progress) -> Self {
         Self {
             flush: Flush::default(),
             bytes: 0,
@@ -60,13 +60,13 @@ impl Pending {
     }
 
     /// Whether a flush could end with a progress record.
-    pub fn has_boundary(&self) -> bool {
+    pub(crate) fn has_boundary(&self) -> bool {
         self.boundary.is_some()
     }
 
     /// What the writer gets next: everything up to the last transaction's end, with a progress record; or, where none
     /// has ended since, a part of the one that is open.
-    pub fn take(&mut self) -> Flush {
+    pub(crate) fn take(&mut self) -> Flush {
         self.read = 0;
         let Some(boundary) = self.boundary.take() else {
             self.bytes = 0;
@@ -83,38 +83,38 @@ impl Pending {
     }
 
     /// Whether it holds as much as a flush may.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes >= FLUSH_BYTES_MAX || self.read >= READ_BYTES_MAX
     }
 
     /// This many bytes were read, wanted or not.
-    pub fn passed(&mut self, bytes: usize) {
+    pub(crate) fn passed(&mut self, bytes: usize) {
         if !self.flush.changes.is_empty() {
             self.read += bytes;
         }
     }
 
-    pub fn push(&mut self, change: Change) {
+    pub(crate) fn push(&mut self, change: Change) {
         self.bytes += change.size();
         self.flush.changes.push(change);
     }
 
-    pub fn note(&mut self, message: Message) {
+    pub(crate) fn note(&mut self, message: Message) {
         self.messages.push(message);
     }
 
-    pub fn committed(&mut self, end: EndLsn, committed_us: i64) {
+    pub(crate) fn committed(&mut self, end: EndLsn, committed_us: i64) {
         self.template.committed_us = committed_us;
         self.end_at(end);
     }
 
-    pub fn sent_until(&mut self, end: EndLsn) {
+    pub(crate) fn sent_until(&mut self, end: EndLsn) {
         self.quiet_until = end;
     }
 
     /// With nothing in flight, everything the server has sent is passed: it is written and then confirmed, so that WAL
     /// of other tables is not kept.
-    pub fn idle(&mut self, in_transaction: bool) {
+    pub(crate) fn idle(&mut self, in_transaction: bool) {
         if !in_transaction && self.boundary.is_none() && self.quiet_until > self.told {
             self.end_at(self.quiet_until);
         }
@@ -128,7 +128,7 @@ impl Pending {
 
 /// The stream's columns with the catalog's facts. The catalog may be younger than the stream: a column that it no
 /// longer has is carried as unsupported, and stops only the slices that use it.
-pub fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> Relation {
+pub(crate) fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> Relation {
     let facts = facts.map(|relation| relation.columns).unwrap_or_default();
     let column = |name: &String| {
         facts.iter().find(|column| column.name == *name).cloned().unwrap_or_else(|| Column {

@@ -19,15 +19,15 @@ const HISTORY_BYTES: u64 = 16 << 20;
 const BLIND_MAX: Duration = Duration::from_secs(30);
 
 /// A reader of the log as it was a moment ago.
-pub struct Reading {
-    pub lane: LaneId,
-    pub attempt: Generation,
+pub(crate) struct Reading {
+    pub(crate) lane: LaneId,
+    pub(crate) attempt: Generation,
     /// Everything before is in its database.
-    pub durable: EndLsn,
+    pub(crate) durable: EndLsn,
     /// Everything before this in the log is no longer needed; none until it is known.
-    pub cursor: Option<Cursor>,
+    pub(crate) cursor: Option<Cursor>,
     /// Everything before this in the log was read. The sink's database may not have noted it.
-    pub seen: Option<Cursor>,
+    pub(crate) seen: Option<Cursor>,
 }
 
 impl Reading {
@@ -41,7 +41,7 @@ impl Reading {
 ///
 /// The trim goes to where that reader was at the trim before, so that something is left for `tail`. The first trim, and
 /// the trim of a full log, goes to where the reader is now.
-pub async fn run(
+pub(crate) async fn run(
     log: &Log,
     orders: watch::Receiver<Option<Order>>,
     status: &watch::Sender<Status>,

@@ -46,25 +46,25 @@ const TABLES_INTERVAL: Duration = Duration::from_secs(10);
 const GULP_BYTES: usize = 16 << 10;
 const REST: Duration = PATIENCE_BEHIND;
 
-pub struct Session<'a> {
-    pub order: &'a Order,
+pub(crate) struct Session<'a> {
+    pub(crate) order: &'a Order,
     /// For the catalog and the slot.
-    pub client: &'a Client,
-    pub status: &'a watch::Sender<Status>,
-    pub assembler: Assembler,
-    pub pending: Pending,
+    pub(crate) client: &'a Client,
+    pub(crate) status: &'a watch::Sender<Status>,
+    pub(crate) assembler: Assembler,
+    pub(crate) pending: Pending,
     /// The wanted tables, by the oids under which they are published.
-    pub published: BTreeMap<u32, Published>,
-    pub source: &'a Source,
+    pub(crate) published: BTreeMap<u32, Published>,
+    pub(crate) source: &'a Source,
     /// When the newest transaction was committed: microseconds since 2000-01-01 UTC by the server's clock.
-    pub committed_pg_us: i64,
+    pub(crate) committed_pg_us: i64,
     /// How old it was when what came of it last was sent, in microseconds.
-    pub age_us: i64,
+    pub(crate) age_us: i64,
 }
 
 impl Session<'_> {
     /// Reads until the order changes or something fails; dropping `flushes` lets the writer finish.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         stream: &mut Replication,
         flushes: mpsc::Sender<Flush>,
@@ -270,7 +270,7 @@ impl Session<'_> {
 }
 
 /// A wanted table is not published, or it is no longer the same table.
-pub fn other_table(table: &TableName) -> Finding {
+pub(crate) fn other_table(table: &TableName) -> Finding {
     Finding::error(
         Code::CaptureOtherTable,
         format!(

@@ -21,7 +21,7 @@ use tokio_postgres::Client;
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the source's database refused: {0}")]
@@ -64,18 +64,18 @@ impl From<ReplicationError> for SourceError {
 
 /// One of a plan's databases as a source of changes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Source {
-    pub database: Database,
-    pub url: DatabaseUrl,
-    pub plan: PlanName,
-    pub row_bytes_max: u64,
+pub(crate) struct Source {
+    pub(crate) database: Database,
+    pub(crate) url: DatabaseUrl,
+    pub(crate) plan: PlanName,
+    pub(crate) row_bytes_max: u64,
     /// The slot is given up before it keeps more, in bytes.
-    pub wal_kept_bytes_max: u64,
+    pub(crate) wal_kept_bytes_max: u64,
 }
 
 impl Source {
     /// A database of the plan as a source; none where the plan gives it no URL.
-    pub fn of(plan: &Plan, database: &Database) -> Option<Source> {
+    pub(crate) fn of(plan: &Plan, database: &Database) -> Option<Source> {
         Some(Source {
             database: database.clone(),
             url: database.url(plan)?.clone(),
@@ -85,12 +85,12 @@ impl Source {
         })
     }
 
-    pub async fn connect(&self, application: &str) -> Result<Client, ConnectError> {
+    pub(crate) async fn connect(&self, application: &str) -> Result<Client, ConnectError> {
         connect(&self.url, application).await
     }
 
     /// A replication connection that has not begun to stream.
-    pub async fn replication(&self) -> Result<Replication, SourceError> {
+    pub(crate) async fn replication(&self) -> Result<Replication, SourceError> {
         let row_bytes = usize::try_from(self.row_bytes_max).unwrap_or(usize::MAX);
         // An update carries the old row beside the new one, and text is longer than what is stored.
         let message_bytes_max = row_bytes.saturating_mul(4).saturating_add(64 << 10);
@@ -99,22 +99,22 @@ impl Source {
 }
 
 /// The plan's slots in this database, of this log and of others.
-pub async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSeen>, SourceError> {
+pub(crate) async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSeen>, SourceError> {
     let mut slots = slot::list(client, &sql::slot_pattern(plan)).await?;
     slots.retain(|slot| slot.is_of_this_database && !slot.is_temporary);
     Ok(slots)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    pub table: TableName,
+pub(crate) struct Published {
+    pub(crate) table: TableName,
     /// Since it was published last.
-    pub membership: Membership,
+    pub(crate) membership: Membership,
 }
 
 /// Which of these tables the plan's publication holds whole, with every row, column and kind of change, by their oids. One
 /// that someone published with its whole schema or database has no membership of its own, and leaves only with its oid.
-pub async fn published(
+pub(crate) async fn published(
     client: &Client,
     plan: &PlanName,
     tables: &BTreeSet<TableName>,
@@ -127,7 +127,7 @@ pub async fn published(
         .collect())
 }
 
-pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
+pub(crate) async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
     match timeout(SNAPSHOT_WAIT, slot::create(client, slot)).await {
         Ok(point) => Ok(point?),
         Err(_) => Err(blocked(source, slot).await),
@@ -136,18 +136,18 @@ pub async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result
 
 /// Commits a logical message with this content. When a sink has passed the message, it has passed everything that was
 /// committed before; and a quiet database has something to stream.
-pub async fn barrier(client: &Client, token: &str) -> Result<(), SourceError> {
+pub(crate) async fn barrier(client: &Client, token: &str) -> Result<(), SourceError> {
     client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', $1)", &[&token]).await?;
     Ok(())
 }
 
 /// A snapshot at an exact place in the stream. It lasts as long as this value.
 #[derive(Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// For `SET TRANSACTION SNAPSHOT`.
-    pub name: String,
+    pub(crate) name: String,
     /// Transactions with this commit LSN or a later one are not in it.
-    pub consistent_point: CommitLsn,
+    pub(crate) consistent_point: CommitLsn,
     _keeper: Client,
 }
 
@@ -155,7 +155,7 @@ impl Snapshot {
     /// Takes a snapshot by a temporary slot, which goes at once, so that it keeps no WAL during the copy; an ordinary
     /// transaction keeps the snapshot instead. Waits for the open transactions of the whole cluster, and after a while
     /// says which one blocks. (`EXPORT_SNAPSHOT` is understood before and after 15.)
-    pub async fn take(source: &Source, slice: &str) -> Result<Snapshot, SourceError> {
+    pub(crate) async fn take(source: &Source, slice: &str) -> Result<Snapshot, SourceError> {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let slot = format!("strangler_copy_{}_{}", slice.replace('-', "_"), &unique[..8]);
         let mut session = source.replication().await?;
@@ -183,7 +183,7 @@ impl Snapshot {
 }
 
 /// Ends the session that waits to make this slot, which would not notice that we have gone, and says what it waited for.
-pub async fn blocked(source: &Source, slot: &str) -> SourceError {
+pub(crate) async fn blocked(source: &Source, slot: &str) -> SourceError {
     let client = match source.connect("strangler").await {
         Ok(client) => client,
         Err(error) => return error.into(),

@@ -8,18 +8,18 @@ use migrations::names::TableName;
 const CHUNK_BLOCKS: u64 = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// Blocks of its main fork; 0 where it has none, as a partitioned table.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// Whether its rows must come in one statement.
-    pub is_whole: bool,
+    pub(crate) is_whole: bool,
 }
 
 /// A part of a table, as the condition of a SELECT; empty for all of it.
-pub type Condition = String;
+pub(crate) type Condition = String;
 
 /// Cuts a table. The last chunk has no upper bound, so that rows in blocks added since are in it.
-pub fn chunks(extent: &Extent) -> Vec<Condition> {
+pub(crate) fn chunks(extent: &Extent) -> Vec<Condition> {
     if extent.is_whole || extent.blocks <= CHUNK_BLOCKS {
         return vec![String::new()];
     }
@@ -32,13 +32,13 @@ pub fn chunks(extent: &Extent) -> Vec<Condition> {
 }
 
 /// The statement that reads a chunk.
-pub fn read(table: &TableName, columns: &str, condition: &str, is_binary: bool) -> String {
+pub(crate) fn read(table: &TableName, columns: &str, condition: &str, is_binary: bool) -> String {
     let format = if is_binary { " (FORMAT binary)" } else { "" };
     format!("COPY (SELECT {columns} FROM {}{condition}) TO STDOUT{format}", table.quoted())
 }
 
 /// The statement that writes a chunk.
-pub fn write(table: &str, columns: &str, is_binary: bool) -> String {
+pub(crate) fn write(table: &str, columns: &str, is_binary: bool) -> String {
     let format = if is_binary { " (FORMAT binary)" } else { "" };
     format!("COPY {table} ({columns}) FROM STDIN{format}")
 }

@@ -41,29 +41,29 @@ const PIECE_BYTES: usize = 128 << 10;
 
 /// What is copied, from where to where.
 #[derive(Debug)]
-pub struct Job<'a> {
-    pub plan: &'a LanePlan,
-    pub epoch: Epoch,
-    pub attempt: Generation,
-    pub source: &'a Source,
-    pub timeline: Timeline,
-    pub captured: Captured,
+pub(crate) struct Job<'a> {
+    pub(crate) plan: &'a LanePlan,
+    pub(crate) epoch: Epoch,
+    pub(crate) attempt: Generation,
+    pub(crate) source: &'a Source,
+    pub(crate) timeline: Timeline,
+    pub(crate) captured: Captured,
     /// The sink tables whose rows are an earlier copy's.
-    pub filled: BTreeSet<TableName>,
+    pub(crate) filled: BTreeSet<TableName>,
     /// Whether tables with rows of others may be emptied, too.
-    pub replace: bool,
+    pub(crate) replace: bool,
     /// Up to where the log was filled when the copy began.
-    pub passed: EndLsn,
-    pub log: &'a Log,
+    pub(crate) passed: EndLsn,
+    pub(crate) log: &'a Log,
 }
 
 /// How far a copy is. Shared with the report.
 #[derive(Debug, Default)]
-pub struct RowCount {
+pub(crate) struct RowCount {
     /// Rows that are in the sink.
-    pub rows: AtomicU64,
+    pub(crate) rows: AtomicU64,
     /// Rows there are, as the source's planner estimates.
-    pub estimated: AtomicU64,
+    pub(crate) estimated: AtomicU64,
 }
 
 struct Table {
@@ -80,7 +80,7 @@ impl Job<'_> {
 }
 
 /// Copies the slice; capture must already keep its tables' changes. `client` holds the slice's lock at the sink.
-pub async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount>) -> Result<Kept, Halt> {
+pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount>) -> Result<Kept, Halt> {
     let source = job.source.connect("strangler copy").await?;
     let mut kept = Kept {
         log: job.log.id(),
@@ -383,7 +383,7 @@ fn not_installed(slice: &Slice, words: &str) -> Finding {
     )
 }
 
-pub fn no_table(from: &TableName, to: &TableName) -> Finding {
+pub(crate) fn no_table(from: &TableName, to: &TableName) -> Finding {
     Finding::error(
         Code::CopyNoTable,
         format!(

@@ -18,7 +18,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// Refuses a copy into a table that holds rows of others.
-pub async fn must_be_ours(client: &Client, slice: &Slice, filled: &BTreeSet<TableName>) -> Result<(), Halt> {
+pub(crate) async fn must_be_ours(
+    client: &Client,
+    slice: &Slice,
+    filled: &BTreeSet<TableName>,
+) -> Result<(), Halt> {
     for table in all(slice).difference(filled) {
         let sql = format!("SELECT EXISTS (SELECT FROM {})", table.quoted());
         match client.query_one(&sql, &[]).await {
@@ -34,7 +38,7 @@ pub async fn must_be_ours(client: &Client, slice: &Slice, filled: &BTreeSet<Tabl
 }
 
 /// Empties tables together, in one transaction with the mark.
-pub async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
+pub(crate) async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
     let slice = &mark.lane.slice;
     if tables.is_empty() {
         return Ok(());
@@ -55,7 +59,7 @@ pub async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableName>) -
 
 /// Empties the tables that a copy filled, to give it up; not where the gate says that they are the service's own, or
 /// that someone decided after us. Without a gate no row was ever copied, or all this was done before.
-pub async fn give_up(
+pub(crate) async fn give_up(
     client: &Client,
     slice: &Slice,
     epoch: Epoch,

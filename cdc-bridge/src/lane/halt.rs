@@ -24,22 +24,22 @@ pub enum Halt {
 }
 
 impl Halt {
-    pub fn away(why: impl Into<String>) -> Self {
+    pub(crate) fn away(why: impl Into<String>) -> Self {
         Halt::Away(Box::new(waits(why)))
     }
 
     /// Another bridge works on the same lane.
-    pub fn contested(why: String) -> Self {
+    pub(crate) fn contested(why: String) -> Self {
         Halt::Away(Box::new(Finding::warning(Code::BridgeWaits, why, "stop one of the two bridges")))
     }
 
     /// Someone must act, as the finding says.
-    pub fn stop(finding: impl Into<Box<Finding>>) -> Self {
+    pub(crate) fn stop(finding: impl Into<Box<Finding>>) -> Self {
         Halt::Stopped(finding.into(), None)
     }
 
     /// An error of the sink's database outside of rows: rights, missing objects and other shapes stop, everything else is tried again.
-    pub fn of(error: tokio_postgres::Error) -> Self {
+    pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         let why = in_words(&error);
         match Refusal::of(&error) {
             Refusal::Rows | Refusal::Away => Halt::away(why),

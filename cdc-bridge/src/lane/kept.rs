@@ -19,43 +19,43 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    pub log: LogId,
-    pub timeline: Timeline,
+pub(crate) struct Kept {
+    pub(crate) log: LogId,
+    pub(crate) timeline: Timeline,
     /// Which copy its rows began as.
-    pub attempt: Generation,
+    pub(crate) attempt: Generation,
     /// The copy's consistent point; none while the copy is not whole.
-    pub copied_at: Option<CommitLsn>,
+    pub(crate) copied_at: Option<CommitLsn>,
     /// The last change that was applied or passed over.
-    pub position: Position,
+    pub(crate) position: Position,
     /// Every transaction that ends at or before here is applied.
-    pub passed: EndLsn,
-    pub cursor: Cursor,
+    pub(crate) passed: EndLsn,
+    pub(crate) cursor: Cursor,
     /// Each source table's shape when it was copied. What changed since is judged against it, after a restart too.
-    pub shapes: Shapes,
+    pub(crate) shapes: Shapes,
     /// The slice's mapping hash when it was copied.
-    pub mapping: String,
+    pub(crate) mapping: String,
     /// Its source tables as they were captured when the copy began, and must have been ever since.
-    pub captured: Captured,
+    pub(crate) captured: Captured,
     /// The sink tables whose rows are a copy's.
-    pub filled: BTreeSet<TableName>,
+    pub(crate) filled: BTreeSet<TableName>,
 }
 
 impl Kept {
     /// Whether the copy was made of the tables, and by the mapping, that the plan has now.
-    pub fn is_made_by(&self, plan: &LanePlan) -> bool {
+    pub(crate) fn is_made_by(&self, plan: &LanePlan) -> bool {
         self.mapping == plan.slice.mapping_hash()
     }
 
     /// A table whose changes a part of the log did not keep, if there is one. What lies before the copy does not matter.
-    pub fn missed<'a>(&'a self, part: &Progress) -> Option<&'a TableName> {
+    pub(crate) fn missed<'a>(&'a self, part: &Progress) -> Option<&'a TableName> {
         let matters = self.copied_at.is_some_and(|copied_at| part.end.is_past(copied_at));
         let missed = self.captured.iter().find(|(_, membership)| !part.captured.contains(membership));
         missed.filter(|_| matters).map(|(table, _)| table)
     }
 
     /// The database is another server, or another history of it, than the one that was copied.
-    pub fn other_server(&self, server: &Timeline) -> Finding {
+    pub(crate) fn other_server(&self, server: &Timeline) -> Finding {
         Finding::error(
             Code::SinkOtherServer,
             format!("the slice was copied from {}, but the database is now {server}", self.timeline),
@@ -64,7 +64,7 @@ impl Kept {
     }
 
     /// The plan is another one than at the copy.
-    pub fn other_mapping(&self, plan: &LanePlan) -> Finding {
+    pub(crate) fn other_mapping(&self, plan: &LanePlan) -> Finding {
         let now: BTreeSet<&TableName> = plan.tables.iter().map(|table| &table.from).collect();
         let copied: BTreeSet<&TableName> = self.shapes.keys().collect();
         let changes = [(&now - &copied, "added"), (&copied - &now, "removed")];
@@ -87,19 +87,19 @@ impl Kept {
     }
 }
 
-pub type Shapes = BTreeMap<TableName, Relation>;
+pub(crate) type Shapes = BTreeMap<TableName, Relation>;
 
 /// Where a slice's rows came from, and where they went.
 #[derive(Debug)]
-pub struct Origin {
-    pub log: LogId,
-    pub system_id: String,
+pub(crate) struct Origin {
+    pub(crate) log: LogId,
+    pub(crate) system_id: String,
     /// The sink tables whose rows they are.
-    pub filled: BTreeSet<TableName>,
+    pub(crate) filled: BTreeSet<TableName>,
 }
 
 /// Where a lane's rows came from, if anything is kept about it.
-pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, Halt> {
+pub(crate) async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, Halt> {
     let sql = "SELECT log_id, system_id, filled FROM strangler.stream WHERE slice = $1 AND direction = $2";
     match client.query_opt(sql, &[&plan.id.slice.as_str(), &plan.id.direction.to_string()]).await {
         Ok(None) => Ok(None),
@@ -115,7 +115,7 @@ pub async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, 
     }
 }
 
-pub async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, Halt> {
+pub(crate) async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, Halt> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
                passed::text, cursor, shapes, mapping, captured, filled \
                FROM strangler.stream WHERE slice = $1 AND direction = $2";
@@ -156,7 +156,7 @@ fn damaged(lane: &LaneId) -> Halt {
 
 /// Begins (no `copied_at`) or completes what is kept about a lane. Without `filled`, the tables that are kept as filled
 /// stay as they were.
-pub async fn keep(
+pub(crate) async fn keep(
     client: &Client,
     lane: &LaneId,
     kept: &Kept,
@@ -212,7 +212,7 @@ pub async fn hold(client: &Client, lane: &LaneId, holder: &str) -> Result<(), Ha
 }
 
 /// The statement that marks a transaction as a lane's.
-pub fn leave(mark: &Mark) -> String {
+pub(crate) fn leave(mark: &Mark) -> String {
     let content = quote_literal(&mark.to_string());
     format!("SELECT pg_logical_emit_message(true, '{}', {content})", Mark::PREFIX)
 }
@@ -238,14 +238,14 @@ pub async fn begin_chunk(client: &Client, mark: &Mark, holder: &str) -> Result<(
     Err(Halt::contested(format!("another bridge copies slice {} by now", lane.slice)))
 }
 
-pub async fn forget(client: &Client, lane: &LaneId) -> Result<(), Halt> {
+pub(crate) async fn forget(client: &Client, lane: &LaneId) -> Result<(), Halt> {
     let sql = "DELETE FROM strangler.stream WHERE slice = $1 AND direction = $2";
     let parameters: [&(dyn ToSql + Sync); 2] = [&lane.slice.as_str(), &lane.direction.to_string()];
     client.execute(sql, &parameters).await.map_err(Halt::of)?;
     Ok(())
 }
 
-pub fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Halt> {
+pub(crate) fn to_json(value: &impl Serialize) -> Result<serde_json::Value, Halt> {
     let unwritable = |why: serde_json::Error| {
         Halt::stop(Finding::error(
             Code::SinkDamaged,

@@ -12,7 +12,7 @@ use rows::progress::LogId;
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// Nothing is asked.
     Rest,
     /// Remove the copied rows and everything that was made for them.
@@ -42,15 +42,15 @@ pub enum Next {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    pub log: &'a LogId,
+pub(crate) struct Seen<'a> {
+    pub(crate) log: &'a LogId,
     /// Whether the feed was seen to capture all of the lane's tables.
-    pub is_captured: bool,
+    pub(crate) is_captured: bool,
     /// What the sink keeps; none before anyone has looked.
-    pub kept: Option<Option<&'a Kept>>,
+    pub(crate) kept: Option<Option<&'a Kept>>,
 }
 
-pub fn next(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
+pub(crate) fn next(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
     match plan.id.direction {
         Direction::Forward => forward(plan, order, seen),
         Direction::Reverse => reverse(plan, order, seen),
@@ -131,7 +131,7 @@ fn is_of(kept: &Kept, order: &LaneOrder) -> bool {
 
 /// Whether an order asks for something else than the one that is carried out. A copy goes on whether it is to be paused
 /// afterwards or not: it would have to begin again.
-pub fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
+pub(crate) fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
     match now.stage {
         Stage::Copying => LaneOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now,
         _ => next != now,

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 
 /// One slice in one direction.
 #[derive(Debug, Clone)]
-pub struct LanePlan {
-    pub id: LaneId,
-    pub slice: Slice,
+pub(crate) struct LanePlan {
+    pub(crate) id: LaneId,
+    pub(crate) slice: Slice,
     /// The slice's tables as this lane sees them: `from` is the feed's, `to` the sink's.
-    pub tables: Vec<Table>,
-    pub feed: Database,
-    pub sink: DatabaseUrl,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) feed: Database,
+    pub(crate) sink: DatabaseUrl,
     /// What the marks of the opposite lane begin with.
     echo: String,
 }
@@ -22,7 +22,7 @@ pub struct LanePlan {
 impl LanePlan {
     /// The lanes of every slice with tables: forward, and back if all tables that move have a way back. Reference tables
     /// do not come back, as a service only reads them.
-    pub fn all(plan: &Plan) -> Vec<LanePlan> {
+    pub(crate) fn all(plan: &Plan) -> Vec<LanePlan> {
         let mut lanes = Vec::new();
         for slice in plan.slices.values().filter(|slice| !slice.is_stateless()) {
             let service = Database::Service(slice.service.clone());
@@ -44,12 +44,12 @@ impl LanePlan {
     }
 
     /// Its tables in the feed's database.
-    pub fn sources(&self) -> BTreeSet<TableName> {
+    pub(crate) fn sources(&self) -> BTreeSet<TableName> {
         self.tables.iter().map(|table| table.from.clone()).collect()
     }
 
     /// Whether a change with this mark was written by the lane that brings the same slice's rows the other way.
-    pub fn is_echo(&self, mark: &str) -> bool {
+    pub(crate) fn is_echo(&self, mark: &str) -> bool {
         mark.starts_with(&self.echo)
     }
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 /// Undoes `sync start`: the copied rows, what is kept about them, the gates, the topics. `begins` is called when there is
 /// something to remove.
-pub async fn remove(
+pub(crate) async fn remove(
     plan: &LanePlan,
     feed: &Feed,
     log: &Log,
@@ -43,7 +43,7 @@ pub async fn remove(
 }
 
 /// Removes what is kept about a lane that brought no copy.
-pub async fn forget(plan: &LanePlan) -> Result<(), Halt> {
+pub(crate) async fn forget(plan: &LanePlan) -> Result<(), Halt> {
     let client = Sink::enter(plan).await?;
     if kept::origin(&client, plan).await?.is_some() {
         kept::forget(&client, &plan.id).await?;

@@ -51,7 +51,7 @@ const SHOWN_ROW_CHARS: usize = 400;
 const STATEMENTS_MAX: usize = 256;
 
 /// One slice's connection to its service's database, with the right to apply.
-pub struct Sink {
+pub(crate) struct Sink {
     client: Client,
     plan: LanePlan,
     right: Right,
@@ -123,14 +123,14 @@ impl RowError {
 
 impl Sink {
     /// Connects and takes the lane's lock, which a second bridge does not get; then reads what is kept.
-    pub async fn open(plan: &LanePlan) -> Result<(Client, Option<Kept>), Halt> {
+    pub(crate) async fn open(plan: &LanePlan) -> Result<(Client, Option<Kept>), Halt> {
         let client = Self::enter(plan).await?;
         let kept = kept::load(&client, &plan.id).await?;
         Ok((client, kept))
     }
 
     /// Connects as the only one that works on this lane.
-    pub async fn enter(plan: &LanePlan) -> Result<Client, Halt> {
+    pub(crate) async fn enter(plan: &LanePlan) -> Result<Client, Halt> {
         let client = connect(&plan.sink, "strangler apply").await?;
         let lock = "SELECT pg_try_advisory_lock(hashtext('strangler'), hashtext($1))";
         let is_ours: bool = client.query_one(lock, &[&plan.id.to_string()]).await.map_err(Halt::of)?.get(0);
@@ -141,7 +141,12 @@ impl Sink {
     }
 
     /// Makes a sink of an open client: from here on it applies what comes after `kept`.
-    pub async fn follow(client: Client, plan: &LanePlan, right: Right, kept: &Kept) -> Result<Sink, Halt> {
+    pub(crate) async fn follow(
+        client: Client,
+        plan: &LanePlan,
+        right: Right,
+        kept: &Kept,
+    ) -> Result<Sink, Halt> {
         let mut tables = BTreeMap::new();
         for table in &plan.tables {
             let shape = catalog::shape(&client, &table.to).await.map_err(Halt::of)?;
@@ -173,7 +178,7 @@ impl Sink {
 
     /// Applies changes, which continue the last ones, and commits where `progress` says that a transaction ends
     /// there. Returns what is durable in the sink from then on; none if nothing new is.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &mut self,
         changes: &[Change],
         progress: Option<&(Progress, Cursor)>,

@@ -15,32 +15,32 @@ const BARRIER_PREFIX: &str = "strangler.barrier";
 const TOKENS_MAX: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct LaneState {
+pub(crate) struct LaneState {
     /// What is reported to the controller. The lag is computed for each report.
-    pub condition: Condition,
+    pub(crate) condition: Condition,
     /// Everything before is durable in the sink; the slice's tables are as the source was there.
-    pub passed: EndLsn,
+    pub(crate) passed: EndLsn,
     /// The part of `passed` that the sink's database keeps too.
-    pub durable: EndLsn,
+    pub(crate) durable: EndLsn,
     /// The newest barriers that were passed, by their tokens.
-    pub tokens: VecDeque<String>,
+    pub(crate) tokens: VecDeque<String>,
     /// Everything before this in the log is no longer needed; none until it is known.
-    pub cursor: Option<Cursor>,
+    pub(crate) cursor: Option<Cursor>,
     /// Everything before this in the log was read. The sink's database may not have noted it.
-    pub seen: Option<Cursor>,
+    pub(crate) seen: Option<Cursor>,
     /// Changes applied since the start.
-    pub changes: u64,
+    pub(crate) changes: u64,
     /// Changes found since the start that no lane of ours wrote.
-    pub foreign: u64,
+    pub(crate) foreign: u64,
     /// How long the last change took from its commit to the sink, in ms.
-    pub took_ms: u64,
+    pub(crate) took_ms: u64,
     /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
-    pub committed_us: i64,
+    pub(crate) committed_us: i64,
 }
 
 impl LaneState {
     /// Nothing is known yet. That is not `Idle`: a removal that was asked for would look done.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             condition: Condition::Waiting { finding: waits("the bridge has not looked at it yet") },
             passed: EndLsn(0),
@@ -56,19 +56,19 @@ impl LaneState {
     }
 
     /// Nothing is kept any more; the counts go on.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         let (changes, foreign) = (self.changes, self.foreign);
         *self = Self { changes, foreign, ..Self::new() };
     }
 
     /// A copy begins: it will need what the log holds after this cursor, whose place in the source is `captured`.
-    pub fn restart(&mut self, cursor: Cursor, captured: EndLsn) {
+    pub(crate) fn restart(&mut self, cursor: Cursor, captured: EndLsn) {
         self.cursor = Some(cursor);
         self.seen = None;
         (self.passed, self.durable) = (captured, captured);
     }
 
-    pub fn barriers(&mut self, messages: &[Message]) {
+    pub(crate) fn barriers(&mut self, messages: &[Message]) {
         let tokens = messages.iter().filter(|message| message.prefix == BARRIER_PREFIX);
         self.tokens.extend(tokens.map(|message| message.content.clone()));
         let surplus = self.tokens.len().saturating_sub(TOKENS_MAX);
@@ -76,7 +76,7 @@ impl LaneState {
     }
 
     /// The report, with the lag against where the source and the log are.
-    pub fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
+    pub(crate) fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
         let follows =
             matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
         let is_behind = follows && self.passed < capture.captured;

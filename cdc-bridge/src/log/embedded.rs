@@ -7,7 +7,7 @@ mod file;
 mod reader;
 mod store;
 
-pub use reader::EmbeddedReader;
+pub(crate) use reader::EmbeddedReader;
 
 use super::contract::{Cursor, Event, Flush, LogError};
 use super::floor::Floor;
@@ -40,7 +40,7 @@ pub struct EmbeddedLog {
 
 impl EmbeddedLog {
     /// Opens or makes the file. A second process that opens it is refused.
-    pub async fn open(
+    pub(crate) async fn open(
         path: &Path,
         plan: &PlanName,
         context: Context,
@@ -59,29 +59,33 @@ impl EmbeddedLog {
         })?
     }
 
-    pub fn id(&self) -> LogId {
+    pub(crate) fn id(&self) -> LogId {
         self.store.state().borrow().log.clone()
     }
 
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.context
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("embedded log {}", self.store.path().display())
     }
 
     /// The last durable progress record.
-    pub async fn end(&self) -> Result<Option<Progress>, LogError> {
+    pub(crate) async fn end(&self) -> Result<Option<Progress>, LogError> {
         Ok(self.store.state().borrow().last.clone())
     }
 
     /// Nothing is to be made ready.
-    pub async fn prepare(&self, _tables: &BTreeSet<TableName>, _row_bytes_max: u64) -> Result<(), LogError> {
+    pub(crate) async fn prepare(
+        &self,
+        _tables: &BTreeSet<TableName>,
+        _row_bytes_max: u64,
+    ) -> Result<(), LogError> {
         Ok(())
     }
 
-    pub async fn writer(&self) -> Result<EmbeddedWriter, LogError> {
+    pub(crate) async fn writer(&self) -> Result<EmbeddedWriter, LogError> {
         let (session, state) = self.blocking(Store::begin_session).await?;
         let floor = Floor::new(state.log, state.last.as_ref());
         let work = Work { session, floor, relations: HashMap::new(), encoder: Encoder::default() };
@@ -89,13 +93,13 @@ impl EmbeddedLog {
     }
 
     /// Behind the last progress record.
-    pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
+    pub(crate) async fn end_cursor(&self) -> Result<Cursor, LogError> {
         let state = self.store.state();
         let state = state.borrow();
         Ok(cursor(&state.log, state.promised))
     }
 
-    pub async fn reader(
+    pub(crate) async fn reader(
         &self,
         tables: BTreeSet<TableName>,
         from: &Cursor,
@@ -106,13 +110,17 @@ impl EmbeddedLog {
     }
 
     /// The newest change events, as Debezium would write them.
-    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
+    pub(crate) async fn recent(
+        &self,
+        tables: &BTreeSet<TableName>,
+        n: usize,
+    ) -> Result<Vec<Event>, LogError> {
         let tables = tables.clone();
         let context = self.context.clone();
         self.blocking(move |store| Ok(events(context, recent(store, tables, n)?, n))).await
     }
 
-    pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
+    pub(crate) async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
         let key = match self.key_of(before) {
             Ok(key) => key,
             // It was trimmed that far already.
@@ -123,11 +131,11 @@ impl EmbeddedLog {
     }
 
     /// Empties the store; it is another log afterwards.
-    pub async fn destroy(&self) -> Result<(), LogError> {
+    pub(crate) async fn destroy(&self) -> Result<(), LogError> {
         self.blocking(Store::destroy).await
     }
 
-    pub async fn bytes(&self) -> Result<u64, LogError> {
+    pub(crate) async fn bytes(&self) -> Result<u64, LogError> {
         Ok(self.store.state().borrow().bytes)
     }
 
@@ -177,7 +185,7 @@ struct Work {
 
 impl EmbeddedWriter {
     /// Appends a flush; durable when it returns.
-    pub async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
+    pub(crate) async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
         let ended = || LogError::Unavailable {
             place: self.store.path().display().to_string(),
             why: "the writer's session has ended with an error".into(),

@@ -9,7 +9,7 @@ use rows::progress::{LogId, Progress};
 
 /// How far a writer is.
 #[derive(Debug)]
-pub struct Floor {
+pub(crate) struct Floor {
     log: LogId,
     timeline: Option<Timeline>,
     end: EndLsn,
@@ -18,15 +18,15 @@ pub struct Floor {
 
 /// What of a flush must be written.
 #[derive(Debug)]
-pub struct Admitted {
-    pub flush: Flush,
+pub(crate) struct Admitted {
+    pub(crate) flush: Flush,
     /// What the flush's record stated, new or not.
-    pub end: Option<EndLsn>,
+    pub(crate) end: Option<EndLsn>,
 }
 
 impl Floor {
     /// A writer of `log` after the last durable progress record.
-    pub fn new(log: LogId, last: Option<&Progress>) -> Self {
+    pub(crate) fn new(log: LogId, last: Option<&Progress>) -> Self {
         Self {
             log,
             timeline: last.map(|progress| progress.timeline.clone()),
@@ -35,7 +35,7 @@ impl Floor {
         }
     }
 
-    pub fn admit(&mut self, mut flush: Flush) -> Result<Admitted, LogError> {
+    pub(crate) fn admit(&mut self, mut flush: Flush) -> Result<Admitted, LogError> {
         flush.changes.retain(|change| {
             let is_new = !self.end.is_past(change.position.commit) && change.position > self.last;
             if is_new {

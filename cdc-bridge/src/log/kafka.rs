@@ -21,8 +21,8 @@ mod topics;
 mod writer;
 
 use migrations::code::Code;
-pub use reader::KafkaReader;
-pub use writer::KafkaWriter;
+pub(crate) use reader::KafkaReader;
+pub(crate) use writer::KafkaWriter;
 
 use super::contract::{Cursor, Event, LogError, Owner};
 use client::Cluster;
@@ -52,7 +52,11 @@ pub struct KafkaLog {
 
 impl KafkaLog {
     /// Finds the log, or gives a new one its name; it is made by [`KafkaLog::prepare`].
-    pub async fn open(choice: &LogChoice, plan: &PlanName, context: Context) -> Result<Self, LogError> {
+    pub(crate) async fn open(
+        choice: &LogChoice,
+        plan: &PlanName,
+        context: Context,
+    ) -> Result<Self, LogError> {
         let LogChoice::Kafka { brokers, partitions, replication, .. } = choice else {
             let message = format!("the log of plan {plan} is not one that this strangler knows");
             return Err(LogError::Refused(Finding::error(
@@ -80,26 +84,26 @@ impl KafkaLog {
         Ok(log)
     }
 
-    pub fn id(&self) -> LogId {
+    pub(crate) fn id(&self) -> LogId {
         self.inner.id()
     }
 
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.inner.context
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("Kafka {}, topics {}.*", self.inner.cluster.brokers, self.inner.context.prefix)
     }
 
     /// The last progress record whose flush has arrived.
-    pub async fn end(&self) -> Result<Option<Progress>, LogError> {
+    pub(crate) async fn end(&self) -> Result<Option<Progress>, LogError> {
         self.blocking(|inner| Ok(inner.last()?.and_then(Last::promise))).await
     }
 
     /// Makes the missing topics and checks the others. The progress topic is the first, because it says whose the others
     /// are.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         tables: &BTreeSet<TableName>,
         row_bytes_max: u64,
@@ -113,7 +117,7 @@ impl KafkaLog {
         topics.ensure(&names, self.inner.shape(self.inner.partitions)).await
     }
 
-    pub async fn writer(&self) -> Result<KafkaWriter, LogError> {
+    pub(crate) async fn writer(&self) -> Result<KafkaWriter, LogError> {
         let session = self.inner.session.fetch_add(1, Ordering::SeqCst) + 1;
         self.must_be_there().await?;
         let inner = self.inner.clone();
@@ -122,12 +126,16 @@ impl KafkaLog {
     }
 
     /// Behind the last progress record.
-    pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
+    pub(crate) async fn end_cursor(&self) -> Result<Cursor, LogError> {
         self.must_be_there().await?;
         self.blocking(|inner| Ok(inner.end_bookmark()?.cursor())).await
     }
 
-    pub async fn reader(&self, tables: BTreeSet<TableName>, from: &Cursor) -> Result<KafkaReader, LogError> {
+    pub(crate) async fn reader(
+        &self,
+        tables: BTreeSet<TableName>,
+        from: &Cursor,
+    ) -> Result<KafkaReader, LogError> {
         let bookmark = Bookmark::read(from);
         let mut bookmark =
             bookmark.ok_or_else(|| self.inner.cluster.damaged("a cursor is not one of ours"))?;
@@ -153,12 +161,16 @@ impl KafkaLog {
         .await
     }
 
-    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
+    pub(crate) async fn recent(
+        &self,
+        tables: &BTreeSet<TableName>,
+        n: usize,
+    ) -> Result<Vec<Event>, LogError> {
         let topics = self.topics(tables);
         self.blocking(move |inner| recent(&inner.cluster, &topics, n)).await
     }
 
-    pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
+    pub(crate) async fn owner(&self) -> Result<Option<Owner>, LogError> {
         self.blocking(|inner| {
             let named = match inner.find()? {
                 Found::Nothing => return Ok(None),
@@ -177,13 +189,13 @@ impl KafkaLog {
     }
 
     /// Removes the topics of these tables.
-    pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
+    pub(crate) async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
         self.inner.is_used.store(true, Ordering::SeqCst);
         self.take_away(self.topics(tables).into_iter().collect()).await
     }
 
     /// Removes the topics of tables that this process prepared, and that are left.
-    pub async fn forget_made(&self) -> Result<(), LogError> {
+    pub(crate) async fn forget_made(&self) -> Result<(), LogError> {
         let names = locked(&self.inner.made).iter().cloned().collect();
         self.take_away(names).await
     }
@@ -199,7 +211,7 @@ impl KafkaLog {
     }
 
     /// Removes the progress topic; the next log is another one.
-    pub async fn destroy(&self) -> Result<(), LogError> {
+    pub(crate) async fn destroy(&self) -> Result<(), LogError> {
         self.inner.is_known.store(false, Ordering::SeqCst);
         self.inner.begin_anew();
         Topics::new(&self.inner.cluster)?.delete(&[self.inner.progress_topic()]).await

@@ -21,7 +21,7 @@ use slice::SliceDraft;
 use std::collections::BTreeMap;
 
 /// A plan longer than this is not read.
-pub const PLAN_BYTES_MAX: usize = 1 << 20;
+pub(super) const PLAN_BYTES_MAX: usize = 1 << 20;
 
 const KEYS: [&str; 11] = [
     "version",

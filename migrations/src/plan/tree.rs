@@ -48,7 +48,7 @@ pub(super) struct Scalar {
 
 impl Scalar {
     /// Whether nothing of it came from the environment.
-    pub fn is_as_written(&self) -> bool {
+    pub(super) fn is_as_written(&self) -> bool {
         self.meant.as_deref() == Some(&self.written)
     }
 }

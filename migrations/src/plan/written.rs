@@ -25,32 +25,44 @@ pub(super) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    pub fn new(file: &'a str, text: &'a str) -> Self {
+    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
         Self { file, lines: lines(text), found: Vec::new(), untold: 0, secrets: Vec::new() }
     }
 
-    pub fn error(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        spot: Spot,
+        code: Code,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.add(spot, Finding::error(code, message, hint));
     }
 
-    pub fn warning(&mut self, spot: Spot, code: Code, message: impl Into<String>, hint: impl Into<String>) {
+    pub(super) fn warning(
+        &mut self,
+        spot: Spot,
+        code: Code,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.add(spot, Finding::warning(code, message, hint));
     }
 
     /// From here on this text is masked wherever a line of the file is shown.
-    pub fn keep_secret(&mut self, text: &str) {
+    pub(super) fn keep_secret(&mut self, text: &str) {
         // Shorter ones would mask half of every line; where they stand, the line's shape masks them.
         if text.len() >= SECRET_BYTES_MIN {
             self.secrets.push(text.to_owned());
         }
     }
 
-    pub fn has_errors(&self) -> bool {
+    pub(super) fn has_errors(&self) -> bool {
         self.found.iter().any(|(_, finding)| finding.is_error())
     }
 
     /// Every finding in the order of the file, each with its line.
-    pub fn into_findings(mut self) -> Vec<Finding> {
+    pub(super) fn into_findings(mut self) -> Vec<Finding> {
         // Errors first where the file has more than can be shown, the file's order otherwise.
         let more = self.untold + self.found.len().saturating_sub(FINDINGS_MAX);
         if self.found.len() > FINDINGS_MAX {

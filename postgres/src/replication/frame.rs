@@ -76,7 +76,7 @@ impl ServerError {
 
 impl Message {
     /// Cuts the next message off the front of `bytes`; none if it has not come whole.
-    pub fn cut(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Message>, FrameError> {
+    pub(super) fn cut(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Message>, FrameError> {
         let Some(len) = message_len(bytes)? else { return Ok(None) };
         if len > bytes_max {
             return Err(FrameError::TooLarge { bytes: len, bytes_max });
@@ -90,7 +90,7 @@ impl Message {
         Ok(Some(Message { kind, body }))
     }
 
-    pub fn into_frame(self) -> Result<Frame, FrameError> {
+    pub(super) fn into_frame(self) -> Result<Frame, FrameError> {
         match self.kind {
             b'd' => copy_data(self.body),
             b'c' | b'C' | b'Z' => Ok(Frame::Ended),

@@ -4,6 +4,8 @@
 //! It knows no sockets, no clock, and not where a request goes. Input that two servers could read in two ways is an
 //! error.
 
+#![warn(unreachable_pub)]
+
 mod body;
 mod fields;
 mod framing;

@@ -14,7 +14,7 @@ pub(super) struct Decimal {
 
 impl Decimal {
     /// Reads a number as Postgres writes it; `NaN`, infinities and anything else are none.
-    pub fn read(text: &[u8]) -> Option<Decimal> {
+    pub(super) fn read(text: &[u8]) -> Option<Decimal> {
         let (sign, rest) = match text {
             [b'-', rest @ ..] => (true, rest),
             rest => (false, rest),
@@ -43,7 +43,7 @@ impl Decimal {
     }
 
     /// The same number with exactly `scale` digits after the point, unless that takes rounding.
-    pub fn with_scale(mut self, scale: i32) -> Option<Decimal> {
+    pub(super) fn with_scale(mut self, scale: i32) -> Option<Decimal> {
         while self.scale < scale {
             self.digits.push(b'0');
             self.scale += 1;
@@ -59,7 +59,7 @@ impl Decimal {
     }
 
     /// The same number without zeros at the end of its fraction, as Debezium writes those without a declared scale.
-    pub fn stripped(mut self) -> Decimal {
+    pub(super) fn stripped(mut self) -> Decimal {
         while self.scale > 0 && self.digits.last() == Some(&b'0') {
             self.digits.pop();
             self.scale -= 1;
@@ -68,7 +68,7 @@ impl Decimal {
     }
 
     /// The unscaled value in the fewest big-endian two's complement bytes (Java's `BigInteger.toByteArray`).
-    pub fn unscaled(&self) -> Vec<u8> {
+    pub(super) fn unscaled(&self) -> Vec<u8> {
         let text = std::str::from_utf8(&self.digits).unwrap_or_default();
         if let Ok(small) = text.parse::<i128>() {
             let bytes = small.to_be_bytes();

@@ -29,7 +29,7 @@ pub(super) struct RowWriter {
 }
 
 impl RowWriter {
-    pub fn new(relation: &Relation) -> Self {
+    pub(super) fn new(relation: &Relation) -> Self {
         let name = |column: &Column| {
             let mut name = Vec::with_capacity(column.name.len() + 3);
             json::string(column.name.as_bytes(), &mut name);
@@ -41,7 +41,7 @@ impl RowWriter {
 
     /// Writes a whole row. Large values that were not sent are taken from `old` where it has them. `exact` receives
     /// an object's members (without braces) for what the JSON does not give back.
-    pub fn row(
+    pub(super) fn row(
         &self,
         relation: &Relation,
         (tuple, sent): (&Tuple, Sent),
@@ -84,7 +84,13 @@ impl RowWriter {
     }
 
     /// Writes the key's columns; false if the table has none. Values come from `old` where they were not sent.
-    pub fn key(&self, relation: &Relation, tuple: &Tuple, old: Option<&Tuple>, out: &mut Vec<u8>) -> bool {
+    pub(super) fn key(
+        &self,
+        relation: &Relation,
+        tuple: &Tuple,
+        old: Option<&Tuple>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let mut separator = b'{';
         for (index, value) in tuple.values().enumerate() {
             let (Some(column), Some(name)) = (relation.columns.get(index), self.names.get(index)) else {
@@ -163,7 +169,7 @@ enum Told {
 }
 
 impl Exact {
-    pub fn read(header: Option<&[u8]>) -> Option<Exact> {
+    pub(super) fn read(header: Option<&[u8]>) -> Option<Exact> {
         header.map_or(Some(Exact::default()), |header| serde_json::from_slice(header).ok().map(Exact))
     }
 

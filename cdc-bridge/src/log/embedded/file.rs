@@ -20,24 +20,24 @@ const STATE: &str = "state";
 
 /// What the log says about itself, kept beside the values in the same transactions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    pub version: u32,
-    pub log: LogId,
+pub(crate) struct State {
+    pub(crate) version: u32,
+    pub(crate) log: LogId,
     /// The plan and the source database that it was made for, for people who find the file.
-    pub plan: String,
-    pub database: String,
+    pub(crate) plan: String,
+    pub(crate) database: String,
     /// The first key that is kept.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Values before this key are promised by a progress record.
-    pub promised: u64,
+    pub(crate) promised: u64,
     /// Space that the kept values take.
-    pub bytes: u64,
-    pub last: Option<Progress>,
+    pub(crate) bytes: u64,
+    pub(crate) last: Option<Progress>,
 }
 
 impl State {
     /// A new log's, whose first key is this.
-    pub fn new((plan, database): &(String, String), first: u64) -> Self {
+    pub(crate) fn new((plan, database): &(String, String), first: u64) -> Self {
         Self {
             version: VERSION,
             log: LogId(uuid::Uuid::new_v4().to_string()),
@@ -53,8 +53,8 @@ impl State {
 
 #[derive(Debug)]
 pub(super) struct Open {
-    pub database: Database,
-    pub inode: u64,
+    pub(crate) database: Database,
+    pub(crate) inode: u64,
 }
 
 /// Why an operation on the store did not succeed.

@@ -37,19 +37,19 @@ struct Place {
 
 /// The relations that a reader has met; `None` for those of other tables.
 #[derive(Debug, Clone)]
-pub struct Shapes {
+pub(crate) struct Shapes {
     tables: Arc<BTreeSet<TableName>>,
     known: Arc<HashMap<u64, Option<Arc<Relation>>>>,
 }
 
 impl EmbeddedReader {
-    pub fn new(store: Arc<Store>, log: LogId, tables: BTreeSet<TableName>, key: u64) -> Self {
+    pub(crate) fn new(store: Arc<Store>, log: LogId, tables: BTreeSet<TableName>, key: u64) -> Self {
         let state = store.state();
         let place = Place { key, partly: None, shapes: Shapes::of(tables) };
         Self { store, state, log, place }
     }
 
-    pub async fn next(&mut self) -> Result<Batch, LogError> {
+    pub(crate) async fn next(&mut self) -> Result<Batch, LogError> {
         loop {
             let promised = {
                 let state = self.state.borrow_and_update();
@@ -156,12 +156,12 @@ impl Place {
 }
 
 impl Shapes {
-    pub fn of(tables: BTreeSet<TableName>) -> Self {
+    pub(crate) fn of(tables: BTreeSet<TableName>) -> Self {
         Self { tables: Arc::new(tables), known: Arc::default() }
     }
 
     /// The relations of a value, in its order; those of other tables are left out.
-    pub fn of_value(
+    pub(crate) fn of_value(
         &mut self,
         value: &Value,
         relation: &dyn Fn(u64) -> Result<Vec<u8>, LogError>,

@@ -22,7 +22,7 @@ const PAGE_OVERHEAD: u64 = 64;
 
 /// The store, shared by everyone in this process.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     bytes_max: u64,
     names: (String, String),
@@ -34,17 +34,17 @@ pub struct Store {
 
 /// What an append adds, made beforehand.
 #[derive(Debug, Default)]
-pub struct Addition {
+pub(crate) struct Addition {
     /// In order; the last one ends with the progress record, where there is one.
-    pub values: Vec<Bytes>,
+    pub(crate) values: Vec<Bytes>,
     /// Relations that the store may not have yet, with their JSON.
-    pub relations: Vec<(u64, Vec<u8>)>,
-    pub progress: Option<Progress>,
+    pub(crate) relations: Vec<(u64, Vec<u8>)>,
+    pub(crate) progress: Option<Progress>,
 }
 
 impl Store {
     /// Opens or makes the file.
-    pub fn open(path: &Path, plan: &str, database: &str, bytes_max: u64) -> Result<Store, LogError> {
+    pub(crate) fn open(path: &Path, plan: &str, database: &str, bytes_max: u64) -> Result<Store, LogError> {
         let names = (plan.to_owned(), database.to_owned());
         let (open, state) = open(path, &names)?;
         let published = watch::Sender::new(state);
@@ -52,18 +52,18 @@ impl Store {
         Ok(Store { path: path.to_owned(), bytes_max, names, slot, session: Mutex::new(0), published })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What is durable now, and a way to wait for more.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
         self.published.subscribe()
     }
 
     /// Begins a writer's session: the values of a transaction that was never finished go, and every earlier
     /// session is over.
-    pub fn begin_session(&self) -> Result<(u64, State), LogError> {
+    pub(crate) fn begin_session(&self) -> Result<(u64, State), LogError> {
         let mut session = self.lock();
         self.change(|transaction, state| {
             let mut flushes = transaction.open_table(FLUSHES)?;
@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// Appends, durably. Nothing of it is kept on an error, or all of it is.
-    pub fn append(&self, session: u64, addition: &Addition) -> Result<(), LogError> {
+    pub(crate) fn append(&self, session: u64, addition: &Addition) -> Result<(), LogError> {
         let current = self.lock();
         if *current != session {
             return Err(self.unavailable("another writer has begun", "end this one; there is one at a time"));
@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// Drops the promised values before a key.
-    pub fn trim(&self, before: u64) -> Result<(), LogError> {
+    pub(crate) fn trim(&self, before: u64) -> Result<(), LogError> {
         loop {
             let _changing = self.lock();
             let before = before.min(self.published.borrow().promised);
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// Empties the store; it is another log afterwards, and every writer's session is over.
-    pub fn destroy(&self) -> Result<(), LogError> {
+    pub(crate) fn destroy(&self) -> Result<(), LogError> {
         let mut session = self.lock();
         self.change(|transaction, state| {
             let next = next_key(&transaction.open_table(FLUSHES)?, state)?;
@@ -149,7 +149,7 @@ impl Store {
 
     /// Hands the values from `from` up to, not including, `to` to `visit`, in order, until it has enough. It may
     /// look relations up. [`LogError::Trimmed`] where the first is no longer kept.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         from: u64,
         to: u64,
@@ -260,7 +260,7 @@ impl Store {
         Ok(self.slot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub fn damaged(&self, why: &str) -> LogError {
+    pub(crate) fn damaged(&self, why: &str) -> LogError {
         LogError::Damaged { place: self.path.display().to_string(), why: why.to_owned() }
     }
 

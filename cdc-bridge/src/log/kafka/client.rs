@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::time::Duration;
 
 /// One question to the cluster is answered within this time, or the cluster is not available.
-pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A record that is not acknowledged for this long ends the writer's session.
 const DELIVERY_MS_MAX: u64 = 20_000;
 /// What a producer may hold that is not acknowledged yet.
@@ -21,9 +21,9 @@ const COMPRESSION: u64 = 8;
 const FETCH_WAIT_MS: u64 = 10;
 
 #[derive(Debug, Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// `host:port`, several with commas.
-    pub brokers: String,
+    pub(crate) brokers: String,
 }
 
 impl Cluster {
@@ -41,12 +41,12 @@ impl Cluster {
     }
 
     /// For topics and their settings.
-    pub fn admin(&self) -> ClientConfig {
+    pub(crate) fn admin(&self) -> ClientConfig {
         self.config()
     }
 
     /// For a writer whose largest record has so many bytes.
-    pub fn producer(&self, record_bytes_max: u64) -> ClientConfig {
+    pub(crate) fn producer(&self, record_bytes_max: u64) -> ClientConfig {
         let mut config = self.config();
         let kbytes = PRODUCER_KBYTES_MAX.max(record_bytes_max / 1024 + 1024);
         config
@@ -62,7 +62,7 @@ impl Cluster {
     }
 
     /// For a reader of so many partitions. It belongs to no group and commits nothing.
-    pub fn consumer(&self, partitions: usize) -> ClientConfig {
+    pub(crate) fn consumer(&self, partitions: usize) -> ClientConfig {
         let mut config = self.config();
         let kbytes = (CONSUMER_KBYTES_MAX / partitions.max(1) as u64).clamp(64, CONSUMER_KBYTES_MAX / 4);
         config
@@ -83,7 +83,7 @@ impl Cluster {
         config
     }
 
-    pub fn error(&self, error: &KafkaError) -> LogError {
+    pub(crate) fn error(&self, error: &KafkaError) -> LogError {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             let hint = "raise `limits: max_row` in the plan, `max.message.bytes` of the topic and \
                         `message.max.bytes` of the brokers";
@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     /// The cluster does not do what it should, for now.
-    pub fn unavailable(&self, why: &str) -> LogError {
+    pub(crate) fn unavailable(&self, why: &str) -> LogError {
         LogError::Unavailable {
             place: format!("Kafka {}", self.brokers),
             why: why.to_owned(),
@@ -108,7 +108,7 @@ impl Cluster {
     }
 
     /// What was read is not ours.
-    pub fn damaged(&self, why: &str) -> LogError {
+    pub(crate) fn damaged(&self, why: &str) -> LogError {
         LogError::Damaged { place: format!("Kafka {}", self.brokers), why: why.to_owned() }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn produce(
 }
 
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     state: Mutex<Count>,
     changed: Condvar,
 }
@@ -115,7 +115,7 @@ impl Tally {
 }
 
 /// Gives the client library's delivery reports to the tally.
-pub struct Deliveries(pub(super) Arc<Tally>);
+pub(crate) struct Deliveries(pub(super) Arc<Tally>);
 
 impl ClientContext for Deliveries {}
 

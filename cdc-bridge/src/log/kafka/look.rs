@@ -11,20 +11,20 @@ use rdkafka::topic_partition_list::Offset;
 use std::time::{Duration, Instant};
 
 /// A consumer that is pointed at one partition after the other.
-pub struct Look {
+pub(crate) struct Look {
     cluster: Cluster,
     consumer: BaseConsumer,
 }
 
 impl Look {
     /// Connects when it is first used.
-    pub fn new(cluster: &Cluster) -> Result<Look, LogError> {
+    pub(crate) fn new(cluster: &Cluster) -> Result<Look, LogError> {
         let consumer = cluster.consumer(1).create().map_err(|error| cluster.error(&error))?;
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 
     /// How many partitions a topic has; none if the topic does not exist.
-    pub fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>, LogError> {
         Ok(Some(self.list(topic)?.len() as i32).filter(|count| *count > 0))
     }
 
@@ -47,7 +47,7 @@ impl Look {
     }
 
     /// How many partitions a topic has that was just made, which not every broker knows at once.
-    pub fn await_partitions(&self, topic: &str) -> Result<i32, LogError> {
+    pub(crate) fn await_partitions(&self, topic: &str) -> Result<i32, LogError> {
         let deadline = Instant::now() + ANSWER_MAX;
         loop {
             match self.partitions(topic) {
@@ -63,7 +63,7 @@ impl Look {
 
     /// The first offset that is kept and the next that will be written; none if there is no such partition. One without
     /// a leader, which the client library reports alike, is an error: its content is not known.
-    pub fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
+    pub(crate) fn bounds(&self, topic: &str, partition: i32) -> Result<Option<(i64, i64)>, LogError> {
         match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {
             Ok(bounds) => Ok(Some(bounds)),
             Err(error) if is_missing(&error) && !self.list(topic)?.contains(&partition) => Ok(None),
@@ -72,7 +72,7 @@ impl Look {
     }
 
     /// The records from an offset up to, not including, another.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         topic: &str,
         partition: i32,
@@ -122,7 +122,7 @@ fn is_missing(error: &KafkaError) -> bool {
 }
 
 /// The client library goes on by itself after it.
-pub fn is_passing(error: &KafkaError) -> bool {
+pub(crate) fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

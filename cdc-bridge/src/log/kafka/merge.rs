@@ -17,12 +17,12 @@ const AHEAD_BYTES_MAX: usize = 64 << 10;
 
 /// The partitions of a reader, by the order in which they were added.
 #[derive(Debug)]
-pub struct Merge {
+pub(crate) struct Merge {
     partitions: Vec<Partition>,
     /// The first waiting change of each partition that has one.
     heads: BinaryHeap<Reverse<(Position, usize)>>,
     /// The end of the last record whose changes were all delivered.
-    pub end: EndLsn,
+    pub(crate) end: EndLsn,
     delivered: Position,
 }
 
@@ -46,12 +46,12 @@ impl Partition {
 
 impl Merge {
     /// No partition yet; changes before `end` are known.
-    pub fn new(end: EndLsn) -> Self {
+    pub(crate) fn new(end: EndLsn) -> Self {
         Self { partitions: Vec::new(), heads: BinaryHeap::new(), end, delivered: Position::default() }
     }
 
     /// Adds a partition that will be received from an offset on; its number.
-    pub fn add(&mut self, offset: i64) -> usize {
+    pub(crate) fn add(&mut self, offset: i64) -> usize {
         self.partitions.push(Partition {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -63,17 +63,17 @@ impl Merge {
     }
 
     /// How many partitions there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.partitions.len()
     }
 
     /// Whether a record at this position is needed at all, or was seen before.
-    pub fn is_new(&self, index: usize, position: Position) -> bool {
+    pub(crate) fn is_new(&self, index: usize, position: Position) -> bool {
         position > self.partitions[index].reached && !self.end.is_past(position.commit)
     }
 
     /// A record of a partition was received: a new change, or one that changes nothing.
-    pub fn receive(&mut self, index: usize, offset: i64, change: Option<Change>) {
+    pub(crate) fn receive(&mut self, index: usize, offset: i64, change: Option<Change>) {
         let partition = &mut self.partitions[index];
         partition.next = offset + 1;
         let Some(change) = change else { return };
@@ -86,25 +86,25 @@ impl Merge {
     }
 
     /// What a record promises of a partition.
-    pub fn promise(&mut self, index: usize, sent: Sent) {
+    pub(crate) fn promise(&mut self, index: usize, sent: Sent) {
         let known = self.end.is_past(sent.last.commit);
         self.partitions[index].promised = if known { Position::default() } else { sent.last };
     }
 
     /// Whether a partition is to be received from now: it is awaited, or may read ahead.
-    pub fn wants(&self, index: usize) -> bool {
+    pub(crate) fn wants(&self, index: usize) -> bool {
         let partition = &self.partitions[index];
         partition.reached < partition.promised && partition.waiting_bytes < AHEAD_BYTES_MAX
     }
 
     /// Whether a partition that has nothing waiting was promised more.
-    pub fn is_starving(&self) -> bool {
+    pub(crate) fn is_starving(&self) -> bool {
         self.partitions.iter().any(Partition::is_starving)
     }
 
     /// Moves changes that lie before `end` into `batch` until a partition starves or the batch is full; true when
     /// all that lie before `end` have been moved.
-    pub fn advance(&mut self, end: EndLsn, batch: &mut Growing) -> bool {
+    pub(crate) fn advance(&mut self, end: EndLsn, batch: &mut Growing) -> bool {
         if self.is_starving() {
             return false;
         }
@@ -138,7 +138,7 @@ impl Merge {
     }
 
     /// Where each partition is to be received from by a reader that has what was delivered so far.
-    pub fn offsets(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = i64> {
         self.partitions
             .iter()
             .map(|partition| partition.waiting.front().map_or(partition.next, |(offset, _)| *offset))
@@ -146,21 +146,21 @@ impl Merge {
 }
 
 #[derive(Debug, Default)]
-pub struct Growing {
-    pub changes: Vec<Change>,
-    pub bytes: usize,
-    pub messages: Vec<Message>,
+pub(crate) struct Growing {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) bytes: usize,
+    pub(crate) messages: Vec<Message>,
 }
 
 impl Growing {
-    pub fn append(&mut self, mut later: Growing) {
+    pub(crate) fn append(&mut self, mut later: Growing) {
         self.bytes += later.bytes;
         self.changes.append(&mut later.changes);
         self.messages.append(&mut later.messages);
     }
 
     /// The messages of a record, but those that an earlier one had.
-    pub fn take_messages(&mut self, record: &mut ProgressRecord, known: EndLsn) {
+    pub(crate) fn take_messages(&mut self, record: &mut ProgressRecord, known: EndLsn) {
         let new = std::mem::take(&mut record.progress.messages).into_iter();
         self.messages.extend(new.filter(|message| !known.is_past(message.position.commit)));
     }

@@ -6,7 +6,7 @@ const M: u32 = 0x5bd1_e995;
 const R: u32 = 24;
 
 /// The partition of a key among `partitions` (`BuiltInPartitioner.partitionForKey` of Kafka's clients).
-pub fn partition(key: &[u8], partitions: i32) -> i32 {
+pub(crate) fn partition(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
 }
 

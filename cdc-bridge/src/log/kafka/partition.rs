@@ -20,9 +20,9 @@ use std::sync::Arc;
 pub(super) type Queue = PartitionQueue<DefaultConsumerContext>;
 
 pub(super) struct Partition {
-    pub topic: String,
-    pub partition: i32,
-    pub queue: Queue,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) queue: Queue,
 }
 
 /// A queue of its own for a partition, which is received from an offset on.

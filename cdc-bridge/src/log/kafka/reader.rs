@@ -19,7 +19,7 @@ pub struct KafkaReader {
 }
 
 impl KafkaReader {
-    pub fn new(begin: Begin) -> Result<Self, LogError> {
+    pub(crate) fn new(begin: Begin) -> Result<Self, LogError> {
         let cluster = begin.cluster.clone();
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let bell = Arc::new(Bell::default());
@@ -29,7 +29,7 @@ impl KafkaReader {
         Ok(Self { cluster, batches, bell })
     }
 
-    pub async fn next(&mut self) -> Result<Batch, LogError> {
+    pub(crate) async fn next(&mut self) -> Result<Batch, LogError> {
         let ended = || Err(self.cluster.unavailable("this reader has ended with an error"));
         self.batches.recv().await.unwrap_or_else(ended)
     }

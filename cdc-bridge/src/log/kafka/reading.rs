@@ -24,16 +24,16 @@ const RECORDS_MAX: usize = 256;
 /// Records that are searched at once for a table's shape.
 const SEARCH_RECORDS: i64 = 500;
 
-pub struct Begin {
-    pub cluster: Cluster,
-    pub progress_topic: String,
-    pub tables: BTreeSet<TableName>,
-    pub topics: BTreeSet<String>,
-    pub bookmark: Bookmark,
+pub(crate) struct Begin {
+    pub(crate) cluster: Cluster,
+    pub(crate) progress_topic: String,
+    pub(crate) tables: BTreeSet<TableName>,
+    pub(crate) topics: BTreeSet<String>,
+    pub(crate) bookmark: Bookmark,
     /// The shapes that hold there.
-    pub shapes: Option<TablesRecord>,
+    pub(crate) shapes: Option<TablesRecord>,
     /// How many partitions there will be, about.
-    pub partitions: usize,
+    pub(crate) partitions: usize,
 }
 
 /// What the reader's thread holds.

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A header of every record of a change: the hash of its table's shape, in hexadecimal.
-pub const RELATION_HEADER: &str = "strangler.relation";
+pub(crate) const RELATION_HEADER: &str = "strangler.relation";
 /// The version of all these records.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Record {
+pub(crate) enum Record {
     Log(LogRecord),
     /// Shapes of tables: all that the writer's session has used so far, each table's newest.
     Tables(TablesRecord),
@@ -27,54 +27,54 @@ pub enum Record {
 
 /// Key `log`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LogRecord {
-    pub version: u32,
-    pub log: LogId,
+pub(crate) struct LogRecord {
+    pub(crate) version: u32,
+    pub(crate) log: LogId,
     /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
-    pub system_id: String,
+    pub(crate) system_id: String,
     /// The plan and the database that it was made for.
-    pub made_for: MadeFor,
+    pub(crate) made_for: MadeFor,
 }
 
 /// A server has many databases, and a database may be followed by several plans: each has a log of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MadeFor {
-    pub plan: String,
-    pub database: String,
+pub(crate) struct MadeFor {
+    pub(crate) plan: String,
+    pub(crate) database: String,
 }
 
 /// Key `tables`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TablesRecord {
-    pub version: u32,
-    pub log: LogId,
+pub(crate) struct TablesRecord {
+    pub(crate) version: u32,
+    pub(crate) log: LogId,
     /// Shapes by their hash in hexadecimal.
-    pub relations: BTreeMap<String, Relation>,
+    pub(crate) relations: BTreeMap<String, Relation>,
 }
 
 /// Key `progress`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProgressRecord {
+pub(crate) struct ProgressRecord {
     #[serde(flatten)]
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// Everything up to here had been acknowledged when this record was sent, so what is after it may be missing
     /// if the writer died.
-    pub acknowledged: EndLsn,
+    pub(crate) acknowledged: EndLsn,
     /// The last position that was sent to each partition, by topic.
-    pub sent: BTreeMap<String, BTreeMap<i32, Sent>>,
+    pub(crate) sent: BTreeMap<String, BTreeMap<i32, Sent>>,
 }
 
 /// What was sent to one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
-    pub last: Position,
+pub(crate) struct Sent {
+    pub(crate) last: Position,
     /// Where the changes after `acknowledged` begin.
-    pub offset: i64,
+    pub(crate) offset: i64,
 }
 
 impl Record {
     /// Reads a record; none for one of another kind or version.
-    pub fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Record> {
+    pub(crate) fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Record> {
         let value = value?;
         match key? {
             b"log" => serde_json::from_slice(value).ok().map(Record::Log),
@@ -86,7 +86,7 @@ impl Record {
         }
     }
 
-    pub fn version(&self) -> u32 {
+    pub(crate) fn version(&self) -> u32 {
         match self {
             Record::Log(record) => record.version,
             Record::Tables(record) => record.version,
@@ -94,7 +94,7 @@ impl Record {
         }
     }
 
-    pub fn log(&self) -> &LogId {
+    pub(crate) fn log(&self) -> &LogId {
         match self {
             Record::Log(record) => &record.log,
             Record::Tables(record) => &record.log,
@@ -103,7 +103,7 @@ impl Record {
     }
 
     /// Its key and value.
-    pub fn bytes(&self) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
+    pub(crate) fn bytes(&self) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
         Ok(match self {
             Record::Log(record) => ("log", serde_json::to_vec(record)?),
             Record::Tables(record) => ("tables", serde_json::to_vec(record)?),
@@ -114,7 +114,7 @@ impl Record {
 
 impl ProgressRecord {
     /// The partitions whose promised records may be missing: those that were sent to since `acknowledged`.
-    pub fn doubtful(&self) -> impl Iterator<Item = (&str, i32, Sent)> {
+    pub(crate) fn doubtful(&self) -> impl Iterator<Item = (&str, i32, Sent)> {
         let all = self.sent.iter().flat_map(|(topic, partitions)| {
             partitions.iter().map(|(partition, sent)| (topic.as_str(), *partition, *sent))
         });
@@ -122,7 +122,7 @@ impl ProgressRecord {
     }
 
     /// What holds of it if its own flush did not arrive; none if nothing had been acknowledged before.
-    pub fn before(&self) -> Option<Progress> {
+    pub(crate) fn before(&self) -> Option<Progress> {
         let known = self.acknowledged > EndLsn(0);
         known.then(|| Progress {
             end: self.acknowledged,
@@ -134,25 +134,25 @@ impl ProgressRecord {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bookmark {
-    pub log: LogId,
+pub(crate) struct Bookmark {
+    pub(crate) log: LogId,
     /// The next record of the progress topic.
-    pub progress: i64,
+    pub(crate) progress: i64,
     /// The newest `tables` record before it.
-    pub tables: Option<i64>,
+    pub(crate) tables: Option<i64>,
     /// Changes before here have been delivered.
-    pub end: EndLsn,
+    pub(crate) end: EndLsn,
     /// The next record of each partition, by topic.
-    pub offsets: BTreeMap<String, BTreeMap<i32, i64>>,
+    pub(crate) offsets: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
 impl Bookmark {
     /// Reads a cursor; none for one that is not Kafka's.
-    pub fn read(cursor: &Cursor) -> Option<Bookmark> {
+    pub(crate) fn read(cursor: &Cursor) -> Option<Bookmark> {
         serde_json::from_str(&cursor.0).ok()
     }
 
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         // Strings and numbers always serialise.
         Cursor(serde_json::to_string(self).unwrap_or_default())
     }

@@ -5,32 +5,32 @@ use migrations::lsn::Position;
 use std::collections::BTreeMap;
 
 /// The number of a partition here; it is never given to another one.
-pub type Slot = usize;
+pub(crate) type Slot = usize;
 
 /// The records of the progress topic are acknowledged under this number.
-pub const PROGRESS_SLOT: Slot = Slot::MAX;
+pub(crate) const PROGRESS_SLOT: Slot = Slot::MAX;
 
 /// A topic's partitions: consecutive slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     first: Slot,
-    pub count: i32,
+    pub(crate) count: i32,
 }
 
 impl Route {
-    pub fn slot(&self, partition: i32) -> Slot {
+    pub(crate) fn slot(&self, partition: i32) -> Slot {
         self.first + partition as usize
     }
 }
 
 #[derive(Debug, Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     topics: BTreeMap<String, Route>,
     /// Every topic that was met. A topic that is read again keeps its slots.
     known: BTreeMap<String, Route>,
     parts: Vec<Part>,
     /// Rises whenever routes that were handed out no longer hold.
-    pub generation: u64,
+    pub(crate) generation: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +41,12 @@ struct Part {
 }
 
 impl Routes {
-    pub fn get(&self, topic: &str) -> Option<Route> {
+    pub(crate) fn get(&self, topic: &str) -> Option<Route> {
         self.topics.get(topic).copied()
     }
 
     /// Adds a topic: for each partition the last position sent by anyone, and where it ends now.
-    pub fn add(&mut self, topic: &str, partitions: &[(Position, i64)]) -> Route {
+    pub(crate) fn add(&mut self, topic: &str, partitions: &[(Position, i64)]) -> Route {
         let count = partitions.len() as i32;
         let known = self.known.get(topic).copied().filter(|route| route.count == count);
         let route = known.unwrap_or(Route { first: self.parts.len(), count });
@@ -59,26 +59,26 @@ impl Routes {
         route
     }
 
-    pub fn remove(&mut self, topics: &[String]) {
+    pub(crate) fn remove(&mut self, topics: &[String]) {
         self.topics.retain(|topic, _| !topics.contains(topic));
         self.known.retain(|topic, _| !topics.contains(topic));
         self.generation += 1;
     }
 
     /// All topics are gone, or must be read again.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.topics.clear();
         self.generation += 1;
     }
 
-    pub fn note_sent(&mut self, slot: Slot, position: Position) {
+    pub(crate) fn note_sent(&mut self, slot: Slot, position: Position) {
         if let Some(part) = self.parts.get_mut(slot) {
             part.sent.last = position;
         }
     }
 
     /// A flush was acknowledged: the next offset by slot. After a progress record, readers may begin after it.
-    pub fn acknowledge(&mut self, next: &[i64], behind_record: bool) {
+    pub(crate) fn acknowledge(&mut self, next: &[i64], behind_record: bool) {
         for (part, next) in self.parts.iter_mut().zip(next) {
             part.next = part.next.max(*next);
         }
@@ -88,7 +88,7 @@ impl Routes {
     }
 
     /// What a progress record says: the partitions that changes were ever sent to.
-    pub fn sent(&self) -> BTreeMap<String, BTreeMap<i32, Sent>> {
+    pub(crate) fn sent(&self) -> BTreeMap<String, BTreeMap<i32, Sent>> {
         let partitions = |route: &Route| -> BTreeMap<i32, Sent> {
             let all = (0..route.count).map(|partition| (partition, self.parts[route.slot(partition)].sent));
             all.filter(|(_, sent)| sent.last != Position::default()).collect()

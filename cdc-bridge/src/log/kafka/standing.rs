@@ -40,9 +40,9 @@ pub(super) enum Found {
 /// What a log says of itself at its beginning.
 pub(super) struct Named {
     /// The system identifier of the server that it was made for, unless someone took the log's first records away.
-    pub system_id: Option<String>,
+    pub(crate) system_id: Option<String>,
     /// For whom it was made, unless that is this plan and this database, or is not known either.
-    pub other: Option<MadeFor>,
+    pub(crate) other: Option<MadeFor>,
 }
 
 /// Where the progress topic stands.

@@ -13,27 +13,27 @@ const TOPICS_PER_REQUEST: usize = 50;
 
 /// How topics of ours are made.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    pub partitions: i32,
-    pub replication: i32,
+pub(crate) struct Shape {
+    pub(crate) partitions: i32,
+    pub(crate) replication: i32,
     /// `max.message.bytes`.
-    pub record_bytes_max: u64,
+    pub(crate) record_bytes_max: u64,
 }
 
-pub struct Topics {
+pub(crate) struct Topics {
     cluster: Cluster,
     admin: AdminClient<DefaultClientContext>,
 }
 
 impl Topics {
     /// Connects when it is first used.
-    pub fn new(cluster: &Cluster) -> Result<Topics, LogError> {
+    pub(crate) fn new(cluster: &Cluster) -> Result<Topics, LogError> {
         let admin = cluster.admin().create().map_err(|error| cluster.error(&error))?;
         Ok(Topics { cluster: cluster.clone(), admin })
     }
 
     /// Makes the topics that are missing, and checks those that are there.
-    pub async fn ensure(&self, names: &[String], shape: Shape) -> Result<(), LogError> {
+    pub(crate) async fn ensure(&self, names: &[String], shape: Shape) -> Result<(), LogError> {
         for names in names.chunks(TOPICS_PER_REQUEST) {
             let there = self.make(names, shape).await?;
             self.check(&there).await?;
@@ -115,7 +115,7 @@ impl Topics {
     }
 
     /// Takes topics away; those that are not there are no error.
-    pub async fn delete(&self, names: &[String]) -> Result<(), LogError> {
+    pub(crate) async fn delete(&self, names: &[String]) -> Result<(), LogError> {
         for names in names.chunks(TOPICS_PER_REQUEST) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let gone = self.admin.delete_topics(&names, &options()).await;

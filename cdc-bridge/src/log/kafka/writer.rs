@@ -58,7 +58,7 @@ impl KafkaWriter {
     }
 
     /// Appends a flush; acknowledged by all when it returns.
-    pub async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
+    pub(crate) async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
         let ended = || self.cluster.unavailable("the writer's session has ended with an error");
         let mut work = self.work.take().ok_or_else(ended)?;
         let append = tokio::task::spawn_blocking(move || {

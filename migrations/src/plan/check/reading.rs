@@ -26,7 +26,7 @@ pub(super) struct Fields<'n> {
 
 impl<'n> Fields<'n> {
     /// Opens a mapping; other keys than the known ones are findings.
-    pub fn open(node: &'n Node, what: &str, known: &[&str], notes: &mut Notes<'_>) -> Option<Self> {
+    pub(super) fn open(node: &'n Node, what: &str, known: &[&str], notes: &mut Notes<'_>) -> Option<Self> {
         let Value::Map(map) = &node.value else {
             wrong_kind(
                 node,
@@ -58,12 +58,12 @@ impl<'n> Fields<'n> {
     }
 
     /// The value of a key, where there is one; an empty value counts as left out.
-    pub fn get(&self, key: &str) -> Option<&'n Node> {
+    pub(super) fn get(&self, key: &str) -> Option<&'n Node> {
         self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| *node).filter(|n| !n.is_null())
     }
 
     /// As [`Fields::get`], and also none where the value is an empty list or mapping.
-    pub fn filled(&self, key: &str) -> Option<&'n Node> {
+    pub(super) fn filled(&self, key: &str) -> Option<&'n Node> {
         self.get(key).filter(|node| match &node.value {
             Value::List(items) => !items.is_empty(),
             Value::Map(entries) => !entries.is_empty(),
@@ -72,12 +72,12 @@ impl<'n> Fields<'n> {
     }
 
     /// Whether an unknown key looks like this one.
-    pub fn is_mistyped(&self, key: &str) -> bool {
+    pub(super) fn is_mistyped(&self, key: &str) -> bool {
         self.mistyped.iter().any(|meant| meant == key)
     }
 
     /// As [`Fields::get`]; a missing key is a finding.
-    pub fn need(&self, key: &str, hint: &str, notes: &mut Notes<'_>) -> Option<&'n Node> {
+    pub(super) fn need(&self, key: &str, hint: &str, notes: &mut Notes<'_>) -> Option<&'n Node> {
         let found = self.get(key);
         if found.is_none() && !self.is_mistyped(key) {
             let at = self.entries.iter().find(|(k, _)| k.text == key).map_or(self.owner, |(k, _)| k.spot);
@@ -88,7 +88,7 @@ impl<'n> Fields<'n> {
 }
 
 impl Node {
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }
 }

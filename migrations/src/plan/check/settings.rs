@@ -33,7 +33,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub fn read(
+    pub(super) fn read(
         plan: &Fields<'_>,
         name: Option<&PlanName>,
         listeners: &mut Vec<Listener>,

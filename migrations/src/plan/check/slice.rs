@@ -30,7 +30,7 @@ pub(super) struct SliceDraft {
 }
 
 impl SliceDraft {
-    pub fn finish(self) -> Option<Slice> {
+    pub(super) fn finish(self) -> Option<Slice> {
         let bare = |tables: Vec<(Spot, Table)>| tables.into_iter().map(|(_, table)| table).collect();
         Some(Slice {
             name: self.name?,
