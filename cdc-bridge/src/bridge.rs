@@ -26,7 +26,6 @@ use migrations::stage::Stage;
 use postgres::Address;
 use postgres::clock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -119,7 +118,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
                 stored.write(&told.desired);
             }
             tell.send_replace(Some(told));
-            std::future::ready(Ok::<(), Infallible>(()))
+            std::future::ready(Ok(()))
         };
         puller.pull(held, take).await;
     });

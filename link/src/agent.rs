@@ -4,8 +4,9 @@
 
 use crate::stored::{self, Stored};
 use crate::{Link, client};
+use migrations::code::Code;
 use migrations::control::{AgentId, AgentKind, Desired, Observed, VERSION};
-use migrations::problem::Problem;
+use migrations::problem::{Diagnostic, Problem};
 use reqwest::{Response, StatusCode};
 use std::convert::Infallible;
 use std::error::Error;
@@ -44,16 +45,35 @@ pub struct Agent {
 enum PollError {
     #[error("the controller does not answer")]
     Away(#[from] reqwest::Error),
-    #[error("the controller refused: {} ({})", .0.message, .0.remedy)]
-    Refused(Box<Problem>),
+    #[error("the controller refused")]
+    Refused(#[source] Box<Problem>),
     #[error("the controller's answer cannot be read")]
     Unreadable(#[from] serde_json::Error),
-    #[error(
-        "the controller speaks another version of the control words than {VERSION}; run the same release everywhere"
-    )]
+    #[error("the controller speaks another version of the control words than {VERSION}")]
     Version,
     #[error("what the controller wants cannot be used")]
-    Unusable(#[source] Box<dyn Error + Send + Sync>),
+    Unusable(#[source] Box<Problem>),
+}
+
+impl Diagnostic for PollError {
+    fn code(&self) -> Code {
+        match self {
+            PollError::Away(_) => Code::ApiUnreachable,
+            PollError::Unreadable(_) => Code::ApiUnreadable,
+            PollError::Version => Code::ApiOtherVersion,
+            PollError::Refused(problem) | PollError::Unusable(problem) => problem.code,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            PollError::Away(_) => {
+                "check that the controller runs and is reachable at this address".to_owned()
+            }
+            PollError::Unreadable(_) | PollError::Version => "run the same release everywhere".to_owned(),
+            PollError::Refused(problem) | PollError::Unusable(problem) => problem.remedy.clone(),
+        }
+    }
 }
 
 impl Agent {
@@ -78,10 +98,9 @@ impl Agent {
 
     /// Pulls for ever. `take` puts in use each `desired` that is newer than `held`, and keeps it ([`Agent::stored`]); it
     /// gets `held` itself once a controller stands by it. If `take` fails the same one is asked for again, with pauses.
-    pub async fn pull<E, F>(&self, mut held: Option<Told>, take: impl Fn(Told) -> F) -> Infallible
+    pub async fn pull<F>(&self, mut held: Option<Told>, take: impl Fn(Told) -> F) -> Infallible
     where
-        F: Future<Output = Result<(), E>>,
-        E: Into<Box<dyn Error + Send + Sync>>,
+        F: Future<Output = Result<(), Problem>>,
     {
         let mut pause = RETRY_MIN;
         loop {
@@ -91,7 +110,7 @@ impl Agent {
             let taken = match next {
                 Ok(Some(told)) => match take(told.clone()).await {
                     Ok(()) => Ok(Some(told)),
-                    Err(why) => Err(PollError::Unusable(why.into())),
+                    Err(why) => Err(PollError::Unusable(Box::new(why))),
                 },
                 Ok(None) => Ok(None),
                 Err(error) => Err(error),
@@ -106,8 +125,10 @@ impl Agent {
                     sleep(NOTHING_NEW_PAUSE.saturating_sub(asked_at.elapsed())).await;
                 }
                 Err(error) => {
+                    let Problem { message, remedy, .. } = Problem::of(&error);
                     tracing::warn!(
-                        error = &error as &dyn Error,
+                        error = %message,
+                        %remedy,
                         controller = %self.link.controller,
                         "no newer orders; going on with the present ones"
                     );

@@ -7,12 +7,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use link::{Agent, Link, Told};
+use migrations::code::Code;
 use migrations::control::{AgentKind, Desired, Observed, ProxyReport, Report, VERSION};
 use migrations::journal::{Generation, JournalId, State as Journal};
 use migrations::plan::{Plan, Secret};
+use migrations::problem::Problem;
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -69,7 +70,11 @@ impl Controller {
                     stored.write(&told.desired);
                 }
                 tell.send(told).unwrap();
-                ready(if is_refused { Err(io::Error::other("no such upstream")) } else { Ok(()) })
+                ready(if is_refused {
+                    Err(Problem::new(Code::ApiUnreadable, "no such upstream", "name another"))
+                } else {
+                    Ok(())
+                })
             };
             agent.pull(held, take).await
         });

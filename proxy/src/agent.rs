@@ -9,7 +9,9 @@ use crate::metrics::Metrics;
 use crate::table::{BadDesired, Tables};
 use async_trait::async_trait;
 use link::Told;
+use migrations::code::Code;
 use migrations::control::{Observed, ProxyReport, Report, VERSION};
+use migrations::problem::Problem;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::sync::Arc;
@@ -43,7 +45,7 @@ impl BackgroundService for Agent {
 }
 
 impl Agent {
-    async fn take(&self, told: Told, swapped: &Notify) -> Result<(), Unusable> {
+    async fn take(&self, told: Told, swapped: &Notify) -> Result<(), Problem> {
         let (tables, stored) = (self.tables.clone(), self.agent.stored());
         // The resolver and the disk block.
         let taken = tokio::task::spawn_blocking(move || {
@@ -55,7 +57,8 @@ impl Agent {
             Ok::<bool, BadDesired>(is_newer)
         })
         .await;
-        if taken.map_err(|_| Unusable::Stopped)?? {
+        let stopping = |_| Problem::new(Code::PartFailed, "the proxy is stopping", "start it again");
+        if taken.map_err(stopping)?? {
             self.serve_barriers();
             swapped.notify_one();
         }
@@ -91,12 +94,4 @@ impl Agent {
             tokio::spawn(async move { freshness.keep_asking(bridge).await });
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error(transparent)]
-    Table(#[from] BadDesired),
-    #[error("the proxy is stopping")]
-    Stopped,
 }

@@ -117,7 +117,7 @@ impl Freshness {
                 }
                 Err(why) => {
                     self.counters.failed.inc();
-                    tracing::debug!(slice = %self.slice, %why, "no barrier yet; clients that wrote read from the monolith");
+                    tracing::debug!(slice = %self.slice, %why, remedy = why.remedy(), "no barrier yet; clients that wrote read from the monolith");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
@@ -140,8 +140,17 @@ impl Freshness {
 enum NoBarrier {
     #[error("no bridge has reported its address yet")]
     NoBridge,
-    #[error("the bridge speaks version {0}; run the same release everywhere")]
+    #[error("the bridge speaks version {0}")]
     Version(u32),
     #[error("the bridge did not answer")]
     Asking(#[from] reqwest::Error),
+}
+
+impl NoBarrier {
+    fn remedy(&self) -> &'static str {
+        match self {
+            NoBarrier::NoBridge | NoBarrier::Asking(_) => "check that the bridge runs and is reachable",
+            NoBarrier::Version(_) => "run the same release everywhere",
+        }
+    }
 }

@@ -179,21 +179,24 @@ pub fn run_logging_to(
 
 /// Puts the stored table in use, if there is one that can be used.
 fn restore(agent: &link::Agent, tables: &Tables) -> Option<Told> {
-    let error: Box<dyn std::error::Error> = match agent.stored().read() {
+    let (error, remedy): (Box<dyn std::error::Error>, _) = match agent.stored().read() {
         Ok(Some(desired)) => match tables.take(desired.clone()) {
             Ok(_) => {
                 tracing::info!("serving with the stored table until the controller answers");
                 return Some(Told { desired, is_current: false });
             }
-            Err(error) => error.into(),
+            Err(error) => {
+                let remedy = error.remedy();
+                (error.into(), remedy)
+            }
         },
         Ok(None) => {
             tracing::info!("no stored table; not ready until the controller answers");
             return None;
         }
-        Err(error) => error.into(),
+        Err(error) => (error.into(), "make the file readable, or remove it".to_owned()),
     };
-    tracing::error!(error = &*error, "cannot use the stored table; not ready until the controller answers");
+    tracing::error!(error = &*error, %remedy, "cannot use the stored table; not ready until the controller answers");
     None
 }
 

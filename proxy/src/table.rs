@@ -12,11 +12,13 @@ use crate::route::Routes;
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
+use migrations::code::Code;
 use migrations::control::{Desired, TableRoute};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::plan::Sticky;
+use migrations::problem::Diagnostic;
 use migrations::share::Share;
 use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, HashMap};
@@ -82,10 +84,26 @@ impl Drop for Live {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadDesired {
-    #[error("the table has an upstream without a usable address; run `strangler check`")]
+    #[error("the table has an upstream without a usable address")]
     Address(#[from] BadAddress),
-    #[error("the table has no service `{0}`; run `strangler check`")]
+    #[error("the table has no service `{0}`")]
     Service(ServiceName),
+}
+
+impl Diagnostic for BadDesired {
+    fn code(&self) -> Code {
+        Code::ApiUnreadable
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            BadDesired::Address(_) => {
+                "write each upstream as `http://host:port` or `https://host:port`, without a path, and run `strangler check`"
+                    .to_owned()
+            }
+            BadDesired::Service(_) => "run `strangler check`".to_owned(),
+        }
+    }
 }
 
 /// The table in use, and everything that outlives a swap.

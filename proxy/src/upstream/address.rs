@@ -3,7 +3,7 @@
 use migrations::plan::Upstream;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an upstream; write `http://host:port` or `https://host:port`, without a path")]
+#[error("`{0}` is not an upstream")]
 pub(crate) struct BadAddress(pub(crate) String);
 
 /// Reads `http://host[:port]` or `https://host[:port]`. An IPv6 host loses its brackets.
