@@ -3,7 +3,7 @@
 //! `supervisor` decides what runs.
 
 use crate::part::Part;
-use crate::process::Record;
+use crate::process::Process;
 use migrations::code::Code;
 use migrations::plan::Secret;
 use migrations::problem::Problem;
@@ -34,7 +34,7 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "the lock is the open file")
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Watch {
     #[serde(flatten)]
-    pub(crate) process: Record,
+    pub(crate) process: Process,
     /// The URL of its controller, for example `http://127.0.0.1:7401`.
     pub(crate) controller: String,
     /// None while no slice is captured.
@@ -112,12 +112,12 @@ impl House {
     }
 
     /// The process of a part, if it still runs. A stale record is removed.
-    pub(crate) fn running(&self, part: Part) -> Option<Record> {
-        self.living(part.name(), |record: &Record| record.is_alive())
+    pub(crate) fn running(&self, part: Part) -> Option<Process> {
+        self.living(part.name(), |record: &Process| record.is_alive())
     }
 
     /// The last process of a part, even if it has ended.
-    pub(crate) fn noted(&self, part: Part) -> Option<Record> {
+    pub(crate) fn noted(&self, part: Part) -> Option<Process> {
         serde_json::from_slice(&fs::read(self.note_path(part.name())).ok()?).ok()
     }
 
@@ -126,7 +126,7 @@ impl House {
         self.living("up", |watch: &Watch| watch.process.is_alive())
     }
 
-    pub(crate) fn note(&self, part: Part, record: &Record) -> Result<(), Problem> {
+    pub(crate) fn note(&self, part: Part, record: &Process) -> Result<(), Problem> {
         self.write_note(part.name(), record)
     }
 
@@ -259,10 +259,10 @@ mod tests {
     fn the_record_of_an_ended_process_is_removed() {
         let (_folder, house) = house();
         house.make().unwrap();
-        house.note(Part::Proxy, &Record::of(std::process::id(), 0)).unwrap();
+        house.note(Part::Proxy, &Process::of(std::process::id(), 0)).unwrap();
         assert!(house.running(Part::Proxy).is_some());
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let gone = Record::of(child.id(), 0);
+        let gone = Process::of(child.id(), 0);
         child.wait().unwrap();
         house.note(Part::Proxy, &gone).unwrap();
         assert!(house.running(Part::Proxy).is_none());

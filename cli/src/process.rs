@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct Process {
     pub(crate) pid: u32,
     /// RFC 3339, UTC.
     pub(crate) started: String,
@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) ticks: Option<u64>,
 }
 
-impl Record {
+impl Process {
     /// The process must be running.
     pub(crate) fn of(pid: u32, restarts: u32) -> Self {
         let started = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -121,18 +121,18 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_more_than_its_pid() {
-        let me = Record::of(std::process::id(), 0);
+        let me = Process::of(std::process::id(), 0);
         assert!(me.is_alive());
-        assert!(Record { ticks: None, ..me.clone() }.is_alive(), "the same executable");
-        assert!(!Record { ticks: me.ticks.map(|ticks| ticks + 1), ..me.clone() }.is_alive());
-        assert!(!Record { pid: 1, ticks: None, ..me.clone() }.is_alive(), "never init");
-        assert!(!Record { pid: u32::MAX, ..me }.is_alive());
+        assert!(Process { ticks: None, ..me.clone() }.is_alive(), "the same executable");
+        assert!(!Process { ticks: me.ticks.map(|ticks| ticks + 1), ..me.clone() }.is_alive());
+        assert!(!Process { pid: 1, ticks: None, ..me.clone() }.is_alive(), "never init");
+        assert!(!Process { pid: u32::MAX, ..me }.is_alive());
     }
 
     #[test]
     fn a_zombie_is_not_alive() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let record = Record::of(child.id(), 0);
+        let record = Process::of(child.id(), 0);
         assert!(record.is_alive());
         child.kill().unwrap();
         let gone = (0..100).any(|_| {

@@ -6,7 +6,7 @@
 use crate::house::{House, Watch};
 use crate::outlook;
 use crate::part::Part;
-use crate::process::Record;
+use crate::process::Process;
 use crate::remote::Remote;
 use crate::signals::Signals;
 use crate::ui::Ui;
@@ -85,7 +85,7 @@ impl Supervisor {
     ) -> Result<Self, Problem> {
         let now = Instant::now();
         let watch = Watch {
-            process: Record::of(std::process::id(), 0),
+            process: Process::of(std::process::id(), 0),
             controller: starter.controller.clone(),
             kept: None,
         };
@@ -171,7 +171,7 @@ impl Supervisor {
         kept.since = Instant::now();
         match spawned {
             Ok(child) => {
-                let record = Record { ended: kept.ended.clone(), ..Record::of(child.id(), kept.restarts) };
+                let record = Process { ended: kept.ended.clone(), ..Process::of(child.id(), kept.restarts) };
                 kept.child = Some(child);
                 let started = format!("started the {} (pid {})", part.name(), record.pid);
                 self.progress.note(&started);
@@ -235,7 +235,7 @@ impl Supervisor {
 
 async fn end_child(house: &House, kept: &mut Kept) {
     if let Some(child) = kept.child.as_mut() {
-        Record::of(child.id(), 0).end(STOP_PATIENCE).await;
+        Process::of(child.id(), 0).end(STOP_PATIENCE).await;
         // Reaps it, which frees its pid. It has ended or was just killed, so this does not block.
         let _ = child.wait();
     }

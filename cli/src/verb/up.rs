@@ -4,7 +4,7 @@ use crate::house::{House, Lock};
 use crate::invocation::{Invocation, local};
 use crate::outlook::bridge;
 use crate::part::Part;
-use crate::process::Record;
+use crate::process::Process;
 use crate::remote::Remote;
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
@@ -244,7 +244,7 @@ fn last_words(house: &House, name: &str, message: &str) -> Problem {
 }
 
 async fn end(child: &mut Child) {
-    let record = Record::of(child.id(), 0);
+    let record = Process::of(child.id(), 0);
     record.signal(Signal::SIGTERM);
     if !record.wait(STOP_PATIENCE).await {
         record.signal(Signal::SIGKILL);
