@@ -18,7 +18,7 @@ use migrations::control::{
 };
 use migrations::finding::Finding;
 use migrations::journal::Generation;
-use migrations::lane::{Direction, LaneId};
+use migrations::lane::{Direction, LaneId, Right};
 use migrations::plan::Plan;
 use migrations::problem::Diagnostic;
 use migrations::sql::Database;
@@ -305,9 +305,8 @@ impl Bridge {
     fn order(&self, database: &Database, desired: &Desired) -> Order {
         let mut order = Order::default();
         for (id, lane) in self.of_feed(database) {
-            let Some(wanted) = desired.lanes.get(id).filter(|wanted| wanted.stage.is_captured()) else {
-                continue;
-            };
+            let is_captured = |wanted: &&LaneOrder| wanted.stage.is_captured() && wanted.right != Right::Rest;
+            let Some(wanted) = desired.lanes.get(id).filter(is_captured) else { continue };
             order.tables.extend(lane.plan.sources());
             order.attempts.insert((id.clone(), wanted.attempt));
         }

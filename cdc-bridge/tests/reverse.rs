@@ -6,8 +6,10 @@ mod house;
 
 use house::{House, slice};
 use migrations::control::{Condition, LaneOrder};
+use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::journal::Generation;
 use migrations::lane::{LaneId, Right};
+use migrations::lsn::{EndLsn, Of};
 use migrations::stage::{Epoch, Event, Stage};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -63,22 +65,32 @@ async fn prepared() -> House {
     let house = House::new(SOURCE, SINK, PLAN).await;
     house.start();
     house.follow().await;
-    let stage = house.journal().slice(&slice()).stage;
-    house.order(back(), order(&house, stage, Right::Watch));
+    let intent = Intent::Cutover { for_ms: None };
+    let preparing = Preparing { intent, plan: Digest(1), hold_ms: 5_000, until: Moment(u64::MAX) };
+    house.decide(Event::CutoverPrepared { preparing });
     house.until_lane(&back(), "watching", |lane| lane.condition == Condition::Following).await;
     house
 }
 
-/// Moves the writes to the service, as a cutover will.
+fn started() -> Event {
+    let intent = Intent::Cutover { for_ms: None };
+    let crossing =
+        Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
+    Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(u64::MAX) }
+}
+
+fn committed() -> Event {
+    Event::CutoverCommitted { epoch: Epoch(1), returns_at: None }
+}
+
+/// Moves the writes to the service, as a coordinator does.
 async fn cut_over(house: &House) {
     house.source.sql("shop", "SELECT strangler.gate_set_orders(true, 1)");
     house.sink.sql("orders", "SELECT strangler.gate_set_orders(true, 1)");
-    house.decide(Event::CutoverStarted { epoch: Epoch(1) });
+    house.decide(started());
     house.barrier().await;
-    house.decide(Event::CutoverCommitted { epoch: Epoch(1) });
+    house.decide(committed());
     house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
-    let stage = house.journal().slice(&slice()).stage;
-    house.order(back(), order(house, stage, Right::Apply(Epoch(1))));
 }
 
 /// Waits until the monolith's rows are the service's.
@@ -179,9 +191,11 @@ async fn a_write_that_comes_before_the_right_to_apply_it_is_not_lost() {
     let house = prepared().await;
     house.source.sql("shop", "SELECT strangler.gate_set_orders(true, 1)");
     house.sink.sql("orders", "SELECT strangler.gate_set_orders(true, 1)");
-    house.decide(Event::CutoverStarted { epoch: Epoch(1) });
+    house.decide(started());
     house.barrier().await;
-    house.decide(Event::CutoverCommitted { epoch: Epoch(1) });
+    let stage = house.journal().slice(&slice()).stage;
+    house.order(back(), order(&house, stage, Right::Watch));
+    house.decide(committed());
     house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
     house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id <= 10");
     house.until_lane(&back(), "alarmed", |lane| lane.foreign == 10).await;

@@ -129,8 +129,15 @@ fn proxy(name: &str, acts_on: Option<(JournalId, Generation)>, plan: &str) -> Ob
 }
 
 fn bridge(address: &str, condition: Option<Condition>) -> Observed {
-    let lane =
-        condition.map(|condition| LaneReport { condition, lag_bytes: 0, lag_ms: 0, changes: 0, foreign: 0 });
+    let lane = condition.map(|condition| LaneReport {
+        condition,
+        lag_bytes: 0,
+        lag_ms: 0,
+        changes: 0,
+        foreign: 0,
+        fenced: None,
+        began: None,
+    });
     let lanes = lane.into_iter().map(|lane| ("orders/forward".parse().unwrap(), lane)).collect();
     Observed {
         version: VERSION,

@@ -16,12 +16,12 @@ use crate::pattern::{Access, Pattern};
 use crate::plan::Sticky;
 use crate::share::Share;
 use crate::sql::Database;
-use crate::stage::Stage;
+use crate::stage::{Epoch, Hold, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of these words. An agent that reads another one stops with a clear error.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the controller wants to be so: one document for proxies and bridges alike, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub struct Table {
     /// Every route of every slice; what matches none goes to the monolith.
     pub routes: Vec<TableRoute>,
     /// Slices whose writes are held.
-    pub holds: BTreeSet<SliceName>,
+    pub holds: BTreeMap<SliceName, Hold>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -141,6 +141,29 @@ pub struct ProxyReport {
     pub failed: u64,
     /// Upstream addresses that fail their health checks now.
     pub unhealthy: Vec<String>,
+    /// The slices whose writes wait or are under way.
+    pub slices: BTreeMap<SliceName, SliceTraffic>,
+}
+
+/// The writes of a slice at one proxy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceTraffic {
+    /// The hold that the proxy acts on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holds: Option<Epoch>,
+    /// Writes that wait.
+    pub held: u64,
+    /// Writes that were sent to either side and are not ended.
+    pub in_flight: u64,
+    /// The longest wait of a write in the hold that is acted on, or in the last one: milliseconds.
+    pub held_ms_max: u64,
+}
+
+impl SliceTraffic {
+    /// Whether nothing that was sent before the hold is still under way.
+    pub fn is_drained(&self, epoch: Epoch) -> bool {
+        self.holds == Some(epoch) && self.in_flight == 0
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -186,6 +209,12 @@ pub struct LaneReport {
     pub changes: u64,
     /// Changes that a lane without the right to apply has found since the bridge's start, and that no lane of ours wrote.
     pub foreign: u64,
+    /// The highest epoch whose fence the sink has passed: it has everything that was written before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fenced: Option<Epoch>,
+    /// From where on the lane's changes are kept, once that is so; only a lane back has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub began: Option<EndLsn>,
 }
 
 /// What a lane does now.

@@ -2,10 +2,11 @@
 //!
 //! Stores (a Postgres table, a file) live elsewhere; here is what an entry means and which entry may follow.
 
+use crate::crossing::Preparing;
 use crate::lsn::{Monolith, Of, Position};
 use crate::names::{RouteName, SliceName};
 use crate::share::Share;
-use crate::stage::{Epoch, Event, IllegalMove, Owner, Stage};
+use crate::stage::{Epoch, Event, Hold, IllegalMove, Owner, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -55,6 +56,12 @@ pub struct SliceState {
     pub epoch: Epoch,
     /// Which copy this is: the generation of the entry that began it. A report about another attempt is stale.
     pub attempt: Generation,
+    /// A cutover or a rehearsal that is being prepared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preparing: Option<Preparing>,
+    /// Writes wait at the proxies: from the start of a crossing until the owner's gate is open and the proxies know.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<Hold>,
     /// Shares that differ from `monolith`, per route.
     pub shares: BTreeMap<RouteName, Share>,
     pub paused: bool,
@@ -67,22 +74,35 @@ pub struct SliceState {
 impl SliceState {
     /// The share of a route's reads that goes to the service in the slice's present stage.
     pub fn share(&self, route: &RouteName) -> Share {
-        match self.stage {
-            Stage::Split { .. } | Stage::Retired => Share::SERVICE,
-            _ => self.shares.get(route).copied().unwrap_or_default(),
+        if self.stage.is_at_service() {
+            return Share::SERVICE;
         }
+        self.shares.get(route).copied().unwrap_or_default()
+    }
+
+    /// Whether the service's changes are kept for a way back.
+    pub fn has_way_back(&self) -> bool {
+        self.preparing.is_some()
+            || matches!(self.stage, Stage::Cutting { .. } | Stage::Split { .. } | Stage::Returning { .. })
+    }
+
+    /// Whether a coordinator has something to do: a crossing is prepared, under way, or not yet released.
+    pub fn is_crossing(&self) -> bool {
+        self.preparing.is_some() || self.hold.is_some()
     }
 
     /// The state after `event`, were it written at `generation`.
     pub fn after(&self, generation: Generation, event: &Event) -> Result<SliceState, IllegalMove> {
         let mut next = self.clone();
         next.stage = self.stage.after(event)?;
+        self.fits(event)?;
         next.epoch = event.check_epoch(self.epoch)?;
         match event {
             Event::SyncStarted { .. } | Event::Evicted { .. } => {
                 next.attempt = generation;
                 next.shares.clear();
                 next.skips.clear();
+                next.preparing = None;
                 // It was said of one copy, and of the tables that the plan had then.
                 next.replace = matches!(event, Event::SyncStarted { replace: true });
             }
@@ -98,17 +118,45 @@ impl SliceState {
                 next.paused = false;
                 next.skips.extend(skip);
             }
+            Event::CutoverPrepared { preparing } => next.preparing = Some(*preparing),
+            Event::CutoverStarted { epoch, until, .. } | Event::RollbackStarted { epoch, until } => {
+                next.preparing = None;
+                next.hold = Some(Hold { epoch: *epoch, until: *until });
+            }
+            Event::CutoverAborted { .. } => {
+                next.preparing = None;
+                next.hold = None;
+            }
+            Event::RollbackAborted { epoch, .. } => {
+                next.hold = self.hold.map(|hold| Hold { epoch: *epoch, ..hold });
+            }
+            // A proxy that has not heard of it may still send reads to the service, which is behind from now on.
+            Event::RollbackCommitted { .. } => next.shares.clear(),
+            Event::Released { .. } => next.hold = None,
             Event::CopyCompleted { .. }
-            | Event::CutoverStarted { .. }
             | Event::CutoverCommitted { .. }
-            | Event::CutoverAborted { .. }
-            | Event::RollbackStarted { .. }
-            | Event::RollbackCommitted { .. }
-            | Event::RollbackAborted { .. }
-            | Event::TakenOver { .. }
+            | Event::Confirmed
             | Event::Completed => {}
         }
         Ok(next)
+    }
+
+    /// What the stage alone does not say: a crossing begins where none is, starts where it was prepared, and nothing else
+    /// is decided while one is on.
+    fn fits(&self, event: &Event) -> Result<(), IllegalMove> {
+        let is_fit = match event {
+            Event::CutoverPrepared { .. } => !self.is_crossing() && !self.paused,
+            Event::CutoverStarted { .. } => self.preparing.is_some(),
+            Event::CutoverAborted { .. } => self.is_crossing() && self.stage.owner() != Owner::Service,
+            Event::Released { .. } => self.hold.is_some(),
+            Event::RollbackStarted { .. } | Event::Completed => self.hold.is_none(),
+            Event::SyncDropped | Event::Paused => !self.is_crossing(),
+            _ => true,
+        };
+        let remedy =
+            "wait for the cutover or rollback to end, or `strangler abort`; `strangler status -w` shows it";
+        let stage = self.stage.name();
+        if is_fit { Ok(()) } else { Err(IllegalMove::Stage { stage, event: event.name(), remedy }) }
     }
 }
 
@@ -187,7 +235,7 @@ impl State {
         let mut last = None;
         for entry in entries {
             state.apply(entry)?;
-            let is_shared = |one: &SliceState| !one.shares.is_empty() || one.stage.owner() == Owner::Service;
+            let is_shared = |one: &SliceState| !one.shares.is_empty() || one.stage.is_at_service();
             if state.slices.get(slice).is_some_and(is_shared) {
                 last = Some(state.generation);
             }

@@ -92,8 +92,11 @@ impl From<LaneId> for String {
 pub enum Right {
     /// Change the slice's rows while the sink's gate is shut at this epoch.
     Apply(Epoch),
-    /// Change nothing: read on, and report writes that are not our own.
+    /// Change nothing of what the slice owns: read on, and report writes that are not our own. Reference tables are still
+    /// applied.
     Watch,
+    /// Nothing is captured for it; its place and its slot are given up.
+    Rest,
 }
 
 /// The echo mark: a lane's first statement in each transaction leaves it in the sink's own change stream, as the content

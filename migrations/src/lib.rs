@@ -10,6 +10,7 @@ pub mod api;
 pub mod code;
 pub mod column_type;
 pub mod control;
+pub mod crossing;
 pub mod filled;
 pub mod finding;
 pub mod journal;

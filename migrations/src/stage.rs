@@ -3,6 +3,7 @@
 //! Knows nothing of how a stage is reached or of the plan; whether a *route* may be shared is the plan's to say.
 
 use crate::code::Code;
+use crate::crossing::{Crossing, Moment, Preparing};
 use crate::lsn::{CommitLsn, Monolith, Of, Position};
 use crate::names::RouteName;
 use crate::problem::Diagnostic;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A number per slice that only rises: at cutting, at returning, at a takeover. Databases refuse an older one.
+/// A number per slice that only rises: at cutting, at returning, and whenever one of them is aborted. Databases refuse an
+/// older one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
@@ -65,16 +67,33 @@ pub enum Stage {
     Cutting {
         /// As in [`Stage::Following`], to return to.
         copied_at: Of<Monolith, CommitLsn>,
+        #[serde(flatten)]
+        crossing: Crossing,
     },
     /// The service owns the tables.
     Split {
         copied_at: Of<Monolith, CommitLsn>,
+        #[serde(flatten)]
+        crossing: Crossing,
+        /// When everything returns by itself, unless someone confirms.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        returns_at: Option<Moment>,
     },
     /// Writes are stopped on the way back.
     Returning {
         copied_at: Of<Monolith, CommitLsn>,
+        #[serde(flatten)]
+        crossing: Crossing,
     },
     Retired,
+}
+
+/// Writes of a slice wait at the proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub epoch: Epoch,
+    /// A write that still waits then is refused.
+    pub until: Moment,
 }
 
 /// What happened to a slice, as the journal records it.
@@ -102,20 +121,48 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         skip: Option<Of<Monolith, Position>>,
     },
-    /// `cutover`: writes stop at the monolith.
-    CutoverStarted { epoch: Epoch },
+    /// `cutover` or `rehearse` is wanted: the way back is made before anything is stopped.
+    CutoverPrepared {
+        #[serde(flatten)]
+        preparing: Preparing,
+    },
+    /// Writes stop at the monolith.
+    CutoverStarted {
+        epoch: Epoch,
+        #[serde(flatten)]
+        crossing: Crossing,
+        /// When it is given up, unless it is decided by then.
+        until: Moment,
+    },
     /// The point of no return: the service owns the tables.
-    CutoverCommitted { epoch: Epoch },
-    /// A cutover is given up; the monolith owns the tables again.
-    CutoverAborted { epoch: Epoch },
-    /// `rollback`: writes stop at the service.
-    RollbackStarted { epoch: Epoch },
+    CutoverCommitted {
+        epoch: Epoch,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        returns_at: Option<Moment>,
+    },
+    /// A cutover, or its preparation, is given up; the monolith owns the tables.
+    CutoverAborted {
+        epoch: Epoch,
+        /// Why, for the reader of the journal.
+        why: String,
+    },
+    /// The new owner's gate is open and the proxies know: what they hold may go.
+    Released { epoch: Epoch },
+    /// `rollback`, or the time of `--for` is over: writes stop at the service.
+    RollbackStarted { epoch: Epoch, until: Moment },
     /// The monolith owns the tables again, with everything the service wrote.
     RollbackCommitted { epoch: Epoch },
     /// A rollback is given up; the service still owns the tables.
-    RollbackAborted { epoch: Epoch },
-    /// Another coordinator goes on with a cutover or rollback, under a higher epoch.
-    TakenOver { epoch: Epoch },
+    RollbackAborted {
+        epoch: Epoch,
+        /// Why, for the reader of the journal.
+        why: String,
+        /// When it is tried again by itself.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        returns_at: Option<Moment>,
+    },
+    /// `confirm`: nothing returns by itself any more.
+    Confirmed,
     /// `complete`: no way back any more.
     Completed,
 }
@@ -146,7 +193,7 @@ impl Diagnostic for IllegalMove {
 
 impl Stage {
     /// Every legal move. Anything else is an error that names what can be done instead. Epochs are checked by
-    /// [`Event::check_epoch`].
+    /// [`Event::check_epoch`], holds and preparation by [`crate::journal::SliceState::after`].
     pub fn after(self, event: &Event) -> Result<Stage, IllegalMove> {
         use Event as E;
         use Stage as S;
@@ -160,7 +207,7 @@ impl Stage {
             },
             S::Copying => match event {
                 E::CopyCompleted { copied_at } => Ok(S::Following { copied_at: *copied_at }),
-                E::Evicted { .. } | E::Paused | E::Resumed { .. } => Ok(S::Copying),
+                E::Evicted { .. } | E::Released { .. } | E::Paused | E::Resumed { .. } => Ok(S::Copying),
                 // Where all reads are at the monolith already, they may be sent there once more.
                 E::Shared { routes } if routes.values().all(|share| *share == Share::MONOLITH) => {
                     Ok(S::Copying)
@@ -169,28 +216,32 @@ impl Stage {
                 _ => illegal(),
             },
             S::Following { copied_at } => match event {
-                E::CutoverStarted { .. } => Ok(S::Cutting { copied_at }),
+                E::CutoverStarted { crossing, .. } => Ok(S::Cutting { copied_at, crossing: *crossing }),
                 E::Evicted { .. } => Ok(S::Copying),
                 E::SyncDropped => Ok(S::Monolith),
+                E::CutoverPrepared { .. } | E::CutoverAborted { .. } | E::Released { .. } => Ok(self),
                 E::Shared { .. } | E::Paused | E::Resumed { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Cutting { copied_at } => match event {
-                E::CutoverCommitted { .. } => Ok(S::Split { copied_at }),
+            S::Cutting { copied_at, crossing } => match event {
+                E::CutoverCommitted { returns_at, .. } => {
+                    Ok(S::Split { copied_at, crossing, returns_at: *returns_at })
+                }
                 E::CutoverAborted { .. } => Ok(S::Following { copied_at }),
-                E::TakenOver { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Split { copied_at } => match event {
-                E::RollbackStarted { .. } => Ok(S::Returning { copied_at }),
+            S::Split { copied_at, crossing, .. } => match event {
+                E::RollbackStarted { .. } => Ok(S::Returning { copied_at, crossing }),
+                E::Confirmed => Ok(S::Split { copied_at, crossing, returns_at: None }),
                 E::Completed => Ok(S::Retired),
-                E::TakenOver { .. } | E::Paused | E::Resumed { .. } => Ok(self),
+                E::Released { .. } | E::Paused | E::Resumed { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Returning { copied_at } => match event {
+            S::Returning { copied_at, crossing } => match event {
                 E::RollbackCommitted { .. } => Ok(S::Following { copied_at }),
-                E::RollbackAborted { .. } => Ok(S::Split { copied_at }),
-                E::TakenOver { .. } => Ok(self),
+                E::RollbackAborted { returns_at, .. } => {
+                    Ok(S::Split { copied_at, crossing, returns_at: *returns_at })
+                }
                 _ => illegal(),
             },
             S::Retired => illegal(),
@@ -203,6 +254,11 @@ impl Stage {
             Stage::Cutting { .. } | Stage::Returning { .. } => Owner::Nobody,
             Stage::Split { .. } | Stage::Retired => Owner::Service,
         }
+    }
+
+    /// Whether the service answers the slice's requests.
+    pub fn is_at_service(self) -> bool {
+        matches!(self, Stage::Split { .. } | Stage::Returning { .. } | Stage::Retired)
     }
 
     /// The stage's name in the journal, the API and on the terminal.
@@ -227,10 +283,16 @@ impl Stage {
         match self {
             Stage::Monolith => "begin with `strangler sync start`",
             Stage::Copying => "wait until `strangler sync status` says following, or `strangler sync drop`",
-            Stage::Following { .. } => "share its reads with `strangler route set`, or `strangler sync drop`",
-            Stage::Cutting { .. } => "wait for the cutover to end; `strangler status -w` shows it",
-            Stage::Split { .. } => "the service owns it; `strangler status` shows how it stands",
-            Stage::Returning { .. } => "wait for the rollback to end; `strangler status -w` shows it",
+            Stage::Following { .. } => {
+                "share its reads with `strangler route set`, move its writes with `strangler cutover`, or `strangler sync drop`"
+            }
+            Stage::Cutting { .. } => {
+                "wait for the cutover to end, or `strangler abort`; `strangler status -w` shows it"
+            }
+            Stage::Split { .. } => "the service owns it: `strangler rollback` gives it back",
+            Stage::Returning { .. } => {
+                "wait for the rollback to end, or `strangler abort`; `strangler status -w` shows it"
+            }
             Stage::Retired => "its move is final",
         }
     }
@@ -247,40 +309,48 @@ impl Event {
             Event::Shared { .. } => "shared",
             Event::Paused => "paused",
             Event::Resumed { .. } => "resumed",
+            Event::CutoverPrepared { .. } => "cutover-prepared",
             Event::CutoverStarted { .. } => "cutover-started",
             Event::CutoverCommitted { .. } => "cutover-committed",
             Event::CutoverAborted { .. } => "cutover-aborted",
             Event::RollbackStarted { .. } => "rollback-started",
             Event::RollbackCommitted { .. } => "rollback-committed",
             Event::RollbackAborted { .. } => "rollback-aborted",
-            Event::TakenOver { .. } => "taken-over",
+            Event::Released { .. } => "released",
+            Event::Confirmed => "confirmed",
             Event::Completed => "completed",
         }
     }
 
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
-            Event::CutoverStarted { epoch }
-            | Event::CutoverCommitted { epoch }
-            | Event::CutoverAborted { epoch }
-            | Event::RollbackStarted { epoch }
+            Event::CutoverStarted { epoch, .. }
+            | Event::CutoverCommitted { epoch, .. }
+            | Event::CutoverAborted { epoch, .. }
+            | Event::Released { epoch }
+            | Event::RollbackStarted { epoch, .. }
             | Event::RollbackCommitted { epoch }
-            | Event::RollbackAborted { epoch }
-            | Event::TakenOver { epoch } => Some(*epoch),
+            | Event::RollbackAborted { epoch, .. } => Some(*epoch),
             _ => None,
         }
     }
 
-    /// Checks the event's epoch against the highest that its slice has had: a start and a takeover raise it, an end is
-    /// of the one in force. The epoch after the event.
+    /// Whether the event brings a new epoch. A start does, and so does every abort: whoever still acts under the old one
+    /// is refused at every gate.
+    pub fn raises_epoch(&self) -> bool {
+        matches!(
+            self,
+            Event::CutoverStarted { .. }
+                | Event::CutoverAborted { .. }
+                | Event::RollbackStarted { .. }
+                | Event::RollbackAborted { .. }
+        )
+    }
+
+    /// Checks the event's epoch against the highest that its slice has had. The epoch after the event.
     pub fn check_epoch(&self, current: Epoch) -> Result<Epoch, IllegalMove> {
         let Some(got) = self.epoch() else { return Ok(current) };
-        let is_legal = match self {
-            Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::TakenOver { .. } => {
-                got > current
-            }
-            _ => got == current,
-        };
+        let is_legal = if self.raises_epoch() { got > current } else { got == current };
         if is_legal { Ok(got) } else { Err(IllegalMove::StaleEpoch { current, got }) }
     }
 }

@@ -10,6 +10,7 @@ use migrations::code::Code;
 use migrations::control::{
     AgentId, AgentKind, BridgeReport, Condition, Desired, FeedReport, LaneReport, Observed, Report, VERSION,
 };
+use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::lane::{Direction, LaneId, Right};
@@ -18,7 +19,7 @@ use migrations::names::SliceName;
 use migrations::plan::{Plan, check};
 use migrations::share::Share;
 use migrations::sql::Database;
-use migrations::stage::{Epoch, Event, Owner, Stage};
+use migrations::stage::{Epoch, Event, Hold, Owner, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -75,9 +76,23 @@ fn following() -> Vec<(&'static str, Event)> {
 
 fn split() -> Vec<(&'static str, Event)> {
     let mut events = following();
-    events.push(("orders", Event::CutoverStarted { epoch: Epoch(1) }));
-    events.push(("orders", Event::CutoverCommitted { epoch: Epoch(1) }));
+    events.extend(cutting());
+    events.push(("orders", Event::CutoverCommitted { epoch: Epoch(1), returns_at: None }));
     events
+}
+
+fn crossing() -> Crossing {
+    let intent = Intent::Cutover { for_ms: None };
+    Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) }
+}
+
+fn cutting() -> [(&'static str, Event); 2] {
+    let intent = Intent::Cutover { for_ms: None };
+    let preparing = Preparing { intent, plan: Digest(1), hold_ms: 5_000, until: Moment(5) };
+    [
+        ("orders", Event::CutoverPrepared { preparing }),
+        ("orders", Event::CutoverStarted { epoch: Epoch(1), crossing: crossing(), until: Moment(9) }),
+    ]
 }
 
 fn shares(name: &str, route: Option<&str>, share: &str) -> SetShares {
@@ -109,10 +124,30 @@ fn shared_reads_go_to_the_service_and_writes_stay_with_the_owner() {
     assert_eq!(desired.generation, Generation(3));
     assert_eq!(desired.plan, plan.hash);
     let lane = LaneId::forward(slice("orders"));
-    assert_eq!(desired.lanes.keys().collect::<Vec<_>>(), [&lane]);
+    assert_eq!(desired.lanes.keys().collect::<Vec<_>>(), [&lane, &lane.opposite()]);
     assert_eq!(desired.lanes[&lane].attempt, Generation(1));
     assert!(desired.table.holds.is_empty());
     assert_eq!(desired.table.monolith, ["http://127.0.0.1:4000"]);
+}
+
+fn rights(desired: &Desired) -> [Right; 2] {
+    [LaneId::forward(slice("orders")), LaneId::reverse(slice("orders"))]
+        .map(|lane| desired.lanes[&lane].right)
+}
+
+#[test]
+fn the_way_back_is_watched_from_preparation_on_and_rests_before_and_after() {
+    let plan = plan();
+    let of = |events: &[(&str, Event)]| rights(&Desired::from(&plan, &state(events), None));
+    let mut events = following();
+    assert_eq!(of(&events), [Right::Apply(Epoch(0)), Right::Rest]);
+    let [prepared, started] = cutting();
+    events.push(prepared);
+    assert_eq!(of(&events), [Right::Apply(Epoch(0)), Right::Watch]);
+    events.push(started);
+    assert_eq!(of(&events), [Right::Apply(Epoch(1)), Right::Watch]);
+    events.push(("orders", Event::CutoverAborted { epoch: Epoch(2), why: "late".into() }));
+    assert_eq!(of(&events), [Right::Apply(Epoch(2)), Right::Rest]);
 }
 
 #[test]
@@ -122,13 +157,14 @@ fn after_the_split_everything_of_the_slice_is_at_the_service() {
     for route in ["list", "show", "place"] {
         assert_eq!(share_of(&desired, route), (Share::SERVICE, false));
     }
-    let right = |desired: &Desired| desired.lanes[&LaneId::forward(slice("orders"))].right;
-    assert_eq!(right(&desired), Right::Watch);
-    let mut cutting = following();
-    cutting.push(("orders", Event::CutoverStarted { epoch: Epoch(1) }));
-    let desired = Desired::from(&plan, &state(&cutting), None);
+    assert_eq!(rights(&desired), [Right::Watch, Right::Apply(Epoch(1))]);
+    let mut cut = following();
+    cut.extend(cutting());
+    let desired = Desired::from(&plan, &state(&cut), None);
     assert_eq!(share_of(&desired, "place"), (Share::MONOLITH, true));
-    assert_eq!(right(&desired), Right::Apply(Epoch(1)), "what was written before the fence still comes");
+    let hold = Hold { epoch: Epoch(1), until: Moment(9) };
+    assert_eq!(desired.table.holds, BTreeMap::from([(slice("orders"), hold)]));
+    assert_eq!(rights(&desired)[0], Right::Apply(Epoch(1)), "what was written before the fence still comes");
 }
 
 #[test]
@@ -225,9 +261,9 @@ fn stages() -> Vec<Stage> {
         Stage::Monolith,
         Stage::Copying,
         Stage::Following { copied_at },
-        Stage::Cutting { copied_at },
-        Stage::Split { copied_at },
-        Stage::Returning { copied_at },
+        Stage::Cutting { copied_at, crossing: crossing() },
+        Stage::Split { copied_at, crossing: crossing(), returns_at: Some(Moment(1)) },
+        Stage::Returning { copied_at, crossing: crossing() },
         Stage::Retired,
     ]
 }
@@ -254,7 +290,15 @@ fn orders_and_reports_read_back() {
         reads_back(&Desired::from(&plan, &state(&events), None));
     }
     for condition in conditions() {
-        let lane = LaneReport { condition, lag_bytes: u64::MAX, lag_ms: 5, changes: 6, foreign: 7 };
+        let lane = LaneReport {
+            condition,
+            lag_bytes: u64::MAX,
+            lag_ms: 5,
+            changes: 6,
+            foreign: 7,
+            fenced: Some(Epoch(8)),
+            began: Some(EndLsn(9)),
+        };
         let feed = FeedReport {
             slot: "strangler_shop_a".into(),
             timeline: Timeline { system_id: "1".into(), timeline: 1 },
@@ -308,6 +352,8 @@ fn status_and_outcome_read_back_in_every_stage() {
                     lag_ms: 0,
                     changes: 0,
                     foreign: 0,
+                    fenced: None,
+                    began: None,
                 },
             )]),
             next_steps: vec!["strangler status".into()],

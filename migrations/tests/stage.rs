@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 
+use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, SliceState, State};
-use migrations::lsn::{CommitLsn, Monolith, Of, Position};
+use migrations::lsn::{CommitLsn, EndLsn, Monolith, Of, Position};
 use migrations::names::SliceName;
 use migrations::problem::Diagnostic;
 use migrations::share::Share;
@@ -21,6 +22,25 @@ fn position() -> impl Strategy<Value = Of<Monolith, Position>> {
         .prop_map(|(commit, ordinal)| Of::monolith(Position { commit: CommitLsn(commit), ordinal }))
 }
 
+fn moment() -> impl Strategy<Value = Moment> {
+    any::<u64>().prop_map(Moment)
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    prop_oneof![
+        Just(Intent::Rehearse),
+        proptest::option::of(any::<u64>()).prop_map(|for_ms| Intent::Cutover { for_ms })
+    ]
+}
+
+fn preparing(intent: Intent) -> Preparing {
+    Preparing { intent, plan: Digest(7), hold_ms: 5_000, until: Moment(9) }
+}
+
+fn crossing(intent: Intent) -> Crossing {
+    Crossing { intent, plan: Digest(7), schema: Digest(8), reverse_from: Of::service(EndLsn(9)) }
+}
+
 /// Any event, its epoch anywhere near those that are reached.
 fn event() -> impl Strategy<Value = Event> {
     let epoch = || (0u64..12).prop_map(Epoch);
@@ -33,28 +53,36 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|routes| Event::Shared { routes }),
         1 => Just(Event::Paused),
         1 => proptest::option::of(position()).prop_map(|skip| Event::Resumed { skip }),
-        5 => epoch().prop_map(|epoch| Event::CutoverStarted { epoch }),
-        5 => epoch().prop_map(|epoch| Event::CutoverCommitted { epoch }),
-        2 => epoch().prop_map(|epoch| Event::CutoverAborted { epoch }),
-        5 => epoch().prop_map(|epoch| Event::RollbackStarted { epoch }),
+        5 => intent().prop_map(|intent| Event::CutoverPrepared { preparing: preparing(intent) }),
+        5 => (epoch(), intent(), moment())
+            .prop_map(|(epoch, intent, until)| Event::CutoverStarted { epoch, crossing: crossing(intent), until }),
+        5 => (epoch(), proptest::option::of(moment()))
+            .prop_map(|(epoch, returns_at)| Event::CutoverCommitted { epoch, returns_at }),
+        2 => (epoch(), "\\PC{0,20}").prop_map(|(epoch, why)| Event::CutoverAborted { epoch, why }),
+        5 => epoch().prop_map(|epoch| Event::Released { epoch }),
+        5 => (epoch(), moment()).prop_map(|(epoch, until)| Event::RollbackStarted { epoch, until }),
         3 => epoch().prop_map(|epoch| Event::RollbackCommitted { epoch }),
-        2 => epoch().prop_map(|epoch| Event::RollbackAborted { epoch }),
-        2 => epoch().prop_map(|epoch| Event::TakenOver { epoch }),
+        2 => (epoch(), "\\PC{0,20}", proptest::option::of(moment()))
+            .prop_map(|(epoch, why, returns_at)| Event::RollbackAborted { epoch, why, returns_at }),
+        1 => Just(Event::Confirmed),
         1 => Just(Event::Completed),
     ]
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
-    let at = || any::<u64>().prop_map(|lsn| Of::monolith(CommitLsn(lsn)));
-    prop_oneof![
-        Just(Stage::Monolith),
-        Just(Stage::Copying),
-        at().prop_map(|copied_at| Stage::Following { copied_at }),
-        at().prop_map(|copied_at| Stage::Cutting { copied_at }),
-        at().prop_map(|copied_at| Stage::Split { copied_at }),
-        at().prop_map(|copied_at| Stage::Returning { copied_at }),
-        Just(Stage::Retired),
-    ]
+    let parts = (any::<u64>(), intent(), proptest::option::of(moment()));
+    (0..7, parts).prop_map(|(which, (lsn, intent, returns_at))| {
+        let (copied_at, crossing) = (Of::monolith(CommitLsn(lsn)), crossing(intent));
+        match which {
+            0 => Stage::Monolith,
+            1 => Stage::Copying,
+            2 => Stage::Following { copied_at },
+            3 => Stage::Cutting { copied_at, crossing },
+            4 => Stage::Split { copied_at, crossing, returns_at },
+            5 => Stage::Returning { copied_at, crossing },
+            _ => Stage::Retired,
+        }
+    })
 }
 
 fn slices() -> [SliceName; 3] {
@@ -112,21 +140,29 @@ proptest! {
         match after {
             Ok(after) => prop_assert!(got >= before.epoch && after.epoch == got),
             Err(IllegalMove::StaleEpoch { .. }) => prop_assert!(stage.after(&event).is_ok()),
-            Err(IllegalMove::Stage { .. }) => prop_assert!(stage.after(&event).is_err()),
+            Err(IllegalMove::Stage { .. }) => {}
         }
-        let raises = matches!(event, Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::TakenOver { .. });
-        let in_force = if raises { got > before.epoch } else { got == before.epoch };
+        let in_force = if event.raises_epoch() { got > before.epoch } else { got == before.epoch };
         prop_assert_eq!(event.check_epoch(before.epoch).is_ok(), in_force);
     }
 
     #[test]
-    fn epochs_never_fall_and_each_start_and_takeover_raises_them((entries, _, states) in journal()) {
+    fn epochs_never_fall_and_each_start_and_abort_raises_them((entries, _, states) in journal()) {
         for (at, entry) in entries.iter().enumerate() {
             let (before, after) = (states[at].slice(&entry.slice), states[at + 1].slice(&entry.slice));
             prop_assert!(after.epoch >= before.epoch);
-            if matches!(entry.event, Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::TakenOver { .. }) {
+            if entry.event.raises_epoch() {
                 prop_assert!(after.epoch > before.epoch, "{:?} from {:?}", entry.event, before);
             }
+        }
+    }
+
+    #[test]
+    fn writes_are_held_while_nobody_owns_the_slice_and_at_its_present_epoch((_, _, states) in journal()) {
+        for state in states.iter().flat_map(|state| state.slices.values()) {
+            prop_assert!(state.stage.owner() != Owner::Nobody || state.hold.is_some(), "{state:?}");
+            prop_assert!(state.hold.is_none_or(|hold| hold.epoch == state.epoch), "{state:?}");
+            prop_assert!(state.preparing.is_none() || matches!(state.stage, Stage::Following { .. }), "{state:?}");
         }
     }
 
@@ -185,16 +221,93 @@ proptest! {
         let route = "list".parse().unwrap();
         let state = SliceState { stage, shares: BTreeMap::from([(route, share)]), ..SliceState::default() };
         let route = "list".parse().unwrap();
-        let expected = if stage.owner() == Owner::Service { Share::SERVICE } else { share };
+        let expected = if stage.is_at_service() { Share::SERVICE } else { share };
         prop_assert_eq!(state.share(&route), expected);
     }
 }
 
 #[test]
 fn an_entry_is_one_flat_object() {
-    let entry = entry(Generation(7), slices()[0].clone(), Event::CutoverStarted { epoch: Epoch(3) });
-    let expected = r#"{"generation":7,"at":"2026-01-01T00:00:00Z","actor":"a@b","reason":"","slice":"orders","event":"cutover-started","epoch":3}"#;
+    let intent = Intent::Cutover { for_ms: None };
+    let event = Event::CutoverStarted { epoch: Epoch(3), crossing: crossing(intent), until: Moment(5) };
+    let entry = entry(Generation(7), slices()[0].clone(), event);
+    let expected = concat!(
+        r#"{"generation":7,"at":"2026-01-01T00:00:00Z","actor":"a@b","reason":"","slice":"orders","event":"cutover-started","#,
+        r#""epoch":3,"intent":"cutover","plan":"0000000000000007","schema":"0000000000000008","reverse_from":"0/9","until":5}"#
+    );
     assert_eq!(serde_json::to_string(&entry).unwrap(), expected);
+}
+
+/// The installed `strangler.abort` writes the same: it takes the evidence away, or the deadline.
+#[test]
+fn an_abort_goes_back_to_the_stage_before_with_nothing_of_the_crossing() {
+    let copied_at = Of::monolith(CommitLsn(5));
+    let crossing = crossing(Intent::Cutover { for_ms: Some(5) });
+    let json = |stage: Stage| serde_json::to_value(stage).unwrap();
+    let abort = Event::CutoverAborted { epoch: Epoch(1), why: String::new() };
+    let back = Stage::Cutting { copied_at, crossing }.after(&abort).unwrap();
+    assert_eq!(json(back), serde_json::json!({ "stage": "following", "copied_at": "0/5" }));
+    let abort = Event::RollbackAborted { epoch: Epoch(1), why: String::new(), returns_at: None };
+    let returning = Stage::Returning { copied_at, crossing };
+    let mut expected = json(returning);
+    expected["stage"] = "split".into();
+    assert_eq!(json(returning.after(&abort).unwrap()), expected);
+}
+
+fn told(events: &[Event]) -> Result<SliceState, IllegalMove> {
+    (1..).zip(events).try_fold(SliceState::default(), |state, (at, event)| state.after(Generation(at), event))
+}
+
+/// A slice's life up to a cutover that is prepared.
+fn prepared() -> Vec<Event> {
+    vec![
+        Event::SyncStarted { replace: false },
+        Event::CopyCompleted { copied_at: Of::monolith(CommitLsn(5)) },
+        Event::CutoverPrepared { preparing: preparing(Intent::Cutover { for_ms: None }) },
+    ]
+}
+
+#[test]
+fn a_whole_circle_keeps_the_way_back_and_the_hold_as_long_as_they_are_needed() {
+    let crossing = crossing(Intent::Cutover { for_ms: None });
+    let mut events = prepared();
+    let circle = [
+        (Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(5) }, true, true),
+        (Event::CutoverCommitted { epoch: Epoch(1), returns_at: None }, true, true),
+        (Event::Released { epoch: Epoch(1) }, true, false),
+        (Event::RollbackStarted { epoch: Epoch(2), until: Moment(9) }, true, true),
+        (Event::RollbackAborted { epoch: Epoch(3), why: String::new(), returns_at: None }, true, true),
+        (Event::Released { epoch: Epoch(3) }, true, false),
+        (Event::RollbackStarted { epoch: Epoch(4), until: Moment(9) }, true, true),
+        (Event::RollbackCommitted { epoch: Epoch(4) }, false, true),
+        (Event::Released { epoch: Epoch(4) }, false, false),
+    ];
+    for (event, has_way_back, is_held) in circle {
+        events.push(event.clone());
+        let state = told(&events).unwrap();
+        assert_eq!((state.has_way_back(), state.hold.is_some()), (has_way_back, is_held), "{event:?}");
+    }
+}
+
+#[test]
+fn a_crossing_begins_only_where_none_is_and_nothing_else_is_decided_meanwhile() {
+    let refused = |more: &[Event]| {
+        let events: Vec<_> = prepared().into_iter().chain(more.iter().cloned()).collect();
+        told(&events).is_err_and(|error| matches!(error, IllegalMove::Stage { .. }))
+    };
+    let crossing = crossing(Intent::Rehearse);
+    let started = |epoch| Event::CutoverStarted { epoch: Epoch(epoch), crossing, until: Moment(5) };
+    let aborted = |epoch| Event::CutoverAborted { epoch: Epoch(epoch), why: "late".into() };
+    assert!(refused(&[prepared()[2].clone()]), "a second one");
+    assert!(refused(&[Event::SyncDropped]) && refused(&[Event::Paused]));
+    assert!(!refused(&[started(1)]) && !refused(&[aborted(1)]));
+    assert!(refused(&[aborted(1), started(2)]), "not prepared");
+    assert!(refused(&[aborted(1), aborted(2)]), "nothing to abort");
+    assert!(!refused(&[aborted(1), prepared()[2].clone(), started(2)]), "the next one is not hindered");
+    let committed = Event::CutoverCommitted { epoch: Epoch(1), returns_at: None };
+    let back = Event::RollbackStarted { epoch: Epoch(2), until: Moment(5) };
+    assert!(refused(&[started(1), committed.clone(), back]), "not released yet");
+    assert!(refused(&[started(1), committed, Event::Completed]), "not released yet");
 }
 
 #[test]
@@ -220,7 +333,8 @@ fn a_new_copy_forgets_the_shares_and_skips_of_the_old_one() {
 
 #[test]
 fn a_refused_move_says_what_can_be_done_instead() {
-    let error = Stage::Copying.after(&Event::CutoverStarted { epoch: Epoch(1) }).unwrap_err();
-    assert!(matches!(error, IllegalMove::Stage { stage: "copying", event: "cutover-started", .. }));
+    let error =
+        Stage::Copying.after(&Event::CutoverAborted { epoch: Epoch(1), why: String::new() }).unwrap_err();
+    assert!(matches!(error, IllegalMove::Stage { stage: "copying", event: "cutover-aborted", .. }));
     assert!(error.remedy().contains("strangler sync status"));
 }

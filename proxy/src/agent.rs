@@ -14,6 +14,7 @@ use migrations::control::{Observed, ProxyReport, Report, VERSION};
 use migrations::problem::Problem;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -76,6 +77,7 @@ impl Agent {
             answered: self.metrics.answered_by_upstream(),
             failed: self.metrics.failed.get(),
             unhealthy,
+            slices: BTreeMap::new(),
         };
         Observed {
             version: VERSION,

@@ -90,6 +90,9 @@ fn copy(plan: &LanePlan, order: &LaneOrder, epoch: Epoch, seen: Seen<'_>) -> Nex
 
 /// There is no copy on the way back: until the service may write, the lane may begin anywhere.
 fn reverse(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
+    if order.right == Right::Rest {
+        return Next::Forget;
+    }
     match (order.stage, seen.kept) {
         (Stage::Monolith | Stage::Copying | Stage::Retired, _) => Next::Forget,
         (_, None) => Next::Look,
@@ -142,6 +145,7 @@ pub(crate) fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
 mod tests {
     use super::*;
     use crate::log::Cursor;
+    use migrations::crossing::{Crossing, Digest, Intent};
     use migrations::lsn::{CommitLsn, EndLsn, Of, Position, Timeline};
 
     const PLAN: &str = "{ version: 1, name: shop, monolith: { upstream: 'http://a:1', database: 'postgres://s@h/a' }, \
@@ -169,7 +173,10 @@ mod tests {
     }
 
     fn split() -> Stage {
-        Stage::Split { copied_at: Of::monolith(CommitLsn(5)) }
+        let intent = Intent::Cutover { for_ms: None };
+        let crossing =
+            Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
+        Stage::Split { copied_at: Of::monolith(CommitLsn(5)), crossing, returns_at: None }
     }
 
     fn kept(plan: &LanePlan) -> Kept {
@@ -274,6 +281,8 @@ mod tests {
         for stage in [Stage::Monolith, Stage::Copying, Stage::Retired] {
             assert_eq!(told(&plan, &order(stage), false, None), "Forget");
         }
+        let resting = LaneOrder { right: Right::Rest, ..order(following()) };
+        assert_eq!(told(&plan, &resting, false, Some(Some(&ours))), "Forget");
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl LaneState {
             lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
             changes: self.changes,
             foreign: self.foreign,
+            fenced: None,
+            began: None,
         }
     }
 }

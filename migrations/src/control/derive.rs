@@ -6,7 +6,7 @@ use crate::lane::{LaneId, Right};
 use crate::lsn::Of;
 use crate::plan::{Plan, Route, Slice, Upstream};
 use crate::share::Share;
-use crate::stage::{Owner, Stage};
+use crate::stage::Stage;
 use std::collections::BTreeSet;
 
 impl Desired {
@@ -32,11 +32,13 @@ impl Desired {
                     .map(|(name, one)| (name.clone(), shown(&one.upstreams)))
                     .collect(),
                 routes: routes.collect(),
-                holds: BTreeSet::new(),
+                holds: slices()
+                    .filter_map(|(slice, state)| Some((slice.name.clone(), state.hold?)))
+                    .collect(),
             },
             lanes: slices()
                 .filter(|(slice, _)| !slice.is_stateless())
-                .map(|(slice, state)| (LaneId::forward(slice.name.clone()), forward(state)))
+                .flat_map(|(slice, state)| lanes(slice, &state))
                 .collect(),
             bridge,
         }
@@ -52,9 +54,7 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
         service: slice.service.clone(),
         share: share(slice, route, state),
         sticky: slice.sticky.clone(),
-        follows: !slice.is_stateless()
-            && state.stage.owner() != Owner::Service
-            && !gained_tables(slice, state),
+        follows: !slice.is_stateless() && !state.stage.is_at_service() && !gained_tables(slice, state),
     }
 }
 
@@ -65,10 +65,7 @@ pub fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
     if slice.may_share(route) || gained_tables(slice, state) {
         return state.share(&route.name);
     }
-    match state.stage.owner() {
-        Owner::Service => Share::SERVICE,
-        Owner::Monolith | Owner::Nobody => Share::MONOLITH,
-    }
+    if state.stage.is_at_service() { Share::SERVICE } else { Share::MONOLITH }
 }
 
 /// Whether the slice had no tables when some of its requests were sent to the service, which has no copy of them. In no
@@ -78,19 +75,35 @@ pub(crate) fn gained_tables(slice: &Slice, state: &SliceState) -> bool {
 }
 
 /// Once the service may own the rows, the lane that brought them changes them no more.
-fn forward(state: SliceState) -> LaneOrder {
-    let right = match state.stage {
-        Stage::Split { .. } | Stage::Returning { .. } | Stage::Retired => Right::Watch,
-        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => {
-            Right::Apply(state.epoch)
-        }
-    };
-    LaneOrder {
+/// A lane back is always ordered where there may be one, so that a bridge gives up what it made for it.
+fn lanes(slice: &Slice, state: &SliceState) -> Vec<(LaneId, LaneOrder)> {
+    let order = |right, skips| LaneOrder {
         stage: state.stage,
         right,
         attempt: state.attempt,
         paused: state.paused,
-        skips: state.skips.into_iter().map(Of::bare).collect(),
+        skips,
         replace: state.replace,
+    };
+    let skips = state.skips.iter().copied().map(Of::bare).collect();
+    let forward = (LaneId::forward(slice.name.clone()), order(forward(state), skips));
+    let reverse = (LaneId::reverse(slice.name.clone()), order(reverse(state), BTreeSet::new()));
+    if slice.may_return() { vec![forward, reverse] } else { vec![forward] }
+}
+
+fn forward(state: &SliceState) -> Right {
+    match state.stage {
+        Stage::Split { .. } | Stage::Returning { .. } | Stage::Retired => Right::Watch,
+        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => {
+            Right::Apply(state.epoch)
+        }
+    }
+}
+
+fn reverse(state: &SliceState) -> Right {
+    match state.stage {
+        Stage::Split { .. } | Stage::Returning { .. } => Right::Apply(state.epoch),
+        _ if state.has_way_back() => Right::Watch,
+        _ => Right::Rest,
     }
 }

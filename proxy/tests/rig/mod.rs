@@ -20,7 +20,7 @@ pub use wire::{Asked, Got, read_answer};
 use migrations::control::{Desired, Table, TableRoute, VERSION};
 use migrations::journal::{Generation, JournalId};
 use migrations::plan::Sticky;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ impl Rig {
             journal: journal(1),
             generation: Generation(generation),
             plan: "plan".to_owned(),
-            table: Table { monolith: vec![self.monolith.url()], services, routes, holds: BTreeSet::new() },
+            table: Table { monolith: vec![self.monolith.url()], services, routes, holds: BTreeMap::new() },
             lanes: BTreeMap::new(),
             bridge: Some(self.controller.origin.url()),
         }
