@@ -1,14 +1,19 @@
 //! The words of the controller's API for people and programs: what the CLI asks and what it shows.
 //!
 //! Paths (all under a bearer token): `GET /v1/status`, `GET /v1/journal?after=N&wait_ms=N`, `POST /v1/shares`,
-//! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`; for agents
+//! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`,
+//! `POST /v1/slices/{slice}/{cutover|rehearse|rollback|confirm|abort|complete}` (with `?dry_run=true`: the steps); for agents
 //! `GET /v1/desired?journal=ID&generation=N&plan=HASH&wait_ms=N` (204 when nothing is newer) and `POST /v1/observed`.
 
+mod crossing;
+mod known;
 mod mismatch;
 mod moves;
 
+pub use crossing::{CrossingVerb, CrossingWish, dry_run};
+pub use known::{BadVerb, known_slice};
 pub use mismatch::mismatches;
-pub use moves::{BadVerb, SyncVerb, Wish, known_slice, next_steps, plan_event};
+pub use moves::{SyncVerb, Wish, next_steps, plan_event};
 
 use crate::control::{AgentId, LaneReport, Report};
 use crate::finding::Finding;

@@ -25,7 +25,7 @@ impl Moment {
 
 /// A hash that tells two states of something apart: of a plan's meaning, of the tables' shapes. Written as 16 hexadecimal
 /// digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u64);
 

@@ -3,10 +3,13 @@
 //! Pure: whoever holds plan and state gets the same answer. Live checks (`doctor`) come before, and the journal's
 //! compare-and-swap after.
 
+use super::crossing::{self, CrossingVerb, CrossingWish};
+use super::known::{BadVerb, known_slice, likely};
 use super::mismatch::lost_its_tables;
 use super::{SetShares, SyncWish};
 use crate::code::Code;
 use crate::control::derive;
+use crate::crossing::Moment;
 use crate::journal::{Move, SliceState, State};
 use crate::names::{RouteName, SliceName};
 use crate::plan::{Plan, Route, Slice};
@@ -26,10 +29,6 @@ pub enum SyncVerb {
     Resume,
     Drop,
 }
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a sync verb")]
-pub struct BadVerb(pub String);
 
 impl FromStr for SyncVerb {
     type Err = BadVerb;
@@ -60,6 +59,8 @@ pub enum Wish<'a> {
     Shares(&'a SetShares),
     /// A slice's stream shall start, stop, go on or end.
     Sync(&'a SliceName, SyncVerb, &'a SyncWish),
+    /// A slice's writes shall move, now by the journal's clock.
+    Cross(&'a SliceName, CrossingVerb, &'a CrossingWish, Moment),
 }
 
 /// The move that a wish comes to. Refused as usage where the plan has no such slice or route or the wish makes no
@@ -67,7 +68,7 @@ pub enum Wish<'a> {
 pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Problem> {
     let name = match wish {
         Wish::Shares(shares) => &shares.slice,
-        Wish::Sync(slice, ..) => slice,
+        Wish::Sync(slice, ..) | Wish::Cross(slice, ..) => slice,
     };
     let current = state.slice(name);
     let moved = |event| state.plan_move(name, event).map_err(|illegal| conflict(name, wish, illegal));
@@ -87,6 +88,7 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Pr
     moved(match wish {
         Wish::Shares(shares) => shared(slice, &current, shares)?,
         Wish::Sync(_, verb, wish) => synced(slice, &current, verb, wish)?,
+        Wish::Cross(_, verb, wish, now) => crossing::event(plan, state, name, verb, wish, now)?,
     })
 }
 
@@ -109,14 +111,25 @@ pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> 
         _ if state.paused => own(&["sync resume"]),
         Stage::Monolith => own(&["doctor", "sync start"]),
         Stage::Copying => own(&["sync status"]),
+        Stage::Cutting { .. } | Stage::Returning { .. } => under_way(name),
+        _ if state.preparing.is_some() => under_way(name),
+        _ if state.hold.is_some() => vec!["strangler status -w".to_owned()],
         Stage::Following { .. } => {
             let mut steps = share_steps(slice, &state);
+            if slice.may_return() {
+                steps.extend::<Vec<String>>(own(&["rehearse", "cutover"]));
+            }
             steps.extend::<Vec<String>>(own(&["tail"]));
             steps
         }
-        Stage::Cutting { .. } | Stage::Returning { .. } => vec!["strangler status -w".to_owned()],
-        Stage::Split { .. } | Stage::Retired => vec!["strangler journal".to_owned()],
+        Stage::Split { returns_at: Some(_), .. } => own(&["confirm", "rollback"]),
+        Stage::Split { .. } => own(&["rollback", "complete"]),
+        Stage::Retired => vec!["strangler journal".to_owned()],
     }
+}
+
+fn under_way(name: &SliceName) -> Vec<String> {
+    vec!["strangler status -w".to_owned(), format!("strangler abort {name}")]
 }
 
 fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
@@ -132,27 +145,6 @@ fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
         }
         _ => Vec::new(),
     }
-}
-
-/// The plan's slice of that name; else a refusal that knows what was likely meant.
-pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Problem> {
-    if let Some(slice) = plan.slices.get(name) {
-        return Ok(slice);
-    }
-    if state.slice(name).stage != Stage::Monolith {
-        let message = format!("the journal knows slice {name}, but the plan does not name it any more");
-        return Err(Problem::new(
-            Code::SliceUnknown,
-            message,
-            "put it back into the plan and restart controller and bridge",
-        ));
-    }
-    let names = plan.slices.keys().map(SliceName::as_str);
-    Err(Problem::new(
-        Code::SliceUnknown,
-        format!("the plan has no slice {name}"),
-        likely(name.as_str(), names, "slices"),
-    ))
 }
 
 /// Back to the monolith, of a slice that the plan does not name any more: nothing is left to route, and the journal
@@ -293,6 +285,7 @@ fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Problem 
     let asked = match wish {
         Wish::Shares(_) => "route set".to_owned(),
         Wish::Sync(_, verb, _) => format!("sync {verb}"),
+        Wish::Cross(_, verb, ..) => verb.to_string(),
     };
     match illegal {
         IllegalMove::Stage { stage, .. } => Problem::new(
@@ -301,19 +294,5 @@ fn conflict(slice: &SliceName, wish: Wish<'_>, illegal: IllegalMove) -> Problem 
             illegal.remedy(),
         ),
         IllegalMove::StaleEpoch { .. } => illegal.into(),
-    }
-}
-
-fn likely<'c>(word: &str, candidates: impl Iterator<Item = &'c str> + Clone, what: &str) -> String {
-    let near = candidates.clone().max_by(|a, b| {
-        let like = |candidate: &str| strsim::normalized_damerau_levenshtein(word, candidate);
-        like(a).total_cmp(&like(b))
-    });
-    match near {
-        None => format!("the plan names no {what}"),
-        Some(near) if strsim::normalized_damerau_levenshtein(word, near) >= 0.5 => {
-            format!("did you mean {near}?")
-        }
-        Some(_) => format!("its {what} are {}", candidates.collect::<Vec<_>>().join(", ")),
     }
 }
