@@ -147,6 +147,26 @@ pub struct ProxySettings {
     pub read_timeout_ms: u64,
     /// Request and response bodies beyond this many bytes are refused; none: streamed without a bound.
     pub body_bytes_max: Option<u64>,
+    pub hold: HoldBounds,
+}
+
+/// What one proxy keeps of writes while their slice is held. What goes beyond is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HoldBounds {
+    pub writes_max: u64,
+    /// Heads, and what clients sent after them.
+    pub bytes_max: u64,
+    /// How long one write waits, ms.
+    pub wait_ms_max: u64,
+}
+
+impl Default for HoldBounds {
+    /// Room for 1 000 writes/s in the time that one waits. Many clients give up after 30 s; a cutover holds for a fraction
+    /// of a second.
+    fn default() -> Self {
+        Self { writes_max: 10_000, bytes_max: 64 << 20, wait_ms_max: 10_000 }
+    }
 }
 
 /// A secret text: never shown.

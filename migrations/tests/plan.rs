@@ -106,6 +106,8 @@ fn a_minimal_plan_has_ten_lines_and_sound_defaults() {
     assert_eq!(plan.controller.listen, "127.0.0.1:7401");
     assert_eq!(plan.bridge.listen, "127.0.0.1:7402");
     assert_eq!((plan.proxy.connect_timeout_ms, plan.proxy.read_timeout_ms), (2_000, 30_000));
+    let hold = plan.proxy.hold;
+    assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (10_000, 64 << 20, 10_000));
     assert!(plan.slices[&slice("orders")].is_stateless());
     let (plan, warnings) = good("two-tables");
     assert!(warnings.is_empty());
@@ -127,6 +129,8 @@ fn every_key_is_read() {
     assert_eq!(plan.log, LogChoice::Embedded { bytes_max: 2_000_000_000 });
     assert_eq!((plan.proxy.connect_timeout_ms, plan.proxy.read_timeout_ms), (500, 60_000));
     assert_eq!(plan.proxy.body_bytes_max, Some(10 << 20));
+    let hold = plan.proxy.hold;
+    assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (500, 8 << 20, 2_000));
     assert!(plan.proxy.trust_forwarded && plan.proxy.override_secret.is_some());
     let slice = &plan.slices[&slice("orders")];
     assert_eq!(slice.sticky, Sticky::Header("X-Session".into()));

@@ -111,6 +111,9 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("connect_timeout", proxy.connect_timeout_ms);
     print.put("read_timeout", proxy.read_timeout_ms);
     print.put("max_body", proxy.body_bytes_max.unwrap_or_default());
+    print.put("hold_writes", proxy.hold.writes_max);
+    print.put("hold_bytes", proxy.hold.bytes_max);
+    print.put("hold_wait", proxy.hold.wait_ms_max);
     print.put("controller", &plan.controller.listen);
     print.put("bridge", &plan.bridge.listen);
     print.put("max_wal_kept", plan.limits.wal_kept_bytes_max);

@@ -6,7 +6,9 @@ use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::tree::Node;
 use crate::plan::written::{Notes, is_variable};
-use crate::plan::{Acceptance, BridgeSettings, ControllerSettings, Limits, LogChoice, ProxySettings, Secret};
+use crate::plan::{
+    Acceptance, BridgeSettings, ControllerSettings, HoldBounds, Limits, LogChoice, ProxySettings, Secret,
+};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -162,6 +164,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "connect_timeout",
         "read_timeout",
         "max_body",
+        "hold",
     ];
     let fields = plan.get("proxy").and_then(|node| Fields::open(node, "proxy", &keys, notes));
     let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
@@ -186,6 +189,25 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         read_timeout_ms,
         body_bytes_max: get("max_body")
             .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
+        hold: hold(get("hold"), notes),
+    }
+}
+
+fn hold(node: Option<&Node>, notes: &mut Notes<'_>) -> HoldBounds {
+    let keys = ["max_writes", "max_bytes", "max_wait"];
+    let fields = node.and_then(|node| Fields::open(node, "proxy.hold", &keys, notes));
+    let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
+    let writes = get("max_writes");
+    let writes = writes.and_then(|n| reading::integer(n, "a number of held writes", 0..=1_000_000, notes));
+    let bytes = get("max_bytes");
+    let bytes = bytes.and_then(|n| reading::bytes(n, "a size of held writes", MIB..=16 * GIB, notes));
+    let wait = get("max_wait");
+    let wait = wait.and_then(|n| reading::milliseconds(n, "a time that a write waits", TIMEOUTS_MS, notes));
+    let bounds = HoldBounds::default();
+    HoldBounds {
+        writes_max: writes.unwrap_or(bounds.writes_max),
+        bytes_max: bytes.unwrap_or(bounds.bytes_max),
+        wait_ms_max: wait.unwrap_or(bounds.wait_ms_max),
     }
 }
 
