@@ -123,6 +123,9 @@ codes! {
     ApiUnreachable = "api.unreachable", Unavailable;
     ApiUnreadable = "api.unreadable", Error;
 
+    HoldExpired = "hold.expired", Unavailable;
+    HoldFull = "hold.full", Unavailable;
+
     PlanBadDatabase = "plan.bad-database", Usage;
     PlanBadListen = "plan.bad-listen", Usage;
     PlanBadName = "plan.bad-name", Usage;

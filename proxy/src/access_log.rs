@@ -36,6 +36,8 @@ pub(crate) struct Line<'a> {
     /// Why that side answered. `None` if the request was refused before.
     pub(crate) why: Option<Why>,
     pub(crate) took: Duration,
+    /// How long it was held, if it was.
+    pub(crate) held: Option<Duration>,
     pub(crate) bytes: u64,
     pub(crate) client: IpAddr,
     pub(crate) trace: Option<&'a Trace>,
@@ -117,9 +119,10 @@ impl Page {
             word(text, b",\"route\":", route.as_bytes());
         }
         word(text, b",\"why\":", line.why.map_or("refused", Why::word).as_bytes());
-        number(text, b",\"ms\":", line.took.as_millis() as u64);
-        text.push(b'.');
-        text.extend_from_slice(&three_digits(line.took.subsec_micros() % 1000));
+        milliseconds(text, b",\"ms\":", line.took);
+        if let Some(held) = line.held {
+            milliseconds(text, b",\"held\":", held);
+        }
         number(text, b",\"bytes\":", line.bytes);
         word(text, b",\"client\":", AddressText::of(line.client).as_bytes());
         if let Some(trace) = line.trace {
@@ -176,6 +179,12 @@ fn number(text: &mut Vec<u8>, key: &[u8], mut value: u64) {
     }
 }
 
+fn milliseconds(text: &mut Vec<u8>, key: &[u8], time: Duration) {
+    number(text, key, time.as_millis() as u64);
+    text.push(b'.');
+    text.extend_from_slice(&three_digits(time.subsec_micros() % 1000));
+}
+
 fn three_digits(value: u32) -> [u8; 3] {
     [value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8)
 }
@@ -228,6 +237,7 @@ mod tests {
             route: None,
             why: Some(Why::Unmatched),
             took: Duration::from_micros(1_020_305),
+            held: None,
             bytes: 3,
             client: IpAddr::from([127, 0, 0, 1]),
             trace: None,
@@ -286,6 +296,9 @@ mod tests {
         page.add(&long, Duration::from_millis(1_767_225_599_007));
         let expected = r#"{"time":"2025-12-31T23:59:59.007Z","method":"GET","path":"/orders/7","status":200,"upstream":"monolith","slice":"orders","route":"show","why":"unmatched","ms":1020.305,"bytes":0,"client":"127.0.0.1","trace":"00000000000000000000000000004bf9"}"#;
         assert_eq!(String::from_utf8_lossy(&page.text).trim_end(), expected);
+        page.text.clear();
+        page.add(&Line { held: Some(Duration::from_micros(250_007)), ..line() }, Duration::ZERO);
+        assert!(String::from_utf8_lossy(&page.text).contains(r#""ms":1020.305,"held":250.007,"bytes":3"#));
     }
 
     #[test]

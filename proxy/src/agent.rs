@@ -14,9 +14,7 @@ use migrations::control::{Observed, ProxyReport, Report, VERSION};
 use migrations::problem::Problem;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 pub(crate) struct Agent {
     pub(crate) tables: Arc<Tables>,
@@ -34,19 +32,17 @@ impl BackgroundService for Agent {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         self.serve_barriers();
         let health = tokio::spawn(health::keep_checking(self.tables.clone(), self.health_path.clone()));
-        // Each swap is reported at once: `route set` waits for the report.
-        let swapped = Notify::new();
         tokio::select! {
             _ = shutdown.changed() => {}
-            never = self.agent.pull(self.stored.clone(), |told| self.take(told, &swapped)) => match never {},
-            never = self.agent.report(&swapped, || self.observed()) => match never {},
+            never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},
+            never = self.agent.report(&self.tables.news, || self.observed()) => match never {},
         }
         health.abort();
     }
 }
 
 impl Agent {
-    async fn take(&self, told: Told, swapped: &Notify) -> Result<(), Problem> {
+    async fn take(&self, told: Told) -> Result<(), Problem> {
         let (tables, stored) = (self.tables.clone(), self.agent.stored());
         // The resolver and the disk block.
         let taken = tokio::task::spawn_blocking(move || {
@@ -61,7 +57,8 @@ impl Agent {
         let stopping = |_| Problem::new(Code::PartFailed, "the proxy is stopping", "start it again");
         if taken.map_err(stopping)?? {
             self.serve_barriers();
-            swapped.notify_one();
+            // Each swap is reported at once: `route set` and a cutover wait for the report.
+            self.tables.news.notify_one();
         }
         Ok(())
     }
@@ -77,7 +74,7 @@ impl Agent {
             answered: self.metrics.answered_by_upstream(),
             failed: self.metrics.failed.get(),
             unhealthy,
-            slices: BTreeMap::new(),
+            slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
         };
         Observed {
             version: VERSION,

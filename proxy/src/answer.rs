@@ -5,6 +5,7 @@
 use crate::failure::Failure;
 use bytes::BytesMut;
 use http1::{Framing, Malformed, OutgoingHead};
+use migrations::code::Code;
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -12,6 +13,8 @@ pub(crate) struct Answer {
     #[serde(skip)]
     pub(crate) status: u16,
     pub(crate) error: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<Code>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream: Option<String>,
     pub(crate) hint: &'static str,
@@ -27,6 +30,16 @@ impl Answer {
                 503,
                 "this proxy has no routing table yet",
                 "start the controller (`strangler up` or `strangler controller`); the proxy asks until it answers",
+            ),
+            Failure::HoldExpired => (
+                503,
+                "writes are held for a cutover, and this one waited for as long as it may; it was not sent",
+                "send it again",
+            ),
+            Failure::HoldFull => (
+                503,
+                "writes are held for a cutover, and no more of them can wait; this one was not sent",
+                "send it again; `proxy.hold` in the plan sets the bounds",
             ),
             Failure::TooLarge => (
                 413,
@@ -64,7 +77,12 @@ impl Answer {
                 "check its log; a write may have happened",
             ),
         };
-        Some(Self { status, error, upstream, hint })
+        let code = match failure {
+            Failure::HoldExpired => Some(Code::HoldExpired),
+            Failure::HoldFull => Some(Code::HoldFull),
+            _ => None,
+        };
+        Some(Self { status, error, code, upstream, hint })
     }
 
     /// Writes it; for a HEAD request without the body. Returns the length of the body that was written.

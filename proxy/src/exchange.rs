@@ -4,11 +4,15 @@
 //! never becomes an exchange.
 
 use crate::client::{self, CLIENT_COOKIE, Client, KeyKind};
+use crate::failure::Failure;
 use crate::freshness::marks::Count;
 use crate::freshness::seen::{Carried, ProxyTag, SEEN_COOKIE, Seen};
 use crate::freshness::{Freshness, Wait};
 use crate::headers;
 use crate::headers::trace::Trace;
+use crate::hold::Ending;
+use crate::hold::stay::Stay;
+use crate::hold::traffic::Traffic;
 use crate::metrics::Metrics;
 use crate::route::decision::{Case, Decision, Side, Stale, Why, decide};
 use crate::table::route::LiveRoute;
@@ -37,8 +41,12 @@ pub(crate) struct Exchange {
     pub(crate) decision: Decision,
     /// Bytes of the answer's body that the client got.
     pub(crate) answer_bytes: u64,
+    /// What holds of its slice mean for it.
+    pub(crate) stay: Stay,
     reached: Reached,
     access: Access,
+    /// An upgraded connection may write, whatever its route says.
+    is_upgrade: bool,
     matched: Option<Matched>,
     asked: Option<Side>,
     seen: Seen,
@@ -99,8 +107,10 @@ impl Exchange {
             live,
             decision: Decision { side: Side::Monolith, why: Why::Unmatched },
             answer_bytes: 0,
+            stay: Stay::default(),
             reached: Reached::Decided,
             access,
+            is_upgrade: request.is_upgrade(),
             matched,
             asked,
             seen: Seen::default(),
@@ -131,6 +141,33 @@ impl Exchange {
         }
     }
 
+    /// Places it by a newer table. Nothing of it was sent.
+    pub(crate) fn place_again(
+        &mut self,
+        live: Arc<Live>,
+        request: &RequestHead,
+        tag: ProxyTag,
+        count: &Count,
+    ) {
+        let stay = std::mem::take(&mut self.stay);
+        let again = Self::place(self.arrived, live, request, self.asked, tag, count);
+        *self = Self { stay, ..again };
+    }
+
+    /// The writes of its slice, if it is one of them.
+    pub(crate) fn traffic(&self) -> Option<&Arc<Traffic>> {
+        if !self.may_write() {
+            return None;
+        }
+        Some(&self.route()?.slice.traffic)
+    }
+
+    /// It met a hold and is not sent.
+    pub(crate) fn refuse(&mut self, failure: Failure) {
+        self.decision.why = Why::Held;
+        self.stay.end(if failure == Failure::ClientLeft { Ending::Left } else { Ending::Expired });
+    }
+
     /// It is being sent to an upstream. Returns its trace.
     pub(crate) fn send(&mut self, request: &RequestHead) -> Trace {
         let trace = headers::traced(&request.fields, self.trace().copied());
@@ -145,6 +182,7 @@ impl Exchange {
             .is_some_and(|(route, client)| client.kind == KeyKind::Address && route.is_between());
         let new_id = is_new.then(|| format!("{:016x}", rand::random::<u64>()));
         self.reached = Reached::Answered { trace, status, new_id };
+        self.stay.note_answer();
     }
 
     /// The proxy itself answers. `false` if an upstream's answer has begun: then it is too late to tell the client.
@@ -158,6 +196,10 @@ impl Exchange {
 
     pub(crate) fn is_read(&self) -> bool {
         self.access == Access::Read
+    }
+
+    fn may_write(&self) -> bool {
+        !self.is_read() || self.is_upgrade
     }
 
     /// Whether it may be sent again after it was sent: a read without an answer.
@@ -213,7 +255,7 @@ impl Exchange {
     pub(crate) fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
         let now = tables.peek();
         let Some(now) = now.as_ref().filter(|now| !now.followers.is_empty()) else { return };
-        let is_write = !self.is_read() || request.is_upgrade();
+        let is_write = self.may_write();
         let is_marked = if is_write && self.trace().is_some() {
             self.mark_write(now, tables.count.mark(), &request.fields, is_end);
             true

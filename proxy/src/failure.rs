@@ -6,6 +6,10 @@ use pingora::{Error, ErrorType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     NoTable,
+    /// The write was held for as long as it may. It was not sent.
+    HoldExpired,
+    /// There is no room for another held write. It was not sent.
+    HoldFull,
     /// The request is not HTTP, or two servers could read it in two ways.
     Malformed(Malformed),
     TooLarge,

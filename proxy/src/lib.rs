@@ -21,6 +21,7 @@ mod failure;
 mod freshness;
 mod headers;
 mod health;
+mod hold;
 mod metrics;
 mod passage;
 mod relay;
@@ -30,6 +31,7 @@ mod server;
 mod table;
 mod upstream;
 mod visit;
+mod wait;
 mod wire;
 
 pub use server::{ProxyError, Shutdown, Stopper, run, run_logging_to};

@@ -3,6 +3,7 @@
 //! Counters are looked up beforehand, so a request touches atomics and no map. A table counts the requests of its
 //! routes itself. Those counts are added up when the metrics are read.
 
+use crate::hold::counters::HoldMetrics;
 use crate::route::decision::{Side, Why};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -22,6 +23,7 @@ pub(crate) struct Metrics {
     latency: HistogramVec,
     answered: IntCounterVec,
     barriers: IntCounterVec,
+    pub(crate) holds: HoldMetrics,
     decisions: [IntCounter; Why::ALL.len()],
     /// Requests refused before a table was asked: no table, body too large, malformed.
     pub(crate) refused: IntCounterVec,
@@ -126,6 +128,7 @@ impl Metrics {
             generation: gauge("strangler_proxy_generation", "Generation of the table in use")?,
             ready: gauge("strangler_proxy_ready", "1 with a table")?,
             unwell: gauge("strangler_proxy_unwell_addresses", "Upstream addresses that fail their checks")?,
+            holds: HoldMetrics::new(&registry)?,
             latency,
             registry,
         })

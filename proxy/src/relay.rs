@@ -9,6 +9,7 @@ use crate::passage::{End, Fault, Passage};
 use crate::wire::Wire;
 use http1::{AnswerHead, Framing, RequestHead};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -93,13 +94,21 @@ impl Relay<'_> {
         .await
     }
 
-    /// Carries any bytes both ways until one side ends. Returns how many the client got.
-    pub(crate) async fn tunnel(&mut self) -> u64 {
+    /// Carries any bytes both ways until one side ends, or until `cut`. Returns how many the client got, and whether it
+    /// was cut.
+    pub(crate) async fn tunnel(&mut self, cut: impl Future<Output = ()>) -> (u64, bool) {
+        let mut cut = pin!(cut);
+        let mut is_cut = false;
         let mut up = Passage::new(Framing::UntilClose, Framing::UntilClose);
         let mut down = Passage::new(Framing::UntilClose, Framing::UntilClose);
         self.deadline.set(TUNNEL_PATIENCE);
         let mut is_ending = false;
         poll_fn(|cx| {
+            if cut.as_mut().poll(cx).is_ready() {
+                is_cut = true;
+                let _ = (self.upstream.poll_end(cx), self.client.poll_end(cx));
+                return Poll::Ready(());
+            }
             let before = self.upstream.moved + self.client.moved;
             // A broken side counts as ended.
             let up_is_over = up.is_over() || up.poll(cx, self.client, self.upstream).is_ready();
@@ -124,7 +133,7 @@ impl Relay<'_> {
             self.deadline.poll(cx)
         })
         .await;
-        down.bytes
+        (down.bytes, is_cut)
     }
 
     pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
@@ -176,6 +185,25 @@ impl Relay<'_> {
         ready!(self.deadline.poll(cx));
         Poll::Ready(Err(late))
     }
+}
+
+/// Waits until the upstream has answered, although no client waits for the answer any more.
+pub(crate) async fn outlast(mut upstream: Wire, patience: Duration) {
+    let (mut answer, mut deadline) = (AnswerHead::default(), Deadline::after(patience));
+    poll_fn(|cx| {
+        loop {
+            match answer.read(&mut upstream.inbox) {
+                Ok(true) if answer.is_interim() => {}
+                Ok(false) => match upstream.poll_read(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return deadline.poll(cx),
+                },
+                _ => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
 }
 
 pub(crate) async fn flush(client: &mut Wire, deadline: &mut Deadline) -> Result<(), Failure> {

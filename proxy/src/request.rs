@@ -1,7 +1,7 @@
 //! The life of a request, from its head to its line in the access log.
 //!
-//! [`Exchange`] finds things out, decides and marks. [`relay`] moves bytes. This file holds the order of the steps,
-//! and what follows a failure.
+//! [`Exchange`] finds things out, decides and marks. [`relay`] moves bytes. `wait.rs` is the one place where a request
+//! waits. This file holds the order of the steps, and what follows a failure.
 
 use crate::access_log::{AccessLog, Line};
 use crate::answer::Answer;
@@ -14,7 +14,7 @@ use crate::headers::{self, Forwarded, Returned};
 use crate::metrics::Metrics;
 use crate::passage::Passage;
 use crate::relay;
-use crate::route::decision::Side;
+use crate::route::decision::{Side, Why};
 use crate::table::Tables;
 use crate::upstream::Target;
 use crate::visit::Visit;
@@ -80,8 +80,11 @@ impl Requests {
         let arrived = Arrived { at: Instant::now(), address };
         match self.admit(visit, arrived) {
             Ok((mut exchange, mut upload)) => {
-                self.wait(&mut exchange).await;
-                if let Err(failure) = self.attend(visit, &mut exchange, &mut upload).await {
+                let attended = match self.wait(visit, &mut exchange).await {
+                    Ok(()) => self.attend(visit, &mut exchange, &mut upload).await,
+                    held => held,
+                };
+                if let Err(failure) = attended {
                     self.tell(visit, &mut exchange, failure).await;
                 }
                 exchange.mark(&self.tables, &visit.request, true, &self.metrics);
@@ -108,15 +111,6 @@ impl Requests {
             upload.keep_copy();
         }
         Ok((exchange, upload))
-    }
-
-    /// The one place where a request waits. Its body is unread and nothing of it was sent, so another side may answer
-    /// afterwards.
-    async fn wait(&self, exchange: &mut Exchange) {
-        if let Some(wait) = exchange.wait() {
-            let has_come = wait.ends().await;
-            exchange.resume(has_come);
-        }
     }
 
     /// Gets the request answered by an upstream, and by another one if the first fails and it is safe.
@@ -147,7 +141,13 @@ impl Requests {
         // A repeat because of a stale kept connection must not get another kept one.
         let mut connection = target.connect(&self.connector, attempts.repeats > 0).await?;
         attempts.was_kept = connection.is_used;
-        let trace = self.send(visit, exchange, &target, &mut connection, upload).await?;
+        let trace = match self.send(visit, exchange, &target, &mut connection, upload).await {
+            Err(Failure::ClientLeft) if upload.is_whole() => {
+                exchange.stay.outlive_client(connection.wire, target.patience.read);
+                return Err(Failure::ClientLeft);
+            }
+            sent => sent?,
+        };
         if !target.is_well() {
             target.note_success();
         }
@@ -155,7 +155,11 @@ impl Requests {
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
             relay.flush().await?;
-            exchange.answer_bytes = relay.tunnel().await;
+            let (bytes, is_cut) = relay.tunnel(exchange.stay.is_stopped()).await;
+            exchange.answer_bytes = bytes;
+            if is_cut {
+                exchange.stay.note_cut(exchange.arrived.address);
+            }
             return Ok(());
         }
         let passed = relay.bring(upload, &mut download).await;
@@ -340,10 +344,11 @@ impl Requests {
         let (route, pool) = (exchange.route(), exchange.pool());
         let line = Line {
             status,
-            upstream: &pool.name,
+            upstream: if why == Why::Held { "" } else { &pool.name },
             slice: route.map(|route| &*route.slice.name),
             route: route.map(|route| &*route.name),
             why: Some(why),
+            held: exchange.stay.waited,
             bytes: exchange.answer_bytes,
             trace: exchange.trace(),
             ..Line::of(&visit.request, exchange.arrived)
@@ -370,6 +375,7 @@ impl<'a> Line<'a> {
             route: None,
             why: None,
             took: arrived.at.elapsed(),
+            held: None,
             bytes: 0,
             client: arrived.address,
             trace: None,

@@ -163,7 +163,7 @@ pub fn run_logging_to(
     can_listen("listen", &settings.listen)?;
     can_listen("admin", &settings.admin)?;
     let metrics = Arc::new(Metrics::new()?);
-    let tables = Arc::new(Tables::new(Patience::of(settings), metrics.clone()));
+    let tables = Arc::new(Tables::new(Patience::of(settings), settings.hold, metrics.clone()));
     let tag = ProxyTag(rand::random::<u64>() >> 16);
     let agent = link::Agent::new(link.clone(), AgentKind::Proxy, tag.0)?;
     let stored = restore(&agent, &tables);

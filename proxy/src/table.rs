@@ -7,22 +7,27 @@ pub(crate) mod route;
 use crate::client;
 use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
+use crate::hold::Holds;
+use crate::hold::traffic::{InFlight, Traffic};
 use crate::metrics::{Metrics, RouteCounters};
 use crate::route::Routes;
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
 use migrations::code::Code;
-use migrations::control::{Desired, TableRoute};
+use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
 use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::Sticky;
+use migrations::plan::{HoldBounds, Sticky};
 use migrations::problem::Diagnostic;
 use migrations::share::Share;
+use migrations::stage::Hold;
 use route::{LiveRoute, LiveSlice};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::Notify;
 
 pub(crate) struct Live {
     pub(crate) acts_on: (JournalId, Generation),
@@ -36,7 +41,25 @@ pub(crate) struct Live {
     routes: Routes,
     live_routes: Vec<LiveRoute>,
     services: Vec<Arc<Pool>>,
+    /// Every slice that has routes or a hold.
+    slices: BTreeMap<SliceName, Slice>,
     metrics: Arc<Metrics>,
+}
+
+/// What a table and its successors know of a slice's writes.
+struct Slice {
+    traffic: Arc<Traffic>,
+    hold: Option<Hold>,
+}
+
+/// What a write may do, by the table that is in use.
+pub(crate) enum Entry {
+    /// It may be sent by the table that placed it, and counts as in flight.
+    Goes(InFlight),
+    /// Its slice is held.
+    Held,
+    /// Another table is in use, which must place it first.
+    Moved(Arc<Live>),
 }
 
 pub(crate) struct Follower {
@@ -54,6 +77,15 @@ impl Live {
         self.live_routes.get(number)
     }
 
+    pub(crate) fn hold(&self, slice: &SliceName) -> Option<Hold> {
+        self.slices.get(slice)?.hold
+    }
+
+    /// The writes of each slice, for the controller.
+    pub(crate) fn traffic(&self) -> BTreeMap<SliceName, SliceTraffic> {
+        self.slices.iter().map(|(name, slice)| (name.clone(), slice.traffic.seen())).collect()
+    }
+
     pub(crate) fn targets(&self) -> impl Iterator<Item = Arc<Target>> {
         self.pools().flat_map(|pool| pool.targets.iter().cloned())
     }
@@ -69,6 +101,7 @@ impl Live {
             Some(LiveRoute { slice, name, .. }) => ([&slice.name, name], [monolith, &slice.service.name]),
             None => (["", ""], [monolith; 2]),
         });
+        self.slices.values().for_each(|slice| slice.traffic.show());
     }
 
     fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
@@ -110,6 +143,9 @@ impl Diagnostic for BadDesired {
 pub(crate) struct Tables {
     pub(crate) count: Arc<Count>,
     pub(crate) bridge: Arc<ArcSwapOption<String>>,
+    pub(crate) holds: Arc<Holds>,
+    /// The controller's report is outdated.
+    pub(crate) news: Arc<Notify>,
     live: ArcSwapOption<Live>,
     lasting: Mutex<Lasting>,
     /// The table in use, and earlier ones that requests still hold.
@@ -123,14 +159,17 @@ pub(crate) struct Tables {
 struct Lasting {
     desired: Option<Desired>,
     freshness: BTreeMap<SliceName, Arc<Freshness>>,
+    traffic: BTreeMap<SliceName, Arc<Traffic>>,
     unserved: Vec<Arc<Freshness>>,
 }
 
 impl Tables {
-    pub(crate) fn new(patience: Patience, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(patience: Patience, bounds: HoldBounds, metrics: Arc<Metrics>) -> Self {
         Self {
             count: Arc::default(),
             bridge: Arc::default(),
+            holds: Arc::new(Holds::new(bounds)),
+            news: Arc::default(),
             live: ArcSwapOption::empty(),
             lasting: Mutex::default(),
             alive: Mutex::default(),
@@ -146,6 +185,29 @@ impl Tables {
     /// The table in use, for code that does not wait. It is cheaper than [`Tables::live`].
     pub(crate) fn peek(&self) -> arc_swap::Guard<Option<Arc<Live>>> {
         self.live.load()
+    }
+
+    /// Asks whether a write that `placed` placed may be sent now. It is counted first: a drained hold must not miss it.
+    pub(crate) fn enter(&self, placed: &Arc<Live>, traffic: &Arc<Traffic>) -> Entry {
+        self.enter_with(placed, traffic, || {})
+    }
+
+    /// `pause` lets a test widen the gap between the two steps.
+    fn enter_with(&self, placed: &Arc<Live>, traffic: &Arc<Traffic>, pause: impl FnOnce()) -> Entry {
+        let in_flight = traffic.count();
+        pause();
+        // With the fence in `take`: either the newest table is seen here, or who put it in use sees the count.
+        fence(SeqCst);
+        match &*self.live.load() {
+            Some(now) if !Arc::ptr_eq(now, placed) => Entry::Moved(now.clone()),
+            _ if placed.hold(&traffic.slice).is_some() => Entry::Held,
+            _ => Entry::Goes(in_flight),
+        }
+    }
+
+    /// The hold of a slice in the table that is in use.
+    pub(crate) fn hold(&self, slice: &SliceName) -> Option<Hold> {
+        self.live.load().as_ref()?.hold(slice)
     }
 
     pub(crate) fn acts_on(&self) -> Option<(JournalId, Generation, String)> {
@@ -176,13 +238,28 @@ impl Tables {
         }
         let next = Arc::new(self.prepared(&desired, &mut lasting)?);
         self.bridge.store(desired.bridge.clone().map(Arc::new));
-        self.live.store(Some(next.clone()));
+        self.put_in_use(&next, &lasting);
         self.settle(&next);
         self.note_alive(&next);
         self.metrics.generation.set(desired.generation.0 as i64);
         self.metrics.ready.set(1);
         lasting.desired = Some(desired);
         Ok(true)
+    }
+
+    fn put_in_use(&self, next: &Arc<Live>, lasting: &Lasting) {
+        let held = next.slices.iter().filter(|(_, slice)| slice.hold.is_some());
+        held.for_each(|(name, _)| self.holds.begin(name));
+        self.live.store(Some(next.clone()));
+        // From here on, no write is sent by an older table without being counted: see `enter`.
+        fence(SeqCst);
+        for (slice, traffic) in &lasting.traffic {
+            let hold = next.hold(slice);
+            traffic.set_hold(hold);
+            if hold.is_none() {
+                self.holds.end(slice);
+            }
+        }
     }
 
     fn note_alive(&self, next: &Arc<Live>) {
@@ -208,6 +285,7 @@ impl Tables {
             services.insert(name, pool(name.as_str(), addresses)?);
         }
         let followers = self.followers(&table.routes, lasting);
+        let slices = self.slices(table, lasting);
         let before = self.live();
         let old_routes = before.iter().flat_map(|live| &live.live_routes);
         let old: HashMap<_, _> =
@@ -221,7 +299,8 @@ impl Tables {
                     let service = service.ok_or_else(|| BadDesired::Service(entry.service.clone()))?;
                     let of_slice = |f: &&Follower| entry.follows && f.freshness.slice == entry.slice;
                     let freshness = followers.iter().find(of_slice).map(|f| f.freshness.clone());
-                    Arc::new(LiveSlice::new(entry, service.clone(), freshness))
+                    let traffic = self.traffic(&entry.slice, lasting);
+                    Arc::new(LiveSlice::new(entry, service.clone(), freshness, traffic))
                 }
             };
             slice = Some(common.clone());
@@ -237,8 +316,27 @@ impl Tables {
             live_routes: routes.collect::<Result<_, BadDesired>>()?,
             services: services.into_values().collect(),
             followers,
+            slices,
             metrics: self.metrics.clone(),
         })
+    }
+
+    fn slices(&self, table: &Table, lasting: &mut Lasting) -> BTreeMap<SliceName, Slice> {
+        let names = table.routes.iter().map(|entry| &entry.slice).chain(table.holds.keys());
+        let names: BTreeSet<_> = names.collect();
+        let slice = |name: &SliceName| {
+            let (traffic, hold) = (self.traffic(name, lasting), table.holds.get(name).copied());
+            (name.clone(), Slice { traffic, hold })
+        };
+        names.into_iter().map(slice).collect()
+    }
+
+    fn traffic(&self, slice: &SliceName, lasting: &mut Lasting) -> Arc<Traffic> {
+        let new = || {
+            let counters = self.metrics.holds.of(slice.as_str());
+            Arc::new(Traffic::new(slice.clone(), counters, self.news.clone()))
+        };
+        lasting.traffic.entry(slice.clone()).or_insert_with(new).clone()
     }
 
     fn followers(&self, routes: &[TableRoute], lasting: &mut Lasting) -> Vec<Follower> {
@@ -259,5 +357,76 @@ impl Tables {
             followers.push(Follower { freshness: freshness.clone(), sticky: sticky.clone(), salt });
         }
         followers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::crossing::Moment;
+    use migrations::stage::Epoch;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    fn desired(generation: u64, hold: Option<u64>) -> Desired {
+        let hold = hold.map(|epoch| serde_json::json!({ "epoch": epoch, "until": Moment(u64::MAX) }));
+        let route = serde_json::json!({
+            "slice": "orders", "route": "place", "match": "POST /orders", "access": "write",
+            "service": "orders", "share": "service", "sticky": migrations::plan::Sticky::Own, "follows": false,
+        });
+        let holds = hold.map(|hold| ("orders", hold));
+        serde_json::from_value(serde_json::json!({
+            "version": migrations::control::VERSION, "journal": "00000000-0000-0000-0000-000000000001", "generation": generation, "plan": "",
+            "table": {
+                "monolith": ["http://127.0.0.1:1"], "services": { "orders": ["http://127.0.0.1:1"] },
+                "routes": [route], "holds": BTreeMap::from_iter(holds),
+            },
+            "lanes": {},
+        }))
+        .unwrap()
+    }
+
+    /// Writers race with tables that come and go. A write that is sent after its slice was drained would be lost.
+    #[test]
+    fn no_write_slips_between_a_hold_and_its_drain() {
+        let patience = Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1) };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let tables = Tables::new(patience, HoldBounds::default(), metrics);
+        tables.take(desired(0, None)).unwrap();
+        let orders: SliceName = "orders".parse().unwrap();
+        let (is_drained, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+        let writer = || {
+            let mut sent = 0u64;
+            while !is_over.load(SeqCst) {
+                let live = tables.live().unwrap();
+                let route = live.nth(live.route("POST", b"/orders").unwrap()).unwrap();
+                match tables.enter_with(&live, &route.slice.traffic, std::thread::yield_now) {
+                    Entry::Goes(_in_flight) => {
+                        assert!(!is_drained.load(SeqCst), "a write was sent after the drain");
+                        sent += 1;
+                    }
+                    Entry::Held => std::thread::sleep(Duration::from_micros(100)),
+                    Entry::Moved(_) => {}
+                }
+            }
+            sent
+        };
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(writer)).collect();
+            for epoch in 1..=200 {
+                tables.take(desired(2 * epoch, Some(epoch))).unwrap();
+                while !tables.live().unwrap().traffic()[&orders].is_drained(Epoch(epoch)) {
+                    std::thread::yield_now();
+                }
+                is_drained.store(true, SeqCst);
+                std::thread::sleep(Duration::from_micros(300));
+                is_drained.store(false, SeqCst);
+                tables.take(desired(2 * epoch + 1, None)).unwrap();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            is_over.store(true, SeqCst);
+            let sent: u64 = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+            assert!(sent > 200, "{sent} writes");
+        });
     }
 }

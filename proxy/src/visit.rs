@@ -14,12 +14,15 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::oneshot::Receiver;
 use tokio::task::coop::unconstrained;
 
 const IDLE_MAX: Duration = Duration::from_secs(75);
 /// After an early answer, the rest of the request has this long. Closing a connection while bytes arrive would lose
 /// the answer on its way.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is checked whether a client has left, if its leaving does not wake the task.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct Visit {
     pub(crate) wire: Wire,
@@ -74,6 +77,34 @@ impl Visit {
             }
             ready!(self.deadline.poll(cx));
             Poll::Ready(if has_begun { Err(Failure::ClientLate) } else { Ok(false) })
+        })
+        .await
+    }
+
+    /// Waits for a call before anything of the request is passed on. `None` after `patience` or earlier: then it
+    /// is to be asked again.
+    pub(crate) async fn called<T>(
+        &mut self,
+        call: &mut Receiver<T>,
+        patience: Duration,
+    ) -> Result<Option<T>, Failure> {
+        self.deadline.set(patience);
+        let mut is_looking = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(called) = Pin::new(&mut *call).poll(cx) {
+                return Poll::Ready(called.map(Some).map_err(|_| Failure::HoldExpired));
+            }
+            if self.ending.poll(cx) {
+                return Poll::Ready(Err(Failure::HoldExpired));
+            }
+            if self.wire.poll_closed(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientLeft));
+            }
+            if self.wire.is_ahead() && !is_looking {
+                is_looking = true;
+                self.deadline.set(patience.min(LOOK_EVERY));
+            }
+            self.deadline.poll(cx).map(|()| Ok(None))
         })
         .await
     }

@@ -17,6 +17,10 @@ const READ_BYTES: usize = 4 << 10;
 const MORE_READ_BYTES: usize = 32 << 10;
 /// A larger buffer is freed after its message.
 const KEPT_BYTES_MAX: usize = 8 << 10;
+/// So much is read of a message whose turn has not come, to notice the end of the connection.
+const AHEAD_BYTES: usize = 4 << 10;
+/// The state of a socket whose two directions are open (Linux, `TCP_ESTABLISHED`).
+const TCP_ESTABLISHED: u8 = 1;
 
 pub(crate) struct Wire {
     /// Arrived, unread.
@@ -46,6 +50,32 @@ impl Wire {
         self.was_full = count == room;
         self.moved += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    /// Ready when the other side has closed the connection or its direction of it.
+    ///
+    /// The wait for the end is a read. When [`AHEAD_BYTES`] are here, nothing more is read, and the end no longer wakes
+    /// the task: then this must be asked now and then, see [`Wire::is_ahead`]. (Kernels before 6.2 do not tell.)
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_ahead() {
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let state = self.stream.get_socket_digest().and_then(|socket| Some(socket.tcp_info()?.tcpi_state));
+        if state.is_none_or(|state| state == TCP_ESTABLISHED) { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Whether more has arrived than is read ahead.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.inbox.len() >= AHEAD_BYTES
+    }
+
+    /// What it holds, or may hold while it waits.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.inbox.len() + AHEAD_BYTES
     }
 
     /// Sends the whole outbox.

@@ -60,6 +60,11 @@ impl RequestHead {
         std::str::from_utf8(self.method.within(self.fields.text())).unwrap_or_default()
     }
 
+    /// How long it was as it arrived.
+    pub fn bytes(&self) -> usize {
+        self.fields.text().len()
+    }
+
     /// The path and query: the target without the scheme and host of an absolute one.
     pub fn target(&self) -> &[u8] {
         let target = self.target.within(self.fields.text());

@@ -23,10 +23,12 @@ pub(crate) enum Why {
     Raised,
     Unwell,
     Fallback,
+    /// Writes of the slice are held, and this one was not sent.
+    Held,
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 8] = [
+    pub(crate) const ALL: [Why; 9] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
@@ -35,6 +37,7 @@ impl Why {
         Why::Raised,
         Why::Unwell,
         Why::Fallback,
+        Why::Held,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Why {
             Why::Raised => "raised",
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
+            Why::Held => "held",
         }
     }
 

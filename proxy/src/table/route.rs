@@ -4,6 +4,7 @@
 
 use crate::client::{self, Client};
 use crate::freshness::Freshness;
+use crate::hold::traffic::Traffic;
 use crate::upstream::Pool;
 use http1::Fields;
 use migrations::control::TableRoute;
@@ -21,6 +22,7 @@ pub(crate) struct LiveSlice {
     pub(crate) service: Arc<Pool>,
     /// Set if the service follows and a read is shared.
     pub(crate) freshness: Option<Arc<Freshness>>,
+    pub(crate) traffic: Arc<Traffic>,
     pub(crate) salt: u64,
     /// Whether the service's data follow the monolith's.
     pub(crate) follows: bool,
@@ -28,11 +30,17 @@ pub(crate) struct LiveSlice {
 }
 
 impl LiveSlice {
-    pub(crate) fn new(entry: &TableRoute, service: Arc<Pool>, freshness: Option<Arc<Freshness>>) -> Self {
+    pub(crate) fn new(
+        entry: &TableRoute,
+        service: Arc<Pool>,
+        freshness: Option<Arc<Freshness>>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
         Self {
             name: entry.slice.as_str().into(),
             service,
             freshness,
+            traffic,
             salt: client::salt(entry.slice.as_str()),
             follows: entry.follows,
             sticky: entry.sticky.clone(),

@@ -3,7 +3,7 @@
 
 use super::PATIENCE;
 use super::origin::{Origin, Reply, text};
-use migrations::control::{Desired, Observed};
+use migrations::control::{Desired, Observed, VERSION};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Controller {
                     seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
                     text(204, "")
                 }
-                Some("/v1/barrier") if barrier() => text(200, r#"{"version":2}"#),
+                Some("/v1/barrier") if barrier() => text(200, &format!("{{\"version\":{VERSION}}}")),
                 _ => text(500, ""),
             }
         });

@@ -17,12 +17,15 @@ pub use origin::{Origin, Reply, text};
 pub use running::{Running, settings};
 pub use wire::{Asked, Got, read_answer};
 
-use migrations::control::{Desired, Table, TableRoute, VERSION};
+use migrations::control::{Desired, Report, SliceTraffic, Table, TableRoute, VERSION};
+use migrations::crossing::Moment;
 use migrations::journal::{Generation, JournalId};
+use migrations::names::SliceName;
 use migrations::plan::Sticky;
+use migrations::stage::{Epoch, Hold};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const SECRET: &str = "a-secret-for-testers-only";
@@ -85,15 +88,14 @@ impl Rig {
         rig
     }
 
-    fn publish_with(&mut self, routes: Vec<TableRoute>, change: impl FnOnce(&mut Table)) {
+    /// As [`Rig::publish`], with another table.
+    pub fn publish_with(&mut self, routes: Vec<TableRoute>, change: impl FnOnce(&mut Table)) {
         self.generation += 1;
         let generation = self.generation;
         let mut desired = self.desired(generation, routes);
         change(&mut desired.table);
         self.controller.publish(desired);
-        self.proxy.until("the table is in use", || {
-            self.proxy.metric("strangler_proxy_generation ") == generation as f64
-        });
+        self.until_in_use();
     }
 
     pub fn desired(&self, generation: u64, routes: Vec<TableRoute>) -> Desired {
@@ -113,10 +115,41 @@ impl Rig {
     pub fn publish(&mut self, routes: Vec<TableRoute>) {
         self.generation += 1;
         self.controller.publish(self.desired(self.generation, routes));
+        self.until_in_use();
+    }
+
+    fn until_in_use(&self) {
         let generation = self.generation;
         self.proxy.until("the table is in use", || {
             self.proxy.metric("strangler_proxy_generation ") == generation as f64 && self.proxy.is_ready()
         });
+        // A restart must find it.
+        let stored = || std::fs::read_to_string(self.state.path().join("desired.json")).unwrap_or_default();
+        self.proxy
+            .until("the table is stored", || stored().contains(&format!("\"generation\":{generation},")));
+    }
+
+    /// Publishes these routes with the slice `orders` held at this epoch, until so many milliseconds from now.
+    pub fn hold(&mut self, routes: Vec<TableRoute>, epoch: u64, ms: i64) {
+        let hold = self.hold_until(epoch, ms);
+        self.publish_with(routes, |table| table.holds = [hold].into());
+    }
+
+    pub fn hold_until(&self, epoch: u64, ms: i64) -> (SliceName, Hold) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let hold = Hold { epoch: Epoch(epoch), until: Moment((now + ms) as u64) };
+        ("orders".parse().unwrap(), hold)
+    }
+
+    /// The writes of the slice `orders`, as the proxy reported them last.
+    pub fn reported(&self) -> SliceTraffic {
+        let reports = self.controller.observed.lock().unwrap();
+        match reports.last().map(|observed| &observed.report) {
+            Some(Report::Proxy(report)) => {
+                report.slices.get(&"orders".parse().unwrap()).copied().unwrap_or_default()
+            }
+            _ => SliceTraffic::default(),
+        }
     }
 
     pub fn ask(&self, method: &str, target: &str) -> Got {
