@@ -80,6 +80,7 @@ pub struct TableRoute {
 pub struct LaneOrder {
     pub stage: Stage,
     pub right: Right,
+    /// Which copy is followed, or which way back is kept: what belongs to another one is begun anew.
     pub attempt: Generation,
     pub paused: bool,
     /// Changes that are left out by the operator's choice: places in the stream that the lane reads.
@@ -214,7 +215,14 @@ pub struct LaneReport {
     pub fenced: Option<Epoch>,
     /// From where on the lane's changes are kept, once that is so; only a lane back has it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub began: Option<EndLsn>,
+    pub began: Option<Began>,
+}
+
+/// Where a lane back began, and for which order: what it kept for an earlier one is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Began {
+    pub attempt: Generation,
+    pub at: EndLsn,
 }
 
 /// What a lane does now.

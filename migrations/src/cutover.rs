@@ -85,7 +85,7 @@ pub struct LaneSeen {
     pub fenced: Option<Epoch>,
     /// Writes that no lane of ours made, found where nobody may write.
     pub foreign: u64,
-    /// From where on its changes are kept.
+    /// From where on its changes are kept, for the present way back and no earlier one.
     pub began: Option<EndLsn>,
 }
 

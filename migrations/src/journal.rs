@@ -59,6 +59,9 @@ pub struct SliceState {
     /// A cutover or a rehearsal that is being prepared.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub preparing: Option<Preparing>,
+    /// Which way back this is: the generation of the entry that wanted it. A report about another one is stale.
+    #[serde(default)]
+    pub way_back: Generation,
     /// Writes wait at the proxies: from the start of a crossing until the owner's gate is open and the proxies know.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hold: Option<Hold>,
@@ -118,7 +121,10 @@ impl SliceState {
                 next.paused = false;
                 next.skips.extend(skip);
             }
-            Event::CutoverPrepared { preparing } => next.preparing = Some(*preparing),
+            Event::CutoverPrepared { preparing } => {
+                next.preparing = Some(*preparing);
+                next.way_back = generation;
+            }
             Event::CutoverStarted { epoch, until, .. } | Event::RollbackStarted { epoch, until } => {
                 next.preparing = None;
                 next.hold = Some(Hold { epoch: *epoch, until: *until });

@@ -8,7 +8,8 @@ use migrations::api::{
 };
 use migrations::code::Code;
 use migrations::control::{
-    AgentId, AgentKind, BridgeReport, Condition, Desired, FeedReport, LaneReport, Observed, Report, VERSION,
+    AgentId, AgentKind, Began, BridgeReport, Condition, Desired, FeedReport, LaneReport, Observed, Report,
+    VERSION,
 };
 use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::finding::Finding;
@@ -297,7 +298,7 @@ fn orders_and_reports_read_back() {
             changes: 6,
             foreign: 7,
             fenced: Some(Epoch(8)),
-            began: Some(EndLsn(9)),
+            began: Some(Began { attempt: Generation(4), at: EndLsn(9) }),
         };
         let feed = FeedReport {
             slot: "strangler_shop_a".into(),

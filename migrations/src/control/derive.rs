@@ -77,17 +77,18 @@ pub(crate) fn gained_tables(slice: &Slice, state: &SliceState) -> bool {
 /// Once the service may own the rows, the lane that brought them changes them no more.
 /// A lane back is always ordered where there may be one, so that a bridge gives up what it made for it.
 fn lanes(slice: &Slice, state: &SliceState) -> Vec<(LaneId, LaneOrder)> {
-    let order = |right, skips| LaneOrder {
+    let order = |right, attempt, skips| LaneOrder {
         stage: state.stage,
         right,
-        attempt: state.attempt,
+        attempt,
         paused: state.paused,
         skips,
         replace: state.replace,
     };
     let skips = state.skips.iter().copied().map(Of::bare).collect();
-    let forward = (LaneId::forward(slice.name.clone()), order(forward(state), skips));
-    let reverse = (LaneId::reverse(slice.name.clone()), order(reverse(state), BTreeSet::new()));
+    let forward = (LaneId::forward(slice.name.clone()), order(forward(state), state.attempt, skips));
+    let reverse =
+        (LaneId::reverse(slice.name.clone()), order(reverse(state), state.way_back, BTreeSet::new()));
     if slice.may_return() { vec![forward, reverse] } else { vec![forward] }
 }
 
