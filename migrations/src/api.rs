@@ -2,20 +2,24 @@
 //!
 //! Paths (all under a bearer token): `GET /v1/status`, `GET /v1/journal?after=N&wait_ms=N`, `POST /v1/shares`,
 //! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`,
-//! `POST /v1/slices/{slice}/{cutover|rehearse|rollback|confirm|abort|complete}` (with `?dry_run=true`: the steps); for agents
+//! `POST /v1/slices/{slice}/{cutover|rehearse|rollback|confirm|abort|complete}` (with `?dry_run=true`: the steps),
+//! `GET /v1/slices/{slice}/crossing`, `POST /v1/slices/{slice}/reconcile` and `POST /v1/reconcile`; for agents
 //! `GET /v1/desired?journal=ID&generation=N&plan=HASH&wait_ms=N` (204 when nothing is newer) and `POST /v1/observed`.
 
 mod crossing;
 mod known;
 mod mismatch;
 mod moves;
+mod report;
 
 pub use crossing::{CrossingVerb, CrossingWish, dry_run};
 pub use known::{BadVerb, known_slice};
 pub use mismatch::mismatches;
 pub use moves::{SyncVerb, Wish, next_steps, plan_event};
+pub use report::{CrossingEnd, CrossingReport, Phase, Reconciled};
 
 use crate::control::{AgentId, LaneReport, Report};
+use crate::crossing::Preparing;
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lane::Direction;
@@ -23,7 +27,7 @@ use crate::lsn::{Monolith, Of, Position};
 use crate::names::{RouteName, SliceName};
 use crate::pattern::{Access, Pattern};
 use crate::share::Share;
-use crate::stage::{Epoch, Owner, Stage};
+use crate::stage::{Epoch, Hold, Owner, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,6 +52,12 @@ pub struct SliceStatus {
     pub stage: Stage,
     pub epoch: Epoch,
     pub owner: Owner,
+    /// A cutover or a rehearsal that is being prepared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preparing: Option<Preparing>,
+    /// Writes wait at the proxies.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<Hold>,
     /// Whether it has tables, so that its writes move by cutover only.
     pub has_tables: bool,
     pub routes: Vec<RouteStatus>,
@@ -118,6 +128,9 @@ pub struct Outcome {
     pub stage: Stage,
     pub epoch: Epoch,
     pub owner: Owner,
+    /// Writes wait at the proxies.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<Hold>,
     /// The journal's length after the wish.
     pub generation: Generation,
     /// Proxies that are live, and how many of them act on that generation already.

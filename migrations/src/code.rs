@@ -181,7 +181,9 @@ codes! {
     SliceStage = "slice.stage", Conflict;
     SliceStillRead = "slice.still-read", Conflict;
     SliceStopped = "slice.stopped", Stopped;
+    SliceUnfinished = "slice.unfinished", Unfinished;
     SliceUnknown = "slice.unknown", Usage;
+    SliceWayBack = "slice.way-back", NotReady;
 
     DatabaseUnreachable = "database.unreachable", Unavailable;
 
@@ -282,7 +284,9 @@ codes! {
     CopyOtherCount = "copy.other-count", Stopped;
     CopyRefusedRow = "copy.refused-row", Stopped;
 
+    GateAhead = "gate.ahead", Stopped;
     GateNotInstalled = "gate.not-installed", Stopped;
+    GateOther = "gate.other", Stopped;
 
     CaptureForeignSlot = "capture.foreign-slot", Stopped;
     CaptureOtherPlan = "capture.other-plan", Stopped;

@@ -7,7 +7,7 @@
 
 mod dry_run;
 
-pub use dry_run::dry_run;
+pub use dry_run::{Names, dry_run};
 
 use crate::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use crate::gate::{Gate, Side};

@@ -14,6 +14,7 @@ pub mod crossing;
 pub mod cutover;
 pub mod filled;
 pub mod finding;
+pub mod fingerprint;
 pub mod gate;
 pub mod journal;
 pub mod lane;

@@ -343,6 +343,8 @@ fn status_and_outcome_read_back_in_every_stage() {
             stage,
             epoch: Epoch(4),
             owner: Owner::Nobody,
+            preparing: None,
+            hold: None,
             has_tables: true,
             routes: vec![route],
             lanes: BTreeMap::from([(
@@ -381,6 +383,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             stage,
             epoch: Epoch(4),
             owner: Owner::Service,
+            hold: None,
             generation: Generation(9),
             proxies: Acknowledged { live: 2, have: 1 },
             findings: vec![],

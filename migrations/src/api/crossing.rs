@@ -21,7 +21,8 @@ const HOLD_MAX_MS: u64 = 60_000;
 const FOR_MAX_MS: u64 = 31 * 24 * 3_600_000;
 
 /// A verb that moves writes, or decides about such a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CrossingVerb {
     Cutover,
     /// Everything but the decision, and back.

@@ -22,7 +22,7 @@ pub fn dry_run(
     let mut seen = Seen { since: Some(now), ..Seen::default() };
     seen.plan = plan.hash.parse().unwrap_or_default();
     (seen.forward.is_following, seen.reverse.is_following) = (true, true);
-    let names = Names { plan, slice };
+    let names = Names::of(plan, slice);
     let mut lines = vec![names.event(&wish)];
     let mut state = state.after(Generation(0), &wish)?;
     // There is someone to wait for.
@@ -35,7 +35,7 @@ pub fn dry_run(
                 succeed(&mut seen, step, &state);
             }
             Next::Wait(awaited, _) => {
-                lines.push(format!("wait until {awaited}"));
+                lines.push(names.wait(awaited));
                 arrive(&mut seen, awaited, &state);
             }
             Next::Journal(event) => {
@@ -91,12 +91,22 @@ fn arrive(seen: &mut Seen, awaited: Awaited, state: &SliceState) {
     }
 }
 
-struct Names<'a> {
+/// Tells steps, waits and entries with the names of what they touch.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
     plan: &'a Plan,
     slice: &'a Slice,
 }
 
-impl Names<'_> {
+impl<'a> Names<'a> {
+    pub fn of(plan: &'a Plan, slice: &'a Slice) -> Self {
+        Self { plan, slice }
+    }
+
+    pub fn wait(&self, awaited: Awaited) -> String {
+        format!("wait until {awaited}")
+    }
+
     fn side(&self, side: Side) -> String {
         match side {
             Side::Monolith => "the monolith".to_owned(),
@@ -112,7 +122,7 @@ impl Names<'_> {
         self.slice.tables.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
-    fn step(&self, step: Step, state: &SliceState) -> String {
+    pub fn step(&self, step: Step, state: &SliceState) -> String {
         let epoch = state.epoch;
         match step {
             Step::Inspect => {
@@ -134,7 +144,7 @@ impl Names<'_> {
         }
     }
 
-    fn event(&self, event: &Event) -> String {
+    pub fn event(&self, event: &Event) -> String {
         let service = &self.slice.service;
         let said = match event {
             Event::CutoverPrepared { .. } => {
