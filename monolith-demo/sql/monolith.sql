@@ -3,7 +3,8 @@
 -- the seed, because checking a million rows at once is much faster than one by one.
 
 do $$ begin
-  create type order_status as enum ('placed', 'packed', 'shipped', 'delivered', 'cancelled');
+  create type order_status as enum
+    ('pending', 'placed', 'packed', 'shipped', 'delivered', 'cancelled', 'refused');
 exception when duplicate_object then null;
 end $$;
 

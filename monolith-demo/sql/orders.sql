@@ -5,7 +5,8 @@
 -- each row arrives as its own change.
 
 do $$ begin
-  create type order_status as enum ('placed', 'packed', 'shipped', 'delivered', 'cancelled');
+  create type order_status as enum
+    ('pending', 'placed', 'packed', 'shipped', 'delivered', 'cancelled', 'refused');
 exception when duplicate_object then null;
 end $$;
 
@@ -56,3 +57,21 @@ create index if not exists orders_by_customer on orders (customer_id, id);
 create index if not exists orders_open on orders (state, id) where state in ('placed', 'packed', 'shipped');
 create index if not exists items_by_order on items (order_id);
 create index if not exists payments_by_order on payments (order_id);
+
+-- What this service still owes the monolith's books of credit and stock, one row per deal with an order. It is written
+-- in the same transaction as the order, so a killed service goes on where it was. It belongs to the service alone.
+create table if not exists saga (
+  id       uuid primary key,
+  order_id bigint      not null,
+  deal     jsonb       not null,
+  state    text        not null,
+  refusal  jsonb,                               -- why the order is refused, once that is known
+  attempts int         not null default 0,      -- failed tries of this state
+  trouble  text,                                -- what the last try said
+  due_at   timestamptz not null,                -- nobody else works on it before
+  begun_at timestamptz not null default now(),
+  ended_at timestamptz
+);
+
+create index if not exists saga_due on saga (due_at) where ended_at is null;
+create index if not exists saga_ended on saga (ended_at) where ended_at is not null;

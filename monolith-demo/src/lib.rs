@@ -1,8 +1,8 @@
 //! A small real shop, and clients that remember what they were promised.
 //!
 //! [`shop`] is a monolith with one Postgres, and the service `orders` that was split out of it, with its own database
-//! and column names. [`traffic`] plays the shop's customers. After a run it checks the databases: no promise may be
-//! broken.
+//! and column names. Credit and stock stay the monolith's. [`traffic`] plays the shop's customers. After a run it checks
+//! the databases: no promise may be broken.
 //!
 //! Nothing here knows the tool that moves the shop: the patient does not know the surgeon.
 

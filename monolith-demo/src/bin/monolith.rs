@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use monolith_demo::shop::{Shop, database, schema, server, side::Side, warehouse};
+use monolith_demo::shop::{Shop, database, schema, server, warehouse};
 
 /// The shop's monolith.
 #[derive(Parser)]
@@ -12,6 +12,9 @@ struct Args {
     /// Address to serve on.
     #[arg(long, env = "MONOLITH_LISTEN", default_value = "127.0.0.1:4000")]
     listen: String,
+    /// Address of the inner door, for the shop's own programs. Customers must not reach it.
+    #[arg(long, env = "MONOLITH_INTERNAL_LISTEN", default_value = "127.0.0.1:4010")]
+    internal_listen: String,
     /// The monolith's Postgres.
     #[arg(long, env = "MONOLITH_DATABASE_URL", hide_env_values = true)]
     database: String,
@@ -42,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let pool = database::pool(&args.database, "shop-monolith", args.connections)?;
     // Before a long seed, so that a taken address fails at once.
     let listener = server::bind(&args.listen).await?;
+    let inner_door = server::bind(&args.internal_listen).await?;
     if args.migrate {
         let seed = schema::Seed {
             customers: args.seed_customers,
@@ -54,13 +58,29 @@ async fn main() -> anyhow::Result<()> {
     let job = (args.job_interval_ms > 0)
         .then(|| database::pool(&args.database, "shop-warehouse", 1))
         .transpose()?
-        .map(|pool| tokio::spawn(warehouse::run(pool, Duration::from_millis(args.job_interval_ms), stopped)));
-    tracing::info!(address = %listener.local_addr()?, "the monolith is serving");
-    let router = server::monolith(Shop::new(pool, Side::monolith()));
-    let served = server::serve(listener, router, server::asked_to_stop()).await;
+        .map(|pool| {
+            let stopped = stopped.clone();
+            tokio::spawn(warehouse::run(pool, Duration::from_millis(args.job_interval_ms), stopped))
+        });
+    tracing::info!(
+        address = %listener.local_addr()?,
+        internal = %inner_door.local_addr()?,
+        "the monolith is serving"
+    );
+    let shop = Shop::monolith(pool);
+    let internal = server::internal(shop.clone());
+    let internal = tokio::spawn(server::serve(inner_door, internal, until(stopped)));
+    let served = server::serve(listener, server::monolith(shop), server::asked_to_stop()).await;
     stop.send_replace(true);
+    internal.await??;
     if let Some(job) = job {
         job.await?;
     }
     served
+}
+
+/// Ends when `stop` becomes true.
+async fn until(mut stop: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the program ends.
+    let _ = stop.wait_for(|stop| *stop).await;
 }

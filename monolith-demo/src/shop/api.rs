@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Shop;
-use super::order::{Change, NewOrder, NewPayment, Order, Orders, Search};
+use super::order::{Change, NewOrder, NewPayment, Order, Orders, Search, Status};
 use super::refusal::Refusal;
 
 /// The length of a list without `limit`.
@@ -68,8 +68,9 @@ async fn place(
     wish: Result<Json<NewOrder>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     let order = shop.place(&wish?.0).await?;
+    let status = if order.status == Status::Pending { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     let location = [(header::LOCATION, address(&headers, order.id))];
-    Ok((StatusCode::CREATED, location, Json(order)).into_response())
+    Ok((status, location, Json(order)).into_response())
 }
 
 async fn change(

@@ -14,6 +14,8 @@ pub const QTY_MAX: i32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// Taken, but credit and stock are still being asked for.
+    Pending,
     /// Nothing done yet; only now the order can be cancelled.
     Placed,
     Packed,
@@ -23,6 +25,8 @@ pub enum Status {
     Delivered,
     /// May be deleted.
     Cancelled,
+    /// Credit or stock did not suffice. May be deleted.
+    Refused,
 }
 
 impl Status {
@@ -30,19 +34,28 @@ impl Status {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Pending => "pending",
             Self::Placed => "placed",
             Self::Packed => "packed",
             Self::Shipped => "shipped",
             Self::Delivered => "delivered",
             Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
         }
     }
 
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Placed, Self::Packed, Self::Shipped, Self::Delivered, Self::Cancelled]
-            .into_iter()
-            .find(|status| status.as_str() == word)
+        let all = [
+            Self::Pending,
+            Self::Placed,
+            Self::Packed,
+            Self::Shipped,
+            Self::Delivered,
+            Self::Cancelled,
+            Self::Refused,
+        ];
+        all.into_iter().find(|status| status.as_str() == word)
     }
 }
 
@@ -115,7 +128,7 @@ pub struct Orders {
 }
 
 /// One line as the customer asks for it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
     pub product: i64,
@@ -216,14 +229,19 @@ impl Locked {
     /// May this amount be paid?
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] unless it is more than nothing, [`Refusal::Business`] for a cancelled order
-    /// or more than is open.
+    /// [`Refusal::Malformed`] unless it is more than nothing, [`Refusal::Business`] for an order that is pending,
+    /// refused or cancelled, or more than is open.
     pub fn may_pay(&self, amount: Cents) -> Result<(), Refusal> {
         if amount.0 <= 0 {
             return Err(Refusal::Malformed("amount: pay more than nothing".into()));
         }
-        if self.status == Status::Cancelled {
-            return Err(Refusal::business("cancelled", "the order was cancelled"));
+        match self.status {
+            Status::Placed | Status::Packed | Status::Shipped | Status::Delivered => {}
+            Status::Pending => {
+                return Err(Refusal::business("pending", "credit and stock are still being asked for"));
+            }
+            Status::Cancelled => return Err(Refusal::business("cancelled", "the order was cancelled")),
+            Status::Refused => return Err(Refusal::business("refused", "the order was refused")),
         }
         if self.paid.0 + amount.0 > self.total.0 {
             let open = Cents(self.total.0 - self.paid.0);
@@ -249,9 +267,9 @@ impl Locked {
     /// May it be deleted?
     ///
     /// # Errors
-    /// [`Refusal::Business`] unless it is cancelled.
+    /// [`Refusal::Business`] unless it is cancelled or refused.
     pub fn may_remove(&self) -> Result<(), Refusal> {
-        if self.status == Status::Cancelled {
+        if matches!(self.status, Status::Cancelled | Status::Refused) {
             return Ok(());
         }
         Err(Refusal::business("status", format!("the order is {}: cancel it first", self.status.as_str())))
@@ -272,7 +290,9 @@ mod tests {
         assert!(order.may_pay(Cents(600)).is_ok());
         assert!(order.may_pay(Cents(601)).is_err());
         assert!(order.may_pay(Cents(0)).is_err());
-        assert!(locked(Status::Cancelled, 1000, 0).may_pay(Cents(1)).is_err());
+        for closed in [Status::Pending, Status::Cancelled, Status::Refused] {
+            assert!(locked(closed, 1000, 0).may_pay(Cents(1)).is_err());
+        }
     }
 
     #[test]
@@ -280,8 +300,13 @@ mod tests {
         assert!(locked(Status::Placed, 1000, 0).may_cancel().is_ok());
         assert!(locked(Status::Placed, 1000, 1).may_cancel().is_err());
         assert!(locked(Status::Packed, 1000, 0).may_cancel().is_err());
-        assert!(locked(Status::Cancelled, 1000, 0).may_remove().is_ok());
-        assert!(locked(Status::Placed, 1000, 0).may_remove().is_err());
+        assert!(locked(Status::Pending, 1000, 0).may_cancel().is_err());
+        for done in [Status::Cancelled, Status::Refused] {
+            assert!(locked(done, 1000, 0).may_remove().is_ok());
+        }
+        for alive in [Status::Placed, Status::Pending] {
+            assert!(locked(alive, 1000, 0).may_remove().is_err());
+        }
     }
 
     #[test]

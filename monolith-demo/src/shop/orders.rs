@@ -1,7 +1,8 @@
 //! Orders in the database: each read is one statement, each write one transaction.
 //!
 //! Knows neither HTTP nor a schema. The statements come from [`Side`](super::side::Side), the rules from
-//! [`super::order`].
+//! [`super::order`]. What a write means for credit and stock is a [`Deal`]. Where the books are at hand, it is entered
+//! in the same transaction. Elsewhere it is a saga, which begins in the same transaction and is pursued after it.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +10,15 @@ use deadpool_postgres::Transaction;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
-use super::Shop;
+use super::deal::{Deal, What};
 use super::money::Cents;
 use super::order::{
     Change, Item, Line, Locked, NewOrder, NewPayment, Order, Orders, Payment, Search, Status, check_note,
 };
 use super::refusal::Refusal;
+use super::saga::Saga;
+use super::saga::driver::Standing;
+use super::{Books, Shop, books};
 
 pub const LIST_MAX: i64 = 100;
 
@@ -55,7 +59,8 @@ impl Shop {
         Ok(Orders { orders, served_by: self.name().into() })
     }
 
-    /// Takes an order, if the customer's credit and the stock allow it.
+    /// Takes an order, if the customer's credit and the stock allow it. Where the books are elsewhere and do not answer
+    /// in time, the order is pending.
     ///
     /// # Errors
     /// [`Refusal::Malformed`], [`Refusal::Absent`] for an unknown customer, [`Refusal::Business`] `credit`,
@@ -64,29 +69,32 @@ impl Shop {
         wish.check()?;
         let mut db = self.pool.get().await?;
         let tx = db.transaction().await?;
-        // Two orders of one customer must not both use the same credit. A row lock is not possible: the service may
-        // only read the customers.
-        tx.execute(&tx.prepare_cached("select pg_advisory_xact_lock($1)").await?, &[&wish.customer]).await?;
-        let sql = "select (credit_limit * 100)::bigint from customers where id = $1";
-        let Some(row) = tx.query_opt(&tx.prepare_cached(sql).await?, &[&wish.customer]).await? else {
+        let sql = "select from customers where id = $1";
+        if tx.query_opt(&tx.prepare_cached(sql).await?, &[&wish.customer]).await?.is_none() {
             return Err(Refusal::Absent { what: "customer", id: wish.customer.to_string() });
-        };
-        let credit = Cents(row.try_get(0)?);
-        let prices = self.prices(&tx, &wish.items).await?;
-        let owed: i64 = query_one(&tx, self.side.owed, &[&wish.customer]).await?.try_get(0)?;
-        let total = total(&wish.items, &prices)?;
-        if owed + total.0 > credit.0 {
-            let message =
-                format!("{total} more than {} open would exceed the credit limit of {credit}", Cents(owed));
-            return Err(Refusal::business("credit", message));
         }
-        let row = query_one(&tx, self.side.insert_order, &[&wish.customer, &wish.note, &total.0]).await?;
-        let id: i64 = row.try_get(0)?;
+        let prices = prices(&tx, &wish.items).await?;
+        let total = total(&wish.items, &prices)?;
+        let (status, version) = match self.books {
+            Books::Here => (Status::Placed, 1),
+            Books::Elsewhere(_) => (Status::Pending, 0),
+        };
+        let order: [&(dyn ToSql + Sync); 5] =
+            [&wish.customer, &wish.note, &total.0, &status.as_str(), &version];
+        let id: i64 = query_one(&tx, self.side.insert_order, &order).await?.try_get(0)?;
         let products: Vec<i64> = wish.items.iter().map(|line| line.product).collect();
         let quantities: Vec<i32> = wish.items.iter().map(|line| line.qty).collect();
         let cents: Vec<i64> = prices.iter().map(|price| price.0).collect();
         execute(&tx, self.side.insert_items, &[&id, &products, &quantities, &cents]).await?;
-        self.answer_and_commit(tx, id).await
+        let what = What::Place { customer: wish.customer, total, pieces: wish.items.clone() };
+        let saga = self.enter(&tx, Deal { order: id, what }).await?;
+        let order = self.answer_and_commit(tx, id).await?;
+        drop(db);
+        match self.pursue(saga).await {
+            None | Some(Standing::UnderWay) => Ok(order),
+            Some(Standing::Done) => self.show(id).await,
+            Some(Standing::Refused(reason)) => Err(reason.into()),
+        }
     }
 
     /// Changes the note.
@@ -116,7 +124,13 @@ impl Shop {
         self.lock(&tx, id).await?.may_pay(payment.amount)?;
         execute(&tx, self.side.insert_payment, &[&id, &payment.amount.0, &payment.method]).await?;
         execute(&tx, "update orders set version = version + 1 where id = $1", &[&id]).await?;
-        self.answer_and_commit(tx, id).await
+        let what = What::Pay { amount: payment.amount };
+        let saga = self.enter(&tx, Deal { order: id, what }).await?;
+        let order = self.answer_and_commit(tx, id).await?;
+        drop(db);
+        // The payment is booked, however long the books take.
+        self.pursue(saga).await;
+        Ok(order)
     }
 
     /// Calls an order off.
@@ -128,10 +142,14 @@ impl Shop {
         let tx = db.transaction().await?;
         self.lock(&tx, id).await?.may_cancel()?;
         execute(&tx, self.side.cancel, &[&id]).await?;
-        self.answer_and_commit(tx, id).await
+        let saga = self.enter(&tx, Deal { order: id, what: What::Cancel }).await?;
+        let order = self.answer_and_commit(tx, id).await?;
+        drop(db);
+        self.pursue(saga).await;
+        Ok(order)
     }
 
-    /// Deletes a cancelled order.
+    /// Deletes a cancelled or refused order. It uses neither credit nor stock any more.
     ///
     /// # Errors
     /// [`Refusal::Absent`], [`Refusal::Business`] `status`.
@@ -146,32 +164,19 @@ impl Shop {
         Ok(())
     }
 
-    /// The price of each line. Refuses if a product is unknown or out of stock.
-    async fn prices(&self, tx: &Transaction<'_>, lines: &[Line]) -> Result<Vec<Cents>, Refusal> {
-        let mut wanted: BTreeMap<i64, i32> = BTreeMap::new();
-        for line in lines {
-            *wanted.entry(line.product).or_default() += line.qty;
+    /// Enters a deal into the books. Where they are elsewhere, that is a saga to pursue after the commit.
+    async fn enter(&self, tx: &Transaction<'_>, deal: Deal) -> Result<Option<Saga>, Refusal> {
+        match &self.books {
+            Books::Here => books::enter(tx, &deal).await.map(|()| None),
+            Books::Elsewhere(sagas) => sagas.begin(tx, &deal).await.map(Some),
         }
-        let ids: Vec<i64> = wanted.keys().copied().collect();
-        let sql = "select id, (price * 100)::bigint, stock from products where id = any($1)";
-        let rows = tx.query(&tx.prepare_cached(sql).await?, &[&ids]).await?;
-        let mut known = BTreeMap::new();
-        for row in &rows {
-            known.insert(row.try_get::<_, i64>(0)?, (row.try_get::<_, i64>(1)?, row.try_get::<_, i32>(2)?));
+    }
+
+    async fn pursue(&self, saga: Option<Saga>) -> Option<Standing> {
+        match (&self.books, saga) {
+            (Books::Elsewhere(sagas), Some(saga)) => Some(sagas.pursue(saga).await),
+            _ => None,
         }
-        for (product, qty) in wanted {
-            match known.get(&product) {
-                None => return Err(Refusal::business("product", format!("there is no product {product}"))),
-                Some((_, stock)) if *stock < qty => {
-                    let message =
-                        format!("{qty} of product {product} were ordered, but {stock} are in stock");
-                    return Err(Refusal::business("stock", message));
-                }
-                Some(_) => {}
-            }
-        }
-        let price = |line: &Line| known.get(&line.product).map(|(cents, _)| Cents(*cents));
-        lines.iter().map(price).collect::<Option<_>>().ok_or_else(|| Refusal::Unexpected("a price".into()))
     }
 
     async fn lock(&self, tx: &Transaction<'_>, id: i64) -> Result<Locked, Refusal> {
@@ -223,6 +228,24 @@ pub fn read_order(row: &Row, served_by: &str) -> Result<Order, Refusal> {
         payments,
         served_by: served_by.into(),
     })
+}
+
+/// The price of each line.
+///
+/// # Errors
+/// [`Refusal::Business`] `product` when one is unknown.
+async fn prices(tx: &Transaction<'_>, lines: &[Line]) -> Result<Vec<Cents>, Refusal> {
+    let ids: Vec<i64> = lines.iter().map(|line| line.product).collect();
+    let sql = "select id, (price * 100)::bigint from products where id = any($1)";
+    let mut known: BTreeMap<i64, i64> = BTreeMap::new();
+    for row in &tx.query(&tx.prepare_cached(sql).await?, &[&ids]).await? {
+        known.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    let price = |line: &Line| match known.get(&line.product) {
+        Some(cents) => Ok(Cents(*cents)),
+        None => Err(Refusal::business("product", format!("there is no product {}", line.product))),
+    };
+    lines.iter().map(price).collect()
 }
 
 fn status(row: &Row) -> Result<Status, Refusal> {

@@ -1,5 +1,7 @@
 //! Why a request was refused. Over HTTP every refusal is JSON: `{"error": {"code", "message", "hint"}}`.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
@@ -19,7 +21,7 @@ pub enum Refusal {
     #[error("{message}")]
     Business {
         /// A stable word for programs.
-        code: &'static str,
+        code: Cow<'static, str>,
         message: String,
     },
     /// The database refused or broke: 500, or 503 when the connection is gone.
@@ -34,8 +36,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub fn business(code: &'static str, message: impl Into<String>) -> Self {
-        Self::Business { code, message: message.into() }
+    pub fn business(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::Business { code: code.into(), message: message.into() }
     }
 
     #[must_use]
@@ -56,7 +58,35 @@ impl Refusal {
         }
     }
 
-    fn code_and_hint(&self) -> (&'static str, &'static str) {
+    /// What failed, and the database's own words if it refused, with its detail and hint.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        if let Self::Database(error) = self {
+            match error.as_db_error() {
+                Some(words) => {
+                    text += &format!(": {} (SQLSTATE {})", words.message(), words.code().code());
+                    for (name, more) in [("detail", words.detail()), ("hint", words.hint())] {
+                        text += &more.map_or_else(String::new, |more| format!("\n  {name}: {more}"));
+                    }
+                }
+                None => text += &format!(": {error}"),
+            }
+        }
+        text
+    }
+
+    /// Whether the database itself refused, and will refuse the same again. A lost connection, a deadlock, a timeout
+    /// or a full server is another matter.
+    #[must_use]
+    pub fn is_final_in_database(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let transient = ["08", "40", "53", "55", "57", "58"];
+        let class = error.code().and_then(|code| code.code().get(..2));
+        class.is_some_and(|class| !transient.contains(&class))
+    }
+
+    fn code_and_hint(&self) -> (&str, &'static str) {
         match self {
             Self::Malformed(_) => ("malformed", "Fix the request as the message says."),
             Self::Absent { .. } => ("absent", "List the orders with GET /orders."),

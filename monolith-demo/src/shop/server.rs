@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::refusal::Refusal;
-use super::{Shop, api, catalogue, page};
+use super::saga::rows::Unfinished;
+use super::{Books, Shop, api, catalogue, internal, page};
 
 /// How long running requests may take after a stop was requested.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -24,8 +25,13 @@ pub fn monolith(shop: Shop) -> Router {
     finish(api::routes().merge(catalogue::routes()).route("/", get(page::front)), shop)
 }
 
+/// The monolith's inner door. It belongs on an address that no customer reaches.
+pub fn internal(shop: Shop) -> Router {
+    finish(internal::routes(), shop)
+}
+
 pub fn orders(shop: Shop) -> Router {
-    finish(api::routes(), shop)
+    finish(api::routes().route("/sagas", get(sagas)), shop)
 }
 
 /// Serves until `stop` ends, then waits at most [`DRAIN`] for running requests.
@@ -98,6 +104,14 @@ async fn health(State(shop): State<Shop>) -> Result<Json<Value>, Refusal> {
     let db = shop.pool.get().await?;
     db.simple_query("select 1").await?;
     Ok(Json(json!({ "status": "ok", "served_by": shop.name() })))
+}
+
+/// `GET /sagas`: those that have not ended.
+async fn sagas(State(shop): State<Shop>) -> Result<Json<Unfinished>, Refusal> {
+    match &shop.books {
+        Books::Elsewhere(sagas) => Ok(Json(sagas.unfinished().await?)),
+        Books::Here => Err(Refusal::Absent { what: "page", id: "/sagas".into() }),
+    }
 }
 
 async fn absent(request: Request) -> Refusal {

@@ -11,9 +11,7 @@ pub struct Side {
     pub order: &'static str,
     /// Column of `orders` that holds the status.
     pub status: &'static str,
-    /// What the open orders of customer `$1` still owe, in cents.
-    pub owed: &'static str,
-    /// Inserts an order: customer `$1`, note `$2`, total in cents `$3`; returns its id.
+    /// Inserts an order: customer `$1`, note `$2`, total in cents `$3`, status `$4`, version `$5`; returns its id.
     pub insert_order: &'static str,
     /// Inserts the lines of order `$1`: products `$2`, quantities `$3`, prices in cents `$4`.
     pub insert_items: &'static str,
@@ -23,6 +21,10 @@ pub struct Side {
     pub lock: &'static str,
     /// What was paid to order `$1`, in cents.
     pub paid: &'static str,
+    /// Gives order `$1` the status `$2` and raises its version, if it is pending.
+    pub settle: &'static str,
+    /// The status of order `$1`.
+    pub standing: &'static str,
     /// Cancels order `$1` and raises its version.
     pub cancel: &'static str,
     /// Deletes order `$1`, its items and its payments, in this order of statements.
@@ -44,11 +46,8 @@ impl Side {
                          from payments p where p.order_id = o.id) as payments \
                     from orders o",
             status: "status",
-            owed: "select coalesce(sum((o.total * 100)::bigint - coalesce((select sum((p.amount * 100)::bigint) \
-                     from payments p where p.order_id = o.id), 0)), 0)::bigint \
-                   from orders o where o.customer_id = $1 and o.status in ('placed', 'packed', 'shipped')",
-            insert_order: "insert into orders (customer_id, note, total) \
-                           values ($1, $2, $3::bigint / 100.0) returning id",
+            insert_order: "insert into orders (customer_id, note, total, status, version) \
+                           values ($1, $2, $3::bigint / 100.0, $4::text::order_status, $5) returning id",
             insert_items: "insert into order_items (order_id, product_id, qty, price) \
                            select $1, l.product, l.qty, l.cents / 100.0 \
                              from unnest($2::bigint[], $3::int[], $4::bigint[]) as l (product, qty, cents)",
@@ -57,6 +56,9 @@ impl Side {
             lock: "select version, status::text as status, (total * 100)::bigint as total \
                      from orders where id = $1 for update",
             paid: "select coalesce(sum((amount * 100)::bigint), 0)::bigint from payments where order_id = $1",
+            settle: "update orders set status = $2::text::order_status, version = version + 1 \
+                       where id = $1 and status = 'pending'",
+            standing: "select status::text as status from orders where id = $1",
             cancel: "update orders set status = 'cancelled', version = version + 1 where id = $1",
             remove: &["delete from orders where id = $1"],
         }
@@ -76,10 +78,8 @@ impl Side {
                          from payments p where p.order_id = o.id) as payments \
                     from orders o",
             status: "state",
-            owed: "select coalesce(sum(o.total_cents - coalesce((select sum(p.amount_cents) \
-                     from payments p where p.order_id = o.id), 0)), 0)::bigint \
-                   from orders o where o.customer_id = $1 and o.state in ('placed', 'packed', 'shipped')",
-            insert_order: "insert into orders (customer_id, note, total_cents) values ($1, $2, $3) returning id",
+            insert_order: "insert into orders (customer_id, note, total_cents, state, version) \
+                           values ($1, $2, $3, $4::text::order_status, $5) returning id",
             insert_items: "insert into items (order_id, product_id, quantity, unit_cents) \
                            select $1, l.product, l.qty, l.cents \
                              from unnest($2::bigint[], $3::int[], $4::bigint[]) as l (product, qty, cents)",
@@ -87,6 +87,9 @@ impl Side {
             lock: "select version, state::text as status, total_cents as total \
                      from orders where id = $1 for update",
             paid: "select coalesce(sum(amount_cents), 0)::bigint from payments where order_id = $1",
+            settle: "update orders set state = $2::text::order_status, version = version + 1 \
+                       where id = $1 and state = 'pending'",
+            standing: "select state::text as status from orders where id = $1",
             cancel: "update orders set state = 'cancelled', version = version + 1 where id = $1",
             remove: &[
                 "delete from items where order_id = $1",

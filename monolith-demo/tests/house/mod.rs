@@ -2,31 +2,46 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of the house")]
 
+pub mod door;
+
 use std::time::Duration;
 
 use lab::Cluster;
+use monolith_demo::shop::saga::courier::Courier;
+use monolith_demo::shop::saga::driver::Sagas;
 use monolith_demo::shop::schema::Seed;
-use monolith_demo::shop::side::Side;
 use monolith_demo::shop::{Shop, database, schema, server};
 use monolith_demo::traffic::proof;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+/// How far the service's numbers are ahead of the monolith's, so that no order of one side looks like the other's.
+pub const APART: i64 = 1_000_000;
 
 pub const SEED: Seed = Seed { customers: 50, products: 20, orders: 400 };
 
 /// Both sides, each with its database and an address of its own.
 pub struct House {
     pub monolith: String,
+    /// Address of the monolith's inner door.
+    pub internal: String,
     pub orders: String,
     pub monolith_url: String,
     pub orders_url: String,
     /// Keeps the servers running; they stop when it is dropped.
-    _stop: watch::Sender<bool>,
-    _cluster: Cluster,
+    pub stop: watch::Sender<bool>,
+    pub cluster: Cluster,
 }
 
 impl House {
     pub async fn build(seed: Seed) -> Self {
+        let mut house = Self::without_service(seed).await;
+        house.orders = house.serve_orders(&house.internal).await;
+        house
+    }
+
+    /// A house whose service is not running yet. Nobody drives its sagas.
+    pub async fn without_service(seed: Seed) -> Self {
         let cluster = Cluster::start_with("-c fsync=off");
         let (monolith_url, orders_url) = (cluster.database("monolith"), cluster.database("orders"));
         let (stop, stopped) = watch::channel(false);
@@ -34,12 +49,21 @@ impl House {
         schema::migrate_monolith(&pool, seed).await.unwrap();
         // A second migration must change nothing, and must not seed again.
         schema::migrate_monolith(&pool, seed).await.unwrap();
-        let monolith = serve(server::monolith(Shop::new(pool, Side::monolith())), stopped.clone()).await;
+        let shop = Shop::monolith(pool);
+        let internal = serve(server::internal(shop.clone()), stopped.clone()).await;
+        let monolith = serve(server::monolith(shop), stopped).await;
         let pool = database::pool(&orders_url, "test-orders", 12).unwrap();
         schema::migrate_orders(&pool).await.unwrap();
         schema::migrate_orders(&pool).await.unwrap();
-        let orders = serve(server::orders(Shop::new(pool, Side::orders())), stopped).await;
-        Self { monolith, orders, monolith_url, orders_url, _stop: stop, _cluster: cluster }
+        Self { monolith, internal, orders: String::new(), monolith_url, orders_url, stop, cluster }
+    }
+
+    /// Serves the service `orders` in this process, with the books at `internal`. Gives its address.
+    pub async fn serve_orders(&self, internal: &str) -> String {
+        let pool = database::pool(&self.orders_url, "test-orders", 12).unwrap();
+        let sagas = Sagas::new(pool.clone(), Courier::new(internal).unwrap());
+        tokio::spawn(sagas.clone().run(self.stop.subscribe()));
+        serve(server::orders(Shop::orders(pool, sagas)), self.stop.subscribe()).await
     }
 
     /// Fills the service's database from the monolith's, by the mapping.
@@ -74,7 +98,7 @@ impl House {
             let name = if table == "items" { "order_items" } else { table };
             let last = format!("select nextval(pg_get_serial_sequence('{name}', 'id')) + 1");
             let last: i64 = source.query_one(&last, &[]).await.unwrap().get(0);
-            for (side, name) in [(&source, name), (&sink, table)] {
+            for (side, name, last) in [(&source, name, last), (&sink, table, last + APART)] {
                 let set = format!("select setval(pg_get_serial_sequence('{name}', 'id'), $1)");
                 side.query_one(&set, &[&last]).await.unwrap();
             }
@@ -91,6 +115,13 @@ impl House {
 
     pub async fn sql(&self, url: &str, sql: &str) {
         database::connect(url, "test").await.unwrap().batch_execute(sql).await.unwrap();
+    }
+
+    /// One value, as text.
+    pub async fn value(&self, url: &str, sql: &str) -> String {
+        let db = database::connect(url, "test").await.unwrap();
+        let row = db.query_one(&format!("select ({sql})::text"), &[]).await.unwrap();
+        row.get::<_, Option<String>>(0).unwrap_or_default()
     }
 }
 

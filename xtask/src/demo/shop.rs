@@ -39,12 +39,14 @@ impl Shop {
         let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
         let monolith_listen = format!("127.0.0.1:{}", free_port()?);
         let orders_listen = format!("127.0.0.1:{}", free_port()?);
+        let internal_listen = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(built("monolith"));
-        command.args(["--migrate", "--listen", &monolith_listen]);
+        command.args(["--migrate", "--listen", &monolith_listen, "--internal-listen", &internal_listen]);
         command.env("MONOLITH_DATABASE_URL", monolith_cluster.url(MONOLITH_ROLE, "shop"));
         let monolith = serve("the monolith", command, &monolith_listen, monolith_cluster.folder())?;
         let mut command = Command::new(built("orders"));
-        command.args(["--migrate", "--listen", &orders_listen]);
+        let internal_url = format!("http://{internal_listen}");
+        command.args(["--migrate", "--listen", &orders_listen, "--monolith", &internal_url]);
         command.env("ORDERS_DATABASE_URL", orders_cluster.url(ORDERS_ROLE, "orders"));
         let orders = serve("the service orders", command, &orders_listen, orders_cluster.folder())?;
         Ok(Shop {
