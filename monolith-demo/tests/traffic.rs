@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{Method, Response};
+use axum::http::{Method, Response, StatusCode};
+use house::door::{Door, Fate};
 use house::{House, SEED};
 use monolith_demo::shop::{database, warehouse};
 use monolith_demo::traffic::ledger::Ledger;
 use monolith_demo::traffic::promise::Removal;
 use monolith_demo::traffic::{lag, proof, run};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
 fn settings(house: &House, ledger: PathBuf) -> run::Settings {
@@ -134,11 +137,9 @@ async fn lag_is_measured_and_its_probe_is_removed() {
     assert!(proof.holds(), "{proof:#?}");
 }
 
-/// Sends reads of orders to the service, which gets no changes, and everything else to the monolith.
-async fn careless_proxy(house: Arc<House>, http: reqwest::Client, request: Request) -> Response<Body> {
+/// Sends a request on to one of the shop's sides.
+async fn forward(base: &str, http: reqwest::Client, request: Request) -> Response<Body> {
     let path = request.uri().path_and_query().unwrap().to_string();
-    let read = request.method() == Method::GET && path.starts_with("/orders") || path == "/orders/search";
-    let base = if read { &house.orders } else { &house.monolith };
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap();
     let answer = http.request(parts.method, format!("{base}{path}")).headers(parts.headers).body(body);
@@ -148,13 +149,126 @@ async fn careless_proxy(house: Arc<House>, http: reqwest::Client, request: Reque
     response.body(Body::from(answer.bytes().await.unwrap())).unwrap()
 }
 
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+fn is_read(request: &Request) -> bool {
+    request.method() == Method::GET || request.uri().path() == "/orders/search"
+}
+
+fn is_of_orders(request: &Request) -> bool {
+    let path = request.uri().path();
+    path == "/orders" || path.starts_with("/orders/")
+}
+
+/// Sends reads of orders to the service, which gets no changes, and everything else to the monolith.
+async fn careless_proxy(house: Arc<House>, http: reqwest::Client, request: Request) -> Response<Body> {
+    let at_service = is_of_orders(&request) && is_read(&request);
+    forward(if at_service { &house.orders } else { &house.monolith }, http, request).await
+}
+
+/// Sends all that is about orders to `orders`, as after a cutover.
+async fn cut_over_proxy(
+    monolith: String,
+    orders: String,
+    http: reqwest::Client,
+    request: Request,
+) -> Response<Body> {
+    forward(if is_of_orders(&request) { &orders } else { &monolith }, http, request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn books_are_right_when_calls_get_lost_under_load() {
+    let house = House::without_service(SEED).await;
+    let tight = "update products set stock = 12; \
+                 update customers set credit_limit = 40 + coalesce((select sum(cents) / 100.0 \
+                   from credit_held where customer_id = customers.id), 0)";
+    house.sql(&house.monolith_url, tight).await;
+    house.copy().await;
+    let door = Door::to(&house.internal);
+    let mut dice = StdRng::seed_from_u64(11);
+    door.decide(move |_, _| match dice.random_range(0..10) {
+        0 => Fate::Lost,
+        1 => Fate::Unanswered,
+        2 => Fate::Twice,
+        // Some arrive after the caller has given up and called again.
+        3 => Fate::Late(Duration::from_millis(dice.random_range(1..2500))),
+        _ => Fate::Passes,
+    });
+    let (_stop, stopped) = watch::channel(false);
+    let door = door.serve(stopped.clone()).await;
+    let (orders, monolith, http) = (house.serve_orders(&door).await, house.monolith.clone(), client());
+    let router = axum::Router::new()
+        .fallback(move |request| cut_over_proxy(monolith.clone(), orders.clone(), http.clone(), request));
+    let proxy = house::serve(router, stopped.clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.jsonl");
+    let databases = proof::Databases { patience: Duration::from_secs(20), ..house.databases() };
+    let settings =
+        run::Settings { proxy, databases, lasts: Duration::from_secs(8), ..settings(&house, path.clone()) };
+    let report = run::run(&settings, stopped.clone(), |_, _| {}).await.unwrap();
+    let proof = &report.proof;
+    assert_eq!((report.failed, report.wrong, proof.lost, proof.doubled), (0, 0, 0, 0), "{report:#?}");
+    assert_eq!((proof.owner.as_str(), proof.sagas_open, proof.books_differ), ("orders", 0, 0), "{report:#?}");
+    assert_eq!((report.watch.credit_exceeded, report.watch.stock_negative), (0, 0), "{report:#?}");
+    assert!(report.watch.looks > 2 && report.refused > 20 && proof.promises > 50, "{report:#?}");
+    let refused = "select count(*) from saga where deal->>'kind' = 'place' and refusal->>'code' = ";
+    for code in ["credit", "stock"] {
+        let count: u64 = house.value(&house.orders_url, &format!("{refused}'{code}'")).await.parse().unwrap();
+        assert!(count > 0, "no order was refused for {code}");
+    }
+
+    // The proof sees a saga that stays open, an entry that is missing, and one that has no order.
+    let spoil = "insert into saga (id, order_id, deal, state, due_at) \
+                 values (gen_random_uuid(), 1, '{\"order\":1,\"kind\":\"cancel\"}', 'release_stock', 'infinity')";
+    house.sql(&house.orders_url, spoil).await;
+    let spoil = "delete from credit_held where order_id = (select max(order_id) from credit_held); \
+                 insert into stock_held values (999999999, 1, 1)";
+    house.sql(&house.monolith_url, spoil).await;
+    let ledger = Ledger::read(&path).unwrap();
+    let proof = proof::prove(&house.databases(), &ledger).await.unwrap();
+    assert_eq!((proof.sagas_open, proof.books_differ, proof.lost), (1, 2, 0), "{proof:#?}");
+
+    // A credit that is exceeded for a while is seen during the run.
+    house.sql(&house.monolith_url, "update customers set credit_limit = 0").await;
+    let short = run::Settings { lasts: Duration::from_secs(2), databases: house.databases(), ..settings };
+    let report = run::run(&short, stopped, |_, _| {}).await.unwrap();
+    assert!(report.watch.credit_exceeded > 0 && !report.holds(0), "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_put_off_is_no_promise_and_no_failure() {
+    let house = House::build(SEED).await;
+    let (_stop, stopped) = watch::channel(false);
+    let (monolith, http) = (house.monolith.clone(), client());
+    let writes = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let router = axum::Router::new().fallback(move |request: Request| {
+        let (monolith, http) = (monolith.clone(), http.clone());
+        let count =
+            if is_read(&request) { 1 } else { writes.fetch_add(1, std::sync::atomic::Ordering::Relaxed) };
+        async move {
+            if count % 4 != 0 {
+                return forward(&monolith, http, request).await;
+            }
+            let busy = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "1");
+            busy.body(Body::empty()).unwrap()
+        }
+    });
+    let proxy = house::serve(router, stopped.clone()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = run::Settings { proxy, ..settings(&house, dir.path().join("ledger.jsonl")) };
+    let report = run::run(&settings, stopped, |_, _| {}).await.unwrap();
+    assert!(report.holds(0) && report.deferred > 5, "{report:#?}");
+    assert_eq!(report.proof.unknown, report.deferred, "{report:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn traffic_notices_reads_that_go_back_in_time() {
     let house = Arc::new(House::build(SEED).await);
     house.copy().await;
     let (_stop, stopped) = watch::channel(false);
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let behind = house.clone();
+    let (behind, http) = (house.clone(), client());
     let router = axum::Router::new().fallback(move |request| careless_proxy(behind, http, request));
     let proxy = house::serve(router, stopped.clone()).await;
     let dir = tempfile::tempdir().unwrap();

@@ -14,7 +14,8 @@ use serde::Serialize;
 
 /// Run clients that write every promise to a ledger, and prove the promises afterwards from the databases.
 ///
-/// Exits with 0 only if no request failed, no answer was wrong, no write is lost or doubled, and both sides are equal.
+/// Exits with 0 only if no request failed, no answer was wrong, no write is lost or doubled, both sides are equal, and
+/// credit and stock were right at every look.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
@@ -154,11 +155,12 @@ fn show_progress(elapsed: Duration, counts: &Counts) {
     let served: Vec<String> =
         counts.by_served.iter().map(|(side, count)| format!("{side} {count}")).collect();
     println!(
-        "{:>4} s  requests {} ({})  failed {}  wrong {}  p50 {:.1} ms  p99 {:.1} ms",
+        "{:>4} s  requests {} ({})  failed {}  put off {}  wrong {}  p50 {:.1} ms  p99 {:.1} ms",
         elapsed.as_secs(),
         counts.requests,
         served.join(", "),
         counts.failed,
+        counts.deferred,
         counts.wrong,
         counts.latencies.quantile_ms(0.5),
         counts.latencies.quantile_ms(0.99)
@@ -171,9 +173,10 @@ fn show_proof(proof: &Proof) {
         None => "no second side to compare".into(),
     };
     println!(
-        "proof: {} promises, lost {}, doubled {}, {differences}; {} writes with unknown outcome",
-        proof.promises, proof.lost, proof.doubled, proof.unknown
+        "proof at {}: {} promises, lost {}, doubled {}, {differences}; {} writes with unknown outcome",
+        proof.owner, proof.promises, proof.lost, proof.doubled, proof.unknown
     );
+    println!("       {} sagas open, {} entries of the books are wrong", proof.sagas_open, proof.books_differ);
     for sample in &proof.proof_samples {
         println!("  {sample}");
     }

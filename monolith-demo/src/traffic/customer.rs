@@ -153,10 +153,7 @@ impl Customer {
 
     async fn search(&mut self, id: i64, customer: i64, text: String) -> anyhow::Result<()> {
         let body = Search { customer: Some(customer), text: Some(text.clone()), status: None };
-        let answer = match self.line.send(Method::POST, "/orders/search", Some(&body)).await {
-            Outcome::Answer(answer) => Some(answer),
-            Outcome::Failed(_) => None,
-        };
+        let answer = self.read(Method::POST, "/orders/search", Some(&body)).await;
         let Some(found) = self.parse::<Orders>("POST /orders/search", answer) else { return Ok(()) };
         if found.orders.iter().all(|order| order.id != id) {
             self.missed(id);
@@ -198,6 +195,10 @@ impl Customer {
             Outcome::Failed(why) => {
                 return self.enter(&Entry::Unknown { client, deed, order, reference, why });
             }
+            Outcome::Deferred(why) => {
+                self.common.tally.deferred(&why);
+                return self.enter(&Entry::Unknown { client, deed, order, reference, why });
+            }
             Outcome::Answer(answer) => answer,
         };
         match (answer.status, order) {
@@ -206,18 +207,22 @@ impl Customer {
             (StatusCode::OK, Some(order)) if deed == Deed::Remove => {
                 self.memory.removed(order);
                 self.forget(order);
-                self.enter(&Entry::Removed { client, order })?;
+                self.enter(&Entry::Removed { client, order, served_by: answer.served_by })?;
                 // Often the next request reads the order, which must be gone.
                 self.just_written = Some(order);
             }
             (StatusCode::OK | StatusCode::CREATED, _) => self.acknowledged(deed, &what, answer)?,
+            (StatusCode::ACCEPTED, None) if deed == Deed::Place => {
+                self.common.tally.pending();
+                self.acknowledged(deed, &what, answer)?;
+            }
             (status, _) => self.wrong(&format!("{what} answered {status}")),
         }
         Ok(())
     }
 
     fn acknowledged(&mut self, deed: Deed, what: &str, answer: Answer) -> anyhow::Result<()> {
-        let location = answer.location.clone();
+        let (location, served_by) = (answer.location.clone(), answer.served_by.clone());
         let Some(order) = self.parse::<Order>(what, Some(answer)) else { return Ok(()) };
         let expected = format!("{}/orders/{}", self.line.base(), order.id);
         if deed == Deed::Place && location.as_deref() != Some(&expected) {
@@ -226,7 +231,7 @@ impl Customer {
         if let Some(wrong) = self.memory.saw(&order, true) {
             self.wrong(&format!("{wrong} ({what})"));
         }
-        self.enter(&Entry::Kept { client: self.number, deed, facts: Facts::from(&order) })?;
+        self.enter(&Entry::Kept { client: self.number, deed, facts: Facts::from(&order), served_by })?;
         self.just_written = Some(order.id);
         if deed == Deed::Place {
             keep(&mut self.own, &order);
@@ -276,8 +281,17 @@ impl Customer {
     }
 
     async fn get(&mut self, path: &str) -> Option<Answer> {
-        match self.line.send(Method::GET, path, None::<&()>).await {
+        self.read(Method::GET, path, None::<&()>).await
+    }
+
+    /// Sends a read. Nothing may put it off.
+    async fn read(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> Option<Answer> {
+        match self.line.send(method, path, body).await {
             Outcome::Answer(answer) => Some(answer),
+            Outcome::Deferred(why) => {
+                self.line.fail(why);
+                None
+            }
             Outcome::Failed(_) => None,
         }
     }

@@ -76,7 +76,7 @@ impl Choices<'_> {
             91..96 => pick(self.own, dice).and_then(|order| pay(order, dice)),
             96..98 => latest(self.own, |order| order.status == Status::Placed && order.paid.0 == 0)
                 .map(|order| Wish::Cancel(order.id)),
-            _ => latest(self.own, |order| order.status == Status::Cancelled)
+            _ => latest(self.own, |order| matches!(order.status, Status::Cancelled | Status::Refused))
                 .map(|order| Wish::Remove(order.id)),
         };
         wish.unwrap_or_else(|| self.place(dice))
@@ -113,7 +113,7 @@ fn search(order: &Order) -> Option<Wish> {
 
 fn pay(order: &Order, dice: &mut StdRng) -> Option<Wish> {
     let open = order.total.0 - order.paid.0;
-    if open <= 0 || order.status == Status::Cancelled {
+    if open <= 0 || matches!(order.status, Status::Pending | Status::Cancelled | Status::Refused) {
         return None;
     }
     Some(Wish::Pay { order: order.id, amount: Cents(dice.random_range(1..=open)) })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
+use reqwest::header::{COOKIE, LOCATION, RETRY_AFTER, SET_COOKIE};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ pub enum Identity {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     Answer(Answer),
+    /// A 503 with Retry-After: nothing was promised, and the client may come again. Not counted as failed.
+    Deferred(String),
     /// A 5xx or no answer, already counted as failed.
     Failed(String),
 }
@@ -32,6 +34,9 @@ pub enum Outcome {
 pub struct Answer {
     pub status: StatusCode,
     pub location: Option<String>,
+    pub served_by: Option<String>,
+    /// Whether it says when to come again.
+    retry_after: bool,
     pub body: Vec<u8>,
 }
 
@@ -79,7 +84,11 @@ impl Line {
         match self.receive(request, begun).await {
             Ok(answer) if answer.status.is_server_error() => {
                 let words: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-                self.fail(format!("{what}: {} {words}", answer.status))
+                let what = format!("{what}: {} {words}", answer.status);
+                if answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.retry_after {
+                    return Outcome::Deferred(what);
+                }
+                self.fail(what)
             }
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => {
@@ -101,6 +110,7 @@ impl Line {
         };
         let served_by = text(response.headers().get("x-served-by"));
         let location = text(response.headers().get(LOCATION));
+        let retry_after = response.headers().contains_key(RETRY_AFTER);
         if let Identity::Cookies(jar) = &mut self.identity {
             for cookie in response.headers().get_all(SET_COOKIE) {
                 jar.set(cookie.to_str().unwrap_or(""));
@@ -108,10 +118,11 @@ impl Line {
         }
         let body = response.bytes().await?.to_vec();
         self.tally.answered(served_by.as_deref().unwrap_or("nobody"), begun.elapsed());
-        Ok(Answer { status, location, body })
+        Ok(Answer { status, location, served_by, retry_after, body })
     }
 
-    fn fail(&self, what: String) -> Outcome {
+    /// Counts a failure.
+    pub fn fail(&self, what: String) -> Outcome {
         self.tally.failed(what.clone());
         Outcome::Failed(what)
     }

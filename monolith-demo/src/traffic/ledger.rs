@@ -40,14 +40,17 @@ pub enum Entry {
         client: u32,
         deed: Deed,
         facts: Facts,
+        /// Which side acknowledged it.
+        #[serde(default)]
+        served_by: Option<String>,
     },
     /// A read returned a newer version than the ledger knew. That is a promise, too.
-    Seen {
-        facts: Facts,
-    },
+    Seen { facts: Facts },
     Removed {
         client: u32,
         order: i64,
+        #[serde(default)]
+        served_by: Option<String>,
     },
     /// A write failed and may or may not have been done.
     Unknown {
@@ -65,6 +68,7 @@ pub enum Entry {
 pub struct Ledger {
     orders: BTreeMap<i64, Promise>,
     unknown: u64,
+    owner: Option<String>,
     file: Option<File>,
 }
 
@@ -137,6 +141,12 @@ impl Ledger {
         self.unknown
     }
 
+    /// The side that acknowledged the last write: it owns the orders.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
     /// The only place where entries change promises, during a run and when a file is read.
     fn fold(&mut self, entry: &Entry) -> Option<String> {
         match entry {
@@ -149,8 +159,13 @@ impl Ledger {
                 None
             }
             Entry::Begun { .. } => None,
-            Entry::Kept { facts, .. } | Entry::Seen { facts } => self.remember(facts),
-            Entry::Removed { order, .. } => {
+            Entry::Kept { facts, served_by, .. } => {
+                self.owner = served_by.clone().or(self.owner.take());
+                self.remember(facts)
+            }
+            Entry::Seen { facts } => self.remember(facts),
+            Entry::Removed { order, served_by, .. } => {
+                self.owner = served_by.clone().or(self.owner.take());
                 self.orders.entry(*order).or_default().removal = Removal::Done;
                 None
             }
@@ -195,11 +210,15 @@ mod tests {
     }
 
     fn kept(order: i64, version: i32) -> Entry {
-        Entry::Kept { client: 1, deed: Deed::Change, facts: facts(order, version) }
+        Entry::Kept { client: 1, deed: Deed::Change, facts: facts(order, version), served_by: None }
     }
 
     fn begun(order: i64) -> Entry {
         Entry::Begun { client: 1, deed: Deed::Remove, order: Some(order), reference: None }
+    }
+
+    fn removed(order: i64, side: Option<&str>) -> Entry {
+        Entry::Removed { client: 1, order, served_by: side.map(str::to_owned) }
     }
 
     fn promise(entries: &[Entry]) -> Promise {
@@ -229,7 +248,7 @@ mod tests {
     #[test]
     fn an_acknowledged_payment_outlives_later_versions() {
         let paid = Facts { payments: vec![11], paid: Cents(5), ..facts(7, 2) };
-        let promise = promise(&[Entry::Kept { client: 1, deed: Deed::Pay, facts: paid }]);
+        let promise = promise(&[Entry::Kept { client: 1, deed: Deed::Pay, facts: paid, served_by: None }]);
         assert!(promise.broken_by(Some(&facts(7, 3))).is_some());
         assert_eq!(promise.broken_by(Some(&Facts { payments: vec![11, 12], ..facts(7, 3) })), None);
     }
@@ -239,7 +258,7 @@ mod tests {
         let tried = promise(&[kept(7, 2), begun(7)]);
         assert_eq!(tried.broken_by(None), None);
         assert_eq!(tried.broken_by(Some(&facts(7, 2))), None);
-        let done = promise(&[kept(7, 2), begun(7), Entry::Removed { client: 1, order: 7 }, begun(7)]);
+        let done = promise(&[kept(7, 2), begun(7), removed(7, None), begun(7)]);
         assert_eq!(done.broken_by(None), None);
         assert!(done.broken_by(Some(&facts(7, 2))).is_some());
     }
@@ -265,14 +284,14 @@ mod tests {
             reference: Some("r".into()),
             why: "timeout".into(),
         };
-        for entry in [kept(7, 2), begun(8), unknown, Entry::Removed { client: 1, order: 8 }] {
+        for entry in [kept(7, 2), begun(8), unknown, removed(8, Some("orders"))] {
             written.enter(&entry).unwrap();
         }
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"entry\":\"ke").unwrap();
         let read = Ledger::read(&path).unwrap();
         assert_eq!(read.promises(), written.promises());
-        assert_eq!(read.unknown(), 1);
+        assert_eq!((read.unknown(), read.owner()), (1, Some("orders")));
         file.write_all(b"\n{}\n").unwrap();
         assert!(Ledger::read(&path).is_err());
         std::fs::remove_file(&path).unwrap();

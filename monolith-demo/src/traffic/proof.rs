@@ -1,4 +1,5 @@
-//! Proves from the databases that nothing is lost or doubled, and that both sides are equal row by row.
+//! Proves from the databases that nothing is lost or doubled, that both sides are equal row by row, and that the books of
+//! credit and stock are right.
 //!
 //! Each side is read in one snapshot, ordered by id, a page at a time, so that a million rows need little memory. The
 //! shop may keep running: rows that differ are read again on both sides until each was equal once, or the time is over.
@@ -10,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio_postgres::{Client, Portal, Row, Transaction};
 
+use super::books;
 use super::ledger::Ledger;
 use super::promise::Facts;
 use super::report::{Proof, keep_sample};
-use super::tables::{Mapped, TABLES};
+use super::tables::{MONOLITH_OPEN, Mapped, ORDERS_OPEN, TABLES};
 use crate::shop::database::connect;
 use crate::shop::orders::read_order;
 use crate::shop::side::Side;
@@ -30,7 +32,7 @@ pub struct Databases {
     pub monolith: String,
     /// Without it only the promises are proven.
     pub orders: Option<String>,
-    /// How long the two sides may take to become equal.
+    /// How long all sagas may take to end, the two sides to become equal, and the books to become right.
     pub patience: Duration,
 }
 
@@ -38,30 +40,43 @@ pub struct Databases {
 type Suspects = BTreeSet<(usize, i64)>;
 
 pub async fn prove(databases: &Databases, ledger: &Ledger) -> anyhow::Result<Proof> {
+    let deadline = Instant::now() + databases.patience;
     let mut monolith = connect(&databases.monolith, "shop-proof").await.context("the monolith's database")?;
     let mut proof = Proof { unknown: ledger.unknown(), ..Proof::default() };
-    match &databases.orders {
-        None => find_doubled(&mut proof, &[&monolith]).await?,
+    let mut doubled = BTreeSet::new();
+    let orders = match &databases.orders {
+        None => None,
         Some(url) => {
             let mut orders = connect(url, "shop-proof").await.context("the service's database")?;
-            // First, because this waits for the other side.
+            books::find_open_sagas(&mut proof, &orders, deadline).await?;
+            // This waits for the other side.
             find_differences(&mut proof, &mut monolith, &mut orders, databases.patience).await?;
-            find_doubled(&mut proof, &[&monolith, &orders]).await?;
+            find_doubled(&mut proof, &mut doubled, &orders).await?;
+            Some(orders)
         }
-    }
-    find_lost(&mut proof, &monolith, ledger).await?;
+    };
+    find_doubled(&mut proof, &mut doubled, &monolith).await?;
+    let (side, owner, open) = match &orders {
+        Some(orders) if ledger.owner() == Some(Side::orders().name) => (Side::orders(), orders, &ORDERS_OPEN),
+        _ => (Side::monolith(), &monolith, &MONOLITH_OPEN),
+    };
+    side.name.clone_into(&mut proof.owner);
+    let deadline = Instant::now() + databases.patience;
+    books::compare(&mut proof, &monolith, (owner, open), deadline).await?;
+    find_lost(&mut proof, owner, &side, ledger).await?;
     Ok(proof)
 }
 
-async fn find_lost(proof: &mut Proof, monolith: &Client, ledger: &Ledger) -> anyhow::Result<()> {
-    let sql = format!("{} where o.id = any($1)", Side::monolith().order);
-    let statement = monolith.prepare(&sql).await.context("could not read the monolith's orders")?;
+async fn find_lost(proof: &mut Proof, owner: &Client, side: &Side, ledger: &Ledger) -> anyhow::Result<()> {
+    let sql = format!("{} where o.id = any($1)", side.order);
+    let statement =
+        owner.prepare(&sql).await.with_context(|| format!("could not read the orders of {}", side.name))?;
     let promises: Vec<_> = ledger.promises().iter().collect();
     for some in promises.chunks(KEYS) {
         let ids: Vec<i64> = some.iter().map(|(id, _)| **id).collect();
         let mut found = std::collections::BTreeMap::new();
-        for row in &monolith.query(&statement, &[&ids]).await? {
-            let order = read_order(row, "monolith")?;
+        for row in &owner.query(&statement, &[&ids]).await? {
+            let order = read_order(row, side.name)?;
             found.insert(order.id, Facts::from(&order));
         }
         for (id, promise) in some {
@@ -75,24 +90,25 @@ async fn find_lost(proof: &mut Proof, monolith: &Client, ledger: &Ledger) -> any
     Ok(())
 }
 
-async fn find_doubled(proof: &mut Proof, sides: &[&Client]) -> anyhow::Result<()> {
-    // A reference that is doubled on both sides counts once.
+/// A reference that is doubled on both sides counts once.
+async fn find_doubled(
+    proof: &mut Proof,
+    doubled: &mut BTreeSet<String>,
+    side: &Client,
+) -> anyhow::Result<()> {
     let statements = [
         "select substring(note from '^ref:[0-9a-f-]{36}') as ref, count(*) from orders \
           where note like 'ref:%' group by 1 having count(*) > 1",
         "select method as ref, count(*) from payments where method like 'card ref:%' \
           group by 1 having count(*) > 1",
     ];
-    let mut doubled: BTreeSet<String> = BTreeSet::new();
-    for side in sides {
-        for sql in statements {
-            for row in side.query(sql, &[]).await.context("could not count references")? {
-                let reference: Option<String> = row.try_get(0)?;
-                let count: i64 = row.try_get(1)?;
-                let reference = reference.unwrap_or_else(|| "an unreadable reference".into());
-                if doubled.insert(reference.clone()) {
-                    keep_sample(&mut proof.proof_samples, || format!("doubled: {reference} × {count}"));
-                }
+    for sql in statements {
+        for row in side.query(sql, &[]).await.context("could not count references")? {
+            let reference: Option<String> = row.try_get(0)?;
+            let count: i64 = row.try_get(1)?;
+            let reference = reference.unwrap_or_else(|| "an unreadable reference".into());
+            if doubled.insert(reference.clone()) {
+                keep_sample(&mut proof.proof_samples, || format!("doubled: {reference} × {count}"));
             }
         }
     }

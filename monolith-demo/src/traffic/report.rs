@@ -20,11 +20,28 @@ pub struct Counts {
     pub wrong: u64,
     /// Requests refused for business reasons, which is correct.
     pub refused: u64,
+    /// Writes that were put off with a 503 and Retry-After.
+    pub deferred: u64,
+    /// New orders that were taken, but not confirmed at once.
+    pub pending: u64,
+    /// What was looked at while the run went on.
+    pub watch: Watch,
     /// Which side answered, by the header `x-served-by`; `nobody` if it was missing.
     pub by_served: BTreeMap<String, u64>,
     pub latencies: Latencies,
     /// Examples of what was wrong or failed.
     pub samples: Vec<String>,
+}
+
+/// What was seen in the databases again and again, whoever owned the orders at that moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Watch {
+    /// How often the databases were looked at.
+    pub looks: u64,
+    /// Customers whose open orders exceeded their credit, summed over all looks.
+    pub credit_exceeded: u64,
+    /// Products with a negative stock, summed over all looks.
+    pub stock_negative: u64,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +82,26 @@ impl Tally {
         self.lock().refused += 1;
     }
 
+    /// Counts a write that was put off.
+    pub fn deferred(&self, what: &str) {
+        let mut counts = self.lock();
+        counts.deferred += 1;
+        keep_sample(&mut counts.samples, || format!("put off: {what}"));
+    }
+
+    /// Counts a new order that is not confirmed yet.
+    pub fn pending(&self) {
+        self.lock().pending += 1;
+    }
+
+    /// Counts a look at the databases.
+    pub fn looked(&self, exceeded: u64, negative: u64) {
+        let watch = &mut self.lock().watch;
+        watch.looks += 1;
+        watch.credit_exceeded += exceeded;
+        watch.stock_negative += negative;
+    }
+
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.lock().clone()
@@ -84,7 +121,9 @@ pub fn keep_sample(samples: &mut Vec<String>, sample: impl FnOnce() -> String) {
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Proof {
-    /// Promises that the monolith's database does not keep.
+    /// Which side's database was compared with the promises: the one that acknowledged the last write.
+    pub owner: String,
+    /// Promises that the owner's database does not keep.
     pub lost: u64,
     /// Client references that are in a database more than once.
     pub doubled: u64,
@@ -96,15 +135,23 @@ pub struct Proof {
     pub promises: u64,
     /// Failed writes that may or may not have been done.
     pub unknown: u64,
+    /// Sagas that did not end in time, and orders that stayed pending.
+    pub sagas_open: u64,
+    /// Open orders whose credit or stock is not in the monolith's books, and entries there without an open order.
+    pub books_differ: u64,
     /// Examples of what is lost, doubled or different.
     pub proof_samples: Vec<String>,
 }
 
 impl Proof {
-    /// Is nothing lost, doubled or different?
+    /// Is nothing lost, doubled, different or left open?
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.differences.unwrap_or(0) == 0
+        self.lost == 0
+            && self.doubled == 0
+            && self.differences.unwrap_or(0) == 0
+            && self.sagas_open == 0
+            && self.books_differ == 0
     }
 }
 
@@ -117,6 +164,12 @@ pub struct Report {
     pub wrong: u64,
     /// Requests refused for business reasons.
     pub refused: u64,
+    /// Writes that were put off with a 503 and Retry-After.
+    pub deferred: u64,
+    /// New orders that were taken, but not confirmed at once.
+    pub pending: u64,
+    #[serde(flatten)]
+    pub watch: Watch,
     #[serde(flatten)]
     pub proof: Proof,
     pub by_served: BTreeMap<String, u64>,
@@ -142,6 +195,9 @@ impl Report {
             failed: counts.failed,
             wrong: counts.wrong,
             refused: counts.refused,
+            deferred: counts.deferred,
+            pending: counts.pending,
+            watch: counts.watch,
             proof,
             by_served,
             latency_ms_p50: counts.latencies.quantile_ms(0.5),
@@ -154,6 +210,10 @@ impl Report {
     /// Did everything hold, with at most this many failed requests?
     #[must_use]
     pub fn holds(&self, failed_max: u64) -> bool {
-        self.failed <= failed_max && self.wrong == 0 && self.proof.holds()
+        let Watch { credit_exceeded, stock_negative, .. } = self.watch;
+        self.failed <= failed_max
+            && self.wrong == 0
+            && (credit_exceeded, stock_negative) == (0, 0)
+            && self.proof.holds()
     }
 }

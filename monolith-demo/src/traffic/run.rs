@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::books;
 use super::cookies::Jar;
 use super::customer::{Common, Customer};
 use super::exchange::{Identity, Line, Outcome};
@@ -66,6 +67,10 @@ pub async fn run(
             stop.clone(),
         ));
     }
+    let (rest, looking) = tokio::sync::watch::channel(false);
+    let tally = common.tally.clone();
+    let (monolith, orders) = (settings.databases.monolith.clone(), settings.databases.orders.clone());
+    let look = tokio::spawn(async move { books::look_on(monolith, orders, &tally, looking).await });
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     clock.tick().await;
@@ -79,6 +84,8 @@ pub async fn run(
         }
     }
     let took = begun.elapsed();
+    rest.send_replace(true);
+    look.await?;
     progress(took, &common.tally.counts());
     // Not under the lock: the proof waits for databases, and no client writes to the ledger any more.
     let ledger = std::mem::take(&mut *common.ledger());
@@ -141,7 +148,7 @@ async fn first<T: DeserializeOwned>(base: &str, path: &str) -> anyhow::Result<T>
                 return serde_json::from_slice(&answer.body).with_context(|| format!("GET {path}"));
             }
             Outcome::Answer(answer) => format!("{}", answer.status),
-            Outcome::Failed(what) => what,
+            Outcome::Failed(what) | Outcome::Deferred(what) => what,
         };
         anyhow::ensure!(
             begun.elapsed() < START,

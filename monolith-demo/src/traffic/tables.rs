@@ -45,3 +45,45 @@ pub const TABLES: [Mapped; 5] = [
         orders: "select id, json_build_array(sku, name, price, stock)::text as row from products",
     },
 ];
+
+/// What a side's open orders need of credit and stock.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// How many customers owe more than their credit limit.
+    pub exceeded: &'static str,
+    /// Order, customer and cents of every order that uses credit.
+    pub credit: &'static str,
+    /// Order, product and pieces of every order that has pieces set aside.
+    pub stock: &'static str,
+    /// How many orders are pending.
+    pub pending: &'static str,
+}
+
+/// The open orders in the monolith.
+pub const MONOLITH_OPEN: Open = Open {
+    exceeded: "select count(*) from (select o.customer_id from orders o \
+               where o.status in ('placed', 'packed', 'shipped') group by o.customer_id \
+               having sum(o.total - coalesce((select sum(p.amount) from payments p where p.order_id = o.id), 0)) > \
+                 (select c.credit_limit from customers c where c.id = o.customer_id)) too_much",
+    credit: "select o.id, o.customer_id, ((o.total - coalesce((select sum(p.amount) from payments p \
+               where p.order_id = o.id), 0)) * 100)::bigint from orders o \
+             where o.status in ('placed', 'packed', 'shipped')",
+    stock: "select i.order_id, i.product_id, sum(i.qty) from order_items i join orders o on o.id = i.order_id \
+            where o.status in ('placed', 'packed') group by 1, 2",
+    pending: "select count(*) from orders where status = 'pending'",
+};
+
+/// The open orders in the service.
+pub const ORDERS_OPEN: Open = Open {
+    exceeded: "select count(*) from (select o.customer_id from orders o \
+               where o.state in ('placed', 'packed', 'shipped') group by o.customer_id \
+               having sum(o.total_cents - coalesce((select sum(p.amount_cents) from payments p \
+                 where p.order_id = o.id), 0)) > \
+                 (select c.credit_limit * 100 from customers c where c.id = o.customer_id)) too_much",
+    credit: "select o.id, o.customer_id, (o.total_cents - coalesce((select sum(p.amount_cents) from payments p \
+               where p.order_id = o.id), 0))::bigint from orders o \
+             where o.state in ('placed', 'packed', 'shipped')",
+    stock: "select i.order_id, i.product_id, sum(i.quantity) from items i join orders o on o.id = i.order_id \
+            where o.state in ('placed', 'packed') group by 1, 2",
+    pending: "select count(*) from orders where state = 'pending'",
+};
