@@ -77,6 +77,13 @@ impl Claims {
         self.hold_with("nothing was done twice", proof.doubled == 0, &count(proof.doubled));
         let equal = proof.differences == 0;
         self.hold_with("both databases are equal, row by row", equal, &count(proof.differences));
+        let exceeded = proof.credit_exceeded;
+        self.hold_with("credit was never exceeded", exceeded == 0, &count(exceeded));
+        let negative = proof.stock_negative;
+        self.hold_with("stock was never negative", negative == 0, &count(negative));
+        self.hold_with("every saga has ended", proof.sagas_open == 0, &count(proof.sagas_open));
+        let books = proof.books_differ;
+        self.hold_with("the books of credit and stock fit the orders", books == 0, &count(books));
         self.hold("there was traffic to speak of", proof.requests >= MIN_REQUESTS);
         let at_service = proof.by_served.get(SERVICE).copied().unwrap_or_default();
         let claim = "customers' reads were answered by the service";
@@ -131,6 +138,10 @@ mod tests {
         assert!(claims.all_held());
         for broken in [
             traffic::Proof { lost: 1, ..proof() },
+            traffic::Proof { credit_exceeded: 1, ..proof() },
+            traffic::Proof { stock_negative: 1, ..proof() },
+            traffic::Proof { sagas_open: 1, ..proof() },
+            traffic::Proof { books_differ: 1, ..proof() },
             traffic::Proof { by_served: [("monolith".to_owned(), 1000)].into(), ..proof() },
         ] {
             let mut claims = Claims::new("embedded");

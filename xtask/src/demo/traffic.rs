@@ -37,6 +37,14 @@ pub struct Proof {
     pub doubled: u64,
     /// Rows that differ between the two databases.
     pub differences: u64,
+    /// Customers whose open orders exceeded their credit, at any look while they ordered.
+    pub credit_exceeded: u64,
+    /// Products whose stock was negative at any look.
+    pub stock_negative: u64,
+    /// Sagas of the service that did not end.
+    pub sagas_open: u64,
+    /// Entries of the monolith's books that do not fit the orders.
+    pub books_differ: u64,
     /// How many answers each side gave, by its own word.
     pub by_served: BTreeMap<String, u64>,
     pub seconds: f64,
@@ -154,6 +162,7 @@ mod tests {
     #[test]
     fn a_proof_that_compared_nothing_is_no_proof() {
         let whole = r#"{"requests":9,"failed":0,"wrong":0,"lost":0,"doubled":0,"differences":0,
+                        "credit_exceeded":0,"stock_negative":0,"sagas_open":0,"books_differ":0,
                         "by_served":{"monolith":5,"orders":4},"seconds":1.5,"x":1}"#;
         let proof: Proof = serde_json::from_str(whole).unwrap();
         assert_eq!((proof.requests, proof.by_served["orders"]), (9, 4));
