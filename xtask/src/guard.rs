@@ -111,6 +111,8 @@ fn end_children() {
     }
 }
 
+/// Linux tells a parent which of its children have ended, and never which still run. A process that left its group and
+/// lost its parent is in no list of ours, so only `/proc` knows it.
 fn children() -> impl Iterator<Item = Pid> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
