@@ -288,7 +288,7 @@ async fn a_role_that_owns_something_else_keeps_it() {
     world.cluster.sql("service", function);
     let lines = world.uninstall().await.unwrap();
     let stays =
-        |line: &String| line.contains("warning: role strangler stays") && line.contains("owns something");
+        |line: &String| line.contains("warning: role strangler stays") && line.contains("owns objects here");
     assert!(lines.iter().any(stays), "{lines:?}");
     assert_eq!(world.cluster.sql("service", "SELECT kept()::text"), "1");
 }

@@ -1,11 +1,11 @@
--- The role that strangler works by. It must be strangler's own and never the application's: the gates let it pass.
--- The password comes from the setting strangler.password; without one the role gets none.
+-- The role that strangler connects as. It must be strangler's own and never the application's: the gates let it pass.
+-- The password comes from the setting strangler.password. Without one the role gets none.
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
     us text := facts->>'role';
     secret text := current_setting('strangler.password', true);
-    -- What is made here goes again if the script fails.
+    -- For the hint. If the script fails, a role that it created is gone again.
     statement text := 'ALTER ROLE %I REPLICATION';
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us) THEN
@@ -15,7 +15,7 @@ BEGIN
             EXECUTE format('ALTER ROLE %I PASSWORD %L', us, secret);
         END IF;
     END IF;
-    -- A source is read through a replication session. A service is one only while a slice of it has a way back.
+    -- A source is read through a replication session. A service is a source only while one of its slices has a way back.
     IF NOT (facts->>'is_source')::boolean
         OR EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = us AND (rolreplication OR rolsuper)) THEN
         RETURN;
@@ -26,7 +26,7 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;
     END;
-    -- Amazon's servers have no REPLICATION attribute to give away, but a role that stands for it.
+    -- On Amazon's servers nobody may set REPLICATION. Membership in a role gives the same right.
     BEGIN
         IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rds_replication') THEN
             EXECUTE format('GRANT rds_replication TO %I', us);
@@ -36,23 +36,24 @@ BEGIN
         NULL;
     END;
     IF facts->>'side' = 'service' THEN
-        RAISE WARNING 'role % may not be given REPLICATION by %: slices can be followed here, but not cut over', us, current_user
+        RAISE WARNING '% may not give role % REPLICATION: slices can be followed into this database, but not cut over', current_user, us
             USING HINT = format('Run as a superuser: ' || statement || ';', us);
     ELSE
-        RAISE EXCEPTION 'role % may not be given REPLICATION by %', us, current_user
+        RAISE EXCEPTION '% may not give role % REPLICATION', current_user, us
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('Run as a superuser: ' || statement || '; then run `strangler install` again.', us);
     END IF;
 END
 $$;
 
--- Sees what other sessions do (who blocks the first copy), where the server lets us give that right.
+-- Lets the role see what other sessions do, for example which one blocks the first copy. Not every server allows this grant.
 DO $$
 DECLARE
     us text := (current_setting('strangler.facts')::jsonb)->>'role';
 BEGIN
     EXECUTE format('GRANT pg_read_all_stats TO %I', us);
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE WARNING 'role % cannot see what other sessions do; `strangler doctor` will not name long transactions', us;
+    RAISE WARNING 'role % cannot see what other sessions do: `strangler doctor` will not name long transactions', us
+        USING HINT = format('Run as a superuser: GRANT pg_read_all_stats TO %I;', us);
 END
 $$;

@@ -1,4 +1,4 @@
--- How far each lane has been applied here. It is written in the same transaction as the rows.
+-- How far each lane has been applied here. A lane writes its row in the same transaction as the rows it applies.
 CREATE TABLE IF NOT EXISTS strangler.stream (
     slice text NOT NULL,
     direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),

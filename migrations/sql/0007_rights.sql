@@ -1,11 +1,11 @@
--- What strangler's role may do with the plan's tables: read what it captures, write what it fills. It fills all tables of
--- a service, and in the monolith those that come back with a rollback; reference tables never come back.
+-- What strangler's role may do with the plan's tables: read what it captures, write what it fills. In a service it fills
+-- all tables. In the monolith it fills the tables that a rollback brings back, and these are never reference tables.
 DO $$
 DECLARE
     us text := (current_setting('strangler.facts')::jsonb)->>'role';
     one record;
 BEGIN
-    -- What left the plan, or lost its way back, is taken away. The rest is granted again below.
+    -- Revokes everything: a table may have left the plan, or lost its way back. The rest is granted again below.
     FOR one IN
         SELECT c.oid::regclass AS rel, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
         FROM pg_catalog.pg_class c, LATERAL aclexplode(c.relacl) a

@@ -1,6 +1,6 @@
--- What this database publishes: the monolith all tables of the plan, a service the tables that come back with a
--- rollback. A table without a key is left out: published, the application's own updates of it would fail. An unlogged
--- one cannot be published at all.
+-- What this database publishes: the monolith publishes all tables of the plan, a service the tables that a rollback
+-- brings back. A table without a key is left out: if it were published, the application's own updates of it would fail.
+-- An unlogged table cannot be published at all.
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
@@ -15,7 +15,7 @@ BEGIN
                  WHEN i.facts->'returns' ? (s->>'slice') THEN s->'moved' ELSE '[]' END) t
     ), judged AS (
         SELECT l.rel, (
-            -- An index that is checked late or is not valid tells the server no rows apart (PostgreSQL source, `relcache.c`).
+            -- The server identifies a row only by a valid index that is checked at once (PostgreSQL source, `relcache.c`).
             SELECT bool_and(c.relpersistence = 'p' AND (c.relreplident = 'f' OR EXISTS (
                 SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indimmediate AND x.indisvalid
                     AND CASE c.relreplident WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident ELSE false END)))
@@ -27,7 +27,8 @@ BEGIN
         INTO published, left_out FROM judged;
 
     IF left_out IS NOT NULL THEN
-        RAISE WARNING 'not published, because it is unlogged or has no primary key that is checked at once: %; mend it and run `strangler install` again', left_out;
+        RAISE WARNING 'not published, because it is unlogged or has no primary key that is checked at once: %', left_out
+            USING HINT = 'Make each table logged, give it a primary key that is not deferrable, and run `strangler install` again.';
     END IF;
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = name) THEN
         IF NOT (facts->>'is_source')::boolean THEN

@@ -1,4 +1,4 @@
--- Whether strangler may be taken away here: not while a service owns a slice's tables, nor while a slot is read.
+-- Whether strangler may be removed here: not while a service owns a slice's tables, and not while a slot is read.
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
@@ -8,7 +8,7 @@ BEGIN
         FOR one IN EXECUTE $q$SELECT slice, stage->>'stage' AS stage FROM strangler.slice
                               WHERE stage->>'stage' IN ('cutting', 'split', 'returning')$q$ LOOP
             RAISE EXCEPTION 'slice % is %: without its gate the monolith could write tables that it does not own', one.slice, one.stage
-                USING HINT = format('The service owns slice %s; `strangler status` shows how it stands.', one.slice);
+                USING HINT = 'Uninstall when no slice is cutting, split or returning; `strangler status` shows the stages.';
         END LOOP;
     END IF;
     FOR one IN SELECT slot_name, active_pid FROM pg_catalog.pg_replication_slots

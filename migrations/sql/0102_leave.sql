@@ -1,4 +1,4 @@
--- Takes everything of strangler's away from this database. Whatever is missing already is passed over.
+-- Removes everything of strangler's from this database. What is missing already is passed over.
 SET LOCAL lock_timeout = '5s';
 
 DO $$
@@ -10,7 +10,7 @@ BEGIN
     IF to_regnamespace('strangler') IS NULL THEN
         RETURN;
     END IF;
-    -- The table is named by the catalog, never by the text that was kept: others than we may write that text.
+    -- The catalog names the table, never the stored text: others may write that text.
     IF to_regclass('strangler.skipped_trigger') IS NOT NULL THEN
         FOR one IN EXECUTE $q$
             SELECT t.tgrelid::regclass AS rel, t.tgname, s.was FROM strangler.skipped_trigger s
@@ -21,7 +21,7 @@ BEGIN
                            CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.tgname);
         END LOOP;
     END IF;
-    -- With the schema goes the function that the gates' triggers call, and with it they go, tables in name order.
+    -- Dropping the schema drops the function that the gates' triggers call. The triggers go first, tables in name order.
     FOR one IN
         SELECT t.tgrelid::regclass AS rel, t.tgname
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid

@@ -1,4 +1,4 @@
--- Drops the slots, last of all: unlike everything before, it cannot be undone when a later step fails.
+-- Drops the slots, last of all: this cannot be rolled back if a later step fails.
 DO $$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
