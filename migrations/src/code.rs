@@ -320,6 +320,9 @@ codes! {
     JournalUnreachable = "journal.unreachable", Unavailable;
 
     ReadsWait = "reads.wait", Unavailable;
+
+    VerifyDifferences = "verify.differences", Differences;
+    VerifyUndecided = "verify.undecided", TimedOut;
 }
 
 impl fmt::Display for Code {

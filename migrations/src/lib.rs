@@ -27,3 +27,4 @@ pub mod problem;
 pub mod share;
 pub mod sql;
 pub mod stage;
+pub mod verify;
