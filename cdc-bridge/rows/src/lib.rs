@@ -10,6 +10,7 @@ pub mod copy_text;
 pub mod envelope;
 pub mod mapping;
 pub mod order;
+pub mod page;
 pub mod pgoutput;
 pub mod progress;
 pub mod reduce;

@@ -2,9 +2,11 @@
 //!
 //! Pure: it builds statements from the plan's mapping, the source's shape and the sink's columns.
 
+pub mod compare;
+
 use crate::change::Relation;
 use migrations::code::Code;
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, TypeSeen};
 use migrations::finding::Finding;
 use migrations::names::{TableName, quote_identifier};
 use migrations::plan::Table;
@@ -30,6 +32,11 @@ struct Output {
     expression: String,
     /// The indexes of the source columns it reads.
     reads: BTreeSet<usize>,
+    /// The source column that fills it as it is; none if an expression does.
+    source: Option<usize>,
+    kind: TypeSeen,
+    /// The column's type with its digits and lengths.
+    declared: String,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +100,9 @@ impl Mapping {
                     is_key: sink_column.is_key,
                     expression: quote_identifier(&column.name),
                     reads: BTreeSet::from([index]),
+                    source: Some(index),
+                    kind: sink_column.kind.clone(),
+                    declared: sink_column.declared.clone(),
                 });
             }
         }
@@ -107,6 +117,9 @@ impl Mapping {
                 is_key: sink_column.is_key,
                 expression: format!("({})", expression.text),
                 reads,
+                source: None,
+                kind: sink_column.kind.clone(),
+                declared: sink_column.declared.clone(),
             });
         }
         let key: Vec<usize> = source.key().collect();
