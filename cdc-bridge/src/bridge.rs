@@ -11,6 +11,8 @@ use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
 use crate::lane::{self, Ordered};
 use crate::port::{Port, Watched};
+use crate::verify::subject::Subject;
+use crate::verify::{Runs, Verifier};
 use link::{Agent, Link, Told};
 use migrations::code::Code;
 use migrations::control::{
@@ -138,7 +140,9 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         };
         agent.report(&reporting.news, observed).await;
     });
-    let port = bridge.port(&link);
+    let (verifier, runs) = bridge.verifier(&link);
+    parts.spawn(runs.run());
+    let port = bridge.port(&link, verifier);
     parts.spawn(async move {
         if let Err(why) = axum::serve(listener, port.router()).await {
             tracing::error!("the bridge's port ended: {why}");
@@ -211,7 +215,18 @@ impl Bridge {
         Ok(Bridge { plan: plan.hash.clone(), feeds, lanes, news: Arc::new(Notify::new()) })
     }
 
-    fn port(&self, link: &Link) -> Port {
+    fn verifier(&self, link: &Link) -> (Arc<Verifier>, Runs) {
+        let subject = |lane: &Lane| Subject {
+            plan: lane.plan.clone(),
+            feed: lane.feed.clone(),
+            state: lane.state.subscribe(),
+            orders: lane.orders.subscribe(),
+        };
+        let subjects = self.lanes.iter().map(|(id, lane)| (id.clone(), Arc::new(subject(lane))));
+        Verifier::new(subjects.collect(), link.state_dir.clone())
+    }
+
+    fn port(&self, link: &Link, verifier: Arc<Verifier>) -> Port {
         let watched = self.lanes.iter().map(|(id, lane)| {
             let (feed, tables) = (lane.feed.clone(), lane.plan.sources());
             (id.clone(), Watched { feed, tables, state: lane.state.subscribe() })
@@ -221,6 +236,7 @@ impl Bridge {
             feeds: self.feeds.clone(),
             lanes: watched.collect(),
             barriers: tokio::sync::Mutex::new(None),
+            verifier,
         }
     }
 

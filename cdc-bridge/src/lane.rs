@@ -6,8 +6,8 @@
 mod chunk;
 mod copy;
 mod filled;
-mod halt;
-mod kept;
+pub(crate) mod halt;
+pub(crate) mod kept;
 mod next;
 pub(crate) mod plan;
 mod removal;

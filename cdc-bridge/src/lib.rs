@@ -10,5 +10,6 @@ mod feed;
 pub mod lane;
 pub mod log;
 mod port;
+mod verify;
 
 pub use bridge::{BridgeError, serve};

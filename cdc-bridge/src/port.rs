@@ -6,6 +6,7 @@ use crate::feed::Feed;
 use crate::feed::source;
 use crate::lane::state::LaneState;
 use crate::log::{Event, Log, LogError, Reader};
+use crate::verify::{self, Verifier};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -57,6 +58,7 @@ pub(crate) struct Port {
     pub(crate) lanes: BTreeMap<LaneId, Watched>,
     /// The barriers' connection to the monolith, made when the first one comes.
     pub(crate) barriers: Mutex<Option<Arc<Client>>>,
+    pub(crate) verifier: Arc<Verifier>,
 }
 
 impl Port {
@@ -65,6 +67,7 @@ impl Port {
         let guarded = Router::new()
             .route("/v1/barrier", post(barrier))
             .route("/v1/tail", get(tail))
+            .merge(verify::port::routes(port.verifier.clone()))
             .layer(axum::middleware::from_fn_with_state(port.clone(), authorise));
         Router::new()
             .merge(guarded)
@@ -231,6 +234,7 @@ async fn measure(port: &Port) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     measure_feeds(port, &registry).await?;
     measure_lanes(port, &registry)?;
+    measure_verifications(port, &registry).await?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -290,6 +294,26 @@ fn measure_lanes(port: &Port, registry: &Registry) -> Result<(), prometheus::Err
         foreign.with_label_values(lane).inc_by(report.foreign);
         let is_stopped = matches!(report.condition, Condition::Stopped { .. });
         stopped.with_label_values(lane).set(f64::from(u8::from(is_stopped)));
+    }
+    Ok(())
+}
+
+async fn measure_verifications(port: &Port, registry: &Registry) -> Result<(), prometheus::Error> {
+    let label = &["slice"];
+    let rows = gauge(registry, "strangler_verify_rows", "Rows compared by the last verification.", label)?;
+    let estimated = gauge(
+        registry,
+        "strangler_verify_rows_estimated",
+        "Rows that there are, as the planner estimates.",
+        label,
+    )?;
+    let differences =
+        gauge(registry, "strangler_verify_differences", "Rows that it found to differ.", label)?;
+    for report in port.verifier.reports().await {
+        let slice = &[report.slice.as_str()];
+        rows.with_label_values(slice).set(report.rows as f64);
+        estimated.with_label_values(slice).set(report.rows_estimated as f64);
+        differences.with_label_values(slice).set(report.differences.total as f64);
     }
     Ok(())
 }

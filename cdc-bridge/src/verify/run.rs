@@ -1,0 +1,320 @@
+//! One verification from its first row to its last: table by table, first every row of the source, then the keys that
+//! only the sink may have.
+//!
+//! It may be dropped at any await: what it keeps is changed only when a look is complete. Bounded: the rows of one look,
+//! [`SUSPECTS_MAX`] keys, and the lists of what was found.
+
+use super::barrier::Barrier;
+use super::kept::{Kept, LISTED_MAX, Place, Progress, Shelf, Suspect};
+use super::look::Eye;
+use super::pace::{Stride, rest};
+use super::proof::{Sides, Verdict};
+use super::subject::Subject;
+use super::table::{Key, SinkKeys, Table};
+use crate::feed::source::SourceError;
+use crate::lane::halt::Halt;
+use crate::lane::kept;
+use migrations::code::Code;
+use migrations::plan;
+use migrations::problem::Problem;
+use migrations::verify::{Course, Difference, How, RowKey, Verification};
+use postgres::{connect, in_words};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::Row;
+
+const APPLICATION: &str = "strangler verify";
+const RETRY: Duration = Duration::from_secs(1);
+/// What was compared since is compared again after a crash.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Rows that look different are looked at together.
+const BATCH: usize = 500;
+/// Suspects that wait for another look; beyond, they get their last looks at once.
+const SUSPECTS_MAX: usize = 4096;
+/// After so many looks at a row that never stands still, that is said of it.
+const LOOKS_MAX: u32 = 6;
+/// The pause before a second look; it doubles before each further one.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// What may be asked of a verification that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    pub(crate) stop: bool,
+    pub(crate) full_speed: bool,
+}
+
+/// One lane's share of a verification.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) subject: Arc<Subject>,
+    /// As the lane sees them.
+    pub(crate) tables: Vec<plan::Table>,
+}
+
+/// A verification under way.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) parts: Arc<Vec<Part>>,
+    pub(crate) kept: Kept,
+    pub(crate) shelf: Shelf,
+    pub(crate) report: watch::Sender<Verification>,
+    pub(crate) wishes: watch::Receiver<Wishes>,
+    /// Since when time is not yet in `kept`.
+    pub(crate) since: Instant,
+    pub(crate) kept_at: Instant,
+}
+
+impl Run {
+    /// Runs until it is done, or cannot go on, or is asked to stop.
+    pub(crate) async fn go(mut self) {
+        let mut wishes = self.wishes.clone();
+        let ended = tokio::select! {
+            ended = self.pursue() => Some(ended),
+            _ = wishes.wait_for(|wishes| wishes.stop) => None,
+        };
+        let slice = self.kept.slice.clone();
+        let course = match ended {
+            None => Course::Stopped,
+            Some(Ok(())) => Course::Done,
+            Some(Err(problem)) => {
+                tracing::warn!(%slice, "the verification cannot go on: {problem}");
+                Course::Failed { problem: Box::new(problem) }
+            }
+        };
+        self.kept.is_done = course == Course::Done;
+        self.keep();
+        self.tell(course);
+        tracing::info!(%slice, rows = self.report.borrow().rows, differ = self.kept.differences.total, "verified");
+    }
+
+    async fn pursue(&mut self) -> Result<(), Problem> {
+        loop {
+            let finding = match self.once().await {
+                Ok(()) => return Ok(()),
+                Err(Halt::Away(finding)) => finding,
+                Err(Halt::Stopped(finding, _)) => return Err((*finding).into()),
+                Err(Halt::Lost(why)) => return Err(lost(&self.kept, &why)),
+            };
+            tracing::info!(slice = %self.kept.slice, "the verification waits: {finding}");
+            self.tell(Course::Waiting { why: finding.message });
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn once(&mut self) -> Result<(), Halt> {
+        let parts = self.parts.clone();
+        for part in parts.iter() {
+            self.part(part).await?;
+        }
+        Ok(())
+    }
+
+    async fn part(&mut self, part: &Part) -> Result<(), Halt> {
+        let (mut sides, tables) = self.open(part).await?;
+        // Otherwise everything that the sink does not have yet would look different.
+        sides.barrier.pass(&sides.source.client).await?;
+        for table in &tables {
+            self.table(part, &mut sides, table).await?;
+        }
+        for looks in 1..LOOKS_MAX {
+            if tables.iter().any(|table| self.has_suspects(table, looks)) {
+                sleep(LOOK_PAUSE * 2u32.pow(looks - 1)).await;
+            }
+            for table in &tables {
+                self.settle(&mut sides, table, looks).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Both sides of a lane, and its tables that are not done.
+    async fn open(&mut self, part: &Part) -> Result<(Sides, Vec<Table>), Halt> {
+        let lane = &part.subject.plan;
+        let source = part.subject.feed.source.connect(APPLICATION).await?;
+        let sink = connect(&lane.sink, APPLICATION).await?;
+        // A barrier that waits for a standby would only come later: it is nobody's data.
+        let local = source.batch_execute("SET synchronous_commit = local").await;
+        local.map_err(|error| Halt::away(in_words(&error)))?;
+        let copied = kept::load(&sink, &lane.id).await?;
+        let copied = copied.ok_or_else(|| Halt::Lost("the sink knows nothing of the copy".to_owned()))?;
+        let mut tables = Vec::new();
+        for table in &part.tables {
+            let table = Table::join(lane, table, &copied.shapes, &source, &sink).await?;
+            let fresh = Progress { rows: 0, rows_estimated: table.rows_estimated, place: Place::Rows(None) };
+            let progress = self.kept.tables.entry(table.name.clone()).or_insert(fresh);
+            progress.rows_estimated = table.rows_estimated;
+            tables.push(table);
+        }
+        let barrier = Barrier { state: part.subject.state.clone(), report: self.report.clone() };
+        Ok((Sides::new(Eye::new(source), Eye::new(sink), barrier), tables))
+    }
+
+    async fn table(&mut self, part: &Part, sides: &mut Sides, table: &Table) -> Result<(), Halt> {
+        let mut stride = Stride::new();
+        loop {
+            part.subject.must_stand(&self.kept).await?;
+            let began = Instant::now();
+            let place = self.kept.tables.get(&table.name).map(|progress| progress.place.clone());
+            match (place, &table.sink) {
+                (Some(Place::Rows(after)), _) => self.rows(sides, table, after, &mut stride).await?,
+                (Some(Place::SinkKeys(after)), Some(keys)) => {
+                    self.sink_keys(sides, table, keys, after, &mut stride).await?;
+                }
+                (Some(Place::SinkKeys(_)), None) => {
+                    self.kept.unsearched.insert(table.name.clone());
+                    self.move_to(table, 0, Place::End);
+                }
+                (Some(Place::End) | None, _) => return self.settle(sides, table, 0).await,
+            }
+            if self.kept.suspects.get(&table.name).is_some_and(|suspects| fresh(suspects) >= BATCH) {
+                self.settle(sides, table, 0).await?;
+            }
+            if self.kept.suspects() >= SUSPECTS_MAX {
+                for looks in 0..LOOKS_MAX {
+                    self.settle(sides, table, looks).await?;
+                }
+            }
+            self.tell(Course::Running);
+            if self.kept_at.elapsed() >= KEEP_INTERVAL {
+                self.keep();
+            }
+            let full_speed = self.wishes.borrow().full_speed;
+            sleep(rest(began.elapsed(), full_speed)).await;
+        }
+    }
+
+    /// The source's next rows against the sink's.
+    async fn rows(
+        &mut self,
+        sides: &mut Sides,
+        table: &Table,
+        after: Option<Key>,
+        stride: &mut Stride,
+    ) -> Result<(), Halt> {
+        let page = sides.source.page(&table.rows, after.as_ref(), stride.rows()).await;
+        let page = page.map_err(SourceError::from)?;
+        stride.learn(page.rows.len(), page.bytes);
+        let rows: Vec<&Row> = page.rows.iter().collect();
+        let others = sides.sink.differing(table, &rows, 0).await?;
+        let key = |row: &Row| -> Key { table.key_at.iter().map(|at| row.get(*at)).collect() };
+        self.suspect(table, others.keys().map(|place| key(rows[*place])));
+        let last = rows.last().map(|row| key(row)).filter(|_| !page.is_end);
+        let place = last.map_or(Place::SinkKeys(None), |last| Place::Rows(Some(last)));
+        self.move_to(table, rows.len() as u64, place);
+        Ok(())
+    }
+
+    /// The sink's next keys: the source must have them.
+    async fn sink_keys(
+        &mut self,
+        sides: &mut Sides,
+        table: &Table,
+        keys: &SinkKeys,
+        after: Option<Key>,
+        stride: &mut Stride,
+    ) -> Result<(), Halt> {
+        let page = sides.sink.page(&keys.keys, after.as_ref(), stride.rows()).await.map_err(Halt::of)?;
+        stride.learn(page.rows.len(), page.bytes);
+        let all = |row: &Row| -> Key { (0..keys.names.len()).map(|column| row.get(column)).collect() };
+        let there: Vec<Key> = page.rows.iter().map(all).collect();
+        let asked: Vec<Key> =
+            there.iter().map(|key| keys.from.iter().map(|n| key[*n].clone()).collect()).collect();
+        let missing = sides.source.missing(&table.versions, &asked).await.map_err(SourceError::from)?;
+        for (place, key) in missing {
+            match key {
+                Ok(key) => self.suspect(table, [key].into_iter()),
+                // The source's type has no such value, so it never had that row.
+                Err(_) => {
+                    let key = keys.names.iter().cloned().zip(there[place].iter().cloned()).collect();
+                    let row = RowKey { table: table.name.clone(), key };
+                    self.kept.differences.push(Difference { row, how: How::Extra }, LISTED_MAX);
+                }
+            }
+        }
+        let place = match there.last().filter(|_| !page.is_end) {
+            Some(last) => Place::SinkKeys(Some(last.clone())),
+            None => Place::End,
+        };
+        self.move_to(table, 0, place);
+        Ok(())
+    }
+
+    fn suspect(&mut self, table: &Table, keys: impl Iterator<Item = Key>) {
+        let suspects = keys.map(|key| Suspect { key, looks: 0, is_undecided: false });
+        self.kept.suspects.entry(table.name.clone()).or_default().extend(suspects);
+    }
+
+    fn has_suspects(&self, table: &Table, looks: u32) -> bool {
+        let suspects = self.kept.suspects.get(&table.name);
+        suspects.is_some_and(|suspects| suspects.iter().any(|suspect| suspect.looks == looks))
+    }
+
+    /// Looks once more at the rows that were looked at so often.
+    async fn settle(&mut self, sides: &mut Sides, table: &Table, looks: u32) -> Result<(), Halt> {
+        loop {
+            let suspects = self.kept.suspects.get(&table.name).into_iter().flatten();
+            let batch = suspects.filter(|suspect| suspect.looks == looks).take(BATCH);
+            let batch: Vec<Key> = batch.map(|suspect| suspect.key.clone()).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let verdicts = sides.prove(table, &batch.iter().collect::<Vec<_>>()).await?;
+            for (key, verdict) in batch.iter().zip(verdicts) {
+                self.note(table, key, verdict);
+            }
+            self.tell(Course::Running);
+        }
+    }
+
+    fn note(&mut self, table: &Table, key: &Key, verdict: Verdict) {
+        let Some(suspects) = self.kept.suspects.get_mut(&table.name) else { return };
+        let Some(place) = suspects.iter().position(|suspect| suspect.key == *key) else { return };
+        let looks = suspects[place].looks + 1;
+        let is_undecided = verdict == Verdict::Undecided;
+        if matches!(verdict, Verdict::Changing | Verdict::Undecided) && looks < LOOKS_MAX {
+            suspects[place] = Suspect { looks, is_undecided, ..suspects[place].clone() };
+            return;
+        }
+        suspects.swap_remove(place);
+        let row = table.row(key);
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Different(how) => self.kept.differences.push(Difference { row, how }, LISTED_MAX),
+            Verdict::Changing => self.kept.changing.push(row, LISTED_MAX),
+            Verdict::Undecided => self.kept.undecided.push(row, LISTED_MAX),
+        }
+    }
+
+    fn move_to(&mut self, table: &Table, rows: u64, place: Place) {
+        if let Some(progress) = self.kept.tables.get_mut(&table.name) {
+            progress.rows += rows;
+            progress.place = place;
+        }
+    }
+
+    fn keep(&mut self) {
+        let now = Instant::now();
+        self.kept.elapsed_ms += u64::try_from((now - self.since).as_millis()).unwrap_or_default();
+        (self.since, self.kept_at) = (now, now);
+        self.shelf.write(&self.kept);
+    }
+
+    fn tell(&self, course: Course) {
+        self.report.send_replace(self.kept.report(course, false));
+    }
+}
+
+fn fresh(suspects: &[Suspect]) -> usize {
+    suspects.iter().filter(|suspect| suspect.looks == 0).count()
+}
+
+fn lost(kept: &Kept, why: &str) -> Problem {
+    Problem::new(
+        Code::SliceStage,
+        format!("slice {} must be copied again, so there is nothing to compare: {why}", kept.slice),
+        format!("wait until `strangler sync status {}` says that it follows", kept.slice),
+    )
+}

@@ -1,0 +1,440 @@
+//! Verification on two real clusters: exact while both sides move, and nothing that differs is missed.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails loudly")]
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod house;
+
+use house::House;
+use migrations::control::VERSION;
+use migrations::verify::{Course, Difference, How, RowKey, Verification};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
+
+const SOURCE: &str = "
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total numeric(12,2) NOT NULL,
+        note text, data jsonb, placed timestamptz NOT NULL DEFAULT now(), code char(8), ratio double precision,
+        weight numeric(9,3));
+    CREATE TABLE order_items (order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE, line int NOT NULL,
+        qty int NOT NULL, legacy text, PRIMARY KEY (line, order_id));
+    CREATE TABLE words (word text COLLATE \"C\" PRIMARY KEY, meaning text);
+    INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 50) g;
+    INSERT INTO orders SELECT g, 1 + g % 50, g * 1.25, CASE WHEN g % 3 > 0 THEN 'note ' || g END, jsonb_build_object('n', g, 'a', 1.50),
+        '2026-01-01 00:00:00+00'::timestamptz + g * interval '1 minute', 'c' || g % 100, g / 7.0, g * 0.125 FROM generate_series(1, 3000) g;
+    INSERT INTO order_items SELECT g, l, g % 7, 'old' FROM generate_series(1, 3000) g, generate_series(1, 2) l;
+    INSERT INTO words SELECT w, CASE WHEN n % 2 = 0 THEN 'm' || n END FROM unnest(ARRAY['a', 'B', 'c', 'Z', 'ä', 'Ä', 'z', 'aa', 'Aa',
+        'o''x', '€', 'ß', 'ss', '', ' ', '~', '_', '10', '9', E'back\\\\slash']) WITH ORDINALITY AS w(w, n);
+    INSERT INTO words SELECT md5(g::text), 'long' FROM generate_series(1, 1000) g;";
+
+const SINK: &str = "
+    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
+    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL, total_cents bigint NOT NULL,
+        note text, data jsonb, placed timestamptz NOT NULL, code char(8), ratio double precision, weight numeric);
+    CREATE TABLE items (order_id bigint NOT NULL, line int NOT NULL, quantity int NOT NULL, PRIMARY KEY (order_id, line));
+    CREATE TABLE words (word text COLLATE \"de-x-icu\" PRIMARY KEY, meaning text);";
+
+const PLAN: &str = "
+version: 1
+name: shop
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables:
+      - from: public.orders
+        drop: [total]
+        set: { total_cents: '(total * 100)::bigint' }
+        reverse: { total: 'total_cents / 100.0' }
+      - { from: public.order_items, to: public.items, rename: { qty: quantity }, drop: [legacy] }
+      - public.words
+    reference: [public.customers]
+";
+
+async fn following() -> House {
+    let house = House::new(SOURCE, SINK, PLAN).await;
+    house.start();
+    house.follow().await;
+    house
+}
+
+fn url(house: &House, path: &str) -> String {
+    format!("http://{}{path}", house.plan.bridge.listen)
+}
+
+async fn post(house: &House, path: &str, body: serde_json::Value) -> Verification {
+    let client = reqwest::Client::new();
+    let answer = client.post(url(house, path)).bearer_auth("t").json(&body).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|why| panic!("{why}: {text}"))
+}
+
+async fn look(house: &House) -> Verification {
+    let client = reqwest::Client::new();
+    let url = url(house, "/v1/verify?slice=orders");
+    client.get(url).bearer_auth("t").send().await.unwrap().json().await.unwrap()
+}
+
+async fn begin(house: &House, options: serde_json::Value) -> Verification {
+    let mut body = json!({ "version": VERSION, "slice": "orders" });
+    body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    post(house, "/v1/verify", body).await
+}
+
+async fn ended(house: &House) -> Verification {
+    let began = Instant::now();
+    loop {
+        let report = look(house).await;
+        if !report.course.is_under_way() {
+            return report;
+        }
+        assert!(began.elapsed() < house::WAIT, "not ended: {report:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Compares everything from the first row on.
+async fn verified(house: &House) -> Verification {
+    begin(house, json!({ "restart": true, "full_speed": true })).await;
+    let report = ended(house).await;
+    assert_eq!(report.course, Course::Done, "{report:?}");
+    report
+}
+
+/// What differs, in words.
+fn told(report: &Verification) -> BTreeSet<String> {
+    let told = |difference: &Difference| {
+        let Difference { row, how } = difference;
+        let key: Vec<String> = row.key.iter().map(|(column, value)| format!("{column}={value}")).collect();
+        let how = match how {
+            How::Missing => "missing".to_owned(),
+            How::Extra => "extra".to_owned(),
+            How::Values { columns } => columns.join("+"),
+            How::Unfit { .. } => "unfit".to_owned(),
+        };
+        format!("{} {}: {how}", row.table.name, key.join(","))
+    };
+    assert_eq!(report.differences.total as usize, report.differences.listed.len());
+    report.differences.listed.iter().map(told).collect()
+}
+
+fn clean(report: &Verification) {
+    assert_eq!(told(report), BTreeSet::new());
+    assert_eq!(report.undecided.total, 0, "{report:?}");
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Writes into the service's database as the gate lets only strangler's role do.
+async fn plant(house: &House, sql: &str) {
+    connect(&house.sink.url("strangler", "orders")).await.batch_execute(sql).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_sides_differ_in_nothing_and_every_row_is_compared() {
+    let house = following().await;
+    let report = verified(&house).await;
+    clean(&report);
+    assert_eq!(report.rows, 50 + 3000 + 6000 + 1020, "{report:?}");
+    assert_eq!((report.changing.total, report.unsearched.len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_difference_is_found_and_no_other() {
+    let house = following().await;
+    plant(
+        &house,
+        "UPDATE orders SET note = 'wrong' WHERE id = 1; UPDATE orders SET note = NULL WHERE id = 2;
+         UPDATE orders SET note = '' WHERE id = 3; UPDATE orders SET total_cents = 1, customer = 1 WHERE id = 4;
+         UPDATE orders SET data = data || '{\"n\": 0}' WHERE id = 5; UPDATE orders SET data = NULL WHERE id = 6;
+         UPDATE orders SET placed = placed + interval '1 microsecond' WHERE id = 7; UPDATE orders SET code = 'x' WHERE id = 8;
+         UPDATE orders SET ratio = ratio + 1e-9 WHERE id = 9; UPDATE orders SET weight = weight + 0.0001 WHERE id = 10;
+         DELETE FROM orders WHERE id IN (11, 3000); INSERT INTO orders SELECT 0, 1, 0, NULL, NULL, now(), NULL, NULL, NULL;
+         INSERT INTO orders SELECT 9000, 1, 0, NULL, NULL, now(), NULL, NULL, NULL;
+         DELETE FROM items WHERE (order_id, line) IN ((1, 1), (3000, 2)); INSERT INTO items VALUES (1, 3, 1), (7, 0, 1);
+         UPDATE items SET quantity = 99 WHERE order_id = 5 AND line = 2;
+         DELETE FROM words WHERE word IN ('', 'ä'); UPDATE words SET meaning = 'Long' WHERE word = md5('7');
+         UPDATE words SET meaning = NULL WHERE word = 'B'; INSERT INTO words VALUES ('ö', NULL), ('~~', NULL), ('0', '');
+         UPDATE customers SET name = 'Customer 3' WHERE id = 3; DELETE FROM customers WHERE id = 50;",
+    )
+    .await;
+    let expected = [
+        "orders id=1: note",
+        "orders id=2: note",
+        "orders id=3: note",
+        "orders id=4: customer+total_cents",
+        "orders id=5: data",
+        "orders id=6: data",
+        "orders id=7: placed",
+        "orders id=8: code",
+        "orders id=9: ratio",
+        "orders id=10: weight",
+        "orders id=11: missing",
+        "orders id=3000: missing",
+        "orders id=0: extra",
+        "orders id=9000: extra",
+        "order_items line=1,order_id=1: missing",
+        "order_items line=2,order_id=3000: missing",
+        "order_items line=3,order_id=1: extra",
+        "order_items line=0,order_id=7: extra",
+        "order_items line=2,order_id=5: quantity",
+        "words word=: missing",
+        "words word=ä: missing",
+        "words word=8f14e45fceea167a5a36dedd4bea2543: meaning",
+        "words word=B: meaning",
+        "words word=ö: extra",
+        "words word=~~: extra",
+        "words word=0: extra",
+        "customers id=3: name",
+        "customers id=50: missing",
+    ];
+    let report = verified(&house).await;
+    assert_eq!(told(&report), expected.iter().map(|one| (*one).to_owned()).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_only_written_otherwise_is_no_difference() {
+    let house = following().await;
+    plant(
+        &house,
+        "UPDATE orders SET weight = weight + 0.000000; UPDATE orders SET data = replace(data::text, ':', ' :   ')::jsonb;
+         UPDATE orders SET data = jsonb_build_object('a', 1.5, 'n', data->'n');
+         SET timezone = 'Asia/Tokyo'; UPDATE orders SET placed = placed::text::timestamptz; SET extra_float_digits = 3;
+         UPDATE orders SET ratio = ratio::text::float8, code = rtrim(code);",
+    )
+    .await;
+    let scale = house.sink.sql("orders", "SELECT weight, data FROM orders WHERE id = 8");
+    assert_eq!(scale, "1.000000|{\"a\": 1.5, \"n\": 8}");
+    clean(&verified(&house).await);
+}
+
+/// A small generator, the same for a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn thrown(test: &str) -> u64 {
+        let given = std::env::var("STRANGLER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(rand::random);
+        println!("{test}: STRANGLER_TEST_SEED={seed}");
+        seed
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// One random write, often of a few rows that all writers want.
+fn write(dice: &mut Dice) -> String {
+    let hot = 1 + dice.below(40);
+    let any = 1 + dice.below(3500);
+    let id = if dice.below(3) == 0 { hot } else { any };
+    let text = dice.below(1000);
+    match dice.below(9) {
+        0 => format!(
+            "INSERT INTO orders (id, customer, total) VALUES ({id}, 1 + {id} % 50, {text}) ON CONFLICT DO NOTHING"
+        ),
+        1 => format!("DELETE FROM orders WHERE id = {id}"),
+        2 => format!(
+            "UPDATE orders SET total = total + 1, note = 'n{text}' WHERE id BETWEEN {id} AND {id} + 5"
+        ),
+        3 => format!("UPDATE order_items SET qty = {text} WHERE order_id = {id}"),
+        4 => format!(
+            "INSERT INTO words VALUES ('w{id}', 'm{text}') ON CONFLICT (word) DO UPDATE SET meaning = 'm{text}'"
+        ),
+        5 => format!("DELETE FROM words WHERE word = 'w{id}'"),
+        6 => format!(
+            "UPDATE words SET word = 'w{any}' WHERE word = 'w{id}' AND NOT EXISTS (SELECT FROM words WHERE word = 'w{any}')"
+        ),
+        7 => format!("UPDATE customers SET name = 'c{text}' WHERE id = 1 + {id} % 50"),
+        _ => format!(
+            "BEGIN; UPDATE orders SET note = 'x{text}' WHERE id = {id}; SELECT pg_sleep(0.01); \
+                      DELETE FROM order_items WHERE order_id = {id} AND line = 2; COMMIT"
+        ),
+    }
+}
+
+/// Writers that write at the source until they are dropped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+    writers: JoinSet<()>,
+}
+
+impl Load {
+    async fn on(house: &House, seed: u64) -> Load {
+        let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut writers = JoinSet::new();
+        for n in 0..4 {
+            let client = connect(&house.source.url("app", "shop")).await;
+            let (stop, writes, mut dice) = (stop.clone(), writes.clone(), Dice(seed ^ n));
+            writers.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    // Deadlocks and rows that two want are part of the life.
+                    if client.batch_execute(&write(&mut dice)).await.is_err() {
+                        let _ = client.batch_execute("ROLLBACK").await;
+                    }
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Load { stop, writes, writers }
+    }
+
+    async fn end(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        while self.writers.join_next().await.is_some() {}
+        self.writes.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_sides_never_differ_under_random_writes() {
+    let seed = Dice::thrown("equal_sides_never_differ_under_random_writes");
+    let house = following().await;
+    let load = Load::on(&house, seed).await;
+    let (began, mut runs, mut changing) = (Instant::now(), 0, 0);
+    while runs < 3 || began.elapsed() < Duration::from_secs(15) {
+        let report = verified(&house).await;
+        clean(&report);
+        runs += 1;
+        changing += report.changing.total;
+    }
+    let writes = load.end().await;
+    println!("{runs} runs beside {writes} writes, {changing} rows changed at every look");
+    assert!(writes > 500, "{writes}");
+    let report = verified(&house).await;
+    clean(&report);
+    assert_eq!(report.changing.total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_differences_are_found_under_random_writes() {
+    let seed = Dice::thrown("planted_differences_are_found_under_random_writes");
+    let house = following().await;
+    house.source.sql(
+        "shop",
+        "INSERT INTO orders (id, customer, total) SELECT g, 1, 1 FROM generate_series(5000, 5009) g",
+    );
+    house.barrier().await;
+    plant(
+        &house,
+        "UPDATE orders SET note = 'wrong' WHERE id = 5000; DELETE FROM orders WHERE id = 5001; \
+         INSERT INTO words VALUES ('extra', '');",
+    )
+    .await;
+    let load = Load::on(&house, seed).await;
+    let report = verified(&house).await;
+    load.end().await;
+    let expected = ["orders id=5000: note", "orders id=5001: missing", "words word=extra: extra"];
+    assert_eq!(told(&report), expected.iter().map(|one| (*one).to_owned()).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_commits_late_is_neither_a_difference_nor_hides_one() {
+    let house = following().await;
+    let late = connect(&house.source.url("app", "shop")).await;
+    late.batch_execute(
+        "BEGIN; UPDATE orders SET note = 'late' WHERE id = 100; DELETE FROM words WHERE word = 'Z'",
+    )
+    .await
+    .unwrap();
+    plant(&house, "UPDATE orders SET note = 'wrong' WHERE id = 200").await;
+    begin(&house, json!({ "full_speed": true })).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    late.batch_execute("COMMIT").await.unwrap();
+    let report = ended(&house).await;
+    assert_eq!(report.course, Course::Done);
+    assert_eq!(told(&report), BTreeSet::from(["orders id=200: note".to_owned()]));
+    assert_eq!(report.undecided.total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_standby_is_in_the_copy_and_no_difference() {
+    let house = following().await;
+    let set = |names: &str| {
+        house.source.sql("shop", &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        house.source.sql("shop", "SELECT pg_reload_conf()");
+    };
+    set("nobody");
+    let waiting = connect(&house.source.url("app", "shop")).await;
+    let commit = tokio::spawn(async move {
+        waiting
+            .batch_execute(
+                "BEGIN; UPDATE orders SET note = 'unseen' WHERE id = 100; DELETE FROM orders WHERE id = 101; \
+                 INSERT INTO orders (id, customer, total) VALUES (7000, 1, 1); COMMIT",
+            )
+            .await
+            .unwrap();
+    });
+    let began = Instant::now();
+    while house.sink.sql("orders", "SELECT note FROM orders WHERE id = 100") != "unseen" {
+        assert!(began.elapsed() < house::WAIT, "the commit is not applied");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(house.source.sql("shop", "SELECT note FROM orders WHERE id = 100"), "note 100");
+    begin(&house, json!({ "full_speed": true })).await;
+    let report = ended(&house).await;
+    assert_eq!(report.course, Course::Done);
+    assert_eq!(told(&report), BTreeSet::new());
+    let named = |row: &RowKey| {
+        format!("{} {}", row.table.name, row.key.values().cloned().collect::<Vec<_>>().join(","))
+    };
+    let undecided: BTreeSet<String> = report.undecided.listed.iter().map(named).collect();
+    let expected = ["orders 100", "orders 101", "orders 7000", "order_items 1,101", "order_items 2,101"];
+    assert_eq!(undecided, expected.iter().map(|one| (*one).to_owned()).collect());
+    set("");
+    commit.await.unwrap();
+    clean(&verified(&house).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_goes_on_after_it_was_stopped_or_its_bridge_was_killed() {
+    let house = following().await;
+    house.source.sql("shop", "INSERT INTO words SELECT 'n' || g, 'new' FROM generate_series(1, 60000) g");
+    house.barrier().await;
+    plant(&house, "UPDATE customers SET name = 'wrong' WHERE id = 1").await;
+    begin(&house, json!({})).await;
+    let halfway = |report: &Verification| report.rows > 12_000;
+    let began = Instant::now();
+    while !halfway(&look(&house).await) {
+        assert!(began.elapsed() < house::WAIT);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let stopped = post(&house, "/v1/verify/stop", json!({ "version": VERSION, "slice": "orders" })).await;
+    assert_eq!(stopped.course, Course::Stopped, "{stopped:?}");
+
+    let again = begin(&house, json!({})).await;
+    assert!(again.rows >= stopped.rows && again.course == Course::Running, "{again:?}");
+    while look(&house).await.rows < stopped.rows + 5000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let before = look(&house).await;
+    assert_eq!(before.course, Course::Running, "{before:?}");
+    house.stop().await;
+    house.start();
+    house.until("following", |lane| lane.condition == migrations::control::Condition::Following).await;
+    let killed = look(&house).await;
+    assert_eq!(killed.course, Course::Stopped);
+    assert!(killed.rows >= stopped.rows && killed.rows <= before.rows + 20_000, "{killed:?}");
+
+    begin(&house, json!({ "full_speed": true })).await;
+    let report = ended(&house).await;
+    assert_eq!((report.course.clone(), report.rows), (Course::Done, 50 + 3000 + 6000 + 61_020));
+    assert_eq!(told(&report), BTreeSet::from(["customers id=1: name".to_owned()]));
+    // The next one begins anew.
+    assert!(begin(&house, json!({ "full_speed": true })).await.rows < 61_020);
+    assert_eq!(ended(&house).await.course, Course::Done);
+}
