@@ -55,6 +55,8 @@ pub(crate) enum Verb {
     Route(verb::route::Verb),
     /// Show a slice's change events in Debezium's format
     Tail(verb::tail::Args),
+    /// Compare both sides of a slice, row for row
+    Verify(verb::verify::Args),
     /// Show who decided what, when and why
     Journal(verb::journal::Args),
     /// Print a completion script for a shell
@@ -78,6 +80,7 @@ impl Verb {
             Self::Sync(verb) => verb::sync::run(call, verb).await,
             Self::Route(verb) => verb::route::run(call, verb).await,
             Self::Tail(args) => verb::tail::run(call, args).await,
+            Self::Verify(args) => verb::verify::run(call, args).await,
             Self::Journal(args) => verb::journal::run(call, args).await,
             Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command()),
         }

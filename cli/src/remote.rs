@@ -1,13 +1,15 @@
-//! Client of the controller's API and of the bridge's `tail`.
+//! Client of the controller's API, and of the bridge's `tail` and `verify`.
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use migrations::api::{Outcome, SetShares, Status, SyncVerb, SyncWish};
 use migrations::code::Code;
+use migrations::control::VERSION;
 use migrations::journal::{Entry, Generation};
 use migrations::names::SliceName;
 use migrations::plan::Secret;
 use migrations::problem::Problem;
+use migrations::verify::{StopRequest, Verification, VerifyRequest};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,6 +89,34 @@ impl Remote {
         Ok(Lines::of(answer, (!tail.follow).then_some(TAIL_TIMEOUT)))
     }
 
+    /// Begins a verification at the bridge at `bridge`, or joins the one that runs there.
+    pub(crate) async fn verify(
+        &self,
+        bridge: &str,
+        request: &VerifyRequest,
+    ) -> Result<Verification, Problem> {
+        self.answer_of(bridge, self.at(bridge, Method::POST, "/v1/verify").json(request)).await
+    }
+
+    /// How the last verification stands.
+    pub(crate) async fn verification(
+        &self,
+        bridge: &str,
+        slice: &SliceName,
+    ) -> Result<Verification, Problem> {
+        let request = self.at(bridge, Method::GET, "/v1/verify").query(&[("slice", slice.as_str())]);
+        self.answer_of(bridge, request).await
+    }
+
+    pub(crate) async fn stop_verification(
+        &self,
+        bridge: &str,
+        slice: &SliceName,
+    ) -> Result<Verification, Problem> {
+        let request = StopRequest { version: VERSION, slice: slice.clone() };
+        self.answer_of(bridge, self.at(bridge, Method::POST, "/v1/verify/stop").json(&request)).await
+    }
+
     /// Whether `url` answers 200 within a second.
     pub(crate) async fn is_well(&self, url: &str) -> bool {
         let sent = self.http.get(url).timeout(Duration::from_secs(1)).send().await;
@@ -97,6 +127,11 @@ impl Remote {
         self.bearer(self.http.request(method, format!("{}{path}", self.base))).timeout(timeout)
     }
 
+    fn at(&self, bridge: &str, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", bridge.trim_end_matches('/'));
+        self.bearer(self.http.request(method, url)).timeout(ASK_TIMEOUT)
+    }
+
     fn bearer(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.bearer_auth(token.expose()),
@@ -105,13 +140,20 @@ impl Remote {
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Problem> {
-        let sent = request.send().await.map_err(|error| self.unreachable(&error, &self.base))?;
-        let bytes =
-            accepted(sent).await?.bytes().await.map_err(|error| self.unreachable(&error, &self.base))?;
+        self.answer_of(&self.base, request).await
+    }
+
+    async fn answer_of<T: DeserializeOwned>(
+        &self,
+        whom: &str,
+        request: RequestBuilder,
+    ) -> Result<T, Problem> {
+        let sent = request.send().await.map_err(|error| self.unreachable(&error, whom))?;
+        let bytes = accepted(sent).await?.bytes().await.map_err(|error| self.unreachable(&error, whom))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             Problem::new(
                 Code::ApiUnreadable,
-                format!("the controller at {} is another version of strangler", self.base),
+                format!("what answers at {whom} is another version of strangler"),
                 "run the same version everywhere: `strangler down`, then `strangler up --detach`",
             )
             .because(&error)

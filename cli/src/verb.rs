@@ -14,6 +14,7 @@ pub(crate) mod sync;
 pub(crate) mod tail;
 pub(crate) mod uninstall;
 pub(crate) mod up;
+pub(crate) mod verify;
 
 use migrations::code::Code;
 use migrations::names::SliceName;

@@ -388,3 +388,87 @@ fn ctrl_c_ends_a_tail_that_gets_no_answer() {
     let _ = tail.kill().and_then(|()| tail.wait().map(drop));
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
+
+/// A verification that is done, as the bridge reports it.
+fn verification(differences: &[Value], undecided: &[Value]) -> Value {
+    let listed = |rows: &[Value]| json!({ "total": rows.len(), "listed": rows });
+    json!({
+        "version": migrations::control::VERSION, "slice": "orders", "course": "done", "owner": "monolith", "rows": 1_204_331,
+        "rows_estimated": 1_204_331, "differences": listed(differences), "changing": listed(&[]),
+        "undecided": listed(undecided), "repaired": 0, "unsearched": [], "is_watched": false, "elapsed_ms": 5000,
+    })
+}
+
+fn verify(report: Value, arguments: &[&str]) -> Said {
+    let (port, _asked) = controller::start(vec![("/v1/verify", report)]);
+    let (port, _asked) = controller::start(vec![("/v1/status", status(&[bridge(port)], &[]))]);
+    let arguments: Vec<&str> = ["verify", "orders"].iter().chain(arguments).copied().collect();
+    strangler(folder_at(PLAN, port).path(), &arguments)
+}
+
+#[test]
+fn verify_says_that_both_sides_are_the_same() {
+    let said = verify(verification(&[], &[]), &[]);
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (Some(0), "✔ orders: 1 204 331 rows on both sides, 0 differ\n"),
+        "{}",
+        said.all()
+    );
+}
+
+#[test]
+fn verify_lists_what_differs_and_exits_with_7() {
+    let row = |key: Value, more: Value| {
+        let mut row = json!({ "table": "public.orders", "key": key });
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let differences = [
+        row(json!({ "id": "5" }), json!({ "difference": "values", "columns": ["note", "total_cents"] })),
+        row(json!({ "line": "1", "id": "6" }), json!({ "difference": "missing" })),
+    ];
+    let said = verify(verification(&differences, &[]), &[]);
+    assert_eq!(said.code, Some(7), "{}", said.all());
+    insta::assert_snapshot!("verify_differences", said.all());
+    let said = verify(verification(&differences, &[]), &["--output", "json"]);
+    let documents: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [report, failure] = &documents[..] else { panic!("{}", said.all()) };
+    assert_eq!(report["differences"]["listed"], json!(differences));
+    assert_eq!((&report["stage"], &report["owner"]), (&json!("monolith"), &json!("monolith")));
+    assert_eq!((&failure["code"], &failure["exit"]), (&json!("verify.differences"), &json!(7)));
+}
+
+#[test]
+fn verify_says_what_it_could_not_prove() {
+    let said = verify(verification(&[], &[json!({ "table": "public.orders", "key": { "id": "7" } })]), &[]);
+    assert_eq!(said.code, Some(8), "{}", said.all());
+    assert!(said.out.contains("public.orders id=7") && said.err.contains("open"), "{}", said.all());
+}
+
+#[test]
+fn ctrl_c_stops_a_verification_and_says_how_to_go_on() {
+    let mut running = verification(&[], &[]);
+    running["course"] = json!("running");
+    let mut stopped = running.clone();
+    stopped["course"] = json!("stopped");
+    let (port, asked) = controller::start(vec![("/v1/verify", running), ("/v1/verify/stop", stopped)]);
+    let (port, _asked) = controller::start(vec![("/v1/status", status(&[bridge(port)], &[]))]);
+    let folder = folder_at(PLAN, port);
+    let verify = Command::new(env!("CARGO_BIN_EXE_strangler"))
+        .args(["verify", "orders"])
+        .current_dir(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has begun, and is watched.
+    for _ in 0..2 {
+        assert_eq!(asked.recv_timeout(Duration::from_secs(30)).unwrap(), "/v1/verify");
+    }
+    kill(Pid::from_raw(i32::try_from(verify.id()).unwrap()), Signal::SIGINT).unwrap();
+    let said = verify.wait_with_output().unwrap();
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(8), "{err}");
+    assert!(err.contains("stopped after 1 204 331 rows") && err.contains("strangler verify orders"), "{err}");
+    assert!(asked.try_iter().any(|path| path == "/v1/verify/stop"));
+}
