@@ -42,7 +42,8 @@ impl Requests {
     async fn stand(&self, visit: &mut Visit, exchange: &mut Exchange) -> Result<(), Failure> {
         let holds = &self.tables.holds;
         let arrived = exchange.arrived.at;
-        let bytes = (visit.request.bytes() + visit.wire.held_bytes()) as u64;
+        visit.wire.rest();
+        let bytes = (visit.request.bytes() + visit.wire.bytes_at_rest()) as u64;
         let traffic = exchange.traffic().cloned().ok_or(Failure::HoldFull)?;
         let held = exchange.stay.hold(holds, &traffic, bytes).ok_or(Failure::HoldFull)?;
         let (slice, mut call) = (held.traffic.slice.clone(), held.turn());

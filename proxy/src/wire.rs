@@ -73,9 +73,9 @@ impl Wire {
         self.inbox.len() >= AHEAD_BYTES
     }
 
-    /// What it holds, or may hold while it waits.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.inbox.len() + AHEAD_BYTES
+    /// The memory that it needs while it waits, after [`Wire::rest`].
+    pub(crate) fn bytes_at_rest(&self) -> usize {
+        self.inbox.capacity().max(self.inbox.len() + AHEAD_BYTES)
     }
 
     /// Sends the whole outbox.
@@ -106,7 +106,7 @@ impl Wire {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    /// Frees the memory of a large message. Called between two messages.
+    /// Frees the memory of a large message. Called before it waits.
     pub(crate) fn rest(&mut self) {
         self.was_full = false;
         if self.inbox.is_empty() && self.inbox.capacity() > KEPT_BYTES_MAX {
