@@ -151,6 +151,7 @@ async fn a_copy_keeps_another_from_beginning_while_a_chunk_is_under_way_and_not_
 async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
     let house = following().await;
     house.stop().await;
+    released(&house).await;
     house.source.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; UPDATE orders SET note = 'unseen'");
     let attempt = house.journal().slice(&slice()).attempt;
     house.start();
@@ -161,6 +162,15 @@ async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
         .await;
     house.same(ALL, ALL).await;
     house.stop().await;
+}
+
+/// Waits until the server knows that the stopped bridge reads the slot no more.
+async fn released(house: &House) {
+    let until = Instant::now() + WAIT;
+    while house.source.sql("shop", "SELECT bool_or(active) FROM pg_replication_slots") != "f" {
+        assert!(Instant::now() < until, "the slot is still read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Waits until everything that the source wrote so far is confirmed, wanted or not.
