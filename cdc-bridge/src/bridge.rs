@@ -7,6 +7,7 @@ use crate::feed::Feed;
 use crate::feed::retention::Reading;
 use crate::feed::source::Source;
 use crate::feed::status::{Lost, Order, Status};
+use crate::lane::changed::Changed;
 use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
 use crate::lane::{self, Ordered};
@@ -81,6 +82,7 @@ struct Lane {
     feed: Feed,
     orders: watch::Sender<Ordered>,
     state: watch::Sender<LaneState>,
+    changed: Changed,
 }
 
 struct Bridge {
@@ -209,7 +211,7 @@ impl Bridge {
         let lane = |plan: LanePlan| {
             let feed = feeds.get(&plan.feed)?.clone();
             let (orders, state) = (watch::Sender::new(None), watch::Sender::new(LaneState::new()));
-            Some((plan.id.clone(), Lane { plan, feed, orders, state }))
+            Some((plan.id.clone(), Lane { plan, feed, orders, state, changed: Changed::default() }))
         };
         let lanes = lanes.into_iter().filter_map(lane).collect();
         Ok(Bridge { plan: plan.hash.clone(), feeds, lanes, news: Arc::new(Notify::new()) })
@@ -221,6 +223,7 @@ impl Bridge {
             feed: lane.feed.clone(),
             state: lane.state.subscribe(),
             orders: lane.orders.subscribe(),
+            changed: lane.changed.clone(),
         };
         let subjects = self.lanes.iter().map(|(id, lane)| (id.clone(), Arc::new(subject(lane))));
         Verifier::new(subjects.collect(), link.state_dir.clone())
@@ -243,8 +246,11 @@ impl Bridge {
     fn start_lanes(&self, parts: &mut JoinSet<()>) {
         for lane in self.lanes.values() {
             let (plan, feed) = (lane.plan.clone(), lane.feed.clone());
-            let (state, news) = (lane.state.clone(), self.news.clone());
-            parts.spawn(lane::run(lane::Context { plan, feed, state, news }, lane.orders.subscribe()));
+            let (state, news, changed) = (lane.state.clone(), self.news.clone(), lane.changed.clone());
+            parts.spawn(lane::run(
+                lane::Context { plan, feed, state, news, changed },
+                lane.orders.subscribe(),
+            ));
         }
     }
 

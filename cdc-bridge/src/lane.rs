@@ -3,6 +3,7 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
+pub(crate) mod changed;
 mod chunk;
 mod copy;
 mod filled;
@@ -19,6 +20,7 @@ use crate::feed::end::waits;
 use crate::feed::source::SourceError;
 use crate::feed::status::Status;
 use crate::log::{Log, Reader};
+use changed::Changed;
 use copy::Job;
 pub use halt::Halt;
 use kept::{Kept, Shapes};
@@ -62,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) state: watch::Sender<LaneState>,
     /// Told when the lane does something else than before.
     pub(crate) news: Arc<Notify>,
+    pub(crate) changed: Changed,
 }
 
 /// Runs a lane until `orders` closes.
@@ -338,6 +341,7 @@ impl Lane<'_> {
 
     async fn follow(&self, client: Client, kept: Kept) -> Result<Infallible, Halt> {
         self.take_up(&kept);
+        self.context.changed.resume(kept.position);
         let plan = &self.context.plan;
         let reader = self.log.reader(plan.sources(), &kept.cursor).await?;
         let sink = Sink::follow(client, plan, self.order.right, &kept).await?;
@@ -366,6 +370,7 @@ impl Lane<'_> {
                 changes.clear();
             }
             let progress = batch.progress.as_ref().filter(|_| !is_held);
+            self.context.changed.note(&changes);
             let durable = sink.apply(&changes, progress).await?;
             let Some((progress, cursor)) = batch.progress else { continue };
             self.context.state.send_modify(|state| {

@@ -309,6 +309,15 @@ async fn measure_verifications(port: &Port, registry: &Registry) -> Result<(), p
     )?;
     let differences =
         gauge(registry, "strangler_verify_differences", "Rows that it found to differ.", label)?;
+    let changed = gauge(
+        registry,
+        "strangler_verify_changed",
+        "Rows that changed since they were compared, and will be compared again.",
+        &["slice", "direction"],
+    )?;
+    for (lane, count) in port.verifier.changed() {
+        changed.with_label_values(&[lane.slice.as_str(), &lane.direction.to_string()]).set(count as f64);
+    }
     for report in port.verifier.reports().await {
         let slice = &[report.slice.as_str()];
         rows.with_label_values(slice).set(report.rows as f64);

@@ -4,40 +4,48 @@
 //! mapping makes them, against the service's; once the service owns it, the service's rows as the way back makes them,
 //! against the monolith's, and the reference tables as before. At most one verification for each slice.
 
+mod again;
 mod barrier;
 mod kept;
 mod look;
+mod open;
 mod pace;
 pub(crate) mod port;
 mod proof;
 mod run;
 pub(crate) mod subject;
 mod table;
+mod watch;
 
 use kept::{Kept, Shelf};
 use migrations::code::Code;
-use migrations::lane::LaneId;
+use migrations::lane::{Direction, LaneId};
 use migrations::names::SliceName;
 use migrations::problem::Problem;
 use migrations::stage::{Owner, Stage};
-use migrations::verify::{Course, Verification, VerifyRequest};
+use migrations::verify::{CompareAnswer, CompareRequest, Course, Verification, VerifyRequest};
 use run::{Part, Run, Wishes};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use subject::Subject;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::watch::{Receiver, Sender};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use watch::{Ask, Known, Watch};
 
 /// Verifications that wait to be started. Starting is immediate.
 const STARTS_MAX: usize = 16;
 
+/// Questions of a slice that wait; one coordinator asks one at a time.
+const ASKS_MAX: usize = 4;
+
 /// One slice's verification that was begun in this process.
 #[derive(Debug)]
 struct Job {
-    report: watch::Receiver<Verification>,
-    wishes: watch::Sender<Wishes>,
+    report: Receiver<Verification>,
+    wishes: Sender<Wishes>,
 }
 
 impl Job {
@@ -55,18 +63,26 @@ pub(crate) struct Verifier {
     folder: PathBuf,
     jobs: Mutex<BTreeMap<SliceName, Job>>,
     starts: mpsc::Sender<Run>,
+    known: Known,
+    asks: BTreeMap<SliceName, mpsc::Sender<Ask>>,
 }
 
-/// Runs what a [`Verifier`] begins.
+/// Runs what a [`Verifier`] begins, and watches each slice.
 #[derive(Debug)]
-pub(crate) struct Runs(mpsc::Receiver<Run>);
+pub(crate) struct Runs {
+    starts: mpsc::Receiver<Run>,
+    watches: Vec<(Watch, mpsc::Receiver<Ask>)>,
+}
 
 impl Runs {
     pub(crate) async fn run(mut self) {
         let mut running = JoinSet::new();
+        for (watch, asks) in self.watches.drain(..) {
+            running.spawn(watch.run(asks));
+        }
         loop {
             tokio::select! {
-                Some(run) = self.0.recv() => drop(running.spawn(run.go())),
+                Some(run) = self.starts.recv() => drop(running.spawn(run.go())),
                 Some(_) = running.join_next() => {}
                 else => return,
             }
@@ -78,7 +94,15 @@ impl Verifier {
     /// `folder` is where the bridge keeps what must survive a restart.
     pub(crate) fn new(subjects: BTreeMap<LaneId, Arc<Subject>>, folder: PathBuf) -> (Arc<Verifier>, Runs) {
         let (starts, runs) = mpsc::channel(STARTS_MAX);
-        (Arc::new(Verifier { subjects, folder, jobs: Mutex::default(), starts }), Runs(runs))
+        let (known, mut asks, mut watches) = (Known::default(), BTreeMap::new(), Vec::new());
+        for (lane, forward) in subjects.iter().filter(|(lane, _)| lane.direction == Direction::Forward) {
+            let (sender, asked) = mpsc::channel(ASKS_MAX);
+            asks.insert(lane.slice.clone(), sender);
+            let back = subjects.get(&lane.opposite()).cloned();
+            watches.push((Watch { forward: forward.clone(), back, known: known.clone() }, asked));
+        }
+        let verifier = Verifier { subjects, folder, jobs: Mutex::default(), starts, known, asks };
+        (Arc::new(verifier), Runs { starts: runs, watches })
     }
 
     /// Begins a verification, goes on with one that was stopped, or joins the one that runs.
@@ -103,11 +127,11 @@ impl Verifier {
         let earlier = shelf.read().filter(|kept| !request.restart && kept.goes_on(&fresh));
         let kept = earlier.unwrap_or(fresh);
         let first = kept.report(Course::Running, false);
-        let (report, wishes) = (watch::Sender::new(first.clone()), watch::Sender::new(wishes));
+        let (report, wishes) = (Sender::new(first.clone()), Sender::new(wishes));
         let job = Job { report: report.subscribe(), wishes: wishes.clone() };
         let (since, kept_at) = (Instant::now(), Instant::now());
-        let run =
-            Run { parts: Arc::new(parts), kept, shelf, report, wishes: wishes.subscribe(), since, kept_at };
+        let (parts, known) = (Arc::new(parts), self.known.clone());
+        let run = Run { parts, kept, shelf, report, wishes: wishes.subscribe(), known, since, kept_at };
         self.starts.send(run).await.map_err(|_| ended())?;
         jobs.insert(slice.clone(), job);
         Ok(first)
@@ -117,7 +141,11 @@ impl Verifier {
     pub(crate) async fn look(&self, slice: &SliceName) -> Result<Verification, Problem> {
         let subject = self.subject(&LaneId::forward(slice.clone())).ok_or_else(|| unknown(slice))?;
         if let Some(job) = self.jobs.lock().await.get(slice) {
-            return Ok(job.report.borrow().clone());
+            let mut report = job.report.borrow().clone();
+            let back = self.subject(&LaneId::reverse(slice.clone()));
+            let owners = if report.owner == Owner::Service { back } else { Some(subject) };
+            report.is_watched = owners.is_some_and(|owners| self.known.check(owners).is_ok());
+            return Ok(report);
         }
         let owner = subject.order().map_or(Owner::Monolith, |order| order.stage.owner());
         Ok(match Shelf::of(&self.folder, slice).read() {
@@ -133,6 +161,19 @@ impl Verifier {
             job.stop().await;
         }
         self.look(slice).await
+    }
+
+    /// Whether the rows that changed since the last verification are the same on both sides, which stand still.
+    pub(crate) async fn compare(&self, request: &CompareRequest) -> Result<CompareAnswer, Problem> {
+        let asks = self.asks.get(&request.slice).ok_or_else(|| unknown(&request.slice))?;
+        let (answer, answered) = oneshot::channel();
+        asks.send(Ask { epoch: request.epoch, answer }).await.map_err(|_| ended())?;
+        answered.await.map_err(|_| ended())?
+    }
+
+    /// How many rows changed since they were compared, by lane, for metrics.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (&LaneId, usize)> {
+        self.subjects.iter().map(|(lane, subject)| (lane, subject.changed.count()))
     }
 
     /// The last reports of this process, for metrics.

@@ -5,8 +5,14 @@
 mod house;
 
 use house::House;
-use migrations::control::VERSION;
-use migrations::verify::{Course, Difference, How, RowKey, Verification};
+use migrations::code::Code;
+use migrations::control::{Condition, VERSION};
+use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
+use migrations::lane::LaneId;
+use migrations::lsn::{EndLsn, Of};
+use migrations::problem::Problem;
+use migrations::stage::{Epoch, Event};
+use migrations::verify::{CompareAnswer, CompareRequest, Course, Difference, How, RowKey, Verification};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -425,7 +431,7 @@ async fn a_verification_goes_on_after_it_was_stopped_or_its_bridge_was_killed() 
     assert_eq!(before.course, Course::Running, "{before:?}");
     house.stop().await;
     house.start();
-    house.until("following", |lane| lane.condition == migrations::control::Condition::Following).await;
+    house.until("following", |lane| lane.condition == Condition::Following).await;
     let killed = look(&house).await;
     assert_eq!(killed.course, Course::Stopped);
     assert!(killed.rows >= stopped.rows && killed.rows <= before.rows + 20_000, "{killed:?}");
@@ -437,4 +443,123 @@ async fn a_verification_goes_on_after_it_was_stopped_or_its_bridge_was_killed() 
     // The next one begins anew.
     assert!(begin(&house, json!({ "full_speed": true })).await.rows < 61_020);
     assert_eq!(ended(&house).await.course, Course::Done);
+}
+
+async fn compare(house: &House, epoch: u64) -> Result<CompareAnswer, Problem> {
+    let body = CompareRequest { version: VERSION, slice: house::slice(), epoch: Epoch(epoch) };
+    let client = reqwest::Client::new();
+    let began = Instant::now();
+    loop {
+        let asked = client.post(url(house, "/v1/compare")).bearer_auth("t").json(&body);
+        let answer = asked.send().await.unwrap();
+        if answer.status().is_success() {
+            return Ok(answer.json().await.unwrap());
+        }
+        let problem: Problem = answer.json().await.unwrap();
+        // The bridge hears of a decision a moment later.
+        if began.elapsed() > Duration::from_secs(5) {
+            return Err(problem);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn prepared() -> Event {
+    let intent = Intent::Cutover { for_ms: None };
+    let preparing = Preparing { intent, plan: Digest(1), hold_ms: 5_000, until: Moment(u64::MAX) };
+    Event::CutoverPrepared { preparing }
+}
+
+fn started() -> Event {
+    let intent = Intent::Cutover { for_ms: None };
+    let crossing =
+        Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
+    Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(u64::MAX) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_owners_just_the_rows_that_changed_are_compared() {
+    let house = following().await;
+    house.decide(prepared());
+    let back = LaneId::reverse(house::slice());
+    house.until_lane(&back, "watching", |lane| lane.condition == Condition::Following).await;
+    clean(&verified(&house).await);
+    assert!(look(&house).await.is_watched);
+    // Nobody changes this one any more, so nobody looks at it.
+    plant(&house, "UPDATE orders SET note = 'unseen' WHERE id = 77").await;
+    house.source.sql(
+        "shop",
+        "UPDATE orders SET note = 'new' WHERE id IN (1, 2); DELETE FROM words WHERE word = 'a'; \
+         INSERT INTO order_items VALUES (3, 9, 1, NULL)",
+    );
+    house.barrier().await;
+    plant(
+        &house,
+        "UPDATE orders SET note = 'wrong' WHERE id = 2; UPDATE items SET quantity = 7 WHERE line = 9",
+    )
+    .await;
+    assert_eq!(compare(&house, 1).await.unwrap_err().code, Code::JournalConflict, "nothing crosses");
+    house.decide(started());
+    let answer = compare(&house, 1).await.unwrap();
+    assert!(answer.complete && answer.compared < 10, "{answer:?}");
+    let keys: BTreeSet<&str> =
+        answer.differences.listed.iter().map(|one| one.row.key.values().next().unwrap().as_str()).collect();
+    assert_eq!(keys, BTreeSet::from(["2", "9"]), "{answer:?}");
+    assert_eq!(compare(&house, 2).await.unwrap_err().code, Code::JournalConflict, "another epoch");
+
+    // Mended, it is complete, and the rows that the service changes are known from here on.
+    plant(
+        &house,
+        "UPDATE orders SET note = 'new' WHERE id = 2; UPDATE items SET quantity = 1 WHERE line = 9",
+    )
+    .await;
+    let answer = compare(&house, 1).await.unwrap();
+    assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
+    for cluster in [(&house.source, "shop"), (&house.sink, "orders")] {
+        cluster.0.sql(cluster.1, "SELECT strangler.gate_set_orders(true, 1)");
+    }
+    house.decide(Event::CutoverCommitted { epoch: Epoch(1), returns_at: None });
+    house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
+    house.decide(Event::Released { epoch: Epoch(1) });
+    house
+        .sink
+        .sql("orders", "SET ROLE app; UPDATE orders SET note = 'service', total_cents = 500 WHERE id = 5");
+    let began = Instant::now();
+    while house.source.sql("shop", "SELECT note, total FROM orders WHERE id = 5") != "service|5.00" {
+        assert!(began.elapsed() < house::WAIT, "the change does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    house.decide(Event::RollbackStarted { epoch: Epoch(2), until: Moment(u64::MAX) });
+    let answer = compare(&house, 2).await.unwrap();
+    assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_verification_nothing_is_complete_and_that_is_said() {
+    let house = following().await;
+    house.decide(started_unprepared(&house));
+    let answer = compare(&house, 1).await.unwrap();
+    assert!(!answer.complete && answer.incomplete_because.is_some(), "{answer:?}");
+}
+
+/// A cutover begins with its preparation.
+fn started_unprepared(house: &House) -> Event {
+    house.decide(prepared());
+    started()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_changed_are_compared_again_so_that_few_are_left() {
+    let seed = Dice::thrown("rows_that_changed_are_compared_again_so_that_few_are_left");
+    let house = following().await;
+    let load = Load::on(&house, seed).await;
+    clean(&verified(&house).await);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let writes = load.end().await;
+    house.barrier().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    house.decide(started_unprepared(&house));
+    let answer = compare(&house, 1).await.unwrap();
+    assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
+    assert!(answer.compared < 200, "{} of {writes} writes are left", answer.compared);
 }

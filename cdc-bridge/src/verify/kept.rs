@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// Differences and other rows that are listed; more are counted.
 pub(crate) const LISTED_MAX: usize = 1000;
@@ -20,6 +21,8 @@ pub(crate) const LISTED_MAX: usize = 1000;
 pub(crate) struct Kept {
     /// [`VERSION`].
     version: u32,
+    /// Names it among the verifications of this bridge.
+    pub(crate) id: Uuid,
     pub(crate) slice: SliceName,
     pub(crate) owner: Owner,
     /// The slice's mapping hash. Under another one rows are compared in another way.
@@ -76,6 +79,7 @@ impl Kept {
     ) -> Kept {
         Kept {
             version: VERSION,
+            id: Uuid::new_v4(),
             slice,
             owner,
             mapping,

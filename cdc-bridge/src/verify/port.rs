@@ -8,7 +8,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use migrations::names::SliceName;
 use migrations::problem::Problem;
-use migrations::verify::{StopRequest, VerifyRequest};
+use migrations::verify::{CompareRequest, StopRequest, VerifyRequest};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(verifier: Arc<Verifier>) 
     Router::new()
         .route("/v1/verify", post(start).get(look))
         .route("/v1/verify/stop", post(stop))
+        .route("/v1/compare", post(compare))
         .with_state(verifier)
 }
 
@@ -34,6 +35,10 @@ async fn look(State(verifier): State<Arc<Verifier>>, Query(look): Query<Look>) -
 
 async fn stop(State(verifier): State<Arc<Verifier>>, Json(request): Json<StopRequest>) -> Response {
     answer(verifier.stop(&request.slice).await)
+}
+
+async fn compare(State(verifier): State<Arc<Verifier>>, Json(request): Json<CompareRequest>) -> Response {
+    answer(verifier.compare(&request).await)
 }
 
 fn answer<T: Serialize>(result: Result<T, Problem>) -> Response {

@@ -96,6 +96,22 @@ impl Sides {
         Sides { source, sink, barrier, blocked_by: None }
     }
 
+    pub(crate) fn are_closed(&self) -> bool {
+        self.source.client.is_closed() || self.sink.client.is_closed()
+    }
+
+    /// Looks once at rows by their keys: of how many, and which of them the sink does not have alike. It proves nothing
+    /// unless both sides stand still.
+    pub(crate) async fn glance(
+        &mut self,
+        table: &Table,
+        keys: &[&Key],
+    ) -> Result<(usize, Vec<(usize, How)>), Halt> {
+        let (rows, _) = self.source.rows(&table.rows, keys).await.map_err(SourceError::from)?;
+        let suspects = self.suspects(table, keys, &rows).await?.into_iter();
+        Ok((rows.len(), suspects.map(|suspect| (suspect.place, suspect.other.how)).collect()))
+    }
+
     /// Looks at rows by their keys until each is the same, proven to differ, or neither. Gives a verdict for the first of
     /// them, as many as may be held at once.
     pub(crate) async fn prove(&mut self, table: &Table, keys: &[&Key]) -> Result<Vec<Verdict>, Halt> {

@@ -4,28 +4,26 @@
 //! It may be dropped at any await: what it keeps is changed only when a look is complete. Bounded: the rows of one look,
 //! [`SUSPECTS_MAX`] keys, and the lists of what was found.
 
-use super::barrier::Barrier;
+use super::again::again;
 use super::kept::{Kept, LISTED_MAX, Place, Progress, Shelf, Suspect};
-use super::look::Eye;
+use super::open::open;
 use super::pace::{Stride, rest};
 use super::proof::{Sides, Verdict};
 use super::subject::Subject;
-use super::table::{Key, SinkKeys, Table};
+use super::table::{self, Key, SinkKeys, Table};
+use super::watch::Known;
 use crate::feed::source::SourceError;
 use crate::lane::halt::Halt;
-use crate::lane::kept;
 use migrations::code::Code;
 use migrations::plan;
 use migrations::problem::Problem;
 use migrations::verify::{Course, Difference, How, RowKey, Verification};
-use postgres::{connect, in_words};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
-const APPLICATION: &str = "strangler verify";
 const RETRY: Duration = Duration::from_secs(1);
 /// What was compared since is compared again after a crash.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,6 +60,7 @@ pub(crate) struct Run {
     pub(crate) shelf: Shelf,
     pub(crate) report: watch::Sender<Verification>,
     pub(crate) wishes: watch::Receiver<Wishes>,
+    pub(crate) known: Known,
     /// Since when time is not yet in `kept`.
     pub(crate) since: Instant,
     pub(crate) kept_at: Instant,
@@ -113,6 +112,7 @@ impl Run {
     }
 
     async fn part(&mut self, part: &Part) -> Result<(), Halt> {
+        self.begin_watch(part);
         let (mut sides, tables) = self.open(part).await?;
         // Otherwise everything that the sink does not have yet would look different.
         sides.barrier.pass(&sides.source.client).await?;
@@ -127,29 +127,60 @@ impl Run {
                 self.settle(&mut sides, table, looks).await?;
             }
         }
+        self.finish_watch(part, &mut sides, &tables).await
+    }
+
+    /// Rows that change from now on are noted; those of a verification that goes on were noted already, or are lost.
+    fn begin_watch(&self, part: &Part) {
+        let names = part.tables.iter().map(|table| table::name(&part.subject.plan, table));
+        let is_fresh = names.map(|name| self.kept.tables.get(&name)).all(|progress| progress.is_none());
+        if is_fresh {
+            part.subject.changed.begin(self.kept.id);
+        }
+    }
+
+    /// Looks once more at the rows that changed meanwhile: a row whose key changed may have been passed by. From then on
+    /// every row is known to be the same, but for those that are noted.
+    async fn finish_watch(&mut self, part: &Part, sides: &mut Sides, tables: &[Table]) -> Result<(), Halt> {
+        let changed = &part.subject.changed;
+        let kept = &mut self.kept;
+        again(sides, tables, changed, |table, key, verdict| {
+            let row = table.row(key);
+            if let Verdict::Different(how) = verdict
+                && !kept.differences.listed.iter().any(|listed| listed.row == row)
+            {
+                kept.differences.push(Difference { row, how }, LISTED_MAX);
+            }
+        })
+        .await?;
+        let rows = |listed: u64, total: u64| (listed == total).then_some(());
+        let Kept { differences, changing, undecided, .. } = &self.kept;
+        let are_all = rows(differences.listed.len() as u64, differences.total)
+            .and(rows(changing.listed.len() as u64, changing.total))
+            .and(rows(undecided.listed.len() as u64, undecided.total));
+        let found = differences.listed.iter().map(|difference| &difference.row);
+        for row in found.chain(&changing.listed).chain(&undecided.listed) {
+            let Some(table) = tables.iter().find(|table| table.name == row.table) else { continue };
+            match table.noted_row(row) {
+                Some(key) => changed.note_row(&table.from, key),
+                None => changed.lose(),
+            }
+        }
+        if are_all.is_none() {
+            changed.lose();
+        }
+        self.known.set(&part.subject.plan.id, self.kept.id);
         Ok(())
     }
 
-    /// Both sides of a lane, and its tables that are not done.
     async fn open(&mut self, part: &Part) -> Result<(Sides, Vec<Table>), Halt> {
-        let lane = &part.subject.plan;
-        let source = part.subject.feed.source.connect(APPLICATION).await?;
-        let sink = connect(&lane.sink, APPLICATION).await?;
-        // A barrier that waits for a standby would only come later: it is nobody's data.
-        let local = source.batch_execute("SET synchronous_commit = local").await;
-        local.map_err(|error| Halt::away(in_words(&error)))?;
-        let copied = kept::load(&sink, &lane.id).await?;
-        let copied = copied.ok_or_else(|| Halt::Lost("the sink knows nothing of the copy".to_owned()))?;
-        let mut tables = Vec::new();
-        for table in &part.tables {
-            let table = Table::join(lane, table, &copied.shapes, &source, &sink).await?;
+        let (sides, tables) = open(&part.subject, &part.tables, Some(self.report.clone())).await?;
+        for table in &tables {
             let fresh = Progress { rows: 0, rows_estimated: table.rows_estimated, place: Place::Rows(None) };
             let progress = self.kept.tables.entry(table.name.clone()).or_insert(fresh);
             progress.rows_estimated = table.rows_estimated;
-            tables.push(table);
         }
-        let barrier = Barrier { state: part.subject.state.clone(), report: self.report.clone() };
-        Ok((Sides::new(Eye::new(source), Eye::new(sink), barrier), tables))
+        Ok((sides, tables))
     }
 
     async fn table(&mut self, part: &Part, sides: &mut Sides, table: &Table) -> Result<(), Halt> {

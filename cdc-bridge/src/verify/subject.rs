@@ -3,6 +3,7 @@
 use super::kept::Kept;
 use crate::feed::Feed;
 use crate::lane::Ordered;
+use crate::lane::changed::Changed;
 use crate::lane::halt::Halt;
 use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
@@ -19,6 +20,7 @@ pub(crate) struct Subject {
     pub(crate) feed: Feed,
     pub(crate) state: watch::Receiver<LaneState>,
     pub(crate) orders: watch::Receiver<Ordered>,
+    pub(crate) changed: Changed,
 }
 
 impl Subject {

@@ -1,6 +1,7 @@
 //! One table of a slice, ready to be compared: its statements for both sides, by plan and catalogs as they are now.
 
 use crate::feed::source::SourceError;
+use crate::lane::changed::ChangedKey;
 use crate::lane::halt::Halt;
 use crate::lane::kept::Shapes;
 use crate::lane::plan::LanePlan;
@@ -27,6 +28,8 @@ pub(crate) type Key = Vec<String>;
 pub(crate) struct Table {
     /// As the plan has it under `from`.
     pub(crate) name: TableName,
+    /// As the source has it.
+    pub(crate) from: TableName,
     /// The columns that the mapping reads, of the source's rows.
     pub(crate) rows: Page,
     /// Only the versions of the source's rows.
@@ -40,6 +43,8 @@ pub(crate) struct Table {
     pub(crate) sink: Option<SinkKeys>,
     pub(crate) rows_estimated: u64,
     key: Vec<String>,
+    /// For each column of the key, its place among the key columns as the table has them.
+    noted_at: Vec<usize>,
 }
 
 /// How the sink's keys are read, and found at the source.
@@ -85,10 +90,13 @@ impl Table {
         let at = |index: &usize| relation.columns.get(*index).map(|column| column.name.as_str());
         let read: Vec<&str> = comparison.differing.columns.iter().filter_map(at).collect();
         let found: Vec<&str> = comparison.found.columns.iter().filter_map(at).collect();
+        let noted: Vec<&str> = relation.key().filter_map(|index| at(&index)).collect();
         let key_columns = columns(&from, &key);
         let (_, rows_estimated) = catalog::extent(source, &table.from).await.map_err(SourceError::from)?;
         Ok(Table {
             name: name(lane, table),
+            from: table.from.clone(),
+            noted_at: key.iter().filter_map(|name| noted.iter().position(|noted| noted == name)).collect(),
             key_at: key.iter().filter_map(|name| read.iter().position(|read| read == name)).collect(),
             found_by: found.iter().filter_map(|name| key.iter().position(|key| key == name)).collect(),
             rows: Page::new(&table.from, key_columns.clone(), columns(&from, &read)),
@@ -98,6 +106,20 @@ impl Table {
             rows_estimated,
             key,
         })
+    }
+
+    /// The key of a row that a lane noted.
+    pub(crate) fn key_of(&self, noted: &ChangedKey) -> Key {
+        self.noted_at.iter().filter_map(|place| noted.get(*place).cloned()).collect()
+    }
+
+    /// The same for a row that was named for people; none if the source cannot have it.
+    pub(crate) fn noted_row(&self, row: &RowKey) -> Option<ChangedKey> {
+        let mut noted = vec![String::new(); self.key.len()];
+        for (name, place) in self.key.iter().zip(&self.noted_at) {
+            noted.get_mut(*place)?.clone_from(row.key.get(name)?);
+        }
+        Some(noted)
     }
 
     /// Names a row for people.
