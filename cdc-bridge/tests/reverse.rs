@@ -83,14 +83,20 @@ fn committed() -> Event {
     Event::CutoverCommitted { epoch: Epoch(1), returns_at: None }
 }
 
+/// Shuts both gates. The head, which the monolith's gate asks for, is the controller's to write.
+fn fence(house: &House) {
+    let cutting = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "cutting"}', 1, 1)"#;
+    house.source.sql("shop", &format!("{cutting}; SELECT strangler.fence('orders', 1)"));
+    house.sink.sql("orders", "SELECT strangler.fence('orders', 1)");
+}
+
 /// Moves the writes to the service, as a coordinator does.
 async fn cut_over(house: &House) {
-    house.source.sql("shop", "SELECT strangler.gate_set_orders(true, 1)");
-    house.sink.sql("orders", "SELECT strangler.gate_set_orders(true, 1)");
+    fence(house);
     house.decide(started());
     house.barrier().await;
     house.decide(committed());
-    house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
+    house.sink.sql("orders", "SELECT strangler.open('orders', 1)");
 }
 
 /// Waits until the monolith's rows are the service's.
@@ -189,14 +195,13 @@ async fn a_lane_that_watches_applies_nothing_and_reports_writes_of_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_comes_before_the_right_to_apply_it_is_not_lost() {
     let house = prepared().await;
-    house.source.sql("shop", "SELECT strangler.gate_set_orders(true, 1)");
-    house.sink.sql("orders", "SELECT strangler.gate_set_orders(true, 1)");
+    fence(&house);
     house.decide(started());
     house.barrier().await;
     let stage = house.journal().slice(&slice()).stage;
     house.order(back(), order(&house, stage, Right::Watch));
     house.decide(committed());
-    house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
+    house.sink.sql("orders", "SELECT strangler.open('orders', 1)");
     house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id <= 10");
     house.until_lane(&back(), "alarmed", |lane| lane.foreign == 10).await;
     // Longer than a quiet lane waits before it notes how far it is.

@@ -4,14 +4,12 @@
 
 mod world;
 
-use migrations::names::SliceName;
 use migrations::plan::LogChoice;
 use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use migrations::stage::Epoch;
-use postgres::gate::{self, Gate};
+use postgres::gate;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 use world::{World, refusal};
 
 /// Everything of strangler's that catalogs could still hold.
@@ -22,14 +20,7 @@ const LEFT: &str = "
          + (SELECT count(*) FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee NOT IN (0, c.relowner, 10) AND c.relnamespace = 'public'::regnamespace)
          || '' ";
 
-async fn set(
-    client: &Client,
-    slice: &SliceName,
-    shut: bool,
-    epoch: u64,
-) -> Result<(), tokio_postgres::Error> {
-    gate::set(client, slice, Gate { is_shut: shut, epoch: Epoch(epoch) }).await
-}
+const GATE: &str = "SELECT epoch || ' ' || is_shut FROM strangler.gate";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
@@ -50,9 +41,11 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
     // A gate that is shut, a slot that nobody reads: all of it goes.
     for database in ["monolith", "service"] {
         let us = world.client("strangler", database).await;
-        gate::make(&us, &world.slice).await.unwrap();
-        set(&us, &world.slice, true, 3).await.unwrap();
+        gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+        world.stands("cutting", 3);
+        gate::fence(&us, &world.slice, Epoch(3)).await.unwrap();
     }
+    world.stands("monolith", 3);
     world
         .cluster
         .sql("monolith", "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
@@ -105,12 +98,13 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
         "INSERT INTO lines_1 VALUES (1, 2, 1) ON CONFLICT DO NOTHING",
         "TRUNCATE lines_1",
     ];
-    gate::make(&us, &world.slice).await.unwrap();
-    gate::make(&us, &world.slice).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
     for write in writes {
         assert_eq!(refusal(&owner, write).await, None, "{write}");
     }
-    set(&us, &world.slice, true, 2).await.unwrap();
+    world.stands("cutting", 2);
+    gate::fence(&us, &world.slice, Epoch(2)).await.unwrap();
     superuser.batch_execute("SET session_replication_role = replica").await.unwrap();
     owner
         .batch_execute("CREATE TABLE lines_2 PARTITION OF lines FOR VALUES FROM (1000) TO (2000)")
@@ -129,23 +123,29 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
         "{}",
         told.message()
     );
-    assert!(told.hint().unwrap().contains("strangler status"));
+    let hint = told.hint().unwrap();
+    assert!(
+        hint.contains("strangler status") && hint.contains("SELECT strangler.abort('orders', 2)"),
+        "{hint}"
+    );
     assert_eq!(
         refusal(&owner, "INSERT INTO customers VALUES (1, 'a')").await,
         None,
         "reference tables are not gated here"
     );
-    assert_eq!(
-        refusal(&owner, "SELECT strangler.\"gate_set_orders\"(false, 9)").await.as_deref(),
-        Some("42501")
-    );
+    for forbidden in
+        ["strangler.open('orders', 9)", "strangler.fence('orders', 9)", "strangler.gate_of_orders('open', 9)"]
+    {
+        let refused = refusal(&owner, &format!("SELECT {forbidden}")).await;
+        assert_eq!(refused.as_deref(), Some("42501"), "{forbidden}");
+    }
 
-    let stale = set(&us, &world.slice, false, 1).await.unwrap_err();
+    world.stands("following", 2);
+    let stale = gate::open(&us, &world.slice, Epoch(1)).await.unwrap_err();
     assert_eq!(stale.as_db_error().unwrap().code().code(), "STR02");
-    set(&us, &world.slice, false, 2).await.unwrap();
+    gate::open(&us, &world.slice, Epoch(2)).await.unwrap();
     assert_eq!(refusal(&owner, writes[0]).await, None);
-    let gate = "SELECT epoch || ' ' || is_shut FROM strangler.gate";
-    assert_eq!(world.cluster.sql("monolith", gate), "2 false");
+    assert_eq!(world.cluster.sql("monolith", GATE), "2 false");
     gate::unmake(&us, &world.slice).await.unwrap();
     gate::unmake(&us, &world.slice).await.unwrap();
     let triggers = "SELECT count(*)::text FROM pg_trigger WHERE tgname LIKE 'strangler_gate%'";
@@ -157,17 +157,23 @@ async fn the_gate_waits_for_writers_but_not_for_readers_and_not_for_long() {
     let world = World::new("").await;
     world.install().await;
     let us = world.client("strangler", "monolith").await;
-    gate::make(&us, &world.slice).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
     let reader = world.client("app", "monolith").await;
     reader.batch_execute("BEGIN; SELECT * FROM orders").await.unwrap();
-    set(&us, &world.slice, true, 1).await.unwrap();
-    set(&us, &world.slice, false, 1).await.unwrap();
+    world.stands("cutting", 1);
+    gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
+    world.stands("following", 1);
+    gate::open(&us, &world.slice, Epoch(1)).await.unwrap();
+    world.stands("cutting", 2);
     let writer = world.client("app", "monolith").await;
     writer.batch_execute("BEGIN; INSERT INTO orders (customer_id, total) VALUES (1, 1)").await.unwrap();
-    let busy = set(&us, &world.slice, true, 2).await.unwrap_err();
-    assert_eq!(busy.as_db_error().unwrap().code().code(), "55P03", "lock_not_available");
+    let busy = gate::fence(&us, &world.slice, Epoch(2)).await.unwrap_err();
+    let busy = busy.as_db_error().unwrap();
+    assert_eq!(busy.code().code(), "STR05", "{busy}");
+    assert!(busy.detail().unwrap().contains("written by process"), "{busy:?}");
+    assert_eq!(world.cluster.sql("monolith", GATE), "1 false", "nothing of it stays");
     writer.batch_execute("COMMIT").await.unwrap();
-    set(&us, &world.slice, true, 2).await.unwrap();
+    gate::fence(&us, &world.slice, Epoch(2)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,8 +182,7 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
     world.install().await;
     let us = world.client("strangler", "service").await;
     let app = world.client("app", "service").await;
-    gate::make(&us, &world.slice).await.unwrap();
-    set(&us, &world.slice, true, 0).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
     assert_eq!(world.cluster.sql("service", audit), "D");
     let rows = "INSERT INTO orders VALUES (1, 1, 'a', 100); INSERT INTO items VALUES (1, 1, 1); INSERT INTO customers VALUES (1, 'a')";
@@ -186,7 +191,7 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
         assert_eq!(refusal(&us, write).await, None, "{write}");
     }
     us.batch_execute("CREATE TEMP TABLE staged (id int); TRUNCATE items; DELETE FROM orders").await.unwrap();
-    set(&us, &world.slice, false, 1).await.unwrap();
+    gate::open(&us, &world.slice, Epoch(1)).await.unwrap();
     assert_eq!(world.cluster.sql("service", audit), "O");
     assert_eq!(refusal(&app, "INSERT INTO orders VALUES (1, 1, 'a', 100)").await, None);
     let still_a_copy = refusal(&app, "INSERT INTO customers VALUES (2, 'b')").await;
@@ -308,12 +313,12 @@ async fn a_tables_name_is_never_run() {
     );
     world.client("app", "monolith").await.batch_execute(&made).await.unwrap();
     let us = world.client("strangler", "monolith").await;
-    gate::make(&us, &world.slice).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
     let noted = format!("INSERT INTO strangler.skipped_trigger VALUES ('orders', '{name}', 'audit', 'O')");
     let evil = "SELECT count(*)::text FROM pg_roles WHERE rolname = 'evil'";
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
     us.batch_execute(&noted).await.unwrap();
-    set(&us, &world.slice, false, 0).await.unwrap();
+    gate::open(&us, &world.slice, Epoch(0)).await.unwrap();
     assert_eq!(
         (world.cluster.sql("monolith", evil), world.cluster.sql("monolith", audit)),
         ("0".into(), "O".into())

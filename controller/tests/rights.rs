@@ -7,7 +7,7 @@ mod world;
 use migrations::code::Code;
 use migrations::problem::Diagnostic;
 use migrations::stage::Epoch;
-use postgres::gate::{self, Gate};
+use postgres::gate;
 use world::{World, refusal};
 
 const LINES: &str = "      - { from: public.lines, to: public.items, rename: { qty: quantity } }\n";
@@ -70,8 +70,7 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     let mut world = World::new("").await;
     world.install().await;
     let us = world.client("strangler", "service").await;
-    gate::make(&us, &world.slice).await.unwrap();
-    gate::set(&us, &world.slice, Gate { is_shut: true, epoch: Epoch(1) }).await.unwrap();
+    gate::make(&us, &world.slice, Epoch(1)).await.unwrap();
     us.batch_execute(
         "INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '[\"public.items\", \"public.orders\"]')",
     )
@@ -160,8 +159,9 @@ async fn a_server_that_gives_functions_to_nobody_has_gates_all_the_same() {
     world.install().await;
     for database in ["monolith", "service"] {
         let us = world.client("strangler", database).await;
-        gate::make(&us, &world.slice).await.unwrap();
-        gate::set(&us, &world.slice, Gate { is_shut: true, epoch: Epoch(1) }).await.unwrap();
+        gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+        world.stands("cutting", 1);
+        gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
         gate::unmake(&us, &world.slice).await.unwrap();
     }
 }

@@ -18,8 +18,20 @@ CREATE TABLE IF NOT EXISTS strangler.slice (
     slice text PRIMARY KEY,
     stage jsonb NOT NULL,
     epoch bigint NOT NULL,
-    generation bigint NOT NULL
+    generation bigint NOT NULL,
+    preparing jsonb,
+    hold jsonb,
+    -- Who drives a cutover or rollback, until when, by this database's clock. It picks one; only epochs give safety.
+    coordinator text,
+    lease_until timestamptz
 );
+
+-- Where a slice stands, which nobody changes until the transaction's end. The gates' functions ask it by this function's
+-- rights: whoever owns an application's tables must not write the head.
+CREATE OR REPLACE FUNCTION strangler.head(of_slice text, OUT stage text, OUT epoch bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.stage->>'stage', s.epoch FROM strangler.slice s WHERE s.slice = of_slice FOR SHARE
+$$;
 
 CREATE OR REPLACE FUNCTION strangler.journal_is_append_only() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

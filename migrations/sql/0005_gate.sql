@@ -1,6 +1,9 @@
 -- The gate: triggers that refuse every writer but strangler's role. They are made disabled; shutting enables
--- them ALWAYS, opening disables them. Both wait for writers and for no reader. The functions here do the work for
--- whoever calls them; what a slice may do by them is in 0006_slices.sql.
+-- them ALWAYS, opening disables them. Both wait for writers and for no reader. The functions here work with the rights
+-- of their caller; 0006_slices.sql makes the functions that lend the rights of the tables' owner.
+--
+-- SQLSTATEs: STR01 a write is refused; STR02 someone decided otherwise; STR03 the journal only grows; STR04 the slice has
+-- no gate here; STR05 a lock was not had in time, nothing was changed, the same may be asked again.
 
 -- A table and everything below it, in the one order in which we ever lock tables.
 CREATE OR REPLACE FUNCTION strangler.relations(roots regclass[])
@@ -18,9 +21,16 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     ORDER BY n.nspname, c.relname
 $$;
 
+-- Lets the next lock be waited for until the deadline: all locks of a gate together stall writers no longer than one.
+CREATE OR REPLACE FUNCTION strangler.gate_wait(deadline timestamptz) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('lock_timeout', greatest(1, ceil(extract(epoch FROM deadline - clock_timestamp()) * 1000))::bigint::text, true)
+$$;
+
 -- Makes the triggers that are missing, e.g. on a partition that is new. Takes no lock where none is missing.
 -- A row trigger on a partitioned table goes to its future partitions by itself, in the parent's state.
-CREATE OR REPLACE FUNCTION strangler.gate_cover(slice text, service text, kind text, roots text[]) RETURNS void
+CREATE OR REPLACE FUNCTION strangler.gate_cover(slice text, service text, kind text, roots text[], deadline timestamptz)
+RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     one record;
@@ -34,6 +44,7 @@ BEGIN
             WHERE one.kind = 'p' AND one.is_root
         LOOP
             CONTINUE WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = one.rel AND tgname = wanted.name);
+            PERFORM strangler.gate_wait(deadline);
             EXECUTE format('CREATE TRIGGER %I BEFORE %s ON %s FOR EACH %s EXECUTE FUNCTION strangler.refuse(%L, %L, %L)',
                            wanted.name, wanted.events, one.rel, wanted.each, slice, service, kind);
             EXECUTE format('ALTER TABLE %s %s DISABLE TRIGGER %I',
@@ -44,7 +55,7 @@ END
 $$;
 
 -- Switches the triggers of the tables. Those that stand right already are left alone, without a lock.
-CREATE OR REPLACE FUNCTION strangler.gate_turn(slice text, shut boolean, roots text[]) RETURNS void
+CREATE OR REPLACE FUNCTION strangler.gate_turn(slice text, shut boolean, roots text[], deadline timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     one record;
@@ -57,6 +68,7 @@ BEGIN
             AND t.tgenabled <> CASE WHEN shut THEN 'A' ELSE 'D' END::"char"
         ORDER BY r.place, t.tgname
     LOOP
+        PERFORM strangler.gate_wait(deadline);
         EXECUTE format('ALTER TABLE ONLY %s %s TRIGGER %I',
                        one.rel, CASE WHEN shut THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END, one.tgname);
     END LOOP;
@@ -116,33 +128,204 @@ BEGIN
 END
 $$;
 
--- What the triggers call. Strangler's role is known by its session, which no setting and no SET ROLE changes.
--- Operators are spelled out, because the search_path here is the writer's own.
+-- What is done to the gate of a slice: `make`, `fence`, `open`, `raise`, `rehearse` or `unmake`. `what` names the slice and its
+-- tables. Which deed is refused is the table of `migrations::gate`; a test holds the two to each other.
+CREATE OR REPLACE FUNCTION strangler.gate_work(what jsonb, deed text, at_epoch bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    named text := what->>'slice';
+    is_monolith boolean := what->>'side' = 'monolith';
+    moved text[] := ARRAY(SELECT jsonb_array_elements_text(what->'moved'));
+    reference text[] := ARRAY(SELECT jsonb_array_elements_text(what->'reference'));
+    -- Opening stalls no admitted writer and must not starve; the others stall those who come while they wait.
+    patience interval := CASE WHEN deed = 'open' THEN '5s' WHEN deed IN ('make', 'unmake') THEN '500ms' ELSE '100ms' END;
+    deadline timestamptz := clock_timestamp() + patience;
+    stage text;
+    head_epoch bigint;
+    is_owner boolean;
+    gate_epoch bigint;
+    shut boolean;
+    refused text;
+BEGIN
+    PERFORM strangler.gate_wait(deadline);
+    -- Locks are taken in one order everywhere: the head, the gate, the tables by name.
+    IF is_monolith AND deed IN ('fence', 'open') THEN
+        SELECT coalesce(h.stage, 'monolith'), coalesce(h.epoch, 0) INTO stage, head_epoch FROM strangler.head(named) h;
+        is_owner := stage NOT IN ('cutting', 'split', 'returning', 'retired');
+    END IF;
+    IF deed = 'make' THEN
+        -- A service's gate is shut from the beginning: the monolith owns its tables.
+        INSERT INTO strangler.gate (slice, epoch, is_shut) VALUES (named, at_epoch, NOT is_monolith) ON CONFLICT (slice) DO NOTHING;
+    ELSIF deed = 'unmake' THEN
+        DELETE FROM strangler.gate g WHERE g.slice = named;
+        PERFORM strangler.gate_skip(named, false, '{}', '{}');
+        PERFORM strangler.gate_leave(named, '{}');
+        RETURN;
+    END IF;
+    SELECT g.epoch, g.is_shut INTO gate_epoch, shut FROM strangler.gate g WHERE g.slice = named FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'slice % has no gate in this database', named
+            USING ERRCODE = 'STR04', HINT = 'Run `strangler sync start`, which makes it.';
+    END IF;
+    refused := CASE
+        WHEN deed IN ('fence', 'open', 'raise') AND at_epoch < gate_epoch THEN
+            format('epoch %s of slice %s is stale: its gate has seen epoch %s', at_epoch, named, gate_epoch)
+        WHEN deed = 'fence' AND is_monolith AND (is_owner OR head_epoch <> at_epoch) THEN
+            format('slice %s is %s at epoch %s: its writes do not stop at epoch %s', named, stage, head_epoch, at_epoch)
+        WHEN deed = 'open' AND is_monolith AND NOT is_owner THEN
+            format('slice %s is %s at epoch %s: the monolith does not own it', named, stage, head_epoch)
+        WHEN deed = 'fence' AND NOT is_monolith AND at_epoch = gate_epoch AND NOT shut THEN
+            format('the gate of slice %s was opened at epoch %s: only a higher one shuts it', named, gate_epoch)
+        WHEN deed = 'raise' AND NOT shut THEN
+            format('the gate of slice %s is open at epoch %s', named, gate_epoch)
+    END;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION '%', refused
+            USING ERRCODE = 'STR02', HINT = 'Someone decided after you: read `strangler journal` and ask again.';
+    END IF;
+    IF deed = 'rehearse' THEN
+        BEGIN
+            PERFORM strangler.gate_turn(named, NOT shut, moved, deadline);
+            PERFORM strangler.gate_turn(named, shut, moved, deadline);
+            RAISE EXCEPTION 'a rehearsal leaves nothing behind' USING ERRCODE = 'STR00';
+        EXCEPTION WHEN SQLSTATE 'STR00' THEN
+            RETURN;
+        END;
+    END IF;
+
+    shut := CASE deed WHEN 'fence' THEN true WHEN 'open' THEN false ELSE shut END;
+    IF deed IN ('make', 'fence') THEN
+        PERFORM strangler.gate_cover(named, what->>'service', 'moved', moved, deadline);
+        PERFORM strangler.gate_cover(named, what->>'service', 'reference', reference, deadline);
+        -- A copy of a reference table stays shut when the slice's own tables open: the monolith still owns it.
+        PERFORM strangler.gate_turn(named, true, reference, deadline);
+    END IF;
+    IF deed IN ('make', 'fence', 'open') THEN
+        PERFORM strangler.gate_turn(named, shut, moved, deadline);
+        PERFORM strangler.gate_wait(deadline);
+        PERFORM strangler.gate_skip(named, shut, ARRAY(SELECT jsonb_array_elements_text(what->'skip')), moved || reference);
+    END IF;
+    IF deed IN ('fence', 'open', 'raise') THEN
+        UPDATE strangler.gate g SET epoch = at_epoch, is_shut = shut WHERE g.slice = named;
+    END IF;
+    IF deed = 'fence' THEN
+        -- Whoever reads this database's changes and meets this message has everything that was written before.
+        PERFORM pg_logical_emit_message(true, 'strangler.fence', named || '@' || at_epoch);
+    END IF;
+END
+$$;
+
+-- As above; a lock that was not had in time is named with those who hold it, and nothing of the deed stays.
+CREATE OR REPLACE FUNCTION strangler.gate_try(what jsonb, deed text, at_epoch bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    holders text;
+BEGIN
+    PERFORM strangler.gate_work(what, deed, at_epoch);
+EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') INTO holders
+        FROM pg_locks l
+        JOIN strangler.relations(ARRAY(SELECT jsonb_array_elements_text((what->'moved') || (what->'reference')))::regclass[]) r
+            ON r.rel = l.relation
+        WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+            AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
+    RAISE EXCEPTION 'the gate of slice % is busy: a lock was not had in time', what->>'slice'
+        USING ERRCODE = 'STR05', DETAIL = coalesce('Its tables are written by ' || holders, 'Nobody writes its tables any more') || '.',
+              HINT = 'Nothing was changed: ask again. `strangler doctor` names long transactions.';
+END
+$$;
+
+-- What a writer is told, in words that never fail him twice. An old snapshot may not see yet why the gate is shut.
+CREATE OR REPLACE FUNCTION strangler.refusal(
+    slice text, service text, kind text, on_table text, OUT message text, OUT hint text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stage text;
+    at_epoch bigint;
+    back text := 'Try it again in a moment: the owner then takes it, and `strangler status` shows who that is.';
+BEGIN
+    message := format('slice %s is shut here, on its way from or to service %s: table %s is not written now', slice, service, on_table);
+    hint := 'Try it again in a new transaction; `strangler status` shows who owns the slice.';
+    IF kind = 'reference' THEN
+        message := format('table %s is a copy that service %s only reads (slice %s)', on_table, service, slice);
+        hint := 'Write it where it lives, in the monolith; the change comes here by itself.';
+    ELSIF to_regclass('strangler.slice') IS NULL THEN
+        SELECT g.epoch INTO at_epoch FROM strangler.gate g WHERE g.slice = refusal.slice;
+        message := format('slice %s belongs to the monolith (epoch %s): table %s is not written by service %s now', slice, at_epoch, on_table, service);
+        hint := 'Send the write to the monolith; `strangler status` shows who owns the slice.';
+    ELSE
+        SELECT s.stage->>'stage', s.epoch INTO stage, at_epoch FROM strangler.slice s WHERE s.slice = refusal.slice;
+        IF stage = 'cutting' THEN
+            message := format('slice %s is being moved to service %s (epoch %s): table %s is not written now', slice, service, at_epoch, on_table);
+            hint := format('%s To go back without a controller: SELECT strangler.abort(%L, %s);', back, slice, at_epoch);
+        ELSIF stage = 'returning' THEN
+            message := format('slice %s is on its way back from service %s (epoch %s): table %s is not written now', slice, service, at_epoch, on_table);
+            hint := format('%s To leave it at the service without a controller: SELECT strangler.abort(%L, %s);', back, slice, at_epoch);
+        ELSIF stage = 'split' THEN
+            message := format('slice %s is owned by service %s (epoch %s): table %s is written there', slice, service, at_epoch, on_table);
+            hint := format('Send the write to the service; to go back, with everything it wrote: `strangler rollback %s`. `strangler status` shows who owns the slice.', slice);
+        ELSIF stage = 'retired' THEN
+            message := format('slice %s has left for service %s: table %s is written there', slice, service, on_table);
+            hint := 'Send the write to the service; its move is final.';
+        END IF;
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    NULL;
+END
+$$;
+
+-- What the triggers call, with the rights of the schema's owner: the writer has none here. Strangler's role is known by its
+-- session, which no setting and no SET ROLE changes. Operators are spelled out, because the search_path here is the
+-- writer's own.
 DO $do$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
-    told text := CASE facts->>'side'
-        WHEN 'monolith' THEN $said$
-    RAISE EXCEPTION 'slice % has left the monolith: table %.% is written by service % now', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1]
-        USING ERRCODE = 'STR01', HINT = 'Send the write to the service; `strangler status` shows who owns the slice.';$said$
-        ELSE $said$
-    IF TG_ARGV[2] OPERATOR(pg_catalog.=) 'reference' THEN
-        RAISE EXCEPTION 'table %.% is a copy that service % only reads (slice %)', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1], TG_ARGV[0]
-            USING ERRCODE = 'STR01', HINT = 'Write it where it lives, in the monolith; the change comes here by itself.';
-    END IF;
-    RAISE EXCEPTION 'slice % still belongs to the monolith: table %.% is not written by service % yet', TG_ARGV[0], TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1]
-        USING ERRCODE = 'STR01', HINT = 'Send the write to the monolith; `strangler status` shows who owns the slice.';$said$
-        END;
 BEGIN
-    EXECUTE format('CREATE OR REPLACE FUNCTION strangler.refuse() RETURNS trigger LANGUAGE plpgsql AS %L', format($body$
+    EXECUTE format('CREATE OR REPLACE FUNCTION strangler.refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L', format($body$
+DECLARE
+    message pg_catalog.text;
+    hint pg_catalog.text;
 BEGIN
     IF session_user OPERATOR(pg_catalog.=) %L::pg_catalog.name THEN
         IF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
             RETURN OLD;
         END IF;
         RETURN NEW;
-    END IF;%s
+    END IF;
+    SELECT r.message, r.hint INTO message, hint
+        FROM strangler.refusal(TG_ARGV[0], TG_ARGV[1], TG_ARGV[2], pg_catalog.concat(TG_TABLE_SCHEMA, '.', TG_TABLE_NAME)) r;
+    RAISE EXCEPTION USING ERRCODE = 'STR01', MESSAGE = message, HINT = hint;
 END
-$body$, facts->>'role', told));
+$body$, facts->>'role'));
 END
 $do$;
+
+-- What strangler and people call. Each finds the slice's own function, which has the rights that this one lacks.
+CREATE OR REPLACE FUNCTION strangler.gate_ask(slice text, deed text, epoch bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF to_regprocedure(format('strangler.%I(text, bigint)', 'gate_of_' || slice)) IS NULL THEN
+        RAISE EXCEPTION 'slice % is not installed in this database', slice
+            USING ERRCODE = 'STR04', HINT = 'Run `strangler install` with a plan that has it.';
+    END IF;
+    EXECUTE format('SELECT strangler.%I($1, $2)', 'gate_of_' || slice) USING deed, epoch;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION strangler.gate_make(slice text, epoch bigint) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'make', epoch) $$;
+
+CREATE OR REPLACE FUNCTION strangler.gate_unmake(slice text) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'unmake', NULL) $$;
+
+CREATE OR REPLACE FUNCTION strangler.gate_raise(slice text, epoch bigint) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'raise', epoch) $$;
+
+CREATE OR REPLACE FUNCTION strangler.rehearse_gate(slice text) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'rehearse', NULL) $$;
+
+CREATE OR REPLACE FUNCTION strangler.fence(slice text, epoch bigint) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'fence', epoch) $$;
+
+CREATE OR REPLACE FUNCTION strangler.open(slice text, epoch bigint) RETURNS void
+LANGUAGE sql AS $$ SELECT strangler.gate_ask(slice, 'open', epoch) $$;

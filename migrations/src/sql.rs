@@ -192,10 +192,13 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript
     }
     scripts.push(file("streams", include_str!("../sql/0004_stream.sql")));
     scripts.push(file("gate", include_str!("../sql/0005_gate.sql")));
-    scripts.push(file("slices", include_str!("../sql/0006_slices.sql")));
-    scripts.push(file("rights", include_str!("../sql/0007_rights.sql")));
+    if *database == Database::Monolith {
+        scripts.push(file("abort", include_str!("../sql/0006_abort.sql")));
+    }
+    scripts.push(file("slices", include_str!("../sql/0007_slices.sql")));
+    scripts.push(file("rights", include_str!("../sql/0008_rights.sql")));
     let title = format!("publication {}", publication(&plan.name));
-    scripts.push(file(title, include_str!("../sql/0008_publication.sql")));
+    scripts.push(file(title, include_str!("../sql/0009_publication.sql")));
     Ok(scripts)
 }
 
@@ -275,6 +278,23 @@ pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
         "reference": names(&slice.reference),
         "skip": skip,
     })
+}
+
+/// The functions of schema strangler that its role must be able to call for a slice.
+pub fn functions(slice: &Slice, database: &Database) -> Vec<String> {
+    let mut functions: Vec<String> =
+        ["fence", "open", "gate_make", "gate_unmake", "gate_raise", "rehearse_gate"]
+            .map(str::to_owned)
+            .into();
+    functions.push(format!("gate_of_{}", slice.name));
+    if *database == Database::Monolith {
+        functions.extend([
+            "abort".to_owned(),
+            "abort_expired".to_owned(),
+            format!("abort_of_{}", slice.name),
+        ]);
+    }
+    functions
 }
 
 fn facts_script(plan: &Plan, database: &Database, role: &str) -> Script {

@@ -25,6 +25,8 @@ impl Refusal {
     fn by_code(code: &SqlState, message: &str) -> Refusal {
         match code.code() {
             "42501" => Refusal::NoRight,
+            // A gate whose tables are busy (`sql/0005_gate.sql`).
+            "STR05" => Refusal::Away,
             "42P01" | "42883" | "3F000" if message.contains("strangler") => Refusal::NotInstalled,
             "3F000" => Refusal::OtherShape,
             code => match code.get(..2).unwrap_or_default() {
@@ -67,15 +69,18 @@ mod tests {
         assert_eq!(of("42501", "keine Berechtigung für Tabelle strangler.gate"), Refusal::NoRight);
         assert_eq!(of("42P01", "Relation »strangler.stream« existiert nicht"), Refusal::NotInstalled);
         assert_eq!(of("3F000", "schema \"strangler\" does not exist"), Refusal::NotInstalled);
-        assert_eq!(of("42883", "function strangler.gate_set_orders() does not exist"), Refusal::NotInstalled);
+        assert_eq!(
+            of("42883", "function strangler.fence(text, bigint) does not exist"),
+            Refusal::NotInstalled
+        );
         assert_eq!(of("42P01", "relation \"public.orders\" does not exist"), Refusal::OtherShape);
         assert_eq!(of("42703", "column \"strangler\" does not exist"), Refusal::OtherShape);
-        for code in ["23505", "22P02", "P0001", "MY001", "44000", "54000"] {
+        for code in ["23505", "22P02", "P0001", "MY001", "44000", "54000", "STR01"] {
             assert_eq!(of(code, ""), Refusal::Rows, "{code}");
         }
         for code in [
             "25P03", "25P02", "26000", "28000", "40001", "40P01", "53300", "55P03", "55006", "57014",
-            "57P01", "58030", "08006", "XX000",
+            "57P01", "58030", "08006", "XX000", "STR05",
         ] {
             assert_eq!(of(code, ""), Refusal::Away, "{code}");
         }

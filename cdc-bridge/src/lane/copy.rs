@@ -21,7 +21,7 @@ use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Slice};
 use migrations::preflight::ColumnSeen;
 use migrations::stage::Epoch;
-use postgres::gate::{self, Gate};
+use postgres::gate;
 use postgres::{Refusal, catalog, connect, in_words};
 use rows::change::Relation;
 use rows::mapping::Mapping;
@@ -140,19 +140,21 @@ async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), Halt> {
 
 /// The service's gate shut, the monolith's open.
 async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(), Halt> {
-    for (client, is_shut) in [(sink, true), (source, false)] {
-        let made = async {
-            gate::make(client, &job.plan.slice.name).await?;
-            gate::set(client, &job.plan.slice.name, Gate { is_shut, epoch: job.epoch }).await
-        };
-        made.await.map_err(|error| match Refusal::of(&error) {
-            Refusal::Rows | Refusal::Away => Halt::away(in_words(&error)),
-            Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
-                Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
-            }
-        })?;
-    }
-    Ok(())
+    let slice = &job.plan.slice.name;
+    let made = async {
+        for client in [sink, source] {
+            gate::make(client, slice, job.epoch).await?;
+        }
+        // One that an earlier copy left shut. One that is open was opened by a cutover, and its tables are not a copy's.
+        gate::raise(sink, slice, job.epoch).await?;
+        gate::open(source, slice, job.epoch).await
+    };
+    made.await.map_err(|error| match Refusal::of(&error) {
+        Refusal::Rows | Refusal::Away => Halt::away(in_words(&error)),
+        Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
+            Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
+        }
+    })
 }
 
 type Tables = BTreeMap<TableName, Table>;

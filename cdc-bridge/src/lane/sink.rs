@@ -239,7 +239,7 @@ impl Sink {
         );
         begun.map_err(Halt::of)?;
         marked.map_err(Halt::of)?;
-        let gate = gates.map_err(Halt::of)?.as_ref().map(Gate::of);
+        let gate = gates.map_err(Halt::of)?.as_ref().map(gate::of);
         if gate == Some(Gate { is_shut: true, epoch }) {
             return Ok(());
         }
@@ -516,7 +516,7 @@ impl Sink {
 async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), Halt> {
     let shut = Gate { is_shut: true, epoch };
     if gate::read(client, &plan.id.slice).await.map_err(Halt::of)? == Some(shut) {
-        gate::set(client, &plan.id.slice, shut).await.map_err(Halt::of)?;
+        gate::make(client, &plan.id.slice, epoch).await.map_err(Halt::of)?;
     }
     Ok(())
 }
@@ -538,11 +538,7 @@ fn no_table(table: &TableName) -> Finding {
 }
 
 fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<Gate>) -> Finding {
-    let found = match found {
-        None => "missing".to_owned(),
-        Some(Gate { is_shut: true, epoch }) => format!("shut at epoch {epoch}"),
-        Some(Gate { is_shut: false, epoch }) => format!("open at epoch {epoch}"),
-    };
+    let found = found.map_or("missing".to_owned(), |gate| gate.to_string());
     Finding::error(
         Code::SinkGate,
         format!("the gate of slice {} in the sink is {found}, not shut at epoch {epoch}", plan.id.slice),

@@ -2,11 +2,16 @@
 
 #![allow(dead_code, reason = "each test program uses only a part of it")]
 
+use controller::{Draft, Store, StoreError};
 use lab::Cluster;
 use migrations::code::Code;
+use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::finding::Finding;
+use migrations::journal::{Generation, JournalId, SliceState, State};
+use migrations::lsn::{CommitLsn, EndLsn, Of};
 use migrations::names::SliceName;
 use migrations::plan::Plan;
+use migrations::stage::{Epoch, Event};
 use std::collections::BTreeMap;
 use tokio_postgres::{Client, NoTls};
 
@@ -103,6 +108,18 @@ impl World {
         self.findings().await.into_iter().map(|finding| finding.code).collect()
     }
 
+    /// Writes the slice's head, as a journal would.
+    pub fn stands(&self, stage: &str, epoch: u64) {
+        self.cluster.sql(
+            "monolith",
+            &format!(
+                "INSERT INTO strangler.slice VALUES ('{}', '{{\"stage\": \"{stage}\", \"copied_at\": \"0/10\"}}', {epoch}, 0)
+                 ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch",
+                self.slice
+            ),
+        );
+    }
+
     /// A connection to one of the two databases.
     pub async fn client(&self, user: &str, database: &str) -> Client {
         client(&self.cluster, user, database).await
@@ -135,4 +152,99 @@ pub fn plan(text: &str) -> Plan {
 /// The SQLSTATE with which a writer is refused; none where it may write.
 pub async fn refusal(client: &Client, sql: &str) -> Option<String> {
     client.batch_execute(sql).await.err().map(|error| error.as_db_error().unwrap().code().code().to_owned())
+}
+
+/// A controller's part: it decides and writes the journal in the monolith's database.
+pub struct Decider {
+    pub store: Store,
+    pub state: State,
+    pub slice: SliceName,
+    _folder: tempfile::TempDir,
+}
+
+impl Decider {
+    /// One that knows what the journal says.
+    pub async fn of(world: &World) -> Decider {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::of(&world.plan, folder.path());
+        let mut decider = Decider {
+            store,
+            state: State::empty(JournalId(uuid::Uuid::nil())),
+            slice: world.slice.clone(),
+            _folder: folder,
+        };
+        decider.read().await;
+        decider
+    }
+
+    /// Reads the whole journal again.
+    pub async fn read(&mut self) {
+        let loaded = self.store.load(Generation(0)).await.unwrap();
+        self.state = State::replay(loaded.journal, &loaded.entries).unwrap();
+    }
+
+    /// Writes what an event comes to.
+    pub async fn decide(&mut self, event: Event) -> Result<(), StoreError> {
+        let decided = self.state.plan_move(&self.slice, event).unwrap();
+        let draft = Draft { actor: "ann".to_owned(), reason: String::new(), decided };
+        let entry = self.store.append(self.state.generation, &draft).await?;
+        self.state.apply(&entry).unwrap();
+        Ok(())
+    }
+
+    /// All of these, one after the other.
+    pub async fn decide_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.decide(event).await.unwrap();
+        }
+    }
+
+    pub fn head(&self) -> SliceState {
+        self.state.slice(&self.slice)
+    }
+}
+
+const CROSSING: Crossing = Crossing {
+    intent: Intent::Cutover { for_ms: Some(600_000) },
+    plan: Digest(7),
+    schema: Digest(8),
+    reverse_from: Of::service(EndLsn(9)),
+};
+
+/// A slice's way from the beginning to one that follows.
+pub fn followed() -> [Event; 2] {
+    [Event::SyncStarted { replace: false }, Event::CopyCompleted { copied_at: Of::monolith(CommitLsn(0x10)) }]
+}
+
+pub fn prepared() -> Event {
+    let (intent, plan) = (CROSSING.intent, CROSSING.plan);
+    Event::CutoverPrepared { preparing: Preparing { intent, plan, hold_ms: 5_000, until: Moment(1) } }
+}
+
+pub fn started(epoch: u64) -> Event {
+    Event::CutoverStarted { epoch: Epoch(epoch), crossing: CROSSING, until: Moment(2) }
+}
+
+pub fn committed(epoch: u64) -> Event {
+    Event::CutoverCommitted { epoch: Epoch(epoch), returns_at: Some(Moment(3)) }
+}
+
+pub fn aborted(epoch: u64) -> Event {
+    Event::CutoverAborted { epoch: Epoch(epoch), why: "because".to_owned() }
+}
+
+pub fn released(epoch: u64) -> Event {
+    Event::Released { epoch: Epoch(epoch) }
+}
+
+pub fn rollback_started(epoch: u64) -> Event {
+    Event::RollbackStarted { epoch: Epoch(epoch), until: Moment(4) }
+}
+
+pub fn rollback_committed(epoch: u64) -> Event {
+    Event::RollbackCommitted { epoch: Epoch(epoch) }
+}
+
+pub fn rollback_aborted(epoch: u64) -> Event {
+    Event::RollbackAborted { epoch: Epoch(epoch), why: "because".to_owned(), returns_at: None }
 }

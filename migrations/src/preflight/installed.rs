@@ -28,8 +28,7 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
     let slices = installed.facts.as_ref().and_then(|facts| facts.get("slices")).and_then(Value::as_array);
     let wanted = sql::slice_facts(slice, &seen.database);
     let is_current = slices.is_some_and(|slices| slices.contains(&wanted));
-    let missing = ["gate_make", "gate_set", "gate_unmake"]
-        .map(|verb| format!("{verb}_{}", slice.name))
+    let missing = sql::functions(slice, &seen.database)
         .into_iter()
         .find(|function| !installed.functions.contains(function));
     if !is_current {

@@ -78,7 +78,7 @@ fn seen_table(columns: &[(&str, &str)], rights: &[&str]) -> TableSeen {
 
 fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSeen>) -> DatabaseSeen {
     let slice = plan.slices.values().next().unwrap();
-    let functions = ["gate_make", "gate_set", "gate_unmake"].map(|verb| format!("{verb}_{}", slice.name));
+    let functions = crate::sql::functions(slice, &database);
     DatabaseSeen {
         name: database.as_str().to_owned(),
         system_id: Some("7".to_owned()),
@@ -266,7 +266,7 @@ fn what_is_installed() {
     });
     brings(Code::InstallOutdated, "strangler install", |w| w.source.installed.as_mut().unwrap().facts = None);
     brings(Code::InstallNoFunction, "strangler install", |w| {
-        w.sink.installed.as_mut().unwrap().functions.remove("gate_set_orders");
+        w.sink.installed.as_mut().unwrap().functions.remove("gate_of_orders");
     });
     brings(Code::InstallNoPublication, "strangler install", |w| {
         w.source.installed.as_mut().unwrap().published = None

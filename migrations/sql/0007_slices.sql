@@ -1,5 +1,5 @@
--- What strangler may do to each slice's tables here: three functions with the tables baked in, by the right of the
--- tables' owner, callable by strangler's role alone.
+-- What may be done to each slice's tables here: functions with the tables baked in, by the right of the tables' owner.
+-- Strangler's role alone calls them; giving up may be called by the tables' owner, too.
 DO $do$
 DECLARE
     facts jsonb := current_setting('strangler.facts')::jsonb;
@@ -11,7 +11,16 @@ DECLARE
     owners text[];
     owner text;
     made record;
+    function text;
     lists record;
+    what jsonb;
+    helper text;
+    -- What those functions call in their turn. None has a right of its own but `head`, which only reads.
+    helpers text[] := ARRAY(
+        SELECT p.oid::regprocedure::text FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname IN (
+            'relations', 'refuse', 'head', 'gate_wait', 'gate_cover', 'gate_turn', 'gate_skip', 'gate_leave', 'gate_work',
+            'gate_try', 'abort_work', 'abort_ask', 'abort', 'abort_expired'));
     slice_name text;
     stay text[];
     patience text;
@@ -52,63 +61,35 @@ BEGIN
 
         EXECUTE format('GRANT USAGE, CREATE ON SCHEMA strangler TO %I', owner);
         -- Default privileges may give new functions to nobody.
-        EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.relations(regclass[]), strangler.refuse(), '
-                       'strangler.gate_cover(text, text, text, text[]), strangler.gate_turn(text, boolean, text[]), '
-                       'strangler.gate_skip(text, boolean, text[], text[]), strangler.gate_leave(text, text[]) TO %I', owner);
+        FOREACH helper IN ARRAY helpers LOOP
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', helper, owner);
+        END LOOP;
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON strangler.gate, strangler.skipped_trigger TO %I', owner);
+        what := jsonb_build_object(
+            'slice', slice->>'slice', 'service', slice->>'service', 'side', facts->>'side', 'moved', to_jsonb(lists.moved),
+            'reference', CASE WHEN facts->>'side' = 'monolith' THEN '[]' ELSE to_jsonb(lists.reference) END, 'skip', slice->'skip');
         FOR made IN
-            SELECT 'gate_make_' || (slice->>'slice') AS name, '' AS args, '500ms' AS patience, format($f$
-BEGIN
-    PERFORM strangler.gate_cover(%1$L, %2$L, 'moved', %3$L);
-    PERFORM strangler.gate_cover(%1$L, %2$L, 'reference', %4$L);
-    INSERT INTO strangler.gate (slice) VALUES (%1$L) ON CONFLICT (slice) DO NOTHING;
-END
-$f$, slice->>'slice', slice->>'service', lists.moved, CASE WHEN facts->>'side' = 'monolith' THEN '{}' ELSE lists.reference END) AS body
+            SELECT 'gate_of_' AS name, 'deed text, epoch bigint' AS args, 'void' AS gives, owner AS maker, ARRAY[us] AS callers,
+                   format('SELECT strangler.gate_try(%L, deed, epoch)', what) AS body
+            -- The owner of the tables gets no right on the journal: he may call this, and through it write just this entry.
             UNION ALL
-            -- Opening stalls no admitted writer and must not starve; shutting stalls those who come while it waits.
-            -- A copy of a reference table stays shut when the slice's own tables open: the monolith still owns it.
-            SELECT 'gate_set_' || (slice->>'slice'), 'shut boolean, epoch bigint', '100ms', format($f$
-DECLARE
-    current bigint;
-BEGIN
-    IF NOT $1 THEN
-        PERFORM set_config('lock_timeout', '5s', true);
-    END IF;
-    SELECT g.epoch INTO current FROM strangler.gate g WHERE g.slice = %1$L FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'slice %% has no gate in this database', %1$L
-            USING ERRCODE = 'STR04', HINT = 'Run `strangler sync start`, which makes it.';
-    END IF;
-    IF $2 < current THEN
-        RAISE EXCEPTION 'epoch %% of slice %% is stale: its gate has seen epoch %%', $2, %1$L, current
-            USING ERRCODE = 'STR02', HINT = 'Someone decided after you: read `strangler journal` and ask again.';
-    END IF;
-    PERFORM strangler.gate_cover(%1$L, %2$L, 'moved', %3$L);
-    PERFORM strangler.gate_cover(%1$L, %2$L, 'reference', %4$L);
-    PERFORM strangler.gate_turn(%1$L, $1, %3$L);
-    IF $1 THEN
-        PERFORM strangler.gate_turn(%1$L, true, %4$L);
-    END IF;
-    PERFORM strangler.gate_skip(%1$L, $1, %5$L, %6$L);
-    UPDATE strangler.gate g SET epoch = $2, is_shut = $1 WHERE g.slice = %1$L;
-END
-$f$, slice->>'slice', slice->>'service', lists.moved, CASE WHEN facts->>'side' = 'monolith' THEN '{}' ELSE lists.reference END,
-                lists.skip, named)
+            SELECT 'entry_of_', 'epoch bigint, OUT raised bigint, OUT was text', 'record', current_user, ARRAY[owner],
+                   format('SELECT * FROM strangler.journal_abort(%L, epoch)', slice->>'slice')
+            WHERE facts->>'side' = 'monolith'
             UNION ALL
-            SELECT 'gate_unmake_' || (slice->>'slice'), '', '500ms', format($f$
-BEGIN
-    DELETE FROM strangler.gate g WHERE g.slice = %1$L;
-    PERFORM strangler.gate_skip(%1$L, false, '{}', '{}');
-    PERFORM strangler.gate_leave(%1$L, '{}');
-END
-$f$, slice->>'slice')
+            SELECT 'abort_of_', 'epoch bigint', 'bigint', owner, ARRAY[us, owner],
+                   format('SELECT strangler.abort_work(%L, epoch)', what)
+            WHERE facts->>'side' = 'monolith'
         LOOP
-            EXECUTE format('CREATE OR REPLACE FUNCTION strangler.%I(%s) RETURNS void LANGUAGE plpgsql SECURITY DEFINER '
-                           'SET search_path = pg_catalog, pg_temp SET lock_timeout = %L AS %L',
-                           made.name, made.args, made.patience, made.body);
-            EXECUTE format('ALTER FUNCTION strangler.%I(%s) OWNER TO %I', made.name, made.args, owner);
-            EXECUTE format('REVOKE ALL ON FUNCTION strangler.%I(%s) FROM PUBLIC, %I', made.name, made.args, owner);
-            EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.%I(%s) TO %I', made.name, made.args, us);
+            function := format('%I(%s)', made.name || (slice->>'slice'), made.args);
+            -- One that its owner may not call could not be replaced by him.
+            EXECUTE format('DROP FUNCTION IF EXISTS strangler.%s', function);
+            EXECUTE format('CREATE FUNCTION strangler.%s RETURNS %s LANGUAGE sql SECURITY DEFINER '
+                           'SET search_path = pg_catalog, pg_temp AS %L', function, made.gives, made.body);
+            EXECUTE format('ALTER FUNCTION strangler.%s OWNER TO %I', function, made.maker);
+            EXECUTE format('REVOKE ALL ON FUNCTION strangler.%s FROM PUBLIC, %I', function, owner);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION strangler.%s TO %s', function,
+                           (SELECT string_agg(quote_ident(caller), ', ') FROM unnest(made.callers) caller));
         END LOOP;
         -- A table that left the slice is no longer its gate's to guard. Its readers are not held up for long.
         patience := current_setting('lock_timeout');
@@ -131,6 +112,26 @@ $f$, slice->>'slice')
 END
 $do$;
 
+-- Strangler's role asks for all of it; nobody else is given anything.
+DO $$
+DECLARE
+    us text := (current_setting('strangler.facts')::jsonb)->>'role';
+    one record;
+BEGIN
+    FOR one IN
+        SELECT p.oid::regprocedure AS signature, p.proname IN (
+            'relations', 'head', 'gate_ask', 'gate_make', 'gate_unmake', 'gate_raise', 'rehearse_gate', 'fence', 'open', 'abort_ask',
+            'abort', 'abort_expired') AS is_ours
+        FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'strangler'::regnamespace
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', one.signature);
+        IF one.is_ours THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', one.signature, us);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Slices that left the plan take their functions with them, unless their gate still stands.
 DO $$
 DECLARE
@@ -138,9 +139,9 @@ DECLARE
     one record;
 BEGIN
     FOR one IN
-        SELECT p.oid::regprocedure AS signature, substring(p.proname FROM '^gate_(?:make|set|unmake)_(.*)$') AS slice
+        SELECT p.oid::regprocedure AS signature, substring(p.proname FROM '^(?:gate|entry|abort)_of_(.*)$') AS slice
         FROM pg_catalog.pg_proc p
-        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname ~ '^gate_(make|set|unmake)_'
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname ~ '^(gate|entry|abort)_of_'
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM strangler.installed i, jsonb_array_elements(i.facts->'slices') s WHERE s->>'slice' = one.slice);
         IF EXISTS (SELECT FROM strangler.gate g WHERE g.slice = one.slice) THEN
