@@ -8,11 +8,15 @@ pub use file::forget_elsewhere;
 
 use file::JournalFile;
 use migrations::code::Code;
+use migrations::crossing::Moment;
 use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, Move, State};
+use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Diagnostic;
+use migrations::stage::Epoch;
 use postgres::ConnectError;
 use std::path::Path;
+use std::time::Duration;
 use table::JournalTable;
 
 #[derive(Debug)]
@@ -138,6 +142,42 @@ impl Store {
         match self {
             Store::Postgres(table, _) => table.append(expected, draft).await,
             Store::File(file) => file.append(expected, draft).await,
+        }
+    }
+
+    /// The time by the clock that the journal's moments and leases are of.
+    pub async fn now(&self) -> Result<Moment, StoreError> {
+        match self {
+            Store::Postgres(table, _) => table.now().await,
+            Store::File(_) => Ok(file::now()),
+        }
+    }
+
+    /// Becomes the coordinator of a slice for so long, unless another one is. Whoever has it already keeps it.
+    pub async fn take_lease(
+        &self,
+        slice: &SliceName,
+        coordinator: &str,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Store::Postgres(table, _) => table.take_lease(slice, coordinator, time).await,
+            // A plan without a database has no tables, so nothing that a coordinator could move.
+            Store::File(_) => Ok(false),
+        }
+    }
+
+    /// Remains the coordinator; not after another one took over, or the slice went on to another epoch.
+    pub async fn renew_lease(
+        &self,
+        slice: &SliceName,
+        coordinator: &str,
+        epoch: Epoch,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Store::Postgres(table, _) => table.renew_lease(slice, coordinator, epoch, time).await,
+            Store::File(_) => Ok(false),
         }
     }
 }

@@ -1,6 +1,6 @@
 -- The gate: triggers that refuse every writer but strangler's role. They are made disabled; shutting enables
 -- them ALWAYS, opening disables them. Both wait for writers and for no reader. The functions here work with the rights
--- of their caller; 0006_slices.sql makes the functions that lend the rights of the tables' owner.
+-- of their caller; 0007_slices.sql makes the functions that lend the rights of the tables' owner.
 --
 -- SQLSTATEs: STR01 a write is refused; STR02 someone decided otherwise; STR03 the journal only grows; STR04 the slice has
 -- no gate here; STR05 a lock was not had in time, nothing was changed, the same may be asked again.

@@ -5,6 +5,7 @@ mod lines;
 
 use super::{Draft, Loaded, StoreError};
 use lines::Lines;
+use migrations::crossing::Moment;
 use migrations::journal::{Entry, Generation, JournalId};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -91,6 +92,12 @@ async fn blocking<T: Send + 'static>(
 /// be taken away, the controller's finding names it.
 pub fn forget_elsewhere(state_dir: &Path) {
     let _ = std::fs::remove_file(state_dir.join(WORD));
+}
+
+/// A plan without a database has no other clock.
+pub(super) fn now() -> Moment {
+    let now = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    Moment(u64::try_from(now).unwrap_or_default())
 }
 
 fn give_way(path: &Path) -> std::io::Result<()> {

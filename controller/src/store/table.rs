@@ -1,9 +1,14 @@
 //! The journal in schema `strangler` of the monolith's database. The primary key and the database's own count of
-//! entries make the compare-and-swap; the head row changes in the same transaction.
+//! entries make the compare-and-swap. The head row changes in the same transaction, and so does the monolith's gate where
+//! the entry decides about it. What is refused is the table of `migrations::gate`.
 
 use super::{Draft, Loaded, StoreError};
-use migrations::journal::{Entry, Generation, JournalId, Move, State};
+use migrations::crossing::Moment;
+use migrations::journal::{Entry, Generation, JournalId, Move, SliceState, State};
+use migrations::names::SliceName;
 use migrations::plan::DatabaseUrl;
+use migrations::stage::{Epoch, Event};
+use postgres::gate::{self, Gate};
 use postgres::{Refusal, connect_unplanned, in_words};
 use serde_json::Value;
 use std::sync::Arc;
@@ -31,9 +36,27 @@ const TAKE_OVER: &str = "
     INSERT INTO strangler.journal (generation, at, actor, reason, slice, event)
     SELECT $1::bigint, $2::text::timestamptz, $3::text, $4::text, $5::text, $6::jsonb
      WHERE (SELECT coalesce(max(generation), 0) FROM strangler.journal) = $1::bigint - 1";
+/// The head is locked first, by everyone who changes it: `strangler.abort` takes the same locks in the same order.
+const LOCK: &str = "SELECT FROM strangler.slice WHERE slice = $1 FOR UPDATE";
+/// The lease ends with what it was taken for.
 const HEAD: &str = "
-    INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch, generation = excluded.generation";
+    INSERT INTO strangler.slice AS s (slice, stage, epoch, generation, preparing, hold) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (slice) DO UPDATE SET
+        stage = excluded.stage, epoch = excluded.epoch, generation = excluded.generation,
+        preparing = excluded.preparing, hold = excluded.hold,
+        coordinator = CASE WHEN num_nonnulls(excluded.preparing, excluded.hold) > 0 THEN s.coordinator END,
+        lease_until = CASE WHEN num_nonnulls(excluded.preparing, excluded.hold) > 0 THEN s.lease_until END";
+/// An applier may hold the gate's row; it raises the gate itself when it goes on.
+const RAISE: &str = "
+    UPDATE strangler.gate SET epoch = greatest(epoch, $2) WHERE slice IN (
+        SELECT slice FROM strangler.gate WHERE slice = $1 FOR UPDATE SKIP LOCKED)";
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+const TAKE_LEASE: &str = "
+    UPDATE strangler.slice SET coordinator = $2, lease_until = clock_timestamp() + $3::float8 * interval '1 millisecond'
+     WHERE slice = $1 AND (coordinator = $2 OR lease_until IS NULL OR lease_until <= clock_timestamp())";
+const RENEW_LEASE: &str = "
+    UPDATE strangler.slice SET lease_until = clock_timestamp() + $4::float8 * interval '1 millisecond'
+     WHERE slice = $1 AND coordinator = $2 AND epoch = $3";
 
 /// The journal's tables, behind one connection that is opened anew after a failure.
 #[derive(Debug)]
@@ -48,6 +71,8 @@ enum Failure {
     Conflict,
     Lost(String),
     Damaged(u64, String),
+    /// The cutover's commit without a shut gate before the monolith's tables.
+    NotShut(Option<Gate>, Epoch),
 }
 
 impl From<tokio_postgres::Error> for Failure {
@@ -83,6 +108,41 @@ impl JournalTable {
         self.settled(Generation(0), taken).await
     }
 
+    pub(crate) async fn now(&self) -> Result<Moment, StoreError> {
+        let client = self.client().await?;
+        let client = client.lock().await;
+        let row = within(async { Ok(client.query_one(NOW, &[]).await?) }).await;
+        let row = self.settled(Generation(0), row).await?;
+        Ok(Moment(u64::try_from(row.get::<_, i64>(0)).unwrap_or_default()))
+    }
+
+    pub(crate) async fn take_lease(
+        &self,
+        slice: &SliceName,
+        coordinator: &str,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
+        self.lease(TAKE_LEASE, &[&slice.as_str(), &coordinator, &milliseconds(time)]).await
+    }
+
+    pub(crate) async fn renew_lease(
+        &self,
+        slice: &SliceName,
+        coordinator: &str,
+        epoch: Epoch,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
+        let (slice, epoch, time) = (slice.as_str(), number(epoch.0), milliseconds(time));
+        self.lease(RENEW_LEASE, &[&slice, &coordinator, &epoch, &time]).await
+    }
+
+    async fn lease(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
+        let client = self.client().await?;
+        let client = client.lock().await;
+        let had = within(async { Ok(client.execute(sql, values).await?) }).await;
+        Ok(self.settled(Generation(0), had).await? > 0)
+    }
+
     async fn client(&self) -> Result<Arc<Mutex<Client>>, StoreError> {
         let mut held = self.session.lock().await;
         if let Some(client) = held.as_ref() {
@@ -112,13 +172,26 @@ impl JournalTable {
             ),
             Failure::Lost(why) => StoreError::Uncertain { why },
             Failure::Damaged(place, why) => StoreError::Damaged { place, why },
+            Failure::NotShut(gate, epoch) => refused(
+                match gate {
+                    Some(gate) => format!("the monolith's gate is {gate}, not shut at epoch {epoch}"),
+                    None => "the monolith has no gate".to_owned(),
+                },
+                "abort the cutover: `strangler abort`",
+            ),
             Failure::Postgres(error) => match error.code() {
                 Some(code) if *code == SqlState::UNIQUE_VIOLATION => StoreError::Conflict(expected),
                 _ if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => refused(
                     in_words(&error),
                     "run `strangler install` with an administrator's URL for each database, which makes the journal",
                 ),
-                _ => refused(in_words(&error), "look at the monolith's database, then ask again"),
+                _ => {
+                    let hint = error.as_db_error().and_then(|server| server.hint());
+                    refused(
+                        in_words(&error),
+                        hint.unwrap_or("look at the monolith's database, then ask again"),
+                    )
+                }
             },
         })
     }
@@ -178,9 +251,7 @@ async fn take_over(client: &mut Client, entries: &[Entry], state: &State) -> Res
     for (slice, head) in &state.slices {
         let last = entries.iter().rfind(|entry| entry.slice == *slice);
         let generation = last.map_or(state.generation, |entry| entry.generation).0;
-        let values: [&(dyn ToSql + Sync); 4] =
-            [&slice.as_str(), &json(generation, &head.stage)?, &number(head.epoch.0), &number(generation)];
-        transaction.execute(HEAD, &values).await?;
+        write_head(&transaction, slice, head, generation).await?;
     }
     Ok(transaction.commit().await?)
 }
@@ -195,18 +266,57 @@ async fn prepare<'a>(
     draft: &Draft,
 ) -> Result<(Transaction<'a>, Entry), Failure> {
     let Move { slice, event, after } = &draft.decided;
-    let generation = number(expected.next().0);
-    let event = json(expected.0 + 1, event)?;
-    let stage = json(expected.0 + 1, &after.stage)?;
-    let slice = slice.as_str();
+    let generation = expected.next().0;
+    let written = json(generation, event)?;
     let transaction = client.transaction().await?;
+    transaction.query_opt(LOCK, &[&slice.as_str()]).await?;
     let row = transaction
-        .query_opt(APPEND, &[&generation, &draft.actor, &draft.reason, &slice, &event])
+        .query_opt(APPEND, &[&number(generation), &draft.actor, &draft.reason, &slice.as_str(), &written])
         .await?
         .ok_or(Failure::Conflict)?;
-    transaction.execute(HEAD, &[&slice, &stage, &number(after.epoch.0), &generation]).await?;
+    write_head(&transaction, slice, after, generation).await?;
+    turn_gate(&transaction, slice, event).await?;
     let entry = entry(&row)?;
     Ok((transaction, entry))
+}
+
+async fn write_head(
+    transaction: &Transaction<'_>,
+    slice: &SliceName,
+    head: &SliceState,
+    generation: u64,
+) -> Result<(), Failure> {
+    let (stage, epoch) = (json(generation, &head.stage)?, number(head.epoch.0));
+    let preparing = head.preparing.map(|preparing| json(generation, &preparing)).transpose()?;
+    let hold = head.hold.map(|hold| json(generation, &hold)).transpose()?;
+    let values: [&(dyn ToSql + Sync); 6] =
+        [&slice.as_str(), &stage, &epoch, &number(generation), &preparing, &hold];
+    transaction.execute(HEAD, &values).await?;
+    Ok(())
+}
+
+/// What a decision does to the monolith's gate, after the head says so.
+async fn turn_gate(transaction: &Transaction<'_>, slice: &SliceName, event: &Event) -> Result<(), Failure> {
+    let client = transaction.client();
+    match event {
+        Event::CutoverCommitted { epoch, .. } => {
+            let found = client.query_opt(gate::HOLD, &[&slice.as_str()]).await?.as_ref().map(gate::of);
+            let shut = Gate { is_shut: true, epoch: *epoch };
+            if found == Some(shut) { Ok(()) } else { Err(Failure::NotShut(found, *epoch)) }
+        }
+        Event::CutoverAborted { epoch, .. } | Event::RollbackCommitted { epoch } => {
+            Ok(gate::open(client, slice, *epoch).await?)
+        }
+        Event::RollbackAborted { epoch, .. } => {
+            client.execute(RAISE, &[&slice.as_str(), &number(epoch.0)]).await?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn entry(row: &Row) -> Result<Entry, Failure> {
