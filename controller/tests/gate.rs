@@ -131,6 +131,7 @@ async fn a_fence_comes_after_every_write_that_was_let_in() {
 
 /// Partitions that are made and attached at any moment, cascades, and a role that has no right but to write.
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::too_many_lines, reason = "one gate, tried in every way")]
 async fn no_way_leads_around_a_shut_gate() {
     let (world, mut decider) = following().await;
     let us = world.client("strangler", "monolith").await;

@@ -4,7 +4,12 @@
 //!
 //! A run prints its seed; `STRANGLER_TEST_SEED` repeats it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on shall fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on shall fail"
+)]
 
 mod world;
 
