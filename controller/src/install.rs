@@ -14,9 +14,8 @@ const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; B
 
 /// Whether there is a journal whose head can be asked.
 const HAS_JOURNAL: &str = "SELECT to_regclass('strangler.slice') IS NOT NULL";
-/// Slices whose changes go through the log while the monolith owns them; the script itself keeps those that have left.
-const FOLLOWED: &str =
-    "SELECT slice FROM strangler.slice WHERE stage->>'stage' IN ('copying', 'following') ORDER BY slice";
+/// Each slice with its stage.
+const HEADS: &str = "SELECT slice, coalesce(stage->>'stage', '') FROM strangler.slice ORDER BY slice";
 
 /// Why a database could not be prepared or left. What was begun in that one was undone; those before it stay done.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +48,11 @@ pub enum InstallError {
         /// Their topics, as `<prefix>.*`.
         topics: String,
     },
+    /// The slice has left the monolith or is on its way. Nothing was done.
+    #[error(
+        "slice {slice} is {stage}: without its gate the monolith could write tables that it does not own"
+    )]
+    Left { slice: String, stage: String },
     /// The server refused a step. Nothing of the script stays in that database, but that `uninstall`'s last step may
     /// have dropped a slot before it failed at another.
     #[error("{database} refused `{step}`: {why}")]
@@ -62,6 +66,7 @@ impl Diagnostic for InstallError {
             InstallError::NoScript(error) => error.code(),
             InstallError::Connect { .. } => Code::DatabaseUnreachable,
             InstallError::Followed { .. } => Code::InstallFollowed,
+            InstallError::Left { .. } => Code::SliceStage,
             InstallError::Refused { .. } => Code::InstallRefused,
         }
     }
@@ -73,6 +78,7 @@ impl Diagnostic for InstallError {
             InstallError::NoScript(error) => error.remedy(),
             InstallError::Connect { source, .. } => source.remedy(),
             InstallError::Followed { slices, unplanned, .. } => drop_first(slices, unplanned),
+            InstallError::Left { slice, stage } => end_first(slice, stage),
             InstallError::Refused { remedy, .. } => remedy.clone(),
         }
     }
@@ -88,6 +94,18 @@ fn drop_first(slices: &[String], unplanned: &[String]) -> String {
     steps.extend(slices.iter().map(|slice| format!("then `strangler sync drop {slice}`")));
     steps.push("then `strangler down` and `strangler uninstall`".to_owned());
     steps.join("\n")
+}
+
+/// For each of these, strangler must be up.
+fn end_first(slice: &str, stage: &str) -> String {
+    let end = match stage {
+        "split" => format!(
+            "give the slice back: `strangler rollback {slice}`; or make its move final: `strangler complete {slice}`"
+        ),
+        _ => format!("wait until `strangler status` shows that it has ended, or `strangler abort {slice}`"),
+    };
+    let up = "start strangler again: `strangler up --detach`";
+    [up, &end, "then `strangler down` and `strangler uninstall`"].join("\n")
 }
 
 /// Makes everything that the plan needs in its databases: role, schema, gates' functions, rights, publication. It may
@@ -110,24 +128,37 @@ pub async fn uninstall(
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
     let databases = known(plan, admin_urls)?;
-    if let LogChoice::Kafka { topic_prefix, .. } = &plan.log
-        && databases.contains(&Database::Monolith)
-    {
-        let slices = followed(admin_urls).await?;
-        if !slices.is_empty() {
-            let is_planned = |name: &&String| {
-                plan.slices.values().any(|slice| slice.name.as_str() == *name && !slice.is_stateless())
-            };
-            let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
-            return Err(InstallError::Followed { slices, unplanned, topics: format!("{topic_prefix}.*") });
-        }
+    if databases.contains(&Database::Monolith) {
+        may_leave(plan, &heads(admin_urls).await?)?;
     }
     run_all(plan, admin_urls, sql::uninstall, report).await
 }
 
-/// The slices that are followed, as the journal's head says; none where the journal is gone already.
-async fn followed(admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, InstallError> {
-    let (database, title) = (Database::Monolith, "look who is followed");
+/// A slice and the name of its stage.
+type Head = (String, String);
+
+/// Whether no slice needs what would be taken away. The monolith's script asks the same about gates once more.
+fn may_leave(plan: &Plan, heads: &[Head]) -> Result<(), InstallError> {
+    let is_left = |(_, stage): &&Head| matches!(&stage[..], "cutting" | "split" | "returning");
+    if let Some((slice, stage)) = heads.iter().find(is_left) {
+        return Err(InstallError::Left { slice: slice.clone(), stage: stage.clone() });
+    }
+    let LogChoice::Kafka { topic_prefix, .. } = &plan.log else { return Ok(()) };
+    let is_followed = |(_, stage): &&Head| matches!(&stage[..], "copying" | "following");
+    let slices: Vec<String> = heads.iter().filter(is_followed).map(|(slice, _)| slice.clone()).collect();
+    if slices.is_empty() {
+        return Ok(());
+    }
+    let is_planned = |name: &&String| {
+        plan.slices.values().any(|slice| slice.name.as_str() == *name && !slice.is_stateless())
+    };
+    let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
+    Err(InstallError::Followed { slices, unplanned, topics: format!("{topic_prefix}.*") })
+}
+
+/// The journal's heads; none where the journal is gone already.
+async fn heads(admin_urls: &BTreeMap<String, String>) -> Result<Vec<Head>, InstallError> {
+    let (database, title) = (Database::Monolith, "look how the slices stand");
     let session = enter(&database, admin_urls).await?;
     // It is a transaction of its own, for the limits.
     execute(&database, &session, title, LIMITS).await?;
@@ -136,10 +167,10 @@ async fn followed(admin_urls: &BTreeMap<String, String>) -> Result<Vec<String>, 
     if !has_journal.get::<_, bool>(0) {
         return Ok(Vec::new());
     }
-    let rows = session.client.query(FOLLOWED, &[]).await.map_err(failed)?;
-    // The journal's head is let go before the script wants to drop it.
+    let rows = session.client.query(HEADS, &[]).await.map_err(failed)?;
+    // The journal's heads are let go before the script wants to drop them.
     execute(&database, &session, title, "COMMIT").await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 type Scripts = fn(&Plan, &Database) -> Result<Vec<Script>, NoScript>;
@@ -233,6 +264,17 @@ fn remedy_of(code: Option<&SqlState>) -> &'static str {
 mod tests {
     use super::*;
     use migrations::problem::Problem;
+
+    #[test]
+    fn a_slice_that_has_left_is_to_be_given_back_first() {
+        for (stage, end) in [("split", "strangler rollback orders"), ("returning", "strangler abort orders")]
+        {
+            let left = InstallError::Left { slice: "orders".to_owned(), stage: stage.to_owned() };
+            let problem = Problem::from(left);
+            assert_eq!(problem.exit(), 4);
+            assert!(problem.message.contains(stage) && problem.remedy.contains(end), "{problem:?}");
+        }
+    }
 
     #[test]
     fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {

@@ -236,7 +236,10 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
     let split = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "split"}', 1, 1)"#;
     world.cluster.sql("monolith", split);
     let refused = told(world.uninstall().await);
-    assert!(refused.contains("orders is split") && refused.contains("strangler status"), "{refused}");
+    assert!(
+        refused.contains("orders is split") && refused.contains("strangler rollback orders"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
