@@ -7,9 +7,11 @@ use crate::process::Process;
 use migrations::code::Code;
 use migrations::plan::Secret;
 use migrations::problem::Problem;
+use migrations::sql::Database;
 use rand::Rng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -42,11 +44,19 @@ pub(crate) struct Watch {
     pub(crate) kept: Option<Kept>,
 }
 
-/// The replication slot that keeps WAL at the source while no bridge runs, and the slices that need it.
+/// What stays in the databases while nothing runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
+    /// The replication slot that keeps WAL in the monolith's database.
     pub(crate) slot: String,
+    /// The slices that need it.
     pub(crate) slices: Vec<String>,
+    /// Slots in the databases of services, for the way back.
+    #[serde(default)]
+    pub(crate) service_slots: BTreeMap<Database, String>,
+    /// The slices whose gate in the monolith's database is shut: their service owns them.
+    #[serde(default)]
+    pub(crate) shut: Vec<String>,
 }
 
 impl House {

@@ -12,6 +12,7 @@ mod part;
 mod process;
 mod remote;
 mod signals;
+mod span;
 mod supervisor;
 mod survey;
 mod ui;

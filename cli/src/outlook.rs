@@ -4,23 +4,40 @@ use crate::house::Kept;
 use crate::part::Part;
 use crate::ui::figure;
 use migrations::api::{AgentStatus, SliceStatus, Status};
+use migrations::code::Code;
 use migrations::control::{BridgeReport, Condition, LaneReport, Report};
+use migrations::crossing::{Intent, Moment};
+use migrations::finding::Finding;
+use migrations::lane::Direction;
 use migrations::share::Share;
 use migrations::sql::Database;
+use migrations::stage::Stage;
+use std::collections::BTreeMap;
 
-/// The slot that keeps WAL if everything stops now. While no bridge reports one, it is `known`.
+/// What stays in the databases if everything stops now. While no bridge reports its slots, they are those that are `known`.
 pub(crate) fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
-    let captured = status.slices.iter().filter(|(_, slice)| slice.stage.is_captured() && slice.has_tables);
-    let slices: Vec<String> = captured.map(|(name, _)| name.to_string()).collect();
+    let named = |is: fn(&SliceStatus) -> bool| {
+        let slices = status.slices.iter().filter(|(_, slice)| slice.has_tables && is(slice));
+        slices.map(|(name, _)| name.to_string()).collect::<Vec<String>>()
+    };
+    let slices = named(|slice| slice.stage.is_captured());
     if slices.is_empty() {
         return None;
     }
-    let reported = status.agents.iter().find_map(|agent| match &agent.report {
-        Report::Bridge(bridge) => bridge.feeds.get(&Database::Monolith).map(|feed| feed.slot.clone()),
-        Report::Proxy(_) => None,
-    });
-    let slot = reported.or_else(|| known.map(|known| known.slot.clone()))?;
-    Some(Kept { slot, slices })
+    let mut slots = BTreeMap::new();
+    for agent in &status.agents {
+        if let Report::Bridge(bridge) = &agent.report {
+            slots.extend(bridge.feeds.iter().map(|(database, feed)| (database.clone(), feed.slot.clone())));
+        }
+    }
+    let known_slot = || known.map(|known| known.slot.clone());
+    let slot = slots.remove(&Database::Monolith).or_else(known_slot)?;
+    if slots.is_empty() {
+        slots = known.map(|known| known.service_slots.clone()).unwrap_or_default();
+    }
+    // What is not decided is given up when the controller ends.
+    let shut = named(|slice| matches!(slice.stage, Stage::Split { .. } | Stage::Returning { .. }));
+    Some(Kept { slot, slices, service_slots: if shut.is_empty() { BTreeMap::new() } else { slots }, shut })
 }
 
 /// The live bridge and its report. Of two bridges this is the one that captures; the other one is fenced out.
@@ -41,28 +58,92 @@ pub(crate) fn line(
     let mark = |runs: bool| if runs { '✔' } else { '✗' };
     let mut words: Vec<String> =
         parts.map(|(part, runs)| format!("{} {}", part.name(), mark(runs))).collect();
-    for (name, slice) in status.iter().flat_map(|status| &status.slices) {
-        words.push(format!("{name} {}", condition(slice, figures)));
+    for (status, (name, slice)) in
+        status.into_iter().flat_map(|status| status.slices.iter().map(move |slice| (status, slice)))
+    {
+        let mut word = format!("{name} {}", condition(slice, figures.then_some(status.now)));
+        if let Some(lane) = lane(slice).filter(|lane| figures && lane.condition == Condition::Following) {
+            word.push_str(&format!(", lag {}", figure::span(lane.lag_ms)));
+        }
+        words.push(word);
     }
     words.join("  ")
 }
 
-pub(crate) fn condition(slice: &SliceStatus, figures: bool) -> String {
-    let stage = slice.stage.name();
-    let Some(stream) = slice.forward() else { return stage.to_owned() };
-    match &stream.condition {
-        Condition::Idle | Condition::Copied { .. } => stage.to_owned(),
-        Condition::Copying { rows, rows_estimated } if figures => {
+/// The lane that brings the slice's changes to the side that does not own it.
+pub(crate) fn lane(slice: &SliceStatus) -> Option<&LaneReport> {
+    match slice.stage {
+        Stage::Split { .. } | Stage::Returning { .. } => slice.reverse(),
+        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => slice.forward(),
+        Stage::Retired => None,
+    }
+}
+
+/// The stage, and what keeps its lane from following. With the time it is `now`, also how much of a hold and of `--for`
+/// is left.
+pub(crate) fn condition(slice: &SliceStatus, now: Option<Moment>) -> String {
+    let stands = crossing(slice, now).unwrap_or_else(|| slice.stage.name().to_owned());
+    match lane(slice).map(|lane| &lane.condition) {
+        Some(Condition::Copying { rows, rows_estimated }) if now.is_some() => {
             format!("copying {} %", figure::percent(*rows, *rows_estimated))
         }
-        Condition::Copying { .. } => "copying".to_owned(),
-        Condition::Following if figures => format!("{stage}, lag {}", figure::span(stream.lag_ms)),
-        Condition::Following => stage.to_owned(),
-        Condition::Paused => format!("{stage}, paused"),
-        Condition::Waiting { .. } => format!("{stage}, waiting"),
-        Condition::Lost { .. } => format!("{stage}, lost"),
-        Condition::Stopped { .. } => format!("{stage}, stopped"),
+        Some(Condition::Copying { .. }) => "copying".to_owned(),
+        Some(Condition::Paused) => format!("{stands}, paused"),
+        Some(Condition::Waiting { .. }) => format!("{stands}, waiting"),
+        Some(Condition::Lost { .. }) => format!("{stands}, lost"),
+        Some(Condition::Stopped { .. }) => format!("{stands}, stopped"),
+        Some(Condition::Idle | Condition::Copied { .. } | Condition::Following) | None => stands,
     }
+}
+
+/// A slice that is on its way from one owner to the other, or returns by itself.
+fn crossing(slice: &SliceStatus, now: Option<Moment>) -> Option<String> {
+    let stage = slice.stage.name();
+    if let Some(preparing) = slice.preparing {
+        return Some(match preparing.intent {
+            Intent::Cutover { .. } => format!("{stage}, preparing a cutover"),
+            Intent::Rehearse => format!("{stage}, preparing a rehearsal"),
+        });
+    }
+    match (slice.stage, slice.hold, now) {
+        (Stage::Cutting { .. } | Stage::Returning { .. }, Some(hold), Some(now)) => {
+            Some(format!("{stage}, {} left", figure::left(hold.until.since(now))))
+        }
+        (Stage::Cutting { .. } | Stage::Returning { .. }, ..) => None,
+        (_, Some(_), _) => Some(format!("{stage}, writes are still held")),
+        (Stage::Split { returns_at: Some(at), .. }, None, Some(now)) if at > now => {
+            Some(format!("{stage}, returns in {}", figure::left(at.since(now))))
+        }
+        (Stage::Split { returns_at: Some(_), .. }, None, Some(_)) => {
+            Some(format!("{stage}, its return is due"))
+        }
+        (Stage::Split { returns_at: Some(_), .. }, None, None) => Some(format!("{stage}, returns by itself")),
+        (_, None, _) => None,
+    }
+}
+
+/// Writes that passed a gate: they are on one side only, so both sides may differ.
+pub(crate) fn foreign(status: &Status) -> Vec<Finding> {
+    let lanes =
+        status.slices.iter().flat_map(|(name, slice)| slice.lanes.iter().map(move |lane| (name, lane)));
+    let found = lanes.filter(|(_, (_, lane))| lane.foreign > 0);
+    found
+        .map(|(name, (direction, lane))| {
+            let (side, owner) = match direction {
+                Direction::Forward => ("monolith", "service"),
+                Direction::Reverse => ("service", "monolith"),
+            };
+            let message = format!(
+                "{} changes of slice {name} were written at the {side} while the {owner} owned it, and not by strangler",
+                figure::count(lane.foreign)
+            );
+            let remedy = format!(
+                "find the writer in the log of the {side}'s database: it passes the gate; then compare both sides with \
+                 `strangler verify {name}`"
+            );
+            Finding::error(Code::SliceForeignWrites, message, remedy)
+        })
+        .collect()
 }
 
 /// A lane that does not follow yet has no lag.
@@ -93,7 +174,7 @@ mod tests {
     use migrations::control::{AgentId, AgentKind, FeedReport, ProxyReport};
     use migrations::journal::{Generation, JournalId};
     use migrations::lsn::{EndLsn, Timeline};
-    use std::collections::BTreeMap;
+    use serde_json::{Value, json};
 
     fn agent(kind: AgentKind, name: &str, live: bool, slot: Option<&str>) -> AgentStatus {
         let feeds = slot.map(|slot| FeedReport {
@@ -123,6 +204,7 @@ mod tests {
             plan: "shop".to_owned(),
             journal: JournalId(Default::default()),
             generation: Generation(0),
+            now: Moment(0),
             slices: BTreeMap::new(),
             agents,
             findings: Vec::new(),
@@ -141,6 +223,120 @@ mod tests {
         assert_eq!(name(vec![fenced.clone(), first]).as_deref(), Some("first"));
         assert_eq!(name(vec![gone.clone(), fenced]).as_deref(), Some("second"));
         assert_eq!(name(vec![gone, proxy]), None);
+    }
+
+    const NOW: Moment = Moment(1_000_000);
+
+    fn slice(stage: &Value, more: &Value) -> SliceStatus {
+        let mut slice = json!({
+            "epoch": 5, "owner": "nobody", "has_tables": true, "routes": [], "lanes": {}, "next_steps": [],
+        });
+        for part in [stage, more] {
+            slice.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        }
+        serde_json::from_value(slice).unwrap()
+    }
+
+    fn stage(name: &str) -> Value {
+        json!({
+            "stage": name, "copied_at": "0/1", "intent": "cutover", "plan": "0000000000000000",
+            "schema": "0000000000000000", "reverse_from": "0/1",
+        })
+    }
+
+    fn lanes(foreign: u64) -> Value {
+        let lane = |lag_ms, foreign| json!({ "condition": { "condition": "following" }, "lag_bytes": 0, "lag_ms": lag_ms, "changes": 0, "foreign": foreign });
+        json!({ "lanes": { "forward": lane(1, foreign), "reverse": lane(2, 0) } })
+    }
+
+    #[test]
+    fn a_crossing_shows_how_far_it_is_and_how_much_time_is_left() {
+        let hold = json!({ "hold": { "epoch": 5, "until": NOW.0 + 4_200 } });
+        let preparing = |intent: &str| json!({ "preparing": { "intent": intent, "plan": "0000000000000000", "hold_ms": 1, "until": 1 } });
+        let returns = |at: u64| {
+            let mut split = stage("split");
+            split["returns_at"] = json!(at);
+            slice(&split, &json!({}))
+        };
+        let shown = [
+            slice(&stage("following"), &preparing("cutover")),
+            slice(&stage("following"), &preparing("rehearse")),
+            slice(&stage("cutting"), &hold),
+            slice(&stage("split"), &hold),
+            returns(NOW.0 + 552_000),
+            returns(NOW.0),
+            slice(&stage("split"), &json!({})),
+            slice(&stage("returning"), &hold),
+            slice(&stage("following"), &hold),
+        ];
+        assert_eq!(
+            shown.each_ref().map(|slice| condition(slice, Some(NOW))),
+            [
+                "following, preparing a cutover",
+                "following, preparing a rehearsal",
+                "cutting, 4.2 s left",
+                "split, writes are still held",
+                "split, returns in 9m 12s",
+                "split, its return is due",
+                "split",
+                "returning, 4.2 s left",
+                "following, writes are still held",
+            ]
+        );
+        // In lines that pile up, no time runs.
+        assert_eq!(
+            [&shown[2], &shown[4]].map(|slice| condition(slice, None)),
+            ["cutting", "split, returns by itself"]
+        );
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_lane_to_the_side_that_does_not_own() {
+        let lag = |name: &str| lane(&slice(&stage(name), &lanes(0))).map(|lane| lane.lag_ms);
+        assert_eq!(
+            ["following", "cutting", "split", "returning"].map(lag),
+            [Some(1), Some(1), Some(2), Some(2)]
+        );
+        assert_eq!(lag("retired"), None);
+    }
+
+    #[test]
+    fn writes_past_a_gate_are_an_alarm_that_names_their_side() {
+        let mut one = status(Vec::new());
+        one.slices.insert("orders".parse().unwrap(), slice(&stage("split"), &lanes(0)));
+        assert_eq!(foreign(&one), []);
+        one.slices.insert("orders".parse().unwrap(), slice(&stage("split"), &lanes(3)));
+        let found = foreign(&one);
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].is_error() && found[0].message.starts_with("3 changes of slice orders"),
+            "{}",
+            found[0]
+        );
+        assert!(found[0].message.contains("at the monolith while the service owned it"), "{}", found[0]);
+    }
+
+    #[test]
+    fn a_split_slice_leaves_a_slot_at_the_service_and_a_shut_gate() {
+        let mut one = status(vec![agent(AgentKind::Bridge, "one", true, Some("strangler_shop_1"))]);
+        let mut split = slice(&stage("split"), &json!({}));
+        one.slices.insert("orders".parse().unwrap(), split.clone());
+        if let Report::Bridge(bridge) = &mut one.agents[0].report {
+            let feed = FeedReport {
+                slot: "strangler_shop_2".to_owned(),
+                ..bridge.feeds[&Database::Monolith].clone()
+            };
+            bridge.feeds.insert(Database::Service("orders".parse().unwrap()), feed);
+        }
+        let named = kept(&one, None).unwrap();
+        assert_eq!((&named.slot[..], &named.shut[..]), ("strangler_shop_1", &["orders".to_owned()][..]));
+        assert_eq!(named.service_slots.values().collect::<Vec<_>>(), ["strangler_shop_2"]);
+        // The bridge has stopped already.
+        one.agents.clear();
+        assert_eq!(kept(&one, Some(&named)), Some(named.clone()));
+        split.stage = Stage::Retired;
+        one.slices.insert("orders".parse().unwrap(), split);
+        assert_eq!(kept(&one, Some(&named)), None);
     }
 
     #[test]

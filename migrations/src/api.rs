@@ -19,7 +19,7 @@ pub use moves::{SyncVerb, Wish, next_steps, plan_event};
 pub use report::{CrossingEnd, CrossingReport, Phase, Reconciled};
 
 use crate::control::{AgentId, LaneReport, Report};
-use crate::crossing::Preparing;
+use crate::crossing::{Moment, Preparing};
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lane::Direction;
@@ -37,6 +37,8 @@ pub struct Status {
     pub plan: String,
     pub journal: JournalId,
     pub generation: Generation,
+    /// The controller's clock, for what is left of a hold and of `--for`.
+    pub now: Moment,
     /// Every slice of the plan.
     pub slices: BTreeMap<SliceName, SliceStatus>,
     /// Every agent that reported within the last minute.
@@ -71,6 +73,11 @@ impl SliceStatus {
     /// The lane from the monolith to the service.
     pub fn forward(&self) -> Option<&LaneReport> {
         self.lanes.get(&Direction::Forward)
+    }
+
+    /// The lane from the service to the monolith.
+    pub fn reverse(&self) -> Option<&LaneReport> {
+        self.lanes.get(&Direction::Reverse)
     }
 }
 

@@ -30,6 +30,9 @@ pub const AGAIN: Duration = Duration::from_secs(10);
 /// A lane that is further behind would make the hold long.
 pub const LAG_MAX: Duration = Duration::from_secs(1);
 
+/// Why a rehearsal that came as far as the decision goes back.
+pub const REHEARSED: &str = "rehearsed";
+
 /// What a coordinator does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -214,7 +217,7 @@ fn cut(crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) -> Next {
         Stopping::Next(next) => next,
         Stopping::GivenUp(why) => abort(why),
         Stopping::Stopped => match crossing.intent {
-            Intent::Rehearse => abort("rehearsed".to_owned()),
+            Intent::Rehearse => abort(REHEARSED.to_owned()),
             Intent::Cutover { for_ms } => Next::Journal(Event::CutoverCommitted {
                 epoch: hold.epoch,
                 returns_at: for_ms.map(|time| now.after(Duration::from_millis(time))),

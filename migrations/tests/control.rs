@@ -374,6 +374,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             plan: "shop".into(),
             journal: JournalId(Uuid::nil()),
             generation: Generation(3),
+            now: Moment(1),
             slices: BTreeMap::from([(slice("orders"), one)]),
             agents: vec![agent],
             findings: vec![Finding::warning(Code::BridgeWaits, "b", "c")],

@@ -1,5 +1,7 @@
 //! Numbers as people read them. Pure.
 
+use std::time::Duration;
+
 /// Groups of three digits: `1 204 331`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -21,6 +23,15 @@ pub(crate) fn span(ms: u64) -> String {
         60_000..7_200_000 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
     }
+}
+
+/// What is left of a time: `4.2 s`, `9m 12s`, `1h 3m`.
+pub(crate) fn left(left: Duration) -> String {
+    const EXACT: Duration = Duration::from_secs(10);
+    if left < EXACT {
+        return span(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    }
+    humantime::format_duration(Duration::from_secs(left.as_secs())).to_string()
 }
 
 /// A size in a fitting unit: `12 B`, `3.4 MiB`.
@@ -56,6 +67,12 @@ mod tests {
     fn spans_and_sizes_take_the_fitting_unit() {
         assert_eq!([span(4), span(1_250), span(60_000), span(7_200_000)], ["4 ms", "1.2 s", "1 min", "2 h"]);
         assert_eq!([size(12), size(3 << 20), size(u64::MAX)], ["12 B", "3.0 MiB", "16777215.9 TiB"]);
+    }
+
+    #[test]
+    fn what_is_left_is_exact_only_at_the_end() {
+        let shown = [4_200, 47_900, 552_000, 3_780_000].map(|ms| left(Duration::from_millis(ms)));
+        assert_eq!(shown, ["4.2 s", "47s", "9m 12s", "1h 3m"]);
     }
 
     #[test]

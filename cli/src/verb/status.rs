@@ -1,7 +1,7 @@
 //! `strangler status`: each slice's stage, owner, reads and lag, the live parts, and every finding.
 
 use crate::invocation::Invocation;
-use crate::outlook::{condition, lag, percent};
+use crate::outlook::{condition, foreign, lag, lane, percent};
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::figure;
@@ -9,6 +9,7 @@ use crate::ui::grid::{Grid, bad, doubtful, good, plain, strong};
 use comfy_table::Cell;
 use migrations::api::{AgentStatus, SliceStatus, Status};
 use migrations::control::{AgentKind, Condition, Report};
+use migrations::crossing::Moment;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::pattern::Access;
@@ -67,8 +68,8 @@ fn show(ui: &Ui, status: &Status, base: &str) {
     ui.line(slices(status));
     ui.line("");
     ui.line(agents(status));
-    let stopped = status.slices.values().filter_map(SliceStatus::forward);
-    let streams = stopped.filter_map(|stream| match &stream.condition {
+    let lanes = status.slices.values().flat_map(|slice| slice.lanes.values());
+    let streams = lanes.filter_map(|lane| match &lane.condition {
         Condition::Stopped { finding, .. } => Some(finding),
         _ => None,
     });
@@ -78,7 +79,8 @@ fn show(ui: &Ui, status: &Status, base: &str) {
     });
     // A finding about the bridge also appears in each of its slices; show it once.
     let mut shown: Vec<&Finding> = Vec::new();
-    for finding in status.findings.iter().chain(streams).chain(bridges.flatten()) {
+    let foreign = foreign(status);
+    for finding in status.findings.iter().chain(&foreign).chain(streams).chain(bridges.flatten()) {
         if !shown.contains(&finding) {
             ui.line("");
             ui.finding(finding);
@@ -92,22 +94,22 @@ fn slices(status: &Status) -> String {
     for (name, slice) in &status.slices {
         grid.row([
             strong(name),
-            stage(slice),
+            stage(slice, status.now),
             plain(slice.owner),
             plain(shared(slice, Access::Read)),
             plain(shared(slice, Access::Write)),
-            plain(slice.forward().map_or_else(|| "–".to_owned(), lag)),
+            plain(lane(slice).map_or_else(|| "–".to_owned(), lag)),
         ]);
     }
     grid.text()
 }
 
-/// The stage and the stream's condition, with a colour for its health.
-fn stage(slice: &SliceStatus) -> Cell {
-    let text = condition(slice, true);
-    let text = text.split(", lag").next().unwrap_or_default().to_owned();
-    match slice.forward().map(|stream| &stream.condition) {
+/// The stage and its lane's condition, with a colour for its health.
+fn stage(slice: &SliceStatus, now: Moment) -> Cell {
+    let text = condition(slice, Some(now));
+    match lane(slice).map(|lane| &lane.condition) {
         Some(Condition::Stopped { .. } | Condition::Lost { .. }) => bad(text),
+        _ if slice.preparing.is_some() || slice.hold.is_some() => doubtful(text),
         Some(Condition::Copying { .. } | Condition::Waiting { .. } | Condition::Paused) => doubtful(text),
         Some(Condition::Following | Condition::Copied { .. }) => good(text),
         Some(Condition::Idle) | None => plain(text),

@@ -6,6 +6,7 @@ use crate::invocation::{Invocation, typed};
 use crate::outlook::bridge;
 use crate::remote::Remote;
 use crate::signals::Signals;
+use crate::span::{patience, written};
 use crate::ui::Ui;
 use crate::ui::progress::Progress;
 use copy::{CopyState, document, find, has_settled, stopped, unsettled};
@@ -64,9 +65,9 @@ pub(crate) struct Start {
     /// Return at once; the copy continues
     #[arg(short, long)]
     detach: bool,
-    /// Stop watching after this many seconds, with exit code 8; the copy continues
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: Option<u64>,
+    /// Stop watching after this time, with exit code 8; the copy continues
+    #[arg(long, value_name = "TIME", value_parser = patience)]
+    timeout: Option<Duration>,
     /// Empty the service's tables first, even if they hold rows
     #[arg(long)]
     replace: bool,
@@ -218,11 +219,11 @@ async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
         return Ok(());
     }
     let mut signals = Signals::listen()?;
-    let seconds = start.timeout.unwrap_or(u64::from(u32::MAX));
+    let patience = start.timeout.unwrap_or(Duration::MAX);
     let watched = tokio::select! {
         watched = watch(call.ui, &remote, slice) => watched?,
-        () = tokio::time::sleep(Duration::from_secs(seconds)) => {
-            return Err(unwatched(slice, &format!("not yet following after {seconds} s")));
+        () = tokio::time::sleep(patience) => {
+            return Err(unwatched(slice, &format!("not yet following after {}", written(patience))));
         }
         () = signals.received() => return Err(unwatched(slice, "watching was interrupted")),
     };

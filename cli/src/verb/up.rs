@@ -6,6 +6,7 @@ use crate::outlook::bridge;
 use crate::part::Part;
 use crate::process::Process;
 use crate::remote::Remote;
+use crate::span::{patience, written};
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
 use migrations::api::Status;
@@ -29,9 +30,9 @@ pub(crate) struct Args {
     /// Return when everything is ready; stop it with `strangler down`
     #[arg(short, long)]
     detach: bool,
-    /// With --detach: how many seconds to wait until everything is ready
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
+    /// With --detach: how long to wait until everything is ready
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = patience)]
+    timeout: Duration,
     /// What --detach starts: the same, without a terminal
     #[arg(long, hide = true, conflicts_with = "detach")]
     supervise: bool,
@@ -130,7 +131,7 @@ async fn detach(
     house: &House,
     gauge: &Gauge,
     lock: Lock,
-    seconds: u64,
+    patience: Duration,
 ) -> Result<(), Problem> {
     let log = house.log("up")?;
     let copy = log.try_clone().map_err(|error| {
@@ -153,7 +154,7 @@ async fn detach(
         )
     })?;
     let mut progress = call.ui.progress();
-    let until = Instant::now() + Duration::from_secs(seconds);
+    let until = Instant::now() + patience;
     let status = loop {
         let why = match gauge.ready().await {
             Ok(status) if house.up().is_some_and(|watch| watch.process.pid == child.id()) => break status,
@@ -167,7 +168,7 @@ async fn detach(
         let hopeless = failing(house, plan, &child);
         if hopeless.is_some() || Instant::now() >= until {
             let is_served = serves(house, gauge).await;
-            let late = format!("not ready within {seconds} s: {why}");
+            let late = format!("not ready within {}: {why}", written(patience));
             let problem = in_vain(house, hopeless, &late, is_served);
             if !is_served {
                 end(&mut child).await;

@@ -53,7 +53,7 @@ fn respond(mut connection: &TcpStream, body: &str) -> std::io::Result<()> {
 /// The status of a plan whose slice `orders` has tables and is at stage `monolith`.
 pub fn status(agents: &[Value], findings: &[Value]) -> Value {
     json!({
-        "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
+        "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3, "now": 0,
         "slices": { "orders": {
             "stage": "monolith", "epoch": 0, "owner": "monolith", "has_tables": true, "routes": [], "lanes": {},
             "next_steps": [],
@@ -73,7 +73,7 @@ pub fn bridge(port: u16) -> Value {
 /// The outcome of a wish for slice `orders`, with this many live proxies that all act on it.
 pub fn outcome(proxies: u32) -> Value {
     json!({
-        "slice": "orders", "stage": "monolith", "epoch": 0, "owner": "monolith", "generation": 3,
+        "slice": "orders", "stage": "monolith", "epoch": 0, "owner": "monolith", "generation": 3, "now": 0,
         "proxies": { "live": proxies, "have": proxies }, "next_steps": ["strangler status"],
     })
 }

@@ -6,6 +6,7 @@ use migrations::api::{
 };
 use migrations::code::Code;
 use migrations::control::{self, Condition, LaneReport, Report};
+use migrations::crossing::Moment;
 use migrations::finding::Finding;
 use migrations::journal::State;
 use migrations::lane::Direction;
@@ -15,7 +16,7 @@ use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const SAME_VERSION: &str = "use the same version of strangler on both sides";
 
@@ -158,6 +159,11 @@ pub(super) fn reads_wait(slice: &Slice, state: &State, forward: Option<&LaneRepo
     ))
 }
 
+/// By this machine's clock: it only shows how much time is left, and decides nothing.
+fn clock() -> Moment {
+    Moment::default().after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+}
+
 pub(super) fn status(
     plan: &Plan,
     state: &State,
@@ -202,6 +208,7 @@ pub(super) fn status(
         plan: plan.name.to_string(),
         journal: state.journal,
         generation: state.generation,
+        now: clock(),
         slices,
         agents,
         findings,

@@ -1,7 +1,7 @@
 //! The state of a slice's copy as the controller's status shows it, and whether the bridge has done what was decided.
 //! Pure.
 
-use crate::outlook::{bridge, lag};
+use crate::outlook::{bridge, lag, lane};
 use crate::ui::figure;
 use crate::ui::harmless::harmless;
 use crate::verb::no_slice;
@@ -33,7 +33,9 @@ impl<'a> CopyState<'a> {
             return CopyState::Dropped;
         }
         let bridge = bridge(status);
-        let Some(stream) = slice.forward() else {
+        // A lane that is stopped stands in the way, whichever it is.
+        let stopped = slice.lanes.values().find(|lane| matches!(lane.condition, Condition::Stopped { .. }));
+        let Some(stream) = stopped.or_else(|| lane(slice)) else {
             return waiting("waiting for a bridge; start one with `strangler up --detach`");
         };
         match (&stream.condition, slice.stage) {
@@ -162,7 +164,7 @@ mod tests {
             json!({ "condition": condition, "lag_bytes": 0, "lag_ms": 0, "changes": 0, "foreign": 0 });
         let report = json!({ "bridge": { "feeds": {}, "lanes": { "orders/forward": stream }, "findings": [], "holds_nothing": false } });
         serde_json::from_value(json!({
-            "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3,
+            "plan": "shop", "journal": "00000000-0000-0000-0000-000000000001", "generation": 3, "now": 0,
             "slices": {}, "findings": [],
             "agents": [{
                 "agent": { "kind": "bridge", "name": "one" }, "address": null, "live": true, "seen_ms_ago": 1,
