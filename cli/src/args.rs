@@ -1,9 +1,10 @@
 //! The command line as typed. Each verb's options are in its own file in `verb/`.
 
+use crate::crossing;
+use crate::failed::Failed;
 use crate::invocation::{Global, Invocation};
 use crate::verb;
 use clap::{CommandFactory, Parser, Subcommand};
-use migrations::problem::Problem;
 
 /// Moves a running system out of a monolith, one slice at a time, and back.
 ///
@@ -53,10 +54,24 @@ pub(crate) enum Verb {
     /// Show or set where requests go
     #[command(subcommand)]
     Route(verb::route::Verb),
-    /// Show a slice's change events in Debezium's format
-    Tail(verb::tail::Args),
     /// Compare both sides of a slice, row for row
     Verify(verb::verify::Args),
+    /// Do everything of a cutover but the decision, and go back
+    Rehearse(crossing::Crossing),
+    /// Move a slice's writes to the service
+    Cutover(verb::cutover::Args),
+    /// Keep a slice at the service that would return by itself
+    Confirm(crossing::Named),
+    /// Give a slice back to the monolith, with everything that the service wrote
+    Rollback(crossing::Crossing),
+    /// Give up a cutover, rehearsal or rollback that is not decided yet
+    Abort(verb::abort::Args),
+    /// Make a slice's move final; there is no way back after it
+    Complete(verb::complete::Args),
+    /// Wait for what is under way, then make the gates match the journal
+    Reconcile(verb::reconcile::Args),
+    /// Show a slice's change events in Debezium's format
+    Tail(verb::tail::Args),
     /// Show who decided what, when and why
     Journal(verb::journal::Args),
     /// Print a completion script for a shell
@@ -64,26 +79,34 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    pub(crate) async fn run(&self, call: &Invocation<'_>) -> Result<(), Problem> {
+    pub(crate) async fn run(&self, call: &Invocation<'_>) -> Result<(), Failed> {
         match self {
-            Self::Init(args) => verb::init::run(call, args).await,
-            Self::Check => verb::check::run(call),
-            Self::Install(args) => verb::install::run(call, args).await,
-            Self::Uninstall(args) => verb::uninstall::run(call, args).await,
-            Self::Doctor(args) => verb::doctor::run(call, args).await,
-            Self::Up(args) => verb::up::run(call, args).await,
-            Self::Down => verb::down::run(call).await,
-            Self::Controller(args) => verb::part::controller(call, args).await,
-            Self::Proxy(args) => verb::part::proxy(call, args),
-            Self::Bridge(args) => verb::part::bridge(call, args).await,
-            Self::Status(args) => verb::status::run(call, args).await,
-            Self::Sync(verb) => verb::sync::run(call, verb).await,
-            Self::Route(verb) => verb::route::run(call, verb).await,
-            Self::Tail(args) => verb::tail::run(call, args).await,
-            Self::Verify(args) => verb::verify::run(call, args).await,
-            Self::Journal(args) => verb::journal::run(call, args).await,
-            Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command()),
+            Self::Rehearse(args) => return verb::rehearse::run(call, args).await,
+            Self::Cutover(args) => return verb::cutover::run(call, args).await,
+            Self::Confirm(args) => return verb::confirm::run(call, args).await,
+            Self::Rollback(args) => return verb::rollback::run(call, args).await,
+            Self::Abort(args) => return verb::abort::run(call, args).await,
+            Self::Complete(args) => return verb::complete::run(call, args).await,
+            Self::Reconcile(args) => return verb::reconcile::run(call, args).await,
+            Self::Init(args) => verb::init::run(call, args).await?,
+            Self::Check => verb::check::run(call)?,
+            Self::Install(args) => verb::install::run(call, args).await?,
+            Self::Uninstall(args) => verb::uninstall::run(call, args).await?,
+            Self::Doctor(args) => verb::doctor::run(call, args).await?,
+            Self::Up(args) => verb::up::run(call, args).await?,
+            Self::Down => verb::down::run(call).await?,
+            Self::Controller(args) => verb::part::controller(call, args).await?,
+            Self::Proxy(args) => verb::part::proxy(call, args)?,
+            Self::Bridge(args) => verb::part::bridge(call, args).await?,
+            Self::Status(args) => verb::status::run(call, args).await?,
+            Self::Sync(verb) => verb::sync::run(call, verb).await?,
+            Self::Route(verb) => verb::route::run(call, verb).await?,
+            Self::Tail(args) => verb::tail::run(call, args).await?,
+            Self::Verify(args) => verb::verify::run(call, args).await?,
+            Self::Journal(args) => verb::journal::run(call, args).await?,
+            Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command())?,
         }
+        Ok(())
     }
 }
 

@@ -3,7 +3,9 @@
 //! What a verb does is in `verb/`. All output goes through `ui`.
 
 mod args;
+mod crossing;
 mod draft;
+mod failed;
 mod house;
 mod invocation;
 mod misread;
@@ -20,6 +22,7 @@ mod verb;
 
 use args::{Cli, Verb};
 use clap::Parser;
+use failed::Failed;
 use invocation::Invocation;
 use migrations::code::Code;
 use migrations::problem::Problem;
@@ -40,9 +43,9 @@ fn main() -> ExitCode {
     let ui = Ui::new(cli.global.output, cli.global.quiet, cli.global.verbose);
     match run(&cli, &ui) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            ui.problem(&problem);
-            ExitCode::from(problem.exit())
+        Err(failed) => {
+            ui.failed(&failed);
+            ExitCode::from(failed.exit())
         }
     }
 }
@@ -53,15 +56,16 @@ fn misread(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let misread = Misread::of(error, std::env::args_os());
+    let exit = ExitCode::from(misread.problem.exit());
     if misread.wants_json {
-        Ui::new(Output::Json, false, 0).problem(&misread.problem);
+        Ui::new(Output::Json, false, 0).failed(&misread.problem.into());
     } else {
         Ui::new(Output::Human, false, 0).misread(&misread.styled);
     }
-    ExitCode::from(misread.problem.exit())
+    exit
 }
 
-fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
+fn run(cli: &Cli, ui: &Ui) -> Result<(), Failed> {
     // One choice of cryptography for the whole process. It fails only if it was already made.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let call = Invocation::new(&cli.global, ui);
@@ -70,7 +74,7 @@ fn run(cli: &Cli, ui: &Ui) -> Result<(), Problem> {
     }
     // The proxy has its own runtimes and must not be started inside another one.
     if let Verb::Proxy(args) = &cli.verb {
-        return verb::part::proxy(&call, args);
+        return Ok(verb::part::proxy(&call, args)?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Problem::new(

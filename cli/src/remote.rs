@@ -2,7 +2,9 @@
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use migrations::api::{Outcome, SetShares, Status, SyncVerb, SyncWish};
+use migrations::api::{
+    CrossingReport, CrossingVerb, CrossingWish, Outcome, Reconciled, SetShares, Status, SyncVerb, SyncWish,
+};
 use migrations::code::Code;
 use migrations::control::VERSION;
 use migrations::journal::{Entry, Generation};
@@ -75,6 +77,46 @@ impl Remote {
     ) -> Result<Outcome, Problem> {
         let path = format!("/v1/slices/{slice}/sync/{verb}");
         self.answer(self.request(Method::POST, &path, WISH_TIMEOUT).json(wish)).await
+    }
+
+    /// Answered when it is journalled.
+    pub(crate) async fn cross(
+        &self,
+        slice: &SliceName,
+        verb: CrossingVerb,
+        wish: &CrossingWish,
+    ) -> Result<Outcome, Problem> {
+        let path = format!("/v1/slices/{slice}/{verb}");
+        let asked = self.answer(self.request(Method::POST, &path, WISH_TIMEOUT).json(wish)).await;
+        asked.map_err(|problem| match problem.code {
+            Code::ApiUnreachable => problem.remedy(
+                "before you ask again, look at `strangler journal`: the controller may have decided it",
+            ),
+            _ => problem,
+        })
+    }
+
+    /// The steps of a wish, of which none is done.
+    pub(crate) async fn dry_run(
+        &self,
+        slice: &SliceName,
+        verb: CrossingVerb,
+        wish: &CrossingWish,
+    ) -> Result<Vec<String>, Problem> {
+        let path = format!("/v1/slices/{slice}/{verb}");
+        let request = self.request(Method::POST, &path, WISH_TIMEOUT).query(&[("dry_run", "true")]);
+        self.answer(request.json(wish)).await
+    }
+
+    /// The slice's last crossing, if this controller drove one.
+    pub(crate) async fn crossing(&self, slice: &SliceName) -> Result<Option<CrossingReport>, Problem> {
+        self.answer(self.request(Method::GET, &format!("/v1/slices/{slice}/crossing"), ASK_TIMEOUT)).await
+    }
+
+    pub(crate) async fn reconcile(&self, slice: Option<&SliceName>) -> Result<Vec<Reconciled>, Problem> {
+        let path =
+            slice.map_or_else(|| "/v1/reconcile".to_owned(), |slice| format!("/v1/slices/{slice}/reconcile"));
+        self.answer(self.request(Method::POST, &path, WISH_TIMEOUT)).await
     }
 
     /// A slice's change events from the bridge at `bridge`, one JSON document per line. When following, the bridge may

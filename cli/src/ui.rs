@@ -10,11 +10,11 @@ pub(crate) mod grid;
 pub(crate) mod harmless;
 pub(crate) mod progress;
 
+use crate::failed::Failed;
 use clap::ValueEnum;
 use harmless::{harmless, lines};
 use migrations::api::Outcome;
 use migrations::finding::{Finding, Severity};
-use migrations::problem::Problem;
 use owo_colors::OwoColorize;
 use progress::Progress;
 use serde::Serialize;
@@ -36,14 +36,6 @@ pub(crate) struct Ui {
     verbose: u8,
     /// The reader of our stdout has closed it, so endless output stops.
     gone: AtomicBool,
-}
-
-/// A failed command as `--output json` prints it.
-#[derive(Serialize)]
-struct Failure<'a> {
-    #[serde(flatten)]
-    problem: &'a Problem,
-    exit: u8,
 }
 
 impl Ui {
@@ -150,11 +142,12 @@ impl Ui {
     }
 
     /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
-    pub(crate) fn problem(&self, problem: &Problem) {
+    pub(crate) fn failed(&self, failed: &Failed) {
         if self.is_json() {
-            self.json(&Failure { problem, exit: problem.exit() });
+            self.json(failed);
             return;
         }
+        let problem = &failed.problem;
         if problem.findings.iter().any(|finding| finding.place.is_some()) {
             self.rendered(&problem.findings);
         } else {
@@ -187,16 +180,21 @@ impl Ui {
 
     /// True only for a plain yes. Without a terminal the answer is no.
     pub(crate) fn confirm(&self, question: &str) -> bool {
+        let answer = self.ask(&format!("{question} [y/N]"));
+        answer.is_some_and(|answer| matches!(&answer[..], "y" | "Y" | "yes"))
+    }
+
+    /// What was typed, without blanks around it. Without a terminal nobody is asked.
+    pub(crate) fn ask(&self, question: &str) -> Option<String> {
         if !io::stdin().is_terminal() {
-            return false;
+            return None;
         }
         let mut err = anstream::stderr().lock();
-        let asked = write!(err, "{question} [y/N] ").and_then(|()| err.flush());
+        write!(err, "{question} ").and_then(|()| err.flush()).ok()?;
         drop(err);
         let mut answer = String::new();
-        asked.is_ok()
-            && io::stdin().lock().read_line(&mut answer).is_ok()
-            && matches!(answer.trim(), "y" | "Y" | "yes")
+        io::stdin().lock().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned())
     }
 
     /// Clears the screen before a redraw. Does nothing without a terminal.

@@ -1,13 +1,20 @@
 //! The verbs, one per file: its options, and what it does.
 
+pub(crate) mod abort;
 pub(crate) mod check;
+pub(crate) mod complete;
 pub(crate) mod completions;
+pub(crate) mod confirm;
+pub(crate) mod cutover;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod journal;
 pub(crate) mod part;
+pub(crate) mod reconcile;
+pub(crate) mod rehearse;
+pub(crate) mod rollback;
 pub(crate) mod route;
 pub(crate) mod status;
 pub(crate) mod sync;

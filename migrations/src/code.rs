@@ -175,6 +175,7 @@ codes! {
     PlanVersion = "plan.version", Usage;
     PlanWrongKind = "plan.wrong-kind", Usage;
 
+    SliceAborted = "slice.aborted", Aborted;
     SliceForeignWrites = "slice.foreign-writes", Stopped;
     SliceImpossible = "slice.impossible", Usage;
     SliceNotReady = "slice.not-ready", NotReady;

@@ -1,11 +1,15 @@
 //! Progress of a long operation: a bar on a terminal, elsewhere a plain line now and then.
 
+use super::figure;
 use super::harmless::harmless;
 use indicatif::{ProgressBar, ProgressStyle};
+use owo_colors::OwoColorize;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
+/// Steps are about so long; a longer one moves its time to the right.
+const STEP_WIDTH: usize = 48;
 
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -59,11 +63,22 @@ impl Progress {
 
     /// A line that stays.
     pub(crate) fn note(&self, text: &str) {
+        self.keep(&harmless(text));
+    }
+
+    /// A step that has ended: a line that stays, with the time it took.
+    pub(crate) fn step(&self, text: &str, ms: Option<u64>) {
+        let took = ms.map(figure::span).unwrap_or_default();
+        let line = format!("  {} {:<STEP_WIDTH$}  {}", "✔".green().bold(), harmless(text), took.dimmed());
+        self.keep(line.trim_end());
+    }
+
+    fn keep(&self, line: &str) {
         if !self.speaks {
             return;
         }
         // A closed stderr cannot be reported anywhere.
-        let write = || writeln!(anstream::stderr().lock(), "{}", harmless(text));
+        let write = || writeln!(anstream::stderr().lock(), "{line}");
         let _ = match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

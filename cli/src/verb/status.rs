@@ -50,7 +50,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
             // The controller may be restarting.
             Err(problem) => {
                 call.ui.clear();
-                call.ui.problem(&problem);
+                call.ui.failed(&problem.into());
             }
         }
         tokio::select! {

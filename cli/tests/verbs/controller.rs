@@ -6,20 +6,39 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
-/// Returns each path's answer, and never answers other paths. Returns its port, and every requested path.
-pub fn start(answers: Vec<(&'static str, Value)>) -> (u16, mpsc::Receiver<String>) {
+/// What was asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub body: Value,
+}
+
+/// Returns each path's answer, and never answers other paths. Returns its port, and every request.
+pub fn start(answers: Vec<(&'static str, Value)>) -> (u16, mpsc::Receiver<Request>) {
+    play(move |request| {
+        let known = answers.iter().find(|(known, _)| *known == request.path);
+        known.map(|(_, answer)| (200, answer.clone()))
+    })
+}
+
+/// Answers with a status code and a document. A request without an answer waits for ever.
+pub fn play(
+    mut answer: impl FnMut(&Request) -> Option<(u16, Value)> + Send + 'static,
+) -> (u16, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, asked) = mpsc::channel();
     thread::spawn(move || {
         let mut waiting = Vec::new();
         for connection in listener.incoming().flatten() {
-            let Some(path) = path_asked(&connection) else { continue };
-            match answers.iter().find(|(known, _)| *known == path) {
-                Some((_, answer)) => _ = respond(&connection, &answer.to_string()),
+            let Some(request) = read(&connection) else { continue };
+            match answer(&request) {
+                Some((code, document)) => _ = respond(&connection, code, &document.to_string()),
                 None => waiting.push(connection),
             }
-            if sender.send(path).is_err() {
+            if sender.send(request).is_err() {
                 return;
             }
         }
@@ -27,8 +46,7 @@ pub fn start(answers: Vec<(&'static str, Value)>) -> (u16, mpsc::Receiver<String
     (port, asked)
 }
 
-/// Reads a request. Returns its path without the query.
-fn path_asked(connection: &TcpStream) -> Option<String> {
+fn read(connection: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(connection);
     let (mut first, mut length) = (String::new(), 0u64);
     reader.read_line(&mut first).ok()?;
@@ -41,13 +59,18 @@ fn path_asked(connection: &TcpStream) -> Option<String> {
             length = value.trim().parse().ok()?;
         }
     }
-    reader.take(length).read_to_end(&mut Vec::new()).ok()?;
-    first.split([' ', '?']).nth(1).map(str::to_owned)
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body).ok()?;
+    let mut words = first.split(' ');
+    let method = words.next()?.to_owned();
+    let (path, query) = words.next().map(|target| target.split_once('?').unwrap_or((target, "")))?;
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    Some(Request { method, path: path.to_owned(), query: query.to_owned(), body })
 }
 
-fn respond(mut connection: &TcpStream, body: &str) -> std::io::Result<()> {
+fn respond(mut connection: &TcpStream, code: u16, body: &str) -> std::io::Result<()> {
     let length = body.len();
-    write!(connection, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+    write!(connection, "HTTP/1.1 {code} It\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 /// The status of a plan whose slice `orders` has tables and is at stage `monolith`.
@@ -73,7 +96,7 @@ pub fn bridge(port: u16) -> Value {
 /// The outcome of a wish for slice `orders`, with this many live proxies that all act on it.
 pub fn outcome(proxies: u32) -> Value {
     json!({
-        "slice": "orders", "stage": "monolith", "epoch": 0, "owner": "monolith", "generation": 3, "now": 0,
+        "slice": "orders", "stage": "monolith", "epoch": 0, "owner": "monolith", "generation": 3,
         "proxies": { "live": proxies, "have": proxies }, "next_steps": ["strangler status"],
     })
 }
