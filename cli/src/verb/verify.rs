@@ -171,7 +171,7 @@ fn left(report: &Verification) -> Option<u64> {
     let Verification { rows, rows_estimated, elapsed_ms, .. } = report;
     let left = u128::from(*elapsed_ms) * u128::from(rows_estimated.saturating_sub(*rows));
     let left = left.checked_div(u128::from(*rows)).filter(|_| *elapsed_ms > 0)?;
-    u64::try_from(left).ok()
+    Some(u64::try_from(left).unwrap_or(u64::MAX))
 }
 
 fn conclude(call: &Invocation<'_>, stands: &SliceStatus, report: &Verification) -> Result<(), Problem> {
