@@ -8,6 +8,7 @@ use crate::feed::retention::Reading;
 use crate::feed::source::Source;
 use crate::feed::status::{Lost, Order, Status};
 use crate::lane::changed::Changed;
+use crate::lane::mending::Mending;
 use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
 use crate::lane::{self, Ordered};
@@ -83,6 +84,7 @@ struct Lane {
     orders: watch::Sender<Ordered>,
     state: watch::Sender<LaneState>,
     changed: Changed,
+    mending: Mending,
 }
 
 struct Bridge {
@@ -211,7 +213,10 @@ impl Bridge {
         let lane = |plan: LanePlan| {
             let feed = feeds.get(&plan.feed)?.clone();
             let (orders, state) = (watch::Sender::new(None), watch::Sender::new(LaneState::new()));
-            Some((plan.id.clone(), Lane { plan, feed, orders, state, changed: Changed::default() }))
+            Some((
+                plan.id.clone(),
+                Lane { plan, feed, orders, state, changed: Changed::default(), mending: Mending::new() },
+            ))
         };
         let lanes = lanes.into_iter().filter_map(lane).collect();
         Ok(Bridge { plan: plan.hash.clone(), feeds, lanes, news: Arc::new(Notify::new()) })
@@ -224,6 +229,7 @@ impl Bridge {
             state: lane.state.subscribe(),
             orders: lane.orders.subscribe(),
             changed: lane.changed.clone(),
+            mending: lane.mending.clone(),
         };
         let subjects = self.lanes.iter().map(|(id, lane)| (id.clone(), Arc::new(subject(lane))));
         Verifier::new(subjects.collect(), link.state_dir.clone())
@@ -247,8 +253,9 @@ impl Bridge {
         for lane in self.lanes.values() {
             let (plan, feed) = (lane.plan.clone(), lane.feed.clone());
             let (state, news, changed) = (lane.state.clone(), self.news.clone(), lane.changed.clone());
+            let mending = lane.mending.clone();
             parts.spawn(lane::run(
-                lane::Context { plan, feed, state, news, changed },
+                lane::Context { plan, feed, state, news, changed, mending },
                 lane.orders.subscribe(),
             ));
         }

@@ -9,6 +9,7 @@ mod copy;
 mod filled;
 pub(crate) mod halt;
 pub(crate) mod kept;
+pub(crate) mod mending;
 mod next;
 pub(crate) mod plan;
 mod removal;
@@ -25,6 +26,7 @@ use copy::Job;
 pub use halt::Halt;
 use kept::{Kept, Shapes};
 pub use kept::{begin_chunk, hold};
+use mending::Mending;
 use migrations::control::{Condition, LaneOrder};
 use migrations::journal::Generation;
 use migrations::lane::Right;
@@ -65,6 +67,7 @@ pub(crate) struct Context {
     /// Told when the lane does something else than before.
     pub(crate) news: Arc<Notify>,
     pub(crate) changed: Changed,
+    pub(crate) mending: Mending,
 }
 
 /// Runs a lane until `orders` closes.
@@ -355,8 +358,15 @@ impl Lane<'_> {
     async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Result<Infallible, Halt> {
         // A lane that only watches must not move past a foreign write: it may get the right to apply that write.
         let mut is_held = false;
+        let mut mends = self.context.mending.receive().await;
         loop {
-            let batch = reader.next().await?;
+            let batch = tokio::select! {
+                batch = reader.next() => batch?,
+                Some(mend) = mends.recv(), if sink.is_between() => {
+                    sink.mend(mend, &self.context.changed).await?;
+                    continue;
+                }
+            };
             if let Some((progress, _)) = &batch.progress
                 && let Some(table) = kept.missed(progress)
             {

@@ -12,6 +12,7 @@ mod open;
 mod pace;
 pub(crate) mod port;
 mod proof;
+mod repair;
 mod run;
 pub(crate) mod subject;
 mod table;
@@ -109,7 +110,7 @@ impl Verifier {
     pub(crate) async fn start(&self, request: &VerifyRequest) -> Result<Verification, Problem> {
         let slice = &request.slice;
         let (owner, parts) = self.parts(slice)?;
-        let wishes = Wishes { stop: false, full_speed: request.full_speed };
+        let wishes = Wishes { stop: false, full_speed: request.full_speed, repair: request.repair };
         let mut jobs = self.jobs.lock().await;
         if let Some(job) = jobs.get_mut(slice).filter(|job| job.report.borrow().course.is_under_way()) {
             if !request.restart {

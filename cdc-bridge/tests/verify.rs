@@ -563,3 +563,29 @@ async fn rows_that_changed_are_compared_again_so_that_few_are_left() {
     assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
     assert!(answer.compared < 200, "{} of {writes} writes are left", answer.compared);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_mends_every_kind_of_difference_beside_random_writes() {
+    let seed = Dice::thrown("repair_mends_every_kind_of_difference_beside_random_writes");
+    let house = following().await;
+    let more = "INSERT INTO orders (id, customer, total) SELECT g, 1, 1 FROM generate_series(5000, 5099) g; \
+                INSERT INTO customers VALUES (60, 'a'), (61, 'b')";
+    house.source.sql("shop", more);
+    house.barrier().await;
+    plant(
+        &house,
+        "UPDATE orders SET note = 'wrong', total_cents = 0 WHERE id BETWEEN 5000 AND 5039; \
+         DELETE FROM orders WHERE id BETWEEN 5040 AND 5079; DELETE FROM customers WHERE id IN (60, 61); \
+         INSERT INTO words SELECT 'extra' || g, '' FROM generate_series(1, 40) g;",
+    )
+    .await;
+    let load = Load::on(&house, seed).await;
+    begin(&house, json!({ "restart": true, "full_speed": true, "repair": true })).await;
+    let report = ended(&house).await;
+    assert_eq!(report.course, Course::Done, "{report:?}");
+    clean(&report);
+    assert!(report.repaired >= 120, "{report:?}");
+    clean(&verified(&house).await);
+    load.end().await;
+    clean(&verified(&house).await);
+}

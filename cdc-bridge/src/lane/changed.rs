@@ -159,6 +159,16 @@ impl Changed {
         .collect()
     }
 
+    /// Whether a row was changed after that change, or may have been.
+    pub(crate) fn is_touched(&self, table: &TableName, key: &ChangedKey, since: u64) -> bool {
+        match &self.noted().watch {
+            Watch::On(keys) => {
+                keys.tables.get(table).and_then(|rows| rows.get(key)).is_some_and(|number| *number > since)
+            }
+            Watch::Off | Watch::Lost { .. } => true,
+        }
+    }
+
     /// Forgets a row that is the same on both sides, unless it changed since it was given out.
     pub(crate) fn forget(&self, row: &ChangedRow) {
         if let Watch::On(keys) = &mut self.noted().watch {

@@ -3,6 +3,8 @@
 //! Rows go by COPY, by arrays, or one by one if the database refuses them together. Which statement does what is decided
 //! in `rows`.
 
+mod mend;
+
 use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;

@@ -118,15 +118,23 @@ impl Sides {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
+        Ok(self.prove_rows(table, keys).await?.0)
+    }
+
+    /// The same, with the source's rows as they were at the first look.
+    pub(crate) async fn prove_rows(
+        &mut self,
+        table: &Table,
+        keys: &[&Key],
+    ) -> Result<(Vec<Verdict>, Vec<Found>), Halt> {
         let (rows, _) = self.source.rows(&table.rows, keys).await.map_err(SourceError::from)?;
         self.barrier.pass(&self.source.client).await?;
         let mut verdicts = vec![Verdict::Same; rows.len()];
         let suspects = self.suspects(table, keys, &rows).await?;
-        drop(rows);
         for (place, verdict) in self.judged(table, suspects).await? {
             verdicts[place] = verdict;
         }
-        Ok(verdicts)
+        Ok((verdicts, rows))
     }
 
     /// Those rows that the sink does not have alike.

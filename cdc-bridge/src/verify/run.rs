@@ -9,6 +9,7 @@ use super::kept::{Kept, LISTED_MAX, Place, Progress, Shelf, Suspect};
 use super::open::open;
 use super::pace::{Stride, rest};
 use super::proof::{Sides, Verdict};
+use super::repair::repair;
 use super::subject::Subject;
 use super::table::{self, Key, SinkKeys, Table};
 use super::watch::Known;
@@ -42,6 +43,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Wishes {
     pub(crate) stop: bool,
     pub(crate) full_speed: bool,
+    pub(crate) repair: bool,
 }
 
 /// One lane's share of a verification.
@@ -126,6 +128,9 @@ impl Run {
             for table in &tables {
                 self.settle(&mut sides, table, looks).await?;
             }
+        }
+        if self.wishes.borrow().repair {
+            repair(&mut self.kept, &mut sides, &part.subject, &tables).await?;
         }
         self.finish_watch(part, &mut sides, &tables).await
     }

@@ -5,6 +5,7 @@ use crate::feed::Feed;
 use crate::lane::Ordered;
 use crate::lane::changed::Changed;
 use crate::lane::halt::Halt;
+use crate::lane::mending::Mending;
 use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
 use migrations::code::Code;
@@ -21,6 +22,7 @@ pub(crate) struct Subject {
     pub(crate) state: watch::Receiver<LaneState>,
     pub(crate) orders: watch::Receiver<Ordered>,
     pub(crate) changed: Changed,
+    pub(crate) mending: Mending,
 }
 
 impl Subject {

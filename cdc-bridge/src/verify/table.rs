@@ -18,6 +18,7 @@ use rows::mapping::Mapping;
 use rows::mapping::compare::Comparison;
 use rows::page::Page;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio_postgres::Client;
 
 /// The texts of a row's key, as the source writes them, in the order of the key's index.
@@ -42,6 +43,7 @@ pub(crate) struct Table {
     /// The sink's keys alone; none if they cannot be told from the source's.
     pub(crate) sink: Option<SinkKeys>,
     pub(crate) rows_estimated: u64,
+    relation: Arc<Relation>,
     key: Vec<String>,
     /// For each column of the key, its place among the key columns as the table has them.
     noted_at: Vec<usize>,
@@ -102,6 +104,7 @@ impl Table {
             rows: Page::new(&table.from, key_columns.clone(), columns(&from, &read)),
             versions: Page::new(&table.from, key_columns, Vec::new()),
             sink: sink_keys(&table.to, &to, &key, &comparison),
+            relation: Arc::new(relation.clone()),
             comparison,
             rows_estimated,
             key,
@@ -111,6 +114,19 @@ impl Table {
     /// The key of a row that a lane noted.
     pub(crate) fn key_of(&self, noted: &ChangedKey) -> Key {
         self.noted_at.iter().filter_map(|place| noted.get(*place).cloned()).collect()
+    }
+
+    /// The key of a row that was named for people; none if the source cannot have it.
+    pub(crate) fn key_named(&self, row: &RowKey) -> Option<Key> {
+        self.key.iter().map(|name| row.key.get(name).cloned()).collect()
+    }
+
+    pub(crate) fn key_names(&self) -> &[String] {
+        &self.key
+    }
+
+    pub(crate) fn relation(&self) -> Arc<Relation> {
+        self.relation.clone()
     }
 
     /// The same for a row that was named for people; none if the source cannot have it.

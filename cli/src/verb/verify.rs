@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// Compare all rows again, even if an earlier verification was stopped halfway
     #[arg(long)]
     restart: bool,
+    /// Mend the rows that differ, by the stream; at most 1000 in one run
+    #[arg(long)]
+    repair: bool,
     /// Do not leave three quarters of the time to others
     #[arg(long)]
     full_speed: bool,
@@ -47,7 +50,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         slice: args.slice.clone(),
         restart: args.restart,
         full_speed: args.full_speed,
-        repair: false,
+        repair: args.repair,
     };
     let mut signals = Signals::listen()?;
     remote.verify(&address, &request).await?;
@@ -219,7 +222,11 @@ fn conclude(call: &Invocation<'_>, stands: &SliceStatus, report: &Verification) 
     if report.undecided.total > 0 {
         return Err(undecided(slice, report.undecided.total));
     }
-    call.ui.tick(&verdict);
+    let mended = match report.repaired {
+        0 => String::new(),
+        rows => format!(", {} mended", figure::count(rows)),
+    };
+    call.ui.tick(&format!("{verdict}{mended}"));
     call.ui.next_steps(&next);
     Ok(())
 }
@@ -231,10 +238,13 @@ fn named(row: &RowKey) -> String {
 
 fn next_steps(stands: &SliceStatus, report: &Verification) -> Vec<String> {
     if report.differences.total > 0 {
-        return vec![format!(
-            "copy the slice again: `strangler sync drop {0}`, then `strangler sync start {0}`",
-            report.slice
-        )];
+        let slice = &report.slice;
+        return vec![
+            format!("mend them: `strangler verify {slice} --repair`"),
+            format!(
+                "or copy the slice again: `strangler sync drop {slice}`, then `strangler sync start {slice}`"
+            ),
+        ];
     }
     stands.next_steps.clone()
 }
