@@ -3,10 +3,12 @@
 
 use migrations::api::{Acknowledged, AgentStatus};
 use migrations::control::{AgentId, AgentKind, LaneReport, Observed, Report};
+use migrations::cutover::ProxiesSeen;
 use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::lane::Direction;
 use migrations::names::SliceName;
+use migrations::stage::Epoch;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -110,6 +112,36 @@ impl Agents {
             sum.have += u32::from(has && agent.observed.plan == plan);
             sum
         })
+    }
+
+    /// How the live proxies stand to a slice's crossing: those that act on one of these generations, and those that hold
+    /// its writes at that epoch with nothing under way.
+    pub(crate) fn proxies(
+        &self,
+        journal: JournalId,
+        generations: &RangeInclusive<Generation>,
+        plan: &str,
+        (slice, epoch): (&SliceName, Option<Epoch>),
+    ) -> ProxiesSeen {
+        let Acknowledged { live: count, have: current } = self.acknowledged(journal, generations, plan);
+        let seen = self.lock();
+        let drained = live(&seen).filter(|agent| match &agent.observed.report {
+            Report::Proxy(proxy) => {
+                epoch.is_some_and(|epoch| proxy.slices.get(slice).is_some_and(|one| one.is_drained(epoch)))
+            }
+            Report::Bridge(_) => false,
+        });
+        ProxiesSeen { live: count, current, drained: u32::try_from(drained.count()).unwrap_or(u32::MAX) }
+    }
+
+    /// The longest wait of a write in the slice's present or last hold.
+    pub(crate) fn held_ms_max(&self, slice: &SliceName) -> u64 {
+        let seen = self.lock();
+        let waits = live(&seen).filter_map(|agent| match &agent.observed.report {
+            Report::Proxy(proxy) => proxy.slices.get(slice).map(|one| one.held_ms_max),
+            Report::Bridge(_) => None,
+        });
+        waits.max().unwrap_or_default()
     }
 
     /// A proxy that may still send requests to the service, with how long it has been silent. Its last report acts on

@@ -2,6 +2,7 @@
 //! `migrations::api`'s and `migrations::control`'s; here is only how they travel.
 
 mod answer;
+mod crossing;
 
 use crate::desk::Desk;
 use crate::drive;
@@ -57,6 +58,8 @@ pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>
         .route("/v1/shares", post(shares))
         .route("/v1/slices/{slice}/sync/{verb}", post(sync))
         .route("/v1/slices/{slice}/doctor", get(doctor))
+        .route("/v1/slices/{slice}/crossing", get(crossing::report))
+        .route("/v1/slices/{slice}/{verb}", post(crossing::cross))
         .route("/v1/desired", get(desired))
         .route("/v1/observed", post(observed))
         .fallback(|| async { answer::not_found() })
@@ -87,6 +90,7 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
         },
     };
     let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
+    let trouble = trouble.into_iter().chain(desk.courses.alarms()).collect();
     Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
         desk.agents.lanes(slice)
     })))
@@ -143,7 +147,7 @@ async fn sync(
             shared.is_read_by_nobody(&slice, asked).await?;
         }
         if verb == SyncVerb::Start {
-            findings = shared.ready(&slice, wish.replace).await?;
+            findings = shared.ready(&slice, "followed", wish.replace).await?;
         }
         shared.decide(&slice, asked, (&wish.actor, &wish.reason), findings).await
     })
@@ -271,15 +275,15 @@ impl Shared {
         tokio::time::sleep_until(self.begun + HEARD_AFTER).await;
     }
 
-    /// Looks at the live systems before a slice is followed: the warnings, or the refusal that holds every finding.
-    async fn ready(&self, slice: &SliceName, replace: bool) -> Result<Vec<Finding>, Failure> {
+    /// Looks at the live systems before a slice is `moved`: the warnings, or the refusal that holds every finding.
+    async fn ready(&self, slice: &SliceName, moved: &str, replace: bool) -> Result<Vec<Finding>, Failure> {
         if let Some(other) = self.desk.agents.other_plan() {
-            return Err(answer::not_ready(slice, vec![other]));
+            return Err(answer::not_ready(slice, moved, vec![other]));
         }
         let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
         findings.retain(|finding| !(replace && finding.code == Code::SinkNotEmpty));
         if findings.iter().any(Finding::is_error) {
-            return Err(answer::not_ready(slice, findings));
+            return Err(answer::not_ready(slice, moved, findings));
         }
         Ok(findings)
     }
@@ -308,14 +312,8 @@ impl Shared {
         }
     }
 
-    /// Journals a wish and waits until the live proxies have it. The work goes on if the asker hangs up.
-    async fn decide(
-        &self,
-        slice: &SliceName,
-        wish: Wish<'_>,
-        (actor, reason): (&str, &str),
-        mut findings: Vec<Finding>,
-    ) -> Result<Json<Outcome>, Failure> {
+    /// Journals a wish. The work goes on if the asker hangs up.
+    async fn take(&self, wish: Wish<'_>, (actor, reason): (&str, &str)) -> Result<journal::State, Failure> {
         let desk = &self.desk;
         self.all_are_heard().await;
         let (state, _) = desk
@@ -324,6 +322,19 @@ impl Shared {
                 Ok(Some(Draft { actor: actor.to_owned(), reason: reason.to_owned(), decided }))
             })
             .await?;
+        Ok(state)
+    }
+
+    /// Journals a wish and waits until the live proxies have it.
+    async fn decide(
+        &self,
+        slice: &SliceName,
+        wish: Wish<'_>,
+        by: (&str, &str),
+        mut findings: Vec<Finding>,
+    ) -> Result<Json<Outcome>, Failure> {
+        let desk = &self.desk;
+        let state = self.take(wish, by).await?;
         let proxies = self.acknowledged(&state).await;
         let lanes = desk.agents.lanes(slice);
         if let (Wish::Shares(_), Some(planned)) = (wish, desk.plan.slices.get(slice)) {

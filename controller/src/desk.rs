@@ -4,11 +4,14 @@
 //! The journal is read again before each decision, so several controllers may share one journal.
 
 use crate::agents::Agents;
+use crate::course::Courses;
+use crate::place::Place;
 use crate::store::{Draft, Store, StoreError};
 use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State};
+use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Problem;
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ const TRIES: u32 = 8;
 pub(crate) struct Desk {
     pub(crate) plan: Plan,
     pub(crate) agents: Agents,
+    pub(crate) courses: Courses,
     store: Store,
     known: Mutex<Known>,
     reading: tokio::sync::Mutex<()>,
@@ -36,6 +40,8 @@ struct Known {
     trouble: Option<Finding>,
     bridge: Option<String>,
     bridge_moved: Option<Instant>,
+    /// Where an entry of this very controller brought a slice last, and when.
+    entered: BTreeMap<SliceName, (Place, Instant)>,
 }
 
 impl Known {
@@ -58,6 +64,7 @@ impl Desk {
         Self {
             plan,
             agents: Agents::default(),
+            courses: Courses::default(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),
@@ -86,6 +93,20 @@ impl Desk {
     /// Whether the bridge's address changed so lately that an agent between two polls may have missed it.
     pub(crate) fn bridge_moved_within(&self, time: Duration) -> bool {
         self.lock().bridge_moved.is_some_and(|moved| moved.elapsed() < time)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where an entry of this controller brought a slice last, and when.
+    pub(crate) fn entered(&self, slice: &SliceName) -> Option<(Place, Instant)> {
+        self.lock().entered.get(slice).copied()
+    }
+
+    /// As if another controller had brought the slice where it is.
+    pub(crate) fn forget(&self, slice: &SliceName) {
+        self.lock().entered.remove(slice);
     }
 
     /// The document for the agents; none before the journal was read once.
@@ -177,7 +198,9 @@ impl Desk {
                         generation = entry.generation.0, slice = %entry.slice, event = entry.event.name(),
                         actor = entry.actor, "decided"
                     );
-                    state.take(draft.decided.slice, draft.decided.after);
+                    let (slice, after) = (draft.decided.slice, draft.decided.after);
+                    self.lock().entered.insert(slice.clone(), (Place::of(&after), Instant::now()));
+                    state.take(slice, after);
                     self.take(&state);
                     return Ok((state, Some(entry)));
                 }

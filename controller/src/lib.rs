@@ -1,17 +1,20 @@
 //! The controller: it keeps the journal, answers people and agents over HTTP, looks at the live systems, and
 //! installs what strangler needs in databases.
 //!
-//! It decides nothing by itself: what a wish or a report means is asked of `migrations`. It never touches the rows of
-//! a slice; the bridge does.
+//! It decides nothing by itself: what a wish or a report means, and what a crossing does next, is asked of `migrations`. It
+//! never touches the rows of a slice; the bridge does.
 
 #![warn(unreachable_pub)]
 
 mod agents;
 mod api;
+mod coordinator;
+mod course;
 mod desk;
 mod drive;
 mod install;
 mod observe;
+mod place;
 mod serve;
 mod store;
 mod trial;

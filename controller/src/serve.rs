@@ -1,6 +1,7 @@
 //! The controller's process: listens, keeps an eye on the journal, ends when it is told to.
 
 use crate::api;
+use crate::coordinator;
 use crate::desk::Desk;
 use crate::store::Store;
 use migrations::code::Code;
@@ -68,21 +69,25 @@ pub async fn serve(
 
     let (ending, ends) = watch::channel(false);
     let watcher = tokio::spawn(watch_journal(Arc::clone(&desk), ends.clone()));
+    let mut coordinator = tokio::spawn(coordinator::run(Arc::clone(&desk), token.clone(), ends.clone()));
     let app = api::router(Arc::clone(&desk), token, ends.clone());
     let server = axum::serve(listener, app).with_graceful_shutdown(ended(ends));
     let mut server = tokio::spawn(server.into_future());
     let outcome = tokio::select! {
         served = &mut server => served,
         () = shutdown => {
-            // Long polls see it and answer; what still runs after the grace is cut off.
+            // Long polls see it and answer; what still runs after the grace is cut off. A crossing that is not decided yet
+            // is given up, or else nobody would own its slice.
             ending.send_replace(true);
-            match tokio::time::timeout(GRACE, &mut server).await {
+            let both = async { tokio::join!(&mut server, &mut coordinator).0 };
+            match tokio::time::timeout(GRACE, both).await {
                 Ok(served) => served,
                 Err(_) => { server.abort(); Ok(Ok(())) }
             }
         }
     };
     ending.send_replace(true);
+    coordinator.abort();
     watcher.abort();
     match outcome {
         Ok(served) => served.map_err(ServeError::Serve),

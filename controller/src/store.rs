@@ -137,6 +137,11 @@ impl Store {
         StoreError::Rewound { known, found, remedy }
     }
 
+    /// Whether slices can be cut over by this journal: it stands beside the monolith's gates.
+    pub(crate) fn has_gates(&self) -> bool {
+        matches!(self, Store::Postgres(..))
+    }
+
     /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap.
     pub async fn append(&self, expected: Generation, draft: &Draft) -> Result<Entry, StoreError> {
         match self {

@@ -190,6 +190,12 @@ async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
     let start = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(json!({ "actor": "ann" }))).await;
     let (status, refusal) = refused(start).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
+    let cutover = api.ask(Method::POST, "/v1/slices/orders/cutover", Some(json!({ "actor": "ann" }))).await;
+    let (status, refusal) = refused(cutover).await;
+    assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
+    assert!(refusal.message.contains("no tables that move"), "{refusal:?}");
+    let sideways = api.ask(Method::POST, "/v1/slices/orders/sideways", Some(json!({ "actor": "ann" }))).await;
+    assert_eq!(refused(sideways).await.0, StatusCode::NOT_FOUND);
     let mut odd = proxy("p", None, "");
     odd.version = 99;
     let answer = api.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(&odd).unwrap())).await;

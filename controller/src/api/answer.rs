@@ -7,6 +7,7 @@ use migrations::api::{
 use migrations::code::Code;
 use migrations::control::{self, Condition, LaneReport, Report};
 use migrations::crossing::Moment;
+use migrations::cutover::Awaited;
 use migrations::finding::Finding;
 use migrations::journal::State;
 use migrations::lane::Direction;
@@ -83,11 +84,11 @@ pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
     })
 }
 
-/// The refusal of a `sync start` for which the live systems are not ready.
-pub(super) fn not_ready(slice: &SliceName, findings: Vec<Finding>) -> Failure {
+/// The refusal of a wish for which the live systems are not ready. The slice shall be `moved`: followed, or cut over.
+pub(super) fn not_ready(slice: &SliceName, moved: &str, findings: Vec<Finding>) -> Failure {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
-    let message = format!("slice {slice} cannot be followed yet: the live systems are not ready, {errors}");
+    let message = format!("slice {slice} cannot be {moved} yet: the live systems are not ready, {errors}");
     let remedy = format!("fix each finding, then run `strangler doctor {slice}`");
     Failure(Problem::new(Code::SliceNotReady, message, remedy).with(findings))
 }
@@ -102,6 +103,41 @@ pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Fa
             silent.as_secs()
         ),
         "wait until `strangler status` shows that the proxy follows; or stop it: a proxy that is silent for 60 s counts as stopped",
+    )
+}
+
+/// The refusal of a way back that would hold writes for long, or lose some.
+pub(super) fn no_way_back_yet(slice: &SliceName, awaited: Awaited, lane: Option<&LaneReport>) -> Failure {
+    let stands = match lane.map(|lane| (&lane.condition, lane.lag_ms)) {
+        None => "no live bridge reports the way back".to_owned(),
+        Some((Condition::Following, lag_ms)) => format!("the way back is {lag_ms} ms behind"),
+        Some((condition, _)) => format!("the way back does not follow: {condition:?}"),
+    };
+    failure(
+        Code::SliceWayBack,
+        format!("slice {slice} cannot return before {awaited}; {stands}"),
+        format!("look at `strangler sync status {slice}`, then ask again"),
+    )
+}
+
+/// The refusal to give the way back up while a proxy may still send writes to the monolith.
+pub(super) fn not_followed(slice: &SliceName, who: &str) -> Failure {
+    failure(
+        Code::SliceStillRead,
+        format!(
+            "{who} does not follow the journal yet, and may still send requests of slice {slice} to the monolith"
+        ),
+        "wait until `strangler status` shows that every proxy follows; or stop it: a proxy that is silent for 60 s counts as stopped",
+    )
+}
+
+pub(super) fn no_gates(slice: &SliceName) -> Failure {
+    failure(
+        Code::SliceImpossible,
+        format!(
+            "the writes of slice {slice} cannot move: the journal is kept in a file, and not beside the monolith's gates"
+        ),
+        "write `monolith.database` in the plan, run `strangler install`, and start the controller again",
     )
 }
 
@@ -168,7 +204,7 @@ pub(super) fn status(
     plan: &Plan,
     state: &State,
     agents: Vec<AgentStatus>,
-    trouble: Option<Finding>,
+    trouble: Vec<Finding>,
     lanes: impl Fn(&SliceName) -> Lanes,
 ) -> Status {
     let slices: BTreeMap<SliceName, SliceStatus> = plan

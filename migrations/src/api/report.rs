@@ -24,6 +24,9 @@ pub struct CrossingReport {
     pub hold_ms: Option<u64>,
     /// The longest wait of a write, in ms, as the live proxies report it.
     pub held_ms_max: u64,
+    /// Why rows were left uncompared that did not change either, if some were.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_compared: Option<String>,
     /// None while it is under way.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end: Option<CrossingEnd>,

@@ -1,0 +1,96 @@
+//! The coordinator: where a slice is crossing, one controller of all drives it, by a lease. Any other takes over when that
+//! lease has run out; the journal's compare-and-swap and the gates' epochs keep a late one from doing harm.
+
+mod compare;
+mod driver;
+mod hands;
+mod interruption;
+mod lease;
+mod sequences;
+mod shapes;
+pub(crate) mod sight;
+mod work;
+
+use crate::desk::Desk;
+use crate::place::Place;
+use compare::Line;
+use driver::Driver;
+use lease::Lease;
+use migrations::names::SliceName;
+use migrations::plan::Secret;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use uuid::Uuid;
+
+/// How often a lease that another coordinator holds is asked for.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Drives whatever is crossing, until the process ends.
+pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receiver<bool>) {
+    if !desk.store().has_gates() {
+        return;
+    }
+    let Some(line) = Line::new(token).map(Arc::new) else { return };
+    let name: Arc<str> = format!("{}-{}", std::process::id(), Uuid::new_v4().simple()).into();
+    let mut revisions = desk.revisions();
+    let mut tick = tokio::time::interval(ASK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut drivers = JoinSet::new();
+    let mut driven: BTreeMap<SliceName, AbortHandle> = BTreeMap::new();
+    loop {
+        revisions.mark_unchanged();
+        driven.retain(|_, driver| !driver.is_finished());
+        for slice in crossing(&desk) {
+            driven.entry(slice).or_insert_with_key(|slice| {
+                let by = (Arc::clone(&name), Arc::clone(&line));
+                drivers.spawn(drive(Arc::clone(&desk), slice.clone(), by, ends.clone()))
+            });
+        }
+        while let Some(ended) = drivers.try_join_next() {
+            if let Err(broken) = ended
+                && broken.is_panic()
+            {
+                tracing::error!("a coordinator broke, and begins anew");
+            }
+        }
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = revisions.changed() => {}
+            _ = ends.wait_for(|ended| *ended) => break,
+        }
+    }
+    // They give up or finish what they are at; the caller's patience bounds it.
+    while drivers.join_next().await.is_some() {}
+}
+
+/// The plan's slices for which there is something to do.
+fn crossing(desk: &Desk) -> Vec<SliceName> {
+    let Some(state) = desk.state() else { return Vec::new() };
+    let needs = |name: &&SliceName| Place::needs_coordinator(&state.slice(name));
+    desk.plan.slices.keys().filter(needs).cloned().collect()
+}
+
+async fn drive(
+    desk: Arc<Desk>,
+    name: SliceName,
+    (coordinator, line): (Arc<str>, Arc<Line>),
+    ends: watch::Receiver<bool>,
+) {
+    let Some(slice) = desk.plan.slices.get(&name) else { return };
+    let lease = match Lease::take(desk.store(), &name, &coordinator).await {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return tracing::debug!(slice = %name, "another coordinator drives it"),
+        Err(error) => return tracing::warn!(slice = %name, %error, "the lease could not be had yet"),
+    };
+    tracing::info!(slice = %name, coordinator = &*coordinator, "drives a crossing");
+    let mut driver = Driver::new(&desk, slice, &lease, &line, ends);
+    tokio::select! {
+        () = driver.run() => {}
+        // What was seen under that lease counts no more.
+        () = lease.keep() => desk.forget(&name),
+    }
+    desk.courses.alarm(&name, None);
+}

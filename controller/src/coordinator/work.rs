@@ -1,0 +1,143 @@
+//! Does the steps: at the gates, at the sequences, and by looking. What came of a step is returned; nothing is decided here.
+
+use super::compare::Line;
+use super::hands::{Hands, Trouble};
+use super::sequences::{self, Pair};
+use super::shapes;
+use crate::desk::Desk;
+use crate::observe;
+use migrations::crossing::Digest;
+use migrations::cutover::Step;
+use migrations::gate::{Gate, Side};
+use migrations::plan::Slice;
+use migrations::stage::Epoch;
+use migrations::verify::CompareAnswer;
+use postgres::gate;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// Longer than `doctor` takes for both databases.
+const INSPECT_MAX: Duration = Duration::from_secs(60);
+/// A fence waits for locks up to 100 ms.
+const FENCE_MAX: Duration = Duration::from_secs(1);
+/// An opening gate waits for locks up to 5 s, and nobody else does in the meantime.
+const OPEN_MAX: Duration = Duration::from_secs(7);
+/// A database that does not answer another step for so long is asked anew.
+const STEP_MAX: Duration = Duration::from_secs(3);
+
+/// What came of a step.
+#[derive(Debug)]
+pub(super) enum Done {
+    Ready(Digest),
+    Turned(Side, Option<Gate>),
+    Compared(Digest, CompareAnswer),
+    Numbered,
+}
+
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    desk: &'a Desk,
+    slice: &'a Slice,
+    line: &'a Line,
+    hands: Hands<'a>,
+    /// What is numbered anew at the service, found before writes were held.
+    pairs: Option<Vec<Pair>>,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(desk: &'a Desk, slice: &'a Slice, line: &'a Line) -> Work<'a> {
+        Work { desk, slice, line, hands: Hands::new(&desk.plan, slice), pairs: None }
+    }
+
+    pub(super) async fn step(&mut self, step: Step, epoch: Epoch) -> Result<Done, Trouble> {
+        match step {
+            Step::Inspect => within("a database", INSPECT_MAX, self.inspect()).await,
+            Step::Fence(side) => within("the database", FENCE_MAX, self.turn(side, epoch, true)).await,
+            Step::Open(side) => within("the database", OPEN_MAX, self.turn(side, epoch, false)).await,
+            // It may take as long as writes may be held.
+            Step::Compare => self.compare(epoch).await,
+            Step::Number(side) => within("a database", STEP_MAX, self.number(side)).await,
+        }
+    }
+
+    pub(super) async fn gate(&mut self, side: Side) -> Result<Option<Gate>, Trouble> {
+        within("the database", STEP_MAX, async {
+            let client = self.hands.lend(side).await?;
+            let read = gate::read(&client, &self.slice.name).await.map_err(|error| Trouble::of(&error))?;
+            self.hands.give_back(side, client);
+            Ok(read)
+        })
+        .await
+    }
+
+    async fn inspect(&mut self) -> Result<Done, Trouble> {
+        let found = observe::doctor(&self.desk.plan, Some(&self.slice.name)).await;
+        let errors: Vec<String> = found.iter().filter(|f| f.is_error()).map(|f| f.message.clone()).collect();
+        if !errors.is_empty() {
+            return Err(Trouble::Final(errors.join("; ")));
+        }
+        let (monolith, service) = self.lend_both().await?;
+        // Both ways: what could not be numbered after the way back is said before the way there.
+        sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
+        self.pairs = Some(sequences::pairs(self.slice, Side::Service, &monolith, &service).await?);
+        let digest = shapes::digest(self.slice, &monolith, &service).await;
+        let digest = digest.map_err(|error| Trouble::of(&error))?;
+        self.give_back_both(monolith, service);
+        Ok(Done::Ready(digest))
+    }
+
+    async fn turn(&mut self, side: Side, epoch: Epoch, is_shut: bool) -> Result<Done, Trouble> {
+        let client = self.hands.lend(side).await?;
+        let name = &self.slice.name;
+        let turned = if is_shut {
+            gate::fence(&client, name, epoch).await
+        } else {
+            gate::open(&client, name, epoch).await
+        };
+        self.hands.give_back(side, client);
+        turned.map_err(|error| Trouble::of(&error))?;
+        Ok(Done::Turned(side, self.gate(side).await?))
+    }
+
+    async fn compare(&mut self, epoch: Epoch) -> Result<Done, Trouble> {
+        let (monolith, service) = self.lend_both().await?;
+        let shapes = async {
+            let digest = shapes::digest(self.slice, &monolith, &service).await;
+            digest.map_err(|error| Trouble::of(&error))
+        };
+        let rows = self.line.compare(self.desk.bridge(), &self.slice.name, epoch);
+        let (schema, rows) = futures_util::try_join!(shapes, rows)?;
+        self.give_back_both(monolith, service);
+        Ok(Done::Compared(schema, rows))
+    }
+
+    async fn number(&mut self, to: Side) -> Result<Done, Trouble> {
+        let (monolith, service) = self.lend_both().await?;
+        let found = self.pairs.take_if(|_| to == Side::Service);
+        let pairs = match found {
+            Some(pairs) => pairs,
+            None => sequences::pairs(self.slice, to, &monolith, &service).await?,
+        };
+        sequences::set(&pairs, to, &monolith, &service).await?;
+        self.give_back_both(monolith, service);
+        Ok(Done::Numbered)
+    }
+
+    async fn lend_both(&mut self) -> Result<(Client, Client), Trouble> {
+        let monolith = self.hands.lend(Side::Monolith).await?;
+        Ok((monolith, self.hands.lend(Side::Service).await?))
+    }
+
+    fn give_back_both(&mut self, monolith: Client, service: Client) {
+        self.hands.give_back(Side::Monolith, monolith);
+        self.hands.give_back(Side::Service, service);
+    }
+}
+
+async fn within<T>(
+    what: &str,
+    time: Duration,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(Trouble::late(what, time)))
+}

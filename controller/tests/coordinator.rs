@@ -1,0 +1,496 @@
+//! Cutovers and rollbacks by the coordinator, on two real databases. Agents are played. Tests that are named after a bug of
+//! Vitess guard against the same one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test that cannot go on shall fail"
+)]
+
+mod played;
+mod world;
+
+use migrations::api::{CrossingEnd, CrossingVerb, Phase};
+use migrations::code::Code;
+use migrations::stage::Epoch;
+use played::House;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+fn ann() -> Value {
+    json!({ "actor": "ann" })
+}
+
+/// Why the last crossing was given up.
+async fn why(house: &House, n: usize) -> String {
+    match house.report(n).await.end {
+        Some(CrossingEnd::Aborted { why }) => why,
+        other => panic!("not aborted: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_and_a_rollback_do_what_their_dry_runs_say() {
+    let house = House::new(1).await;
+    house.only_writes("monolith").await;
+    let told: Vec<String> = {
+        let (status, steps) = house.wish(0, "cutover?dry_run=true", ann()).await;
+        assert_eq!(status, StatusCode::OK, "{steps}");
+        serde_json::from_value(steps).unwrap()
+    };
+    assert_eq!(house.events(0).await, Vec::<&str>::new(), "a dry run writes nothing");
+    let next = "SELECT nextval('orders_id_seq')::text";
+    let before: i64 = house.world.cluster.sql("monolith", next).parse().unwrap();
+
+    let answer = house.granted("cutover", ann()).await;
+    assert_eq!((answer["stage"].as_str(), answer["owner"].as_str()), (Some("following"), Some("monolith")));
+    house.until_stage(0, "split").await;
+    assert_eq!(
+        house.events(0).await,
+        ["cutover-prepared", "cutover-started", "cutover-committed", "released"]
+    );
+    let report = house.report(0).await;
+    assert_eq!(without_waits(&report.steps), without_waits(&told));
+    assert_eq!((report.verb, report.end), (CrossingVerb::Cutover, Some(CrossingEnd::Committed)));
+    let phases: Vec<_> = report.phases.keys().copied().collect();
+    use Phase::{Arrived, Compared, Decided, Drained, Fenced, Numbered, Released};
+    assert_eq!(phases, [Drained, Fenced, Arrived, Compared, Numbered, Decided, Released]);
+    assert!(report.phases.values().is_sorted(), "{:?}", report.phases);
+    assert!(report.hold_ms.unwrap() >= report.phases[&Decided] && report.held_ms_max == 7);
+    assert!(report.not_compared.unwrap().contains("no verification"));
+    house.only_writes("service").await;
+    assert_eq!((house.gate("monolith"), house.gate("service")), ("1 true".into(), "1 false".into()));
+    let after: i64 = house.world.cluster.sql("service", next).parse().unwrap();
+    assert!((before + 1_000..before + 1_010).contains(&after), "{before} {after}");
+
+    let (_, told) = house.wish(0, "rollback?dry_run=true", ann()).await;
+    let told: Vec<String> = serde_json::from_value(told).unwrap();
+    house.granted("rollback", ann()).await;
+    house.until_stage(0, "following").await;
+    let report = house.report(0).await;
+    assert_eq!((report.verb, report.end), (CrossingVerb::Rollback, Some(CrossingEnd::Committed)));
+    assert_eq!(without_waits(&report.steps), without_waits(&told));
+    house.only_writes("monolith").await;
+    let back: i64 = house.world.cluster.sql("monolith", next).parse().unwrap();
+    assert!((after + 1_000..after + 1_010).contains(&back), "{after} {back}");
+}
+
+/// What was so already is not waited for.
+fn without_waits(lines: &[String]) -> Vec<&String> {
+    lines.iter().filter(|line| !line.starts_with("wait ")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_holds_writes_and_leaves_everything_as_it_was() {
+    let house = House::new(1).await;
+    house.granted("rehearse", ann()).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    house.until_stage(0, "following").await;
+    house.only_writes("monolith").await;
+    let report = house.report(0).await;
+    assert_eq!(report.verb, CrossingVerb::Rehearse);
+    assert!(report.hold_ms.is_some() && report.phases.contains_key(&Phase::Numbered), "{report:?}");
+    assert_eq!(why(&house, 0).await, "rehearsed");
+    let last = house.journal(0).await.pop().unwrap();
+    assert!(last.reason.starts_with("writes were held for "), "{last:?}");
+    assert!(
+        house
+            .world
+            .cluster
+            .sql("monolith", "SELECT last_value::text FROM orders_id_seq")
+            .parse::<i64>()
+            .unwrap()
+            < 100
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_over_for_a_time_returns_by_itself_once_the_way_back_is_short() {
+    let house = House::new(1).await;
+    house.granted("cutover", json!({ "actor": "ann", "for_ms": 3_000 })).await;
+    house.until_stage(0, "split").await;
+    house.manners(|manners| manners.reverse_lag_ms = 60_000);
+    house.until(0, "behind", |slice| slice.lanes.values().any(|lane| lane.lag_ms > 0)).await;
+    let refused = house.refused("rollback", ann()).await;
+    assert_eq!((refused.code, refused.exit()), (Code::SliceWayBack, 3), "{refused:?}");
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    let status = house.status(0).await;
+    assert_eq!(status.slices[&house.world.slice].stage.name(), "split", "the service serves on");
+    assert!(
+        status.findings.iter().any(|finding| finding.code == Code::SliceWayBack),
+        "{:?}",
+        status.findings
+    );
+    house.manners(|manners| manners.reverse_lag_ms = 0);
+    house.until_stage(0, "following").await;
+    house.only_writes("monolith").await;
+    assert!(house.status(0).await.findings.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmed_cutover_stays_and_completes_when_every_proxy_knows() {
+    let house = House::new(1).await;
+    house.granted("cutover", json!({ "actor": "ann", "for_ms": 60_000 })).await;
+    house.until_stage(0, "split").await;
+    house.granted("confirm", ann()).await;
+    let again = house.refused("confirm", ann()).await;
+    assert_eq!(again.exit(), 4, "{again:?}");
+    house.manners(|manners| manners.proxy_listens = false);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // It was told nothing of this entry.
+    house.world.cluster.sql(
+        "monolith",
+        "INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bob', 'orders', '{\"event\": \"paused\"}' FROM strangler.journal",
+    );
+    let refused = house.refused("complete", ann()).await;
+    assert_eq!((refused.code, refused.exit()), (Code::SliceStillRead, 4), "{refused:?}");
+    assert!(refused.message.contains("proxy shop-1-a"), "{refused:?}");
+    house.manners(|manners| manners.proxy_listens = true);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    house.granted("complete", ann()).await;
+    house.until_stage(0, "retired").await;
+    house.only_writes("service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_stays_silent_ends_a_cutover_in_time() {
+    let house = House::new(1).await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 800 })).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    assert!(why(&house, 0).await.contains("everything that the monolith wrote has arrived"));
+    house.only_writes("monolith").await;
+    assert!(house.report(0).await.hold_ms.unwrap() < 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_someone_else_to_the_service_ends_a_cutover() {
+    let house = House::new(1).await;
+    house.manners(|manners| (manners.way_back, manners.foreign) = (false, 5));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    house.granted("cutover", ann()).await;
+    house.until(0, "prepared", |slice| slice.preparing.is_some()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(house.status(0).await.slices[&house.world.slice].preparing.is_some(), "five were there before");
+    house.manners(|manners| (manners.way_back, manners.foreign) = (true, 6));
+    house
+        .until(0, "aborted", |slice| {
+            slice.epoch >= Epoch(1) && slice.preparing.is_none() && slice.hold.is_none()
+        })
+        .await;
+    assert!(why(&house, 0).await.contains("wrote to the service's tables"));
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_does_not_end_gives_the_cutover_up_and_commits() {
+    let house = House::new(1).await;
+    let writer = house.world.client("app", "monolith").await;
+    writer.batch_execute("BEGIN; UPDATE orders SET note = 'mine' WHERE id = 1").await.unwrap();
+    house.granted("cutover", ann()).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    let why = why(&house, 0).await;
+    assert!(
+        why.contains("could not shut the monolith's gate") && why.contains("written by process"),
+        "{why}"
+    );
+    writer.batch_execute("COMMIT").await.unwrap();
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_16563_what_was_passed_before_the_fence_proves_nothing() {
+    let house = House::new(1).await;
+    // The lane passed a fence of an earlier epoch, and has nothing new to say.
+    house.manners(|manners| (manners.fences_pass, manners.fence_said) = (false, Some(Epoch(0))));
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 1_000 })).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    let report = house.report(0).await;
+    assert!(report.phases.contains_key(&Phase::Fenced) && !report.phases.contains_key(&Phase::Arrived));
+    // An aborted epoch's fence counts no more under the next one.
+    house.manners(|manners| manners.fence_said = Some(Epoch(1)));
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 1_000 })).await;
+    house.until(0, "aborted again", |slice| slice.epoch == Epoch(4)).await;
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_17620_an_abort_needs_nothing_of_the_step_that_hangs() {
+    let house = House::new(1).await;
+    let locker = house.world.client("postgres", "service").await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 2_000 })).await;
+    house.until_gate("monolith", "1 true").await;
+    // What compares both sides hangs from here on.
+    locker.batch_execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    house.manners(|manners| manners.fences_pass = true);
+    let began = std::time::Instant::now();
+    house.until_gate("monolith", "2 false").await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(house.write("monolith").await, None);
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    house.until_stage(0, "following").await;
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_comes_through_beside_a_fence_that_is_tried() {
+    let house = House::new(1).await;
+    let writer = house.world.client("app", "monolith").await;
+    writer.batch_execute("BEGIN; UPDATE orders SET note = 'mine' WHERE id = 1").await.unwrap();
+    house.granted("cutover", ann()).await;
+    house.until(0, "cutting", |slice| slice.stage.name() == "cutting").await;
+    house.granted("abort", json!({ "actor": "ann", "reason": "I changed my mind" })).await;
+    house.until_stage(0, "following").await;
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(why(&house, 0).await, "I changed my mind");
+    house.only_writes("monolith").await;
+    let nothing = house.refused("abort", ann()).await;
+    assert_eq!((nothing.code, nothing.exit()), (Code::SliceStage, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_17326_a_rollback_that_fails_leaves_the_service_writing() {
+    let house = House::new(1).await;
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("rollback", json!({ "actor": "ann", "hold_ms": 800 })).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(3) && slice.hold.is_none()).await;
+    let events = house.events(0).await;
+    assert_eq!(&events[events.len() - 3..], ["rollback-started", "rollback-aborted", "released"]);
+    house.only_writes("service").await;
+    assert_eq!(house.gate("service"), "3 false");
+    // It was due, so it is tried again by itself.
+    house.manners(|manners| manners.fences_pass = true);
+    house.until_stage(0, "following").await;
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_17127_a_cutover_is_given_up_though_reads_have_moved() {
+    let house = House::new(1).await;
+    let shares = json!({ "slice": "orders", "share": "50%", "actor": "ann" });
+    let path = format!("{}/v1/shares", house.controllers[0].base);
+    let shared = house.http.post(path).bearer_auth("right").json(&shares).send().await.unwrap();
+    assert_eq!(shared.status(), StatusCode::OK);
+    house.manners(|manners| manners.way_back = false);
+    house.granted("cutover", ann()).await;
+    house.until(0, "prepared", |slice| slice.preparing.is_some()).await;
+    let busy = house.refused("cutover", ann()).await;
+    assert_eq!(busy.exit(), 4, "{busy:?}");
+    house.granted("abort", ann()).await;
+    let slice = house.until_stage(0, "following").await;
+    assert!(slice.routes.iter().any(|route| route.share.to_string() == "50%"), "reads stay where they were");
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_6951_nothing_switches_while_the_copy_is_not_whole() {
+    let house = House::new(1).await;
+    house.world.client("strangler", "service").await.batch_execute("TRUNCATE orders").await.unwrap();
+    house.granted("cutover", ann()).await;
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    let why = why(&house, 0).await;
+    assert!(
+        why.contains("the two sides differ") && why.contains("public.orders {} is the first of 40"),
+        "{why}"
+    );
+    house.only_writes("monolith").await;
+    let lost = json!({ "event": "evicted", "why": "its slot is gone" });
+    house.world.cluster.sql(
+        "monolith",
+        &format!("INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bridge', 'orders', '{lost}' FROM strangler.journal"),
+    );
+    let refused = house.refused("cutover", ann()).await;
+    assert_eq!((refused.code, refused.exit()), (Code::SliceStage, 4), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ready_is_refused_before_it_is_journalled() {
+    let house = House::new(1).await;
+    house.world.cluster.sql("monolith", "ALTER TABLE orders REPLICA IDENTITY NOTHING");
+    let refused = house.refused("cutover", ann()).await;
+    assert_eq!((refused.code, refused.exit()), (Code::SliceNotReady, 3), "{refused:?}");
+    assert!(
+        refused.findings.iter().any(|finding| finding.code == Code::SourceReplicaIdentity),
+        "{refused:?}"
+    );
+    assert_eq!(house.events(0).await, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_nothing_tells_of_end_a_cutover_before_writes_are_held() {
+    let house = House::new(1).await;
+    let told = async |epoch| {
+        house.granted("cutover", ann()).await;
+        house.until(0, "aborted", |slice| slice.epoch == Epoch(epoch) && slice.preparing.is_none()).await;
+        assert_eq!(house.report(0).await.hold_ms, None);
+        why(&house, 0).await
+    };
+    let alter = |database, how: &str| {
+        house.world.cluster.sql(database, &format!("ALTER SEQUENCE orders_id_seq {how}"))
+    };
+    alter("service", "CYCLE");
+    assert!(told(1).await.contains("begins again at its end"));
+    alter("service", "NO CYCLE INCREMENT -1 MINVALUE -1000 START 1 RESTART");
+    assert!(told(2).await.contains("different directions"));
+    alter("service", "INCREMENT 1 MINVALUE 1");
+    house
+        .world
+        .cluster
+        .sql("monolith", "ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq");
+    assert!(told(3).await.contains("by a sequence at the service and by none at the monolith"));
+    let app = house.world.client("app", "monolith").await;
+    let made = "CREATE SEQUENCE orders_id_seq START 100; ALTER TABLE orders ALTER id SET DEFAULT nextval('orders_id_seq')";
+    app.batch_execute(made).await.unwrap();
+    assert!(told(4).await.contains("OWNED BY"));
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_altered_meanwhile_ends_a_cutover() {
+    let house = House::new(1).await;
+    house.manners(|manners| manners.way_back = false);
+    house.granted("cutover", ann()).await;
+    // The shapes were taken when the way back is waited for.
+    let waits = "wait until the way back is kept".to_owned();
+    while !house
+        .get::<Option<migrations::api::CrossingReport>>(0, "/v1/slices/orders/crossing")
+        .await
+        .is_some_and(|report| report.steps.contains(&waits))
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    house.world.cluster.sql("monolith", "ALTER TABLE orders ADD COLUMN colour text");
+    house.manners(|manners| manners.way_back = true);
+    house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    assert_eq!(why(&house, 0).await, "a table was altered meanwhile");
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_coordinator_is_followed_by_another_in_each_phase() {
+    while_preparing().await;
+    while_draining().await;
+    behind_the_fence().await;
+    before_the_gate_opens().await;
+    while_returning().await;
+}
+
+async fn while_preparing() {
+    let mut house = House::new(2).await;
+    house.manners(|manners| manners.way_back = false);
+    house.granted("cutover", ann()).await;
+    house.until(0, "prepared", |slice| slice.preparing.is_some()).await;
+    house.controllers[0].kill();
+    house.manners(|manners| manners.way_back = true);
+    house.until_stage(1, "split").await;
+    house.only_writes("service").await;
+}
+
+async fn while_draining() {
+    let mut house = House::new(2).await;
+    house.manners(|manners| manners.in_flight = 1);
+    house.granted("cutover", ann()).await;
+    house.until(0, "cutting", |slice| slice.stage.name() == "cutting").await;
+    house.controllers[0].kill();
+    house.manners(|manners| manners.in_flight = 0);
+    house.until(1, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    assert!(why(&house, 1).await.contains("went away"));
+    house.only_writes("monolith").await;
+}
+
+async fn behind_the_fence() {
+    let mut house = House::new(2).await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
+    house.until_gate("monolith", "1 true").await;
+    house.controllers[0].kill();
+    house.manners(|manners| manners.fences_pass = true);
+    house.until(1, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    house.only_writes("monolith").await;
+    house.wish(1, "cutover", ann()).await;
+    house.until_stage(1, "split").await;
+    house.only_writes("service").await;
+}
+
+async fn before_the_gate_opens() {
+    let mut house = House::new(2).await;
+    let locker = house.world.client("app", "service").await;
+    locker.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.unwrap();
+    house.granted("cutover", ann()).await;
+    house.until(0, "committed", |slice| slice.stage.name() == "split").await;
+    house.controllers[0].kill();
+    let aborted = house.wish(1, "abort", ann()).await;
+    assert_eq!(aborted.0, StatusCode::CONFLICT, "{aborted:?}");
+    locker.batch_execute("COMMIT").await.unwrap();
+    house.until_stage(1, "split").await;
+    house.only_writes("service").await;
+    let commits = house.events(1).await.iter().filter(|event| **event == "cutover-committed").count();
+    assert_eq!(commits, 1);
+}
+
+async fn while_returning() {
+    let mut house = House::new(2).await;
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("rollback", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
+    house.until_gate("service", "2 true").await;
+    house.controllers[0].kill();
+    house.until(1, "aborted", |slice| slice.epoch == Epoch(3) && slice.hold.is_none()).await;
+    house.only_writes("service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_controllers_exactly_one_cuts_over() {
+    let house = House::new(2).await;
+    let (first, second) = tokio::join!(house.wish(0, "cutover", ann()), house.wish(1, "cutover", ann()));
+    let mut statuses = [first.0, second.0];
+    statuses.sort();
+    assert_eq!(statuses, [StatusCode::OK, StatusCode::CONFLICT], "{first:?} {second:?}");
+    house.until_stage(0, "split").await;
+    house.until_stage(1, "split").await;
+    assert_eq!(
+        house.events(0).await,
+        ["cutover-prepared", "cutover-started", "cutover-committed", "released"]
+    );
+    // Whoever drives sees what the other one journals.
+    for n in [0, 1] {
+        assert_eq!(house.wish(n, "rollback", ann()).await.0, StatusCode::OK);
+        house.until_stage(n, "following").await;
+        house.only_writes("monolith").await;
+        assert_eq!(
+            house.wish(n, "cutover", json!({ "actor": "ann", "for_ms": 60_000 })).await.0,
+            StatusCode::OK
+        );
+        house.until_stage(1 - n, "split").await;
+    }
+    house.only_writes("service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_takes_nothing_back() {
+    let house = House::new(1).await;
+    let path = format!("{}/v1/slices/orders/cutover", house.controllers[0].base);
+    let asked = house.http.post(path).bearer_auth("right").json(&ann()).timeout(Duration::from_millis(300));
+    assert!(asked.send().await.is_err(), "it looks at the databases first");
+    house.until_stage(0, "split").await;
+    house.only_writes("service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_stopped_leaves_no_slice_without_an_owner() {
+    let mut house = House::new(2).await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("cutover", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
+    house.until_gate("monolith", "1 true").await;
+    house.controllers[0].stop_in_order();
+    house.until_gate("monolith", "2 false").await;
+    house.only_writes("monolith").await;
+    let last = house.journal(1).await.pop().unwrap();
+    assert!(serde_json::to_string(&last.event).unwrap().contains("the controller was stopped"), "{last:?}");
+}
