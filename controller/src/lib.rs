@@ -15,6 +15,7 @@ mod drive;
 mod install;
 mod observe;
 mod place;
+mod reconcile;
 mod serve;
 mod store;
 mod trial;

@@ -11,7 +11,7 @@
 mod played;
 mod world;
 
-use migrations::api::{CrossingEnd, CrossingVerb, Phase};
+use migrations::api::{CrossingEnd, CrossingVerb, Phase, Reconciled};
 use migrations::code::Code;
 use migrations::stage::Epoch;
 use played::House;
@@ -493,4 +493,37 @@ async fn a_controller_that_is_stopped_leaves_no_slice_without_an_owner() {
     house.only_writes("monolith").await;
     let last = house.journal(1).await.pop().unwrap();
     assert!(serde_json::to_string(&last.event).unwrap().contains("the controller was stopped"), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_turns_gates_that_a_failover_turned_and_tells_those_that_know_more() {
+    let house = House::new(1).await;
+    let reconcile = async || -> Vec<Reconciled> {
+        let (status, done) = house.wish(0, "reconcile", json!({})).await;
+        assert_eq!(status, StatusCode::OK, "{done}");
+        serde_json::from_value(done).unwrap()
+    };
+    let nothing = Reconciled { slice: house.world.slice.clone(), did: Vec::new(), findings: Vec::new() };
+    assert_eq!(reconcile().await, std::slice::from_ref(&nothing));
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+    assert_eq!(reconcile().await, [nothing]);
+    // The monolith's database lost what fenced it.
+    let turn = |database: &str, table: &str, how: &str, gate: &str| {
+        let turned = format!(
+            "ALTER TABLE {table} {how} TRIGGER strangler_gate_orders; UPDATE strangler.gate SET {gate}"
+        );
+        house.world.cluster.sql(database, &turned)
+    };
+    turn("monolith", "orders", "DISABLE", "is_shut = false");
+    assert_eq!(house.write("monolith").await, None);
+    let done = reconcile().await;
+    assert_eq!(done[0].did, ["the monolith's gate is shut again, at epoch 1"], "{done:?}");
+    house.only_writes("service").await;
+    turn("service", "orders", "ENABLE ALWAYS", "is_shut = true");
+    assert_eq!(reconcile().await[0].did, ["the service's gate is open again, at epoch 1"]);
+    house.only_writes("service").await;
+    house.world.cluster.sql("service", "UPDATE strangler.gate SET epoch = 9");
+    let done = reconcile().await;
+    assert_eq!((done[0].did.len(), done[0].findings[0].code), (0, Code::GateAhead), "{done:?}");
 }

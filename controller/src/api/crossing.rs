@@ -2,13 +2,14 @@
 
 use super::{Shared, answer, detached, name};
 use crate::coordinator::sight;
+use crate::reconcile;
 use answer::Failure;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use migrations::api::{
-    CrossingReport, CrossingVerb, CrossingWish, Outcome, Wish, dry_run, known_slice, plan_event,
+    CrossingReport, CrossingVerb, CrossingWish, Outcome, Reconciled, Wish, dry_run, known_slice, plan_event,
 };
 use migrations::crossing::Moment;
 use migrations::cutover::{Seen, may_return};
@@ -55,6 +56,18 @@ pub(super) async fn report(
         let held_ms_max = if was_held { agents.held_ms_max(&slice) } else { 0 };
         CrossingReport { held_ms_max, ..report }
     })))
+}
+
+pub(super) async fn reconcile(
+    State(shared): State<Shared>,
+    Path(slice): Path<String>,
+) -> Result<Json<Vec<Reconciled>>, Failure> {
+    let slice = name(&slice)?;
+    detached(async move { shared.reconcile(Some(&slice)).await }).await
+}
+
+pub(super) async fn reconcile_all(State(shared): State<Shared>) -> Result<Json<Vec<Reconciled>>, Failure> {
+    detached(async move { shared.reconcile(None).await }).await
 }
 
 impl Shared {
@@ -136,5 +149,18 @@ impl Shared {
             return Err(answer::not_followed(slice, "a live proxy"));
         }
         Ok(())
+    }
+
+    async fn reconcile(&self, only: Option<&SliceName>) -> Result<Json<Vec<Reconciled>>, Failure> {
+        let desk = &self.desk;
+        let state = desk.present().await?;
+        if let Some(slice) = only {
+            known_slice(&desk.plan, &state, slice)?;
+        }
+        let mut done = Vec::new();
+        for slice in desk.plan.slices.values().filter(|slice| only.is_none_or(|name| slice.name == *name)) {
+            done.push(reconcile::reconcile(&desk.plan, slice, &state.slice(&slice.name)).await);
+        }
+        Ok(Json(done))
     }
 }
