@@ -244,7 +244,12 @@ fn next_steps_are_commands() {
     assert_eq!(steps(&state(&following()[..1]), "orders"), ["strangler sync status orders"]);
     assert_eq!(
         steps(&state(&following()), "orders"),
-        ["strangler route set orders 10%", "strangler tail orders"]
+        [
+            "strangler route set orders 10%",
+            "strangler rehearse orders",
+            "strangler cutover orders",
+            "strangler tail orders"
+        ]
     );
     assert_eq!(steps(&state(&[]), "pages"), ["strangler route set pages 10%"]);
     assert!(steps(&state(&[]), "nobody").is_empty());
