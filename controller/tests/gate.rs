@@ -261,6 +261,10 @@ async fn a_cutover_is_given_up_by_psql() {
         epoch += 2;
         decider.decide_all([world::prepared(), world::started(epoch)]).await;
     }
+    let stuck = world.client("strangler", "monolith").await;
+    stuck.batch_execute("BEGIN; SELECT FROM strangler.slice FOR UPDATE").await.unwrap();
+    assert_eq!(state(gate::abort(&us, &world.slice, Epoch(epoch)).await), "STR05", "a retry may do");
+    stuck.batch_execute("ROLLBACK").await.unwrap();
     // The journal is not the application's, except for just this.
     for forbidden in [
         "INSERT INTO strangler.journal (generation, actor, slice, event) VALUES (99, 'x', 'orders', '{}')",

@@ -98,6 +98,9 @@ BEGIN
     END IF;
     EXECUTE format('SELECT strangler.%I($1)', 'abort_of_' || slice) INTO raised USING epoch;
     RETURN raised;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'slice % is being decided about in another session', slice
+        USING ERRCODE = 'STR05', HINT = 'Nothing was changed: ask again. A session that is stuck stands in pg_stat_activity.';
 END
 $$;
 

@@ -36,6 +36,8 @@ const TAKE_OVER: &str = "
     INSERT INTO strangler.journal (generation, at, actor, reason, slice, event)
     SELECT $1::bigint, $2::text::timestamptz, $3::text, $4::text, $5::text, $6::jsonb
      WHERE (SELECT coalesce(max(generation), 0) FROM strangler.journal) = $1::bigint - 1";
+/// A controller that is frozen between two statements must not keep others from deciding, or from giving up.
+const LIMITS: &str = "SET LOCAL idle_in_transaction_session_timeout = '5s'";
 /// The head is locked first, by everyone who changes it: `strangler.abort` takes the same locks in the same order.
 const LOCK: &str = "SELECT FROM strangler.slice WHERE slice = $1 FOR UPDATE";
 /// The lease ends with what it was taken for.
@@ -269,6 +271,7 @@ async fn prepare<'a>(
     let generation = expected.next().0;
     let written = json(generation, event)?;
     let transaction = client.transaction().await?;
+    transaction.batch_execute(LIMITS).await?;
     transaction.query_opt(LOCK, &[&slice.as_str()]).await?;
     let row = transaction
         .query_opt(APPEND, &[&number(generation), &draft.actor, &draft.reason, &slice.as_str(), &written])
