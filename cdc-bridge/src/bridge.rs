@@ -3,15 +3,16 @@
 //! The only place that starts the bridge's parts. Bounded by what it is made of: a flush in flight for each feed, a batch
 //! for each lane.
 
+use crate::expiry;
 use crate::feed::Feed;
 use crate::feed::retention::Reading;
 use crate::feed::source::Source;
-use crate::feed::status::{Lost, Order, Status};
+use crate::feed::status::{Attempt, Order, Status};
 use crate::lane::changed::Changed;
 use crate::lane::mending::Mending;
 use crate::lane::plan::LanePlan;
 use crate::lane::state::LaneState;
-use crate::lane::{self, Ordered};
+use crate::lane::{self, Ordered, loss};
 use crate::port::{Port, Watched};
 use crate::verify::subject::Subject;
 use crate::verify::{Runs, Verifier};
@@ -21,7 +22,6 @@ use migrations::control::{
     AgentKind, BridgeReport, Condition, Desired, FeedReport, LaneOrder, LaneReport, Observed, Report, VERSION,
 };
 use migrations::finding::Finding;
-use migrations::journal::Generation;
 use migrations::lane::{Direction, LaneId, Right};
 use migrations::plan::Plan;
 use migrations::problem::Diagnostic;
@@ -29,7 +29,7 @@ use migrations::sql::Database;
 use migrations::stage::Stage;
 use postgres::Address;
 use postgres::clock;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -128,21 +128,21 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         };
         puller.pull(held, take).await;
     });
-    let (reporting, held) = (bridge.clone(), told.clone());
+    let (reporting, held, reporter) = (bridge.clone(), told.clone(), agent.clone());
     parts.spawn(async move {
         let observed = || {
             let held = held.borrow();
             let desired = held.as_ref().map(|told| &told.desired);
             Observed {
                 version: VERSION,
-                agent: agent.id().clone(),
+                agent: reporter.id().clone(),
                 address: Some(address.clone()),
                 acts_on: desired.map(|desired| (desired.journal, desired.generation)),
                 plan: desired.map(|desired| desired.plan.clone()).unwrap_or_default(),
                 report: Report::Bridge(reporting.report(desired)),
             }
         };
-        agent.report(&reporting.news, observed).await;
+        reporter.report(&reporting.news, observed).await;
     });
     let (verifier, runs) = bridge.verifier(&link);
     parts.spawn(runs.run());
@@ -154,6 +154,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     });
     bridge.start_lanes(&mut parts);
     bridge.start_feeds(&plan, &link, &mut parts);
+    parts.spawn(expiry::run(plan.monolith.database.clone(), agent, told.clone()));
     let directing = bridge.clone();
     parts.spawn(async move { directing.direct(told).await });
     let shutdown = async {
@@ -202,13 +203,12 @@ async fn tell_of<T, K: PartialEq>(mut seen: watch::Receiver<T>, news: Arc<Notify
 impl Bridge {
     fn of(plan: &Plan) -> Result<Bridge, BridgeError> {
         let lanes = LanePlan::all(plan);
-        let databases: BTreeSet<&Database> =
-            lanes.iter().map(|lane| &lane.feed).chain([&Database::Monolith]).collect();
         let mut feeds = BTreeMap::new();
-        for database in databases {
-            let source = Source::of(plan, database).ok_or(BridgeError::NoDatabase)?;
+        // A service's without a lane too: an earlier plan may have left a slot there.
+        for database in Database::all(plan).into_iter().chain([Database::Monolith]) {
+            let source = Source::of(plan, &database).ok_or(BridgeError::NoDatabase)?;
             let name = Address::of(&source.url)?.database().to_owned();
-            feeds.insert(database.clone(), Feed::new(source, name));
+            feeds.insert(database, Feed::new(source, name));
         }
         let lane = |plan: LanePlan| {
             let feed = feeds.get(&plan.feed)?.clone();
@@ -303,10 +303,8 @@ impl Bridge {
             let now = told.borrow_and_update().clone();
             if let Some(Told { desired, is_current }) = now.filter(|told| self.knows_all(&told.desired)) {
                 for (database, feed) in &self.feeds {
-                    let is_ordered = *database == Database::Monolith
-                        || self.of_feed(database).any(|(id, _)| desired.lanes.contains_key(id));
                     let next = self.order(database, &desired);
-                    if is_ordered && (is_current || !next.tables.is_empty()) {
+                    if is_current || !next.tables.is_empty() {
                         feed.orders.send_if_modified(|held| {
                             let is_new = held.as_ref() != Some(&next);
                             *held = Some(next);
@@ -315,7 +313,7 @@ impl Bridge {
                     }
                 }
                 for (id, lane) in &self.lanes {
-                    let order = desired.lanes.get(id).filter(|order| is_current || keeps_rows(order));
+                    let order = desired.lanes.get(id).filter(|order| is_current || keeps_all(order));
                     lane.orders.send_replace(order.map(|order| (desired.generation, order.clone())));
                 }
             }
@@ -332,29 +330,28 @@ impl Bridge {
     }
 
     fn order(&self, database: &Database, desired: &Desired) -> Order {
-        let mut order = Order::default();
-        for (id, lane) in self.of_feed(database) {
-            let is_captured = |wanted: &&LaneOrder| wanted.stage.is_captured() && wanted.right != Right::Rest;
-            let Some(wanted) = desired.lanes.get(id).filter(is_captured) else { continue };
-            order.tables.extend(lane.plan.sources());
-            order.attempts.insert((id.clone(), wanted.attempt));
-        }
-        order
+        let lanes = self.of_feed(database).filter_map(|(id, lane)| {
+            let order = desired.lanes.get(id)?;
+            let tables = lane.plan.wanted(order);
+            (!tables.is_empty()).then(|| ((id.clone(), order.attempt), tables))
+        });
+        Order::of(lanes.collect())
     }
 
     /// The lanes that may still need what a feed's log holds. A copy that has not begun takes the log's end when it does.
     fn readers(&self, database: &Database) -> Vec<Reading> {
         let Some(feed) = self.feeds.get(database) else { return Vec::new() };
         let mut readers = Vec::new();
-        for (id, attempt) in attempts(feed) {
-            let Some(lane) = self.lanes.get(&id) else { continue };
+        let lost = feed.status.borrow().lost.clone();
+        for attempt in attempts(feed).into_iter().filter(|attempt| !lost.contains_key(attempt)) {
+            let Some(lane) = self.lanes.get(&attempt.0) else { continue };
             let state = lane.state.borrow().clone();
             let is_copying =
                 lane.orders.borrow().as_ref().is_some_and(|(_, order)| order.stage == Stage::Copying);
             let has_begun = matches!(state.condition, Condition::Copying { .. } | Condition::Copied { .. });
             if !is_copying || has_begun {
                 let LaneState { durable, cursor, seen, .. } = state;
-                readers.push(Reading { lane: id, attempt, durable, cursor, seen });
+                readers.push(Reading { lane: attempt, durable, cursor, seen });
             }
         }
         readers
@@ -369,19 +366,17 @@ impl Bridge {
                 "start the older of the two again: `strangler down`, `strangler up`",
             ));
         }
-        // A service whose log was never opened was never captured.
-        let holds_nothing = |feed: &Feed| {
-            let is_unused = feed.source.database != Database::Monolith && feed.log.borrow().is_none();
-            is_unused || feed.status.borrow().holds_nothing
-        };
         let feeds = self.feeds.iter().filter_map(|(name, feed)| Some((name.clone(), feed_report(feed)?)));
         let is_told =
             |lane: &Lane| lane.plan.id.direction == Direction::Forward || lane.orders.borrow().is_some();
         let lanes = self.lanes.iter().filter(|(_, lane)| is_told(lane));
+        let lanes: BTreeMap<_, _> = lanes.map(|(id, lane)| (id.clone(), lane.report())).collect();
+        let reports = lanes.iter().filter_map(|(id, report)| Some((self.lanes.get(id)?, report)));
+        findings.extend(reports.flat_map(|(lane, report)| lane.findings(report)));
         BridgeReport {
-            holds_nothing: self.feeds.values().all(holds_nothing),
+            holds_nothing: self.feeds.values().all(|feed| feed.status.borrow().holds_nothing),
             feeds: feeds.collect(),
-            lanes: lanes.map(|(id, lane)| (id.clone(), lane.report())).collect(),
+            lanes,
             findings,
         }
     }
@@ -393,19 +388,32 @@ impl Lane {
     fn report(&self) -> LaneReport {
         let status = self.feed.status.borrow();
         let mut report = self.state.borrow().report(&status, clock::now_us());
-        let (current, id) = (attempts(&self.feed), &self.plan.id);
-        let mine = |lost: &&Lost| lost.attempts.iter().any(|one| one.0 == *id && current.contains(one));
-        if let Some(lost) = status.lost.as_ref().filter(mine)
-            && let Some((_, attempt)) = current.iter().find(|one| one.0 == *id)
-        {
-            report.condition = Condition::Lost { attempt: *attempt, why: lost.why.clone() };
+        let lost = attempts(&self.feed).into_iter().find(|one| one.0 == self.plan.id);
+        if let Some((attempt, why)) = lost.and_then(|one| Some((one.1, status.lost.get(&one)?))) {
+            report.condition = Condition::Lost { attempt, why: why.clone() };
         }
         report
     }
+
+    /// What it says beside how it stands: while the service owns the slice, nothing mends these by itself.
+    fn findings(&self, report: &LaneReport) -> Vec<Finding> {
+        let (state, orders) = (self.state.borrow(), self.orders.borrow());
+        let Some((_, order)) = orders.as_ref() else { return Vec::new() };
+        let alarm = state.foreign.as_ref().filter(|_| order.right == Right::Watch);
+        let alarm = alarm.map(|foreign| foreign.alarm(&self.plan));
+        let lost = match &report.condition {
+            Condition::Lost { why, .. } if order.stage.is_at_service() => {
+                Some(loss::finding(&self.plan, why, state.passed, state.noted_us))
+            }
+            _ => None,
+        };
+        alarm.into_iter().chain(lost).collect()
+    }
 }
 
-fn attempts(feed: &Feed) -> BTreeSet<(LaneId, Generation)> {
-    feed.orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default()
+/// The lanes that a feed is asked for.
+fn attempts(feed: &Feed) -> Vec<Attempt> {
+    feed.orders.borrow().as_ref().map(|order| order.attempts().cloned().collect()).unwrap_or_default()
 }
 
 fn feed_report(feed: &Feed) -> Option<FeedReport> {
@@ -419,7 +427,7 @@ fn feed_report(feed: &Feed) -> Option<FeedReport> {
     })
 }
 
-/// Whether carrying an order out leaves the rows that are there: giving a copy up and beginning one do not.
-fn keeps_rows(order: &LaneOrder) -> bool {
-    order.stage.is_captured() && order.stage != Stage::Copying
+/// Whether carrying an order out leaves what is there: giving a copy or a way back up and beginning a copy do not.
+fn keeps_all(order: &LaneOrder) -> bool {
+    !matches!(order.stage, Stage::Monolith | Stage::Copying) && order.right != Right::Rest
 }

@@ -3,41 +3,45 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
+mod back;
+mod border;
 pub(crate) mod changed;
 mod chunk;
 mod copy;
 mod filled;
 pub(crate) mod halt;
 pub(crate) mod kept;
+pub(crate) mod loss;
 pub(crate) mod mending;
 mod next;
 pub(crate) mod plan;
+mod refusal;
 mod removal;
 mod sink;
 pub(crate) mod state;
 
 use crate::feed::Feed;
 use crate::feed::end::waits;
-use crate::feed::source::SourceError;
 use crate::feed::status::Status;
-use crate::log::{Log, Reader};
+use crate::log::{Cursor, Log, Reader};
+use border::{Foreign, Watch};
 use changed::Changed;
 use copy::Job;
 pub use halt::Halt;
-use kept::{Kept, Shapes};
+use kept::Kept;
 pub use kept::{begin_chunk, hold};
 use mending::Mending;
 use migrations::control::{Condition, LaneOrder};
 use migrations::journal::Generation;
-use migrations::lane::Right;
-use migrations::lsn::{CommitLsn, Of, Position, Timeline};
+use migrations::lane::{Direction, Right, Turn};
+use migrations::lsn::{EndLsn, Of, Position, Timeline};
 use migrations::names::TableName;
 use migrations::stage::Epoch;
 use next::{Next, Seen, asks_for_more, next};
 use plan::LanePlan;
-use postgres::{catalog, clock};
-use rows::change::{Change, Relation};
-use rows::progress::Captured;
+use postgres::clock;
+use rows::change::Change;
+use rows::progress::{Captured, Progress};
 use sink::Sink;
 use state::LaneState;
 use std::collections::BTreeSet;
@@ -82,7 +86,7 @@ pub(crate) async fn run(context: Context, mut orders: watch::Receiver<Ordered>) 
             continue;
         };
         let began = Instant::now();
-        let lane = Lane { context: &context, log: &log, order: &order };
+        let lane = Lane { context: &context, log: &log, order: &order, orders: orders.clone() };
         let halt = tokio::select! {
             Err(halt) = lane.pursue() => halt,
             open = another(&mut orders, &order) => if open { continue } else { return },
@@ -99,7 +103,7 @@ pub(crate) async fn run(context: Context, mut orders: watch::Receiver<Ordered>) 
     }
 }
 
-/// Waits for an order that asks for something else; false when there will be none.
+/// Waits for an order that asks for more than another epoch; false when there will be none.
 async fn another(orders: &mut watch::Receiver<Ordered>, now: &LaneOrder) -> bool {
     orders.wait_for(|next| next.as_ref().is_some_and(|(_, next)| asks_for_more(now, next))).await.is_ok()
 }
@@ -113,6 +117,7 @@ struct Lane<'a> {
     context: &'a Context,
     log: &'a Log,
     order: &'a LaneOrder,
+    orders: watch::Receiver<Ordered>,
 }
 
 impl Lane<'_> {
@@ -126,7 +131,16 @@ impl Lane<'_> {
             let id = self.log.id();
             let next = next(plan, order, Seen { log: &id, is_captured: captured.is_some(), kept });
             match (next, open.take(), &captured) {
-                (Next::Look, ..) => open = Some(Sink::open(plan).await?),
+                (Next::Look, ..) => {
+                    let (client, kept) = Sink::open(plan).await?;
+                    // If the lane is lost, this is what it had.
+                    let (passed, noted_us) =
+                        kept.as_ref().map_or((EndLsn(0), 0), |kept| (kept.passed, kept.noted_us));
+                    self.context
+                        .state
+                        .send_modify(|state| (state.passed, state.noted_us) = (passed, noted_us));
+                    open = Some((client, kept));
+                }
                 (Next::AwaitCapture, held, _) => {
                     // Lets the lane's lock go: it may be another bridge's turn.
                     drop(held);
@@ -137,7 +151,8 @@ impl Lane<'_> {
                     open = Some((client, Some(kept)));
                 }
                 (Next::Begin, Some((client, _)), Some(captured)) => {
-                    let kept = self.begin(&client, captured.clone()).await?;
+                    let (feed, captured) = (&self.context.feed, captured.clone());
+                    let kept = back::begin(plan, feed, self.log, order.attempt, captured, &client).await?;
                     open = Some((client, Some(kept)));
                 }
                 (Next::Follow, Some((client, Some(kept))), _) => return self.follow(client, kept).await,
@@ -254,39 +269,9 @@ impl Lane<'_> {
         }
     }
 
-    /// Notes in the sink that the lane begins where its feed's log ends now. Everything before came from the sink.
-    async fn begin(&self, client: &Client, (timeline, captured): (Timeline, Captured)) -> Result<Kept, Halt> {
-        let (plan, feed) = (&self.context.plan, &self.context.feed);
-        let source = feed.source.connect("strangler").await.map_err(SourceError::from)?;
-        let mut shapes = Shapes::new();
-        for table in &plan.tables {
-            let shape = catalog::shape(&source, &table.from).await.map_err(SourceError::from)?;
-            let shape = shape.ok_or_else(|| Halt::stop(copy::no_table(&table.from, &table.to)))?;
-            let relation = Relation::of(&table.from, shape.identity, &shape.columns);
-            shapes.insert(table.from.clone(), relation);
-        }
-        // Read before the cursor, so that it says no more than the cursor holds.
-        let passed = feed.status.borrow().captured;
-        let kept = Kept {
-            log: self.log.id(),
-            timeline,
-            attempt: self.order.attempt,
-            copied_at: Some(CommitLsn(passed.0)),
-            position: Position::default(),
-            passed,
-            cursor: self.log.end_cursor().await?,
-            shapes,
-            mapping: plan.slice.mapping_hash(),
-            captured,
-            filled: BTreeSet::new(),
-        };
-        kept::keep(client, &plan.id, &kept, Some(&kept.filled)).await?;
-        Ok(kept)
-    }
-
     /// Waits until the feed captures the lane's tables; of which server, and as what.
     async fn captured(&self) -> Result<(Timeline, Captured), Halt> {
-        let tables = self.context.plan.sources();
+        let tables = self.context.plan.wanted(self.order);
         let mut status = self.context.feed.status.subscribe();
         loop {
             let now = status.borrow_and_update().clone();
@@ -309,9 +294,9 @@ impl Lane<'_> {
 
     fn check_lost(&self, status: &Status) -> Result<(), Halt> {
         let ours = (self.context.plan.id.clone(), self.order.attempt);
-        match &status.lost {
-            Some(lost) if lost.attempts.contains(&ours) => Err(Halt::Lost(lost.why.clone())),
-            _ => Ok(()),
+        match status.lost.get(&ours) {
+            Some(why) => Err(Halt::Lost(why.clone())),
+            None => Ok(()),
         }
     }
 
@@ -335,28 +320,43 @@ impl Lane<'_> {
     }
 
     fn take_up(&self, kept: &Kept) {
-        self.context.state.send_modify(|state| {
-            state.cursor = Some(kept.cursor.clone());
-            state.passed = kept.passed;
-            state.durable = kept.passed;
-        });
+        let direction = self.context.plan.id.direction;
+        self.context.state.send_modify(|state| state.take_up(kept, direction));
     }
 
-    async fn follow(&self, client: Client, kept: Kept) -> Result<Infallible, Halt> {
+    async fn follow(&self, client: Client, mut kept: Kept) -> Result<Infallible, Halt> {
+        kept.foreign = kept.unsettled(self.order).cloned();
         self.take_up(&kept);
         self.context.changed.resume(kept.position);
         let plan = &self.context.plan;
-        let reader = self.log.reader(plan.sources(), &kept.cursor).await?;
-        let sink = Sink::follow(client, plan, self.order.right, &kept).await?;
+        let reader = self.log.reader(plan.wanted(self.order), &kept.cursor).await?;
+        let right = self.right(&mut self.orders.clone());
+        let sink = Sink::follow(client, plan, right, &kept).await?;
         self.set(Condition::Following);
         tokio::select! {
-            ended = self.apply(reader, sink, &kept) => ended,
+            ended = self.apply(reader, sink, right, &kept) => ended,
             halt = self.lost(Some(&kept)) => Err(halt),
         }
     }
 
-    async fn apply(&self, mut reader: Reader, mut sink: Sink, kept: &Kept) -> Result<Infallible, Halt> {
-        // A lane that only watches must not move past a foreign write: it may get the right to apply that write.
+    /// The newest order's right, if that order asks for no more than another epoch.
+    fn right(&self, orders: &mut watch::Receiver<Ordered>) -> Right {
+        let newest = orders.borrow_and_update();
+        let newest = newest.as_ref().map(|(_, order)| order).filter(|next| !asks_for_more(self.order, next));
+        newest.unwrap_or(self.order).right
+    }
+
+    async fn apply(
+        &self,
+        mut reader: Reader,
+        mut sink: Sink,
+        mut right: Right,
+        kept: &Kept,
+    ) -> Result<Infallible, Halt> {
+        let (plan, mut orders) = (&self.context.plan, self.orders.clone());
+        let (wanted, direction) = (plan.wanted(self.order), plan.id.direction);
+        let mut watch = Watch::new(direction, kept.border, kept.foreign.clone());
+        // A lane that only watches must not move past what it may get the right to apply.
         let mut is_held = false;
         let mut mends = self.context.mending.receive().await;
         loop {
@@ -366,38 +366,89 @@ impl Lane<'_> {
                     sink.mend(mend, &self.context.changed).await?;
                     continue;
                 }
+                Ok(()) = orders.changed() => {
+                    let newest = self.right(&mut orders);
+                    if newest != right {
+                        right = newest;
+                        sink.grant(right).await?;
+                    }
+                    continue;
+                }
             };
             if let Some((progress, _)) = &batch.progress
-                && let Some(table) = kept.missed(progress)
+                && let Some(table) = kept.missed(progress, &wanted)
             {
                 return Err(Halt::Lost(format!("changes of table {table} were not captured for a while")));
             }
             let mut changes = batch.changes;
             changes.retain(|change| self.is_wanted(change, kept));
-            if self.order.right == Right::Watch {
-                self.report_foreign(&changes);
-                is_held |= !changes.is_empty();
-                changes.clear();
+            if !matches!(right, Right::Apply(_)) {
+                watch.take(changes.extract_if(.., |change| !plan.is_reference(&change.relation.table)));
             }
-            let progress = batch.progress.as_ref().filter(|_| !is_held);
+            if let Some((progress, _)) = &batch.progress {
+                let judged = watch.judge(self.turns(progress));
+                if let Some(foreign) = &judged.foreign {
+                    self.report_foreign(&watch, foreign);
+                }
+                is_held |= judged.has_own || (judged.foreign.is_some() && direction == Direction::Reverse);
+            }
+            if is_held {
+                sink.abandon().await?;
+                continue;
+            }
+            sink.note(&watch);
             self.context.changed.note(&changes);
-            let durable = sink.apply(&changes, progress).await?;
-            let Some((progress, cursor)) = batch.progress else { continue };
-            self.context.state.send_modify(|state| {
-                state.passed = state.passed.max(progress.end);
-                state.committed_us = progress.committed_us;
-                state.barriers(&progress.messages);
-                if let Some(durable) = durable {
-                    state.durable = durable;
-                    state.cursor = Some(cursor.clone());
-                }
-                state.seen = Some(cursor);
-                if !changes.is_empty() {
-                    state.changes += changes.len() as u64;
-                    state.took_ms =
-                        u64::try_from((clock::now_us() - progress.committed_us) / 1000).unwrap_or(0);
-                }
-            });
+            let durable = sink.apply(&changes, batch.progress.as_ref()).await?;
+            if let Some((progress, cursor)) = batch.progress {
+                self.report_progress(&watch, durable, changes.len() as u64, &progress, cursor);
+            }
+        }
+    }
+
+    /// The turns of the slice's gate that came with a record.
+    fn turns(&self, progress: &Progress) -> Vec<(Position, Turn)> {
+        let turns = progress
+            .messages
+            .iter()
+            .filter_map(|message| Some((message.position, Turn::read(&message.prefix, &message.content)?)));
+        turns.filter(|(_, turn)| turn.slice == self.context.plan.id.slice).collect()
+    }
+
+    /// Someone else than our own lanes wrote the slice's rows where they must not change.
+    fn report_foreign(&self, watch: &Watch, found: &Foreign) {
+        let (lane, Foreign { count, table, first, .. }) = (&self.context.plan.id, found);
+        tracing::error!(%lane, count, %table, position = %first, "a write that is not strangler's own");
+        self.context.state.send_modify(|state| state.foreign.clone_from(&watch.foreign));
+        self.context.news.notify_one();
+    }
+
+    fn report_progress(
+        &self,
+        watch: &Watch,
+        durable: Option<EndLsn>,
+        applied: u64,
+        progress: &Progress,
+        cursor: Cursor,
+    ) {
+        let mut is_news = false;
+        self.context.state.send_modify(|state| {
+            state.passed = state.passed.max(progress.end);
+            state.committed_us = progress.committed_us;
+            state.barriers(&progress.messages);
+            if let Some(durable) = durable {
+                is_news = watch.border.fenced > state.fenced;
+                (state.durable, state.fenced) = (durable, watch.border.fenced);
+                state.noted_us = clock::now_us();
+                state.cursor = Some(cursor.clone());
+            }
+            state.seen = Some(cursor);
+            if applied > 0 {
+                state.changes += applied;
+                state.took_ms = u64::try_from((clock::now_us() - progress.committed_us) / 1000).unwrap_or(0);
+            }
+        });
+        if is_news {
+            self.context.news.notify_one();
         }
     }
 
@@ -406,14 +457,5 @@ impl Lane<'_> {
             && kept.copied_at.is_some_and(|copied_at| change.position.commit >= copied_at);
         let is_echo = change.mark.as_deref().is_some_and(|mark| self.context.plan.is_echo(mark));
         is_new && !is_echo && !self.order.skips.contains(&change.position)
-    }
-
-    /// Someone else than our own lanes wrote the slice's rows where they must not change.
-    fn report_foreign(&self, changes: &[Change]) {
-        let Some(first) = changes.first() else { return };
-        let (lane, table, position) = (&self.context.plan.id, &first.relation.table, first.position);
-        tracing::error!(%lane, count = changes.len(), %table, %position, "a write that is not strangler's own");
-        self.context.state.send_modify(|state| state.foreign += changes.len() as u64);
-        self.context.news.notify_one();
     }
 }

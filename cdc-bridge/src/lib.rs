@@ -6,6 +6,7 @@
 #![warn(unreachable_pub)]
 
 mod bridge;
+mod expiry;
 mod feed;
 pub mod lane;
 pub mod log;

@@ -4,16 +4,14 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use house::{House, slice};
-use migrations::control::{Condition, LaneOrder};
-use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
+use house::House;
+use house::crossing::{back, session, there};
+use migrations::code::Code;
+use migrations::control::{Condition, LaneReport};
 use migrations::journal::Generation;
-use migrations::lane::{LaneId, Right};
-use migrations::lsn::{EndLsn, Of};
-use migrations::stage::{Epoch, Event, Stage};
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
-use tokio_postgres::NoTls;
+use migrations::lsn::Of;
+use migrations::stage::Event;
+use std::time::Duration;
 
 const SOURCE: &str = "
     CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
@@ -51,72 +49,30 @@ slices:
 const AT_SOURCE: &str = "SELECT id, customer, (total * 100)::bigint, note FROM orders ORDER BY id";
 const AT_SINK: &str = "SELECT id, customer, total_cents, note FROM orders ORDER BY id";
 
-fn back() -> LaneId {
-    LaneId::reverse(slice())
-}
-
-fn order(house: &House, stage: Stage, right: Right) -> LaneOrder {
-    let attempt = house.journal().slice(&slice()).attempt;
-    LaneOrder { stage, right, attempt, paused: false, skips: BTreeSet::new(), replace: false }
-}
-
 /// A house whose slice follows, with a lane back that watches.
 async fn prepared() -> House {
-    let house = House::new(SOURCE, SINK, PLAN).await;
+    following_back(House::new(SOURCE, SINK, PLAN).await).await
+}
+
+async fn following_back(house: House) -> House {
     house.start();
     house.follow().await;
-    let intent = Intent::Cutover { for_ms: None };
-    let preparing = Preparing { intent, plan: Digest(1), hold_ms: 5_000, until: Moment(u64::MAX) };
-    house.decide(Event::CutoverPrepared { preparing });
-    house.until_lane(&back(), "watching", |lane| lane.condition == Condition::Following).await;
+    house.prepare().await;
     house
-}
-
-fn started() -> Event {
-    let intent = Intent::Cutover { for_ms: None };
-    let crossing =
-        Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
-    Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(u64::MAX) }
-}
-
-fn committed() -> Event {
-    Event::CutoverCommitted { epoch: Epoch(1), returns_at: None }
-}
-
-/// Shuts both gates. The head, which the monolith's gate asks for, is the controller's to write.
-fn fence(house: &House) {
-    let cutting = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "cutting"}', 1, 1)"#;
-    house.source.sql("shop", &format!("{cutting}; SELECT strangler.fence('orders', 1)"));
-    house.sink.sql("orders", "SELECT strangler.fence('orders', 1)");
-}
-
-/// Moves the writes to the service, as a coordinator does.
-async fn cut_over(house: &House) {
-    fence(house);
-    house.decide(started());
-    house.barrier().await;
-    house.decide(committed());
-    house.sink.sql("orders", "SELECT strangler.open('orders', 1)");
 }
 
 /// Waits until the monolith's rows are the service's.
 async fn until_back(house: &House) {
-    let began = Instant::now();
-    loop {
-        let (source, sink) = (house.source.sql("shop", AT_SOURCE), house.sink.sql("orders", AT_SINK));
-        if source == sink {
-            return;
-        }
-        assert!(began.elapsed() < house::WAIT, "not the same: {} and {} bytes", source.len(), sink.len());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    house.until_sql(true, AT_SOURCE, &house.sink.sql("orders", AT_SINK)).await;
 }
 
 /// Writes as strangler's own role, which the gates let pass, without a mark.
 async fn write_unmarked(url: &str, sql: &str) {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap();
+    session(url).await.batch_execute(sql).await.unwrap();
+}
+
+async fn write_at_monolith(house: &House, sql: &str) {
+    write_unmarked(&house.source.url("strangler", "shop"), sql).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +82,7 @@ async fn rows_written_at_the_service_arrive_at_the_monolith_and_nothing_is_echoe
                  UPDATE orders SET total = total + 1 WHERE id <= 100; DELETE FROM order_items WHERE order_id = 7";
     house.source.sql("shop", write);
     house.same(AT_SOURCE, AT_SINK).await;
-    cut_over(&house).await;
+    house.cut_over().await;
 
     let versions = "SELECT count(DISTINCT xmin::text), max(id) FROM orders";
     let before = house.source.sql("shop", versions);
@@ -158,7 +114,7 @@ async fn rows_written_at_the_service_arrive_at_the_monolith_and_nothing_is_echoe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_back_goes_on_after_a_restart_and_loses_nothing() {
     let house = prepared().await;
-    cut_over(&house).await;
+    house.cut_over().await;
     house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'one' WHERE id <= 10");
     until_back(&house).await;
     house.stop().await;
@@ -173,7 +129,7 @@ async fn a_lane_back_goes_on_after_a_restart_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lane_that_watches_applies_nothing_and_reports_writes_of_others() {
+async fn writes_of_others_at_the_service_are_reported_before_the_cutover_and_not_applied() {
     let house = prepared().await;
     let rows = house.source.sql("shop", AT_SOURCE);
     write_unmarked(
@@ -182,41 +138,86 @@ async fn a_lane_that_watches_applies_nothing_and_reports_writes_of_others() {
     )
     .await;
     house.until_lane(&back(), "alarmed", |lane| lane.foreign == 3).await;
+    house.until_agent("told", |said| said.contains("slice.foreign-writes")).await;
     assert_eq!(house.source.sql("shop", AT_SOURCE), rows);
-
-    cut_over(&house).await;
-    house.until("watching", |lane| lane.condition == Condition::Following && lane.foreign == 0).await;
-    write_unmarked(&house.source.url("strangler", "shop"), "UPDATE orders SET note = 'late' WHERE id = 5")
-        .await;
-    house.until("alarmed", |lane| lane.foreign == 1).await;
-    assert_eq!(house.sink.sql("orders", "SELECT note FROM orders WHERE id = 5"), "note 5");
+    // It keeps its place, so a new bridge finds them again.
+    house.stop().await;
+    house.start();
+    house.until_lane(&back(), "alarmed again", |lane| lane.foreign == 3).await;
+    // Giving the cutover up and preparing it again begins behind them.
+    let abort = Event::CutoverAborted { epoch: house.epoch().next(), why: "foreign".to_owned() };
+    house.journal_with(abort, "");
+    house.until_lane(&back(), "at rest", |lane| lane.condition == Condition::Idle).await;
+    let again = house.prepare().await;
+    assert_eq!(again.foreign, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_comes_before_the_right_to_apply_it_is_not_lost() {
+async fn writes_of_others_at_the_monolith_are_not_forgotten_and_stop_the_slice_after_a_rollback() {
     let house = prepared().await;
-    fence(&house);
-    house.decide(started());
-    house.barrier().await;
-    let stage = house.journal().slice(&slice()).stage;
-    house.order(back(), order(&house, stage, Right::Watch));
-    house.decide(committed());
-    house.sink.sql("orders", "SELECT strangler.open('orders', 1)");
-    house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id <= 10");
-    house.until_lane(&back(), "alarmed", |lane| lane.foreign == 10).await;
+    house.cut_over().await;
+    let copied = house.sink.sql("orders", AT_SINK);
+    write_at_monolith(&house, "UPDATE orders SET note = 'foreign' WHERE id <= 3").await;
+    house.until("alarmed", |lane| lane.foreign == 3).await;
+    house.until_agent("told", |said| said.contains("slice.foreign-writes")).await;
+    // The place goes on all the same, and reference tables with it.
+    house.source.sql("shop", "SET ROLE app; INSERT INTO customers VALUES (100, 'new')");
+    house.until_sql(false, "SELECT name FROM customers WHERE id = 100", "new").await;
+    house.stop().await;
+    house.start();
+    house.until("alarmed after a restart", |lane| lane.foreign == 3).await;
+    write_at_monolith(&house, "UPDATE orders SET note = 'foreign' WHERE id = 4").await;
+    house.until("alarmed again", |lane| lane.foreign == 4).await;
+    assert_eq!(house.sink.sql("orders", AT_SINK), copied);
+
+    house.roll_back().await;
+    let stopped = |lane: &LaneReport| matches!(&lane.condition, Condition::Stopped { .. });
+    let report = house.until("stopped", stopped).await;
+    let Condition::Stopped { finding, position: Some(last) } = report.condition else { panic!("{report:?}") };
+    assert_eq!(finding.code, Code::SliceForeignWrites);
+    assert!(finding.remedy.contains(&format!("--skip {last}")), "{}", finding.remedy);
+    // One of the two ways that it names: go on with what there is, then repair.
+    house.decide(Event::Resumed { skip: Some(Of::monolith(last)) });
+    house.until("following", |lane| lane.condition == Condition::Following && lane.foreign == 0).await;
+    house.source.sql("shop", "SET ROLE app; UPDATE orders SET note = 'later' WHERE id <= 4");
+    house.same(AT_SOURCE, AT_SINK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_comes_before_the_right_to_apply_it_is_neither_lost_nor_foreign() {
+    let house = prepared().await;
+    house.cut().await;
+    // The service's gate opens, and the bridge hears nothing of it yet.
+    house.sink.sql(
+        "orders",
+        "SELECT strangler.open('orders', 1); SET ROLE app; UPDATE orders SET note = 'early' WHERE id <= 10",
+    );
     // Longer than a quiet lane waits before it notes how far it is.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'early' WHERE id = 11");
-    house.until_lane(&back(), "alarmed again", |lane| lane.foreign == 11).await;
-    let stage = house.journal().slice(&slice()).stage;
-    house.order(back(), order(&house, stage, Right::Apply(Epoch(1))));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(house.report(&back()).map(|lane| lane.foreign), Some(0));
+    house.commit();
     until_back(&house).await;
+
+    // So is a write at the monolith after a rollback.
+    house.stop_service().await;
+    let epoch = house.epoch();
+    let set = format!(
+        "UPDATE strangler.slice SET stage = '{{\"stage\": \"following\"}}'; SELECT strangler.open('orders', {epoch})"
+    );
+    house.source.sql("shop", &format!("{set}; SET ROLE app; UPDATE orders SET note = 'back' WHERE id <= 10; INSERT INTO customers VALUES (100, 'new')"));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(house.report(&there()).map(|lane| lane.foreign), Some(0));
+    house.give_back();
+    house.same(AT_SOURCE, AT_SINK).await;
+    assert_eq!(house.sink.sql("orders", "SELECT name FROM customers WHERE id = 100"), "new");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_back_that_is_not_known_does_not_begin_once_the_service_writes() {
     let house = prepared().await;
-    cut_over(&house).await;
+    house.cut_over().await;
     house.sink.sql("orders", "SET ROLE app; UPDATE orders SET note = 'one' WHERE id <= 10");
     until_back(&house).await;
     house.stop().await;
@@ -224,4 +225,86 @@ async fn a_lane_back_that_is_not_known_does_not_begin_once_the_service_writes() 
     house.start();
     let lost = |condition: &Condition| matches!(condition, Condition::Lost { attempt, .. } if *attempt != Generation(0));
     house.until_lane(&back(), "lost", |lane| lost(&lane.condition)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_writes_only_the_columns_that_changed() {
+    // The service keeps less of a price than the monolith, and names in lower case.
+    let source = "
+        CREATE TABLE goods (id int PRIMARY KEY, price numeric(12,4) NOT NULL, name text NOT NULL, tags json, legacy text,
+            size numeric);
+        INSERT INTO goods SELECT g, g + 0.1234, 'Name ' || g, '{\"a\":  1}', 'old', 1.50 FROM generate_series(1, 200) g;
+        CREATE TABLE fired (what text);
+        CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN INSERT INTO public.fired VALUES (TG_ARGV[0]); RETURN NEW; END$$;
+        CREATE TRIGGER on_price AFTER UPDATE OF price ON goods FOR EACH ROW EXECUTE FUNCTION fire('price');
+        CREATE TRIGGER on_name AFTER UPDATE OF name ON goods FOR EACH ROW EXECUTE FUNCTION fire('name');
+        GRANT INSERT ON fired TO PUBLIC;";
+    let sink = "CREATE TABLE goods (id int PRIMARY KEY, cents bigint NOT NULL, lower text NOT NULL, tags json, size numeric,
+        own int DEFAULT 0);";
+    let plan = "
+version: 1
+name: shop
+slices:
+  orders:
+    service: orders
+    routes: { list: GET /orders }
+    tables:
+      - from: public.goods
+        drop: [price, name, legacy]
+        set: { cents: '(price * 100)::bigint', lower: 'lower(name)' }
+        reverse: { price: 'cents / 100.0', name: 'lower' }
+    triggers: { on_price: fire, on_name: fire }
+";
+    let house = following_back(House::new(source, sink, plan).await).await;
+    house.cut_over().await;
+    let rows = |of: &str| house.source.sql("shop", &format!("SELECT {of} FROM goods ORDER BY id"));
+    let (exact, ids) = (rows("price, name, tags, legacy"), rows("id"));
+    // Not one of these columns changes, though each row does; and columns of the service's own have no place to go.
+    house.sink.sql("orders", "SET ROLE app; UPDATE goods SET size = 2.50, own = 7");
+    house.until_sql(true, "SELECT count(*) FROM goods WHERE size = 2.5", "200").await;
+    assert_eq!((rows("price, name, tags, legacy"), rows("id")), (exact, ids));
+    assert_eq!(house.source.sql("shop", "SELECT count(*) FROM fired"), "0");
+    // What changed is computed back, and nothing else of its row.
+    house.sink.sql(
+        "orders",
+        "SET ROLE app; UPDATE goods SET cents = 500 WHERE id <= 2; UPDATE goods SET lower = 'x' WHERE id = 3",
+    );
+    house
+        .until_sql(
+            true,
+            "SELECT price, name FROM goods WHERE id <= 3 ORDER BY id",
+            "5.0000|Name 1\n5.0000|Name 2\n3.1234|x",
+        )
+        .await;
+    assert_eq!(house.source.sql("shop", "SELECT what FROM fired ORDER BY what"), "name\nprice\nprice");
+    // A changed key takes nothing else along.
+    house.sink.sql("orders", "SET ROLE app; UPDATE goods SET id = 1000, size = 3 WHERE id = 4");
+    house
+        .until_sql(true, "SELECT price, name, size, legacy FROM goods WHERE id = 1000", "4.1234|Name 4|3|old")
+        .await;
+    // A text counts by every letter of it, a number by its value.
+    house.sink.sql("orders", "SET ROLE app; UPDATE goods SET tags = '{\"a\": 1}', size = 2.500 WHERE id = 5");
+    house.until_sql(true, "SELECT tags, size FROM goods WHERE id = 5", "{\"a\": 1}|2.50").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_key_the_monolith_has_already_stops_the_way_back_and_names_it() {
+    let house = prepared().await;
+    house.cut_over().await;
+    write_at_monolith(&house, "INSERT INTO orders VALUES (7000, 1, 1, 'theirs')").await;
+    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (7000, 1, 500, 'ours', NULL)");
+    let stopped = |lane: &LaneReport| matches!(&lane.condition, Condition::Stopped { .. });
+    let report = house.until_lane(&back(), "stopped", stopped).await;
+    let Condition::Stopped { finding, .. } = report.condition else { panic!("{report:?}") };
+    assert_eq!(finding.code, Code::SinkRowExists);
+    assert!(
+        finding.message.contains("the key id=7000; row id=7000 customer=1 total_cents=500 note=ours"),
+        "{finding}"
+    );
+    assert_eq!(house.source.sql("shop", "SELECT note FROM orders WHERE id = 7000"), "theirs");
+    // As the finding says.
+    write_at_monolith(&house, "DELETE FROM orders WHERE id = 7000").await;
+    house.decide(Event::Resumed { skip: None });
+    until_back(&house).await;
 }

@@ -11,7 +11,7 @@ use reqwest::{Response, StatusCode};
 use std::convert::Infallible;
 use std::error::Error;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long the controller may keep a poll open, in ms.
@@ -39,6 +39,8 @@ pub struct Agent {
     link: Link,
     id: AgentId,
     http: reqwest::Client,
+    /// When the controller answered last, or the agent began.
+    heard: watch::Sender<Instant>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +87,17 @@ impl Agent {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host = if host.trim().is_empty() { "host" } else { host.trim() };
         let name = format!("{host}-{}-{tag:x}", std::process::id());
-        Ok(Self { link, id: AgentId { kind, name }, http: client()? })
+        let heard = watch::Sender::new(Instant::now());
+        Ok(Self { link, id: AgentId { kind, name }, http: client()?, heard })
     }
 
     pub fn id(&self) -> &AgentId {
         &self.id
+    }
+
+    /// Whether the controller took a report during the last `time`.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.heard.borrow().elapsed() < time
     }
 
     pub fn stored(&self) -> Stored {
@@ -178,7 +186,10 @@ impl Agent {
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn Error, "the controller did not take a report")
                 }
-                Ok(()) => is_refused = false,
+                Ok(()) => {
+                    is_refused = false;
+                    self.heard.send_replace(Instant::now());
+                }
             }
             sleep(REPORT_PAUSE).await;
             let _ = timeout(REPORT_INTERVAL, news.notified()).await;

@@ -15,10 +15,15 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     mapping text,
     captured jsonb,
     filled jsonb,
+    fenced bigint,
+    opened bigint,
+    foreign_writes jsonb,
     holder text,
     updated_at timestamptz DEFAULT clock_timestamp(),
     PRIMARY KEY (slice, direction)
 );
+ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS fenced bigint, ADD COLUMN IF NOT EXISTS opened bigint,
+    ADD COLUMN IF NOT EXISTS foreign_writes jsonb;
 
 DO $$
 DECLARE

@@ -208,9 +208,10 @@ BEGIN
     IF deed IN ('fence', 'open', 'raise') THEN
         UPDATE strangler.gate g SET epoch = at_epoch, is_shut = shut WHERE g.slice = named;
     END IF;
-    IF deed = 'fence' THEN
-        -- Whoever reads this database's changes and meets this message has everything that was written before.
-        PERFORM pg_logical_emit_message(true, 'strangler.fence', named || '@' || at_epoch);
+    IF deed IN ('fence', 'open') THEN
+        -- Whoever reads this database's changes and meets the fence has everything that was written before. What follows
+        -- an opening is its owner's.
+        PERFORM pg_logical_emit_message(true, 'strangler.' || deed, named || '@' || at_epoch);
     END IF;
 END
 $$;

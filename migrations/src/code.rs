@@ -178,6 +178,7 @@ codes! {
     SliceAborted = "slice.aborted", Aborted;
     SliceForeignWrites = "slice.foreign-writes", Stopped;
     SliceImpossible = "slice.impossible", Usage;
+    SliceLaneLost = "slice.lane-lost", Stopped;
     SliceNotReady = "slice.not-ready", NotReady;
     SliceShared = "slice.shared", Conflict;
     SliceStage = "slice.stage", Conflict;
@@ -263,6 +264,7 @@ codes! {
     SinkReferenced = "sink.referenced", Stopped;
     SinkRefusedRow = "sink.refused-row", Stopped;
     SinkRefuses = "sink.refuses", NotReady;
+    SinkRowExists = "sink.row-exists", Stopped;
     SinkSameDatabase = "sink.same-database", NotReady;
     SinkSuperseded = "sink.superseded", Stopped;
     SinkType = "sink.type", NotReady;

@@ -124,14 +124,40 @@ impl fmt::Display for Mark {
 impl FromStr for Mark {
     type Err = BadMark;
     fn from_str(text: &str) -> Result<Self, BadMark> {
-        let bad = || BadMark(text.to_owned());
-        let (lane, epoch) = text.split_once('@').ok_or_else(bad)?;
-        // One text for one mark: no sign, no leading zero.
-        let is_plain =
-            epoch == "0" || epoch.bytes().next().is_some_and(|first| (b'1'..=b'9').contains(&first));
-        let epoch = epoch.parse().ok().filter(|_| is_plain).ok_or_else(bad)?;
-        Ok(Self { lane: lane.parse().map_err(|_| bad())?, epoch: Epoch(epoch) })
+        let (lane, epoch) = at_epoch(text).ok_or_else(|| BadMark(text.to_owned()))?;
+        Ok(Self { lane, epoch })
     }
+}
+
+/// What a gate leaves in its database's change stream when it is turned, in the same transaction: a logical message. Who
+/// has passed one of a shut gate, the *fence*, has everything that was written before. What comes after it and before the
+/// gate opens again is no owner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    pub slice: SliceName,
+    pub epoch: Epoch,
+    pub is_shut: bool,
+}
+
+impl Turn {
+    /// Reads a message with this prefix and content, e.g. `strangler.fence` and `orders@3`; none if it is another one.
+    pub fn read(prefix: &str, content: &str) -> Option<Turn> {
+        let is_shut = match prefix {
+            "strangler.fence" => true,
+            "strangler.open" => false,
+            _ => return None,
+        };
+        let (slice, epoch) = at_epoch(content)?;
+        Some(Self { slice, epoch, is_shut })
+    }
+}
+
+/// `WHAT@EPOCH`. One text for one epoch: no sign, no leading zero.
+fn at_epoch<T: FromStr>(text: &str) -> Option<(T, Epoch)> {
+    let (what, epoch) = text.split_once('@')?;
+    let is_plain = epoch == "0" || epoch.bytes().next().is_some_and(|first| (b'1'..=b'9').contains(&first));
+    let epoch = epoch.parse().ok().filter(|_| is_plain)?;
+    Some((what.parse().ok()?, Epoch(epoch)))
 }
 
 #[cfg(test)]
@@ -157,6 +183,17 @@ mod tests {
             if let Ok(mark) = text.parse::<Mark>() {
                 prop_assert_eq!(mark.to_string(), text);
             }
+        }
+    }
+
+    #[test]
+    fn a_turned_gate_names_its_slice_and_epoch() {
+        let turn = |is_shut| Turn { slice: "orders".parse().unwrap(), epoch: Epoch(12), is_shut };
+        assert_eq!(Turn::read("strangler.fence", "orders@12"), Some(turn(true)));
+        assert_eq!(Turn::read("strangler.open", "orders@12"), Some(turn(false)));
+        assert_eq!(Turn::read("strangler.barrier", "orders@12"), None);
+        for bad in ["orders", "orders@", "orders@01", "orders@-1", "orders/forward@1", "@1"] {
+            assert_eq!(Turn::read("strangler.fence", bad), None, "{bad}");
         }
     }
 

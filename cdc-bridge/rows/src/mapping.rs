@@ -2,7 +2,10 @@
 //!
 //! Pure: it builds statements from the plan's mapping, the source's shape and the sink's columns.
 
+mod changed;
 pub mod compare;
+
+pub use changed::Changed;
 
 use crate::change::Relation;
 use migrations::code::Code;
@@ -18,8 +21,11 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Input {
     index: usize,
     name: String,
+    kind: ColumnType,
     sql_type: String,
     cast_type: String,
+    /// SQL over the sink's columns for the value that it had when the sink's row was written, if the plan says how.
+    before: Option<String>,
 }
 
 /// A sink column and what fills it.
@@ -83,16 +89,22 @@ impl Mapping {
             let direct =
                 target.and_then(|target| sink.iter().find(|c| c.name == target && !c.is_generated()));
             if let (Some(target), None) = (target, direct) {
-                if !known(&column.name) {
+                if known(&column.name) {
+                    return Err(no_column(table, &column.name, target));
+                }
+                // An expression of the way back may read what only the service has.
+                if !by_name {
                     continue;
                 }
-                return Err(no_column(table, &column.name, target));
             }
             let (sql_type, cast_type) = match direct {
                 Some(sink_column) if !by_name => (sink_column.declared.clone(), sink_column.cast.clone()),
                 _ => (column.kind.cast(), column.kind.cast()),
             };
-            inputs.push(Input { index, name: column.name.clone(), sql_type, cast_type });
+            let before = table.reverse.get(&column.name).map(|made| format!("({})", made.text));
+            let before = before.or_else(|| direct.map(|sink_column| quote_identifier(&sink_column.name)));
+            let (name, kind) = (column.name.clone(), column.kind.clone());
+            inputs.push(Input { index, name, kind, sql_type, cast_type, before });
             if let Some(sink_column) = direct {
                 outputs.push(Output {
                     column: sink_column.name.clone(),
@@ -188,17 +200,16 @@ impl Mapping {
         list(self.inputs.iter().map(|input| format!("{} {}", quote_identifier(&input.name), input.sql_type)))
     }
 
-    /// Updates rows by their key; columns that read an `unchanged` source column keep their values. None if no
-    /// column is left to set.
-    pub fn update(&self, unchanged: &BTreeSet<usize>) -> Option<Statement> {
-        let set: Vec<&Output> =
-            self.outputs.iter().filter(|o| !o.is_key && o.reads.is_disjoint(unchanged)).collect();
-        if set.is_empty() {
-            return None;
-        }
-        let inputs: Vec<Input> =
-            self.inputs.iter().filter(|input| !unchanged.contains(&input.index)).cloned().collect();
-        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
+    /// The sink's columns that can be set when the values of these source columns were not sent, by their numbers.
+    pub fn settable(&self, unsent: &BTreeSet<usize>) -> BTreeSet<usize> {
+        self.numbers(|output| !output.is_key && output.reads.is_disjoint(unsent))
+    }
+
+    /// Sets these columns of rows, found by their key.
+    pub fn update(&self, columns: &BTreeSet<usize>) -> Statement {
+        let set: Vec<&Output> = columns.iter().filter_map(|number| self.outputs.get(*number)).collect();
+        let keys = self.key_outputs();
+        let inputs = self.inputs_of(set.iter().chain(&keys));
         let sql = format!(
             "UPDATE {} AS t SET {} FROM (SELECT {} FROM {}) AS s WHERE {}",
             self.to.quoted(),
@@ -207,12 +218,24 @@ impl Mapping {
             self.rows(&inputs),
             matching(&keys, "s"),
         );
-        Some(Statement { sql, columns: inputs.iter().map(|input| input.index).collect() })
+        Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
+    }
+
+    /// Finds rows by their key.
+    pub fn find(&self) -> Statement {
+        let (keys, inputs) = (self.key_outputs(), self.key_inputs());
+        let sql = format!(
+            "SELECT 1 FROM {} AS t, (SELECT {} FROM {}) AS s WHERE {}",
+            self.to.quoted(),
+            list(keys.iter().map(|o| self.named(o))),
+            self.rows(&inputs),
+            matching(&keys, "s"),
+        );
+        Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
     }
 
     pub fn delete(&self) -> Statement {
-        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
-        let inputs = self.key_inputs();
+        let (keys, inputs) = (self.key_outputs(), self.key_inputs());
         let sql = format!(
             "DELETE FROM {} AS t USING (SELECT {} FROM {}) AS s WHERE {}",
             self.to.quoted(),
@@ -223,13 +246,12 @@ impl Mapping {
         Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
     }
 
-    /// Changes one row's key and its other columns: the first parameters are the new row's, then the old key's.
-    pub fn rekey(&self, unchanged: &BTreeSet<usize>) -> (Statement, Vec<usize>) {
-        let set: Vec<&Output> = self.outputs.iter().filter(|o| o.reads.is_disjoint(unchanged)).collect();
-        let keys: Vec<&Output> = self.outputs.iter().filter(|output| output.is_key).collect();
-        let inputs: Vec<Input> =
-            self.inputs.iter().filter(|input| !unchanged.contains(&input.index)).cloned().collect();
-        let old = self.key_inputs();
+    /// Changes one row's key and these columns: the first parameters are the new row's, then the old key's.
+    pub fn rekey(&self, columns: &BTreeSet<usize>) -> (Statement, Vec<usize>) {
+        let keys = self.key_outputs();
+        let set = columns.iter().filter_map(|number| self.outputs.get(*number));
+        let set: Vec<&Output> = keys.iter().copied().chain(set).collect();
+        let (inputs, old) = (self.inputs_of(&set), self.key_inputs());
         let sql = format!(
             "UPDATE {} AS t SET {} FROM (SELECT {} FROM {}) AS s, (SELECT {} FROM {}) AS o WHERE {}",
             self.to.quoted(),
@@ -250,6 +272,20 @@ impl Mapping {
             let touched = o.reads.intersection(unchanged).count();
             touched > 0 && touched < o.reads.len()
         })
+    }
+
+    fn key_outputs(&self) -> Vec<&Output> {
+        self.outputs.iter().filter(|output| output.is_key).collect()
+    }
+
+    fn numbers(&self, of: impl Fn(&Output) -> bool) -> BTreeSet<usize> {
+        self.outputs.iter().enumerate().filter(|(_, output)| of(output)).map(|(number, _)| number).collect()
+    }
+
+    /// What these columns read.
+    fn inputs_of<'o>(&self, outputs: impl IntoIterator<Item = &'o &'o Output>) -> Vec<Input> {
+        let reads: BTreeSet<usize> = outputs.into_iter().flat_map(|output| output.reads.clone()).collect();
+        self.inputs.iter().filter(|input| reads.contains(&input.index)).cloned().collect()
     }
 
     fn key_inputs(&self) -> Vec<Input> {

@@ -116,6 +116,13 @@ pub fn fill_key(newer: &Tuple, older: &Tuple, key: &[usize]) -> Tuple {
     Tuple::of(values.collect::<Vec<_>>().into_iter())
 }
 
+/// This row with the key of another.
+pub fn with_key(row: &Tuple, other: &Tuple, key: &[usize]) -> Tuple {
+    let values = row.values().zip(other.values()).enumerate();
+    let values = values.map(|(index, (own, other))| if key.contains(&index) { other } else { own });
+    Tuple::of(values.collect::<Vec<_>>().into_iter())
+}
+
 fn same(a: &Arc<Relation>, b: &Arc<Relation>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }

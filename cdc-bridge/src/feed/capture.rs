@@ -6,7 +6,7 @@
 use super::end::SessionEnd;
 use super::opening;
 use super::source::{Source, SourceError, slots};
-use super::status::{Lost, Order, Status};
+use super::status::{Order, Status};
 use crate::log::{Log, Owner};
 use migrations::names::TableName;
 use migrations::preflight::SlotSeen;
@@ -24,7 +24,7 @@ const KEPT_WAL_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Nothing, until it is asked for something else.
     Rest,
@@ -32,19 +32,21 @@ pub(crate) enum Next {
     GiveUp,
     /// Give slot and log up, because nothing is wanted any more.
     LetGo,
-    Capture,
+    /// Read the stream for the lanes of this order, which are those that are not lost.
+    Capture(Order),
 }
 
-/// Decides. `given_up` is the last loss with which slot and log were given up.
-pub(crate) fn next(order: Option<&Order>, status: &Status, given_up: Option<&Lost>) -> Next {
+pub(crate) fn next(order: Option<&Order>, status: &Status) -> Next {
     let Some(order) = order else { return Next::Rest };
-    match status.lost_slot() {
-        // Before anything else, so that no session goes on with what was given up.
-        lost @ Some(_) if lost != given_up => Next::GiveUp,
-        _ if order.tables.is_empty() => Next::LetGo,
-        _ if status.is_lost(order) => Next::Rest,
-        _ => Next::Capture,
+    // Before anything else, so that no session goes on with what was given up.
+    if status.gives_up {
+        return Next::GiveUp;
     }
+    if order.tables.is_empty() {
+        return Next::LetGo;
+    }
+    let left = order.without(&status.lost);
+    if left.tables.is_empty() { Next::Rest } else { Next::Capture(left) }
 }
 
 /// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
@@ -56,42 +58,45 @@ pub(crate) async fn run(
     status: watch::Sender<Status>,
 ) {
     let mut wait = RETRY_MIN;
-    let mut given_up = None;
     loop {
         let order = orders.borrow_and_update().clone();
+        if let Some(order) = &order {
+            status.send_if_modified(|status| {
+                let before = status.lost.len();
+                status.forget(order);
+                status.lost.len() != before
+            });
+        }
         let began = Instant::now();
-        let lost = status.borrow().lost_slot().cloned();
-        let next_is = |status: &Status| next(order.as_ref(), status, given_up.as_ref());
-        let now = next_is(&status.borrow());
-        let ended = match (now, &order) {
-            (Next::GiveUp, _) => {
-                let done = give_up_slots(&source, &log, &every, None).await;
-                if done.is_ok() {
-                    given_up = lost;
+        let now = next(order.as_ref(), &status.borrow());
+        let ended = match &now {
+            Next::GiveUp => match give_up_slots(&source, &log, &every, None).await {
+                Ok(()) => {
+                    status.send_modify(|status| status.gives_up = false);
                     continue;
                 }
-                done
-            }
-            (Next::LetGo, _) => give_up_slots(&source, &log, &every, Some(&status)).await,
-            (Next::Capture, Some(order)) => {
-                status.send_modify(|status| status.begin(&order.tables));
+                failed => failed,
+            },
+            Next::LetGo => give_up_slots(&source, &log, &every, Some(&status)).await,
+            Next::Capture(left) => {
+                status.send_modify(|status| status.begin(&left.tables));
                 // A lane that drops a slice gets its order after us: it sees what we touch, or we see that the slice is not wanted.
-                let is_wanted = orders.borrow().as_ref() == Some(order);
+                let is_wanted = *orders.borrow() == order;
                 if is_wanted {
-                    opening::session(&source, &log, order, &mut orders, &status).await
+                    opening::session(&source, &log, left, &mut orders, &status).await
                 } else {
                     Ok(())
                 }
             }
-            (Next::Rest | Next::Capture, _) => Ok(()),
+            Next::Rest => Ok(()),
         };
         status.send_modify(Status::end);
         match ended {
             Ok(()) => {
                 status.send_modify(|status| status.finding = None);
-                // A loss of the slot is acted on at once.
-                let is_due = |status: &Status| next_is(status) == Next::GiveUp;
-                if orders.borrow().as_ref() != order.as_ref() || is_due(&status.borrow()) {
+                // A loss is acted on at once.
+                let is_due = |status: &Status| next(order.as_ref(), status) != now;
+                if *orders.borrow() != order || is_due(&status.borrow()) {
                     continue;
                 }
                 let mut told = status.subscribe();
@@ -103,7 +108,7 @@ pub(crate) async fn run(
             }
             Err(end) => {
                 tracing::warn!("capture: {end}");
-                status.send_modify(|status| status.fail(order.unwrap_or_default(), end));
+                status.send_modify(|status| status.fail(&order.unwrap_or_default(), end));
                 if began.elapsed() > RETRY_MAX {
                     wait = RETRY_MIN;
                 }
@@ -190,8 +195,8 @@ pub(crate) async fn guard_wal(
 ) {
     loop {
         sleep(KEPT_WAL_INTERVAL).await;
-        let attempts = orders.borrow().as_ref().map(|order| order.attempts.clone()).unwrap_or_default();
-        if attempts.is_empty() {
+        let order = orders.borrow().clone().unwrap_or_default();
+        if order.tables.is_empty() {
             continue;
         }
         let slot = sql::slot(&source.plan, &log.id().0);
@@ -209,7 +214,7 @@ pub(crate) async fn guard_wal(
                     source.wal_kept_bytes_max
                 );
                 tracing::error!("{why}");
-                status.send_modify(|status| status.lost = Some(Lost { attempts, why, with_slot: true }));
+                status.send_modify(|status| status.lose_all(&order, &why));
             }
             Ok(Err(why)) => tracing::debug!("the kept WAL is not known: {why}"),
             _ => {}
@@ -220,47 +225,55 @@ pub(crate) async fn guard_wal(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::status::Attempt;
     use migrations::journal::Generation;
     use migrations::lane::LaneId;
 
-    fn attempts(generation: u64) -> BTreeSet<(LaneId, Generation)> {
-        [(LaneId::forward("orders".parse().unwrap()), Generation(generation))].into()
+    fn lane(slice: &str, generation: u64) -> Attempt {
+        (LaneId::forward(slice.parse().unwrap()), Generation(generation))
     }
 
-    fn order(generation: u64) -> Order {
-        Order { tables: ["public.orders".parse().unwrap()].into(), attempts: attempts(generation) }
-    }
-
-    fn lost(generation: u64, with_slot: bool) -> Lost {
-        Lost { attempts: attempts(generation), why: "too far behind".to_owned(), with_slot }
+    /// An order for these lanes, each with a table of its name.
+    fn order(lanes: &[Attempt]) -> Order {
+        let table = |lane: &Attempt| format!("public.{}", lane.0.slice).parse().unwrap();
+        Order::of(lanes.iter().map(|lane| (lane.clone(), [table(lane)].into())).collect())
     }
 
     #[test]
     fn capture_reads_while_tables_are_wanted_and_lets_go_when_none_are() {
         let status = Status::default();
-        assert_eq!(next(None, &status, None), Next::Rest);
-        assert_eq!(next(Some(&order(1)), &status, None), Next::Capture);
-        assert_eq!(next(Some(&Order::default()), &status, None), Next::LetGo);
+        let wanted = order(&[lane("orders", 1)]);
+        assert_eq!(next(None, &status), Next::Rest);
+        assert_eq!(next(Some(&wanted), &status), Next::Capture(wanted));
+        assert_eq!(next(Some(&Order::default()), &status), Next::LetGo);
     }
 
     #[test]
-    fn a_lost_slot_is_given_up_once_and_before_anything_else() {
-        let status = Status { lost: Some(lost(1, true)), ..Status::default() };
-        for order in [order(1), order(2), Order::default()] {
-            assert_eq!(next(Some(&order), &status, None), Next::GiveUp);
+    fn a_lost_slot_is_given_up_before_anything_else_and_then_waits_for_new_copies() {
+        let (first, second) = (order(&[lane("orders", 1)]), order(&[lane("orders", 2)]));
+        let mut status = Status::default();
+        status.lose_all(&first, "too far behind");
+        for order in [&first, &second, &Order::default()] {
+            assert_eq!(next(Some(order), &status), Next::GiveUp);
         }
-        assert_eq!(next(None, &status, None), Next::Rest);
-        let given_up = status.lost.as_ref();
-        assert_eq!(next(Some(&order(1)), &status, given_up), Next::Rest, "the copy is not begun again yet");
-        assert_eq!(next(Some(&order(2)), &status, given_up), Next::Capture);
-        let again = Status { lost: Some(lost(2, true)), ..Status::default() };
-        assert_eq!(next(Some(&order(2)), &again, given_up), Next::GiveUp);
+        assert_eq!(next(None, &status), Next::Rest);
+        status.gives_up = false;
+        assert_eq!(next(Some(&first), &status), Next::Rest, "the copy is not begun again yet");
+        assert_eq!(next(Some(&second), &status), Next::Capture(second));
     }
 
     #[test]
-    fn a_lost_lane_alone_keeps_the_slot() {
-        let status = Status { lost: Some(lost(1, false)), ..Status::default() };
-        assert_eq!(next(Some(&order(1)), &status, None), Next::Rest);
-        assert_eq!(next(Some(&order(2)), &status, None), Next::Capture);
+    fn a_lost_lane_does_not_stop_the_others_of_its_feed() {
+        let (orders, items) = (lane("orders", 1), lane("items", 1));
+        let both = order(&[orders.clone(), items.clone()]);
+        let mut status = Status::default();
+        status.lose(orders.clone(), "the log is full");
+        assert!(status.is_lost(&both));
+        assert_eq!(next(Some(&both), &status), Next::Capture(order(std::slice::from_ref(&items))));
+        let again = order(&[lane("orders", 2), items.clone()]);
+        assert_eq!(next(Some(&again), &status), Next::Capture(again));
+        // A lane that rested meanwhile begins with nothing lost.
+        status.forget(&order(&[items]));
+        assert_eq!(next(Some(&both), &status), Next::Capture(both));
     }
 }

@@ -71,6 +71,8 @@ pub(crate) async fn session(
             captured: from.max(status.captured),
             changes: status.changes,
             server_end: status.server_end.max(system.end),
+            lost: std::mem::take(&mut status.lost),
+            gives_up: status.gives_up,
             ..Status::default()
         };
     });

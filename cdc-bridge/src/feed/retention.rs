@@ -1,12 +1,9 @@
 //! How long the log keeps changes: it is trimmed up to its slowest reader. If it is full, that reader is given up, so that
 //! one poisoned slice cannot fill the source's disk with WAL.
 
-use super::status::{Lost, Order, Status};
+use super::status::{Attempt, Order, Status};
 use crate::log::{Cursor, Log};
-use migrations::journal::Generation;
-use migrations::lane::LaneId;
 use migrations::lsn::EndLsn;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -20,8 +17,7 @@ const BLIND_MAX: Duration = Duration::from_secs(30);
 
 /// A reader of the log as it was a moment ago.
 pub(crate) struct Reading {
-    pub(crate) lane: LaneId,
-    pub(crate) attempt: Generation,
+    pub(crate) lane: Attempt,
     /// Everything before is in its database.
     pub(crate) durable: EndLsn,
     /// Everything before this in the log is no longer needed; none until it is known.
@@ -62,7 +58,7 @@ pub(crate) async fn run(
             // Its database does not answer, so its needs are not known. The log waits for a while.
             let since = *blind.get_or_insert_with(Instant::now);
             if is_full && since.elapsed() > BLIND_MAX {
-                give_up(status, furthest_behind(unknown));
+                furthest_behind(status, unknown);
             }
             continue;
         }
@@ -84,29 +80,28 @@ pub(crate) async fn run(
             _ if has_room => {
                 status.send_modify(|status| status.is_full = false);
             }
-            Some(slowest) if !slowest.has_seen(&end) => give_up(status, furthest_behind(slowest)),
-            _ => give_up(status, too_large(orders.borrow().clone().unwrap_or_default())),
+            Some(slowest) if !slowest.has_seen(&end) => furthest_behind(status, slowest),
+            _ => too_large(status, &orders.borrow().clone().unwrap_or_default()),
         }
     }
 }
 
-fn give_up(status: &watch::Sender<Status>, lost: Lost) {
-    status.send_modify(|status| (status.is_full, status.lost) = (false, Some(lost)));
-}
-
 /// The slowest reader is given up, so that the others go on.
-fn furthest_behind(reader: &Reading) -> Lost {
-    Lost {
-        attempts: BTreeSet::from([(reader.lane.clone(), reader.attempt)]),
-        why: "the embedded log is full, and this slice is the furthest behind".to_owned(),
-        with_slot: false,
-    }
+fn furthest_behind(status: &watch::Sender<Status>, reader: &Reading) {
+    let why = "the embedded log is full, and this slice is the furthest behind";
+    status.send_modify(|status| {
+        status.is_full = false;
+        status.lose(reader.lane.clone(), why);
+    });
 }
 
 /// Every reader has everything, and the log is full of a transaction that has not ended: nothing can make room for it.
 /// Capture begins again after the transaction, and new copies bring its rows.
-fn too_large(order: Order) -> Lost {
+fn too_large(status: &watch::Sender<Status>, order: &Order) {
     let why = "one transaction is larger than the whole embedded log: it is skipped and the slice is copied again; raise \
                `log.embedded.max` if such transactions come again";
-    Lost { attempts: order.attempts, why: why.to_owned(), with_slot: true }
+    status.send_modify(|status| {
+        status.is_full = false;
+        status.lose_all(order, why);
+    });
 }

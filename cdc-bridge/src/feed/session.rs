@@ -47,6 +47,7 @@ const GULP_BYTES: usize = 16 << 10;
 const REST: Duration = PATIENCE_BEHIND;
 
 pub(crate) struct Session<'a> {
+    /// For the lanes that are not lost.
     pub(crate) order: &'a Order,
     /// For the catalog and the slot.
     pub(crate) client: &'a Client,
@@ -78,10 +79,10 @@ impl Session<'_> {
         let [mut flushed, mut rested, mut heard] = [Instant::now(); 3];
         let mut status = self.status.subscribe();
         let given_up = async {
-            let _ = status.wait_for(|status| status.lost.is_some()).await;
+            let _ = status.wait_for(|status| status.is_lost(self.order)).await;
         };
         let mut given_up = std::pin::pin!(given_up);
-        let mut is_outdated = orders.borrow().as_ref() != Some(self.order);
+        let mut is_outdated = self.is_outdated(orders);
         loop {
             let durable = *confirmed.borrow();
             self.take_read(stream, durable, is_outdated).await?;
@@ -96,7 +97,7 @@ impl Session<'_> {
                 // While there is always more to read, nothing after it would ever have its turn.
                 biased;
                 () = &mut given_up => return Ok(()),
-                open = orders.changed() => is_outdated = open.is_err() || orders.borrow().as_ref() != Some(self.order),
+                open = orders.changed() => is_outdated = open.is_err() || self.is_outdated(orders),
                 _ = idle.tick() => {
                     self.pending.idle(self.assembler.in_transaction());
                     // We did not read, so silence proves nothing.
@@ -170,6 +171,12 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether something else is asked for by now than what the session reads for.
+    fn is_outdated(&self, orders: &watch::Receiver<Option<Order>>) -> bool {
+        let lost = &self.status.borrow().lost;
+        orders.borrow().as_ref().is_none_or(|order| order.without(lost) != *self.order)
     }
 
     fn is_behind(&self) -> bool {

@@ -8,26 +8,39 @@ use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
 use rows::progress::Captured;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A lane with one of its copies, so that a loss is reported once.
+pub(crate) type Attempt = (LaneId, Generation);
 
 /// What capture is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Order {
+    /// Each lane with its tables.
+    lanes: BTreeMap<Attempt, BTreeSet<TableName>>,
+    /// The tables whose changes are kept.
     pub(crate) tables: BTreeSet<TableName>,
-    /// Which copy each lane belongs to, so that a loss is reported once.
-    pub(crate) attempts: BTreeSet<(LaneId, Generation)>,
 }
 
-/// Copies whose changes are lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lost {
-    pub(crate) attempts: BTreeSet<(LaneId, Generation)>,
-    pub(crate) why: String,
-    /// Whether the slot and the log are given up with them, because all slices are concerned.
-    pub(crate) with_slot: bool,
+impl Order {
+    pub(crate) fn of(lanes: BTreeMap<Attempt, BTreeSet<TableName>>) -> Order {
+        let tables = lanes.values().flatten().cloned().collect();
+        Order { lanes, tables }
+    }
+
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.lanes.keys()
+    }
+
+    /// The same without the lanes whose changes are lost.
+    pub(crate) fn without(&self, lost: &BTreeMap<Attempt, String>) -> Order {
+        let mut lanes = self.lanes.clone();
+        lanes.retain(|attempt, _| !lost.contains_key(attempt));
+        Order::of(lanes)
+    }
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Status {
     pub(crate) slot: String,
     /// The server's history, once a session began.
@@ -44,7 +57,10 @@ pub(crate) struct Status {
     pub(crate) changes: u64,
     /// What keeps capture from running; an error if someone must act.
     pub(crate) finding: Option<Finding>,
-    pub(crate) lost: Option<Lost>,
+    /// The ordered lanes whose changes are lost, and why. The others go on without them.
+    pub(crate) lost: BTreeMap<Attempt, String>,
+    /// Slot and log are to be given up: what they held is lost to every lane.
+    pub(crate) gives_up: bool,
     /// The log is at its bound: its slowest reader must be given up.
     pub(crate) is_full: bool,
     /// Nothing is to be captured, and no slot or log of ours is left.
@@ -64,21 +80,32 @@ impl Status {
     }
 
     /// A session for this order ended, and why.
-    pub(crate) fn fail(&mut self, order: Order, end: SessionEnd) {
+    pub(crate) fn fail(&mut self, order: &Order, end: SessionEnd) {
         self.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
         self.finding = Some(end.finding());
         if let SessionEnd::Lost(why) = end {
-            self.lost = Some(Lost { attempts: order.attempts, why, with_slot: true });
+            self.lose_all(order, &why);
         }
     }
 
-    /// Whether copies of this order are lost, so that nothing is captured for it any more.
-    pub(crate) fn is_lost(&self, order: &Order) -> bool {
-        self.lost.as_ref().is_some_and(|lost| !lost.attempts.is_disjoint(&order.attempts))
+    /// The changes of one lane are lost. Slot and log stay for the others.
+    pub(crate) fn lose(&mut self, lane: Attempt, why: &str) {
+        self.lost.insert(lane, why.to_owned());
     }
 
-    /// A loss with which the slot is given up.
-    pub(crate) fn lost_slot(&self) -> Option<&Lost> {
-        self.lost.as_ref().filter(|lost| lost.with_slot)
+    /// What slot and log held is lost to every lane.
+    pub(crate) fn lose_all(&mut self, order: &Order, why: &str) {
+        self.lost.extend(order.attempts().map(|attempt| (attempt.clone(), why.to_owned())));
+        self.gives_up = true;
+    }
+
+    /// Forgets losses of lanes that nobody asks for any more.
+    pub(crate) fn forget(&mut self, order: &Order) {
+        self.lost.retain(|attempt, _| order.lanes.contains_key(attempt));
+    }
+
+    /// Whether something that this order asks for is lost, or is about to be.
+    pub(crate) fn is_lost(&self, order: &Order) -> bool {
+        self.gives_up || order.attempts().any(|attempt| self.lost.contains_key(attempt))
     }
 }

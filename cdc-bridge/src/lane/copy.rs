@@ -3,6 +3,7 @@
 //! Nothing of it goes through the log. A copy that was interrupted begins again with empty tables. Knows nothing of the
 //! slice's stage; what is read next is cut in `copy/`.
 
+use super::border::Border;
 use super::chunk::{self, Extent};
 use super::filled;
 use super::halt::Halt;
@@ -95,6 +96,9 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
         mapping: job.plan.slice.mapping_hash(),
         captured: job.captured.clone(),
         filled: job.filled.clone(),
+        border: Border::default(),
+        foreign: None,
+        noted_us: 0,
     };
     must_be_ours(job, client).await?;
     // Before anything is made, so that a removal finds that there is something to remove.

@@ -1,14 +1,17 @@
 //! What a sink's database keeps about a lane, in the same transactions as the rows: read, begun, forgotten.
 
+use super::border::{Border, Foreign};
 use super::halt::Halt;
 use super::plan::LanePlan;
 use crate::log::Cursor;
 use migrations::code::Code;
+use migrations::control::LaneOrder;
 use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lane::{LaneId, Mark};
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::{TableName, quote_literal};
+use migrations::stage::Epoch;
 use postgres::Refusal;
 use rows::change::Relation;
 use rows::progress::{Captured, LogId, Progress};
@@ -39,6 +42,12 @@ pub(crate) struct Kept {
     pub(crate) captured: Captured,
     /// The sink tables whose rows are a copy's.
     pub(crate) filled: BTreeSet<TableName>,
+    /// The turns of the source's gate that were passed.
+    pub(crate) border: Border,
+    /// What others wrote where the lane only watches, and what nobody has settled yet.
+    pub(crate) foreign: Option<Foreign>,
+    /// When this was noted: microseconds since 1970 by the sink's clock.
+    pub(crate) noted_us: i64,
 }
 
 impl Kept {
@@ -47,11 +56,22 @@ impl Kept {
         self.mapping == plan.slice.mapping_hash()
     }
 
-    /// A table whose changes a part of the log did not keep, if there is one. What lies before the copy does not matter.
-    pub(crate) fn missed<'a>(&'a self, part: &Progress) -> Option<&'a TableName> {
+    /// A wanted table whose changes a part of the log did not keep, if there is one. What lies before the copy does not
+    /// matter.
+    pub(crate) fn missed<'a>(
+        &'a self,
+        part: &Progress,
+        wanted: &BTreeSet<TableName>,
+    ) -> Option<&'a TableName> {
         let matters = self.copied_at.is_some_and(|copied_at| part.end.is_past(copied_at));
-        let missed = self.captured.iter().find(|(_, membership)| !part.captured.contains(membership));
+        let mut captured = self.captured.iter().filter(|(table, _)| wanted.contains(table));
+        let missed = captured.find(|(_, membership)| !part.captured.contains(membership));
         missed.filter(|_| matters).map(|(table, _)| table)
+    }
+
+    /// The writes of others, unless the operator chose to leave them out.
+    pub(crate) fn unsettled(&self, order: &LaneOrder) -> Option<&Foreign> {
+        self.foreign.as_ref().filter(|foreign| !order.skips.contains(&foreign.last))
     }
 
     /// The database is another server, or another history of it, than the one that was copied.
@@ -117,12 +137,14 @@ pub(crate) async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Or
 
 pub(crate) async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>, Halt> {
     let sql = "SELECT log_id, system_id, timeline, attempt, copied_at::text, commit_lsn::text, ordinal, \
-               passed::text, cursor, shapes, mapping, captured, filled \
+               passed::text, cursor, shapes, mapping, captured, filled, fenced, opened, foreign_writes, \
+               (extract(epoch FROM updated_at) * 1000000)::bigint \
                FROM strangler.stream WHERE slice = $1 AND direction = $2";
     let row = client.query_opt(sql, &[&lane.slice.as_str(), &lane.direction.to_string()]).await;
     let Some(row) = row.map_err(Halt::of)? else { return Ok(None) };
     let damaged = || damaged(lane);
     let lsn = |column: usize| row.get::<_, Option<String>>(column).unwrap_or_else(|| "0/0".to_owned());
+    let epoch = |column: usize| row.get::<_, Option<i64>>(column).map(|epoch| Epoch(epoch as u64));
     let copied_at = row.get::<_, Option<String>>(4).map(|text| text.parse()).transpose();
     Ok(Some(Kept {
         log: LogId(row.get(0)),
@@ -139,6 +161,9 @@ pub(crate) async fn load(client: &Client, lane: &LaneId) -> Result<Option<Kept>,
         mapping: row.get(10),
         captured: json(&row, 11).map_err(|_| damaged())?,
         filled: json(&row, 12).map_err(|_| damaged())?,
+        border: Border { fenced: epoch(13), opened: epoch(14) },
+        foreign: json(&row, 15).map_err(|_| damaged())?,
+        noted_us: row.get::<_, Option<i64>>(16).unwrap_or_default(),
     }))
 }
 
@@ -170,7 +195,7 @@ pub(crate) async fn keep(
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
                cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, \
-               captured = excluded.captured, \
+               captured = excluded.captured, fenced = NULL, opened = NULL, foreign_writes = NULL, \
                filled = coalesce(excluded.filled, strangler.stream.filled), updated_at = clock_timestamp()";
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;

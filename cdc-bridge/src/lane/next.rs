@@ -62,7 +62,9 @@ fn forward(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
         // No copy was ever begun, or the copy was dropped; only what the sink keeps tells the two apart.
         (Stage::Monolith, Right::Apply(epoch)) if order.attempt == Generation(0) => Next::Remove(epoch),
         (Stage::Copying, Right::Apply(epoch)) => copy(plan, order, epoch, seen),
-        (Stage::Monolith | Stage::Copying | Stage::Retired, _) => Next::Rest,
+        (Stage::Monolith | Stage::Copying, _) => Next::Rest,
+        // Without reference tables nothing is left to follow.
+        _ if plan.wanted(order).is_empty() => Next::Rest,
         _ => match seen.kept {
             None => Next::Look,
             // Either capture has just found that the old log's changes are lost, or someone removed that log. The log
@@ -88,7 +90,7 @@ fn copy(plan: &LanePlan, order: &LaneOrder, epoch: Epoch, seen: Seen<'_>) -> Nex
     }
 }
 
-/// There is no copy on the way back: until the service may write, the lane may begin anywhere.
+/// There is no copy on the way back: until the service may write, the lane may begin anew.
 fn reverse(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
     if order.right == Right::Rest {
         return Next::Forget;
@@ -124,7 +126,12 @@ fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, log: &LogId) 
             Next::Halt(Halt::Stopped(Box::new(kept.other_mapping(plan)), None))
         }
         Some(_) if order.paused => Next::Pause,
-        Some(_) => Next::Follow,
+        Some(kept) => match (order.right, kept.unsettled(order)) {
+            (Right::Apply(_), Some(foreign)) => {
+                Next::Halt(Halt::Stopped(Box::new(foreign.unsettled(plan)), Some(foreign.last)))
+            }
+            _ => Next::Follow,
+        },
     }
 }
 
@@ -133,10 +140,26 @@ fn is_of(kept: &Kept, order: &LaneOrder) -> bool {
 }
 
 /// Whether an order asks for something else than the one that is carried out. A copy goes on whether it is to be paused
-/// afterwards or not: it would have to begin again.
+/// afterwards or not: it would have to begin again. A lane that may apply, or only watch, goes on when just the epoch is
+/// another one: clients wait while writes cross over.
 pub(crate) fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
-    match now.stage {
-        Stage::Copying => LaneOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now,
+    let same_right = matches!(
+        (now.right, next.right),
+        (Right::Apply(_), Right::Apply(_)) | (Right::Watch, Right::Watch) | (Right::Rest, Right::Rest)
+    );
+    match (now.stage, next.stage) {
+        (Stage::Copying, _) => {
+            LaneOrder { paused: now.paused, skips: now.skips.clone(), ..next.clone() } != *now
+        }
+        (
+            Stage::Following { .. } | Stage::Cutting { .. },
+            Stage::Following { .. } | Stage::Cutting { .. },
+        )
+        | (Stage::Split { .. } | Stage::Returning { .. }, Stage::Split { .. } | Stage::Returning { .. })
+            if same_right =>
+        {
+            LaneOrder { stage: now.stage, right: now.right, ..next.clone() } != *now
+        }
         _ => next != now,
     }
 }
@@ -144,6 +167,7 @@ pub(crate) fn asks_for_more(now: &LaneOrder, next: &LaneOrder) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::border::{Border, Foreign};
     use crate::log::Cursor;
     use migrations::crossing::{Crossing, Digest, Intent};
     use migrations::lsn::{CommitLsn, EndLsn, Of, Position, Timeline};
@@ -153,7 +177,11 @@ mod tests {
         slices: { orders: { service: orders, routes: { list: GET /orders }, tables: [public.orders] } } }";
 
     fn plans() -> [LanePlan; 2] {
-        let (plan, _) = migrations::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
+        plans_of(PLAN)
+    }
+
+    fn plans_of(text: &str) -> [LanePlan; 2] {
+        let (plan, _) = migrations::plan::check("plan.yaml", text, &|_| None).unwrap();
         LanePlan::all(&plan).try_into().unwrap()
     }
 
@@ -172,11 +200,21 @@ mod tests {
         Stage::Following { copied_at: Of::monolith(CommitLsn(5)) }
     }
 
-    fn split() -> Stage {
+    fn crossing() -> Crossing {
         let intent = Intent::Cutover { for_ms: None };
-        let crossing =
-            Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
-        Stage::Split { copied_at: Of::monolith(CommitLsn(5)), crossing, returns_at: None }
+        Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) }
+    }
+
+    fn cutting() -> Stage {
+        Stage::Cutting { copied_at: Of::monolith(CommitLsn(5)), crossing: crossing() }
+    }
+
+    fn split() -> Stage {
+        Stage::Split { copied_at: Of::monolith(CommitLsn(5)), crossing: crossing(), returns_at: None }
+    }
+
+    fn returning() -> Stage {
+        Stage::Returning { copied_at: Of::monolith(CommitLsn(5)), crossing: crossing() }
     }
 
     fn kept(plan: &LanePlan) -> Kept {
@@ -192,6 +230,9 @@ mod tests {
             mapping: plan.slice.mapping_hash(),
             captured: [].into(),
             filled: ["public.orders".parse().unwrap()].into(),
+            border: Border::default(),
+            foreign: None,
+            noted_us: 0,
         }
     }
 
@@ -294,5 +335,46 @@ mod tests {
         assert!(asks_for_more(&order(Stage::Copying), &order(following())));
         assert!(asks_for_more(&order(following()), &paused(following())));
         assert!(!asks_for_more(&order(following()), &order(following())));
+    }
+
+    #[test]
+    fn another_epoch_alone_does_not_end_what_a_lane_does() {
+        let raised = |stage| LaneOrder { right: Right::Apply(Epoch(4)), ..order(stage) };
+        let watching = |stage| LaneOrder { right: Right::Watch, ..order(stage) };
+        assert!(!asks_for_more(&order(following()), &raised(cutting())));
+        assert!(!asks_for_more(&order(split()), &raised(returning())));
+        assert!(!asks_for_more(&watching(split()), &watching(returning())));
+        assert!(asks_for_more(&order(cutting()), &watching(split())));
+        assert!(asks_for_more(&watching(cutting()), &order(split())));
+        assert!(asks_for_more(&watching(split()), &watching(Stage::Retired)));
+        let skipping = LaneOrder { skips: [Position::default()].into(), ..raised(cutting()) };
+        assert!(asks_for_more(&order(following()), &skipping));
+    }
+
+    #[test]
+    fn nothing_is_applied_before_somebody_looked_at_the_writes_of_others() {
+        let [plan, _] = plans();
+        let last = Position { commit: CommitLsn(7), ordinal: 2 };
+        let table = "public.orders".parse().unwrap();
+        let foreign = Foreign { count: 2, table, first: Position::default(), last };
+        let kept = Kept { foreign: Some(foreign), ..kept(&plan) };
+        let watching = LaneOrder { right: Right::Watch, ..order(split()) };
+        assert_eq!(told(&plan, &watching, false, Some(Some(&kept))), "Follow");
+        assert_eq!(told(&plan, &order(following()), false, Some(Some(&kept))), "Halt(Stopped(Finding");
+        let settled = LaneOrder { skips: [last].into(), ..order(following()) };
+        assert_eq!(told(&plan, &settled, false, Some(Some(&kept))), "Follow");
+    }
+
+    #[test]
+    fn a_retired_slice_still_follows_its_reference_tables_and_nothing_else() {
+        let text =
+            PLAN.replace("tables: [public.orders]", "tables: [public.orders], reference: [public.customers]");
+        let [plan, back] = plans_of(&text);
+        let retired = LaneOrder { right: Right::Watch, ..order(Stage::Retired) };
+        assert_eq!(plan.wanted(&retired), ["public.customers".parse().unwrap()].into());
+        assert_eq!(told(&plan, &retired, false, Some(Some(&kept(&plan)))), "Follow");
+        let resting = LaneOrder { right: Right::Rest, ..retired };
+        assert!(back.wanted(&resting).is_empty());
+        assert_eq!(told(&back, &resting, false, None), "Forget");
     }
 }

@@ -1,9 +1,11 @@
 //! A lane as the plan has it: which tables go which way, from where to where.
 
-use migrations::lane::LaneId;
+use migrations::control::LaneOrder;
+use migrations::lane::{Direction, LaneId, Right};
 use migrations::names::TableName;
 use migrations::plan::{DatabaseUrl, Plan, Slice, Table};
 use migrations::sql::Database;
+use migrations::stage::Stage;
 use std::collections::BTreeSet;
 
 /// One slice in one direction.
@@ -46,6 +48,23 @@ impl LanePlan {
     /// Its tables in the feed's database.
     pub(crate) fn sources(&self) -> BTreeSet<TableName> {
         self.tables.iter().map(|table| table.from.clone()).collect()
+    }
+
+    /// The tables whose changes an order asks for, in the feed's database. When there is no way back any more, the tables
+    /// that moved may be dropped there; copies of reference tables are still followed.
+    pub(crate) fn wanted(&self, order: &LaneOrder) -> BTreeSet<TableName> {
+        match (order.stage, order.right) {
+            (Stage::Monolith, _) | (_, Right::Rest) => BTreeSet::new(),
+            (Stage::Retired, _) => {
+                self.sources().into_iter().filter(|table| self.is_reference(table)).collect()
+            }
+            _ => self.sources(),
+        }
+    }
+
+    /// Whether a table of the feed's is one that the service only reads.
+    pub(crate) fn is_reference(&self, table: &TableName) -> bool {
+        self.id.direction == Direction::Forward && self.slice.reference.iter().any(|one| one.from == *table)
     }
 
     /// Whether a change with this mark was written by the lane that brings the same slice's rows the other way.

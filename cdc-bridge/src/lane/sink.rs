@@ -5,14 +5,16 @@
 
 mod mend;
 
+use super::border::{Border, Foreign, Watch};
 use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
+use super::refusal::{
+    RowError, deferred, expect, no_table, not_ours, refused, row_exists, superseded, unknown_value,
+};
 use crate::log::Cursor;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
-use migrations::code::Code;
-use migrations::finding::Finding;
 use migrations::journal::Generation;
 use migrations::lane::{Direction, Mark, Right};
 use migrations::lsn::{EndLsn, Position};
@@ -28,11 +30,12 @@ use rows::mapping::{self, Mapping};
 use rows::order::{self, Cascades};
 use rows::progress::Progress;
 use rows::reduce::{self, Group, TableRows};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 /// A position that only moved on without rows is written at most this often.
 const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,9 +49,6 @@ const ARRAY_ROWS_MAX: usize = 1000;
 /// COPY data is sent in pieces of this size, in bytes.
 const COPY_BYTES: usize = 64 << 10;
 
-/// How much of a row a finding shows, in characters.
-const SHOWN_ROW_CHARS: usize = 400;
-
 /// Statements kept prepared; more would only come from many tables times many column sets.
 const STATEMENTS_MAX: usize = 256;
 
@@ -57,6 +57,8 @@ pub(crate) struct Sink {
     client: Client,
     plan: LanePlan,
     right: Right,
+    /// What its mark says.
+    epoch: Epoch,
     attempt: Generation,
     tables: BTreeMap<TableName, Vec<ColumnSeen>>,
     ranks: BTreeMap<TableName, usize>,
@@ -68,58 +70,15 @@ pub(crate) struct Sink {
     in_transaction: bool,
     written: Instant,
     last: Position,
+    border: Border,
+    foreign: Option<Foreign>,
+    /// Something that must not wait was passed since the position was written.
+    is_urgent: bool,
 }
 
 impl std::fmt::Debug for Sink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sink").field("lane", &self.plan.id).field("last", &self.last).finish_non_exhaustive()
-    }
-}
-
-/// Why some rows did not go in.
-enum RowError {
-    /// The database refused; in its words, with its code's class.
-    Db(tokio_postgres::Error),
-    /// Fewer rows were there than the source changed.
-    Missing { expected: u64, found: u64 },
-    /// A value that is not text in UTF-8, as every value must be.
-    NotText(std::str::Utf8Error),
-    /// Something that is no row's fault.
-    Halt(Halt),
-}
-
-impl From<tokio_postgres::Error> for RowError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        RowError::Db(error)
-    }
-}
-
-impl From<Halt> for RowError {
-    fn from(error: Halt) -> Self {
-        RowError::Halt(error)
-    }
-}
-
-impl RowError {
-    /// Whether a single row may be at fault, so that going one by one finds it or gets through: data (22),
-    /// integrity (23), triggers and the like; not connections, resources, deadlocks or rights.
-    fn is_about_rows(&self) -> bool {
-        match self {
-            RowError::Db(error) => Refusal::of(error) == Refusal::Rows,
-            RowError::Missing { .. } | RowError::NotText(_) => true,
-            RowError::Halt(_) => false,
-        }
-    }
-
-    fn into_halt(self) -> Halt {
-        match self {
-            RowError::Db(error) => Halt::of(error),
-            RowError::Halt(error) => error,
-            RowError::Missing { expected, found } => {
-                Halt::away(format!("{found} of {expected} rows were there"))
-            }
-            RowError::NotText(why) => Halt::away(format!("a value is not UTF-8: {why}")),
-        }
     }
 }
 
@@ -155,9 +114,7 @@ impl Sink {
             let shape = shape.ok_or_else(|| Halt::stop(no_table(&table.to)))?;
             tables.insert(table.to.clone(), shape.columns);
         }
-        if let Right::Apply(epoch) = right {
-            cover(&client, plan, epoch).await?;
-        }
+        let epoch = admit(&client, plan, right).await?;
         let keys = catalog::foreign_keys(&client, None).await.map_err(Halt::of)?;
         let ranks = ranks(&keys, plan)?;
         let cascades = Cascades::of(&keys, &tables);
@@ -165,6 +122,7 @@ impl Sink {
             client,
             plan: plan.clone(),
             right,
+            epoch,
             attempt: kept.attempt,
             tables,
             ranks,
@@ -175,6 +133,9 @@ impl Sink {
             in_transaction: false,
             written: Instant::now(),
             last: kept.position,
+            border: kept.border,
+            foreign: kept.foreign.clone(),
+            is_urgent: false,
         })
     }
 
@@ -204,7 +165,7 @@ impl Sink {
             self.last = last.position;
         }
         let Some((progress, cursor)) = progress else { return Ok(None) };
-        if !self.in_transaction && self.written.elapsed() < IDLE_POSITION_INTERVAL {
+        if !self.in_transaction && !self.is_urgent && self.written.elapsed() < IDLE_POSITION_INTERVAL {
             return Ok(None);
         }
         if self.in_transaction {
@@ -215,22 +176,51 @@ impl Sink {
         } else {
             self.write_position(progress.end, cursor).await?;
         }
-        self.written = Instant::now();
+        (self.written, self.is_urgent) = (Instant::now(), false);
         Ok(Some(progress.end))
+    }
+
+    /// Takes another right over. What is under way ends under the old one.
+    pub(crate) async fn grant(&mut self, right: Right) -> Result<(), Halt> {
+        self.right = right;
+        if !self.in_transaction {
+            self.epoch = admit(&self.client, &self.plan, right).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what was seen up to the next record. A fence, and writes of others, are written with it at once.
+    pub(crate) fn note(&mut self, watch: &Watch) {
+        self.is_urgent |= watch.border.fenced > self.border.fenced || watch.foreign != self.foreign;
+        self.border = watch.border;
+        self.foreign.clone_from(&watch.foreign);
+    }
+
+    /// Gives up what is under way and not committed.
+    pub(crate) async fn abandon(&mut self) -> Result<(), Halt> {
+        if std::mem::take(&mut self.in_transaction) {
+            self.client.batch_execute("ROLLBACK").await.map_err(Halt::of)?;
+        }
+        Ok(())
     }
 
     /// Begins the sink's transaction: marks it as ours, and holds the gate as it is until the end.
     async fn begin(&mut self) -> Result<(), Halt> {
-        if self.in_transaction {
+        if self.in_transaction || self.try_begin().await?.is_ok() {
             return Ok(());
         }
+        // The right may be newer than the gate.
+        self.abandon().await?;
+        self.epoch = admit(&self.client, &self.plan, self.right).await?;
+        self.try_begin().await?.map_err(|found| Halt::stop(not_ours(&self.plan, self.right, found)))
+    }
+
+    /// The gate as it was found, where it does not let the lane in.
+    async fn try_begin(&mut self) -> Result<Result<(), Option<Gate>>, Halt> {
         let mark = "SELECT pg_logical_emit_message(true, 'strangler.apply', $1)";
         let mark = self.statement(mark).await?;
         let gate = self.statement(gate::HOLD).await?;
-        let Right::Apply(epoch) = self.right else {
-            return Err(Halt::stop(no_right(&self.plan)));
-        };
-        let content = Mark { lane: self.plan.id.clone(), epoch }.to_string();
+        let content = Mark { lane: self.plan.id.clone(), epoch: self.epoch }.to_string();
         let slice = self.plan.id.slice.as_str();
         self.in_transaction = true;
         let (content, slice): ([&(dyn ToSql + Sync); 1], [&(dyn ToSql + Sync); 1]) = ([&content], [&slice]);
@@ -242,10 +232,13 @@ impl Sink {
         begun.map_err(Halt::of)?;
         marked.map_err(Halt::of)?;
         let gate = gates.map_err(Halt::of)?.as_ref().map(gate::of);
-        if gate == Some(Gate { is_shut: true, epoch }) {
-            return Ok(());
-        }
-        Err(Halt::stop(not_ours(&self.plan, epoch, gate)))
+        let is_admitted = match self.right {
+            Right::Apply(epoch) => gate == Some(Gate { is_shut: true, epoch }),
+            // Only reference tables are applied, which are the monolith's in every stage.
+            Right::Watch => gate.is_some(),
+            Right::Rest => false,
+        };
+        Ok(if is_admitted { Ok(()) } else { Err(gate) })
     }
 
     /// Checks what was deferred while the transaction can still say which change it stands at.
@@ -264,10 +257,12 @@ impl Sink {
 
     async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), Halt> {
         let sql = "UPDATE strangler.stream SET commit_lsn = $4::text::pg_lsn, ordinal = $5, \
-                   passed = $6::text::pg_lsn, cursor = $7, updated_at = clock_timestamp() \
+                   passed = $6::text::pg_lsn, cursor = $7, fenced = $8, opened = $9, foreign_writes = $10, \
+                   updated_at = clock_timestamp() \
                    WHERE slice = $1 AND direction = $2 AND attempt = $3";
         let statement = self.statement(sql).await?;
         let cursor = kept::to_json(cursor)?;
+        let foreign = self.foreign.as_ref().map(kept::to_json).transpose()?;
         let updated = self
             .client
             .execute(
@@ -280,6 +275,9 @@ impl Sink {
                     &(self.last.ordinal as i64),
                     &passed.to_string(),
                     &cursor,
+                    &self.border.fenced.map(|epoch| epoch.0 as i64),
+                    &self.border.opened.map(|epoch| epoch.0 as i64),
+                    &foreign,
                 ],
             )
             .await
@@ -369,7 +367,12 @@ impl Sink {
         match self.apply_groups(one).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_about_rows() => {
-                Err(Halt::Stopped(Box::new(self.refused(change, &error)), Some(change.position)))
+                let finding = if self.is_there(change, &error).await? {
+                    row_exists(&self.plan, change)
+                } else {
+                    refused(&self.plan, change, &error)
+                };
+                Err(Halt::Stopped(Box::new(finding), Some(change.position)))
             }
             Err(error) => Err(error.into_halt()),
         }
@@ -421,15 +424,71 @@ impl Sink {
 
     async fn update(&mut self, rows: &TableRows) -> Result<(), RowError> {
         let mapping = self.mapping(&rows.relation)?;
-        for (unchanged, updates) in &rows.updates {
-            if mapping.misses(unchanged) {
+        for (unsent, updates) in &rows.updates {
+            if self.is_sparing() {
+                for chunk in updates.chunks(ARRAY_ROWS_MAX) {
+                    self.update_changed(&mapping, unsent, chunk).await?;
+                }
+                continue;
+            }
+            if mapping.misses(unsent) {
                 return Err(Halt::stop(unknown_value(&mapping)).into());
             }
-            if let Some(statement) = mapping.update(unchanged) {
-                self.by_arrays(&statement, updates).await?;
+            let columns = mapping.settable(unsent);
+            if !columns.is_empty() {
+                self.by_arrays(&mapping.update(&columns), updates).await?;
             }
         }
         Ok(())
+    }
+
+    /// On the way back only what changed is written: the monolith has columns, and triggers on columns, that the service
+    /// knows nothing of, and expressions may bring a value back less exactly than it is there.
+    fn is_sparing(&self) -> bool {
+        self.plan.id.direction == Direction::Reverse
+    }
+
+    /// Sets the columns that changed, of each row its own.
+    async fn update_changed(
+        &mut self,
+        mapping: &Mapping,
+        unsent: &BTreeSet<usize>,
+        updates: &[Tuple],
+    ) -> Result<(), RowError> {
+        let changed = self.changed(mapping, unsent, updates).await?;
+        expect(changed.len() as u64, updates.len() as u64)?;
+        let mut groups: BTreeMap<BTreeSet<usize>, Vec<Tuple>> = BTreeMap::new();
+        for (row, columns) in changed {
+            if let Some(row) = updates.get(row).filter(|_| !columns.is_empty()) {
+                groups.entry(columns).or_default().push(row.clone());
+            }
+        }
+        for (columns, rows) in &groups {
+            if mapping.reads_any(columns, unsent) {
+                return Err(Halt::stop(unknown_value(mapping)).into());
+            }
+            self.by_arrays(&mapping.update(columns), rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Which columns each row's update changes; rows that are not there are left out.
+    async fn changed(
+        &mut self,
+        mapping: &Mapping,
+        unsent: &BTreeSet<usize>,
+        updates: &[Tuple],
+    ) -> Result<Vec<(usize, BTreeSet<usize>)>, RowError> {
+        let asked = mapping.changed(unsent);
+        let prepared = self.prepared(&asked.statement.sql).await?;
+        let arrays = columns_of(updates, &asked.statement.columns)?;
+        let answers = self.client.query(&prepared, &parameters(&arrays)).await?;
+        let one = |answer: &Row| {
+            let (number, changes): (i64, Vec<bool>) = (answer.get(0), answer.get(1));
+            let columns = asked.outputs.iter().zip(changes).filter(|(_, is_changed)| *is_changed);
+            (usize::try_from(number - 1).unwrap_or(usize::MAX), columns.map(|(column, _)| *column).collect())
+        };
+        Ok(answers.iter().map(one).collect())
     }
 
     async fn delete(&mut self, rows: &TableRows) -> Result<(), RowError> {
@@ -447,15 +506,29 @@ impl Sink {
             ReplicaIdentity::Full => new.filled(old),
             _ => reduce::fill_key(new, old, &mapping.key),
         };
-        if mapping.misses(&reduce::unchanged(&new)) {
+        let unsent = reduce::unchanged(&new);
+        if !self.is_sparing() && mapping.misses(&unsent) {
             return Err(Halt::stop(unknown_value(&mapping)).into());
         }
-        let (statement, key) = mapping.rekey(&reduce::unchanged(&new));
-        let prepared = self.prepared(&statement.sql).await?;
         // Where the parent's new key came along by itself, the row stands under its own new key already. Its old one may be
         // another row's by now.
         let before = if self.cascades.updates.contains(&mapping.to) { vec![&new, old] } else { vec![old] };
         for place in before {
+            let columns = if self.is_sparing() {
+                let there = reduce::with_key(&new, place, &mapping.key);
+                let Some((_, mut columns)) = self.changed(&mapping, &unsent, &[there]).await?.pop() else {
+                    continue;
+                };
+                columns.extend(mapping.keyed());
+                if mapping.reads_any(&columns, &unsent) {
+                    return Err(Halt::stop(unknown_value(&mapping)).into());
+                }
+                columns
+            } else {
+                mapping.settable(&unsent)
+            };
+            let (statement, key) = mapping.rekey(&columns);
+            let prepared = self.prepared(&statement.sql).await?;
             let mut arrays = columns_of(std::slice::from_ref(&new), &statement.columns)?;
             arrays.extend(columns_of(std::slice::from_ref(place), &key)?);
             if self.execute(&prepared, &arrays).await? == 1 {
@@ -484,43 +557,40 @@ impl Sink {
     }
 
     async fn execute(&self, statement: &Statement, arrays: &[Vec<Option<&str>>]) -> Result<u64, RowError> {
-        let parameters: Vec<&(dyn ToSql + Sync)> =
-            arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
-        Ok(self.client.execute(statement, &parameters).await?)
+        Ok(self.client.execute(statement, &parameters(arrays)).await?)
     }
 
-    fn refused(&self, change: &Change, error: &RowError) -> Finding {
-        let words = match error {
-            RowError::Db(error) => in_words(error),
-            RowError::NotText(why) => format!("a value is not UTF-8: {why}"),
-            _ => "the row to change is not there".to_owned(),
+    /// Whether an insert was refused because its key is in the sink already. It ends the transaction, which has failed.
+    async fn is_there(&mut self, change: &Change, error: &RowError) -> Result<bool, Halt> {
+        let (RowError::Db(error), Operation::Insert { new }) = (error, &change.operation) else {
+            return Ok(false);
         };
-        let slice = &self.plan.id.slice;
-        Finding::error(
-            Code::SinkRefusedRow,
-            format!(
-                "{} of {} cannot be applied: {words}; {}",
-                deed(change),
-                change.relation.table,
-                shown(change)
-            ),
-            format!(
-                "fix the sink's database, then `strangler sync resume {slice}`; or skip this one change for good: \
-                 `strangler sync resume {slice} --skip {}`",
-                change.position
-            ),
-        )
+        if error.code() != Some(&SqlState::UNIQUE_VIOLATION) {
+            return Ok(false);
+        }
+        self.abandon().await?;
+        let find = self.mapping(&change.relation)?.find();
+        let statement = self.statement(&find.sql).await?;
+        let key = columns_of(std::slice::from_ref(new), &find.columns).map_err(RowError::into_halt)?;
+        let found = self.client.query_opt(&statement, &parameters(&key)).await.map_err(Halt::of)?;
+        Ok(found.is_some())
     }
 }
 
-/// Lets the shut gate guard partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should
-/// is left alone: the first change finds it so.
-async fn cover(client: &Client, plan: &LanePlan, epoch: Epoch) -> Result<(), Halt> {
-    let shut = Gate { is_shut: true, epoch };
-    if gate::read(client, &plan.id.slice).await.map_err(Halt::of)? == Some(shut) {
-        gate::make(client, &plan.id.slice, epoch).await.map_err(Halt::of)?;
+/// Makes the gate ready for a right, and says at which epoch the lane works: a shut gate is raised to the right's, and
+/// guards partitions that were made since, against TRUNCATE, too. A gate that does not stand as it should is left alone:
+/// the first change finds it so.
+async fn admit(client: &Client, plan: &LanePlan, right: Right) -> Result<Epoch, Halt> {
+    let slice = &plan.id.slice;
+    let found = gate::read(client, slice).await.map_err(Halt::of)?;
+    let Right::Apply(epoch) = right else { return Ok(found.map_or(Epoch(0), |gate| gate.epoch)) };
+    if let Some(gate) = found.filter(|gate| gate.is_shut && gate.epoch <= epoch) {
+        if gate.epoch < epoch {
+            gate::raise(client, slice, epoch).await.map_err(Halt::of)?;
+        }
+        gate::make(client, slice, epoch).await.map_err(Halt::of)?;
     }
-    Ok(())
+    Ok(epoch)
 }
 
 /// Each source table's level in the order of the sink's foreign keys.
@@ -531,53 +601,8 @@ fn ranks(keys: &[ForeignKeySeen], plan: &LanePlan) -> Result<BTreeMap<TableName,
     Ok(plan.tables.iter().map(|table| (table.from.clone(), rank(&table.to))).collect())
 }
 
-fn no_table(table: &TableName) -> Finding {
-    Finding::error(
-        Code::SinkNoTable,
-        format!("table {table} is missing in the sink's database or in the plan"),
-        "create it there, or correct the plan, then `strangler sync resume`",
-    )
-}
-
-fn not_ours(plan: &LanePlan, epoch: Epoch, found: Option<Gate>) -> Finding {
-    let found = found.map_or("missing".to_owned(), |gate| gate.to_string());
-    Finding::error(
-        Code::SinkGate,
-        format!("the gate of slice {} in the sink is {found}, not shut at epoch {epoch}", plan.id.slice),
-        "another bridge or controller changed it: see `strangler status` and `strangler journal`",
-    )
-}
-
-/// A lane that only watches is given no change to apply.
-fn no_right(plan: &LanePlan) -> Finding {
-    Finding::error(
-        Code::SinkGate,
-        format!("lane {} was to apply changes without the right to", plan.id),
-        "report this with the message; nothing was applied",
-    )
-}
-
-fn deferred(plan: &LanePlan, last: Position, words: &str) -> Finding {
-    Finding::error(
-        Code::SinkDeferredConstraint,
-        format!("the changes up to {last} break a deferred constraint: {words}"),
-        format!(
-            "fix the data or the constraint in the sink's database, then `strangler sync resume {}`",
-            plan.id.slice
-        ),
-    )
-}
-
-fn superseded(plan: &LanePlan) -> Finding {
-    Finding::error(
-        Code::SinkSuperseded,
-        format!("another copy of slice {} has begun in the sink's database", plan.id.slice),
-        "another bridge works on this slice: stop one of the two, then `strangler sync resume`",
-    )
-}
-
-fn expect(found: u64, expected: u64) -> Result<(), RowError> {
-    if found == expected { Ok(()) } else { Err(RowError::Missing { expected, found }) }
+fn parameters<'a>(arrays: &'a [Vec<Option<&'a str>>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect()
 }
 
 /// The texts of some columns of rows, column by column.
@@ -593,40 +618,4 @@ fn columns_of<'a>(rows: &'a [Tuple], columns: &[usize]) -> Result<Vec<Vec<Option
         }
     }
     Ok(arrays)
-}
-
-fn deed(change: &Change) -> &'static str {
-    match change.operation {
-        Operation::Insert { .. } => "an insert",
-        Operation::Update { .. } => "an update",
-        Operation::Delete { .. } => "a delete",
-        Operation::Truncate => "a truncate",
-    }
-}
-
-fn shown(change: &Change) -> String {
-    let row = match &change.operation {
-        Operation::Insert { new } | Operation::Update { new, .. } => new,
-        Operation::Delete { old } => old,
-        Operation::Truncate => return "no row".to_owned(),
-    };
-    let columns =
-        change.relation.columns.iter().zip(row.values()).filter_map(|(column, value)| match value {
-            Value::Text(text) => Some(format!("{}={}", column.name, String::from_utf8_lossy(text))),
-            _ => None,
-        });
-    let text: String = columns.collect::<Vec<_>>().join(" ");
-    let short: String = text.chars().take(SHOWN_ROW_CHARS).collect();
-    if short.len() < text.len() { format!("row {short}…") } else { format!("row {short}") }
-}
-
-fn unknown_value(mapping: &Mapping) -> Finding {
-    Finding::error(
-        Code::SourceIdentity,
-        format!("a `set` of {} reads a large value that the source did not send", mapping.from),
-        format!(
-            "run `ALTER TABLE {} REPLICA IDENTITY FULL` in the source's database, then copy the slice again",
-            mapping.from.quoted()
-        ),
-    )
 }

@@ -1,10 +1,14 @@
 //! How a lane stands, and what of it is reported to the controller.
 
+use super::border::Foreign;
+use super::kept::Kept;
 use crate::feed::end::waits;
 use crate::feed::status::Status;
 use crate::log::Cursor;
-use migrations::control::{Condition, LaneReport};
+use migrations::control::{Began, Condition, LaneReport};
+use migrations::lane::Direction;
 use migrations::lsn::EndLsn;
+use migrations::stage::Epoch;
 use rows::progress::Message;
 use std::collections::VecDeque;
 
@@ -30,8 +34,14 @@ pub(crate) struct LaneState {
     pub(crate) seen: Option<Cursor>,
     /// Changes applied since the start.
     pub(crate) changes: u64,
-    /// Changes found since the start that no lane of ours wrote.
-    pub(crate) foreign: u64,
+    /// What others wrote where the lane only watches, and what nobody has settled yet.
+    pub(crate) foreign: Option<Foreign>,
+    /// The highest epoch whose fence the sink has passed.
+    pub(crate) fenced: Option<Epoch>,
+    /// From where on a lane back has everything.
+    pub(crate) began: Option<Began>,
+    /// When the sink last noted how far it is: microseconds since 1970.
+    pub(crate) noted_us: i64,
     /// How long the last change took from its commit to the sink, in ms.
     pub(crate) took_ms: u64,
     /// When the newest passed transaction committed: microseconds since 1970 by the source's clock.
@@ -49,16 +59,32 @@ impl LaneState {
             cursor: None,
             seen: None,
             changes: 0,
-            foreign: 0,
+            foreign: None,
+            fenced: None,
+            began: None,
+            noted_us: 0,
             took_ms: 0,
             committed_us: 0,
         }
     }
 
-    /// Nothing is kept any more; the counts go on.
+    /// Nothing is kept any more; the count goes on.
     pub(crate) fn reset(&mut self) {
-        let (changes, foreign) = (self.changes, self.foreign);
-        *self = Self { changes, foreign, ..Self::new() };
+        *self = Self { changes: self.changes, ..Self::new() };
+    }
+
+    /// The lane goes on from what its sink keeps.
+    pub(crate) fn take_up(&mut self, kept: &Kept, direction: Direction) {
+        self.cursor = Some(kept.cursor.clone());
+        (self.passed, self.durable) = (kept.passed, kept.passed);
+        (self.fenced, self.noted_us) = (kept.border.fenced, kept.noted_us);
+        self.foreign.clone_from(&kept.foreign);
+        self.began = match direction {
+            Direction::Forward => None,
+            Direction::Reverse => {
+                kept.copied_at.map(|place| Began { attempt: kept.attempt, at: EndLsn(place.0) })
+            }
+        };
     }
 
     /// A copy begins: it will need what the log holds after this cursor, whose place in the source is `captured`.
@@ -86,9 +112,9 @@ impl LaneState {
             lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
             lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
             changes: self.changes,
-            foreign: self.foreign,
-            fenced: None,
-            began: None,
+            foreign: self.foreign.as_ref().map_or(0, |foreign| foreign.count),
+            fenced: self.fenced,
+            began: self.began,
         }
     }
 }

@@ -1,21 +1,24 @@
 //! A bridge between real databases, told what to do by a controller that only repeats what the test says.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails loudly")]
 
+pub mod crossing;
 pub mod one_table;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lab::Cluster;
 use link::Link;
 use migrations::control::{Condition, Desired, LaneOrder, LaneReport, Observed, Report};
 use migrations::journal::{Entry, Generation, JournalId, State as Journal};
-use migrations::lane::LaneId;
+use migrations::lane::{Direction, LaneId};
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::{self, Database};
 use migrations::stage::Event;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -29,6 +32,8 @@ struct Desk {
     /// Orders that no journal gives yet, and how often they were changed.
     beside: Mutex<(BTreeMap<LaneId, LaneOrder>, u64)>,
     observed: Mutex<Option<Observed>>,
+    /// Whether the controller answers nothing.
+    is_away: AtomicBool,
 }
 
 impl Desk {
@@ -90,6 +95,7 @@ impl House {
             journal: Mutex::new(journal),
             beside: Mutex::default(),
             observed: Mutex::new(None),
+            is_away: AtomicBool::new(false),
         });
         let controller = listen(desk.clone()).await;
         let folder = tempfile::tempdir().unwrap();
@@ -127,7 +133,17 @@ impl House {
     }
 
     pub fn decide(&self, event: Event) {
-        decide(&self.desk, event);
+        decide(&self.desk, slice(), event);
+    }
+
+    /// Decides about another slice than [`slice`].
+    pub fn decide_for(&self, slice: &str, event: Event) {
+        decide(&self.desk, slice.parse().unwrap(), event);
+    }
+
+    /// The controller dies.
+    pub fn go_away(&self) {
+        self.desk.is_away.store(true, Ordering::SeqCst);
     }
 
     /// Orders a lane that no journal orders yet.
@@ -187,7 +203,7 @@ impl House {
         }
     }
 
-    fn report(&self, lane: &LaneId) -> Option<LaneReport> {
+    pub fn report(&self, lane: &LaneId) -> Option<LaneReport> {
         match &self.desk.observed.lock().unwrap().as_ref()?.report {
             Report::Bridge(report) => report.lanes.get(lane).cloned(),
             Report::Proxy(_) => None,
@@ -225,14 +241,14 @@ impl House {
     }
 }
 
-fn decide(desk: &Desk, event: Event) {
+fn decide(desk: &Desk, slice: SliceName, event: Event) {
     let mut journal = desk.journal.lock().unwrap();
     let entry = Entry {
         generation: journal.generation.next(),
         at: String::new(),
         actor: "test".to_owned(),
         reason: String::new(),
-        slice: slice(),
+        slice,
         event,
     };
     journal.apply(&entry).unwrap();
@@ -255,6 +271,9 @@ async fn desired(
 ) -> axum::response::Response {
     use axum::response::IntoResponse;
     let held: Option<u64> = query.get("generation").and_then(|held| held.parse().ok());
+    if desk.is_away.load(Ordering::SeqCst) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let wait_ms: u64 = query.get("wait_ms").and_then(|wait| wait.parse().ok()).unwrap_or(0);
     for _ in 0..=wait_ms.min(10_000) / 10 {
         let desired = desk.desired();
@@ -263,25 +282,33 @@ async fn desired(
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    axum::http::StatusCode::NO_CONTENT.into_response()
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// Does what the real controller does with a bridge's report: completes a copy, evicts what is lost.
-async fn observed(State(desk): State<Arc<Desk>>, Json(observed): Json<Observed>) {
+async fn observed(State(desk): State<Arc<Desk>>, Json(observed): Json<Observed>) -> StatusCode {
+    if desk.is_away.load(Ordering::SeqCst) {
+        return StatusCode::BAD_GATEWAY;
+    }
     if let Report::Bridge(report) = &observed.report {
-        let state = desk.journal.lock().unwrap().slice(&slice());
-        let current = |attempt: &Generation| *attempt == state.attempt;
-        match report.lanes.get(&LaneId::forward(slice())).map(|stream| &stream.condition) {
-            Some(Condition::Copied { attempt, copied_at })
-                if current(attempt) && state.stage.name() == "copying" =>
-            {
-                decide(&desk, Event::CopyCompleted { copied_at: *copied_at });
+        for (lane, report) in report.lanes.iter().filter(|(lane, _)| lane.direction == Direction::Forward) {
+            let state = desk.journal.lock().unwrap().slice(&lane.slice);
+            let current = |attempt: &Generation| *attempt == state.attempt;
+            match &report.condition {
+                Condition::Copied { attempt, copied_at }
+                    if current(attempt) && state.stage.name() == "copying" =>
+                {
+                    decide(&desk, lane.slice.clone(), Event::CopyCompleted { copied_at: *copied_at });
+                }
+                Condition::Lost { attempt, why }
+                    if current(attempt) && matches!(state.stage.name(), "copying" | "following") =>
+                {
+                    decide(&desk, lane.slice.clone(), Event::Evicted { why: why.clone() });
+                }
+                _ => {}
             }
-            Some(Condition::Lost { attempt, why }) if current(attempt) => {
-                decide(&desk, Event::Evicted { why: why.clone() });
-            }
-            _ => {}
         }
     }
     *desk.observed.lock().unwrap() = Some(observed);
+    StatusCode::OK
 }

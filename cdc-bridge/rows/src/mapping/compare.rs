@@ -9,7 +9,7 @@ use migrations::column_type::TypeSeen;
 use migrations::names::quote_identifier;
 
 /// The number of a row among the parameters.
-const NUMBER: &str = "strangler_n";
+pub(super) const NUMBER: &str = "strangler_n";
 
 /// Another text for each version of the row `t`: no two versions at one place have the same inserting transaction.
 pub(crate) const VERSION: &str = "t.tableoid::text || t.ctid::text || t.xmin::text AS version";
@@ -90,7 +90,7 @@ impl Mapping {
 }
 
 /// The parameters as rows with numbers, each column under its source name.
-fn numbered(inputs: &[Input]) -> String {
+pub(super) fn numbered(inputs: &[Input]) -> String {
     let named = |(n, input): (usize, &Input)| {
         format!("u.v{n}::{} AS {}", input.cast_type, quote_identifier(&input.name))
     };
@@ -132,7 +132,7 @@ impl Form<'_> {
 }
 
 /// The value that the mapping makes.
-fn made(output: &Output) -> String {
+pub(super) fn made(output: &Output) -> String {
     let form = Form::of(output);
     let kind = match form {
         Form::Value(kind) => kind,
@@ -143,7 +143,7 @@ fn made(output: &Output) -> String {
 }
 
 /// The value that the sink holds.
-fn stored(output: &Output) -> String {
+pub(super) fn stored(output: &Output) -> String {
     Form::of(output).wrap(&format!("t.{}", quote_identifier(&output.column)))
 }
 

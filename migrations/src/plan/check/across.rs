@@ -122,21 +122,18 @@ fn named(slices: &[SliceDraft]) -> impl Iterator<Item = Named<'_>> {
     })
 }
 
-/// A source table may be read by several services, but moves once, no service gets it twice, and no table of a database
-/// that services share is filled twice.
+/// A source table may be read by several services, but moves once, and no service gets it twice.
 fn sources(draft: &Draft, notes: &mut Notes<'_>) {
     let mut seen: BTreeMap<String, Vec<Named<'_>>> = BTreeMap::new();
     for here in named(&draft.slices) {
         let before = seen.entry(here.table.from.to_string()).or_default();
-        if let Some(there) = before.iter().find(|there| collide(draft, &here, there)) {
+        if let Some(there) = before.iter().find(|there| collide(&here, there)) {
             let hint = if here.slice.label == there.slice.label {
                 "name it once, under `tables` or under `reference`".to_owned()
             } else if here.moved && there.moved {
                 "a table moves with one slice; the others may name it under `reference`".to_owned()
-            } else if here.slice.service == there.slice.service {
-                format!("the service has it by slice `{}` already", there.slice.label)
             } else {
-                "both services have the same database; give one of the two a `to:` of its own".to_owned()
+                format!("the service has it by slice `{}` already", there.slice.label)
             };
             twice(&here, there, &format!("table `{}`", here.table.from), &hint, notes);
         }
@@ -144,12 +141,9 @@ fn sources(draft: &Draft, notes: &mut Notes<'_>) {
     }
 }
 
-fn collide(draft: &Draft, a: &Named<'_>, b: &Named<'_>) -> bool {
+fn collide(a: &Named<'_>, b: &Named<'_>) -> bool {
     let same_service = a.slice.service.is_some() && a.slice.service == b.slice.service;
-    let same_slice = std::ptr::eq(a.slice, b.slice);
-    let database = |one: &Named<'_>| one.slice.service.as_ref().map(|name| database_of(draft, name));
-    let same_sink = || a.table.to == b.table.to && database(a).is_some() && database(a) == database(b);
-    same_slice || same_service || (a.moved && b.moved) || same_sink()
+    std::ptr::eq(a.slice, b.slice) || same_service || (a.moved && b.moved)
 }
 
 fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes<'_>) {
@@ -161,11 +155,10 @@ fn twice(a: &Named<'_>, b: &Named<'_>, what: &str, hint: &str, notes: &mut Notes
 
 /// Two source tables must not be written into one sink table.
 fn sinks(draft: &Draft, notes: &mut Notes<'_>) {
-    let mut seen: BTreeMap<(String, String), Named<'_>> = BTreeMap::new();
+    let mut seen: BTreeMap<(&ServiceName, String), Named<'_>> = BTreeMap::new();
     for here in named(&draft.slices) {
         let Some(service) = &here.slice.service else { continue };
-        let database = database_of(draft, service);
-        let key = (database, here.table.to.to_string());
+        let key = (service, here.table.to.to_string());
         if let Some(there) = seen.get(&key) {
             // The same source is a finding of its own.
             if here.table.from != there.table.from {
@@ -209,11 +202,6 @@ fn topic_as_compared(table: &TableName) -> String {
     table.to_string().chars().map(letter).collect()
 }
 
-fn database_of(draft: &Draft, service: &ServiceName) -> String {
-    let database = draft.services.get(service).and_then(|side| side.database.as_ref());
-    database.map_or_else(|| service.to_string(), |database| database.identity.clone())
-}
-
 fn databases(draft: &Draft, notes: &mut Notes<'_>) {
     let mut told: Vec<&str> = Vec::new();
     for slice in draft.slices.iter().filter(|slice| slice.wants_databases) {
@@ -226,13 +214,19 @@ fn databases(draft: &Draft, notes: &mut Notes<'_>) {
             }
         }
     }
-    let Some(monolith) = draft.monolith.as_ref().and_then(|side| side.database.as_ref()) else { return };
-    for side in draft.services.values() {
-        let Some(database) = side.database.as_ref().filter(|own| own.identity == monolith.identity) else {
+    // Each database has one publication, one slot and one set of gates for the plan.
+    let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+    let monolith = draft.monolith.iter().map(|side| (side, "the monolith"));
+    let mut services: Vec<_> = draft.services.values().map(|side| (side, side.label.as_str())).collect();
+    services.sort_by_key(|(side, _)| side.spot.line);
+    for (side, label) in monolith.chain(services) {
+        let Some(database) = &side.database else { continue };
+        let Some(other) = seen.get(database.identity.as_str()) else {
+            seen.insert(&database.identity, format!("{label} (line {})", database.spot.line));
             continue;
         };
-        let message = format!("{} has the same database as the monolith", side.label);
-        let hint = "a slice's tables move between two databases; give the service one of its own";
+        let message = format!("{label} has the same database as {other}");
+        let hint = "a slice's tables move from one database to another; give the service one of its own";
         notes.error(database.spot, Code::PlanSameDatabase, message, hint);
     }
 }
