@@ -20,6 +20,8 @@ const LIVE: Duration = Duration::from_secs(5);
 /// An agent that has been silent for so long is no longer shown and blocks nothing. Agents do not sign off, so a stopped
 /// one must be forgotten at some point.
 const SHOWN: Duration = Duration::from_secs(60);
+/// So long after the start of this controller every agent that lives has reported: it does so twice a second.
+pub(crate) const HEARD_AFTER: Duration = Duration::from_secs(2);
 /// More agents than any fleet has. Beyond this number the one that is silent longest is forgotten.
 const AGENTS_MAX: usize = 1_000;
 

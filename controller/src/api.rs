@@ -4,6 +4,7 @@
 mod answer;
 mod crossing;
 
+use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
 use crate::drive;
 use crate::observe;
@@ -36,8 +37,6 @@ use tokio::time::Instant;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long a decision waits for the proxies to have it.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
-/// So long after this API began every agent that lives has reported: it does so twice a second.
-const HEARD_AFTER: Duration = Duration::from_secs(2);
 /// A report of a bridge with very many slices; far more than any real one.
 const BODY_BYTES_MAX: usize = 4 << 20;
 

@@ -11,6 +11,7 @@ mod shapes;
 pub(crate) mod sight;
 mod work;
 
+use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
 use crate::place::Place;
 use compare::Line;
@@ -34,6 +35,11 @@ pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receive
         return;
     }
     let Some(line) = Line::new(token).map(Arc::new) else { return };
+    // No hold begins before it is known whose writes are to be waited for.
+    tokio::select! {
+        () = tokio::time::sleep(HEARD_AFTER) => {}
+        _ = ends.wait_for(|ended| *ended) => return,
+    }
     let name: Arc<str> = format!("{}-{}", std::process::id(), Uuid::new_v4().simple()).into();
     let mut revisions = desk.revisions();
     let mut tick = tokio::time::interval(ASK_EVERY);
