@@ -26,6 +26,8 @@ const READING: Duration = Duration::from_secs(3);
 const PROXY_LIMIT: Duration = Duration::from_secs(30);
 /// From kill -9 until what was ordered afterwards is at the service.
 const BRIDGE_BACK_LIMIT: Duration = Duration::from_secs(60);
+/// From the cutover for ten seconds until the monolith owns again.
+const RETURN_LIMIT: Duration = Duration::from_secs(60);
 /// From a finished route change until strangers see it. It should be no time at all, but agents may be busy.
 const ROUTE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -39,10 +41,9 @@ pub fn tell(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     measure(stage, claims)?;
     back_and_forth(stage, claims)?;
     stage.strangler.show("status")?;
-    let status = stage.strangler.ask("status")?;
-    let owner = status.pointer("/slices/orders/owner").and_then(serde_json::Value::as_str);
-    claims.hold("the monolith still owns the tables", owner == Some("monolith"));
-    stage.still_running()
+    claims.hold("the monolith still owns the tables", stage.owner()? == "monolith");
+    stage.still_running()?;
+    move_writes(stage, claims)
 }
 
 fn begin(stage: &mut Stage) -> Result<()> {
@@ -155,6 +156,33 @@ fn back_and_forth(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     stage.strangler.show("journal")
 }
 
+/// Writes move to the service for a while and come back by themselves; then they move again, and stay.
+fn move_writes(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+    terminal::heading("writes move, and come back by themselves unless someone confirms");
+    stage.strangler.show("verify orders --full-speed")?;
+    stage.strangler.show("cutover orders --dry-run")?;
+    stage.strangler.show("rehearse orders")?;
+    claims.hold("a rehearsal changed nothing", stage.owner()? == "monolith");
+    stage.strangler.show("cutover orders --for 10s")?;
+    claims.hold("the service owned the orders", stage.owner()? == "service");
+    interrupt::sleep(UNDER_EACH_SHARE)?;
+    terminal::note("nobody confirms");
+    let returned = interrupt::await_until("the return", RETURN_LIMIT, Duration::from_millis(200), || {
+        Ok((stage.owner()? == "monolith").then_some(()))
+    });
+    claims.hold("everything returned by itself", returned.is_ok());
+    returned?;
+    stage.under_way()?;
+    terminal::heading("once more, and this time it stays");
+    stage.strangler.show("cutover orders --for 5m")?;
+    stage.strangler.show("confirm orders")?;
+    stage.under_way()?;
+    stage.strangler.show("status")?;
+    claims.hold("the service owns the orders, and only those", stage.owner()? == "service");
+    stage.strangler.show("journal")?;
+    stage.still_running()
+}
+
 /// Stays up for the audience until Ctrl-C.
 pub fn stay(stage: &mut Stage) -> Result<()> {
     terminal::heading("it stays up until Ctrl-C; then the customers prove what they were promised");
@@ -195,7 +223,7 @@ pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
         println!("    {sample}");
     }
     terminal::heading("and gone without a trace");
-    stage.strangler.show("route set orders monolith")?;
+    stage.strangler.show("rollback orders")?;
     stage.strangler.show("sync drop orders --yes")?;
     stage.strangler.show("down")?;
     stage.strangler.show_as_admin("uninstall --yes")?;
@@ -211,6 +239,13 @@ impl Stage {
     /// Gives a person who watches time to read.
     fn pause(&self) -> Result<()> {
         interrupt::sleep(if self.watched { READING } else { Duration::ZERO })
+    }
+
+    /// Who owns the orders, by the journal.
+    fn owner(&self) -> Result<String> {
+        let status = self.strangler.ask("status")?;
+        let owner = status.pointer("/slices/orders/owner").and_then(serde_json::Value::as_str);
+        Ok(owner.unwrap_or_default().to_owned())
     }
 
     /// Lets the customers go on for a while, and shows how they fare.
