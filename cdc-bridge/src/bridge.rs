@@ -386,9 +386,10 @@ impl Lane {
     /// How it stands. A copy that was given up is reported here, because a lane that is stopped, paused or without its
     /// database would not report it, and the others wait until it is journalled.
     fn report(&self) -> LaneReport {
+        // One lock after the other, but for the state's, whose holders take no other.
+        let lost = attempts(&self.feed).into_iter().find(|one| one.0 == self.plan.id);
         let status = self.feed.status.borrow();
         let mut report = self.state.borrow().report(&status, clock::now_us());
-        let lost = attempts(&self.feed).into_iter().find(|one| one.0 == self.plan.id);
         if let Some((attempt, why)) = lost.and_then(|one| Some((one.1, status.lost.get(&one)?))) {
             report.condition = Condition::Lost { attempt, why: why.clone() };
         }
@@ -397,8 +398,8 @@ impl Lane {
 
     /// What it says beside how it stands: while the service owns the slice, nothing mends these by itself.
     fn findings(&self, report: &LaneReport) -> Vec<Finding> {
-        let (state, orders) = (self.state.borrow(), self.orders.borrow());
-        let Some((_, order)) = orders.as_ref() else { return Vec::new() };
+        let Some((_, order)) = self.orders.borrow().clone() else { return Vec::new() };
+        let state = self.state.borrow();
         let alarm = state.foreign.as_ref().filter(|_| order.right == Right::Watch);
         let alarm = alarm.map(|foreign| foreign.alarm(&self.plan));
         let lost = match &report.condition {

@@ -207,7 +207,10 @@ impl Lane<'_> {
                 tracing::error!(%lane, "the lane stopped: {finding}");
                 Condition::Stopped { finding: (**finding).clone(), position: *position }
             }
-            Halt::Lost(why) => Condition::Lost { attempt: self.order.attempt, why: why.clone() },
+            Halt::Lost(why) => {
+                tracing::error!(%lane, "the lane is lost: {why}");
+                Condition::Lost { attempt: self.order.attempt, why: why.clone() }
+            }
         };
         self.set(condition);
     }

@@ -8,7 +8,6 @@ use house::House;
 use migrations::code::Code;
 use migrations::control::{Condition, VERSION};
 use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
-use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Of};
 use migrations::problem::Problem;
 use migrations::stage::{Epoch, Event};
@@ -480,9 +479,7 @@ fn started() -> Event {
 #[tokio::test(flavor = "multi_thread")]
 async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     let house = following().await;
-    house.decide(prepared());
-    let back = LaneId::reverse(house::slice());
-    house.until_lane(&back, "watching", |lane| lane.condition == Condition::Following).await;
+    house.prepare().await;
     clean(&verified(&house).await);
     assert!(look(&house).await.is_watched);
     // Nobody changes this one any more, so nobody looks at it.
@@ -499,7 +496,7 @@ async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     )
     .await;
     assert_eq!(compare(&house, 1).await.unwrap_err().code, Code::JournalConflict, "nothing crosses");
-    house.decide(started());
+    house.cut().await;
     let answer = compare(&house, 1).await.unwrap();
     assert!(answer.complete && answer.compared < 10, "{answer:?}");
     let keys: BTreeSet<&str> =
@@ -515,12 +512,7 @@ async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     .await;
     let answer = compare(&house, 1).await.unwrap();
     assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
-    for cluster in [(&house.source, "shop"), (&house.sink, "orders")] {
-        cluster.0.sql(cluster.1, "SELECT strangler.gate_set_orders(true, 1)");
-    }
-    house.decide(Event::CutoverCommitted { epoch: Epoch(1), returns_at: None });
-    house.sink.sql("orders", "SELECT strangler.gate_set_orders(false, 1)");
-    house.decide(Event::Released { epoch: Epoch(1) });
+    house.commit();
     house
         .sink
         .sql("orders", "SET ROLE app; UPDATE orders SET note = 'service', total_cents = 500 WHERE id = 5");

@@ -150,20 +150,27 @@ impl Seen {
         self.gate(side) == Some(gate)
     }
 
-    /// What makes a crossing hopeless, whatever the step.
-    fn hopeless(&self, plan: Digest) -> Option<String> {
-        let lost = |side| self.lane_from(side).is_broken.then(|| format!("the lane from the {side} stopped"));
-        let foreign = |lane: &LaneSeen| lane.foreign > 0;
+    /// What makes a crossing hopeless, whatever the step. `lanes` are those that it cannot do without.
+    fn hopeless(&self, plan: Digest, lanes: &[Side]) -> Option<String> {
         if let Some(why) = &self.failed {
             return Some(why.clone());
         }
         if plan != self.plan {
             return Some("the plan was edited meanwhile".to_owned());
         }
-        if foreign(&self.reverse) {
+        if self.reverse.foreign > 0 {
             return Some("someone wrote to the service's tables".to_owned());
         }
-        lost(Side::Monolith).or_else(|| lost(Side::Service))
+        let broken = lanes.iter().find(|side| self.lane_from(**side).is_broken)?;
+        Some(format!("the lane from the {broken} stopped"))
+    }
+}
+
+/// A cutover needs both lanes. A rollback needs the one back, and mends the other: the slice can be copied again then.
+const fn needed(from: Side) -> &'static [Side] {
+    match from {
+        Side::Monolith => &[Side::Monolith, Side::Service],
+        Side::Service => &[Side::Service],
     }
 }
 
@@ -184,7 +191,7 @@ pub fn advance(state: &SliceState, seen: &Seen, now: Moment) -> Next {
 
 fn prepare(state: &SliceState, preparing: Preparing, seen: &Seen, now: Moment) -> Next {
     let abort = |why: String| Next::Journal(Event::CutoverAborted { epoch: state.epoch.next(), why });
-    if let Some(why) = seen.hopeless(preparing.plan) {
+    if let Some(why) = seen.hopeless(preparing.plan, needed(Side::Monolith)) {
         return abort(why);
     }
     let Some(schema) = seen.ready else {
@@ -249,7 +256,7 @@ fn stop(from: Side, crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) ->
     let Some(since) = seen.since else {
         return Stopping::GivenUp("the coordinator that began it went away".to_owned());
     };
-    if let Some(why) = seen.hopeless(crossing.plan) {
+    if let Some(why) = seen.hopeless(crossing.plan, needed(from)) {
         return Stopping::GivenUp(why);
     }
     let next = steps(from, crossing, hold, since, seen, now);

@@ -96,7 +96,8 @@ pub(crate) async fn run(
                 status.send_modify(|status| status.finding = None);
                 // A loss is acted on at once.
                 let is_due = |status: &Status| next(order.as_ref(), status) != now;
-                if *orders.borrow() != order || is_due(&status.borrow()) {
+                let is_outdated = *orders.borrow() != order;
+                if is_outdated || is_due(&status.borrow()) {
                     continue;
                 }
                 let mut told = status.subscribe();

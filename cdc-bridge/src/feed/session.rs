@@ -175,8 +175,10 @@ impl Session<'_> {
 
     /// Whether something else is asked for by now than what the session reads for.
     fn is_outdated(&self, orders: &watch::Receiver<Option<Order>>) -> bool {
+        // One lock after the other.
+        let asked = orders.borrow().clone();
         let lost = &self.status.borrow().lost;
-        orders.borrow().as_ref().is_none_or(|order| order.without(lost) != *self.order)
+        asked.is_none_or(|order| order.without(lost) != *self.order)
     }
 
     fn is_behind(&self) -> bool {
