@@ -485,7 +485,8 @@ async fn a_client_that_hangs_up_takes_nothing_back() {
     );
     let mut asked = tokio::net::TcpStream::connect(&address).await.unwrap();
     asked.write_all(request.as_bytes()).await.unwrap();
-    // It looks at the databases first, and nobody is there for the answer.
+    // The wish is taken; the controller looks at the databases first, and nobody is there for the answer.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     drop(asked);
     house.until_stage(0, "split").await;
     house.only_writes("service").await;
