@@ -2,11 +2,14 @@
 //!
 //! [`shop`] is a monolith with one Postgres, and the service `orders` that was split out of it, with its own database
 //! and column names. Credit and stock stay the monolith's. [`traffic`] plays the shop's customers. After a run it checks
-//! the databases: no promise may be broken.
+//! the databases: no promise may be broken. [`guestbook`] and [`steady`] are smaller: an application and its visitors, for
+//! measuring.
 //!
 //! Nothing here knows the tool that moves the shop: the patient does not know the surgeon.
 
+pub mod guestbook;
 pub mod shop;
+pub mod steady;
 pub mod traffic;
 
 /// Logs to stderr, at level `info` unless `RUST_LOG` says otherwise.
