@@ -1,10 +1,12 @@
-//! `cargo xtask bench`: measures the bridge beside PostgreSQL's own replication, and the proxy beside other proxies.
+//! `cargo xtask bench`: measures the bridge beside PostgreSQL's own replication, the proxy beside other proxies, and how
+//! long writes wait while they move.
 //!
 //! Ours and its peers take turns in one run, and the medians of their rounds are compared. This file builds and keeps
-//! the figures. What is measured, and how, stands in `bench/`.
+//! the figures. What is measured, and how, stands in `bench/`. Moving writes has no peer, only an aim.
 
 mod account;
 mod cdc;
+mod cutover;
 mod figure;
 mod house;
 mod proxy;
@@ -26,6 +28,7 @@ use figure::Figure;
 enum Subject {
     Cdc,
     Proxy,
+    Cutover,
 }
 
 impl Subject {
@@ -33,6 +36,7 @@ impl Subject {
         match self {
             Subject::Cdc => "cdc",
             Subject::Proxy => "proxy",
+            Subject::Cutover => "cutover",
         }
     }
 }
@@ -70,9 +74,12 @@ pub struct Wish {
     full: bool,
     #[arg(long, value_enum, default_value_t = Profile::Release)]
     profile: Profile,
-    /// Measure the cases whose names hold this word, and write nothing.
+    /// Measure the cases whose names hold this word, and write nothing. `cutover` is one case.
     #[arg(long, value_name = "CASE")]
     only: Option<String>,
+    /// `cutover` only: send changes through Kafka instead of the embedded log.
+    #[arg(long)]
+    kafka: bool,
     /// Take the programs that the last build left.
     #[arg(long)]
     built: bool,
@@ -99,6 +106,7 @@ impl Wish {
         match self.subject {
             Subject::Cdc => Need { postgres: true, ..need },
             Subject::Proxy => Need { rivals: true, ..need },
+            Subject::Cutover => Need { postgres: true, kafka: self.kafka, ..need },
         }
     }
 
@@ -106,12 +114,20 @@ impl Wish {
         folder().join(format!("{}.json", self.subject.name()))
     }
 
-    fn program(&self) -> PathBuf {
+    fn program(&self, name: &str) -> PathBuf {
         let folder = match self.profile {
             Profile::Release => "release",
             Profile::Dev => "debug",
         };
-        lab::target().join(folder).join("strangler")
+        lab::target().join(folder).join(name)
+    }
+
+    /// The packages with the programs that are measured, or that measure.
+    fn packages(&self) -> &'static [&'static str] {
+        match self.subject {
+            Subject::Cdc | Subject::Proxy => &["strangler-cli"],
+            Subject::Cutover => &["strangler-cli", "monolith-demo"],
+        }
     }
 }
 
@@ -142,16 +158,26 @@ impl Course {
 }
 
 pub fn run(wish: &Wish) -> Result<ExitCode> {
-    let program = wish.program();
+    let is_cutover = wish.subject == Subject::Cutover;
+    anyhow::ensure!(
+        is_cutover || !wish.kafka,
+        "--kafka is for `bench cutover`: the others find Kafka themselves"
+    );
+    anyhow::ensure!(!is_cutover || wish.only.is_none(), "`bench cutover` is one case: leave out --only");
+    let program = wish.program("strangler");
     build(wish)?;
     anyhow::ensure!(program.exists(), "{} is not built: leave out --built", program.display());
     if wish.profile == Profile::Dev {
         terminal::note("the dev profile is not optimised: these figures show that it works, no more");
     }
+    if is_cutover {
+        return cutover::run(wish);
+    }
     let mut course = Course { extent: wish.extent(), program, only: wish.only.clone(), figures: Vec::new() };
     match wish.subject {
         Subject::Cdc => cdc::measure(&mut course)?,
         Subject::Proxy => proxy::measure(&mut course)?,
+        Subject::Cutover => {}
     }
     if course.figures.is_empty() {
         bail!("no case of `bench {}` was measured: --only names none", wish.subject.name());
@@ -172,14 +198,20 @@ fn build(wish: &Wish) -> Result<()> {
         Profile::Release => "release",
         Profile::Dev => "dev",
     };
-    terminal::heading(&format!("building strangler, profile {profile}"));
+    terminal::heading(&format!("building {}, profile {profile}", wish.packages().join(" and ")));
     let mut cargo = process::cargo();
-    cargo.args(["build", "-p", "strangler-cli", "--profile", profile]);
+    cargo.args(["build", "--profile", profile]);
+    cargo.args(wish.packages().iter().flat_map(|package| ["-p", package]));
     process::succeed(&mut cargo)
 }
 
 pub fn show(wish: &Wish) -> Result<ExitCode> {
     let hint = || format!("`cargo xtask bench {}` measures", wish.subject.name());
-    print!("{}", figure::markdown(&figure::read(&wish.path()).with_context(hint)?));
+    let path = wish.path();
+    let table = match wish.subject {
+        Subject::Cutover => cutover::Outcome::read(&path).with_context(hint)?.markdown(),
+        Subject::Cdc | Subject::Proxy => figure::markdown(&figure::read(&path).with_context(hint)?),
+    };
+    print!("{table}");
     Ok(ExitCode::SUCCESS)
 }

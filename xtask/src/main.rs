@@ -66,7 +66,8 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
-    /// Measure against PostgreSQL's own replication (cdc) and against other proxies (proxy).
+    /// Measure against PostgreSQL's own replication (cdc), against other proxies (proxy), and how long writes wait while
+    /// they move (cutover).
     ///
     /// Writes target/bench/*.json.
     Bench(bench::Wish),

@@ -95,7 +95,7 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// A number as people read it: thousands apart, no insignificant digits.
-fn shown(value: f64) -> String {
+pub fn shown(value: f64) -> String {
     if value.abs() < 100.0 {
         return format!("{value:.2}");
     }

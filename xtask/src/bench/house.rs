@@ -3,12 +3,14 @@
 //! `up` is not used, because it restarts parts: a bench stops them, pins them to a CPU and measures them.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use lab::process::{self, Background};
 use lab::{FOLDER_PREFIX, interrupt};
@@ -78,6 +80,15 @@ impl House {
         process::output(&mut self.command(arguments), VERB_LIMIT)
     }
 
+    /// Runs one verb that may fail; gives its JSON document, which a failure has too.
+    pub fn document(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = self.command(arguments);
+        command.args(["--output", "json"]);
+        let (status, out, err) = process::answer(&mut command, VERB_LIMIT)?;
+        let words = || format!("`{}` ({status}) said no JSON: {out}{err}", process::shown(&command));
+        serde_json::from_str(&out).with_context(words)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments);
@@ -97,6 +108,13 @@ impl Drop for House {
             let _ = controller.stop(Signal::SIGTERM, STOP_LIMIT);
         }
     }
+}
+
+/// Waits until a server answers at this port of loopback.
+pub fn await_listening(port: u16) -> Result<()> {
+    interrupt::await_until("a server's start", START_LIMIT, interrupt::LOOK_EVERY, || {
+        Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
+    })
 }
 
 pub fn end(part: &mut Background) -> Result<()> {

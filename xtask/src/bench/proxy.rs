@@ -8,22 +8,20 @@ mod rivals;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::figure::{Better, Figure};
-use super::house::{House, end};
+use super::house::{House, await_listening, end};
 use super::{Course, Extent, account};
 use crate::terminal;
 use lab::process::Background;
-use lab::{FOLDER_PREFIX, free_port, interrupt};
+use lab::{FOLDER_PREFIX, free_port};
 use load::Load;
 use rivals::Server;
 use tempfile::TempDir;
 
-const READY_LIMIT: Duration = Duration::from_secs(30);
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The CPU that the measured servers share.
 const SERVER_CPU: usize = 0;
@@ -207,10 +205,4 @@ impl Ours {
     fn end(mut self) -> Result<()> {
         end(&mut self.proxy)
     }
-}
-
-fn await_listening(port: u16) -> Result<()> {
-    interrupt::await_until("a server's start", READY_LIMIT, interrupt::LOOK_EVERY, || {
-        Ok(TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
-    })
 }
