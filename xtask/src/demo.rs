@@ -4,6 +4,7 @@
 //! This file sets up and tears down; `demo/story.rs` is the story. Everything that is started here ends here, whatever
 //! happens in between.
 
+mod at_service;
 mod claims;
 mod leftovers;
 mod probe;

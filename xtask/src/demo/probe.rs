@@ -22,6 +22,7 @@ pub struct Answer {
     pub status: u16,
     /// The side that gave it, by its own word: `monolith` or `orders`.
     pub served_by: Option<String>,
+    pub body: String,
 }
 
 pub fn send(address: &str, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
@@ -56,12 +57,14 @@ pub fn shares(address: &str, path: &str, clients: u32) -> Result<(u32, u32)> {
 }
 
 fn parse(text: &str) -> Result<Answer> {
-    let mut lines = text.split("\r\n");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    let mut lines = head.split("\r\n");
     let status =
         lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).context("that is not HTTP")?;
-    let headers = lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let headers = lines.filter_map(|line| line.split_once(':'));
     let mut served = headers.filter(|(name, _)| name.eq_ignore_ascii_case("x-served-by"));
-    Ok(Answer { status, served_by: served.next().map(|(_, side)| side.trim().to_owned()) })
+    let served_by = served.next().map(|(_, side)| side.trim().to_owned());
+    Ok(Answer { status, served_by, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -71,9 +74,10 @@ mod tests {
     #[test]
     fn the_side_is_read_from_the_headers_only() {
         let answer = parse("HTTP/1.1 200 OK\r\nX-Served-By: orders\r\n\r\nx-served-by: monolith").unwrap();
-        assert_eq!(answer, Answer { status: 200, served_by: Some("orders".to_owned()) });
+        let body = "x-served-by: monolith".to_owned();
+        assert_eq!(answer, Answer { status: 200, served_by: Some("orders".to_owned()), body: body.clone() });
         let answer = parse("HTTP/1.1 502 Bad Gateway\r\n\r\nx-served-by: monolith").unwrap();
-        assert_eq!(answer, Answer { status: 502, served_by: None });
+        assert_eq!(answer, Answer { status: 502, served_by: None, body });
         assert!(parse("SSH-2.0").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The story of the README, told by the real commands: check, install, doctor, up, copy and follow, shared reads, a
-//! bridge killed on the way, back to the monolith and forth again, while customers go on ordering.
+//! bridge killed on the way, back to the monolith and forth again; then the writes move, return by themselves, and move
+//! to stay, while customers go on ordering.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::claims::Claims;
-use super::{Stage, leftovers, probe};
+use super::{Stage, at_service, leftovers, probe};
 use crate::terminal;
 use lab::interrupt;
 
@@ -26,8 +27,8 @@ const READING: Duration = Duration::from_secs(3);
 const PROXY_LIMIT: Duration = Duration::from_secs(30);
 /// From kill -9 until what was ordered afterwards is at the service.
 const BRIDGE_BACK_LIMIT: Duration = Duration::from_secs(60);
-/// From the cutover for ten seconds until the monolith owns again.
-const RETURN_LIMIT: Duration = Duration::from_secs(60);
+/// From the cutover for half a minute until the monolith owns again.
+const RETURN_LIMIT: Duration = Duration::from_secs(90);
 /// From a finished route change until strangers see it. It should be no time at all, but agents may be busy.
 const ROUTE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -43,6 +44,7 @@ pub fn tell(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     stage.strangler.show("status")?;
     claims.hold("the monolith still owns the tables", stage.owner()? == "monolith");
     stage.still_running()?;
+    try_out(stage, claims)?;
     move_writes(stage, claims)
 }
 
@@ -156,29 +158,38 @@ fn back_and_forth(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     stage.strangler.show("journal")
 }
 
-/// Writes move to the service for a while and come back by themselves; then they move again, and stay.
-fn move_writes(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+/// Writes move to the service for a while and come back by themselves.
+fn try_out(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     terminal::heading("writes move, and come back by themselves unless someone confirms");
     stage.strangler.show("verify orders --full-speed")?;
     stage.strangler.show("cutover orders --dry-run")?;
     stage.strangler.show("rehearse orders")?;
     claims.hold("a rehearsal changed nothing", stage.owner()? == "monolith");
-    stage.strangler.show("cutover orders --for 10s")?;
+    stage.strangler.show("cutover orders --for 30s")?;
     claims.hold("the service owned the orders", stage.owner()? == "service");
-    interrupt::sleep(UNDER_EACH_SHARE)?;
+    let taken = at_service::order(stage, claims)?;
+    at_service::refusals(stage, claims)?;
+    at_service::job(stage, claims)?;
     terminal::note("nobody confirms");
     let returned = interrupt::await_until("the return", RETURN_LIMIT, Duration::from_millis(200), || {
         Ok((stage.owner()? == "monolith").then_some(()))
     });
     claims.hold("everything returned by itself", returned.is_ok());
     returned?;
-    stage.under_way()?;
+    let has_returned = at_service::has_returned(stage, &taken)?;
+    claims.hold("an order that was made meanwhile came back with it", has_returned);
+    stage.under_way()
+}
+
+/// They move again, and stay.
+fn move_writes(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     terminal::heading("once more, and this time it stays");
     stage.strangler.show("cutover orders --for 5m")?;
     stage.strangler.show("confirm orders")?;
     stage.under_way()?;
     stage.strangler.show("status")?;
-    claims.hold("the service owns the orders, and only those", stage.owner()? == "service");
+    claims.hold("the service owns the orders", stage.owner()? == "service");
+    claims.hold("customers and stock are still the monolith's", stage.keeps(&["/customers", "/products"])?);
     stage.strangler.show("journal")?;
     stage.still_running()
 }
@@ -246,6 +257,16 @@ impl Stage {
         let status = self.strangler.ask("status")?;
         let owner = status.pointer("/slices/orders/owner").and_then(serde_json::Value::as_str);
         Ok(owner.unwrap_or_default().to_owned())
+    }
+
+    /// Whether the monolith still answers these reads through the proxy.
+    fn keeps(&self, paths: &[&str]) -> Result<bool> {
+        let mut keeps = true;
+        for path in paths {
+            let (service, monolith) = probe::shares(&self.strangler.proxy, path, ALL_OF)?;
+            keeps &= service == 0 && monolith == ALL_OF;
+        }
+        Ok(keeps)
     }
 
     /// Lets the customers go on for a while, and shows how they fare.
