@@ -3,9 +3,9 @@
 
 use crate::signals::Signals;
 use link::Link;
-use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
+use migrations::preflight::Diagnosis;
 use migrations::problem::Problem;
 use migrations::sql::Database;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub(crate) fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
     proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(Problem::from)
 }
 
-pub(crate) async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+pub(crate) async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Diagnosis {
     controller::doctor(plan, slice).await
 }
 

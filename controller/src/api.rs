@@ -27,6 +27,7 @@ use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::lane::Direction;
 use migrations::names::SliceName;
 use migrations::plan::Secret;
+use migrations::preflight::{Aim, Diagnosis};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,7 +149,7 @@ async fn sync(
             shared.is_read_by_nobody(&slice, asked).await?;
         }
         if verb == SyncVerb::Start {
-            findings = shared.ready(&slice, "followed", wish.replace).await?;
+            findings = shared.ready(&slice, Aim::Following, wish.replace).await?;
         }
         shared.decide(&slice, asked, (&wish.actor, &wish.reason), findings).await
     })
@@ -162,10 +163,7 @@ async fn detached<T: Send + 'static>(
     tokio::spawn(work).await.unwrap_or_else(|_| Err(answer::broken()))
 }
 
-async fn doctor(
-    State(shared): State<Shared>,
-    Path(slice): Path<String>,
-) -> Result<Json<Vec<Finding>>, Failure> {
+async fn doctor(State(shared): State<Shared>, Path(slice): Path<String>) -> Result<Json<Diagnosis>, Failure> {
     let slice = name(&slice)?;
     if !shared.desk.plan.slices.contains_key(&slice) {
         let state = shared.desk.refresh().await?;
@@ -276,15 +274,15 @@ impl Shared {
         tokio::time::sleep_until(self.begun + HEARD_AFTER).await;
     }
 
-    /// Looks at the live systems before a slice is `moved`: the warnings, or the refusal that holds every finding.
-    async fn ready(&self, slice: &SliceName, moved: &str, replace: bool) -> Result<Vec<Finding>, Failure> {
+    /// Looks at the live systems before a slice is followed or cut over: the warnings, or the refusal that holds every finding.
+    async fn ready(&self, slice: &SliceName, aim: Aim, replace: bool) -> Result<Vec<Finding>, Failure> {
         if let Some(other) = self.desk.agents.other_plan() {
-            return Err(answer::not_ready(slice, moved, vec![other]));
+            return Err(answer::not_ready(slice, aim, vec![other]));
         }
-        let mut findings = observe::doctor(&self.desk.plan, Some(slice)).await;
+        let mut findings = observe::glance(&self.desk.plan, slice).await.findings(aim);
         findings.retain(|finding| !(replace && finding.code == Code::SinkNotEmpty));
         if findings.iter().any(Finding::is_error) {
-            return Err(answer::not_ready(slice, moved, findings));
+            return Err(answer::not_ready(slice, aim, findings));
         }
         Ok(findings)
     }

@@ -21,6 +21,6 @@ mod store;
 mod trial;
 
 pub use install::{InstallError, install, uninstall};
-pub use observe::{doctor, observe};
+pub use observe::doctor;
 pub use serve::{ServeError, serve};
 pub use store::{Draft, Loaded, Store, StoreError, forget_elsewhere};

@@ -1,5 +1,8 @@
-//! Looks at the live systems as strangler's role sees them, for `doctor` and before `sync start`.
+//! Looks at the live systems as strangler's role sees them, for `doctor`, before `sync start` and before a cutover.
 //! `migrations::preflight` decides what the sight means.
+
+mod gates;
+mod pace;
 
 use crate::trial;
 use futures_util::future::join_all;
@@ -8,12 +11,12 @@ use migrations::finding::Finding;
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
 use migrations::preflight::{
-    self, DatabaseSeen, InstalledSeen, PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight,
-    TransactionSeen,
+    self, DatabaseSeen, Diagnosis, InstalledSeen, Precondition, PreparedSeen, Readiness, RoleSeen,
+    ServerSeen, SessionSeen, Sight, StandbySeen, TransactionSeen,
 };
 use migrations::problem::Diagnostic;
 use migrations::sql::{self, Database};
-use postgres::{catalog, connect, in_words, slot};
+use postgres::{catalog, clock, connect, in_words, locks, slot};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,6 +45,14 @@ const OTHERS: &str = "
     SELECT pid, coalesce(application_name, '') FROM pg_stat_activity
      WHERE usename = session_user AND pid <> pg_backend_pid() AND datname = current_database()
        AND coalesce(application_name, '') NOT LIKE 'strangler%' ORDER BY pid LIMIT 5";
+/// Whole servers that follow this one; a program that only keeps WAL is none.
+const STANDBYS: &str = "
+    SELECT coalesce(r.application_name, ''), coalesce(r.sync_state, 'async') = 'async' FROM pg_stat_replication r
+     WHERE coalesce(r.state, '') <> 'backup' AND coalesce(r.application_name, '') <> 'pg_receivewal'
+       AND NOT coalesce(r.application_name, '') LIKE 'strangler%'
+       AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+     ORDER BY 2, 1 LIMIT 5";
+const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 /// Of every database: the first copy's slot waits for all of them.
 const PREPARED: &str = "SELECT gid, database::text FROM pg_prepared_xacts ORDER BY prepared LIMIT 5";
 const LONG: &str = "
@@ -60,12 +71,29 @@ const FUNCTIONS: &str = "
      WHERE n.nspname = 'strangler' AND has_function_privilege(p.oid, 'EXECUTE')";
 const FILLED: &str = "SELECT slice, filled FROM strangler.stream WHERE direction = 'forward'";
 
+/// How closely the live systems are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Before a wish is granted.
+    Short,
+    /// Also what takes seconds or stalls writers for a moment: how much is written, and whether the gates can be turned.
+    Long,
+}
+
 /// Everything that is wrong or doubtful for one slice, or for the whole plan. A database that is down or refuses is a
 /// finding, too.
-pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Diagnosis {
+    diagnose(plan, slice, Look::Long).await
+}
+
+/// As [`doctor`], but quick and without touching a gate.
+pub(crate) async fn glance(plan: &Plan, slice: &SliceName) -> Diagnosis {
+    diagnose(plan, Some(slice), Look::Short).await
+}
+
+async fn diagnose(plan: &Plan, slice: Option<&SliceName>, look: Look) -> Diagnosis {
     let slices: Vec<&Slice> =
         plan.slices.values().filter(|one| slice.is_none_or(|name| one.name == *name)).collect();
-    let mut found = upstreams(plan, &slices).await;
     let databases: Vec<Database> = Database::all(plan)
         .into_iter()
         .filter(|database| match database {
@@ -75,14 +103,16 @@ pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
             }
         })
         .collect();
-    let looked = join_all(databases.iter().map(|database| observe(plan, database, &slices))).await;
+    let looking = join_all(databases.iter().map(|database| observe(plan, database, &slices, look)));
+    let (mut following, looked) = tokio::join!(upstreams(plan, &slices), looking);
     let mut seen = BTreeMap::new();
     for (database, outcome) in databases.iter().zip(looked) {
         match outcome {
             Ok(sight) => drop(seen.insert(database.clone(), sight)),
-            Err(finding) => found.push(*finding),
+            Err(finding) => following.push(*finding),
         }
     }
+    let mut cutover = BTreeMap::new();
     for slice in slices {
         let sight = Sight {
             source: seen.get(&Database::Monolith).cloned(),
@@ -90,24 +120,44 @@ pub async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
         };
         let mut judged = preflight::judge(plan, slice, &sight);
         if !judged.iter().any(Finding::is_error) {
-            judged.extend(trial::run(plan, slice, &sight).await);
+            let (differ, tried): (Vec<_>, Vec<_>) = trial::run(plan, slice, &sight)
+                .await
+                .into_iter()
+                .partition(|finding| finding.code == Code::PlanReverseDiffers);
+            judged.extend(tried);
+            cutover.extend(readiness(plan, slice, &sight, differ).map(|ready| (slice.name.clone(), ready)));
         }
         for finding in judged {
             // Slices that share a database share what is wrong with it.
-            if !found.contains(&finding) {
-                found.push(finding);
+            if !following.contains(&finding) {
+                following.push(finding);
             }
         }
     }
-    found.sort_by_key(|finding| finding.severity);
-    found
+    following.sort_by_key(|finding| finding.severity);
+    if following.iter().any(Finding::is_error) {
+        cutover.clear();
+    }
+    Diagnosis { following, cutover }
+}
+
+/// None of a slice that has no way back, or whose databases were not both seen. `differ` are rows that `reverse` does not
+/// bring back.
+fn readiness(plan: &Plan, slice: &Slice, seen: &Sight, differ: Vec<Finding>) -> Option<Readiness> {
+    let source = seen.source.as_ref().filter(|_| slice.may_return() && seen.sink.is_some())?;
+    let head = source.heads.get(slice.name.as_str());
+    let mut preconditions = preflight::preconditions(plan, slice, seen);
+    let says = "`reverse` brings back what `set` was made of".to_owned();
+    preconditions.insert(1, Precondition { says, findings: differ });
+    Some(Readiness { is_next: head.is_some_and(|head| head.stage == "following"), preconditions })
 }
 
 /// One database with the tables of these slices, or the finding that says why it cannot be seen.
-pub async fn observe(
+pub(crate) async fn observe(
     plan: &Plan,
     database: &Database,
     slices: &[&Slice],
+    how: Look,
 ) -> Result<DatabaseSeen, Box<Finding>> {
     let [no_url, unreachable, refuses] = match database {
         Database::Monolith => [Code::SourceNoUrl, Code::SourceUnreachable, Code::SourceRefuses],
@@ -134,7 +184,21 @@ pub async fn observe(
         .flat_map(|slice| slice.all_tables())
         .map(|table| if *database == Database::Monolith { table.from.clone() } else { table.to.clone() })
         .collect();
-    match tokio::time::timeout(LOOK_MAX, look(plan, database, &client, &tables)).await {
+    let slices: Vec<&SliceName> = slices.iter().map(|slice| &slice.name).collect();
+    let looking = async {
+        let mut seen = match look(plan, database, &client, &tables).await? {
+            Ok(seen) => seen,
+            Err(finding) => return Ok(Err(finding)),
+        };
+        if seen.installed.is_some() {
+            gates::read(&client, &slices, &mut seen, how).await?;
+        }
+        if how == Look::Long && *database == Database::Monolith {
+            seen.rows_written = pace::measure(&client, &tables).await?;
+        }
+        Ok(Ok(seen))
+    };
+    match tokio::time::timeout(LOOK_MAX, looking).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(error)) => Err(refused(in_words(&error))),
         Err(_) => Err(refused(format!("no answer within {} s", LOOK_MAX.as_secs()))),
@@ -148,7 +212,9 @@ async fn look(
     tables: &BTreeSet<TableName>,
 ) -> Result<Result<DatabaseSeen, Box<Finding>>, Error> {
     client.batch_execute(SETTINGS).await?;
+    let clock_ahead_ms = clock_ahead_ms(client).await?;
     let row = client.query_one(SERVER, &[]).await?;
+    let standbys = client.query(STANDBYS, &[]).await?;
     let megabytes: Option<i64> = row.get(7);
     let server = ServerSeen {
         version: count(row.get(1)),
@@ -158,6 +224,10 @@ async fn look(
         wal_senders_max: count(row.get(5)),
         wal_senders: count(row.get(6)),
         slot_wal_bytes_max: megabytes.and_then(|size| u64::try_from(size).ok()).map(|size| size << 20),
+        standbys: standbys
+            .iter()
+            .map(|row| StandbySeen { application: row.get(0), is_asynchronous: row.get(1) })
+            .collect(),
     };
     // The catalogs of an older server have not what is asked of them from here on.
     if let Some(finding) = preflight::too_old(database, server.version) {
@@ -166,6 +236,8 @@ async fn look(
     let name: String = row.get(0);
     // Some managed servers keep this from us; then two URLs of one database are told apart by nobody.
     let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
+    let blockers = locks::blockers(client, tables).await?;
+    let shared_sequences = catalog::shared_sequences(client, tables).await?;
     let (tables, foreign_keys) = catalog::tables(client, tables, *database != Database::Monolith).await?;
     let long = client.query(LONG, &[]).await?;
     Ok(Ok(DatabaseSeen {
@@ -193,7 +265,21 @@ async fn look(
                 seconds: u64::try_from(row.get::<_, i64>(3)).unwrap_or_default(),
             })
             .collect(),
+        blockers,
+        shared_sequences,
+        gates: BTreeMap::new(),
+        heads: BTreeMap::new(),
+        clock_ahead_ms,
+        rows_written: BTreeMap::new(),
     }))
+}
+
+/// By the middle of the question's way there and back.
+async fn clock_ahead_ms(client: &Client) -> Result<i64, Error> {
+    let before = clock::now_us();
+    let theirs: i64 = client.query_one(CLOCK, &[]).await?.get(0);
+    let ours = before.midpoint(clock::now_us());
+    Ok((ours - theirs) / 1000)
 }
 
 async fn role(client: &Client) -> Result<RoleSeen, Error> {

@@ -6,6 +6,9 @@ mod world;
 
 use migrations::code::Code;
 use migrations::finding::Finding;
+use migrations::stage::Epoch;
+use postgres::gate;
+use std::time::Duration;
 use world::{World, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +62,7 @@ fn mend(world: &World, found: &[Finding]) {
                 None => continue,
             },
         };
-        world.cluster.sql(database, statement);
+        world.cluster.sql(database, statement.lines().next().unwrap());
     }
 }
 
@@ -67,7 +70,7 @@ fn mend(world: &World, found: &[Finding]) {
 async fn doctor_finds_what_would_not_arrive_as_it_was() {
     let world = World::new("").await;
     world.install().await;
-    let all = controller::doctor(&world.plan, None).await;
+    let all = controller::doctor(&world.plan, None).await.following;
     assert!(
         all.iter().any(|finding| finding.code == Code::SourcePartitioned && !finding.is_error()),
         "{all:#?}"
@@ -254,4 +257,147 @@ async fn a_server_without_tls_is_not_told_to_start() {
     let found = world.findings().await;
     let refused = found.iter().find(|finding| finding.code == Code::SourceUnreachable).unwrap();
     assert!(refused.remedy.contains("certificate") && refused.message.contains("by TLS"), "{refused:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_names_what_stands_in_a_cutovers_way_and_the_statement_mends() {
+    let world = World::new("-c max_prepared_transactions=2").await;
+    world.cluster.sql(
+        "monolith",
+        "SET ROLE app; CREATE SEQUENCE numbers;
+         CREATE TABLE regions (id int PRIMARY KEY);
+         CREATE TABLE invoices (id int PRIMARY KEY DEFAULT nextval('numbers'), order_id int REFERENCES orders ON DELETE CASCADE);
+         ALTER TABLE orders ALTER id SET DEFAULT nextval('numbers'), ADD region int REFERENCES regions,
+               ADD FOREIGN KEY (customer_id) REFERENCES customers;
+         CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER notify AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noop();
+         CREATE RULE quiet AS ON DELETE TO orders DO ALSO NOTIFY gone",
+    );
+    world.cluster.sql("service", "ALTER TABLE orders ADD region int");
+    world.install().await;
+    world.client("app", "monolith").await.batch_execute("INSERT INTO regions VALUES (1)").await.unwrap();
+    let prepared = world.client("app", "monolith").await;
+    prepared
+        .batch_execute("BEGIN; UPDATE orders SET note = 'x' WHERE false; PREPARE TRANSACTION 'held'")
+        .await
+        .unwrap();
+    // An index that waits for a writer.
+    let (writer, builder) = (world.client("app", "service").await, world.client("app", "service").await);
+    writer.batch_execute("BEGIN; UPDATE items SET quantity = 1 WHERE false").await.unwrap();
+    let building = tokio::spawn(async move {
+        builder.batch_execute("CREATE INDEX CONCURRENTLY by_quantity ON items (quantity)").await
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let diagnosis = controller::doctor(&world.plan, Some(&world.slice)).await;
+    assert!(diagnosis.may_follow(), "{diagnosis:#?}");
+    let found = world.findings().await;
+    let across = Code::SourceForeignKeyAcross;
+    let mut codes: Vec<(Code, bool)> = found.iter().map(|found| (found.code, found.is_error())).collect();
+    codes.sort_unstable_by_key(|(code, is_error)| (code.as_str(), *is_error));
+    let wanted = [
+        (across, false),
+        (across, true),
+        (across, true),
+        (Code::SourcePreparedTransaction, false),
+        (Code::SourcePreparedTransaction, true),
+        (Code::SourceSharedSequence, true),
+        (Code::SourceUnmarkedTrigger, true),
+        (Code::TableBusy, false),
+        (Code::TableBusy, true),
+        (Code::TableRule, true),
+    ];
+    assert_eq!(codes, wanted, "{found:#?}");
+    let orphans = found.iter().filter_map(|found| found.remedy.split_once("find orphans from then on: "));
+    let orphans: Vec<&str> = orphans.map(|(_, query)| query).collect();
+    assert_eq!(orphans.len(), 3);
+    world.cluster.sql("monolith", "ROLLBACK PREPARED 'held'");
+    for query in orphans {
+        assert_eq!(world.cluster.sql("monolith", query), "");
+    }
+    let mended: Vec<Finding> = found.into_iter().filter(|found| !found.remedy.contains("PREPARED")).collect();
+    mend(&world, &mended);
+    assert!(building.await.unwrap().is_err(), "it was cancelled");
+    drop(writer);
+    world.install().await;
+    assert_eq!(world.codes().await, [Code::SourceUnmarkedTrigger]);
+    let next = "SELECT nextval('orders_id_own_seq')::text";
+    assert!(world.cluster.sql("monolith", next).parse::<u64>().unwrap() > 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_tries_the_gates_and_leaves_them_as_they_were() {
+    let world = World::new("").await;
+    world.install().await;
+    for database in ["monolith", "service"] {
+        gate::make(&world.client("strangler", database).await, &world.slice, Epoch(0)).await.unwrap();
+    }
+    let filled = r#"INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '["public.orders"]')"#;
+    world.cluster.sql("service", filled);
+    world.stands("following", 0);
+    let readiness = async || {
+        let diagnosis = controller::doctor(&world.plan, Some(&world.slice)).await;
+        diagnosis.cutover[&world.slice].clone()
+    };
+    let ready = readiness().await;
+    assert!(ready.is_next && ready.is_ready(), "{ready:#?}");
+    assert_eq!(
+        refusal(
+            &world.client("app", "monolith").await,
+            "INSERT INTO orders (customer_id, total) VALUES (1, 1)"
+        )
+        .await,
+        None
+    );
+    let writer = world.client("app", "monolith").await;
+    writer.batch_execute("BEGIN; UPDATE orders SET note = 'mine'").await.unwrap();
+    let busy = readiness().await;
+    let against: Vec<&Finding> = busy.preconditions.iter().flat_map(|one| &one.findings).collect();
+    assert!(against.len() == 1 && against[0].code == Code::GateOther, "{against:#?}");
+    assert!(against[0].message.contains("a lock was not had in time"), "{against:#?}");
+    writer.batch_execute("COMMIT").await.unwrap();
+    assert!(readiness().await.is_ready());
+    world.cluster.sql("service", "UPDATE strangler.gate SET epoch = 3");
+    assert_eq!(world.codes().await, [Code::GateAhead]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_measures_what_a_hold_would_have_to_keep() {
+    let mut world = World::new("").await;
+    world.install().await;
+    world.plan.proxy.hold.writes_max = 10;
+    assert_eq!(world.codes().await, [], "nobody writes");
+    let app = world.client("app", "monolith").await;
+    let write = "INSERT INTO orders (customer_id, total) SELECT 1, 1 FROM generate_series(1, 20)";
+    let writing = tokio::spawn(async move {
+        loop {
+            app.batch_execute(write).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let found = world.findings().await;
+    writing.abort();
+    assert!(found.len() == 1 && found[0].code == Code::HoldRoom && !found[0].is_error(), "{found:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_of_the_monolith_that_the_plan_skips_sleeps_while_the_service_owns() {
+    let mut world = World::new("").await;
+    world.plan = world.plan_with("triggers: { audit: skip }", "triggers: { audit: skip, notify: skip }");
+    world.cluster.sql(
+        "monolith",
+        "SET ROLE app; CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER notify AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noop()",
+    );
+    world.install().await;
+    assert_eq!(world.codes().await, []);
+    let us = world.client("strangler", "monolith").await;
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+    let stands = || world.cluster.sql("monolith", "SELECT tgenabled FROM pg_trigger WHERE tgname = 'notify'");
+    assert_eq!(stands(), "O");
+    world.stands("cutting", 1);
+    gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
+    assert_eq!(stands(), "D");
+    world.stands("following", 2);
+    gate::open(&us, &world.slice, Epoch(2)).await.unwrap();
+    assert_eq!(stands(), "O");
 }

@@ -125,6 +125,8 @@ codes! {
 
     HoldExpired = "hold.expired", Unavailable;
     HoldFull = "hold.full", Unavailable;
+    HoldPatience = "hold.patience", NotReady;
+    HoldRoom = "hold.room", NotReady;
 
     PlanBadDatabase = "plan.bad-database", Usage;
     PlanBadListen = "plan.bad-listen", Usage;
@@ -190,6 +192,9 @@ codes! {
 
     DatabaseUnreachable = "database.unreachable", Unavailable;
 
+    ClockSkew = "clock.skew", NotReady;
+
+    ServerAsyncStandby = "server.async-standby", NotReady;
     ServerMinorVersion = "server.minor-version", NotReady;
     ServerStandby = "server.standby", NotReady;
     ServerVersion = "server.version", NotReady;
@@ -226,10 +231,12 @@ codes! {
     SourceRefuses = "source.refuses", NotReady;
     SourceReplicaIdentity = "source.replica-identity", NotReady;
     SourceSchemaChanged = "source.schema-changed", Stopped;
+    SourceSharedSequence = "source.shared-sequence", NotReady;
     SourceSlotIdle = "source.slot-idle", NotReady;
     SourceSlotLost = "source.slot-lost", NotReady;
     SourceToastInSet = "source.toast-in-set", NotReady;
     SourceType = "source.type", NotReady;
+    SourceUnmarkedTrigger = "source.unmarked-trigger", NotReady;
     SourceUnreachable = "source.unreachable", NotReady;
     SourceUnsupportedType = "source.unsupported-type", Stopped;
     SourceWalLevel = "source.wal-level", NotReady;
@@ -272,12 +279,14 @@ codes! {
     SinkUnmarkedTrigger = "sink.unmarked-trigger", NotReady;
     SinkUnreachable = "sink.unreachable", NotReady;
 
+    TableBusy = "table.busy", NotReady;
     TableInherited = "table.inherited", NotReady;
     TableKind = "table.kind", NotReady;
     TableNoRight = "table.no-right", NotReady;
     TableNoSchemaRight = "table.no-schema-right", NotReady;
     TablePartition = "table.partition", NotReady;
     TableRowSecurity = "table.row-security", NotReady;
+    TableRule = "table.rule", NotReady;
     TableUnlogged = "table.unlogged", NotReady;
 
     UpstreamUnreachable = "upstream.unreachable", NotReady;

@@ -4,20 +4,27 @@
 //! Looks at nothing itself: who asks the databases fills a [`Sight`], so that every finding can be tested
 //! without one.
 
+mod blockers;
 mod columns;
+mod cutover;
+mod diagnosis;
 mod installed;
+mod leftovers;
 mod references;
+mod room;
 mod server;
 mod sight;
 mod tables;
 mod way_back;
 
 use crate::code::Code;
+pub use cutover::{Precondition, preconditions};
+pub use diagnosis::{Aim, Diagnosis, Readiness};
 pub use server::too_old;
 pub use sight::{
-    ActionSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, IdentitySeen, IndexSeen, InstalledSeen, KindSeen,
-    PreparedSeen, RoleSeen, ServerSeen, SessionSeen, Sight, SlotSeen, TableSeen, TransactionSeen,
-    TriggerSeen,
+    ActionSeen, BlockerSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, GateSeen, HeadSeen, HolderSeen,
+    IdentitySeen, IndexSeen, InstalledSeen, KindSeen, NumberedSeen, PreparedSeen, RoleSeen, ServerSeen,
+    SessionSeen, SharedSequenceSeen, Sight, SlotSeen, StandbySeen, TableSeen, TransactionSeen, TriggerSeen,
 };
 
 use crate::finding::Finding;
@@ -49,10 +56,7 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
         for table in slice.all_tables() {
             columns::judge(table, source, sink, &mut found);
         }
-        // The way back matters once the way there is free.
-        if !found.iter().any(Finding::is_error) {
-            way_back::judge(plan, slice, source, sink, &mut found);
-        }
+        tables::unknown_triggers(slice, source, sink, &mut found);
     }
     found.sort_by_key(|finding| finding.severity);
     found

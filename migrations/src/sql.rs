@@ -268,7 +268,7 @@ pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
     let skip: Vec<&String> = slice
         .triggers
         .iter()
-        .filter(|(_, fate)| **fate == TriggerFate::Skip && !is_monolith)
+        .filter(|(_, fate)| **fate == TriggerFate::Skip)
         .map(|(trigger, _)| trigger)
         .collect();
     json!({

@@ -5,7 +5,8 @@
 use migrations::column_type::TypeSeen;
 use migrations::names::TableName;
 use migrations::preflight::{
-    ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, TableSeen, TriggerSeen,
+    ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, NumberedSeen,
+    SharedSequenceSeen, TableSeen, TriggerSeen,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{Client, Error, Row};
@@ -63,6 +64,41 @@ const TRIGGERS: &str = "
      WHERE (t.tgrelid = $1 OR t.tgrelid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))
        AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND n.nspname <> 'strangler'
      ORDER BY 1";
+
+/// The one that makes a view is none.
+const RULES: &str = "
+    SELECT rulename::text FROM pg_rewrite WHERE ev_class = $1 AND ev_type <> '1' AND ev_enabled <> 'D' ORDER BY 1";
+
+/// Sequences that a default asks, or that an identity has. Partitions ask the same as their parents.
+const SHARED_SEQUENCES: &str = "
+    WITH uses AS (
+        SELECT d.refobjid AS oid, f.adrelid AS rel, f.adnum::int AS attnum, false AS is_identity
+          FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
+        UNION
+        SELECT d.objid, d.refobjid, d.refobjsubid, true FROM pg_depend d
+         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'i'
+           AND d.refobjsubid > 0),
+    named AS (
+        SELECT u.oid, u.is_identity, c.oid AS rel, n.nspname::text AS schema, c.relname::text AS name,
+               a.attname::text AS column, pg_get_userbyid(c.relowner)::text AS owner
+          FROM uses u JOIN pg_class c ON c.oid = u.rel AND NOT c.relispartition JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum AND NOT a.attisdropped)
+    SELECT quote_ident(sn.nspname) || '.' || quote_ident(s.relname),
+           one.schema, one.name, one.column, one.owner, one.is_identity,
+           other.schema, other.name, other.column, other.owner, other.is_identity
+      FROM named one JOIN named other ON other.oid = one.oid AND other.rel <> one.rel
+      JOIN pg_class s ON s.oid = one.oid AND s.relkind = 'S' JOIN pg_namespace sn ON sn.oid = s.relnamespace
+      JOIN unnest($1::text[], $2::text[]) AS t (schema, name) ON t.schema = one.schema AND t.name = one.name
+     ORDER BY 1, 2, 3, 7, 8 LIMIT 20";
+
+/// Rows that were written to a table and its partitions since the statistics began.
+const WRITTEN: &str = "
+    SELECT t.schema, t.name, (SELECT coalesce(sum(pg_stat_get_tuples_inserted(o.oid) + pg_stat_get_tuples_updated(o.oid)
+                                                  + pg_stat_get_tuples_deleted(o.oid)), 0)::bigint
+                                FROM (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) AS o (oid))
+      FROM unnest($1::text[], $2::text[]) AS t (schema, name)
+      JOIN pg_namespace n ON n.nspname = t.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name";
 
 /// Without the copies that partitions inherit.
 const FOREIGN_KEYS: &str = "
@@ -170,6 +206,46 @@ pub async fn published(client: &Client, publication: &str) -> Result<Option<Vec<
     Ok((!rows.is_empty()).then(|| published.collect()))
 }
 
+/// The sequences that number one of these tables and another table, at most 20.
+pub async fn shared_sequences(
+    client: &Client,
+    tables: &BTreeSet<TableName>,
+) -> Result<Vec<SharedSequenceSeen>, Error> {
+    let (schemas, names) = apart(tables);
+    let rows = client.query(SHARED_SEQUENCES, &[&schemas, &names]).await?;
+    let numbered = |row: &Row, at: usize| NumberedSeen {
+        table: TableName { schema: row.get(at), name: row.get(at + 1) },
+        column: row.get(at + 2),
+        owner: row.get(at + 3),
+        is_identity: row.get(at + 4),
+    };
+    let shared = rows.iter().map(|row| SharedSequenceSeen {
+        sequence: row.get(0),
+        one: numbered(row, 1),
+        other: numbered(row, 6),
+    });
+    Ok(shared.collect())
+}
+
+/// How many rows were written to each of these tables since the server's statistics began.
+pub async fn written(
+    client: &Client,
+    tables: &BTreeSet<TableName>,
+) -> Result<BTreeMap<TableName, u64>, Error> {
+    let (schemas, names) = apart(tables);
+    let rows = client.query(WRITTEN, &[&schemas, &names]).await?;
+    let written = rows.iter().map(|row| {
+        let count = u64::try_from(row.get::<_, i64>(2)).unwrap_or_default();
+        (TableName { schema: row.get(0), name: row.get(1) }, count)
+    });
+    Ok(written.collect())
+}
+
+/// Schemas and names, as two arrays for a statement.
+pub(crate) fn apart(tables: &BTreeSet<TableName>) -> (Vec<&str>, Vec<&str>) {
+    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
+}
+
 /// How large a table is: its blocks, 0 if it is partitioned, and its rows as the planner estimates.
 pub async fn extent(client: &Client, table: &TableName) -> Result<(u64, u64), Error> {
     let row = client.query_one(EXTENT, &[&table.schema, &table.name]).await?;
@@ -243,6 +319,7 @@ async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen
             .iter()
             .map(|row| TriggerSeen { name: row.get(0) })
             .collect(),
+        rules: client.query(RULES, &[&oid]).await?.iter().map(|row| row.get(0)).collect(),
         is_unlogged: row.get(3),
         has_row_security: row.get(4),
         has_children: row.get(5),

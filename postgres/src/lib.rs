@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod clock;
 mod connect;
 pub mod gate;
+pub mod locks;
 mod refusal;
 pub mod replication;
 pub mod slot;

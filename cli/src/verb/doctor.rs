@@ -6,6 +6,7 @@ use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::SliceName;
 use migrations::plan::{LogChoice, Plan, Slice};
+use migrations::preflight::{Aim, Diagnosis, Readiness};
 use migrations::problem::Problem;
 use serde_json::json;
 use std::path::Path;
@@ -15,6 +16,9 @@ pub(crate) struct Args {
     /// Only this slice [default: all slices]
     #[arg(value_parser = typed::<SliceName>)]
     slice: Option<SliceName>,
+    /// Fail also if a slice cannot be cut over now. A slice that is followed is always held to it
+    #[arg(long)]
+    cutover: bool,
 }
 
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
@@ -24,29 +28,67 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     }
     let mut progress = call.ui.progress();
     progress.state("checking the live systems");
-    let mut findings = crate::part::doctor(&plan, args.slice.as_ref()).await;
-    findings.extend(disk(&plan, call.house().dir()));
+    let mut diagnosis = crate::part::doctor(&plan, args.slice.as_ref()).await;
+    diagnosis.following.extend(disk(&plan, call.house().dir()));
     progress.clear();
-    let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let subject =
         args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));
-    if errors > 0 {
-        let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
-        return Err(Problem::new(
-            Code::SliceNotReady,
-            format!("{subject}: not ready, {errors}"),
-            "fix each finding marked ✗, then run `strangler doctor` again",
-        )
-        .with(findings));
+    for finding in &diagnosis.following {
+        show(call, finding);
     }
-    for finding in &findings {
-        call.ui.finding(finding);
+    if !diagnosis.may_follow() {
+        return Err(not_ready(call, args, &subject, "", diagnosis.following));
     }
-    let next = next(&plan, args.slice.as_ref(), call.house().up().is_some());
     call.ui.tick(&format!("{subject}: the live systems are ready"));
-    call.ui.json(&json!({ "ready": true, "findings": findings, "next_steps": next }));
+    for (slice, readiness) in &diagnosis.cutover {
+        show_readiness(call, slice, readiness);
+    }
+    let is_asked = |readiness: &&Readiness| args.cutover || readiness.is_next;
+    if diagnosis.cutover.values().filter(is_asked).any(|readiness| !readiness.is_ready()) {
+        return Err(not_ready(call, args, &subject, " for a cutover", diagnosis.findings(Aim::Cutover)));
+    }
+    let next = next(&plan, args.slice.as_ref(), &diagnosis, call.house().up().is_some());
+    call.ui.json(&json!({
+        "ready": true, "findings": diagnosis.following, "cutover": diagnosis.cutover, "next_steps": next
+    }));
     call.ui.next_steps(&next);
     Ok(())
+}
+
+/// People see each finding in its place; a failure's document has them all.
+fn show(call: &Invocation<'_>, finding: &Finding) {
+    if !call.ui.is_json() {
+        call.ui.finding(finding);
+    }
+}
+
+fn show_readiness(call: &Invocation<'_>, slice: &SliceName, readiness: &Readiness) {
+    call.ui.line(format!("for a cutover of {slice}:"));
+    for precondition in &readiness.preconditions {
+        precondition.findings.iter().for_each(|finding| show(call, finding));
+        if precondition.is_met() {
+            call.ui.tick(&precondition.says);
+        }
+    }
+}
+
+fn not_ready(
+    call: &Invocation<'_>,
+    args: &Args,
+    subject: &str,
+    what: &str,
+    findings: Vec<Finding>,
+) -> Problem {
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
+    let slice = args.slice.as_ref().map(|slice| format!(" {slice}")).unwrap_or_default();
+    let option = if args.cutover { " --cutover" } else { "" };
+    let problem = Problem::new(
+        Code::SliceNotReady,
+        format!("{subject}: not ready{what}, {errors}"),
+        format!("fix each finding marked ✗, then run `strangler doctor{slice}{option}` again"),
+    );
+    if call.ui.is_json() { problem.with(findings) } else { problem }
 }
 
 /// The disk must have room for the largest size of the embedded log.
@@ -76,14 +118,19 @@ fn too_small(bytes_max: u64, free: u64, folder: &Path) -> Option<Finding> {
     })
 }
 
-fn next(plan: &Plan, slice: Option<&SliceName>, is_up: bool) -> Vec<String> {
+fn next(plan: &Plan, slice: Option<&SliceName>, diagnosis: &Diagnosis, is_up: bool) -> Vec<String> {
     if !is_up {
         return vec!["strangler up --detach".to_owned()];
     }
     let with_tables = plan.slices.values().filter(|candidate| !candidate.is_stateless());
     let mut named = with_tables.filter(|candidate| slice.is_none_or(|slice| *slice == candidate.name));
-    let start = named.next().map(|slice| format!("strangler sync start {}", slice.name));
-    vec![start.unwrap_or_else(|| "strangler status".to_owned())]
+    let Some(slice) = named.next().map(|slice| &slice.name) else {
+        return vec!["strangler status".to_owned()];
+    };
+    if diagnosis.cutover.get(slice).is_some_and(|readiness| readiness.is_next) {
+        return vec![format!("strangler rehearse {slice}"), format!("strangler cutover {slice}")];
+    }
+    vec![format!("strangler sync start {slice}")]
 }
 
 #[cfg(test)]

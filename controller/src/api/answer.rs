@@ -13,6 +13,7 @@ use migrations::journal::State;
 use migrations::lane::Direction;
 use migrations::names::{BadName, SliceName};
 use migrations::plan::{Plan, Slice};
+use migrations::preflight::Aim;
 use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
@@ -84,12 +85,16 @@ pub(super) fn no_journal(trouble: Option<Finding>) -> Failure {
     })
 }
 
-/// The refusal of a wish for which the live systems are not ready. The slice shall be `moved`: followed, or cut over.
-pub(super) fn not_ready(slice: &SliceName, moved: &str, findings: Vec<Finding>) -> Failure {
+/// The refusal of a wish for which the live systems are not ready.
+pub(super) fn not_ready(slice: &SliceName, aim: Aim, findings: Vec<Finding>) -> Failure {
+    let (moved, option) = match aim {
+        Aim::Following => ("followed", ""),
+        Aim::Cutover => ("cut over", " --cutover"),
+    };
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let errors = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
     let message = format!("slice {slice} cannot be {moved} yet: the live systems are not ready, {errors}");
-    let remedy = format!("fix each finding, then run `strangler doctor {slice}`");
+    let remedy = format!("fix each finding, then run `strangler doctor {slice}{option}`");
     Failure(Problem::new(Code::SliceNotReady, message, remedy).with(findings))
 }
 

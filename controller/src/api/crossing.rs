@@ -16,6 +16,7 @@ use migrations::cutover::{Seen, may_return};
 use migrations::journal::Generation;
 use migrations::lane::Direction;
 use migrations::names::SliceName;
+use migrations::preflight::Aim;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -92,7 +93,7 @@ impl Shared {
         self.all_are_heard().await;
         self.crossing_time(slice, verb, wish).await?;
         let findings = match verb {
-            CrossingVerb::Cutover | CrossingVerb::Rehearse => self.ready(slice, "cut over", false).await?,
+            CrossingVerb::Cutover | CrossingVerb::Rehearse => self.ready(slice, Aim::Cutover, false).await?,
             CrossingVerb::Rollback => self.may_return(slice).await.map(|()| Vec::new())?,
             CrossingVerb::Complete => self.all_follow(slice).await.map(|()| Vec::new())?,
             CrossingVerb::Confirm | CrossingVerb::Abort => Vec::new(),

@@ -10,6 +10,7 @@ use migrations::crossing::Digest;
 use migrations::cutover::Step;
 use migrations::gate::{Gate, Side};
 use migrations::plan::Slice;
+use migrations::preflight::Aim;
 use migrations::stage::Epoch;
 use migrations::verify::CompareAnswer;
 use postgres::gate;
@@ -71,7 +72,7 @@ impl<'a> Work<'a> {
     }
 
     async fn inspect(&mut self) -> Result<Done, Trouble> {
-        let found = observe::doctor(&self.desk.plan, Some(&self.slice.name)).await;
+        let found = observe::glance(&self.desk.plan, &self.slice.name).await.findings(Aim::Cutover);
         let errors: Vec<String> = found.iter().filter(|f| f.is_error()).map(|f| f.message.clone()).collect();
         if !errors.is_empty() {
             return Err(Trouble::Final(errors.join("; ")));

@@ -11,6 +11,7 @@ use migrations::journal::{Generation, JournalId, SliceState, State};
 use migrations::lsn::{CommitLsn, EndLsn, Of};
 use migrations::names::SliceName;
 use migrations::plan::Plan;
+use migrations::preflight::Aim;
 use migrations::stage::{Epoch, Event};
 use std::collections::BTreeMap;
 use tokio_postgres::{Client, NoTls};
@@ -98,7 +99,7 @@ impl World {
 
     /// What doctor finds but the upstreams, which do not run here, and what is doubtful in every such world.
     pub async fn findings(&self) -> Vec<Finding> {
-        let mut found = controller::doctor(&self.plan, Some(&self.slice)).await;
+        let mut found = controller::doctor(&self.plan, Some(&self.slice)).await.findings(Aim::Cutover);
         let known = [Code::UpstreamUnreachable, Code::SourceWalUnlimited, Code::SourcePartitioned];
         found.retain(|finding| !known.contains(&finding.code));
         found

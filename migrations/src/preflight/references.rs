@@ -11,34 +11,109 @@ use crate::sql::Database;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
-    if seen.database == Database::Monolith {
-        across(slice, seen, found);
-    } else {
+    if seen.database != Database::Monolith {
         outside(slice, seen, found);
         circles(slice, seen, found);
     }
 }
 
-/// A key over the border does not hinder following, but it will hinder the cutover: the parent's deletes would run
-/// into the gate.
-fn across(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
-    let moved: BTreeSet<&TableName> = slice.tables.iter().map(|table| &table.from).collect();
-    for key in &seen.foreign_keys {
-        let (leaves, stays) = match (moved.contains(&key.from), moved.contains(&key.to)) {
-            (true, false) => ("the referring table", &key.to),
-            (false, true) => ("the table referred to", &key.from),
+/// Keys of the monolith over the slice's border. They do not hinder following. After a cutover, the slice's tables there are
+/// written only by what comes back from the service, later.
+pub(super) fn across(slice: &Slice, monolith: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let moves = |name: &TableName| slice.tables.iter().any(|table| table.from == *name);
+    for key in &monolith.foreign_keys {
+        let (breaks, why) = match (moves(&key.from), moves(&key.to)) {
+            (true, false) => leaving(slice, key),
+            (false, true) => (true, staying(key)),
             _ => continue,
         };
-        let danger = if key.cascades() { ", and it cascades into what the service will own" } else { "" };
-        found.push(Finding::warning(
-            Code::SourceForeignKeyAcross,
-            format!(
-                "foreign key {} of {} crosses the border of slice {}: {leaves} leaves, {stays} stays{danger}",
-                key.name, key.from, slice.name
-            ),
-            format!("following works; before the cutover {}", run(&seen.database, &dropping(key))),
+        let message = format!(
+            "foreign key {} from {} to {} crosses the border of slice {}: {why}",
+            key.name, key.from, key.to, slice.name
+        );
+        let remedy = cutting(monolith, key);
+        found.push(if breaks {
+            Finding::error(Code::SourceForeignKeyAcross, message, remedy)
+        } else {
+            Finding::warning(Code::SourceForeignKeyAcross, message, remedy)
+        });
+    }
+}
+
+/// The referring table leaves, the table referred to stays: whether that breaks something, and what.
+fn leaving(slice: &Slice, key: &ForeignKeySeen) -> (bool, String) {
+    if key.cascades() {
+        let why =
+            format!("each {} would run into the gate and fail", cascading(key, &format!("of {}", key.to)));
+        return (true, why);
+    }
+    if slice.reference.iter().any(|table| table.from == key.to) {
+        let why = format!(
+            "if a row of {} is deleted just before the service's row for it comes back, the way back stops",
+            key.to
+        );
+        return (false, why);
+    }
+    (true, format!("the service does not know which rows of {} exist, so its rows may not come back", key.to))
+}
+
+/// The referring table stays, the table referred to leaves.
+fn staying(key: &ForeignKeySeen) -> String {
+    format!(
+        "a row of {} for a new row of {} is refused until that row came back; while the key says {}, deleting at the service \
+         {}",
+        key.from,
+        key.to,
+        key.on_delete.sql(),
+        if key.on_delete.writes() { "writes it later, on the way back" } else { "stops the way back" }
+    )
+}
+
+/// The change of a row referred to that makes the key write.
+fn cascading(key: &ForeignKeySeen, what: &str) -> String {
+    match (key.on_delete.writes(), key.on_update.writes()) {
+        (true, true) => format!("DELETE, and each change of the key, {what}"),
+        (true, false) => format!("DELETE {what}"),
+        _ => format!("change of the key {what}"),
+    }
+}
+
+/// How a key is removed, how its orphans are found from then on, and who must do what it did.
+fn cutting(monolith: &DatabaseSeen, key: &ForeignKeySeen) -> String {
+    let mut lines = vec![run(&monolith.database, &dropping(key))];
+    let mut did = Vec::new();
+    for (event, action) in [("deleted", key.on_delete), ("given another key", key.on_update)] {
+        let what = match action {
+            ActionSeen::Cascade => "deleted or changed with it",
+            ActionSeen::SetNull => "set to null",
+            ActionSeen::SetDefault => "set to its default",
+            ActionSeen::NoAction | ActionSeen::Restrict => continue,
+        };
+        did.push(format!("when a row of {} was {event}, its rows in {} were {what}", key.to, key.from));
+    }
+    if !did.is_empty() {
+        lines.push(format!(
+            "the key did this, which the owner of {} must do from then on: {}",
+            key.from,
+            did.join("; ")
         ));
     }
+    lines.push(format!("find orphans from then on: {}", orphans(key)));
+    lines.join("\n")
+}
+
+/// A query for rows whose parent is missing.
+fn orphans(key: &ForeignKeySeen) -> String {
+    let pairs = key.from_columns.iter().zip(&key.to_columns);
+    let same = pairs.map(|(from, to)| format!("p.{} = c.{}", quote_identifier(to), quote_identifier(from)));
+    let given = key.from_columns.iter().map(|from| format!("c.{} IS NOT NULL", quote_identifier(from)));
+    format!(
+        "SELECT c.* FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} p WHERE {}) LIMIT 100;",
+        key.from.quoted(),
+        given.collect::<Vec<_>>().join(" AND "),
+        key.to.quoted(),
+        same.collect::<Vec<_>>().join(" AND ")
+    )
 }
 
 fn dropping(key: &ForeignKeySeen) -> String {

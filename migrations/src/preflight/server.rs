@@ -198,7 +198,7 @@ fn is_ours(plan: &Plan, slot: &SlotSeen) -> bool {
     slot.is_of_this_database && sql::is_slot_of(&plan.name, &slot.name)
 }
 
-fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+pub(super) fn slots(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     for slot in seen.slots.iter().filter(|slot| is_ours(plan, slot)) {
         let drop = format!("SELECT pg_drop_replication_slot({});", quote_literal(&slot.name));
         if slot.is_lost {

@@ -1,9 +1,11 @@
 //! What was seen of a slice's two databases at one moment. Data only.
 
 use crate::column_type::TypeSeen;
+use crate::gate::Gate;
 use crate::lsn::EndLsn;
 use crate::names::TableName;
 use crate::sql::Database;
+use crate::stage::Epoch;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +37,18 @@ pub struct DatabaseSeen {
     pub prepared: Vec<PreparedSeen>,
     /// Transactions of the server that are open for long.
     pub long_transactions: Vec<TransactionSeen>,
+    /// Who holds locks on the slices' tables that keep a gate from turning.
+    pub blockers: Vec<BlockerSeen>,
+    /// Sequences that number a table of the slices and another one.
+    pub shared_sequences: Vec<SharedSequenceSeen>,
+    /// The slices' gates.
+    pub gates: BTreeMap<String, GateSeen>,
+    /// Where the journal's heads say that slices stand. Only the monolith's database has them.
+    pub heads: BTreeMap<String, HeadSeen>,
+    /// How far the clock of this machine is ahead of the server's, in milliseconds.
+    pub clock_ahead_ms: i64,
+    /// Rows that are written a second, by table. Empty if that was not measured.
+    pub rows_written: BTreeMap<TableName, u64>,
 }
 
 impl DatabaseSeen {
@@ -58,6 +72,14 @@ pub struct ServerSeen {
     pub wal_senders: u32,
     /// `max_slot_wal_keep_size`; none is without a limit.
     pub slot_wal_bytes_max: Option<u64>,
+    /// Replicas of the whole server, by application name. Those that no commit waits for are asynchronous.
+    pub standbys: Vec<StandbySeen>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandbySeen {
+    pub application: String,
+    pub is_asynchronous: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +127,8 @@ pub struct TableSeen {
     pub columns: Vec<ColumnSeen>,
     /// User triggers that are enabled.
     pub triggers: Vec<TriggerSeen>,
+    /// Rules that rewrite what is written to it.
+    pub rules: Vec<String>,
     /// Whether it is unlogged or temporary, so that its changes are in no WAL.
     pub is_unlogged: bool,
     /// Whether row-level security may hide rows from our role or refuse them.
@@ -275,4 +299,66 @@ pub struct TransactionSeen {
     pub application: String,
     /// How long it is open, in seconds.
     pub seconds: u64,
+}
+
+/// Somebody who holds a lock on a table that lets no gate turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockerSeen {
+    pub table: TableName,
+    pub who: HolderSeen,
+    /// How long it has been at it, in seconds.
+    pub seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HolderSeen {
+    Session {
+        pid: i32,
+        user: String,
+        application: String,
+        /// Its statement, shortened.
+        query: String,
+        /// VACUUM, ANALYZE or an index build: cancelling it loses no one's work but its own.
+        is_maintenance: bool,
+    },
+    /// A prepared transaction.
+    Prepared { gid: String },
+}
+
+/// A sequence that two tables take numbers from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedSequenceSeen {
+    /// Quoted, with its schema.
+    pub sequence: String,
+    pub one: NumberedSeen,
+    pub other: NumberedSeen,
+}
+
+/// A column that a sequence numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberedSeen {
+    pub table: TableName,
+    pub column: String,
+    /// Of the table.
+    pub owner: String,
+    pub is_identity: bool,
+}
+
+/// A slice's gate, and whether it can be turned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateSeen {
+    pub gate: Gate,
+    /// Why it could not be shut and opened again in a transaction that was rolled back; none if it could, or if that was
+    /// not tried.
+    pub refusal: Option<String>,
+}
+
+/// The journal's head of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadSeen {
+    /// The stage's name.
+    pub stage: String,
+    pub epoch: Epoch,
+    /// Writes wait at the proxies.
+    pub is_held: bool,
 }

@@ -33,10 +33,8 @@ pub(super) fn judge(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>
         } else {
             sink_rows(slice, name, table, seen, found);
             sink_triggers(slice, name, table, found);
+            rules(name, table, seen, found);
         }
-    }
-    if !is_source {
-        unknown_triggers(slice, seen, found);
     }
 }
 
@@ -217,22 +215,41 @@ fn sink_triggers(slice: &Slice, name: &TableName, table: &TableSeen, found: &mut
     }
 }
 
-fn unknown_triggers(slice: &Slice, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+/// A rule makes another statement of a write. What arrives is not what was written then.
+pub(super) fn rules(name: &TableName, table: &TableSeen, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    for rule in &table.rules {
+        let statement = format!("DROP RULE {} ON {};", quote_identifier(rule), name.quoted());
+        found.push(Finding::error(
+            Code::TableRule,
+            format!(
+                "rule {rule} of table {name} in {} rewrites writes: what strangler applies would not arrive as it is",
+                seen.database
+            ),
+            format!("put a trigger in its place, then {}", run(&seen.database, &statement)),
+        ));
+    }
+}
+
+pub(super) fn unknown_triggers(
+    slice: &Slice,
+    source: &DatabaseSeen,
+    sink: &DatabaseSeen,
+    found: &mut Vec<Finding>,
+) {
+    let has = |table: Option<&TableSeen>, name: &str| {
+        table.is_some_and(|table| table.triggers.iter().any(|trigger| trigger.name == name))
+    };
     let stands = |name: &str| {
         slice
             .all_tables()
-            .filter_map(|table| seen.tables.get(&table.to))
-            .any(|table| table.triggers.iter().any(|t| t.name == name))
+            .any(|table| has(source.tables.get(&table.from), name) || has(sink.tables.get(&table.to), name))
     };
     // A trigger that was skipped is disabled while the gate is shut, and disabled ones are not observed.
-    let is_followed = seen.installed.as_ref().is_some_and(|i| i.filled.contains_key(slice.name.as_str()));
+    let is_followed = sink.installed.as_ref().is_some_and(|i| i.filled.contains_key(slice.name.as_str()));
     for name in slice.triggers.keys().filter(|name| !is_followed && !stands(name)) {
         found.push(Finding::warning(
             Code::SinkNoTrigger,
-            format!(
-                "the plan marks trigger {name}, but no sink table of slice {} has one enabled",
-                slice.name
-            ),
+            format!("the plan marks trigger {name}, but no table of slice {} has one enabled", slice.name),
             "correct its name or take it out of the plan",
         ));
     }

@@ -1,5 +1,5 @@
-//! Warnings about the way back: what a cutover of the slice will need of the service as a source and of the monolith as a
-//! sink. Following needs none of it.
+//! Findings about the way back: what a cutover needs of the service as a source and of the monolith as a sink. Following
+//! needs none of it.
 
 use super::run;
 use super::sight::DatabaseSeen;
@@ -17,13 +17,7 @@ pub(super) fn judge(
     service: &DatabaseSeen,
     found: &mut Vec<Finding>,
 ) {
-    if !slice.may_return() {
-        return;
-    }
-    let mut hinders = |code, what: String, hint: String| {
-        let message = format!("slice {} can be followed, but not cut over: {what}", slice.name);
-        found.push(Finding::warning(code, message, hint));
-    };
+    let mut hinders = |code, what: String, hint: String| found.push(Finding::error(code, what, hint));
     if service.server.wal_level != "logical" {
         let what = format!("the server of {} has wal_level {}", service.database, service.server.wal_level);
         hinders(Code::SourceWalLevel, what, super::server::LOGICAL.to_owned());

@@ -18,19 +18,43 @@ fn key(from: &str, to: &str, on_delete: ActionSeen) -> ForeignKeySeen {
 }
 
 #[test]
-fn foreign_keys_over_the_border() {
+fn foreign_keys_that_leave_the_sinks_tables() {
     let cascading = |from, to| key(from, to, ActionSeen::Cascade);
-    let across = brings(Code::SourceForeignKeyAcross, "DROP CONSTRAINT \"fk\";", |w| {
-        w.source.foreign_keys.push(cascading("orders", "customers"));
-    });
-    assert!(!across.is_error());
-    brings(Code::SourceForeignKeyAcross, "DROP CONSTRAINT", |w| {
-        w.source.foreign_keys.push(cascading("invoices", "orders"))
-    });
     brings(Code::SinkForeignKeyOutside, "add public.regions", |w| {
         w.sink.foreign_keys.push(cascading("orders", "regions"))
     });
     brings(Code::SinkForeignKeyCascades, "fk", |w| w.sink.foreign_keys.push(cascading("notes", "orders")));
+}
+
+#[test]
+fn foreign_keys_over_the_border_hinder_only_a_cutover() {
+    let crosses = |key: ForeignKeySeen| {
+        super::cutover::hinders(Code::SourceForeignKeyAcross, "DROP CONSTRAINT \"fk\";", move |w| {
+            w.source.foreign_keys.push(key);
+        })
+    };
+    let orphans = "SELECT c.* FROM \"public\".\"orders\" c WHERE c.\"customer_id\" IS NOT NULL AND NOT EXISTS (SELECT FROM \
+                   \"public\".\"regions\" p WHERE p.\"id\" = c.\"customer_id\") LIMIT 100;";
+    let unknown = crosses(key("orders", "regions", ActionSeen::NoAction));
+    assert!(unknown.is_error() && unknown.remedy.ends_with(orphans), "{unknown}");
+    let followed = crosses(key("orders", "customers", ActionSeen::Restrict));
+    assert!(!followed.is_error(), "the service's copy of customers says which exist: {followed}");
+    let cascading = crosses(key("orders", "customers", ActionSeen::Cascade));
+    assert!(
+        cascading.is_error() && cascading.message.contains("each DELETE of public.customers"),
+        "{cascading}"
+    );
+    let did = "when a row of public.customers was deleted, its rows in public.orders were deleted";
+    assert!(cascading.remedy.contains(did), "{cascading}");
+    let changes =
+        ForeignKeySeen { on_update: ActionSeen::SetNull, ..key("orders", "customers", ActionSeen::NoAction) };
+    let changes = crosses(changes);
+    assert!(changes.is_error() && changes.message.contains("each change of the key of"), "{changes}");
+    for action in [ActionSeen::NoAction, ActionSeen::Cascade] {
+        let staying = crosses(key("invoices", "orders", action));
+        let stops = staying.message.contains("stops the way back");
+        assert!(staying.is_error() && stops == (action == ActionSeen::NoAction), "{staying}");
+    }
 }
 
 #[test]
