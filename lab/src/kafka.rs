@@ -26,6 +26,7 @@ pub const OLDEST_JAVA: u32 = 17;
 const LOG4J: &str = "2.24.3";
 /// KRaft wants a cluster id of 16 bytes in base64; one broker alone needs no unique one.
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
+const LOG: &str = "server.log";
 const FETCH_MARK: &str = "complete";
 const FORMAT_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -174,6 +175,16 @@ impl Broker {
         self.server.kill();
     }
 
+    /// Stops it where it is: connections stay, and nobody answers.
+    pub fn freeze(&self) {
+        self.server.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after [`Broker::freeze`].
+    pub fn thaw(&self) {
+        self.server.signal(Signal::SIGCONT);
+    }
+
     /// Starts it again after [`Broker::stop`] or [`Broker::kill`], on the same folder and port.
     pub fn restart(&mut self) -> Result<()> {
         self.kill();
@@ -186,6 +197,11 @@ impl Broker {
         let entries = fs::read_dir(self.folder.join("data"))?.collect::<Result<Vec<_>, _>>()?;
         let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
         Ok(names.filter_map(|name| topic_of(&name).map(str::to_owned)).collect())
+    }
+
+    /// What the server has said since it was started last.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join(LOG)
     }
 
     /// The folder with its data and its log.
@@ -224,7 +240,7 @@ fn serve(folder: &Path, port: u16) -> Result<Background> {
     }
     let mut command = java(folder, "kafka.Kafka")?;
     command.arg("server.properties");
-    let log = folder.join("server.log");
+    let log = folder.join(LOG);
     // Each start has its own log, so that no line of the last start counts.
     let _ = fs::remove_file(&log);
     let mut server = Background::start("the Kafka broker", &mut command, &log)?;

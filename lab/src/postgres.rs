@@ -20,9 +20,9 @@ use tempfile::TempDir;
 use crate::process::{self, Background};
 use crate::{FOLDER_PREFIX, free_port, interrupt};
 
-/// The oldest Postgres that the bridge reads from: 14 sends binary values and streams big transactions.
 /// How long the system may take to close the connections of killed backends.
 const BACKENDS_END: Duration = Duration::from_millis(50);
+/// The oldest Postgres that the bridge reads from: 14 sends binary values and streams big transactions.
 const OLDEST: u32 = 14;
 const SUPERUSER: &str = "postgres";
 /// Every role's password. The clusters listen on loopback only and live for minutes.
@@ -172,7 +172,7 @@ impl Cluster {
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.args(self.options.split_whitespace());
         // Each try has its own log, so that no line of the last try counts.
-        let log = self.folder().join("server.log");
+        let log = self.log();
         let _ = fs::remove_file(&log);
         let mut server = Background::start(&format!("Postgres `{}`", self.name), &mut command, &log)?;
         let left = end.saturating_duration_since(Instant::now());
@@ -196,18 +196,48 @@ impl Cluster {
         self.server().take().map_or(Ok(()), |mut server| server.stop(signal, STOP_LIMIT))
     }
 
-    /// Kills the server and its backends with -9, as a power cut would.
+    /// Fails, with the end of its log, if the server has ended by itself.
+    pub fn must_run(&self) -> Result<()> {
+        self.server().as_mut().map_or(Ok(()), Background::must_run)
+    }
+
+    /// Kills the server and its backends with -9, as a power cut would. What it has written reaches the disk all the same.
     pub fn kill(&self) {
         // A backend is a group of its own. It would still answer for a moment after the server is gone.
-        let backends =
-            self.psql("postgres", "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()");
+        let backends = self.stop_forking();
         if let Some(mut server) = self.server().take() {
             server.kill();
         }
-        for pid in backends.unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        for pid in backends {
+            let _ = kill(pid, Signal::SIGKILL);
         }
         std::thread::sleep(BACKENDS_END);
+    }
+
+    /// Stops all its processes where they are: connections stay, and nobody answers.
+    pub fn freeze(&self) {
+        for pid in self.stop_forking() {
+            let _ = kill(pid, Signal::SIGSTOP);
+        }
+    }
+
+    /// Lets it go on after [`Cluster::freeze`].
+    pub fn thaw(&self) {
+        let Some(pid) = self.pid() else { return };
+        for pid in process::children(pid).into_iter().chain([pid]) {
+            let _ = kill(pid, Signal::SIGCONT);
+        }
+    }
+
+    /// Stops the server itself, so that no backend is missing in the list that it gives.
+    fn stop_forking(&self) -> Vec<Pid> {
+        let Some(pid) = self.pid() else { return Vec::new() };
+        let _ = kill(pid, Signal::SIGSTOP);
+        process::children(pid)
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        self.server().as_ref().map(|server| Pid::from_raw(server.pid()))
     }
 
     /// Runs SQL as the superuser; gives the rows as text, columns separated by `|`.
@@ -240,6 +270,11 @@ impl Cluster {
     pub fn keep(&mut self) {
         self.kept = true;
         self.folder.disable_cleanup(true);
+    }
+
+    /// What the server has said since it was started last.
+    pub fn log(&self) -> PathBuf {
+        self.folder().join("server.log")
     }
 
     fn data(&self) -> PathBuf {
@@ -356,6 +391,12 @@ mod tests {
         assert_eq!(cluster.sql("shop", "SHOW fsync"), "on");
         cluster.kill();
         cluster.run().unwrap();
+        assert_eq!(cluster.sql("shop", "SELECT count(*) FROM t"), "1000");
+        cluster.freeze();
+        let mut asked = cluster.program("psql");
+        asked.args([&cluster.admin_url("shop"), "-c", "SELECT 1"]);
+        assert!(process::answer(&mut asked, Duration::from_secs(1)).is_err(), "a frozen server answers");
+        cluster.thaw();
         assert_eq!(cluster.sql("shop", "SELECT count(*) FROM t"), "1000");
         cluster.stop().unwrap();
         cluster.run().unwrap();

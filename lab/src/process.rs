@@ -226,6 +226,10 @@ impl Background {
         self.group.child.id().cast_signed()
     }
 
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.group.poll()?.is_none())
+    }
+
     /// Fails, with the end of its log, if it has ended.
     pub fn must_run(&mut self) -> Result<()> {
         if let Some(status) = self.group.poll()? {
@@ -271,6 +275,20 @@ impl Background {
     pub fn log_end(&self) -> String {
         end_of(&self.log)
     }
+}
+
+/// The processes that `parent` started and that have not been waited for. Only Linux tells.
+pub fn children(parent: Pid) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.map(Pid::from_raw).filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+/// `7 (a name) S 1 …` → 1.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    Some(Pid::from_raw(rest.split(' ').nth(1)?.parse().ok()?))
 }
 
 /// The last lines of a log file.

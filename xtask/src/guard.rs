@@ -22,6 +22,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use lab::process::children;
 use lab::{FOLDER_PREFIX, interrupt};
 use nix::errno::Errno;
 #[cfg(target_os = "linux")]
@@ -100,7 +101,9 @@ fn end_children() {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) if Instant::now() < end => {
-                for child in children() {
+                // Linux tells a parent which of its children have ended, and never which still run. A process that left its
+                // group and lost its parent is in no list of ours, so only `/proc` knows it.
+                for child in children(getpid()) {
                     let _ = kill(child, Signal::SIGKILL);
                 }
                 std::thread::sleep(END_PAUSE);
@@ -109,21 +112,6 @@ fn end_children() {
             _ => {}
         }
     }
-}
-
-/// Linux tells a parent which of its children have ended, and never which still run. A process that left its group and
-/// lost its parent is in no list of ours, so only `/proc` knows it.
-fn children() -> impl Iterator<Item = Pid> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    pids.map(Pid::from_raw).filter(|pid| parent(*pid) == Some(getpid()))
-}
-
-/// `7 (a name) S 1 …` → 1.
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    Some(Pid::from_raw(rest.split(' ').nth(1)?.parse().ok()?))
 }
 
 /// What the worker does first: signals, and the guard's death, interrupt it from now on.
@@ -224,7 +212,7 @@ mod tests {
         let shell = Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
         let code = outcome(Pid::from_raw(shell.id().cast_signed())).unwrap();
         assert_eq!(code, 137, "as shells report it");
-        assert_eq!(children().count(), 1, "the one that left is ours now");
+        assert_eq!(children(getpid()).len(), 1, "the one that left is ours now");
         end_children();
         assert_eq!(waitpid(None, None), Err(Errno::ECHILD));
     }
