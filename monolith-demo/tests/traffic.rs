@@ -13,6 +13,7 @@ use axum::http::{Method, Response, StatusCode};
 use house::door::{Door, Fate};
 use house::{House, SEED};
 use monolith_demo::shop::{database, warehouse};
+use monolith_demo::traffic::incidents::{Incident, Kind};
 use monolith_demo::traffic::ledger::Ledger;
 use monolith_demo::traffic::promise::Removal;
 use monolith_demo::traffic::{lag, proof, run};
@@ -22,11 +23,12 @@ use tokio::sync::watch;
 
 fn settings(house: &House, ledger: PathBuf) -> run::Settings {
     run::Settings {
-        proxy: house.monolith.clone(),
+        proxies: vec![house.monolith.clone()],
         clients: 12,
         rate: 400,
         lasts: Duration::from_secs(4),
         ledger,
+        incidents: None,
         seed: 7,
         databases: proof::Databases { orders: None, ..house.databases() },
     }
@@ -205,8 +207,12 @@ async fn books_are_right_when_calls_get_lost_under_load() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.jsonl");
     let databases = proof::Databases { patience: Duration::from_secs(20), ..house.databases() };
-    let settings =
-        run::Settings { proxy, databases, lasts: Duration::from_secs(8), ..settings(&house, path.clone()) };
+    let settings = run::Settings {
+        proxies: vec![proxy],
+        databases,
+        lasts: Duration::from_secs(8),
+        ..settings(&house, path.clone())
+    };
     let report = run::run(&settings, stopped.clone(), |_, _| {}).await.unwrap();
     let proof = &report.proof;
     assert_eq!((report.failed, report.wrong, proof.lost, proof.doubled), (0, 0, 0, 0), "{report:#?}");
@@ -255,12 +261,30 @@ async fn a_write_that_is_put_off_is_no_promise_and_no_failure() {
             busy.body(Body::empty()).unwrap()
         }
     });
-    let proxy = house::serve(router, stopped.clone()).await;
+    let first = house::serve(router.clone(), stopped.clone()).await;
+    let proxies = vec![first, house::serve(router, stopped.clone()).await];
     let dir = tempfile::tempdir().unwrap();
-    let settings = run::Settings { proxy, ..settings(&house, dir.path().join("ledger.jsonl")) };
+    let path = dir.path().join("incidents.jsonl");
+    let settings = run::Settings {
+        proxies: proxies.clone(),
+        incidents: Some(path.clone()),
+        ..settings(&house, dir.path().join("ledger.jsonl"))
+    };
     let report = run::run(&settings, stopped, |_, _| {}).await.unwrap();
     assert!(report.holds(0) && report.deferred > 5, "{report:#?}");
     assert_eq!(report.proof.unknown, report.deferred, "{report:#?}");
+
+    // Each of them is written down, with its time and its way.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let incidents: Vec<Incident> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(incidents.len() as u64, report.deferred, "{text}");
+    assert!(
+        incidents.iter().all(|one| one.kind == Kind::PutOff && one.trip.from_ms <= one.trip.until_ms),
+        "{text}"
+    );
+    for proxy in &proxies {
+        assert!(incidents.iter().any(|one| one.trip.proxy == *proxy), "no way led through {proxy}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,7 +296,8 @@ async fn traffic_notices_reads_that_go_back_in_time() {
     let router = axum::Router::new().fallback(move |request| careless_proxy(behind, http, request));
     let proxy = house::serve(router, stopped.clone()).await;
     let dir = tempfile::tempdir().unwrap();
-    let settings = run::Settings { proxy, ..settings(&house, dir.path().join("ledger.jsonl")) };
+    let settings =
+        run::Settings { proxies: vec![proxy], ..settings(&house, dir.path().join("ledger.jsonl")) };
     let report = run::run(&settings, stopped, |_, _| {}).await.unwrap();
     assert_eq!((report.failed, report.proof.lost), (0, 0), "{report:#?}");
     assert!(report.by_served["orders"] > 100 && report.by_served["monolith"] > 100, "{report:#?}");

@@ -21,9 +21,9 @@ use serde::Serialize;
 struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// URL of the shop.
+    /// URL of the shop; may be given more than once, for several proxies in front of one shop.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
-    proxy: String,
+    proxy: Vec<String>,
     #[command(flatten)]
     databases: Databases,
     /// Number of clients. Every second client keeps cookies; the others send a header x-client.
@@ -43,6 +43,9 @@ struct Args {
     /// Failed requests to tolerate, for example when a process is killed on purpose.
     #[arg(long, default_value_t = 0)]
     allow_failed: u64,
+    /// File for each request that did not go well, with its time, as JSON lines.
+    #[arg(long)]
+    incidents: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -119,11 +122,12 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn traffic(args: Args) -> anyhow::Result<bool> {
     let settings = run::Settings {
-        proxy: args.proxy,
+        proxies: args.proxy,
         clients: args.clients,
         rate: args.rate,
         lasts: Duration::from_secs(args.seconds),
         ledger: args.files.ledger,
+        incidents: args.incidents,
         seed: args.seed,
         databases: args.databases.meant()?,
     };

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::deeds::{Choices, Wish, reference};
 use super::exchange::{Answer, Line, Outcome};
+use super::incidents::Kind;
 use super::ledger::{Deed, Entry, Ledger};
 use super::memory::{Memory, is_probe};
 use super::promise::{Facts, Removal};
@@ -196,7 +197,7 @@ impl Customer {
                 return self.enter(&Entry::Unknown { client, deed, order, reference, why });
             }
             Outcome::Deferred(why) => {
-                self.common.tally.deferred(&why);
+                self.line.incident(Kind::PutOff, why.clone());
                 return self.enter(&Entry::Unknown { client, deed, order, reference, why });
             }
             Outcome::Answer(answer) => answer,
@@ -316,7 +317,7 @@ impl Customer {
     }
 
     fn wrong(&self, what: &str) {
-        self.common.tally.wrong(&format!("client {}: {what}", self.number));
+        self.line.incident(Kind::Wrong, format!("client {}: {what}", self.number));
     }
 }
 

@@ -1,7 +1,7 @@
 //! One client's connection to the shop, and its identity: cookies or a header.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use reqwest::header::{COOKIE, LOCATION, RETRY_AFTER, SET_COOKIE};
@@ -9,6 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
 use super::cookies::Jar;
+use super::incidents::{Incident, Kind, Trip};
 use super::report::Tally;
 
 /// The longest wait for an answer. After that the outcome of a write is unknown.
@@ -42,14 +43,20 @@ pub struct Answer {
 
 pub struct Line {
     http: reqwest::Client,
-    base: String,
+    /// The shop's URLs, without a slash at the end.
+    bases: Vec<String>,
+    /// Which of them the last request went to.
+    at: usize,
     identity: Identity,
     tally: Arc<Tally>,
+    last: Trip,
 }
 
 impl Line {
-    /// `base` is a URL such as `http://127.0.0.1:8080`.
-    pub fn new(base: &str, identity: Identity, tally: Arc<Tally>) -> anyhow::Result<Self> {
+    /// `bases` are URLs such as `http://127.0.0.1:8080`. A client with cookies takes them in turn. One without stays at
+    /// the first, as behind a balancer that knows its clients.
+    pub fn new(bases: &[String], identity: Identity, tally: Arc<Tally>) -> anyhow::Result<Self> {
+        anyhow::ensure!(!bases.is_empty(), "no address of the shop was given: name one with --proxy");
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
@@ -58,19 +65,24 @@ impl Line {
             .tcp_nodelay(true)
             .build()
             .context("could not create an HTTP client")?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), identity, tally })
+        let bases: Vec<String> = bases.iter().map(|base| base.trim_end_matches('/').to_owned()).collect();
+        let last = Trip::since(SystemTime::now(), "");
+        Ok(Self { http, bases, at: 0, identity, tally, last })
     }
 
-    /// The shop's URL, without a slash at the end.
+    /// The URL that the last request went to, without a slash at the end.
     #[must_use]
     pub fn base(&self) -> &str {
-        &self.base
+        self.bases.get(self.at).map_or("", String::as_str)
     }
 
     pub async fn send(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> Outcome {
-        let begun = Instant::now();
+        let (begun, began_at) = (Instant::now(), SystemTime::now());
+        if matches!(self.identity, Identity::Cookies(_)) {
+            self.at = (self.at + 1) % self.bases.len();
+        }
         let what = format!("{method} {path}");
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", self.base()));
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -81,7 +93,9 @@ impl Line {
             },
             Identity::Header(name) => request.header("x-client", name),
         };
-        match self.receive(request, begun).await {
+        let received = self.receive(request, begun).await;
+        self.last = Trip::since(began_at, self.base());
+        match received {
             Ok(answer) if answer.status.is_server_error() => {
                 let words: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
                 let what = format!("{what}: {} {words}", answer.status);
@@ -123,7 +137,12 @@ impl Line {
 
     /// Counts a failure.
     pub fn fail(&self, what: String) -> Outcome {
-        self.tally.failed(what.clone());
+        self.incident(Kind::Failed, what.clone());
         Outcome::Failed(what)
+    }
+
+    /// Counts something about the last request.
+    pub fn incident(&self, kind: Kind, what: String) {
+        self.tally.incident(&Incident { kind, trip: self.last.clone(), what });
     }
 }

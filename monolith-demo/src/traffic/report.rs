@@ -1,11 +1,13 @@
 //! A run's counts while it runs, and its report at the end.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::incidents::{self, Incident, Kind};
 use super::latency::Latencies;
 
 /// How many examples of each kind are kept.
@@ -45,9 +47,17 @@ pub struct Watch {
 }
 
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub struct Tally {
+    counts: Mutex<Counts>,
+    /// Where each incident is written, if anyone wants to know.
+    incidents: Option<File>,
+}
 
 impl Tally {
+    pub(super) fn noting(incidents: Option<File>) -> Self {
+        Self { counts: Mutex::default(), incidents }
+    }
+
     pub fn answered(&self, served_by: &str, took: Duration) {
         let mut counts = self.lock();
         counts.requests += 1;
@@ -65,28 +75,24 @@ impl Tally {
         counts.latencies.add(took);
     }
 
-    pub fn failed(&self, what: String) {
+    /// Counts what did not go well, and writes it down.
+    pub fn incident(&self, incident: &Incident) {
         let mut counts = self.lock();
-        counts.failed += 1;
-        keep_sample(&mut counts.samples, || format!("failed: {what}"));
-    }
-
-    pub fn wrong(&self, what: &str) {
-        let mut counts = self.lock();
-        counts.wrong += 1;
-        keep_sample(&mut counts.samples, || format!("wrong: {what}"));
+        let (count, word) = match incident.kind {
+            Kind::Failed => (&mut counts.failed, "failed"),
+            Kind::PutOff => (&mut counts.deferred, "put off"),
+            Kind::Wrong => (&mut counts.wrong, "wrong"),
+        };
+        *count += 1;
+        keep_sample(&mut counts.samples, || format!("{word}: {}", incident.what));
+        if let Some(file) = &self.incidents {
+            incidents::write(file, incident);
+        }
     }
 
     /// Counts a refusal for business reasons.
     pub fn refused(&self) {
         self.lock().refused += 1;
-    }
-
-    /// Counts a write that was put off.
-    pub fn deferred(&self, what: &str) {
-        let mut counts = self.lock();
-        counts.deferred += 1;
-        keep_sample(&mut counts.samples, || format!("put off: {what}"));
     }
 
     /// Counts a new order that is not confirmed yet.
@@ -109,7 +115,7 @@ impl Tally {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // A panic while counting leaves no half-made change that matters.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

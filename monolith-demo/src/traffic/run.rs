@@ -17,6 +17,7 @@ use super::books;
 use super::cookies::Jar;
 use super::customer::{Common, Customer};
 use super::exchange::{Identity, Line, Outcome};
+use super::incidents;
 use super::ledger::Ledger;
 use super::proof;
 use super::report::{Counts, Report, Tally};
@@ -27,12 +28,15 @@ const START: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub proxy: String,
+    /// The shop's URLs. Each leads to the same shop.
+    pub proxies: Vec<String>,
     pub clients: u32,
     /// Maximum requests per second, of all clients together.
     pub rate: u32,
     pub lasts: Duration,
     pub ledger: PathBuf,
+    /// Where each request that did not go well is written.
+    pub incidents: Option<PathBuf>,
     pub seed: u64,
     pub databases: proof::Databases,
 }
@@ -56,7 +60,7 @@ pub async fn run(
         } else {
             Identity::Header(format!("client-{number}"))
         };
-        let line = Line::new(&settings.proxy, identity, common.tally.clone())?;
+        let line = Line::new(&turned(&settings.proxies, number), identity, common.tally.clone())?;
         let dice = StdRng::seed_from_u64(settings.seed.wrapping_add(u64::from(number)));
         let client = Customer::new(number, line, dice, common.clone());
         clients.spawn(live(
@@ -126,8 +130,8 @@ fn delay(settings: &Settings, number: u32) -> Duration {
 }
 
 async fn prepare(settings: &Settings) -> anyhow::Result<Arc<Common>> {
-    let customers: Customers = first(&settings.proxy, "/customers").await?;
-    let products: Products = first(&settings.proxy, "/products").await?;
+    let customers: Customers = first(&settings.proxies, "/customers").await?;
+    let products: Products = first(&settings.proxies, "/products").await?;
     let customers: Vec<i64> = customers.customers.iter().map(|customer| customer.id).collect();
     let products: Vec<i64> = products.products.iter().map(|product| product.id).collect();
     anyhow::ensure!(
@@ -135,12 +139,21 @@ async fn prepare(settings: &Settings) -> anyhow::Result<Arc<Common>> {
         "the shop is empty: start the monolith with --migrate and some --seed-customers and --seed-products"
     );
     let ledger = Mutex::new(Ledger::append_to(&settings.ledger)?);
-    Ok(Arc::new(Common { customers, products, ledger, tally: Arc::default() }))
+    let incidents = settings.incidents.as_deref().map(incidents::begin).transpose()?;
+    let tally = Arc::new(Tally::noting(incidents));
+    Ok(Arc::new(Common { customers, products, ledger, tally }))
+}
+
+/// The addresses in the order of a client: half of the clients that stay at one stay at each of two.
+fn turned(proxies: &[String], client: u32) -> Vec<String> {
+    let mut own = proxies.to_vec();
+    own.rotate_left(client as usize / 2 % proxies.len().max(1));
+    own
 }
 
 /// Repeats the request for up to [`START`], because the shop may still be starting. These requests are not counted.
-async fn first<T: DeserializeOwned>(base: &str, path: &str) -> anyhow::Result<T> {
-    let mut line = Line::new(base, Identity::Header("start".into()), Arc::new(Tally::default()))?;
+async fn first<T: DeserializeOwned>(proxies: &[String], path: &str) -> anyhow::Result<T> {
+    let mut line = Line::new(proxies, Identity::Header("start".into()), Arc::new(Tally::default()))?;
     let begun = Instant::now();
     loop {
         let what = match line.send(Method::GET, path, None::<&()>).await {
@@ -152,7 +165,8 @@ async fn first<T: DeserializeOwned>(base: &str, path: &str) -> anyhow::Result<T>
         };
         anyhow::ensure!(
             begun.elapsed() < START,
-            "{base}{path} does not answer as a shop: {what}. Is it running, and is --proxy right?"
+            "{}{path} does not answer as a shop: {what}. Is it running, and is --proxy right?",
+            line.base()
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
