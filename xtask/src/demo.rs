@@ -6,25 +6,24 @@
 
 mod at_service;
 mod claims;
-mod leftovers;
-mod probe;
-mod shop;
+pub mod leftovers;
+pub mod probe;
+pub mod shop;
 mod story;
-mod strangler;
-mod traffic;
+pub mod strangler;
+pub mod traffic;
 
-use std::fs::{File, TryLockError};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use clap::Args;
 use lab::{Broker, free_port, interrupt, process};
 
 use crate::prerequisites::{self, Need};
-use crate::terminal;
+use crate::{lock, terminal};
 use claims::Claims;
 use shop::Shop;
 use strangler::Strangler;
@@ -36,7 +35,7 @@ pub enum Log {
 }
 
 impl Log {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Log::Kafka => "kafka",
             Log::Embedded => "embedded",
@@ -92,7 +91,7 @@ pub struct Stage {
 }
 
 pub fn run(wish: &Wish) -> Result<ExitCode> {
-    let _lock = lock()?;
+    let _lock = lock::take(&demo_folder())?;
     let log = prepare(wish)?;
     let mut claims = Claims::new(log.name());
     let told = tell(wish, log, &mut claims);
@@ -109,24 +108,6 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Keeps every other demo out until the file is closed. A second demo would end the parts of the first and remove its
-/// state.
-fn lock() -> Result<File> {
-    let folder = demo_folder();
-    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another demo runs in {}: end it with Ctrl-C, or wait for its end", folder.display())
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
-        }
-    }
-}
-
 fn prepare(wish: &Wish) -> Result<Log> {
     terminal::heading("set-up");
     let log = match wish.log() {
@@ -140,14 +121,17 @@ fn prepare(wish: &Wish) -> Result<Log> {
         (None, Log::Embedded) => "Java or Maven is missing; --kafka installs them",
     };
     println!("log: {} ({why})", log.name());
-    if wish.built {
-        return Ok(log);
+    if !wish.built {
+        build()?;
     }
+    Ok(log)
+}
+
+/// Builds the programs that [`built`] names.
+pub fn build() -> Result<()> {
     terminal::note("building strangler and the shop (some minutes the first time)");
     let mut cargo = process::cargo();
-    cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]);
-    process::succeed(&mut cargo)?;
-    Ok(log)
+    process::succeed(cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]))
 }
 
 /// Sets the stage, tells the story, and stays up unless `--once` was given.
@@ -160,7 +144,7 @@ fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
     let listen = format!("127.0.0.1:{}", free_port()?);
     let kafka = broker.as_ref().map(Broker::address);
     let strangler = Strangler::unpack(&demo_folder(), &shop, &listen, kafka.as_deref())?;
-    let traffic = traffic::Traffic::prepared(&shop, &listen, &demo_folder());
+    let traffic = traffic::Traffic::prepared(&shop, &[&listen], &demo_folder());
     let watched = !wish.once && std::io::stdout().is_terminal();
     let mut stage = Stage { traffic, strangler, shop, broker, watched };
     if let Some(broker) = &stage.broker {

@@ -5,10 +5,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "xtask is a terminal program")]
 
 mod bench;
+mod chaos;
 mod demo;
 mod guard;
 mod kafka;
+mod lock;
 mod prerequisites;
+mod program;
 mod terminal;
 mod test;
 mod tidy;
@@ -40,7 +43,11 @@ struct CommandLine {
 enum Verb {
     /// Tell the whole story on this machine: two Postgres clusters, a shop, the proxy, the bridge, traffic.
     Demo(demo::Wish),
-    /// Run fmt, tidy, clippy, every test, and the demo on both logs.
+    /// Kill and freeze parts at random while writes move forth and back, and prove that nothing is lost.
+    ///
+    /// Writes target/chaos/report.json, and exits with 0 only if everything held.
+    Chaos(chaos::Wish),
+    /// Run fmt, tidy, clippy, every test, the demo on both logs, and ten kills.
     Test {
         /// Install missing Debian packages without asking.
         #[arg(long)]
@@ -111,6 +118,7 @@ impl Verb {
             Verb::Bench(wish) if wish.markdown => return bench::show(wish),
             Verb::Kafka { yes, .. } => prerequisites::ensure(&Need::kafka(), *yes)?,
             Verb::Demo(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
+            Verb::Chaos(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Test { yes } => prerequisites::ensure(&Need::everything(), *yes)?,
             Verb::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
         }
@@ -127,6 +135,7 @@ impl Verb {
             Verb::Tidy | Verb::Prerequisites { .. } => self.begin(),
             Verb::Kafka { port, dir, .. } => kafka::run(port, dir.as_deref()),
             Verb::Demo(wish) => demo::run(&wish),
+            Verb::Chaos(wish) => chaos::run(&wish),
             Verb::Test { .. } => test::run(),
             Verb::Bench(wish) => bench::run(&wish),
         }

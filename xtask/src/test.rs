@@ -35,7 +35,7 @@ impl Course {
 
 /// Runs all steps; stops at the first that fails.
 pub fn run() -> Result<ExitCode> {
-    let mut course = Course { total: 8, done: Vec::new() };
+    let mut course = Course { total: 9, done: Vec::new() };
     let start = Instant::now();
     let result = steps(&mut course);
     if let Err(error) = &result
@@ -76,9 +76,10 @@ fn steps(course: &mut Course) -> Result<()> {
     // Tests that drive the finished programs find them built, whatever their order.
     course.step("build", || cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     course.step("tests", || tests(running))?;
-    course.step("demo, embedded log", || demo("--embedded"))?;
-    // The demo always brings its own broker.
-    course.step("demo, Kafka", || demo("--kafka"))
+    course.step("demo, embedded log", || xtask(&["demo", "--once", "--yes", "--built", "--embedded"]))?;
+    // Demo and chaos always bring their own broker.
+    course.step("demo, Kafka", || xtask(&["demo", "--once", "--yes", "--built", "--kafka"]))?;
+    course.step("chaos, ten kills", || xtask(&["chaos", "--kills", "10", "--seed", "1", "--yes", "--built"]))
 }
 
 /// All tests, with the broker that runs already or with one of their own.
@@ -95,13 +96,11 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     process::succeed(process::cargo().args(arguments))
 }
 
-/// The demo in a process of its own, as a user starts it, with the programs that were just built: building them apart
-/// from the workspace would compile their dependencies again, with other features.
-fn demo(log: &str) -> Result<()> {
+/// A verb in a process of its own, as a user starts it, with the programs that were just built: building them apart from
+/// the workspace would compile their dependencies again, with other features.
+fn xtask(arguments: &[&str]) -> Result<()> {
     // The build may have replaced the program that runs; Linux then calls the running one deleted.
     let myself = std::env::current_exe()?;
     let myself = myself.to_string_lossy().trim_end_matches(" (deleted)").to_owned();
-    process::succeed(
-        Command::new(myself).args(["demo", "--once", "--yes", "--built", log]).current_dir(lab::root()),
-    )
+    process::succeed(Command::new(myself).args(arguments).current_dir(lab::root()))
 }

@@ -1,17 +1,16 @@
 //! The patient: a monolith and a split-out service, each with a Postgres cluster of its own, started as their team
 //! would start them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use lab::postgres::PASSWORD;
-use lab::process::Background;
-use lab::{Access, Cluster, free_port, interrupt};
+use lab::{Access, Cluster, free_port};
 
-use super::{built, probe};
+use super::built;
+use crate::program::Program;
 
 /// The applications' own roles; strangler gets another.
 const MONOLITH_ROLE: &str = "shop";
@@ -20,13 +19,12 @@ const ORDERS_ROLE: &str = "orders";
 const STRANGLER_ROLE: &str = "strangler";
 /// A careful team bounds what a forgotten slot may keep.
 const SETTINGS: &str = "-c max_slot_wal_keep_size=4GB";
-/// Seeding ten thousand orders takes seconds; a busy machine may need longer.
-const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// The shop, open. What is dropped first stands first.
 pub struct Shop {
-    monolith: Background,
-    orders: Background,
+    monolith: Program,
+    /// The service.
+    pub orders: Program,
     pub monolith_url: String,
     pub orders_url: String,
     pub monolith_cluster: Cluster,
@@ -43,12 +41,12 @@ impl Shop {
         let mut command = Command::new(built("monolith"));
         command.args(["--migrate", "--listen", &monolith_listen, "--internal-listen", &internal_listen]);
         command.env("MONOLITH_DATABASE_URL", monolith_cluster.url(MONOLITH_ROLE, "shop"));
-        let monolith = serve("the monolith", command, &monolith_listen, monolith_cluster.folder())?;
+        let monolith = serve("the monolith", command, &monolith_listen, &monolith_cluster)?;
         let mut command = Command::new(built("orders"));
         let internal_url = format!("http://{internal_listen}");
         command.args(["--migrate", "--listen", &orders_listen, "--monolith", &internal_url]);
         command.env("ORDERS_DATABASE_URL", orders_cluster.url(ORDERS_ROLE, "orders"));
-        let orders = serve("the service orders", command, &orders_listen, orders_cluster.folder())?;
+        let orders = serve("the service orders", command, &orders_listen, &orders_cluster)?;
         Ok(Shop {
             monolith,
             orders,
@@ -107,12 +105,6 @@ fn database(cluster: &str, name: &str, role: &str) -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn serve(name: &str, mut command: Command, listen: &str, folder: &Path) -> Result<Background> {
-    let mut application = Background::start(name, &mut command, &folder.join("application.log"))?;
-    interrupt::await_until(&format!("the start of {name}"), START_LIMIT, Duration::from_millis(50), || {
-        application.must_run()?;
-        let healthy = probe::send(listen, "GET", "/health", None).is_ok_and(|answer| answer.status == 200);
-        Ok(healthy.then_some(()))
-    })?;
-    Ok(application)
+fn serve(name: &str, command: Command, listen: &str, cluster: &Cluster) -> Result<Program> {
+    Program::start(name, command, (listen, "/health"), &cluster.folder().join("application.log"))
 }

@@ -238,7 +238,7 @@ pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     stage.strangler.show("sync drop orders --yes")?;
     stage.strangler.show("down")?;
     stage.strangler.show_as_admin("uninstall --yes")?;
-    let left = leftovers::find(stage)?;
+    let left = leftovers::find(&stage.shop, stage.broker.as_ref())?;
     for thing in &left {
         println!("    left: {thing}");
     }

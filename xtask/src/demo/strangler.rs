@@ -17,6 +17,9 @@ use super::shop::Shop;
 use super::{built, patient_file};
 use crate::terminal;
 
+const PLAN: &str = "strangler.yaml";
+/// The variable with the proxy's address in the plan.
+const PROXY_LISTEN: &str = "PROXY_LISTEN";
 /// Far more than any command of the story takes, its own waiting included.
 const SHOW_LIMIT: Duration = Duration::from_secs(300);
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +34,21 @@ pub struct Strangler {
     admin_urls: [String; 2],
     /// Where the proxy listens, `host:port`.
     pub proxy: String,
+    pub ports: Ports,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    pub exit: i32,
+    pub documents: Vec<Value>,
+}
+
+impl Tried {
+    /// The last document: what a command that moves writes prints, or a failure. Null if there was none.
+    pub fn last(&self) -> &Value {
+        self.documents.last().unwrap_or(&Value::Null)
+    }
 }
 
 impl Strangler {
@@ -41,24 +59,44 @@ impl Strangler {
         let environment = vec![
             ("MONOLITH_URL", shop.monolith_url.clone()),
             ("ORDERS_URL", shop.orders_url.clone()),
-            ("PROXY_LISTEN", listen.to_owned()),
+            (PROXY_LISTEN, listen.to_owned()),
             ("MONOLITH_DATABASE_URL", monolith),
             ("ORDERS_DATABASE_URL", orders),
         ];
         let (monolith, orders) = shop.admin_urls();
         let admin_urls = [format!("monolith={monolith}"), format!("orders={orders}")];
+        let ports = Ports { admin: free_port()?, controller: free_port()?, bridge: free_port()? };
         let strangler =
-            Strangler { folder: folder.to_owned(), environment, admin_urls, proxy: listen.to_owned() };
+            Strangler { folder: folder.to_owned(), environment, admin_urls, proxy: listen.to_owned(), ports };
         // A demo that was killed may have left parts running, and a state for databases that are gone.
         strangler.down();
         let state = folder.join(".strangler");
         if state.exists() {
             fs::remove_dir_all(&state).with_context(|| format!("{} cannot be removed", state.display()))?;
         }
-        let ports = Ports { admin: free_port()?, controller: free_port()?, bridge: free_port()? };
-        let plan = adapted(&patient_file("strangler.yaml")?, kafka, &ports);
-        fs::write(folder.join("strangler.yaml"), plan)?;
+        let plan = adapted(&patient_file(PLAN)?, kafka, &strangler.ports);
+        fs::write(folder.join(PLAN), plan)?;
         Ok(strangler)
+    }
+
+    /// The same plan for another proxy on this machine: in a folder of its own, with ports of its own.
+    pub fn beside(&self, folder: &Path) -> Result<Strangler> {
+        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        let ports = Ports { admin: free_port()?, ..self.ports };
+        let proxy = format!("127.0.0.1:{}", free_port()?);
+        let plan = fs::read_to_string(self.folder.join(PLAN)).context("the plan is gone")?;
+        let admin = |ports: Ports| format!("127.0.0.1:{}", ports.admin);
+        fs::write(folder.join(PLAN), plan.replace(&admin(self.ports), &admin(ports)))?;
+        let mut environment = self.environment.clone();
+        environment.retain(|(name, _)| *name != PROXY_LISTEN);
+        environment.push((PROXY_LISTEN, proxy.clone()));
+        let (folder, admin_urls) = (folder.to_owned(), self.admin_urls.clone());
+        Ok(Strangler { folder, environment, admin_urls, proxy, ports })
+    }
+
+    /// Sets a variable of the environment of all its commands.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
     }
 
     /// Shows a command as a person would type it, with its real output. Anything but exit code 0 is an error.
@@ -85,6 +123,16 @@ impl Strangler {
         arguments.extend(["--output", "json"]);
         let text = process::output(&mut self.command(&arguments), ASK_LIMIT)?;
         serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
+    }
+
+    /// Runs a command to its end, however it ends. Fails only if it takes longer than `limit`.
+    pub fn tried(&self, line: &str, limit: Duration) -> Result<Tried> {
+        let mut arguments: Vec<&str> = line.split_whitespace().collect();
+        arguments.extend(["--output", "json"]);
+        let (status, out, err) = process::answer(&mut self.command(&arguments), limit)?;
+        let lines = out.lines().chain(err.lines());
+        let documents = lines.filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object);
+        Ok(Tried { exit: status.code().unwrap_or(-1), documents: documents.collect() })
     }
 
     /// The process id of a running part (`bridge`, `proxy`, `controller`). Waits for a part that is being restarted.
@@ -127,7 +175,7 @@ impl Strangler {
         lines.join("\n")
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(built("strangler"));
         command.args(arguments).current_dir(&self.folder);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -155,10 +203,12 @@ fn pid_in(note: &Value) -> Option<i32> {
 }
 
 /// Ports that a plan may leave at their defaults, which another program on this machine may use.
-struct Ports {
-    admin: u16,
-    controller: u16,
-    bridge: u16,
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// The proxy's for its metrics and health.
+    pub admin: u16,
+    pub controller: u16,
+    pub bridge: u16,
 }
 
 /// The shop's plan for this run: free ports, and the broker if there is one.
@@ -185,7 +235,7 @@ mod tests {
     #[test]
     fn the_plan_gets_its_ports_and_its_broker() {
         let ports = Ports { admin: 1, controller: 2, bridge: 3 };
-        let plan = adapted(&patient_file("strangler.yaml").unwrap(), Some("127.0.0.1:9"), &ports);
+        let plan = adapted(&patient_file(PLAN).unwrap(), Some("127.0.0.1:9"), &ports);
         assert!(plan.contains("proxy: { listen: \"${PROXY_LISTEN}\", admin: \"127.0.0.1:1\" }"), "{plan}");
         assert!(plan.contains("log: { kafka: { brokers: \"127.0.0.1:9\", topic_prefix: shop } }"));
         assert!(!adapted("version: 1", None, &ports).contains("kafka"));

@@ -29,6 +29,8 @@ pub struct Proof {
     pub requests: u64,
     /// Requests that got a 5xx or no answer.
     pub failed: u64,
+    /// Writes that were put off with a 503 and Retry-After.
+    pub deferred: u64,
     /// Answers that broke a rule, such as a read that went back in time.
     pub wrong: u64,
     /// Promises that the database does not keep.
@@ -69,47 +71,52 @@ pub struct Traffic {
     running: Option<Background>,
     /// Monolith's and service's database, as the applications reach them.
     databases: (String, String),
-    proxy: String,
+    proxies: Vec<String>,
+    /// Of the customers' choices.
+    pub seed: u64,
     report: PathBuf,
     ledger: PathBuf,
+    incidents: PathBuf,
     log: PathBuf,
 }
 
 impl Traffic {
     /// Customers that have not started yet. Their files will be in `folder`.
-    pub fn prepared(shop: &Shop, proxy: &str, folder: &Path) -> Traffic {
+    pub fn prepared(shop: &Shop, proxies: &[&str], folder: &Path) -> Traffic {
         Traffic {
             running: None,
             databases: shop.application_urls(),
-            proxy: format!("http://{proxy}"),
+            proxies: proxies.iter().map(|proxy| format!("http://{proxy}")).collect(),
+            seed: 1,
             report: folder.join("traffic.json"),
             ledger: folder.join("traffic-ledger.jsonl"),
+            incidents: folder.join("traffic-incidents.jsonl"),
             log: folder.join("traffic.log"),
         }
     }
 
     pub fn start(&mut self) -> Result<()> {
-        for old in [&self.report, &self.ledger, &self.log] {
+        for old in [&self.report, &self.ledger, &self.incidents, &self.log] {
             if old.exists() {
                 fs::remove_file(old).with_context(|| format!("{} cannot be removed", old.display()))?;
             }
         }
         let mut command = self.command();
         let (customers, rate) = CUSTOMERS;
-        let [customers, rate, seconds] = [customers, rate, LONGEST_SECONDS].map(|number| number.to_string());
-        command.args([
-            "--proxy",
-            &self.proxy,
-            "--clients",
-            &customers,
-            "--rate",
-            &rate,
-            "--seconds",
-            &seconds,
-        ]);
+        for proxy in &self.proxies {
+            command.args(["--proxy", proxy]);
+        }
+        command.args(["--clients", &customers.to_string(), "--rate", &rate.to_string()]);
+        command.args(["--seconds", &LONGEST_SECONDS.to_string(), "--seed", &self.seed.to_string()]);
         command.arg("--ledger").arg(&self.ledger).arg("--report").arg(&self.report);
+        command.arg("--incidents").arg(&self.incidents);
         self.running = Some(Background::start("the traffic", &mut command, &self.log)?);
         Ok(())
+    }
+
+    /// Each request that did not go well, as a JSON line.
+    pub fn incidents(&self) -> &Path {
+        &self.incidents
     }
 
     /// The last line of their log.
@@ -161,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_compared_nothing_is_no_proof() {
-        let whole = r#"{"requests":9,"failed":0,"wrong":0,"lost":0,"doubled":0,"differences":0,
+        let whole = r#"{"requests":9,"failed":0,"deferred":0,"wrong":0,"lost":0,"doubled":0,"differences":0,
                         "credit_exceeded":0,"stock_negative":0,"sagas_open":0,"books_differ":0,
                         "by_served":{"monolith":5,"orders":4},"seconds":1.5,"x":1}"#;
         let proof: Proof = serde_json::from_str(whole).unwrap();

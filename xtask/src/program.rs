@@ -1,0 +1,86 @@
+//! A program in the background that answers HTTP when it is well, and that can be killed, frozen and started again.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use lab::interrupt;
+use lab::process::Background;
+use nix::sys::signal::Signal;
+
+use crate::demo::probe;
+
+/// Seeding ten thousand orders takes seconds; a busy machine may need longer.
+const START_LIMIT: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    command: Command,
+    /// `host:port` and path of what answers 200 when it is well.
+    health: (String, &'static str),
+    log: std::path::PathBuf,
+    running: Background,
+}
+
+impl Program {
+    /// Starts it, and waits until it is well. What it says is appended to `log`.
+    pub fn start(
+        name: &str,
+        mut command: Command,
+        health: (&str, &'static str),
+        log: &Path,
+    ) -> Result<Program> {
+        let running = Background::start(name, &mut command, log)?;
+        let health = (health.0.to_owned(), health.1);
+        let mut program = Program { name: name.to_owned(), command, health, log: log.to_owned(), running };
+        program.await_well()?;
+        Ok(program)
+    }
+
+    fn await_well(&mut self) -> Result<()> {
+        interrupt::await_until(&format!("the start of {}", self.name), START_LIMIT, LOOK, || {
+            self.running.must_run()?;
+            Ok(self.is_well().then_some(()))
+        })
+    }
+
+    pub fn is_well(&self) -> bool {
+        let (address, path) = &self.health;
+        probe::send(address, "GET", path, None).is_ok_and(|answer| answer.status == 200)
+    }
+
+    pub fn must_run(&mut self) -> Result<()> {
+        self.running.must_run()
+    }
+
+    /// With -9.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Starts it again, and does not wait.
+    pub fn restart(&mut self) -> Result<()> {
+        self.running = Background::start(&self.name, &mut self.command, &self.log)?;
+        Ok(())
+    }
+
+    /// Stops it where it is: its connections stay, and it answers nobody.
+    pub fn freeze(&self) {
+        self.running.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.running.signal(Signal::SIGCONT);
+    }
+
+    /// Asks it to end. Whether it did within `limit`; otherwise it was killed.
+    pub fn end(&mut self, limit: Duration) -> Result<bool> {
+        self.running.signal(Signal::SIGTERM);
+        let ended = self.running.wait(limit).is_ok();
+        self.running.kill();
+        Ok(ended)
+    }
+}
