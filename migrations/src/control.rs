@@ -74,6 +74,10 @@ pub struct TableRoute {
     /// Whether the slice has tables that are copied after the monolith, so that a client who just wrote must
     /// read from the monolith until a barrier has passed.
     pub follows: bool,
+    /// Whether the service owns the slice's tables. What the monolith has of them is behind, or no longer followed at all,
+    /// so it answers no read of the slice.
+    #[serde(default)]
+    pub leads: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

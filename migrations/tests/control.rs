@@ -158,11 +158,17 @@ fn after_the_split_everything_of_the_slice_is_at_the_service() {
     for route in ["list", "show", "place"] {
         assert_eq!(share_of(&desired, route), (Share::SERVICE, false));
     }
+    let leads = |desired: &Desired| {
+        let of_orders = desired.table.routes.iter().filter(|row| row.slice == slice("orders"));
+        of_orders.map(|row| row.leads).collect::<Vec<_>>()
+    };
+    assert!(leads(&desired).iter().all(|leads| *leads), "what the monolith has is behind");
     assert_eq!(rights(&desired), [Right::Watch, Right::Apply(Epoch(1))]);
     let mut cut = following();
     cut.extend(cutting());
     let desired = Desired::from(&plan, &state(&cut), None);
     assert_eq!(share_of(&desired, "place"), (Share::MONOLITH, true));
+    assert!(leads(&desired).iter().all(|leads| !*leads));
     let hold = Hold { epoch: Epoch(1), until: Moment(9) };
     assert_eq!(desired.table.holds, BTreeMap::from([(slice("orders"), hold)]));
     assert_eq!(rights(&desired)[0], Right::Apply(Epoch(1)), "what was written before the fence still comes");

@@ -241,9 +241,11 @@ impl Exchange {
         self.matched.map(|matched| matched.number)
     }
 
-    /// Lets the monolith answer after the service failed. `false` if that is not safe.
+    /// Lets the monolith answer after the service failed. `false` if that is not safe, or its data may be older than what
+    /// the client has seen.
     pub(crate) fn fall_back(&mut self) -> bool {
-        let may = self.is_repeatable() && self.decision.side == Side::Service;
+        let leads = self.route().is_some_and(|route| route.slice.leads);
+        let may = self.is_repeatable() && self.decision.side == Side::Service && !leads;
         if may {
             self.decision = Decision { side: Side::Monolith, why: Why::Fallback };
         }
@@ -296,6 +298,7 @@ impl Exchange {
             bucket: client.bucket(),
             is_read: self.is_read(),
             follows: freshness.is_some() || route.slice.follows,
+            leads: route.slice.leads,
             asked: self.asked,
             stale,
             service_is_well: route.slice.service.is_well(),

@@ -42,6 +42,16 @@ fn a_read_that_the_service_breaks_off_is_answered_by_the_monolith() {
 }
 
 #[test]
+fn a_read_of_what_the_service_owns_is_never_answered_by_the_monolith() {
+    let mut routes = reads_and_writes();
+    routes.iter_mut().for_each(|route| route.leads = true);
+    let rig = Rig::with(QUICK, routes, |_| text(200, "monolith"), |_| Reply::Close);
+    let got = rig.ask("GET", "/orders");
+    assert_eq!((got.status, got.json()["upstream"].as_str()), (502, Some("orders")));
+    assert_eq!(rig.monolith.count(), 0);
+}
+
+#[test]
 fn a_read_whose_body_was_too_large_to_keep_is_not_sent_again() {
     let rig = rig_with(|_| Reply::Close);
     let found = ask(rig.proxy.address, "POST", "/orders/search", &[], &vec![b'x'; 200_000]);

@@ -55,6 +55,7 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
         share: share(slice, route, state),
         sticky: slice.sticky.clone(),
         follows: !slice.is_stateless() && !state.stage.is_at_service() && !gained_tables(slice, state),
+        leads: state.stage.is_at_service(),
     }
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Case {
     pub(crate) is_read: bool,
     /// Whether the service's data follow the monolith's.
     pub(crate) follows: bool,
+    /// Whether the monolith's data are behind the service's.
+    pub(crate) leads: bool,
     /// The side that a tester with the right secret asked for.
     pub(crate) asked: Option<Side>,
     pub(crate) stale: Option<Stale>,
@@ -107,7 +109,7 @@ pub(crate) fn decide(case: &Case) -> Decision {
             None => {}
         }
     }
-    if case.is_read && !case.service_is_well {
+    if case.is_read && !case.leads && !case.service_is_well {
         return monolith(Why::Unwell);
     }
     Decision { side: Side::Service, why: Why::Share }
@@ -128,6 +130,7 @@ mod tests {
             bucket: 1,
             is_read: true,
             follows: true,
+            leads: false,
             asked: None,
             stale: None,
             service_is_well: true,
@@ -155,10 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn only_reads_leave_an_unwell_service() {
+    fn only_reads_leave_an_unwell_service_and_none_of_a_slice_that_it_owns() {
         let unwell = Case { service_is_well: false, ..case() };
         assert_eq!(outcome(&unwell), (Side::Monolith, Why::Unwell));
         assert_eq!(outcome(&Case { is_read: false, ..unwell }), (Side::Service, Why::Share));
+        let owned = Case { follows: false, leads: true, ..unwell };
+        assert_eq!(outcome(&owned), (Side::Service, Why::Share));
     }
 
     #[test]

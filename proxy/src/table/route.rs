@@ -26,6 +26,8 @@ pub(crate) struct LiveSlice {
     pub(crate) salt: u64,
     /// Whether the service's data follow the monolith's.
     pub(crate) follows: bool,
+    /// Whether the monolith's data are behind the service's, so that it answers nothing.
+    pub(crate) leads: bool,
     sticky: Sticky,
 }
 
@@ -43,6 +45,7 @@ impl LiveSlice {
             traffic,
             salt: client::salt(entry.slice.as_str()),
             follows: entry.follows,
+            leads: entry.leads,
             sticky: entry.sticky.clone(),
         }
     }
@@ -51,7 +54,7 @@ impl LiveSlice {
     pub(crate) fn is_of(&self, entry: &TableRoute) -> bool {
         *self.name == *entry.slice.as_str()
             && *self.service.name == *entry.service.as_str()
-            && self.follows == entry.follows
+            && (self.follows, self.leads) == (entry.follows, entry.leads)
             && self.sticky == entry.sticky
     }
 }

@@ -175,6 +175,7 @@ pub fn route(name: &str, pattern: &str, share: &str, follows: bool) -> TableRout
         share: share.parse().unwrap(),
         sticky: Sticky::Own,
         follows,
+        leads: false,
     }
 }
 
