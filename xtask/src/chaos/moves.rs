@@ -38,6 +38,8 @@ enum Move {
     Rollback,
     Confirm,
     Verify,
+    /// Shares the reads.
+    Share(u8),
     /// Begins a crossing, and gives it up after so many milliseconds if it is not decided by then.
     GiveUp {
         rollback: bool,
@@ -131,11 +133,13 @@ impl<'a> Mover<'a> {
     fn choose(&mut self, standing: &Standing) -> Move {
         let choice = self.dice.random_range(0..100);
         let (seconds, after_ms) = (self.dice.random_range(2..9), self.dice.random_range(0..900));
+        let percent = [0, 30, 60, 100][self.dice.random_range(0..4)];
         match (standing.stage.as_str(), standing.returns, choice) {
             ("following", _, 0..35) => Move::Cutover,
-            ("following", _, 35..60) => Move::CutoverFor(seconds),
-            ("following", _, 60..78) => Move::Rehearse,
-            ("following", _, 78..88) => Move::GiveUp { rollback: false, after_ms },
+            ("following", _, 35..55) => Move::CutoverFor(seconds),
+            ("following", _, 55..70) => Move::Rehearse,
+            ("following", _, 70..79) => Move::GiveUp { rollback: false, after_ms },
+            ("following", _, 79..92) => Move::Share(percent),
             (_, true, 0..25) => Move::Confirm,
             (_, true, 25..50) => Move::Rollback,
             (_, true, 50..90) => Move::Wait,
@@ -153,6 +157,7 @@ impl<'a> Mover<'a> {
             Move::Rollback => self.cross("rollback orders", standing),
             Move::Confirm => self.command("confirm orders", standing),
             Move::Verify => self.command("verify orders --full-speed", standing),
+            Move::Share(percent) => self.command(&format!("route set orders {percent}%"), standing),
             Move::GiveUp { rollback, after_ms } => self.give_up(rollback, after_ms),
             Move::Wait => self.wait_for_return(),
         }
