@@ -5,7 +5,8 @@ use super::contract::{Flush, LogError};
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Position, Timeline};
-use rows::progress::{LogId, Progress};
+use rows::progress::{LogId, Membership, Progress};
+use std::collections::BTreeSet;
 
 /// How far a writer is.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Floor {
     timeline: Option<Timeline>,
     end: EndLsn,
     last: Position,
+    /// The memberships that the last record named.
+    captured: Option<BTreeSet<Membership>>,
 }
 
 /// What of a flush must be written.
@@ -32,6 +35,7 @@ impl Floor {
             timeline: last.map(|progress| progress.timeline.clone()),
             end: last.map(|progress| progress.end).unwrap_or_default(),
             last: Position::default(),
+            captured: last.map(|progress| progress.captured.clone()),
         }
     }
 
@@ -48,7 +52,11 @@ impl Floor {
             self.check(&progress, &flush)?;
             progress.log = self.log.clone();
             progress.messages.retain(|message| !self.end.is_past(message.position.commit));
-            if progress.end > self.end || !flush.changes.is_empty() || !progress.messages.is_empty() {
+            // A table that left the publication and came back is news, although nothing was written meanwhile.
+            let captures_others = self.captured.as_ref() != Some(&progress.captured);
+            let is_news = progress.end > self.end || captures_others;
+            if is_news || !flush.changes.is_empty() || !progress.messages.is_empty() {
+                self.captured = Some(progress.captured.clone());
                 self.end = self.end.max(progress.end);
                 progress.end = self.end;
                 self.timeline = Some(progress.timeline.clone());
@@ -76,5 +84,37 @@ impl Floor {
             return Err(LogError::Refused(Finding::error(Code::LogOrder, message, hint)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flush(end: u64, captured: &[u32]) -> Flush {
+        let progress = Progress {
+            version: 1,
+            log: LogId(String::new()),
+            timeline: Timeline { system_id: "1".to_owned(), timeline: 1 },
+            end: EndLsn(end),
+            committed_us: 0,
+            messages: Vec::new(),
+            captured: captured.iter().map(|oid| Membership(*oid)).collect(),
+        };
+        Flush { changes: Vec::new(), progress: Some(progress) }
+    }
+
+    #[test]
+    fn a_record_is_written_once_and_again_when_other_tables_are_captured() {
+        let mut floor = Floor::new(LogId("log".to_owned()), None);
+        let mut written = |end, captured: &[u32]| {
+            let admitted = floor.admit(flush(end, captured)).unwrap().flush.progress;
+            admitted.map(|progress| progress.end.0)
+        };
+        assert_eq!(written(10, &[1]), Some(10));
+        assert_eq!(written(10, &[1]), None, "nothing new");
+        assert_eq!(written(10, &[2]), Some(10), "the table left and came back");
+        assert_eq!(written(8, &[2]), None);
+        assert_eq!(written(8, &[1, 2]), Some(10), "a record never takes an end back");
     }
 }
