@@ -136,14 +136,14 @@ impl Agents {
         ProxiesSeen { live: count, current, drained: u32::try_from(drained.count()).unwrap_or(u32::MAX) }
     }
 
-    /// The longest wait of a write in the slice's present or last hold.
-    pub(crate) fn held_ms_max(&self, slice: &SliceName) -> u64 {
+    /// How long the writes of the slice's present or last hold waited, in ms: 99 of 100 at each proxy, and the longest.
+    pub(crate) fn held_ms(&self, slice: &SliceName) -> (u64, u64) {
         let seen = self.lock();
         let waits = live(&seen).filter_map(|agent| match &agent.observed.report {
-            Report::Proxy(proxy) => proxy.slices.get(slice).map(|one| one.held_ms_max),
+            Report::Proxy(proxy) => proxy.slices.get(slice),
             Report::Bridge(_) => None,
         });
-        waits.max().unwrap_or_default()
+        waits.fold((0, 0), |(p99, max), one| (p99.max(one.held_ms_p99), max.max(one.held_ms_max)))
     }
 
     /// A proxy that may still send requests to the service, with how long it has been silent. Its last report acts on

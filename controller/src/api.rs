@@ -7,6 +7,7 @@ mod crossing;
 use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
 use crate::drive;
+use crate::metrics;
 use crate::observe;
 use crate::store::{Draft, StoreError};
 use answer::Failure;
@@ -51,6 +52,7 @@ struct Shared {
 
 /// Every path of the API. `ends` turns true when open polls shall answer because the process ends.
 pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>) -> Router {
+    let measured = get(metrics::show).with_state(Arc::clone(&desk));
     let shared = Shared { desk, token: Arc::new(token), ends, begun: Instant::now() };
     Router::new()
         .route("/v1/status", get(status))
@@ -67,6 +69,7 @@ pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>
         .fallback(|| async { answer::not_found() })
         .layer(middleware::from_fn_with_state(shared.clone(), only_with_token))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route("/metrics", measured)
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(shared)
 }

@@ -1,5 +1,6 @@
 //! How crossings go: what was done, how long each part took, and what keeps one from its end. Kept in memory, for people.
 
+use crate::ends::Ends;
 use migrations::api::{CrossingEnd, CrossingReport, CrossingVerb, Phase};
 use migrations::crossing::Intent;
 use migrations::finding::Finding;
@@ -14,23 +15,39 @@ use std::time::{Duration, Instant};
 const STEPS_MAX: usize = 200;
 
 /// The last crossing of each slice, and what is wrong with it now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Courses {
     reports: Mutex<BTreeMap<SliceName, CrossingReport>>,
     alarms: Mutex<BTreeMap<SliceName, Finding>>,
+    ends: Option<Ends>,
 }
 
 impl Courses {
+    pub(crate) fn new() -> Courses {
+        Courses { reports: Mutex::default(), alarms: Mutex::default(), ends: Ends::new() }
+    }
+
+    pub(crate) fn ends(&self) -> Option<&Ends> {
+        self.ends.as_ref()
+    }
+
     pub(crate) fn of(&self, slice: &SliceName) -> Option<CrossingReport> {
         lock(&self.reports).get(slice).cloned()
     }
 
     pub(crate) fn publish(&self, report: &CrossingReport) {
-        lock(&self.reports).insert(report.slice.clone(), report.clone());
+        let before = lock(&self.reports).insert(report.slice.clone(), report.clone());
+        if let Some(ends) = &self.ends {
+            ends.note(before.as_ref(), report);
+        }
     }
 
     pub(crate) fn alarms(&self) -> Vec<Finding> {
         lock(&self.alarms).values().cloned().collect()
+    }
+
+    pub(crate) fn is_alarmed(&self, slice: &SliceName) -> bool {
+        lock(&self.alarms).contains_key(slice)
     }
 
     /// Says what is wrong, or that nothing is any more. Whether that is news.
@@ -73,6 +90,7 @@ impl Course {
             steps: Vec::new(),
             phases: BTreeMap::new(),
             hold_ms: None,
+            held_ms_p99: 0,
             held_ms_max: 0,
             not_compared: None,
             end: None,

@@ -64,7 +64,7 @@ impl Desk {
         Self {
             plan,
             agents: Agents::default(),
-            courses: Courses::default(),
+            courses: Courses::new(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),

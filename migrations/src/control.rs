@@ -160,7 +160,9 @@ pub struct SliceTraffic {
     pub held: u64,
     /// Writes that were sent to either side and are not ended.
     pub in_flight: u64,
-    /// The longest wait of a write in the hold that is acted on, or in the last one: milliseconds.
+    /// 99 of 100 writes waited no longer in the hold that is acted on, or in the last one: milliseconds.
+    pub held_ms_p99: u64,
+    /// The longest wait of a write in that hold: milliseconds.
     pub held_ms_max: u64,
 }
 

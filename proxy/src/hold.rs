@@ -7,6 +7,7 @@ pub(crate) mod counters;
 mod queue;
 pub(crate) mod stay;
 pub(crate) mod traffic;
+mod waits;
 
 use migrations::crossing::Moment;
 use migrations::names::SliceName;

@@ -51,6 +51,8 @@ pub(crate) struct Document<'a> {
     /// When each part was over, in ms since writes were held.
     phases: BTreeMap<Phase, u64>,
     hold_ms: Option<u64>,
+    /// 99 of 100 held writes waited no longer.
+    held_ms_p99: Option<u64>,
     /// The longest wait of a write.
     held_ms_max: Option<u64>,
     /// A failure has its own.
@@ -89,6 +91,7 @@ impl<'a> Ending<'a> {
             why,
             phases: self.report.map(|report| report.phases.clone()).unwrap_or_default(),
             hold_ms: self.hold_ms(),
+            held_ms_p99: self.report.map(|report| report.held_ms_p99),
             held_ms_max: self.report.map(|report| report.held_ms_max),
             findings: self.failure().is_none().then_some(&self.outcome.findings[..]),
             next_steps: self.next_steps(),
@@ -139,11 +142,14 @@ impl<'a> Ending<'a> {
     pub(crate) fn figures(&self) -> Vec<String> {
         let Some(held) = self.hold_ms() else { return Vec::new() };
         let held = figure::span(held);
-        let mut lines = vec![match self.report.map(|report| report.held_ms_max) {
+        let mut lines = vec![match self.report.map(|report| (report.held_ms_p99, report.held_ms_max)) {
             None => format!("writes were held for {held}"),
-            Some(0) => format!("writes were held for {held}, and no write had to wait"),
-            Some(longest) => {
-                format!("writes were held for {held}; the longest write waited {}", figure::span(longest))
+            Some((_, 0)) => format!("writes were held for {held}, and no write had to wait"),
+            Some((p99, longest)) => {
+                let (p99, longest) = (figure::span(p99), figure::span(longest));
+                format!(
+                    "writes were held for {held}; the longest waited {longest}, 99 of 100 no longer than {p99}"
+                )
             }
         }];
         if let (CrossingVerb::Rehearse, Some(report)) = (self.verb, self.report) {

@@ -134,7 +134,7 @@ mod tests {
 
     fn report(phases: Value) -> CrossingReport {
         serde_json::from_value(json!({
-            "slice": "orders", "verb": "rollback", "epoch": 6, "steps": ["a", "b"], "phases": phases, "held_ms_max": 0,
+            "slice": "orders", "verb": "rollback", "epoch": 6, "steps": ["a", "b"], "phases": phases, "held_ms_p99": 0, "held_ms_max": 0,
         }))
         .unwrap()
     }

@@ -36,7 +36,7 @@ impl Story {
     fn measured(self, verb: &str, phases: Value) -> Self {
         let report = json!({
             "slice": "orders", "verb": verb, "epoch": 5, "steps": ["wait until the proxies know"], "phases": phases,
-            "hold_ms": 74, "held_ms_max": 61,
+            "hold_ms": 74, "held_ms_p99": 58, "held_ms_max": 61,
         });
         Self { report, ..self }
     }
@@ -164,7 +164,7 @@ fn a_cutover_is_one_document() {
     let expected = json!({
         "slice": "orders", "stage": "split", "copied_at": "0/1", "intent": "cutover", "plan": "0000000000000000",
         "schema": "0000000000000000", "reverse_from": "0/1", "returns_at": 600_000, "epoch": 5, "owner": "service",
-        "ended": "committed", "phases": phases(), "hold_ms": 74, "held_ms_max": 61, "findings": [],
+        "ended": "committed", "phases": phases(), "hold_ms": 74, "held_ms_p99": 58, "held_ms_max": 61, "findings": [],
         "next_steps": ["strangler confirm orders", "strangler rollback orders"],
     });
     assert_eq!(document, expected);

@@ -54,8 +54,8 @@ pub(super) async fn report(
     Ok(Json(courses.of(&slice).map(|report| {
         // The longest wait ends with the hold, and proxies keep it until the next one.
         let was_held = report.hold_ms.is_some() || !report.phases.is_empty();
-        let held_ms_max = if was_held { agents.held_ms_max(&slice) } else { 0 };
-        CrossingReport { held_ms_max, ..report }
+        let (held_ms_p99, held_ms_max) = if was_held { agents.held_ms(&slice) } else { (0, 0) };
+        CrossingReport { held_ms_p99, held_ms_max, ..report }
     })))
 }
 

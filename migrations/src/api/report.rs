@@ -22,6 +22,8 @@ pub struct CrossingReport {
     /// How long writes were held, in ms; none while they are, or if they never were.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hold_ms: Option<u64>,
+    /// 99 of 100 held writes waited no longer, in ms, as the live proxies report it.
+    pub held_ms_p99: u64,
     /// The longest wait of a write, in ms, as the live proxies report it.
     pub held_ms_max: u64,
     /// Why rows were left uncompared that did not change either, if some were.

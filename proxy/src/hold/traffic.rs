@@ -3,6 +3,7 @@
 //! It outlives table swaps. A write of a slice that is not held touches two atomics here and no lock.
 
 use super::counters::HoldCounters;
+use super::waits::Waits;
 use migrations::control::SliceTraffic;
 use migrations::names::SliceName;
 use migrations::stage::{Epoch, Hold};
@@ -19,7 +20,7 @@ pub(crate) struct Traffic {
     pub(crate) counters: HoldCounters,
     in_flight: AtomicU64,
     held: AtomicU64,
-    held_ms_max: AtomicU64,
+    waits: Waits,
     epoch: AtomicU64,
     began: Notify,
     /// The controller's report of it is outdated.
@@ -36,7 +37,7 @@ impl Traffic {
             counters,
             in_flight: AtomicU64::new(0),
             held: AtomicU64::new(0),
-            held_ms_max: AtomicU64::new(0),
+            waits: Waits::new(),
             epoch: AtomicU64::new(NOT_HELD),
             began: Notify::new(),
             news,
@@ -53,7 +54,7 @@ impl Traffic {
     pub(crate) fn set_hold(&self, hold: Option<Hold>) {
         let epoch = hold.map_or(NOT_HELD, |hold| hold.epoch.0);
         if epoch != NOT_HELD && !self.is_held() {
-            self.held_ms_max.store(0, SeqCst);
+            self.waits.clear();
         }
         let before = self.epoch.swap(epoch, SeqCst);
         if epoch != NOT_HELD {
@@ -85,7 +86,8 @@ impl Traffic {
             holds: (epoch != NOT_HELD).then_some(Epoch(epoch)),
             held: self.held.load(SeqCst),
             in_flight: self.in_flight.load(SeqCst),
-            held_ms_max: self.held_ms_max.load(SeqCst),
+            held_ms_p99: self.waits.p99_ms(),
+            held_ms_max: self.waits.max_ms(),
         }
     }
 
@@ -102,7 +104,7 @@ impl Traffic {
     }
 
     pub(super) fn note_let_go(&self, waited: Duration) {
-        self.held_ms_max.fetch_max(waited.as_millis() as u64, SeqCst);
+        self.waits.note(waited);
         self.held.fetch_sub(1, SeqCst);
         self.news.notify_one();
     }
