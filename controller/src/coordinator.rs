@@ -6,9 +6,11 @@ mod driver;
 mod hands;
 mod interruption;
 mod lease;
+mod reservation;
 mod sequences;
 mod shapes;
 pub(crate) mod sight;
+mod trouble;
 mod work;
 
 use crate::agents::HEARD_AFTER;

@@ -6,10 +6,11 @@
 mod world;
 
 use controller::StoreError;
+use migrations::crossing::Moment;
 use migrations::cutover::AGAIN;
 use migrations::gate::Fence;
 use migrations::journal::SliceState;
-use migrations::stage::{Epoch, Stage};
+use migrations::stage::{Epoch, Event, Stage};
 use postgres::gate::{self, Gate};
 use serde_json::Value;
 use std::process::Command;
@@ -325,16 +326,25 @@ async fn giving_up_says_what_the_journals_own_event_would() {
     assert_eq!(refusal(&app, "INSERT INTO orders VALUES (1, 1, 'a', 100)").await, None);
     assert_eq!(state(gate::abort(&us, &world.slice, Epoch(4)).await), "STR02", "it was decided");
 
-    // By nobody's lease: only when it has run out.
+    // By nobody's lease: only when it has run out. What a person wanted waits for a person.
     decider.decide_all([world::released(4), world::rollback_started(5)]).await;
     let (slice, store) = (&world.slice, &decider.store);
     let hour = std::time::Duration::from_secs(3600);
     assert!(store.take_lease(slice, "ann", hour).await.unwrap());
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), None);
     assert!(store.renew_lease(slice, "ann", Epoch(5), std::time::Duration::ZERO).await.unwrap());
-    let before = store.now().await.unwrap();
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), Some(Epoch(6)));
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), None, "once");
+    decider.read().await;
+    assert!(matches!(decider.head().stage, Stage::Split { returns_at: None, .. }));
+
+    // What is due comes back by itself.
+    let (epoch, why) = (Epoch(8), String::new());
+    let due = Event::RollbackAborted { epoch, why, returns_at: Some(Moment(3)) };
+    decider.decide_all([world::released(6), world::rollback_started(7), due]).await;
+    decider.decide_all([world::released(8), world::rollback_started(9)]).await;
+    let before = decider.store.now().await.unwrap();
+    assert_eq!(gate::abort_expired(&us, &world.slice).await.unwrap(), Some(Epoch(10)));
     decider.read().await;
     let Stage::Split { returns_at: Some(again), .. } = decider.head().stage else {
         panic!("{:?}", decider.head());
@@ -430,9 +440,47 @@ async fn a_decision_and_the_monoliths_gate_change_together() {
     assert_eq!(refusal(&app, WRITE).await, None);
 }
 
-/// What an ended cutover, or a person, left at the tables does not break the next one (Vitess #13998, #13999, #14008).
 #[tokio::test(flavor = "multi_thread")]
-async fn a_left_over_gate_does_not_break_the_next_cutover() {
+async fn vitess_17794_giving_one_slice_up_turns_no_gate_of_another() {
+    let mut world = World::new("").await;
+    let stock = "CREATE TABLE stock (id int PRIMARY KEY, n int)";
+    for database in ["monolith", "service"] {
+        world.cluster.sql(database, &format!("SET ROLE app; {stock}"));
+    }
+    let marks = "    triggers: { audit: skip }";
+    let other = "  stock: { service: orders, routes: { all: GET /stock }, tables: [public.stock] }";
+    world.plan = world.plan_with(marks, &format!("{marks}\n{other}"));
+    world.install().await;
+    let us = world.client("strangler", "monolith").await;
+    let app = world.client("app", "monolith").await;
+    let stock = "INSERT INTO stock SELECT coalesce(max(id), 0) + 1 FROM stock";
+    let mut deciders = Vec::new();
+    for slice in ["orders", "stock"] {
+        let slice = slice.parse().unwrap();
+        gate::make(&us, &slice, Epoch(0)).await.unwrap();
+        let mut decider = Decider::of(&world).await;
+        decider.slice = slice;
+        decider.decide_all(world::followed()).await;
+        decider.decide_all([world::prepared(), world::started(1)]).await;
+        deciders.push(decider);
+    }
+    let [orders, stocks] = &mut deciders[..] else { unreachable!("there are two") };
+    gate::fence(&us, &stocks.slice, Epoch(1)).await.unwrap();
+    assert_eq!(refusal(&app, WRITE).await, None, "the fence of one slice shut another's gate");
+    gate::fence(&us, &orders.slice, Epoch(1)).await.unwrap();
+    gate::abort(&us, &orders.slice, Epoch(1)).await.unwrap();
+    assert_eq!(refusal(&app, WRITE).await, None);
+    assert_eq!(refusal(&app, stock).await.as_deref(), Some("STR01"), "another slice's abort opened the gate");
+    orders.read().await;
+    orders.decide_all([world::prepared(), world::started(3)]).await;
+    gate::fence(&us, &orders.slice, Epoch(3)).await.unwrap();
+    gate::abort(&us, &stocks.slice, Epoch(1)).await.unwrap();
+    assert_eq!(refusal(&app, stock).await, None);
+    assert_eq!(refusal(&app, WRITE).await.as_deref(), Some("STR01"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vitess_13998_13999_14008_a_left_over_gate_does_not_break_the_next_cutover() {
     let (world, mut decider) = following().await;
     let us = world.client("strangler", "monolith").await;
     let app = world.client("app", "monolith").await;

@@ -1,6 +1,6 @@
 //! The installed SQL and the journal's store against the pure table of `migrations::gate`: thousands of random deeds on eight
 //! slices, with stale and early epochs among them. After each one everything that a database has of every slice is what
-//! the table says. So a deed never touches another slice either (Vitess #17794).
+//! the table says. So a deed never touches another slice either.
 //!
 //! A run prints its seed; `STRANGLER_TEST_SEED` repeats it.
 

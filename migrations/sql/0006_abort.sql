@@ -1,8 +1,8 @@
 -- How a cutover, its preparation or a rollback is given up with every process of ours dead. Only the monolith's database has it.
 
 -- Writes what `Event::CutoverAborted` or `Event::RollbackAborted` would: the entry, and the head as `SliceState::after` has it. A
--- null epoch asks for what nobody drives any more; nothing comes back where there is none. Such a rollback is tried again
--- after 10 s, as `migrations::cutover::AGAIN` has it; one that a person gave up is not. Called through 0007_slices.sql, which
+-- null epoch asks for what nobody drives any more; nothing comes back where there is none. Such a rollback, if it was due by
+-- itself, is tried again as `migrations::cutover::stay` has it; one that a person gave up is not. Called through 0007_slices.sql, which
 -- lends the right to write the journal to exactly this.
 CREATE OR REPLACE FUNCTION strangler.journal_abort(of_slice text, at_epoch bigint, OUT raised bigint, OUT was text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -23,8 +23,9 @@ BEGIN
             RETURN;
         END IF;
         why := format('the lease of coordinator %s has run out', coalesce(head.coordinator, 'nobody'));
-        IF was = 'returning' THEN
-            again := jsonb_build_object('returns_at', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 10000);
+        IF was = 'returning' AND head.stage ? 'returns_at' THEN
+            again := jsonb_build_object('returns_at', greatest(
+                (head.stage->>'returns_at')::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + 10000));
         END IF;
     ELSIF NOT is_crossing OR head.epoch <> at_epoch THEN
         RAISE EXCEPTION 'nothing of slice % is under way at epoch %: it is % at epoch %', of_slice, at_epoch, was, coalesce(head.epoch, 0)
@@ -53,7 +54,7 @@ BEGIN
         preparing = NULL,
         stage = CASE was
             WHEN 'cutting' THEN jsonb_build_object('stage', 'following', 'copied_at', head.stage->'copied_at')
-            WHEN 'returning' THEN head.stage || '{"stage": "split"}' || again
+            WHEN 'returning' THEN head.stage - 'returns_at' || '{"stage": "split"}' || again
             ELSE head.stage END,
         hold = CASE was WHEN 'returning' THEN head.hold || jsonb_build_object('epoch', raised) END,
         coordinator = CASE was WHEN 'returning' THEN head.coordinator END,

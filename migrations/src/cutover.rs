@@ -25,7 +25,7 @@ pub const PREPARE: Duration = Duration::from_secs(60);
 pub const DRAIN: Duration = Duration::from_secs(1);
 /// No longer is waited for proxies to take the new table: the gate refuses what a late one sends.
 pub const ACKNOWLEDGE: Duration = Duration::from_secs(1);
-/// When a rollback that was due by itself is tried again after it was aborted.
+/// When a rollback that was due by itself is tried again after it was aborted, at the earliest.
 pub const AGAIN: Duration = Duration::from_secs(10);
 /// A lane that is further behind would make the hold long.
 pub const LAG_MAX: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub const REHEARSED: &str = "rehearsed";
 pub enum Step {
     /// Look whether everything is ready, and hash the tables' shapes.
     Inspect,
+    /// Keep vacuums and DDL off this side's tables until its gate is shut, which they would keep from happening.
+    Reserve(Side),
     /// Shut the gate of the side that owns the slice until now, and say so in its change stream.
     Fence(Side),
     /// Open the gate of the side that owns the slice from now on.
@@ -118,6 +120,8 @@ pub struct Seen {
     pub since: Option<Moment>,
     /// The shapes of the tables on both sides, once everything was found ready.
     pub ready: Option<Digest>,
+    /// Whether vacuums and DDL are kept off the tables of the side whose gate is to be shut.
+    pub is_reserved: bool,
     pub monolith: Option<Gate>,
     pub service: Option<Gate>,
     pub proxies: ProxiesSeen,
@@ -181,7 +185,13 @@ pub fn advance(state: &SliceState, seen: &Seen, now: Moment) -> Next {
     }
     match (state.stage, state.hold) {
         (Stage::Cutting { crossing, .. }, Some(hold)) => cut(crossing, hold, seen, now),
-        (Stage::Returning { crossing, .. }, Some(hold)) => give_back(crossing, hold, seen, now),
+        (Stage::Returning { crossing, .. }, Some(hold)) => {
+            match stop(Side::Service, crossing, hold, seen, now) {
+                Stopping::Next(next) => next,
+                Stopping::GivenUp(why) => Next::Journal(stay(state, why, now)),
+                Stopping::Stopped => Next::Journal(Event::RollbackCommitted { epoch: hold.epoch }),
+            }
+        }
         (Stage::Split { .. }, Some(hold)) => release(Side::Service, hold, seen, now),
         (_, Some(hold)) => release(Side::Monolith, hold, seen, now),
         (Stage::Split { returns_at: Some(due), .. }, None) => come_back(state, due, seen, now),
@@ -209,6 +219,14 @@ fn prepare(state: &SliceState, preparing: Preparing, seen: &Seen, now: Moment) -
             return wait(Awaited::LittleLag(side));
         }
     }
+    if !seen.is_reserved {
+        let is_late = now >= preparing.until;
+        return if is_late {
+            abort(no_time(Step::Reserve(Side::Monolith)))
+        } else {
+            Next::Do(Step::Reserve(Side::Monolith))
+        };
+    }
     let Preparing { intent, plan, .. } = preparing;
     let reverse_from: Of<Service, EndLsn> = Of::service(began);
     Next::Journal(Event::CutoverStarted {
@@ -233,15 +251,14 @@ fn cut(crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) -> Next {
     }
 }
 
-fn give_back(crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) -> Next {
-    match stop(Side::Service, crossing, hold, seen, now) {
-        Stopping::Next(next) => next,
-        Stopping::GivenUp(why) => {
-            let epoch = hold.epoch.next();
-            Next::Journal(Event::RollbackAborted { epoch, why, returns_at: Some(now.after(AGAIN)) })
-        }
-        Stopping::Stopped => Next::Journal(Event::RollbackCommitted { epoch: hold.epoch }),
-    }
+/// A rollback is given up. What was to return by itself still is; what a person wanted waits for a person.
+pub fn stay(state: &SliceState, why: String, now: Moment) -> Event {
+    let due = match state.stage {
+        Stage::Returning { returns_at, .. } => returns_at,
+        _ => None,
+    };
+    let returns_at = due.map(|due| due.max(now.after(AGAIN)));
+    Event::RollbackAborted { epoch: state.epoch.next(), why, returns_at }
 }
 
 enum Stopping {
@@ -262,9 +279,7 @@ fn stop(from: Side, crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) ->
     let next = steps(from, crossing, hold, since, seen, now);
     match next {
         Stopping::Next(Next::Wait(awaited, _)) if now >= hold.until => Stopping::GivenUp(late(awaited)),
-        Stopping::Next(Next::Do(step)) if now >= hold.until => {
-            Stopping::GivenUp(format!("there was no time left to {step}"))
-        }
+        Stopping::Next(Next::Do(step)) if now >= hold.until => Stopping::GivenUp(no_time(step)),
         Stopping::Stopped if now >= hold.until => {
             Stopping::GivenUp("there was no time left to decide".to_owned())
         }
@@ -273,6 +288,10 @@ fn stop(from: Side, crossing: Crossing, hold: Hold, seen: &Seen, now: Moment) ->
 }
 
 fn steps(from: Side, crossing: Crossing, hold: Hold, since: Moment, seen: &Seen, now: Moment) -> Stopping {
+    // A cutover did it before writes were held.
+    if !seen.is_reserved {
+        return Stopping::Next(Next::Do(Step::Reserve(from)));
+    }
     let drained_by = since.after(DRAIN).min(hold.until);
     if seen.proxies.drained < seen.proxies.live && now < drained_by {
         return Stopping::Next(Next::Wait(Awaited::Drained, drained_by));
@@ -332,6 +351,10 @@ pub fn may_return(seen: &Seen) -> Result<(), Awaited> {
     Ok(())
 }
 
+fn no_time(step: Step) -> String {
+    format!("there was no time left to {step}")
+}
+
 fn late(awaited: Awaited) -> String {
     format!("it took too long until {awaited}")
 }
@@ -340,6 +363,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Inspect => f.write_str("look whether everything is ready"),
+            Step::Reserve(side) => write!(f, "keep vacuums and DDL off the {side}'s tables"),
             Step::Fence(side) => write!(f, "shut the {side}'s gate"),
             Step::Open(side) => write!(f, "open the {side}'s gate"),
             Step::Compare => f.write_str("compare what changed"),

@@ -13,6 +13,7 @@ mod written;
 pub use check::check;
 
 use crate::finding::Finding;
+use crate::gate::Side;
 use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
 use crate::pattern::{Access, Pattern};
 use serde::{Deserialize, Serialize};
@@ -291,6 +292,13 @@ pub struct Table {
 }
 
 impl Table {
+    pub fn name_at(&self, side: Side) -> &TableName {
+        match side {
+            Side::Monolith => &self.from,
+            Side::Service => &self.to,
+        }
+    }
+
     /// Whether the plan says how the service's rows become the monolith's again.
     pub fn has_way_back(&self) -> bool {
         self.set.is_empty() || !self.reverse.is_empty()

@@ -84,6 +84,9 @@ pub enum Stage {
         copied_at: Of<Monolith, CommitLsn>,
         #[serde(flatten)]
         crossing: Crossing,
+        /// As in [`Stage::Split`]: none where only a person wanted it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        returns_at: Option<Moment>,
     },
     Retired,
 }
@@ -230,14 +233,14 @@ impl Stage {
                 E::CutoverAborted { .. } => Ok(S::Following { copied_at }),
                 _ => illegal(),
             },
-            S::Split { copied_at, crossing, .. } => match event {
-                E::RollbackStarted { .. } => Ok(S::Returning { copied_at, crossing }),
+            S::Split { copied_at, crossing, returns_at } => match event {
+                E::RollbackStarted { .. } => Ok(S::Returning { copied_at, crossing, returns_at }),
                 E::Confirmed => Ok(S::Split { copied_at, crossing, returns_at: None }),
                 E::Completed => Ok(S::Retired),
                 E::Released { .. } | E::Paused | E::Resumed { .. } => Ok(self),
                 _ => illegal(),
             },
-            S::Returning { copied_at, crossing } => match event {
+            S::Returning { copied_at, crossing, .. } => match event {
                 E::RollbackCommitted { .. } => Ok(S::Following { copied_at }),
                 E::RollbackAborted { returns_at, .. } => {
                     Ok(S::Split { copied_at, crossing, returns_at: *returns_at })

@@ -275,7 +275,7 @@ fn stages() -> Vec<Stage> {
         Stage::Following { copied_at },
         Stage::Cutting { copied_at, crossing: crossing() },
         Stage::Split { copied_at, crossing: crossing(), returns_at: Some(Moment(1)) },
-        Stage::Returning { copied_at, crossing: crossing() },
+        Stage::Returning { copied_at, crossing: crossing(), returns_at: None },
         Stage::Retired,
     ]
 }

@@ -110,10 +110,9 @@ fn clients_that_send_their_bodies_slowly_do_not_keep_the_others_waiting() {
     drop(slow);
 }
 
-/// A second window of buffering opened while the first one was drained, and traffic paused to the maximum
-/// (vitess#15707).
+/// A second window of buffering opened while the first one was drained, and traffic paused to the maximum.
 #[test]
-fn a_second_hold_while_the_first_is_released_does_not_pause_writes_to_the_maximum() {
+fn vitess_15707_a_second_hold_while_the_first_is_released_does_not_pause_writes_to_the_maximum() {
     let (_, reply) = crowd(Duration::from_millis(50));
     let mut rig = Rig::with("", orders("monolith"), |_| text(200, "monolith"), reply);
     let held = fill(&mut rig, 300);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn returning() -> Stage {
-        Stage::Returning { copied_at: Of::monolith(CommitLsn(5)), crossing: crossing() }
+        Stage::Returning { copied_at: Of::monolith(CommitLsn(5)), crossing: crossing(), returns_at: None }
     }
 
     fn kept(plan: &LanePlan) -> Kept {

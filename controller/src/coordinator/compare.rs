@@ -1,7 +1,7 @@
 //! Asks the bridge whether both sides hold the same rows while nobody writes. It knows which rows changed since all were
 //! compared last, and compares just those.
 
-use super::hands::Trouble;
+use super::trouble::Trouble;
 use migrations::code::{Kind, Retry};
 use migrations::control::VERSION;
 use migrations::names::SliceName;

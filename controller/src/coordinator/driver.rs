@@ -2,10 +2,10 @@
 //! says, look again. It chooses nothing itself.
 
 use super::compare::Line;
-use super::hands::Trouble;
 use super::interruption::{ended, left, passed};
 use super::lease::Lease;
 use super::sight::Sight;
+use super::trouble::Trouble;
 use super::work::{Done, Work};
 use crate::course::Course;
 use crate::desk::Desk;
@@ -14,7 +14,7 @@ use crate::store::Draft;
 use migrations::api::{CrossingEnd, Phase};
 use migrations::code::Code;
 use migrations::crossing::Moment;
-use migrations::cutover::{AGAIN, Awaited, Compared, Names, Next, Step, advance};
+use migrations::cutover::{Awaited, Compared, Names, Next, Step, advance, stay};
 use migrations::finding::Finding;
 use migrations::gate::Side;
 use migrations::journal::{Generation, SliceState, State};
@@ -206,7 +206,7 @@ impl<'a> Driver<'a> {
         let phase = match step {
             Step::Fence(_) => Phase::Drained,
             Step::Compare => Phase::Arrived,
-            Step::Inspect | Step::Open(_) | Step::Number(_) => return,
+            Step::Inspect | Step::Reserve(_) | Step::Open(_) | Step::Number(_) => return,
         };
         self.reached(phase);
     }
@@ -219,6 +219,7 @@ impl<'a> Driver<'a> {
         }
         match done {
             Done::Ready(digest) => self.sight.ready = Some(digest),
+            Done::Reserved => self.sight.is_reserved = true,
             Done::Turned(side, gate) => *self.sight.gate(side) = gate,
             Done::Compared(schema, rows) => {
                 self.sight.compared = Some(Compared { differences: rows.differences.total, schema });
@@ -230,7 +231,7 @@ impl<'a> Driver<'a> {
             Step::Fence(_) => self.reached(Phase::Fenced),
             Step::Compare => self.reached(Phase::Compared),
             Step::Number(_) => self.reached(Phase::Numbered),
-            Step::Inspect | Step::Open(_) => self.publish(),
+            Step::Inspect | Step::Reserve(_) | Step::Open(_) => self.publish(),
         }
     }
 
@@ -257,7 +258,15 @@ impl<'a> Driver<'a> {
         self.sight.tries += 1;
         let (why, is_final) = match trouble {
             Trouble::Final(why) => (why, true),
-            Trouble::Again(why) => (why, matches!(step, Step::Fence(_)) && self.sight.tries >= FENCES_MAX),
+            Trouble::Again(why) => {
+                let tries_max = match step {
+                    Step::Fence(_) => FENCES_MAX,
+                    // Writes are held already.
+                    Step::Reserve(Side::Service) => 1,
+                    _ => u32::MAX,
+                };
+                (why, self.sight.tries >= tries_max)
+            }
             Trouble::Stale(why) => {
                 // The journal says what was decided meanwhile; the same again means that the gate knows more.
                 let _ = self.desk.refresh().await;
@@ -386,9 +395,7 @@ fn leave(state: &SliceState, now: Moment) -> Option<Next> {
     let (epoch, why) = (state.epoch.next(), "the controller was stopped".to_owned());
     match state.stage {
         Stage::Cutting { .. } => Some(Next::Journal(Event::CutoverAborted { epoch, why })),
-        Stage::Returning { .. } => {
-            Some(Next::Journal(Event::RollbackAborted { epoch, why, returns_at: Some(now.after(AGAIN)) }))
-        }
+        Stage::Returning { .. } => Some(Next::Journal(stay(state, why, now))),
         _ => None,
     }
 }

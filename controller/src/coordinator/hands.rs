@@ -1,51 +1,33 @@
 //! The coordinator's connections. Each is lent to one step: a step that does not come back in time loses its connection,
 //! and the next one gets another.
 
+use super::reservation::Reservation;
+use super::trouble::Trouble;
 use migrations::gate::Side;
 use migrations::plan::{Plan, Slice};
 use migrations::problem::Diagnostic;
 use migrations::sql::Database;
-use postgres::{Refusal, connect, in_words};
+use postgres::connect;
 use std::time::Duration;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::Client;
 
 /// Connecting, and settings.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// The server gives a statement up by itself when nobody waits for it any more. An opening gate is patient for 5 s.
 const SETTINGS: &str = "SET statement_timeout = '8s'; SET idle_in_transaction_session_timeout = '8s'";
 
-/// Why a step is not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// It may be done at the next try.
-    Again(String),
-    /// Someone decided otherwise meanwhile, or the database knows more than the journal.
-    Stale(String),
-    Final(String),
-}
-
-impl Trouble {
-    pub(super) fn of(error: &Error) -> Trouble {
-        let words = in_words(error);
-        match error.code().map(|code| code.code()) {
-            Some("STR02") => Trouble::Stale(words),
-            // A statement that had no time, or fell victim to a deadlock, may go through next time.
-            _ if Refusal::of(error) == Refusal::Away => Trouble::Again(words),
-            _ => Trouble::Final(words),
-        }
-    }
-
-    pub(super) fn late(what: &str, after: Duration) -> Trouble {
-        Trouble::Again(format!("{what} did not answer within {} s", after.as_secs_f32()))
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Hands<'a> {
     plan: &'a Plan,
     slice: &'a Slice,
-    monolith: Option<Client>,
-    service: Option<Client>,
+    monolith: Option<Held>,
+    service: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Free(Client),
+    Reserved(Reservation),
 }
 
 impl<'a> Hands<'a> {
@@ -55,8 +37,14 @@ impl<'a> Hands<'a> {
 
     /// A connection to one side's database. Whoever has done his step gives it back.
     pub(super) async fn lend(&mut self, side: Side) -> Result<Client, Trouble> {
-        if let Some(client) = self.place(side).take().filter(|client| !client.is_closed()) {
-            return Ok(client);
+        match self.place(side).take() {
+            Some(Held::Free(client)) if !client.is_closed() => return Ok(client),
+            Some(Held::Reserved(reservation)) => {
+                if let Some(client) = reservation.give_up().await {
+                    return Ok(client);
+                }
+            }
+            _ => {}
         }
         let database = match side {
             Side::Monolith => Database::Monolith,
@@ -78,10 +66,25 @@ impl<'a> Hands<'a> {
     }
 
     pub(super) fn give_back(&mut self, side: Side, client: Client) {
-        *self.place(side) = Some(client);
+        *self.place(side) = Some(Held::Free(client));
     }
 
-    fn place(&mut self, side: Side) -> &mut Option<Client> {
+    pub(super) fn reserve(&mut self, side: Side, reservation: Reservation) {
+        *self.place(side) = Some(Held::Reserved(reservation));
+    }
+
+    /// None if there is none, or its session is gone.
+    pub(super) fn lend_reserved(&mut self, side: Side) -> Option<Reservation> {
+        match self.place(side).take() {
+            Some(Held::Reserved(reservation)) if reservation.is_alive() => Some(reservation),
+            other => {
+                *self.place(side) = other;
+                None
+            }
+        }
+    }
+
+    fn place(&mut self, side: Side) -> &mut Option<Held> {
         match side {
             Side::Monolith => &mut self.monolith,
             Side::Service => &mut self.service,

@@ -3,7 +3,7 @@
 //! The highest number in a table says too little: a number that was given out and rolled back, or that a session holds in
 //! its cache, may be known outside.
 
-use super::hands::Trouble;
+use super::trouble::Trouble;
 use futures_util::future::try_join_all;
 use migrations::gate::Side;
 use migrations::names::TableName;

@@ -22,13 +22,7 @@ pub(super) async fn digest(slice: &Slice, monolith: &Client, service: &Client) -
 }
 
 async fn side(slice: &Slice, side: Side, client: &Client) -> Result<Digest, Error> {
-    let tables: BTreeSet<&TableName> = slice
-        .all_tables()
-        .map(|table| match side {
-            Side::Monolith => &table.from,
-            Side::Service => &table.to,
-        })
-        .collect();
+    let tables: BTreeSet<&TableName> = slice.all_tables().map(|table| table.name_at(side)).collect();
     // Asked at once, for writes are held meanwhile.
     let shapes = try_join_all(tables.iter().map(|table| catalog::shape(client, table))).await?;
     let mut print = Fingerprint::default();

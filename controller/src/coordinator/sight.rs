@@ -24,6 +24,7 @@ pub(super) struct Sight {
     pub(super) monolith: Option<Gate>,
     pub(super) service: Option<Gate>,
     pub(super) ready: Option<Digest>,
+    pub(super) is_reserved: bool,
     pub(super) compared: Option<Compared>,
     pub(super) is_numbered: bool,
     pub(super) failed: Option<String>,
@@ -69,6 +70,7 @@ impl Sight {
             arrived: state.generation,
             // Whoever wrote while the cutover was prepared wrote into it.
             foreign: if goes_on { self.foreign } else { Foreign::since(reverse) },
+            is_reserved: goes_on && self.is_reserved,
             ..Sight::default()
         };
     }
@@ -97,6 +99,7 @@ impl Sight {
             plan: plan.hash.parse().unwrap_or_default(),
             since: self.since.map(moment),
             ready: self.ready,
+            is_reserved: self.is_reserved,
             monolith: self.monolith,
             service: self.service,
             proxies: agents.proxies(state.journal, &generations, &plan.hash, (name, epoch)),

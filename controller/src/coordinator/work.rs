@@ -1,9 +1,11 @@
 //! Does the steps: at the gates, at the sequences, and by looking. What came of a step is returned; nothing is decided here.
 
 use super::compare::Line;
-use super::hands::{Hands, Trouble};
+use super::hands::Hands;
+use super::reservation::{Fenced, Reservation};
 use super::sequences::{self, Pair};
 use super::shapes;
+use super::trouble::Trouble;
 use crate::desk::Desk;
 use crate::observe;
 use migrations::crossing::Digest;
@@ -19,6 +21,8 @@ use tokio_postgres::Client;
 
 /// Longer than `doctor` takes for both databases.
 const INSPECT_MAX: Duration = Duration::from_secs(60);
+/// Longer than a reservation waits for its locks.
+const RESERVE_MAX: Duration = Duration::from_secs(7);
 /// A fence waits for locks up to 100 ms.
 const FENCE_MAX: Duration = Duration::from_secs(1);
 /// An opening gate waits for locks up to 5 s, and nobody else does in the meantime.
@@ -30,6 +34,7 @@ const STEP_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) enum Done {
     Ready(Digest),
+    Reserved,
     Turned(Side, Option<Gate>),
     Compared(Digest, CompareAnswer),
     Numbered,
@@ -53,8 +58,9 @@ impl<'a> Work<'a> {
     pub(super) async fn step(&mut self, step: Step, epoch: Epoch) -> Result<Done, Trouble> {
         match step {
             Step::Inspect => within("a database", INSPECT_MAX, self.inspect()).await,
-            Step::Fence(side) => within("the database", FENCE_MAX, self.turn(side, epoch, true)).await,
-            Step::Open(side) => within("the database", OPEN_MAX, self.turn(side, epoch, false)).await,
+            Step::Reserve(side) => within("the database", RESERVE_MAX, self.reserve(side)).await,
+            Step::Fence(side) => within("the database", FENCE_MAX, self.fence(side, epoch)).await,
+            Step::Open(side) => within("the database", OPEN_MAX, self.open(side, epoch)).await,
             // It may take as long as writes may be held.
             Step::Compare => self.compare(epoch).await,
             Step::Number(side) => within("a database", STEP_MAX, self.number(side)).await,
@@ -87,16 +93,40 @@ impl<'a> Work<'a> {
         Ok(Done::Ready(digest))
     }
 
-    async fn turn(&mut self, side: Side, epoch: Epoch, is_shut: bool) -> Result<Done, Trouble> {
+    async fn reserve(&mut self, side: Side) -> Result<Done, Trouble> {
         let client = self.hands.lend(side).await?;
+        let reservation = Reservation::take(client, self.slice, side).await?;
+        self.hands.reserve(side, reservation);
+        Ok(Done::Reserved)
+    }
+
+    async fn fence(&mut self, side: Side, epoch: Epoch) -> Result<Done, Trouble> {
         let name = &self.slice.name;
-        let turned = if is_shut {
-            gate::fence(&client, name, epoch).await
-        } else {
-            gate::open(&client, name, epoch).await
+        let (client, fenced) = match self.hands.lend_reserved(side) {
+            Some(reservation) => match reservation.fence(name, epoch).await? {
+                Fenced::Yes(client) => (client, Ok(())),
+                Fenced::No(reservation, trouble) => {
+                    self.hands.reserve(side, reservation);
+                    return Err(trouble);
+                }
+            },
+            // Its session was lost meanwhile. The gate can be shut all the same.
+            None => {
+                let client = self.hands.lend(side).await?;
+                let fenced = gate::fence(&client, name, epoch).await;
+                (client, fenced.map_err(|error| Trouble::of(&error)))
+            }
         };
         self.hands.give_back(side, client);
-        turned.map_err(|error| Trouble::of(&error))?;
+        fenced?;
+        Ok(Done::Turned(side, self.gate(side).await?))
+    }
+
+    async fn open(&mut self, side: Side, epoch: Epoch) -> Result<Done, Trouble> {
+        let client = self.hands.lend(side).await?;
+        let opened = gate::open(&client, &self.slice.name, epoch).await;
+        self.hands.give_back(side, client);
+        opened.map_err(|error| Trouble::of(&error))?;
         Ok(Done::Turned(side, self.gate(side).await?))
     }
 

@@ -394,13 +394,18 @@ impl Played {
 
 fn proxy(desired: &Desired, manners: &Manners) -> Observed {
     let traffic = |(slice, hold): (&migrations::names::SliceName, &migrations::stage::Hold)| {
-        let traffic =
-            SliceTraffic { holds: Some(hold.epoch), held: 3, in_flight: manners.in_flight, held_ms_max: 7 };
+        let traffic = SliceTraffic {
+            holds: Some(hold.epoch),
+            held: 3,
+            in_flight: manners.in_flight,
+            held_ms_p99: 5,
+            held_ms_max: 7,
+        };
         (slice.clone(), traffic)
     };
     let mut slices: BTreeMap<_, _> = desired.table.holds.iter().map(traffic).collect();
     // What waited last is still told.
-    let idle = SliceTraffic { held_ms_max: 7, ..SliceTraffic::default() };
+    let idle = SliceTraffic { held_ms_p99: 5, held_ms_max: 7, ..SliceTraffic::default() };
     slices.entry("orders".parse().unwrap()).or_insert(idle);
     let report = ProxyReport { slices, ..ProxyReport::default() };
     observed(AgentKind::Proxy, "shop-1-a", "http://127.0.0.1:8080", desired, Report::Proxy(report))

@@ -53,6 +53,7 @@ fn turn(seen: &mut Seen, event: &Event) {
     seen.proxies.drained = 0;
     seen.proxies.current = 0;
     (seen.compared, seen.is_numbered) = (None, false);
+    seen.is_reserved &= matches!(event, Event::CutoverStarted { .. });
     if let Event::CutoverAborted { epoch, .. } | Event::RollbackCommitted { epoch } = event {
         seen.monolith = Some(Gate { epoch: *epoch, is_shut: false });
     }
@@ -63,6 +64,7 @@ fn succeed(seen: &mut Seen, step: Step, state: &SliceState) {
         Step::Fence(side) => *gate(seen, side) = Some(Gate { epoch: state.epoch, is_shut: true }),
         Step::Open(side) => *gate(seen, side) = Some(Gate { epoch: state.epoch, is_shut: false }),
         Step::Inspect => seen.ready = Some(Digest::default()),
+        Step::Reserve(_) => seen.is_reserved = true,
         Step::Compare => {
             let (Stage::Cutting { crossing, .. } | Stage::Returning { crossing, .. }) = state.stage else {
                 return;
@@ -115,10 +117,7 @@ impl<'a> Names<'a> {
     }
 
     fn tables(&self, side: Side) -> String {
-        let name = |table: &Table| match side {
-            Side::Monolith => table.from.to_string(),
-            Side::Service => table.to.to_string(),
-        };
+        let name = |table: &Table| table.name_at(side).to_string();
         self.slice.tables.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
@@ -128,6 +127,9 @@ impl<'a> Names<'a> {
             Step::Inspect => {
                 let tables = self.tables(Side::Monolith);
                 format!("look whether {tables} and service {} are ready", self.slice.service)
+            }
+            Step::Reserve(side) => {
+                format!("keep vacuums and DDL off {} of {}", self.tables(side), self.side(side))
             }
             Step::Fence(side) => {
                 format!("shut the gate of {} on {} (epoch {epoch})", self.side(side), self.tables(side))

@@ -396,14 +396,29 @@ impl World {
         let intent = Intent::Cutover { for_ms: None };
         let preparing = Preparing { intent, plan: PLAN, hold_ms: 5_000, until: Moment(60_000) };
         wish("a person wants a cutover", Event::CutoverPrepared { preparing }, |world| &mut world.cutovers);
-        let back = Event::RollbackStarted { epoch: state.epoch.next(), until: Moment(5_000) };
-        wish("a person wants a rollback", back, |world| &mut world.rollbacks);
         let (epoch, why) = (state.epoch.next(), "by hand".to_owned());
         let abort = match state.stage {
             Stage::Returning { .. } => Event::RollbackAborted { epoch, why, returns_at: None },
             _ => Event::CutoverAborted { epoch, why },
         };
         wish("a person aborts", abort, |world| &mut world.aborts);
+        for at in 0..bounds.coordinators {
+            self.asked_to_give_back(at, names, bounds, choices);
+        }
+    }
+
+    /// Whoever is asked writes the entry, and drives what it began.
+    fn asked_to_give_back(&self, at: usize, names: &mut Names, bounds: Bounds, choices: &mut Choices) {
+        if self.rollbacks == 0 || self.coordinators[at].intends.is_some() {
+            return;
+        }
+        let mut next = World { rollbacks: self.rollbacks - 1, ..*self };
+        let back = Event::RollbackStarted { epoch: names.of(self).epoch.next(), until: Moment(5_000) };
+        if next.append(names, bounds, self.generation, back) {
+            let of = (next.state, names.of(&next).epoch);
+            next.coordinators[at] = Coordinator { of, is_mine: true, ..Coordinator::default() };
+            choices.add(|| format!("a person wants a rollback of coordinator {at}"), next);
+        }
     }
 
     /// Writes an entry if the journal is as long as it was when it was decided, with what it does to the monolith's gate.
@@ -592,6 +607,8 @@ impl World {
             forward: lane(&self.forward, Generation(0)),
             reverse: lane(&self.reverse, state.way_back),
             compared: mind.equal.map(|equal| Compared { differences: u64::from(!equal), schema: PLAN }),
+            // It keeps vacuums away, which there are none of here.
+            is_reserved: true,
             is_numbered: mind.is_numbered,
             failed: None,
         }
@@ -686,6 +703,7 @@ impl World {
 fn step2(step: Step) -> Step2 {
     match step {
         Step::Inspect => Step2::Inspect,
+        Step::Reserve(side) => unreachable!("the {side}'s tables are reserved already"),
         Step::Fence(side) => Step2::Fence(side),
         Step::Open(side) => Step2::Open(side),
         Step::Compare => Step2::Compare,
