@@ -277,18 +277,13 @@ impl Background {
     }
 }
 
-/// The processes that `parent` started and that have not been waited for. Only Linux tells.
+/// The processes that `parent` started and that have not been waited for, as Linux lists them. Other systems do not tell.
 pub fn children(parent: Pid) -> Vec<Pid> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    pids.map(Pid::from_raw).filter(|pid| parent_of(*pid) == Some(parent)).collect()
-}
-
-/// `7 (a name) S 1 …` → 1.
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    Some(Pid::from_raw(rest.split(' ').nth(1)?.parse().ok()?))
+    let threads = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let pids =
+        |list: String| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+    lists.flat_map(pids).map(Pid::from_raw).collect()
 }
 
 /// The last lines of a log file.

@@ -101,8 +101,7 @@ fn end_children() {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) if Instant::now() < end => {
-                // Linux tells a parent which of its children have ended, and never which still run. A process that left its
-                // group and lost its parent is in no list of ours, so only `/proc` knows it.
+                // A process that left its group and lost its parent is in no list of ours, only in the kernel's.
                 for child in children(getpid()) {
                     let _ = kill(child, Signal::SIGKILL);
                 }
