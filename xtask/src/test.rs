@@ -89,7 +89,11 @@ fn tests(running: Option<String>) -> Result<()> {
     let broker = if running.is_none() { Some(Broker::start(None)?) } else { None };
     let address = running.or_else(|| broker.as_ref().map(Broker::address)).unwrap_or_default();
     terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
-    process::succeed(process::cargo().args(["test", "--locked", "--workspace"]).env(KAFKA_VARIABLE, address))
+    process::succeed(
+        process::cargo()
+            .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+            .env(KAFKA_VARIABLE, address),
+    )
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
