@@ -6,6 +6,7 @@ mod driver;
 mod hands;
 mod interruption;
 mod lease;
+pub(crate) mod ready;
 mod reservation;
 mod sequences;
 mod shapes;
@@ -21,6 +22,7 @@ use driver::Driver;
 use lease::Lease;
 use migrations::names::SliceName;
 use migrations::plan::Secret;
+use ready::Ready;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,8 @@ use uuid::Uuid;
 
 /// How often a lease that another coordinator holds is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A rollback is wished for when something is wrong: it begins soon, ready or not.
+const READY_MAX: Duration = Duration::from_secs(2);
 
 /// Drives whatever is crossing, until the process ends.
 pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receiver<bool>) {
@@ -72,6 +76,16 @@ pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receive
     }
     // They give up or finish what they are at; the caller's patience bounds it.
     while drivers.join_next().await.is_some() {}
+}
+
+/// Makes ready what a rollback needs, while nobody waits for it. If that is not to be had, the rollback finds out itself.
+pub(crate) async fn make_ready(desk: &Desk, name: &SliceName) {
+    let Some(slice) = desk.plan.slices.get(name) else { return };
+    match tokio::time::timeout(READY_MAX, Ready::to_return(&desk.plan, slice)).await {
+        Ok(Ok(ready)) => desk.spare.keep(name, ready),
+        Ok(Err(trouble)) => tracing::info!(slice = %name, ?trouble, "nothing is ready before the rollback"),
+        Err(_) => tracing::info!(slice = %name, "nothing was ready in time before the rollback"),
+    }
 }
 
 /// The plan's slices for which there is something to do.

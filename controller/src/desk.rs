@@ -4,6 +4,7 @@
 //! The journal is read again before each decision, so several controllers may share one journal.
 
 use crate::agents::Agents;
+use crate::coordinator::ready::Spare;
 use crate::course::Courses;
 use crate::place::Place;
 use crate::store::{Draft, Store, StoreError};
@@ -28,6 +29,7 @@ pub(crate) struct Desk {
     pub(crate) plan: Plan,
     pub(crate) agents: Agents,
     pub(crate) courses: Courses,
+    pub(crate) spare: Spare,
     store: Store,
     known: Mutex<Known>,
     reading: tokio::sync::Mutex<()>,
@@ -65,6 +67,7 @@ impl Desk {
             plan,
             agents: Agents::default(),
             courses: Courses::new(),
+            spare: Spare::default(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),

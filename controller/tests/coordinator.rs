@@ -519,6 +519,21 @@ async fn while_returning() {
     house.only_writes("service").await;
 }
 
+/// Logging in while writes wait would make them wait longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_has_its_sessions_before_writes_are_held() {
+    let house = House::new(1).await;
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+    house.manners(|manners| manners.fences_pass = false);
+    house.granted("rollback", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
+    house.until_gate("service", "2 true").await;
+    let sessions = "SELECT count(*) >= 2, count(*) FILTER (WHERE backend_start > (SELECT max(at) FROM strangler.journal \
+                    WHERE event->>'event' = 'rollback-started')) FROM pg_stat_activity \
+                    WHERE application_name = 'strangler coordinator'";
+    assert_eq!(house.world.cluster.sql("monolith", sessions), "t|0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_controllers_exactly_one_cuts_over() {
     let house = House::new(2).await;

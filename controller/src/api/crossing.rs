@@ -1,7 +1,7 @@
 //! The wishes that move writes, over HTTP. They are answered when they are journalled; the coordinator does the work.
 
 use super::{Shared, answer, detached, name};
-use crate::coordinator::sight;
+use crate::coordinator::{self, sight};
 use crate::reconcile;
 use answer::Failure;
 use axum::Json;
@@ -94,7 +94,11 @@ impl Shared {
         self.crossing_time(slice, verb, wish).await?;
         let findings = match verb {
             CrossingVerb::Cutover | CrossingVerb::Rehearse => self.ready(slice, Aim::Cutover, false).await?,
-            CrossingVerb::Rollback => self.may_return(slice).await.map(|()| Vec::new())?,
+            CrossingVerb::Rollback => {
+                self.may_return(slice).await?;
+                coordinator::make_ready(desk, slice).await;
+                Vec::new()
+            }
             CrossingVerb::Complete => self.all_follow(slice).await.map(|()| Vec::new())?,
             CrossingVerb::Confirm | CrossingVerb::Abort => Vec::new(),
         };

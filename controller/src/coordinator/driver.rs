@@ -293,6 +293,9 @@ impl<'a> Driver<'a> {
     /// Writes what was decided, unless someone decided otherwise meanwhile.
     async fn journal(&mut self, event: Event, judged: &SliceState) {
         let event = self.with_trouble(event);
+        if matches!(event, Event::RollbackStarted { .. }) {
+            self.work.make_ready().await;
+        }
         let reason = self.reason(&event);
         let name = &self.slice.name;
         let decided = self.desk.decide(|state| {

@@ -46,23 +46,7 @@ impl<'a> Hands<'a> {
             }
             _ => {}
         }
-        let database = match side {
-            Side::Monolith => Database::Monolith,
-            Side::Service => Database::Service(self.slice.service.clone()),
-        };
-        let Some(url) = database.url(self.plan) else {
-            return Err(Trouble::Final(format!("the plan gives {database} no URL")));
-        };
-        let opening = async {
-            let client = connect(url, "strangler coordinator").await.map_err(|error| {
-                tracing::debug!(%error, remedy = %error.remedy(), "the coordinator has no connection");
-                Trouble::Again(error.to_string())
-            })?;
-            client.batch_execute(SETTINGS).await.map_err(|error| Trouble::of(&error))?;
-            Ok(client)
-        };
-        let opened = tokio::time::timeout(CONNECT_MAX, opening).await;
-        opened.unwrap_or_else(|_| Err(Trouble::late(&database.to_string(), CONNECT_MAX)))
+        open(self.plan, self.slice, side).await
     }
 
     pub(super) fn give_back(&mut self, side: Side, client: Client) {
@@ -90,4 +74,25 @@ impl<'a> Hands<'a> {
             Side::Service => &mut self.service,
         }
     }
+}
+
+/// A new connection to one side's database.
+pub(super) async fn open(plan: &Plan, slice: &Slice, side: Side) -> Result<Client, Trouble> {
+    let database = match side {
+        Side::Monolith => Database::Monolith,
+        Side::Service => Database::Service(slice.service.clone()),
+    };
+    let Some(url) = database.url(plan) else {
+        return Err(Trouble::Final(format!("the plan gives {database} no URL")));
+    };
+    let opening = async {
+        let client = connect(url, "strangler coordinator").await.map_err(|error| {
+            tracing::debug!(%error, remedy = %error.remedy(), "the coordinator has no connection");
+            Trouble::Again(error.to_string())
+        })?;
+        client.batch_execute(SETTINGS).await.map_err(|error| Trouble::of(&error))?;
+        Ok(client)
+    };
+    let opened = tokio::time::timeout(CONNECT_MAX, opening).await;
+    opened.unwrap_or_else(|_| Err(Trouble::late(&database.to_string(), CONNECT_MAX)))
 }

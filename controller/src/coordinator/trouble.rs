@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Error;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It may be done at the next try.
     Again(String),
     /// Someone decided otherwise meanwhile, or the database knows more than the journal.

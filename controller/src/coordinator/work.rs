@@ -2,6 +2,7 @@
 
 use super::compare::Line;
 use super::hands::Hands;
+use super::ready::{self, Ready};
 use super::reservation::{Fenced, Reservation};
 use super::sequences::{self, Pair};
 use super::shapes;
@@ -16,6 +17,7 @@ use migrations::preflight::Aim;
 use migrations::stage::Epoch;
 use migrations::verify::CompareAnswer;
 use postgres::gate;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_postgres::Client;
 
@@ -29,6 +31,8 @@ const FENCE_MAX: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(7);
 /// A database that does not answer another step for so long is asked anew.
 const STEP_MAX: Duration = Duration::from_secs(3);
+/// The time of the hold runs already, and is many times as long.
+const READY_MAX: Duration = Duration::from_millis(500);
 
 /// What came of a step.
 #[derive(Debug)]
@@ -46,13 +50,19 @@ pub(super) struct Work<'a> {
     slice: &'a Slice,
     line: &'a Line,
     hands: Hands<'a>,
-    /// What is numbered anew at the service, found before writes were held.
-    pairs: Option<Vec<Pair>>,
+    /// What is numbered anew at each side, found before writes were held.
+    pairs: BTreeMap<Side, Vec<Pair>>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(desk: &'a Desk, slice: &'a Slice, line: &'a Line) -> Work<'a> {
-        Work { desk, slice, line, hands: Hands::new(&desk.plan, slice), pairs: None }
+        let mut work =
+            Work { desk, slice, line, hands: Hands::new(&desk.plan, slice), pairs: BTreeMap::new() };
+        if let Some(Ready { monolith, service, pairs }) = desk.spare.take(&slice.name) {
+            work.give_back_both(monolith, service);
+            work.pairs.insert(Side::Monolith, pairs);
+        }
+        work
     }
 
     pub(super) async fn step(&mut self, step: Step, epoch: Epoch) -> Result<Done, Trouble> {
@@ -77,6 +87,21 @@ impl<'a> Work<'a> {
         .await
     }
 
+    /// Before a slice returns by itself. What cannot be made ready, the steps find out themselves.
+    pub(super) async fn make_ready(&mut self) {
+        let ready = async {
+            let (monolith, service) = self.lend_both().await?;
+            ready::warm(&monolith, &service, &self.slice.name).await;
+            let pairs = sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
+            self.pairs.insert(Side::Monolith, pairs);
+            self.give_back_both(monolith, service);
+            Ok(())
+        };
+        if let Err(trouble) = within("a database", READY_MAX, ready).await {
+            tracing::info!(slice = %self.slice.name, ?trouble, "nothing is ready before the return");
+        }
+    }
+
     async fn inspect(&mut self) -> Result<Done, Trouble> {
         let found = observe::glance(&self.desk.plan, &self.slice.name).await.findings(Aim::Cutover);
         let errors: Vec<String> = found.iter().filter(|f| f.is_error()).map(|f| f.message.clone()).collect();
@@ -86,7 +111,9 @@ impl<'a> Work<'a> {
         let (monolith, service) = self.lend_both().await?;
         // Both ways: what could not be numbered after the way back is said before the way there.
         sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
-        self.pairs = Some(sequences::pairs(self.slice, Side::Service, &monolith, &service).await?);
+        let pairs = sequences::pairs(self.slice, Side::Service, &monolith, &service).await?;
+        self.pairs.insert(Side::Service, pairs);
+        ready::warm(&monolith, &service, &self.slice.name).await;
         let digest = shapes::digest(self.slice, &monolith, &service).await;
         let digest = digest.map_err(|error| Trouble::of(&error))?;
         self.give_back_both(monolith, service);
@@ -144,8 +171,7 @@ impl<'a> Work<'a> {
 
     async fn number(&mut self, to: Side) -> Result<Done, Trouble> {
         let (monolith, service) = self.lend_both().await?;
-        let found = self.pairs.take_if(|_| to == Side::Service);
-        let pairs = match found {
+        let pairs = match self.pairs.remove(&to) {
             Some(pairs) => pairs,
             None => sequences::pairs(self.slice, to, &monolith, &service).await?,
         };

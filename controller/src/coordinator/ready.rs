@@ -1,0 +1,66 @@
+//! Sessions in both databases of a slice that are ready before its writes are held. Logging in takes time, and so does
+//! the first use of the gate's functions in a session: many times what later uses take.
+
+use super::hands;
+use super::sequences::{self, Pair};
+use super::trouble::Trouble;
+use migrations::gate::Side;
+use migrations::names::SliceName;
+use migrations::plan::{Plan, Slice};
+use postgres::gate;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// A crossing begins within moments after its sessions are ready, or another controller drives it.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// What the next crossing of a slice need not wait for.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(super) monolith: Client,
+    pub(super) service: Client,
+    /// What is numbered anew at the monolith.
+    pub(super) pairs: Vec<Pair>,
+}
+
+/// At most one for each slice.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Mutex<BTreeMap<SliceName, (Instant, Ready)>>);
+
+impl Ready {
+    /// For a crossing to the monolith.
+    pub(crate) async fn to_return(plan: &Plan, slice: &Slice) -> Result<Ready, Trouble> {
+        let open = |side| hands::open(plan, slice, side);
+        let (monolith, service) = futures_util::try_join!(open(Side::Monolith), open(Side::Service))?;
+        warm(&monolith, &service, &slice.name).await;
+        let pairs = sequences::pairs(slice, Side::Monolith, &monolith, &service).await?;
+        Ok(Ready { monolith, service, pairs })
+    }
+}
+
+/// Tries both gates, and leaves them as they are. One that cannot be turned now may be free when it is to be turned.
+pub(super) async fn warm(monolith: &Client, service: &Client, slice: &SliceName) {
+    let one = async |client: &Client| {
+        gate::rehearse(client, slice).await?;
+        gate::read(client, slice).await.map(drop)
+    };
+    if let Err(error) = futures_util::try_join!(one(monolith), one(service)) {
+        tracing::info!(%slice, error = postgres::in_words(&error), "a gate could not be tried");
+    }
+}
+
+impl Spare {
+    pub(crate) fn keep(&self, slice: &SliceName, ready: Ready) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(slice.clone(), (Instant::now(), ready));
+    }
+
+    /// Older ones are dropped.
+    pub(super) fn take(&self, slice: &SliceName) -> Option<Ready> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, ready) = kept.remove(slice)?;
+        (since.elapsed() < KEPT).then_some(ready)
+    }
+}
