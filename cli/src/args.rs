@@ -56,6 +56,10 @@ pub(crate) enum Verb {
     Route(verb::route::Verb),
     /// Compare both sides of a slice, row for row
     Verify(verb::verify::Args),
+    /// Show who writes a slice's tables, and what the plan says of each writer
+    Writers(verb::writers::Args),
+    /// Show who reads a slice's tables in the monolith's database
+    Readers(verb::readers::Args),
     /// Do everything of a cutover but the decision, and go back
     Rehearse(crossing::Crossing),
     /// Move a slice's writes to the service
@@ -103,6 +107,8 @@ impl Verb {
             Self::Route(verb) => verb::route::run(call, verb).await?,
             Self::Tail(args) => verb::tail::run(call, args).await?,
             Self::Verify(args) => verb::verify::run(call, args).await?,
+            Self::Writers(args) => verb::writers::run(call, args).await?,
+            Self::Readers(args) => verb::readers::run(call, args).await?,
             Self::Journal(args) => verb::journal::run(call, args).await?,
             Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command())?,
         }

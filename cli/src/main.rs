@@ -2,6 +2,7 @@
 //!
 //! What a verb does is in `verb/`. All output goes through `ui`.
 
+mod accesses;
 mod args;
 mod crossing;
 mod draft;

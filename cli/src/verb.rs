@@ -12,6 +12,7 @@ pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod journal;
 pub(crate) mod part;
+pub(crate) mod readers;
 pub(crate) mod reconcile;
 pub(crate) mod rehearse;
 pub(crate) mod rollback;
@@ -22,6 +23,7 @@ pub(crate) mod tail;
 pub(crate) mod uninstall;
 pub(crate) mod up;
 pub(crate) mod verify;
+pub(crate) mod writers;
 
 use migrations::code::Code;
 use migrations::names::SliceName;

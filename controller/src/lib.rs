@@ -6,6 +6,7 @@
 
 #![warn(unreachable_pub)]
 
+mod access;
 mod agents;
 mod api;
 mod coordinator;
@@ -22,6 +23,7 @@ mod serve;
 mod store;
 mod trial;
 
+pub use access::{readers, writers};
 pub use install::{InstallError, install, uninstall};
 pub use observe::doctor;
 pub use serve::{ServeError, serve};

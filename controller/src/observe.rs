@@ -4,6 +4,7 @@
 mod gates;
 mod pace;
 
+use crate::access;
 use crate::trial;
 use futures_util::future::join_all;
 use migrations::code::Code;
@@ -184,14 +185,19 @@ pub(crate) async fn observe(
         .flat_map(|slice| slice.all_tables())
         .map(|table| if *database == Database::Monolith { table.from.clone() } else { table.to.clone() })
         .collect();
-    let slices: Vec<&SliceName> = slices.iter().map(|slice| &slice.name).collect();
+    let names: Vec<&SliceName> = slices.iter().map(|slice| &slice.name).collect();
     let looking = async {
         let mut seen = match look(plan, database, &client, &tables).await? {
             Ok(seen) => seen,
             Err(finding) => return Ok(Err(finding)),
         };
-        if seen.installed.is_some() {
-            gates::read(&client, &slices, &mut seen, how).await?;
+        let installed = seen.installed.as_ref();
+        if let Some(has_notes) = installed.map(|installed| installed.functions.contains("watch_writers")) {
+            gates::read(&client, &names, &mut seen, how).await?;
+            for slice in slices.iter().filter(|slice| has_notes && !slice.tables.is_empty()) {
+                let writers = access::known(&client, slice).await?;
+                seen.writers.insert(slice.name.as_str().to_owned(), writers);
+            }
         }
         if how == Look::Long && *database == Database::Monolith {
             seen.rows_written = pace::measure(&client, &tables).await?;
@@ -269,6 +275,7 @@ async fn look(
         shared_sequences,
         gates: BTreeMap::new(),
         heads: BTreeMap::new(),
+        writers: BTreeMap::new(),
         clock_ahead_ms,
         rows_written: BTreeMap::new(),
     }))

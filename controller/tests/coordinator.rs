@@ -396,6 +396,34 @@ async fn what_is_not_ready_is_refused_before_it_is_journalled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_cutover_needs_is_refused_before_it_is_journalled() {
+    let house = House::new(1).await;
+    let noted = "INSERT INTO strangler.writer (id, slice, on_table, role, application, query)
+                 VALUES (1, 'orders', 'public.orders', 'app', 'nightly', 'UPDATE orders SET note = ?')";
+    house.world.cluster.sql("monolith", noted);
+    house.world.cluster.sql(
+        "monolith",
+        "CREATE TABLE invoices (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE)",
+    );
+    for verb in ["rehearse", "cutover"] {
+        let refused = house.refused(verb, ann()).await;
+        assert_eq!((refused.code, refused.exit()), (Code::SliceNotReady, 3), "{refused:?}");
+        let errors = refused.findings.iter().filter(|finding| finding.is_error());
+        let mut codes: Vec<Code> = errors.clone().map(|finding| finding.code).collect();
+        codes.sort_unstable_by_key(|code| code.as_str());
+        assert_eq!(codes, [Code::SourceForeignKeyAcross, Code::WriterUnmarked], "{refused:#?}");
+        assert!(
+            errors.clone().any(|finding| finding.remedy.contains("`writers: { nightly: moved }`")),
+            "{refused:#?}"
+        );
+    }
+    assert_eq!(house.events(0).await, Vec::<&str>::new());
+    house.world.cluster.sql("monolith", "DROP TABLE invoices; DELETE FROM strangler.writer");
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_nothing_tells_of_end_a_cutover_before_writes_are_held() {
     let house = House::new(1).await;
     let told = async |epoch| {

@@ -118,8 +118,8 @@ BEGIN
     FOR one IN
         SELECT t.tgrelid::regclass AS rel, t.tgname
         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname = 'refuse' AND t.tgparentid = 0
-            AND t.tgname IN ('strangler_gate_' || slice, 'strangler_gate_' || slice || '_row')
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname IN ('refuse', 'note_writer') AND t.tgparentid = 0
+            AND t.tgname IN ('strangler_gate_' || slice, 'strangler_gate_' || slice || '_row', 'strangler_writers_' || slice)
             AND t.tgrelid NOT IN (SELECT r.rel FROM strangler.relations(stay::regclass[]) AS r)
         ORDER BY t.tgrelid::regclass::text, t.tgname
     LOOP

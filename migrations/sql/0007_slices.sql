@@ -139,9 +139,9 @@ DECLARE
     one record;
 BEGIN
     FOR one IN
-        SELECT p.oid::regprocedure AS signature, substring(p.proname FROM '^(?:gate|entry|abort)_of_(.*)$') AS slice
+        SELECT p.oid::regprocedure AS signature, substring(p.proname FROM '^(?:gate|entry|abort|writers)_of_(.*)$') AS slice
         FROM pg_catalog.pg_proc p
-        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname ~ '^(gate|entry|abort)_of_'
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname ~ '^(gate|entry|abort|writers)_of_'
     LOOP
         CONTINUE WHEN EXISTS (SELECT FROM strangler.installed i, jsonb_array_elements(i.facts->'slices') s WHERE s->>'slice' = one.slice);
         IF EXISTS (SELECT FROM strangler.gate g WHERE g.slice = one.slice) THEN

@@ -21,11 +21,11 @@ BEGIN
                            CASE one.was WHEN 'A' THEN 'ALWAYS' WHEN 'R' THEN 'REPLICA' ELSE '' END, one.tgname);
         END LOOP;
     END IF;
-    -- Dropping the schema drops the function that the gates' triggers call. The triggers go first, tables in name order.
+    -- Dropping the schema drops the functions that our triggers call. The triggers go first, tables in name order.
     FOR one IN
         SELECT t.tgrelid::regclass AS rel, t.tgname
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname = 'refuse' AND t.tgparentid = 0
+        WHERE p.pronamespace = 'strangler'::regnamespace AND p.proname IN ('refuse', 'note_writer') AND t.tgparentid = 0
         ORDER BY t.tgrelid::regclass::text, t.tgname
     LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', one.tgname, one.rel);

@@ -291,6 +291,9 @@ codes! {
 
     UpstreamUnreachable = "upstream.unreachable", NotReady;
 
+    WriterUnmarked = "writer.unmarked", NotReady;
+    WriterUnwatched = "writer.unwatched", NotReady;
+
     HouseDisk = "house.disk", NotReady;
 
     CopyNoTable = "copy.no-table", Stopped;

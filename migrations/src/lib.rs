@@ -6,6 +6,7 @@
 
 #![warn(unreachable_pub)]
 
+pub mod access;
 pub mod api;
 pub mod code;
 pub mod column_type;

@@ -348,6 +348,17 @@ pub enum WriterFate {
     Accepted,
 }
 
+impl WriterFate {
+    /// As the plan writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Disabled => "disabled",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
 /// What a user trigger of a sink table does when changes are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

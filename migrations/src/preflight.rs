@@ -16,6 +16,7 @@ mod server;
 mod sight;
 mod tables;
 mod way_back;
+mod writers;
 
 use crate::code::Code;
 pub use cutover::{Precondition, preconditions};
@@ -26,6 +27,8 @@ pub use sight::{
     IdentitySeen, IndexSeen, InstalledSeen, KindSeen, NumberedSeen, PreparedSeen, RoleSeen, ServerSeen,
     SessionSeen, SharedSequenceSeen, Sight, SlotSeen, StandbySeen, TableSeen, TransactionSeen, TriggerSeen,
 };
+
+pub use writers::unmarked;
 
 use crate::finding::Finding;
 use crate::plan::{Plan, Slice};

@@ -199,6 +199,9 @@ pub fn install(plan: &Plan, database: &Database) -> Result<Vec<Script>, NoScript
     scripts.push(file("rights", include_str!("../sql/0008_rights.sql")));
     let title = format!("publication {}", publication(&plan.name));
     scripts.push(file(title, include_str!("../sql/0009_publication.sql")));
+    if *database == Database::Monolith {
+        scripts.push(file("writers", include_str!("../sql/0010_writers.sql")));
+    }
     Ok(scripts)
 }
 
@@ -293,6 +296,10 @@ pub fn functions(slice: &Slice, database: &Database) -> Vec<String> {
             "abort_expired".to_owned(),
             format!("abort_of_{}", slice.name),
         ]);
+        if !slice.tables.is_empty() {
+            functions.extend(["watch_writers", "unwatch_writers"].map(str::to_owned));
+            functions.push(format!("writers_of_{}", slice.name));
+        }
     }
     functions
 }

@@ -5,6 +5,7 @@
 
 #![warn(unreachable_pub)]
 
+pub mod access;
 pub mod catalog;
 pub mod clock;
 mod connect;

@@ -100,7 +100,12 @@ impl World {
     /// What doctor finds but the upstreams, which do not run here, and what is doubtful in every such world.
     pub async fn findings(&self) -> Vec<Finding> {
         let mut found = controller::doctor(&self.plan, Some(&self.slice)).await.findings(Aim::Cutover);
-        let known = [Code::UpstreamUnreachable, Code::SourceWalUnlimited, Code::SourcePartitioned];
+        let known = [
+            Code::UpstreamUnreachable,
+            Code::SourceWalUnlimited,
+            Code::SourcePartitioned,
+            Code::WriterUnwatched,
+        ];
         found.retain(|finding| !known.contains(&finding.code));
         found
     }

@@ -1,7 +1,7 @@
 //! What must be so before a slice's writes may move: each precondition, with what was found against it.
 
 use super::sight::{DatabaseSeen, NumberedSeen, SharedSequenceSeen, Sight, TableSeen};
-use super::{blockers, leftovers, references, room, run, tables, way_back};
+use super::{blockers, leftovers, references, room, run, tables, way_back, writers};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier, quote_literal};
@@ -29,7 +29,7 @@ impl Precondition {
 type Judge = fn(&Plan, &Slice, &DatabaseSeen, &DatabaseSeen, &mut Vec<Finding>);
 
 /// The preconditions, in the order in which they are shown.
-const PRECONDITIONS: [(&str, Judge); 9] = [
+const PRECONDITIONS: [(&str, Judge); 10] = [
     ("the service's changes can come back", way_back::judge),
     ("no foreign key over the slice's border breaks", |_, slice, monolith, _, found| {
         references::across(slice, monolith, found);
@@ -37,6 +37,11 @@ const PRECONDITIONS: [(&str, Judge); 9] = [
     ("triggers are marked, and no rule rewrites what comes back", |_, slice, monolith, _, found| {
         triggers(slice, monolith, found);
         rules(slice, monolith, found);
+    }),
+    ("every other writer that was seen is marked", |_, slice, monolith, _, found| {
+        if let Some(writers) = monolith.writers.get(slice.name.as_str()) {
+            writers::judge(slice, writers, found);
+        }
     }),
     ("no sequence numbers tables of both owners", |_, slice, monolith, _, found| {
         sequences(slice, monolith, found);

@@ -1,5 +1,6 @@
 //! What was seen of a slice's two databases at one moment. Data only.
 
+use crate::access::Accesses;
 use crate::column_type::TypeSeen;
 use crate::gate::Gate;
 use crate::lsn::EndLsn;
@@ -45,6 +46,8 @@ pub struct DatabaseSeen {
     pub gates: BTreeMap<String, GateSeen>,
     /// Where the journal's heads say that slices stand. Only the monolith's database has them.
     pub heads: BTreeMap<String, HeadSeen>,
+    /// Who writes the slices' tables, as far as that is on record. Only the monolith's database has it.
+    pub writers: BTreeMap<String, Accesses>,
     /// How far the clock of this machine is ahead of the server's, in milliseconds.
     pub clock_ahead_ms: i64,
     /// Rows that are written a second, by table. Empty if that was not measured.

@@ -120,6 +120,7 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
         shared_sequences: Vec::new(),
         gates: BTreeMap::new(),
         heads: BTreeMap::new(),
+        writers: BTreeMap::new(),
         clock_ahead_ms: 0,
         rows_written: BTreeMap::new(),
         database,

@@ -1,6 +1,7 @@
 //! What a cutover needs beyond following: one change of the sound world for each finding about it.
 
 use super::*;
+use crate::access::{AccessSeen, Accesses, Evidence};
 use crate::gate::Gate;
 use crate::stage::Epoch;
 
@@ -47,7 +48,7 @@ fn a_sound_world_meets_every_precondition() {
     let mut world = World::sound();
     assert!(world.preconditions().iter().all(Precondition::is_met) && world.against().is_empty());
     world.stands("following", 4);
-    assert_eq!((world.preconditions().len(), world.against()), (9, Vec::new()));
+    assert_eq!((world.preconditions().len(), world.against()), (10, Vec::new()));
 }
 
 #[test]
@@ -95,6 +96,72 @@ fn a_sequence_that_a_table_which_stays_takes_numbers_from() {
     let mut world = World::sound();
     world.source.shared_sequences.push(shared(numbered("customers", false), numbered("invoices", false)));
     assert_eq!(world.against(), [], "it stays, too");
+}
+
+fn seen(role: &str, application: Option<&str>, by: Evidence) -> AccessSeen {
+    AccessSeen {
+        role: role.to_owned(),
+        application: application.map(str::to_owned),
+        table: "public.orders".to_owned(),
+        query: "UPDATE orders".to_owned(),
+        times: 3,
+        seconds_ago: None,
+        by,
+    }
+}
+
+fn watched(seen: Vec<AccessSeen>) -> Accesses {
+    Accesses { seen, was_watched: true, has_statements: true }
+}
+
+#[test]
+fn each_writer_that_was_seen_must_be_marked() {
+    let noted = |application| watched(vec![seen("app", Some(application), Evidence::Trigger)]);
+    let writes = |writers| {
+        hinders(Code::WriterUnmarked, "`writers: {", move |w| {
+            drop(w.source.writers.insert("orders".to_owned(), writers))
+        })
+    };
+    let nightly = writes(noted("nightly"));
+    assert!(nightly.is_error() && nightly.remedy.contains("{ nightly: moved }"), "{nightly}");
+    assert!(writes(noted("")).remedy.contains("{ app: moved }"), "an unnamed application goes by its role");
+    assert!(writes(noted("Shop: nightly \"2\"")).remedy.contains(r#"{ "Shop: nightly \"2\"": moved }"#));
+    assert!(writes(watched(vec![seen("app", None, Evidence::Statements)])).remedy.contains("{ app: moved }"));
+}
+
+#[test]
+fn a_mark_of_an_application_counts_before_that_of_its_role() {
+    let plan = |writers: &str| PLAN.replace("    routes:", &format!("    writers: {writers}\n    routes:"));
+    let against = |writers: &str, seen: Vec<AccessSeen>| {
+        let mut world = World::of(&plan(writers));
+        world.source.writers.insert("orders".to_owned(), watched(seen));
+        world.against().len()
+    };
+    let trigger = || {
+        vec![seen("app", Some("shop"), Evidence::Trigger), seen("app", Some("nightly"), Evidence::Trigger)]
+    };
+    assert_eq!(against("{ shop: moved }", trigger()), 1);
+    assert_eq!(against("{ shop: moved, nightly: disabled }", trigger()), 0);
+    assert_eq!(against("{ app: moved }", trigger()), 0);
+    // Statements know only the role, and its applications were told apart.
+    let both = || [trigger(), vec![seen("app", None, Evidence::Statements)]].concat();
+    assert_eq!(against("{ shop: moved, nightly: disabled }", both()), 0);
+    // Whether a session is met is luck.
+    assert_eq!(against("{ x: moved }", vec![seen("app", Some("shop"), Evidence::Session)]), 0);
+    let world = World::of(&plan("{ shop: disabled, app: moved }"));
+    let slice = world.plan.slices.values().next().unwrap();
+    let fates =
+        [Some("shop"), Some("other"), None].map(|name| seen("app", name, Evidence::Trigger).fate(slice));
+    use crate::plan::WriterFate::{Disabled, Moved};
+    assert_eq!(fates, [Some(Disabled), Some(Moved), Some(Moved)]);
+}
+
+#[test]
+fn a_slice_whose_writers_nobody_looked_for_is_doubtful() {
+    let unwatched = hinders(Code::WriterUnwatched, "strangler writers orders --observe 1h", |w| {
+        w.source.writers.insert("orders".to_owned(), Accesses::default());
+    });
+    assert!(!unwatched.is_error());
 }
 
 #[test]
