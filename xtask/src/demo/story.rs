@@ -162,6 +162,8 @@ fn back_and_forth(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
 fn try_out(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     terminal::heading("writes move, and come back by themselves unless someone confirms");
     stage.strangler.show("verify orders --full-speed")?;
+    stage.strangler.show("writers orders --observe 5s")?;
+    stage.strangler.show("doctor orders")?;
     stage.strangler.show("cutover orders --dry-run")?;
     stage.strangler.show("rehearse orders")?;
     claims.hold("a rehearsal changed nothing", stage.owner()? == "monolith");
