@@ -12,13 +12,16 @@ mod written;
 
 pub use check::check;
 
+use crate::crossing::Moment;
 use crate::finding::Finding;
 use crate::gate::Side;
 use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
 use crate::pattern::{Access, Pattern};
+use crate::stage::Hold;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -167,6 +170,14 @@ impl Default for HoldBounds {
     /// of a second.
     fn default() -> Self {
         Self { writes_max: 10_000, bytes_max: 64 << 20, wait_ms_max: 10_000 }
+    }
+}
+
+impl HoldBounds {
+    /// How much longer a write may wait that has waited for so long. A second hold never gives it more than the bound.
+    pub fn patience(&self, waited: Duration, hold: Option<Hold>, now: Moment) -> Duration {
+        let bound = Duration::from_millis(self.wait_ms_max).saturating_sub(waited);
+        hold.map_or(bound, |hold| bound.min(hold.until.since(now)))
     }
 }
 

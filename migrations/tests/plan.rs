@@ -4,12 +4,15 @@
 #![allow(clippy::disallowed_methods, reason = "the plans are files, and checking them must be quick")]
 
 use migrations::code::Code;
+use migrations::crossing::Moment;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::{LogChoice, Plan, Sticky, check};
+use migrations::plan::{HoldBounds, LogChoice, Plan, Sticky, check};
+use migrations::stage::{Epoch, Hold};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SECRET: &str = "never to be seen!";
 
@@ -112,6 +115,17 @@ fn a_minimal_plan_has_ten_lines_and_sound_defaults() {
     let (plan, warnings) = good("two-tables");
     assert!(warnings.is_empty());
     assert_eq!(plan.slices[&slice("orders")].tables.len(), 2);
+}
+
+#[test]
+fn a_write_waits_until_its_own_bound_or_the_end_of_its_hold() {
+    let bounds = HoldBounds::default();
+    let left = |waited_ms, until: Option<u64>| {
+        let hold = until.map(|until| Hold { epoch: Epoch(1), until: Moment(until) });
+        bounds.patience(Duration::from_millis(waited_ms), hold, Moment(1_000)).as_millis()
+    };
+    assert_eq!([left(0, None), left(4_000, None), left(10_001, None)], [10_000, 6_000, 0]);
+    assert_eq!([left(0, Some(1_200)), left(9_900, Some(1_200)), left(0, Some(900))], [200, 100, 0]);
 }
 
 #[test]

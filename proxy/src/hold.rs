@@ -78,13 +78,9 @@ impl Holds {
         Some(Held { traffic: traffic.clone(), holds: self.clone(), place, since: Instant::now() })
     }
 
-    /// How much longer a write that arrived at `arrived` may wait. A second hold never gives it more than the bound.
+    /// How much longer a write that arrived at `arrived` may wait.
     pub(crate) fn patience(&self, arrived: Instant, hold: Option<Hold>) -> Duration {
-        let bound = Duration::from_millis(self.bounds.wait_ms_max).saturating_sub(arrived.elapsed());
-        match hold {
-            Some(hold) => bound.min(hold.until.since(now())),
-            None => bound,
-        }
+        self.bounds.patience(arrived.elapsed(), hold, now())
     }
 
     /// Calls as many as there are turns.
