@@ -12,8 +12,9 @@ use migrations::stage::Epoch;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// An agent that reported within this time is live: it reports twice a second.
 const LIVE: Duration = Duration::from_secs(5);

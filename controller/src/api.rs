@@ -305,7 +305,7 @@ impl Shared {
                 return proxies;
             }
             // A proxy that stays silent is no longer waited for.
-            let silence = desk.agents.next_silence().map_or(deadline, Instant::from_std);
+            let silence = desk.agents.next_silence().unwrap_or(deadline);
             tokio::select! {
                 _ = reports.changed() => {}
                 _ = revisions.changed() => {}

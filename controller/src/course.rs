@@ -9,7 +9,8 @@ use migrations::names::SliceName;
 use migrations::stage::{Epoch, Stage};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Lines that are kept of one crossing. One that is tried again and again has more, which say nothing new.
 const STEPS_MAX: usize = 200;

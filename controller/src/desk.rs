@@ -17,8 +17,9 @@ use migrations::plan::Plan;
 use migrations::problem::Problem;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How often a decision is made anew after somebody else was faster. They are rare and each succeeds for someone.
 const TRIES: u32 = 8;

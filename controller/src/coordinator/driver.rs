@@ -21,8 +21,9 @@ use migrations::journal::{Generation, SliceState, State};
 use migrations::plan::Slice;
 use migrations::stage::{Event, Stage};
 use migrations::verify::{CompareAnswer, Difference};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A fence stalls those who write while it waits, so it is tried so often and no more.
 const FENCES_MAX: u32 = 10;
@@ -88,9 +89,10 @@ impl<'a> Driver<'a> {
                     let silence = self.desk.agents.next_silence();
                     let until = silence.into_iter().fold(self.lease.instant(until), Instant::min);
                     tokio::select! {
+                        biased;
                         _ = reports.changed() => {}
                         _ = revisions.changed() => {}
-                        () = tokio::time::sleep_until(until.into()) => {}
+                        () = tokio::time::sleep_until(until) => {}
                         () = ended(&mut self.ends, is_ending) => {}
                     }
                 }
@@ -182,8 +184,9 @@ impl<'a> Driver<'a> {
         let until = undecided_until(state).map(|until| self.lease.instant(until));
         let is_ending = *self.ends.borrow();
         let outcome = tokio::select! {
-            done = self.work.step(step, state.epoch) => done,
+            biased;
             () = left(self.desk, name, place) => return,
+            done = self.work.step(step, state.epoch) => done,
             () = passed(until) => Err(Trouble::Again("there was no more time".to_owned())),
             () = ended(&mut self.ends, is_ending) => return,
         };
@@ -285,6 +288,7 @@ impl<'a> Driver<'a> {
         self.sight.trouble = Some(why);
         let pause = if matches!(step, Step::Fence(_)) { FENCE_PAUSE } else { PAUSE };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = left(self.desk, &self.slice.name, place) => {}
         }

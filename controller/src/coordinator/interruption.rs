@@ -3,8 +3,8 @@
 use crate::desk::Desk;
 use crate::place::Place;
 use migrations::names::SliceName;
-use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Returns when the slice is in another place.
 pub(super) async fn left(desk: &Desk, slice: &SliceName, place: Place) {
@@ -22,7 +22,7 @@ pub(super) async fn left(desk: &Desk, slice: &SliceName, place: Place) {
 
 pub(super) async fn passed(until: Option<Instant>) {
     match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
+        Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
 }

@@ -4,7 +4,8 @@ use crate::store::{Store, StoreError};
 use migrations::crossing::Moment;
 use migrations::names::SliceName;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// After a coordinator died, so long nobody drives the slice.
 const LENGTH: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ impl<'a> Lease<'a> {
                 let is_ours = self.store.take_lease(self.slice, self.coordinator, LENGTH).await?;
                 Ok::<_, StoreError>(is_ours.then_some(clock(self.store).await?))
             };
-            match tokio::time::timeout_at(until.into(), renewing).await {
+            match tokio::time::timeout_at(until, renewing).await {
                 Ok(Ok(Some(clock))) => {
                     *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
                     until = asked + LENGTH;

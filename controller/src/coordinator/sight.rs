@@ -11,7 +11,8 @@ use migrations::lane::Direction;
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(super) struct Sight {
