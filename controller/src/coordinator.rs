@@ -14,14 +14,16 @@ pub(crate) mod sight;
 mod trouble;
 mod work;
 
+pub(crate) use compare::Line;
+#[cfg(test)]
+pub(crate) use {trouble::Trouble, work::Done};
+
 use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
 use crate::place::Place;
-use compare::Line;
 use driver::Driver;
 use lease::Lease;
 use migrations::names::SliceName;
-use migrations::plan::Secret;
 use ready::Ready;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,13 +38,14 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const READY_MAX: Duration = Duration::from_secs(2);
 
 /// Drives whatever is crossing, until the process ends.
-pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receiver<bool>) {
+pub(crate) async fn run(desk: Arc<Desk>, line: Option<Arc<Line>>, mut ends: watch::Receiver<bool>) {
     if !desk.store().has_gates() {
         return;
     }
-    let Some(line) = Line::new(token).map(Arc::new) else { return };
+    let Some(line) = line else { return };
     // No hold begins before it is known whose writes are to be waited for.
     tokio::select! {
+        biased;
         () = tokio::time::sleep(HEARD_AFTER) => {}
         _ = ends.wait_for(|ended| *ended) => return,
     }
@@ -69,6 +72,7 @@ pub(crate) async fn run(desk: Arc<Desk>, token: Secret, mut ends: watch::Receive
             }
         }
         tokio::select! {
+            biased;
             _ = tick.tick() => {}
             _ = revisions.changed() => {}
             _ = ends.wait_for(|ended| *ended) => break,
@@ -110,6 +114,7 @@ async fn drive(
     tracing::info!(slice = %name, coordinator = &*coordinator, "drives a crossing");
     let mut driver = Driver::new(&desk, slice, &lease, &line, ends);
     tokio::select! {
+        biased;
         () = driver.run() => {}
         // What was seen under that lease counts no more.
         () = lease.keep() => desk.forget(&name),

@@ -20,6 +20,8 @@ mod observe;
 mod place;
 mod reconcile;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod trial;
 

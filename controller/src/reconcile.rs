@@ -20,7 +20,7 @@ const SETTINGS: &str = "SET statement_timeout = '8s'";
 
 /// What is to be done about a gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Deed {
+pub(crate) enum Deed {
     Nothing,
     Fence,
     Open,
@@ -31,8 +31,7 @@ enum Deed {
 /// Both gates of a slice.
 pub(crate) async fn reconcile(plan: &Plan, slice: &Slice, state: &SliceState) -> Reconciled {
     let mut done = Reconciled { slice: slice.name.clone(), did: Vec::new(), findings: Vec::new() };
-    let is_gated = !matches!(state.stage, Stage::Monolith | Stage::Copying);
-    if slice.tables.is_empty() || !is_gated || state.is_crossing() {
+    if !is_due(slice, state) {
         return done;
     }
     for side in [Side::Monolith, Side::Service] {
@@ -44,6 +43,12 @@ pub(crate) async fn reconcile(plan: &Plan, slice: &Slice, state: &SliceState) ->
         }
     }
     done
+}
+
+/// Whether the slice has gates that stand by the journal, and not by a coordinator.
+pub(crate) fn is_due(slice: &Slice, state: &SliceState) -> bool {
+    let is_gated = !matches!(state.stage, Stage::Monolith | Stage::Copying);
+    !slice.tables.is_empty() && is_gated && !state.is_crossing()
 }
 
 async fn mend(
@@ -77,7 +82,7 @@ async fn mend(
 }
 
 /// What the journal wants of a gate that was seen so.
-fn deed(slice: &Slice, state: &SliceState, side: Side, seen: Option<Gate>) -> Deed {
+pub(crate) fn deed(slice: &Slice, state: &SliceState, side: Side, seen: Option<Gate>) -> Deed {
     let (name, epoch) = (&slice.name, state.epoch);
     let wants_shut = match state.stage.owner() {
         Owner::Monolith => side == Side::Service,

@@ -1,7 +1,7 @@
 //! The controller's process: listens, keeps an eye on the journal, ends when it is told to.
 
 use crate::api;
-use crate::coordinator;
+use crate::coordinator::{self, Line};
 use crate::desk::Desk;
 use crate::store::Store;
 use migrations::code::Code;
@@ -69,7 +69,8 @@ pub async fn serve(
 
     let (ending, ends) = watch::channel(false);
     let watcher = tokio::spawn(watch_journal(Arc::clone(&desk), ends.clone()));
-    let mut coordinator = tokio::spawn(coordinator::run(Arc::clone(&desk), token.clone(), ends.clone()));
+    let line = Line::new(token.clone()).map(Arc::new);
+    let mut coordinator = tokio::spawn(coordinator::run(Arc::clone(&desk), line, ends.clone()));
     let app = api::router(Arc::clone(&desk), token, ends.clone());
     let server = axum::serve(listener, app).with_graceful_shutdown(ended(ends));
     let mut server = tokio::spawn(server.into_future());
@@ -100,11 +101,13 @@ async fn ended(mut ends: watch::Receiver<bool>) {
     let _ = ends.wait_for(|ended| *ended).await;
 }
 
-async fn watch_journal(desk: Arc<Desk>, mut ends: watch::Receiver<bool>) {
+/// Reads what other controllers wrote, until the process ends.
+pub(crate) async fn watch_journal(desk: Arc<Desk>, mut ends: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(REFRESH);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             _ = tick.tick() => {}
             _ = ends.wait_for(|ended| *ended) => return,
         }

@@ -24,6 +24,9 @@ pub enum Store {
     /// In the monolith's database; beside it the file that a plan without database had before.
     Postgres(JournalTable, JournalFile),
     File(JournalFile),
+    /// In the simulation's database.
+    #[cfg(test)]
+    Played(crate::simulation::Connection),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,26 +123,25 @@ impl Store {
                 table.load(after).await
             }
             Store::File(file) => file.load(after).await,
+            #[cfg(test)]
+            Store::Played(played) => played.load(after).await,
         }
     }
 
     /// That the journal is shorter than it was. Every part that knew more would ignore what is decided from here on,
     /// so the journal needs a new id, which all of them follow.
     pub(crate) fn rewound(&self, known: Generation, found: Generation) -> StoreError {
-        let remedy = match self {
-            Store::Postgres(..) => {
-                "check that the slices match the journal; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
-            }
-            Store::File(_) => {
-                "check that the slices match the journal; then change the id in the first line of journal.jsonl"
-            }
+        let remedy = if self.has_gates() {
+            "check that the slices match the journal; then run in the monolith's database, as its administrator: UPDATE strangler.journal_id SET id = gen_random_uuid();"
+        } else {
+            "check that the slices match the journal; then change the id in the first line of journal.jsonl"
         };
         StoreError::Rewound { known, found, remedy }
     }
 
     /// Whether slices can be cut over by this journal: it stands beside the monolith's gates.
     pub(crate) fn has_gates(&self) -> bool {
-        matches!(self, Store::Postgres(..))
+        !matches!(self, Store::File(_))
     }
 
     /// Writes the entry after `expected`, if the journal is exactly that long: a compare-and-swap.
@@ -147,6 +149,8 @@ impl Store {
         match self {
             Store::Postgres(table, _) => table.append(expected, draft).await,
             Store::File(file) => file.append(expected, draft).await,
+            #[cfg(test)]
+            Store::Played(played) => played.append(expected, draft).await,
         }
     }
 
@@ -155,6 +159,8 @@ impl Store {
         match self {
             Store::Postgres(table, _) => table.now().await,
             Store::File(_) => Ok(file::now()),
+            #[cfg(test)]
+            Store::Played(played) => played.now().await,
         }
     }
 
@@ -169,6 +175,8 @@ impl Store {
             Store::Postgres(table, _) => table.take_lease(slice, coordinator, time).await,
             // A plan without a database has no tables, so nothing that a coordinator could move.
             Store::File(_) => Ok(false),
+            #[cfg(test)]
+            Store::Played(played) => played.take_lease(coordinator, time).await,
         }
     }
 
@@ -183,6 +191,8 @@ impl Store {
         match self {
             Store::Postgres(table, _) => table.renew_lease(slice, coordinator, epoch, time).await,
             Store::File(_) => Ok(false),
+            #[cfg(test)]
+            Store::Played(played) => played.renew_lease(coordinator, epoch, time).await,
         }
     }
 }

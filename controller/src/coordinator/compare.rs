@@ -24,7 +24,7 @@ pub(crate) struct Line {
 
 impl Line {
     /// None if this machine cannot make an HTTP client.
-    pub(super) fn new(token: Secret) -> Option<Line> {
+    pub(crate) fn new(token: Secret) -> Option<Line> {
         let http = Client::builder().no_proxy().connect_timeout(CONNECT_MAX).build();
         let http = http.inspect_err(|error| tracing::error!(%error, "the coordinator has no HTTP client"));
         Some(Line { http: http.ok()?, token })

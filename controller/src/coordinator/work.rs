@@ -9,6 +9,8 @@ use super::shapes;
 use super::trouble::Trouble;
 use crate::desk::Desk;
 use crate::observe;
+#[cfg(test)]
+use crate::store::Store;
 use migrations::crossing::Digest;
 use migrations::cutover::Step;
 use migrations::gate::{Gate, Side};
@@ -36,7 +38,7 @@ const READY_MAX: Duration = Duration::from_millis(500);
 
 /// What came of a step.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(crate) enum Done {
     Ready(Digest),
     Reserved,
     Turned(Side, Option<Gate>),
@@ -66,40 +68,66 @@ impl<'a> Work<'a> {
     }
 
     pub(super) async fn step(&mut self, step: Step, epoch: Epoch) -> Result<Done, Trouble> {
-        match step {
-            Step::Inspect => within("a database", INSPECT_MAX, self.inspect()).await,
-            Step::Reserve(side) => within("the database", RESERVE_MAX, self.reserve(side)).await,
-            Step::Fence(side) => within("the database", FENCE_MAX, self.fence(side, epoch)).await,
-            Step::Open(side) => within("the database", OPEN_MAX, self.open(side, epoch)).await,
+        let (what, time) = match step {
+            Step::Inspect => ("a database", INSPECT_MAX),
+            Step::Reserve(_) => ("the database", RESERVE_MAX),
+            Step::Fence(_) => ("the database", FENCE_MAX),
+            Step::Open(_) => ("the database", OPEN_MAX),
             // It may take as long as writes may be held.
-            Step::Compare => self.compare(epoch).await,
-            Step::Number(side) => within("a database", STEP_MAX, self.number(side)).await,
-        }
+            Step::Compare => return self.deed(step, epoch).await,
+            Step::Number(_) => ("a database", STEP_MAX),
+        };
+        within(what, time, self.deed(step, epoch)).await
     }
 
     pub(super) async fn gate(&mut self, side: Side) -> Result<Option<Gate>, Trouble> {
-        within("the database", STEP_MAX, async {
-            let client = self.hands.lend(side).await?;
-            let read = gate::read(&client, &self.slice.name).await.map_err(|error| Trouble::of(&error))?;
-            self.hands.give_back(side, client);
-            Ok(read)
-        })
-        .await
+        within("the database", STEP_MAX, self.read(side)).await
+    }
+
+    async fn deed(&mut self, step: Step, epoch: Epoch) -> Result<Done, Trouble> {
+        #[cfg(test)]
+        if let Store::Played(played) = self.desk.store() {
+            return played.deed(step, epoch).await;
+        }
+        match step {
+            Step::Inspect => self.inspect().await,
+            Step::Reserve(side) => self.reserve(side).await,
+            Step::Fence(side) => self.fence(side, epoch).await,
+            Step::Open(side) => self.open(side, epoch).await,
+            Step::Compare => self.compare(epoch).await,
+            Step::Number(side) => self.number(side).await,
+        }
+    }
+
+    async fn read(&mut self, side: Side) -> Result<Option<Gate>, Trouble> {
+        #[cfg(test)]
+        if let Store::Played(played) = self.desk.store() {
+            return played.gate(side).await;
+        }
+        let client = self.hands.lend(side).await?;
+        let read = gate::read(&client, &self.slice.name).await.map_err(|error| Trouble::of(&error))?;
+        self.hands.give_back(side, client);
+        Ok(read)
     }
 
     /// Before a slice returns by itself. What cannot be made ready, the steps find out themselves.
     pub(super) async fn make_ready(&mut self) {
-        let ready = async {
-            let (monolith, service) = self.lend_both().await?;
-            ready::warm(&monolith, &service, &self.slice.name).await;
-            let pairs = sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
-            self.pairs.insert(Side::Monolith, pairs);
-            self.give_back_both(monolith, service);
-            Ok(())
-        };
-        if let Err(trouble) = within("a database", READY_MAX, ready).await {
+        if let Err(trouble) = within("a database", READY_MAX, self.warm()).await {
             tracing::info!(slice = %self.slice.name, ?trouble, "nothing is ready before the return");
         }
+    }
+
+    async fn warm(&mut self) -> Result<(), Trouble> {
+        #[cfg(test)]
+        if let Store::Played(played) = self.desk.store() {
+            return played.see_both("warm").await;
+        }
+        let (monolith, service) = self.lend_both().await?;
+        ready::warm(&monolith, &service, &self.slice.name).await;
+        let pairs = sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
+        self.pairs.insert(Side::Monolith, pairs);
+        self.give_back_both(monolith, service);
+        Ok(())
     }
 
     async fn inspect(&mut self) -> Result<Done, Trouble> {
