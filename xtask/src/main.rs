@@ -12,6 +12,7 @@ mod kafka;
 mod lock;
 mod prerequisites;
 mod program;
+mod simulate;
 mod terminal;
 mod test;
 mod tidy;
@@ -78,6 +79,8 @@ enum Verb {
     ///
     /// Writes target/bench/*.json.
     Bench(bench::Wish),
+    /// Live worlds in which everything goes wrong that can: controllers, agents and databases in a time of their own.
+    Simulate(simulate::Wish),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +124,7 @@ impl Verb {
             Verb::Chaos(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Test { yes } => prerequisites::ensure(&Need::everything(), *yes)?,
             Verb::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
+            Verb::Simulate(_) => {}
         }
         guard::over(self.keeps())
     }
@@ -138,6 +142,7 @@ impl Verb {
             Verb::Chaos(wish) => chaos::run(&wish),
             Verb::Test { .. } => test::run(),
             Verb::Bench(wish) => bench::run(&wish),
+            Verb::Simulate(wish) => simulate::run(&wish),
         }
     }
 }
