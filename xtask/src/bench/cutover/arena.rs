@@ -191,6 +191,7 @@ bridge: {{ listen: \"127.0.0.1:{bridge}\" }}
       like: \"POST /pages/{{id}}/like\"
       write: POST /entries
     tables: [public.entries, public.pages]
+    writers: {{ {APPLICATION}: moved }}
 "
     ))
 }
