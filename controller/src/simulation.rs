@@ -14,15 +14,16 @@ mod database;
 mod lane;
 mod people;
 mod proxy;
+mod tally;
 mod world;
 
 pub(crate) use connection::Connection;
 
-use database::Tally;
 use migrations::lane::Direction;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
+use tally::Tally;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use world::World;
@@ -190,9 +191,14 @@ fn failed(course: Course, ending: &Ending) -> String {
     let told = live(Course { is_told: true, ..course }).told;
     // One world that was asked for is told from its beginning.
     let shown = if given(SEED).is_some() { told.len() } else { LINES_SHOWN };
-    let last = &told[told.len().saturating_sub(shown)..];
+    let last = told[told.len().saturating_sub(shown)..].join("\n");
     let (seed, broken) = (course.seed, ending.broken.as_deref().unwrap_or_default());
-    format!("{}\nseed {seed}: {broken}\nagain: cargo xtask simulate --seed {seed}", last.join("\n"))
+    match (course.blow, course.mutant) {
+        (None, None) => {
+            format!("{last}\nseed {seed}: {broken}\nagain: cargo xtask simulate --seed {seed}")
+        }
+        (blow, mutant) => format!("{last}\nseed {seed} with {blow:?}, {mutant:?}: {broken}"),
+    }
 }
 
 /// Lives all worlds of these seeds, on every core. The first that comes to a bad end is returned.
@@ -247,7 +253,7 @@ fn bears_at_every_step(which: usize, blow: Blow) {
     let after = |question| Course { blow: Some((question, blow)), ..Course::of(seed) };
     let courses: Vec<Course> = (1..=calm.questions).map(after).collect();
     if let (_, Some((course, ending))) = first_broken(&courses) {
-        panic!("{}\n{course:?}", failed(course, &ending));
+        panic!("{}", failed(course, &ending));
     }
 }
 
