@@ -40,6 +40,14 @@ impl Program {
         Ok(program)
     }
 
+    /// Leaves an argument out from the next start on.
+    pub fn leave_out(&mut self, argument: &str) {
+        let mut command = Command::new(self.command.get_program());
+        command.args(self.command.get_args().filter(|one| *one != argument));
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.command = command;
+    }
+
     fn await_well(&mut self) -> Result<()> {
         interrupt::await_until(&format!("the start of {}", self.name), START_LIMIT, LOOK, || {
             self.running.must_run()?;
