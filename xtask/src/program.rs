@@ -1,6 +1,6 @@
 //! A program in the background that answers HTTP when it is well, and that can be killed, frozen and started again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Program {
     command: Command,
     /// `host:port` and path of what answers 200 when it is well.
     health: (String, &'static str),
-    log: std::path::PathBuf,
+    log: PathBuf,
     running: Background,
 }
 

@@ -127,6 +127,11 @@ impl<'a> Mover<'a> {
             let pause = self.dice.random_range(PAUSE_MS);
             interrupt::sleep(Duration::from_millis(pause))?;
         }
+        // What would return by itself could do so while it is looked at.
+        let standing = self.rest()?;
+        if standing.returns {
+            self.command("confirm orders", &standing)?;
+        }
         self.rest().map(drop)
     }
 

@@ -88,6 +88,8 @@ pub struct Blow {
 
 /// Between two blows. Two or three parts are often broken at once, and sometimes all are well.
 const GAP_MS: std::ops::Range<u64> = 1_000..7_000;
+/// Between two blows that belong together, as when a machine with several parts dies.
+const SALVO_MS: std::ops::Range<u64> = 0..250;
 /// A supervisor starts a killed part again after about a second.
 const DOWN_MS: std::ops::Range<u64> = 0..3_000;
 /// The lease of a coordinator is 5 s: some outlive it, and some do not.
@@ -100,7 +102,8 @@ pub fn blows(seed: u64, count: u64, parts: &[Part]) -> Vec<Blow> {
     let mut dice = StdRng::seed_from_u64(seed);
     let (mut blows, mut at): (Vec<Blow>, Duration) = (Vec::new(), Duration::ZERO);
     while (blows.len() as u64) < count {
-        at += Duration::from_millis(dice.random_range(GAP_MS));
+        let gap = if dice.random_bool(0.25) { SALVO_MS } else { GAP_MS };
+        at += Duration::from_millis(dice.random_range(gap));
         let is_busy = |part: Part| {
             blows.iter().any(|blow| blow.part == part && blow.at + blow.lasts + part.rest() > at)
         };

@@ -44,6 +44,11 @@ impl Screen {
         let _ = std::io::stdout().flush();
     }
 
+    /// Into the file alone.
+    pub fn keep(&self, text: &str) {
+        let _ = writeln!(self.lock().file, "{text}");
+    }
+
     /// How it goes, for a terminal.
     pub fn state(&self, text: &str) {
         let mut inner = self.lock();

@@ -1,7 +1,8 @@
 //! What can be killed, frozen and brought back: a program, a Postgres cluster, a Kafka broker. And who does it to each of
 //! them, as the schedule says, and starts it again as a supervisor would.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -125,13 +126,11 @@ impl Victim for Log<'_> {
     }
 }
 
-/// Appends what a server said to the log of all its lives.
+/// Appends what a server said to the log of all its lives. A server that said nothing has no log.
 pub fn keep(from: &Path, to: &Path) -> Result<()> {
     let said = fs::read(from).unwrap_or_default();
-    let mut file = fs::File::options().create(true).append(true).open(to);
-    let written = file.as_mut().map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
-    written
-        .and_then(|file| std::io::Write::write_all(file, &said))
+    let file = File::options().create(true).append(true).open(to);
+    file.and_then(|mut file| file.write_all(&said))
         .with_context(|| format!("{} cannot be written", to.display()))
 }
 
