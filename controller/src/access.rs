@@ -8,7 +8,7 @@ use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use postgres::access::{self, How};
 use postgres::{Refusal, connect, in_words};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
 
@@ -49,7 +49,10 @@ pub async fn writers(
     }
     let looking = async {
         let mut accesses = known(&client, slice).await?;
-        accesses.seen.extend(sessions?);
+        // What the triggers noted says more than a session that was met.
+        let is_noted = |session: &AccessSeen| accesses.seen.iter().any(|one| is_same(one, session));
+        let sessions: Vec<AccessSeen> = sessions?.into_iter().filter(|one| !is_noted(one)).collect();
+        accesses.seen.extend(sessions);
         Ok(accesses)
     };
     looking.await.map_err(|error| refused(&error))
@@ -130,15 +133,14 @@ async fn sample(
     ended: impl Future<Output = ()>,
 ) -> Result<Vec<AccessSeen>, Error> {
     let (tables, end) = (moved(slice), Instant::now() + time);
-    let mut seen: BTreeMap<(String, Option<String>, String, String), AccessSeen> = BTreeMap::new();
+    let mut seen: Vec<AccessSeen> = Vec::new();
     tokio::pin!(ended);
     while Instant::now() < end {
         for one in access::sessions(client, &tables, how).await? {
-            let key = (one.role.clone(), one.application.clone(), one.table.clone(), one.query.clone());
-            if let Some(known) = seen.get_mut(&key) {
+            if let Some(known) = seen.iter_mut().find(|known| is_same(known, &one)) {
                 known.times += 1;
             } else if seen.len() < SESSIONS_MAX {
-                seen.insert(key, one);
+                seen.push(one);
             }
         }
         tokio::select! {
@@ -146,5 +148,10 @@ async fn sample(
             () = &mut ended => break,
         }
     }
-    Ok(seen.into_values().collect())
+    Ok(seen)
+}
+
+/// Whether both are of one application at one table.
+fn is_same(one: &AccessSeen, other: &AccessSeen) -> bool {
+    (&one.role, &one.application, &one.table) == (&other.role, &other.application, &other.table)
 }

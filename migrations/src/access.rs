@@ -23,9 +23,9 @@ pub struct AccessSeen {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub application: Option<String>,
     pub table: String,
-    /// A statement of it, shortened.
+    /// Its most frequent statement, shortened.
     pub query: String,
-    /// Seconds in which the trigger noted it; calls; or looks in which a session was seen.
+    /// Seconds in which the trigger noted this statement; calls; or looks in which a session was seen.
     pub times: u64,
     /// How long ago it was seen last, where that is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]

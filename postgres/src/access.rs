@@ -16,7 +16,7 @@ pub enum How {
 
 const WATCHED: &str = "SELECT EXISTS (SELECT FROM strangler.writer_watch WHERE slice = $1)";
 const NOTED: &str = "
-    SELECT role, application, on_table, (array_agg(query ORDER BY seconds DESC))[1], sum(seconds)::bigint,
+    SELECT role, application, on_table, (array_agg(query ORDER BY seconds DESC))[1], max(seconds),
            greatest(0, extract(epoch FROM clock_timestamp() - max(last)))::bigint
       FROM strangler.writer WHERE slice = $1 GROUP BY 1, 2, 3 ORDER BY 5 DESC, 1, 2, 3 LIMIT 100";
 
