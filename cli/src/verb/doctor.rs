@@ -43,6 +43,11 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     for (slice, readiness) in &diagnosis.cutover {
         show_readiness(call, slice, readiness);
     }
+    let one_way = if args.cutover { one_way(&plan, args.slice.as_ref()) } else { Vec::new() };
+    if !one_way.is_empty() {
+        one_way.iter().for_each(|finding| show(call, finding));
+        return Err(not_ready(call, args, &subject, " for a cutover", one_way));
+    }
     let is_asked = |readiness: &&Readiness| args.cutover || readiness.is_next;
     if diagnosis.cutover.values().filter(is_asked).any(|readiness| !readiness.is_ready()) {
         return Err(not_ready(call, args, &subject, " for a cutover", diagnosis.findings(Aim::Cutover)));
@@ -53,6 +58,26 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     }));
     call.ui.next_steps(&next);
     Ok(())
+}
+
+/// Slices that can never be cut over as the plan is. Without a name, those that only route are not meant.
+fn one_way(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+    let meant = plan.slices.values().filter(|one| match slice {
+        Some(name) => one.name == *name,
+        None => !one.tables.is_empty(),
+    });
+    let found = meant.filter(|one| !one.may_return()).map(|one| {
+        let (why, hint) = if one.tables.is_empty() {
+            ("it has no tables that move", "share its routes: `strangler route set`")
+        } else {
+            (
+                "a table has `set` and no `reverse`",
+                "write `reverse` for it in the plan, then run `strangler install`",
+            )
+        };
+        Finding::error(Code::PlanNoWayBack, format!("slice {} cannot be cut over: {why}", one.name), hint)
+    });
+    found.collect()
 }
 
 /// People see each finding in its place; a failure's document has them all.
@@ -143,6 +168,24 @@ mod tests {
         assert_eq!(too_small(8 << 30, 8 << 30, folder), None);
         let finding = too_small(8 << 30, 100 << 20, folder).unwrap();
         assert!(finding.message.contains("8192 MiB") && finding.message.contains("100 MiB"), "{finding}");
+    }
+
+    #[test]
+    fn a_slice_without_a_way_back_is_never_ready_for_a_cutover() {
+        let plan = |tables: &str| {
+            let text = format!(
+                "version: 1\nname: shop\nmonolith: {{ upstream: 'http://127.0.0.1:1', database: 'postgres://u@h/m' }}\n\
+                 services: {{ orders: {{ upstream: 'http://127.0.0.1:2', database: 'postgres://u@h/s' }} }}\n\
+                 slices: {{ orders: {{ service: orders, routes: {{ list: GET /orders }}{tables} }} }}\n"
+            );
+            migrations::plan::check("strangler.yaml", &text, &|_| None).unwrap().0
+        };
+        let orders: SliceName = "orders".parse().unwrap();
+        let found = |tables: &str, slice| one_way(&plan(tables), slice).len();
+        assert_eq!(found(", tables: [public.orders]", Some(&orders)), 0);
+        let set = ", tables: [{ from: public.orders, set: { cents: 'total * 100' } }]";
+        assert_eq!((found(set, Some(&orders)), found(set, None)), (1, 1));
+        assert_eq!((found("", Some(&orders)), found("", None)), (1, 0));
     }
 
     #[test]
