@@ -13,7 +13,6 @@ use migrations::journal::{BrokenJournal, Entry, Generation, JournalId, Move, Sta
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Diagnostic;
-use migrations::stage::Epoch;
 use postgres::ConnectError;
 use std::path::Path;
 use std::time::Duration;
@@ -177,22 +176,6 @@ impl Store {
             Store::File(_) => Ok(false),
             #[cfg(test)]
             Store::Played(played) => played.take_lease(coordinator, time).await,
-        }
-    }
-
-    /// Remains the coordinator; not after another one took over, or the slice went on to another epoch.
-    pub async fn renew_lease(
-        &self,
-        slice: &SliceName,
-        coordinator: &str,
-        epoch: Epoch,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        match self {
-            Store::Postgres(table, _) => table.renew_lease(slice, coordinator, epoch, time).await,
-            Store::File(_) => Ok(false),
-            #[cfg(test)]
-            Store::Played(played) => played.renew_lease(coordinator, epoch, time).await,
         }
     }
 }

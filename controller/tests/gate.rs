@@ -332,7 +332,7 @@ async fn giving_up_says_what_the_journals_own_event_would() {
     let hour = std::time::Duration::from_secs(3600);
     assert!(store.take_lease(slice, "ann", hour).await.unwrap());
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), None);
-    assert!(store.renew_lease(slice, "ann", Epoch(5), std::time::Duration::ZERO).await.unwrap());
+    assert!(store.take_lease(slice, "ann", std::time::Duration::ZERO).await.unwrap());
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), Some(Epoch(6)));
     assert_eq!(gate::abort_expired(&us, slice).await.unwrap(), None, "once");
     decider.read().await;
@@ -355,7 +355,7 @@ async fn giving_up_says_what_the_journals_own_event_would() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_coordinator_has_the_lease_and_loses_it_with_the_epoch() {
+async fn one_coordinator_has_the_lease_until_it_runs_out_or_the_cutover_ends() {
     let (world, mut decider) = following().await;
     let us = world.client("strangler", "monolith").await;
     let (hour, nothing) = (std::time::Duration::from_secs(3600), std::time::Duration::ZERO);
@@ -369,7 +369,6 @@ async fn one_coordinator_has_the_lease_and_loses_it_with_the_epoch() {
     assert!(there.abs_diff(now.0 as i64) < 60_000);
     {
         let store = &decider.store;
-        assert!(!store.renew_lease(&slice, "ann", Epoch(0), hour).await.unwrap(), "it was never taken");
         assert!(store.take_lease(&slice, "ann", hour).await.unwrap());
         assert!(!store.take_lease(&slice, "bob", hour).await.unwrap());
         assert!(store.take_lease(&slice, "ann", hour).await.unwrap(), "his own");
@@ -377,15 +376,12 @@ async fn one_coordinator_has_the_lease_and_loses_it_with_the_epoch() {
     decider.decide_all([world::prepared(), world::started(1)]).await;
     {
         let store = &decider.store;
-        assert!(store.renew_lease(&slice, "ann", Epoch(1), hour).await.unwrap());
-        assert!(!store.renew_lease(&slice, "ann", Epoch(0), hour).await.unwrap());
-        assert!(!store.renew_lease(&slice, "bob", Epoch(1), hour).await.unwrap());
-        assert!(store.renew_lease(&slice, "ann", Epoch(1), nothing).await.unwrap());
+        assert!(!store.take_lease(&slice, "bob", hour).await.unwrap(), "it goes on through the crossing");
+        assert!(store.take_lease(&slice, "ann", nothing).await.unwrap());
         assert!(store.take_lease(&slice, "bob", hour).await.unwrap(), "it ran out");
-        assert!(!store.renew_lease(&slice, "ann", Epoch(1), hour).await.unwrap());
+        assert!(!store.take_lease(&slice, "ann", hour).await.unwrap());
     }
     gate::abort(&us, &slice, Epoch(1)).await.unwrap();
-    assert!(!decider.store.renew_lease(&slice, "bob", Epoch(1), hour).await.unwrap());
     assert!(decider.store.take_lease(&slice, "ann", hour).await.unwrap(), "it ended with the cutover");
 }
 

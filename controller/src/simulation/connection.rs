@@ -193,18 +193,6 @@ impl Connection {
             .await
     }
 
-    pub(crate) async fn renew_lease(
-        &self,
-        coordinator: &str,
-        epoch: Epoch,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        let coordinator = coordinator.to_owned();
-        let renewing =
-            move |databases: &mut Databases, now| databases.renew_lease(now, &coordinator, epoch, time);
-        self.query("renew the lease", renewing).await
-    }
-
     /// What touches nothing here, and takes its time.
     pub(crate) async fn see_both(&self, what: &'static str) -> Result<(), Trouble> {
         self.ask(Side::Monolith, what, |_, _| ()).await.map_err(again)?;

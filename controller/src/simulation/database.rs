@@ -246,17 +246,6 @@ impl Databases {
         true
     }
 
-    pub(super) fn renew_lease(
-        &mut self,
-        now: Moment,
-        coordinator: &str,
-        epoch: Epoch,
-        time: Duration,
-    ) -> bool {
-        let is_ours = self.lease.as_ref().is_some_and(|(ours, _)| ours == coordinator);
-        is_ours && self.head().epoch == epoch && self.take_lease(now, coordinator, time)
-    }
-
     /// `strangler.abort`; without an epoch `strangler.abort_expired`.
     pub(super) fn abort(&mut self, now: Moment, epoch: Option<Epoch>) -> Result<Option<Epoch>, Unwritten> {
         let head = self.head();

@@ -56,9 +56,6 @@ const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 const TAKE_LEASE: &str = "
     UPDATE strangler.slice SET coordinator = $2, lease_until = clock_timestamp() + $3::float8 * interval '1 millisecond'
      WHERE slice = $1 AND (coordinator = $2 OR lease_until IS NULL OR lease_until <= clock_timestamp())";
-const RENEW_LEASE: &str = "
-    UPDATE strangler.slice SET lease_until = clock_timestamp() + $4::float8 * interval '1 millisecond'
-     WHERE slice = $1 AND coordinator = $2 AND epoch = $3";
 
 /// The journal's tables, behind one connection that is opened anew after a failure.
 #[derive(Debug)]
@@ -125,17 +122,6 @@ impl JournalTable {
         time: Duration,
     ) -> Result<bool, StoreError> {
         self.lease(TAKE_LEASE, &[&slice.as_str(), &coordinator, &milliseconds(time)]).await
-    }
-
-    pub(crate) async fn renew_lease(
-        &self,
-        slice: &SliceName,
-        coordinator: &str,
-        epoch: Epoch,
-        time: Duration,
-    ) -> Result<bool, StoreError> {
-        let (slice, epoch, time) = (slice.as_str(), number(epoch.0), milliseconds(time));
-        self.lease(RENEW_LEASE, &[&slice, &coordinator, &epoch, &time]).await
     }
 
     async fn lease(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<bool, StoreError> {
