@@ -28,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const PAUSE_MS: std::ops::Range<u64> = 200..1_500;
 /// Fewer moves would test little.
 const MOVES_MIN: usize = 12;
+/// Writes should have moved forth and back by then. A run in which they never did proves nothing, and fails.
+const MOVES_MAX: usize = 60;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Move {
@@ -118,8 +120,13 @@ impl<'a> Mover<'a> {
 
     /// Makes moves until `is_done` and there were enough; the slice is at rest then.
     pub fn run(&mut self, is_done: impl Fn() -> bool) -> Result<()> {
-        while !self.scene.is_over() && (self.made < MOVES_MIN || !is_done()) {
+        let (mut was_split, mut came_back) = (false, false);
+        while !self.scene.is_over()
+            && (self.made < MOVES_MIN || !is_done() || (!came_back && self.made < MOVES_MAX))
+        {
             let standing = self.rest()?;
+            came_back |= was_split && standing.stage == "following";
+            was_split |= standing.stage == "split";
             let next = self.choose(&standing);
             self.made += 1;
             self.scene.moves.fetch_add(1, Ordering::Relaxed);
