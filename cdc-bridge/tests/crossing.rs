@@ -5,6 +5,7 @@
 mod house;
 
 use house::crossing::{back, there};
+use house::orders::{AT_SINK, AT_SOURCE, plan};
 use house::{House, slice};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
@@ -25,23 +26,6 @@ const SINK: &str = "
     CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total_cents bigint NOT NULL,
         note text);";
 
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
-      - from: public.orders
-        drop: [total]
-        set: { total_cents: '(total * 100)::bigint' }
-        reverse: { total: 'total_cents / 100.0' }
-    reference: [public.customers]
-";
-
-const AT_SOURCE: &str = "SELECT id, customer, (total * 100)::bigint, note FROM orders ORDER BY id";
-const AT_SINK: &str = "SELECT id, customer, total_cents, note FROM orders ORDER BY id";
 const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots";
 
 fn kafka() -> String {
@@ -52,7 +36,7 @@ fn kafka() -> String {
 }
 
 async fn following(log: &str) -> House {
-    let house = House::new(SOURCE, SINK, &format!("{PLAN}{log}\n")).await;
+    let house = House::new(SOURCE, SINK, &format!("{}{log}\n", plan(""))).await;
     house.start();
     house.follow().await;
     house

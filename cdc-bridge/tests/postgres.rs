@@ -6,6 +6,7 @@ mod house;
 
 use cdc_bridge::log::{Flush, Log};
 use house::House;
+use house::orders::{self, plan};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
 use migrations::lsn::{EndLsn, Timeline};
@@ -44,23 +45,6 @@ const SINK: &str = "
         e numeric, f bool, g bytea, h json, i jsonb, j date, k time, l timestamp, m timestamptz, n mood, o text[],
         p int[], q mood[], r varchar(20), s char(5), t oid, u numeric[], v timestamp(3), w text);";
 
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
-      - from: public.orders
-        drop: [total]
-        set: { total_cents: '(total * 100)::bigint' }
-        reverse: { total: 'total_cents / 100.0' }
-      - { from: public.order_items, to: public.items, rename: { qty: quantity }, drop: [legacy] }
-      - public.things
-    reference: [public.customers]
-";
-
 const ORDERS: (&str, &str) = (
     "SELECT id, customer, (total * 100)::bigint, note, email, placed FROM orders ORDER BY id",
     "SELECT id, customer, total_cents, note, email, placed FROM orders ORDER BY id",
@@ -84,7 +68,12 @@ fn log(kind: &str) -> String {
 }
 
 async fn house(kind: &str) -> House {
-    House::new(SOURCE, SINK, &format!("{PLAN}{}", log(kind))).await
+    House::new(
+        SOURCE,
+        SINK,
+        &format!("{}{}", plan(&format!("{}      - public.things\n", orders::ITEMS)), log(kind)),
+    )
+    .await
 }
 
 async fn all_same(house: &House) {

@@ -6,6 +6,7 @@ mod house;
 
 use house::House;
 use house::crossing::{back, session, there};
+use house::orders::{AT_SINK, AT_SOURCE, ITEMS, plan};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
 use migrations::journal::Generation;
@@ -30,28 +31,9 @@ const SINK: &str = "
     CREATE TABLE items (order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE, line int NOT NULL,
         quantity int NOT NULL, PRIMARY KEY (order_id, line));";
 
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
-      - from: public.orders
-        drop: [total]
-        set: { total_cents: '(total * 100)::bigint' }
-        reverse: { total: 'total_cents / 100.0' }
-      - { from: public.order_items, to: public.items, rename: { qty: quantity }, drop: [legacy] }
-    reference: [public.customers]
-";
-
-const AT_SOURCE: &str = "SELECT id, customer, (total * 100)::bigint, note FROM orders ORDER BY id";
-const AT_SINK: &str = "SELECT id, customer, total_cents, note FROM orders ORDER BY id";
-
 /// A house whose slice follows, with a lane back that watches.
 async fn prepared() -> House {
-    following_back(House::new(SOURCE, SINK, PLAN).await).await
+    following_back(House::new(SOURCE, SINK, &plan(ITEMS)).await).await
 }
 
 async fn following_back(house: House) -> House {

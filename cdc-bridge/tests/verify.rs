@@ -5,6 +5,7 @@
 mod house;
 
 use house::House;
+use house::orders::{ITEMS, plan};
 use migrations::code::Code;
 use migrations::control::{Condition, VERSION};
 use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
@@ -43,25 +44,8 @@ const SINK: &str = "
     CREATE TABLE items (order_id bigint NOT NULL, line int NOT NULL, quantity int NOT NULL, PRIMARY KEY (order_id, line));
     CREATE TABLE words (word text COLLATE \"de-x-icu\" PRIMARY KEY, meaning text);";
 
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
-      - from: public.orders
-        drop: [total]
-        set: { total_cents: '(total * 100)::bigint' }
-        reverse: { total: 'total_cents / 100.0' }
-      - { from: public.order_items, to: public.items, rename: { qty: quantity }, drop: [legacy] }
-      - public.words
-    reference: [public.customers]
-";
-
 async fn following() -> House {
-    let house = House::new(SOURCE, SINK, PLAN).await;
+    let house = House::new(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await;
     house.start();
     house.follow().await;
     house

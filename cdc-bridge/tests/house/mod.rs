@@ -3,6 +3,7 @@
 
 pub mod crossing;
 pub mod one_table;
+pub mod orders;
 
 use axum::extract::State;
 use axum::http::StatusCode;
