@@ -20,7 +20,6 @@ pub(crate) use {trouble::Trouble, work::Done};
 
 use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
-use crate::place::Place;
 use driver::Driver;
 use lease::Lease;
 use migrations::names::SliceName;
@@ -92,10 +91,10 @@ pub(crate) async fn make_ready(desk: &Desk, name: &SliceName) {
     }
 }
 
-/// The plan's slices for which there is something to do.
+/// The plan's slices for which there is something to do here.
 fn crossing(desk: &Desk) -> Vec<SliceName> {
     let Some(state) = desk.state() else { return Vec::new() };
-    let needs = |name: &&SliceName| Place::needs_coordinator(&state.slice(name));
+    let needs = |name: &&SliceName| desk.is_to_drive(name, &state.slice(name));
     desk.plan.slices.keys().filter(needs).cloned().collect()
 }
 

@@ -11,7 +11,7 @@ use crate::store::{Draft, Store, StoreError};
 use migrations::code::Code;
 use migrations::control::Desired;
 use migrations::finding::Finding;
-use migrations::journal::{Entry, Generation, JournalId, State};
+use migrations::journal::{Entry, Generation, JournalId, SliceState, State};
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Problem;
@@ -111,6 +111,12 @@ impl Desk {
     /// As if another controller had brought the slice where it is.
     pub(crate) fn forget(&self, slice: &SliceName) {
         self.lock().entered.remove(slice);
+    }
+
+    /// Whether this controller is one to drive a slice. Any may end what is under way; but a return that will be due is left
+    /// to one that hears of the slice's lanes, for it needs them.
+    pub(crate) fn is_to_drive(&self, slice: &SliceName, state: &SliceState) -> bool {
+        Place::needs_coordinator(state) && (state.is_crossing() || !self.agents.lanes(slice).is_empty())
     }
 
     /// The document for the agents; none before the journal was read once.

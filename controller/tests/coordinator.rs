@@ -563,6 +563,24 @@ async fn a_rollback_has_its_sessions_before_writes_are_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_hears_no_agent_leaves_a_return_to_another() {
+    let mut house = House::new(2).await;
+    house.manners(|manners| manners.alone = Some(1));
+    // Longer than agents count as live.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    house.granted("cutover", json!({ "actor": "ann", "for_ms": 5_000 })).await;
+    house.until_stage(0, "split").await;
+    house.controllers[0].kill();
+    // Longer than a lease.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let leases = "SELECT count(*)::text FROM strangler.slice WHERE lease_until > clock_timestamp()";
+    assert_eq!(house.world.cluster.sql("monolith", leases), "0");
+    house.manners(|manners| manners.alone = None);
+    house.until_stage(1, "following").await;
+    house.only_writes("monolith").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_controllers_exactly_one_cuts_over() {
     let house = House::new(2).await;
     let (first, second) = tokio::join!(house.wish(0, "cutover", ann()), house.wish(1, "cutover", ann()));

@@ -74,7 +74,12 @@ impl<'a> Driver<'a> {
             revisions.mark_unchanged();
             let Some(all) = self.desk.state() else { return };
             let state = all.slice(&self.slice.name);
+            let arrives = self.sight.place != Some(Place::of(&state));
             self.come_to(&all, &state).await;
+            if arrives && Place::needs_coordinator(&state) && !self.desk.is_to_drive(&self.slice.name, &state)
+            {
+                return self.conclude().await;
+            }
             let is_ending = *self.ends.borrow();
             let next = if is_ending { leave(&state, self.lease.now()) } else { None };
             if is_ending && state.hold.is_none() {
