@@ -49,6 +49,8 @@ pub struct Outcome {
     hold_ms_max: f64,
     /// The longest added wait of each crossing: the median crossing, and the worst.
     added_wait_ms_p50: f64,
+    /// … and each, in their order.
+    added_wait_ms: Vec<f64>,
     added_wait_ms_max: f64,
     /// Writes in quiet time.
     quiet_ms_p50: f64,
@@ -174,6 +176,7 @@ impl Outcome {
             hold_ms_max: longest(&crossings.holds_ms),
             added_wait_ms_p50: rounded(median(&added).context("no write fell into a crossing")?),
             added_wait_ms_max: rounded(longest(&added)),
+            added_wait_ms: added.iter().copied().map(rounded).collect(),
             quiet_ms_p50: rounded(quiet),
             quiet_ms_p99: rounded(quiet_parts[0]),
             quiet_ms_max: rounded(quiet_parts[1]),
