@@ -7,6 +7,8 @@
 mod controller;
 #[path = "verbs/crossing.rs"]
 mod crossing;
+#[path = "verbs/doubt.rs"]
+mod doubt;
 
 use controller::{bridge, outcome, status};
 use nix::sys::signal::{Signal, kill};

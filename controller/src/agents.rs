@@ -1,6 +1,8 @@
 //! What the agents reported last. Kept in memory only: a controller that restarts hears from each within a second, and
-//! until then does not know who lives.
+//! until then does not know who lives. All times are of the [`Awake`] clock: nobody falls silent while the controller itself
+//! stands still.
 
+use crate::awake::Awake;
 use migrations::api::{Acknowledged, AgentStatus};
 use migrations::control::{AgentId, AgentKind, LaneReport, Observed, Report};
 use migrations::cutover::ProxiesSeen;
@@ -28,6 +30,7 @@ const AGENTS_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
+    pub(crate) clock: Awake,
     seen: Mutex<BTreeMap<AgentId, Seen>>,
     reports: watch::Sender<()>,
 }
@@ -41,7 +44,7 @@ struct Seen {
 
 impl Agents {
     pub(crate) fn report(&self, observed: Observed) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut seen = self.lock();
         seen.retain(|_, agent| now.duration_since(agent.at) < SHOWN);
         if seen.len() >= AGENTS_MAX && !seen.contains_key(&observed.agent) {
@@ -60,12 +63,13 @@ impl Agents {
 
     /// When the first of the live agents counts as silent, if it does not report before.
     pub(crate) fn next_silence(&self) -> Option<Instant> {
-        live(&self.lock()).map(|agent| agent.at + LIVE).min()
+        let first = self.live(&self.lock()).map(|agent| agent.at + LIVE).min();
+        first.map(|at| at + self.clock.stood())
     }
 
     /// Every agent that reported within the last minute.
     pub(crate) fn status(&self, journal: JournalId) -> Vec<AgentStatus> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let seen = self.lock();
         let shown = seen.values().filter(|agent| now.duration_since(agent.at) < SHOWN);
         shown
@@ -91,7 +95,7 @@ impl Agents {
     pub(crate) fn acts_on(&self) -> BTreeMap<JournalId, Generation> {
         let seen = self.lock();
         let mut longest = BTreeMap::new();
-        for (journal, generation) in live(&seen).filter_map(|agent| agent.observed.acts_on) {
+        for (journal, generation) in self.live(&seen).filter_map(|agent| agent.observed.acts_on) {
             let held = longest.entry(journal).or_insert(generation);
             *held = generation.max(*held);
         }
@@ -107,7 +111,7 @@ impl Agents {
         plan: &str,
     ) -> Acknowledged {
         let seen = self.lock();
-        let proxies = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
+        let proxies = self.live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
         proxies.fold(Acknowledged::default(), |mut sum, agent| {
             let acts_on = agent.observed.acts_on;
             let has = acts_on.is_some_and(|(id, held)| id == journal && generations.contains(&held));
@@ -128,7 +132,7 @@ impl Agents {
     ) -> ProxiesSeen {
         let Acknowledged { live: count, have: current } = self.acknowledged(journal, generations, plan);
         let seen = self.lock();
-        let drained = live(&seen).filter(|agent| match &agent.observed.report {
+        let drained = self.live(&seen).filter(|agent| match &agent.observed.report {
             Report::Proxy(proxy) => {
                 epoch.is_some_and(|epoch| proxy.slices.get(slice).is_some_and(|one| one.is_drained(epoch)))
             }
@@ -140,7 +144,7 @@ impl Agents {
     /// How long the writes of the slice's present or last hold waited, in ms: 99 of 100 at each proxy, and the longest.
     pub(crate) fn held_ms(&self, slice: &SliceName) -> (u64, u64) {
         let seen = self.lock();
-        let waits = live(&seen).filter_map(|agent| match &agent.observed.report {
+        let waits = self.live(&seen).filter_map(|agent| match &agent.observed.report {
             Report::Proxy(proxy) => proxy.slices.get(slice),
             Report::Bridge(_) => None,
         });
@@ -151,7 +155,7 @@ impl Agents {
     /// `shared`, the last generation at which requests went there, or on an older one. A proxy is gone if a new one
     /// started at its address.
     pub(crate) fn left_behind(&self, journal: JournalId, shared: Generation) -> Option<(String, Duration)> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let seen = self.lock();
         let is_proxy = |agent: &&Seen| agent.observed.agent.kind == AgentKind::Proxy;
         let acts = |agent: &&Seen| {
@@ -167,7 +171,7 @@ impl Agents {
     /// Where the live bridge serves; the one that reported last, should there be two.
     pub(crate) fn bridge(&self) -> Option<String> {
         let seen = self.lock();
-        let bridges = live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Bridge);
+        let bridges = self.live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Bridge);
         let addressed = bridges.filter_map(|agent| Some((weight(agent), agent.observed.address.clone()?)));
         addressed.max_by_key(|(weight, _)| *weight).map(|(_, address)| address)
     }
@@ -175,7 +179,7 @@ impl Agents {
     /// That the live bridge runs another plan than the controller: what it copies is not what was asked for.
     pub(crate) fn other_plan(&self) -> Option<Finding> {
         let seen = self.lock();
-        let bridges = live(&seen).filter_map(|agent| match &agent.observed.report {
+        let bridges = self.live(&seen).filter_map(|agent| match &agent.observed.report {
             Report::Bridge(bridge) => Some((weight(agent), bridge)),
             Report::Proxy(_) => None,
         });
@@ -185,7 +189,7 @@ impl Agents {
 
     pub(crate) fn lanes(&self, slice: &SliceName) -> BTreeMap<Direction, LaneReport> {
         let seen = self.lock();
-        let reports = live(&seen).filter_map(|agent| match &agent.observed.report {
+        let reports = self.live(&seen).filter_map(|agent| match &agent.observed.report {
             Report::Bridge(bridge) => {
                 let lanes = bridge.lanes.iter().filter(|(lane, _)| lane.slice == *slice);
                 let lanes: BTreeMap<_, _> = lanes.map(|(lane, report)| (lane.direction, report)).collect();
@@ -195,6 +199,11 @@ impl Agents {
         });
         let lanes = reports.max_by_key(|(weight, _)| *weight).map(|(_, lanes)| lanes).unwrap_or_default();
         lanes.into_iter().map(|(direction, report)| (direction, report.clone())).collect()
+    }
+
+    fn live<'a>(&self, seen: &'a BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &'a Seen> + use<'a> {
+        let now = self.clock.now();
+        seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Seen>> {
@@ -214,11 +223,6 @@ fn took_the_place(new: &Seen, old: &Seen) -> bool {
 fn weight(agent: &Seen) -> (bool, Instant) {
     let captures = matches!(&agent.observed.report, Report::Bridge(bridge) if !bridge.feeds.is_empty());
     (captures, agent.at)
-}
-
-fn live(seen: &BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &Seen> {
-    let now = Instant::now();
-    seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
 }
 
 #[cfg(test)]

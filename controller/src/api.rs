@@ -199,6 +199,8 @@ async fn desired(
     query: Result<Query<DesiredQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(query) = query?;
+    // Who does not wait wants to know what is so now. What this controller read before it stood still may be old.
+    let is_so = if query.wait_ms == 0 { shared.desk.refresh().await.map(drop) } else { Ok(()) };
     let deadline = deadline(query.wait_ms);
     let mut revisions = shared.desk.revisions();
     let bridge = shared.desk.bridge();
@@ -218,7 +220,7 @@ async fn desired(
             Some(desired) if query.wait_ms > 0 && shared.desk.bridge_moved_within(WAIT_MAX * 2) => {
                 Ok(Json(desired).into_response())
             }
-            Some(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+            Some(_) => Ok(is_so.map(|()| StatusCode::NO_CONTENT.into_response())?),
             None => Err(answer::no_journal(shared.desk.trouble())),
         };
     }

@@ -9,6 +9,7 @@
 mod access;
 mod agents;
 mod api;
+mod awake;
 mod coordinator;
 mod course;
 mod desk;

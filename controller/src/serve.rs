@@ -69,6 +69,8 @@ pub async fn serve(
 
     let (ending, ends) = watch::channel(false);
     let watcher = tokio::spawn(watch_journal(Arc::clone(&desk), ends.clone()));
+    let timed = Arc::clone(&desk);
+    let clock = tokio::spawn(async move { timed.agents.clock.keep().await });
     let line = Line::new(token.clone()).map(Arc::new);
     let mut coordinator = tokio::spawn(coordinator::run(Arc::clone(&desk), line, ends.clone()));
     let app = api::router(Arc::clone(&desk), token, ends.clone());
@@ -90,6 +92,7 @@ pub async fn serve(
     ending.send_replace(true);
     coordinator.abort();
     watcher.abort();
+    clock.abort();
     match outcome {
         Ok(served) => served.map_err(ServeError::Serve),
         Err(lost) => Err(ServeError::Serve(std::io::Error::other(lost))),

@@ -398,7 +398,10 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     cluster.kill();
     let status: Status = api.get("/v1/status").await;
     assert!(status.findings.iter().any(|f| f.code.as_str().starts_with("journal.")), "{:?}", status.findings);
-    assert_eq!(api.get::<Desired>("/v1/desired").await.generation, Generation(6));
+    let known: Desired = api.get("/v1/desired").await;
+    assert_eq!(known.generation, Generation(6));
+    let (status, ..) = api.poll(&known, 0).await.unwrap();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "nobody can say that nothing is newer");
     let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
     assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
     cluster.restart();

@@ -42,6 +42,12 @@ async fn a_cutover_and_a_rollback_do_what_their_dry_runs_say() {
         serde_json::from_value(steps).unwrap()
     };
     assert_eq!(house.events(0).await, Vec::<&str>::new(), "a dry run writes nothing");
+    let line = |what: &str| told.iter().position(|line| line.contains(what)).unwrap();
+    let (known, open) = (line("the proxies know"), line("open the gate of service"));
+    assert!(
+        known < open && open < line("journal released"),
+        "reads move while both sides are equal: {told:#?}"
+    );
     let next = "SELECT nextval('orders_id_seq')::text";
     let before: i64 = house.world.cluster.sql("monolith", next).parse().unwrap();
 

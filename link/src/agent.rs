@@ -6,16 +6,18 @@ use crate::stored::{self, Stored};
 use crate::{Link, client};
 use migrations::code::Code;
 use migrations::control::{AgentId, AgentKind, Desired, Observed, VERSION};
+use migrations::journal::{Generation, JournalId};
 use migrations::problem::{Diagnostic, Problem};
 use reqwest::{Response, StatusCode};
 use std::convert::Infallible;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long the controller may keep a poll open, in ms.
-const POLL_MS: u64 = 20_000;
+/// How long the controller may keep a poll open.
+const POLL: Duration = Duration::from_secs(20);
 /// An answer that takes longer than that and this is lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses after failures: the first, and the longest that it doubles to.
@@ -34,6 +36,21 @@ pub struct Told {
     pub is_current: bool,
 }
 
+/// Which `desired` an agent has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActsOn {
+    pub journal: JournalId,
+    pub generation: Generation,
+    /// The hash of the plan.
+    pub plan: String,
+}
+
+impl ActsOn {
+    pub fn of(desired: &Desired) -> ActsOn {
+        ActsOn { journal: desired.journal, generation: desired.generation, plan: desired.plan.clone() }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Agent {
     link: Link,
@@ -41,6 +58,8 @@ pub struct Agent {
     http: reqwest::Client,
     /// When the controller answered last, or the agent began.
     heard: watch::Sender<Instant>,
+    /// Something newer is desired, and an open poll has not brought it.
+    newer: Arc<Notify>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +107,7 @@ impl Agent {
         let host = if host.trim().is_empty() { "host" } else { host.trim() };
         let name = format!("{host}-{}-{tag:x}", std::process::id());
         let heard = watch::Sender::new(Instant::now());
-        Ok(Self { link, id: AgentId { kind, name }, http: client()?, heard })
+        Ok(Self { link, id: AgentId { kind, name }, http: client()?, heard, newer: Arc::default() })
     }
 
     pub fn id(&self) -> &AgentId {
@@ -113,7 +132,10 @@ impl Agent {
         let mut pause = RETRY_MIN;
         loop {
             let asked_at = Instant::now();
-            let polled = self.poll(held.as_ref()).await;
+            let polled = tokio::select! {
+                polled = self.poll(held.as_ref()) => polled,
+                () = self.newer.notified() => continue,
+            };
             let next = polled.map(|answer| news(held.as_ref(), answer));
             let taken = match next {
                 Ok(Some(told)) => match take(told.clone()).await {
@@ -140,33 +162,56 @@ impl Agent {
                         controller = %self.link.controller,
                         "no newer orders; going on with the present ones"
                     );
-                    sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    let mut heard = self.heard.subscribe();
+                    let _ = timeout(pause.mul_f64(rand::random_range(0.5..1.0)), heard.changed()).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         }
     }
 
+    /// Whether a controller says within `patience` that nothing newer is desired than what the agent acts on; none if it
+    /// says nothing. Something newer is pulled at once.
+    pub async fn is_newest(&self, acts_on: &ActsOn, patience: Duration) -> Option<bool> {
+        let answer = self.ask(Some(acts_on), Duration::ZERO, patience).await.ok()?;
+        let is_newest = answer.status() == StatusCode::NO_CONTENT;
+        if !is_newest {
+            self.newer.notify_one();
+        }
+        Some(is_newest)
+    }
+
     /// One poll. None if nothing is newer than `held`.
     async fn poll(&self, held: Option<&Told>) -> Result<Option<Desired>, PollError> {
         // Whether stored orders still hold is asked without waiting for newer ones.
-        let wait_ms = if held.is_some_and(|held| !held.is_current) { 0 } else { POLL_MS };
-        let mut query = vec![("wait_ms", wait_ms.to_string())];
-        if let Some(Told { desired, .. }) = held {
-            query.extend([
-                ("journal", desired.journal.0.to_string()),
-                ("generation", desired.generation.0.to_string()),
-                ("plan", desired.plan.clone()),
-            ]);
-        }
-        let request = self.http.get(self.url("/v1/desired")).query(&query);
-        let request = request.bearer_auth(self.link.token.expose());
-        let patience = Duration::from_millis(POLL_MS) + ANSWER_TIMEOUT;
-        let answer = accepted(request.timeout(patience).send().await?).await?;
+        let is_stored = held.is_some_and(|held| !held.is_current);
+        let wait = if is_stored { Duration::ZERO } else { POLL };
+        let acts_on = held.map(|held| ActsOn::of(&held.desired));
+        let answer = self.ask(acts_on.as_ref(), wait, POLL + ANSWER_TIMEOUT).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         stored::read(&answer.bytes().await?)?.map(Some).ok_or(PollError::Version)
+    }
+
+    /// Asks for what is newer than `held`. The controller may `wait` for it.
+    async fn ask(
+        &self,
+        held: Option<&ActsOn>,
+        wait: Duration,
+        patience: Duration,
+    ) -> Result<Response, PollError> {
+        let mut query = vec![("wait_ms", wait.as_millis().to_string())];
+        if let Some(ActsOn { journal, generation, plan }) = held {
+            query.extend([
+                ("journal", journal.0.to_string()),
+                ("generation", generation.0.to_string()),
+                ("plan", plan.clone()),
+            ]);
+        }
+        let request = self.http.get(self.url("/v1/desired")).query(&query);
+        let request = request.bearer_auth(self.link.token.expose());
+        accepted(request.timeout(patience).send().await?).await
     }
 
     /// Posts what `observed` returns, for ever: when `news` is notified, and every half second.

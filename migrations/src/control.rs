@@ -19,9 +19,13 @@ use crate::sql::Database;
 use crate::stage::{Epoch, Hold, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The version of these words. An agent that reads another one stops with a clear error.
 pub const VERSION: u32 = 3;
+/// A proxy that stood still for longer may have missed that a slice moved. It doubts its table until a controller says
+/// that nothing newer is desired.
+pub const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// What the controller wants to be so: one document for proxies and bridges alike, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -23,8 +23,9 @@ pub const HOLD: Duration = Duration::from_secs(5);
 pub const PREPARE: Duration = Duration::from_secs(60);
 /// No longer is waited for writes that were sent before the hold: the fence waits for those that are left.
 pub const DRAIN: Duration = Duration::from_secs(1);
-/// No longer is waited for proxies to take the new table: the gate refuses what a late one sends.
-pub const ACKNOWLEDGE: Duration = Duration::from_secs(1);
+/// No longer is waited for proxies to take the new table. It is longer than [`crate::control::DOUBT_AFTER`]: one that wakes
+/// up later asks before it answers, and one that wakes up earlier has heard by then. The gate refuses what a late one sends.
+pub const ACKNOWLEDGE: Duration = Duration::from_secs(2);
 /// When a rollback that was due by itself is tried again after it was aborted, at the earliest.
 pub const AGAIN: Duration = Duration::from_secs(10);
 /// A lane that is further behind would make the hold long.
@@ -318,15 +319,16 @@ fn steps(from: Side, crossing: Crossing, hold: Hold, since: Moment, seen: &Seen,
     Stopping::Stopped
 }
 
-/// After the decision there is only forward: the new owner's gate opens, the proxies hear of it, what they hold goes.
+/// After the decision there is only forward: the proxies hear of it, the new owner's gate opens, what they hold goes. Until
+/// a gate opens both sides are equal, so no proxy that hears late reads anything old.
 fn release(to: Side, hold: Hold, seen: &Seen, now: Moment) -> Next {
-    if !seen.is_at(to, Gate { epoch: hold.epoch, is_shut: false }) {
-        return Next::Do(Step::Open(to));
-    }
     // One who took over does not know for how long the proxies were told, so they get the whole time again.
     let known_by = seen.since.unwrap_or(now).after(ACKNOWLEDGE);
     if seen.proxies.current < seen.proxies.live && now < known_by {
         return Next::Wait(Awaited::Acknowledged, known_by);
+    }
+    if !seen.is_at(to, Gate { epoch: hold.epoch, is_shut: false }) {
+        return Next::Do(Step::Open(to));
     }
     Next::Journal(Event::Released { epoch: hold.epoch })
 }

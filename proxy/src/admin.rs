@@ -4,6 +4,7 @@ use crate::metrics::Metrics;
 use crate::table::Tables;
 use async_trait::async_trait;
 use http::{Response, StatusCode, header};
+use link::ActsOn;
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ impl Admin {
 
     fn readiness(&self) -> (StatusCode, &'static str, Vec<u8>) {
         match self.tables.acts_on() {
-            Some((journal, generation, plan)) => {
+            Some(ActsOn { journal, generation, plan }) => {
                 let body = serde_json::json!({
                     "status": "ready", "journal": journal, "generation": generation, "plan": plan
                 });

@@ -36,6 +36,7 @@ impl BackgroundService for Agent {
             _ = shutdown.changed() => {}
             never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},
             never = self.agent.report(&self.tables.news, || self.observed()) => match never {},
+            never = self.tables.doubt.watch(&self.agent, || self.tables.acts_on(), &self.metrics) => match never {},
         }
         health.abort();
     }
@@ -80,8 +81,8 @@ impl Agent {
             version: VERSION,
             agent: self.agent.id().clone(),
             address: Some(format!("http://{}", self.listen)),
-            acts_on: live.as_ref().map(|live| live.acts_on),
-            plan: live.map(|live| live.plan.clone()).unwrap_or_default(),
+            acts_on: live.as_ref().map(|live| (live.acts_on.journal, live.acts_on.generation)),
+            plan: live.map(|live| live.acts_on.plan.clone()).unwrap_or_default(),
             report: Report::Proxy(report),
         }
     }

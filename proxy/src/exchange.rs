@@ -133,6 +133,14 @@ impl Exchange {
         }
     }
 
+    /// Whether the wrong side would answer it wrongly: its slice has tables, whose rows are the newest at one side only. A
+    /// hold has an end of its own.
+    pub(crate) fn needs_right_side(&self) -> bool {
+        let Some(route) = self.route() else { return false };
+        let is_held = || self.may_write() && self.live.hold(&route.slice.traffic.slice).is_some();
+        (route.slice.follows || route.slice.leads) && !is_held()
+    }
+
     /// Ends the wait. If what it waited for has come, the side is chosen again.
     pub(crate) fn resume(&mut self, has_come: bool) {
         self.reached = Reached::Decided;

@@ -16,6 +16,7 @@ mod answer;
 mod client;
 mod connection;
 mod deadline;
+mod doubt;
 mod exchange;
 mod failure;
 mod freshness;

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_dropped: IntCounter,
     pub(crate) generation: IntGauge,
     pub(crate) ready: IntGauge,
+    pub(crate) in_doubt: IntGauge,
     pub(crate) unwell: IntGauge,
 }
 
@@ -127,6 +128,10 @@ impl Metrics {
             log_lines_dropped: one("strangler_proxy_log_lines_dropped_total", "Access log lines dropped")?,
             generation: gauge("strangler_proxy_generation", "Generation of the table in use")?,
             ready: gauge("strangler_proxy_ready", "1 with a table")?,
+            in_doubt: gauge(
+                "strangler_proxy_table_in_doubt",
+                "1 while a controller is asked for the newest table",
+            )?,
             unwell: gauge("strangler_proxy_unwell_addresses", "Upstream addresses that fail their checks")?,
             holds: HoldMetrics::new(&registry)?,
             latency,

@@ -5,6 +5,7 @@
 pub(crate) mod route;
 
 use crate::client;
+use crate::doubt::Doubt;
 use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
 use crate::hold::Holds;
@@ -14,9 +15,9 @@ use crate::route::Routes;
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
+use link::ActsOn;
 use migrations::code::Code;
 use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
-use migrations::journal::{Generation, JournalId};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
 use migrations::plan::{HoldBounds, Sticky};
@@ -30,9 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
 
 pub(crate) struct Live {
-    pub(crate) acts_on: (JournalId, Generation),
-    /// The hash of the plan.
-    pub(crate) plan: String,
+    pub(crate) acts_on: ActsOn,
     /// Answers what matches no route.
     pub(crate) monolith: Arc<Pool>,
     pub(crate) counters: RouteCounters,
@@ -144,6 +143,7 @@ pub(crate) struct Tables {
     pub(crate) count: Arc<Count>,
     pub(crate) bridge: Arc<ArcSwapOption<String>>,
     pub(crate) holds: Arc<Holds>,
+    pub(crate) doubt: Arc<Doubt>,
     /// The controller's report is outdated.
     pub(crate) news: Arc<Notify>,
     live: ArcSwapOption<Live>,
@@ -169,6 +169,7 @@ impl Tables {
             count: Arc::default(),
             bridge: Arc::default(),
             holds: Arc::new(Holds::new(bounds)),
+            doubt: Arc::new(Doubt::new()),
             news: Arc::default(),
             live: ArcSwapOption::empty(),
             lasting: Mutex::default(),
@@ -210,8 +211,8 @@ impl Tables {
         self.live.load().as_ref()?.hold(slice)
     }
 
-    pub(crate) fn acts_on(&self) -> Option<(JournalId, Generation, String)> {
-        self.live.load().as_ref().map(|live| (live.acts_on.0, live.acts_on.1, live.plan.clone()))
+    pub(crate) fn acts_on(&self) -> Option<ActsOn> {
+        self.live.load().as_ref().map(|live| live.acts_on.clone())
     }
 
     /// Slices whose barriers no task asks for yet. Each is returned once.
@@ -308,8 +309,7 @@ impl Tables {
             Ok(LiveRoute::new(entry, common, old))
         });
         Ok(Live {
-            acts_on: (desired.journal, desired.generation),
-            plan: desired.plan.clone(),
+            acts_on: ActsOn::of(desired),
             monolith: pool("monolith", &table.monolith)?,
             counters: RouteCounters::new(table.routes.len()),
             routes: Routes::new(table.routes.iter().map(|entry| &entry.pattern)),

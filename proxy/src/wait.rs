@@ -6,15 +6,18 @@ use crate::hold::Ending;
 use crate::request::Requests;
 use crate::table::Entry;
 use crate::visit::Visit;
+use std::time::Instant;
 
 impl Requests {
     /// The one place where a request waits. Its body is unread and nothing of it was sent, so another side may answer
     /// afterwards.
     pub(crate) async fn wait(&self, visit: &mut Visit, exchange: &mut Exchange) -> Result<(), Failure> {
         loop {
+            self.be_sure(visit, exchange).await;
             if let Some(wait) = exchange.wait() {
                 let has_come = wait.ends().await;
                 exchange.resume(has_come);
+                continue;
             }
             let Some(traffic) = exchange.traffic() else {
                 exchange.stay.end(Ending::Released);
@@ -34,6 +37,17 @@ impl Requests {
                         return Err(failure);
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits while the table that placed it is in doubt, if that may matter.
+    async fn be_sure(&self, visit: &Visit, exchange: &mut Exchange) {
+        let doubt = &self.tables.doubt;
+        while doubt.is_at(Instant::now()) && exchange.needs_right_side() {
+            doubt.end().await;
+            if let Some(live) = self.tables.live() {
+                exchange.place_again(live, &visit.request, self.tag, &self.tables.count);
             }
         }
     }

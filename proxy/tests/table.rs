@@ -40,6 +40,19 @@ fn it_serves_from_its_stored_table_without_a_controller() {
 }
 
 #[test]
+fn a_stored_table_of_a_slice_with_tables_is_used_when_no_controller_answers_for_long() {
+    let follows = || vec![route("list", "GET /orders", "service", true)];
+    let mut rig = Rig::new(follows());
+    let nobody = format!("http://{}", rig::free_address());
+    rig.restart(&nobody);
+    assert_eq!(rig.proxy.metric("strangler_proxy_table_in_doubt "), 1.0);
+    assert_eq!(rig.ask("GET", "/").text(), "monolith", "what matches no route waits for nobody");
+    assert_eq!(rig.proxy.metric("strangler_proxy_table_in_doubt "), 1.0);
+    assert_eq!(rig.ask("GET", "/orders").status, 200);
+    rig.proxy.until("no doubt", || rig.proxy.metric("strangler_proxy_table_in_doubt ") == 0.0);
+}
+
+#[test]
 fn a_stored_table_that_is_torn_is_not_used() {
     let mut rig = Rig::new(all_at("service"));
     rig.proxy.end();

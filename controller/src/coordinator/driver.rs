@@ -42,6 +42,8 @@ pub(super) struct Driver<'a> {
     course: Option<Course>,
     /// The journal's length when it began.
     began: Generation,
+    /// For how long this process had stood still when it looked last.
+    stood: Duration,
 }
 
 impl<'a> Driver<'a> {
@@ -62,6 +64,7 @@ impl<'a> Driver<'a> {
             sight: Sight::default(),
             course: None,
             began: desk.state().map_or(Generation(0), |state| state.generation),
+            stood: desk.agents.clock.stood(),
         }
     }
 
@@ -76,6 +79,7 @@ impl<'a> Driver<'a> {
             let state = all.slice(&self.slice.name);
             let arrives = self.sight.place != Some(Place::of(&state));
             self.come_to(&all, &state).await;
+            self.notice_standstill();
             if arrives && Place::needs_coordinator(&state) && !self.desk.is_to_drive(&self.slice.name, &state)
             {
                 return self.conclude().await;
@@ -133,6 +137,14 @@ impl<'a> Driver<'a> {
                 Ok(gate) => *self.sight.gate(owner) = gate,
                 Err(trouble) => tracing::debug!(slice = %name, ?trouble, "a gate was not seen yet"),
             }
+        }
+    }
+
+    /// While this process stood still the proxies heard nothing of it, so what is decided is as if found here.
+    fn notice_standstill(&mut self) {
+        let stood = self.desk.agents.clock.stood();
+        if std::mem::replace(&mut self.stood, stood) != stood && self.sight.is_decided() {
+            self.sight.since = None;
         }
     }
 

@@ -76,6 +76,11 @@ impl Sight {
         };
     }
 
+    /// Whether the crossing is decided, and only the release is left.
+    pub(super) fn is_decided(&self) -> bool {
+        self.place.is_some_and(|place| place.is_held && !matches!(place.stage, "cutting" | "returning"))
+    }
+
     pub(super) fn gate(&mut self, side: Side) -> &mut Option<Gate> {
         match side {
             Side::Monolith => &mut self.monolith,

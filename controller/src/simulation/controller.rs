@@ -61,6 +61,8 @@ async fn serve(world: &Arc<World>, number: usize, desk: &Arc<Desk>, ends: &watch
     world.seat(number, Some(Arc::clone(desk)));
     let mut tasks = JoinSet::new();
     tasks.spawn(watch_journal(Arc::clone(desk), ends.clone()));
+    let timed = Arc::clone(desk);
+    tasks.spawn(async move { timed.agents.clock.keep().await });
     tasks.spawn(push(Arc::clone(world), number, Arc::clone(desk)));
     coordinator::run(Arc::clone(desk), LINE.clone(), ends.clone()).await;
 }

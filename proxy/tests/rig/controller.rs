@@ -89,7 +89,8 @@ fn answer_desired(
         }
     };
     let desired = wanted.0.lock().unwrap();
-    let desired = wanted.1.wait_timeout_while(desired, Duration::from_millis(500), |d| is_held(d)).unwrap().0;
+    let patience = if target.contains("wait_ms=0") { Duration::ZERO } else { Duration::from_millis(500) };
+    let desired = wanted.1.wait_timeout_while(desired, patience, |d| is_held(d)).unwrap().0;
     match &*desired {
         Some(d) if !is_held(&desired) => {
             given.lock().unwrap().push(d.generation.0);

@@ -1,0 +1,129 @@
+//! Whether the table in use may be out of date without the proxy's fault: it has just started, or it stood still. Then a
+//! slice may have moved meanwhile, and the side that the table names may have older rows by now.
+//!
+//! While the table is in doubt, a request of a slice with tables waits for a controller to say that nothing is newer. A proxy
+//! that runs and hears nothing has no doubt: a controller that moves a slice waits for it.
+
+use crate::metrics::Metrics;
+use link::{ActsOn, Agent};
+use migrations::control::DOUBT_AFTER;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// How often a proxy that runs puts its doubt off.
+const TICK: Duration = Duration::from_millis(100);
+/// Between two questions.
+const ASK_PAUSE: Duration = Duration::from_millis(20);
+const AWAY_PAUSE: Duration = Duration::from_millis(250);
+/// If no controller answers for so long, the proxy goes on alone with its table.
+const ALONE_AFTER: Duration = Duration::from_secs(10);
+
+pub(crate) struct Doubt {
+    started: Instant,
+    /// From when on the table is in doubt, in ms since the start. It is put off as long as the process runs.
+    from_ms: AtomicU64,
+    ended: Notify,
+}
+
+impl Doubt {
+    /// A table that was stored may be old.
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), from_ms: AtomicU64::new(0), ended: Notify::new() }
+    }
+
+    pub(crate) fn is_at(&self, now: Instant) -> bool {
+        self.ms(now) >= self.from_ms.load(SeqCst)
+    }
+
+    /// Resolves when the table is in doubt no longer.
+    pub(crate) async fn end(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if !self.is_at(Instant::now()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Notices when the process stood still, and asks a controller then. `acts_on` is the table in use.
+    pub(crate) async fn watch(
+        &self,
+        agent: &Agent,
+        acts_on: impl Fn() -> Option<ActsOn>,
+        metrics: &Metrics,
+    ) -> Infallible {
+        loop {
+            let now = Instant::now();
+            if self.is_at(now) {
+                metrics.in_doubt.set(1);
+                self.ask(agent, &acts_on).await;
+                metrics.in_doubt.set(0);
+            } else {
+                self.put_off(now);
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    async fn ask(&self, agent: &Agent, acts_on: &impl Fn() -> Option<ActsOn>) {
+        let mut since: Option<Instant> = None;
+        loop {
+            let asked = Instant::now();
+            let pause = match acts_on() {
+                // It serves nothing yet.
+                None => ASK_PAUSE,
+                Some(acts_on) => {
+                    let since = *since.get_or_insert(asked);
+                    let said = agent.is_newest(&acts_on, DOUBT_AFTER).await;
+                    if said == Some(true) {
+                        tracing::info!(ms = since.elapsed().as_millis(), "the table is the newest");
+                        return self.put_off(asked);
+                    }
+                    if since.elapsed() >= ALONE_AFTER {
+                        tracing::warn!(
+                            remedy = "check that the controller runs and is reachable",
+                            "no controller said whether the table is the newest; going on with it"
+                        );
+                        return self.put_off(Instant::now());
+                    }
+                    if said.is_some() { ASK_PAUSE } else { AWAY_PAUSE }
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// At this time the table was not in doubt.
+    fn put_off(&self, now: Instant) {
+        self.from_ms.store(self.ms(now + DOUBT_AFTER), SeqCst);
+        self.ended.notify_waiters();
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_in_doubt_at_first_and_when_nobody_puts_it_off() {
+        let doubt = Doubt::new();
+        let now = Instant::now();
+        assert!(doubt.is_at(now), "at the start");
+        doubt.put_off(now);
+        assert!(!doubt.is_at(now + DOUBT_AFTER / 2));
+        assert!(doubt.is_at(now + DOUBT_AFTER), "it stood still");
+        doubt.put_off(now);
+        assert!(
+            doubt.is_at(now + DOUBT_AFTER),
+            "an answer to a question that was asked before proves nothing"
+        );
+    }
+}
