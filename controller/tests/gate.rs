@@ -516,6 +516,28 @@ async fn a_rehearsal_of_a_gate_leaves_everything_as_it_was() {
     app.batch_execute("COMMIT").await.unwrap();
 }
 
+/// A rehearsal would wait for the open write, and all who come later for the rehearsal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_made_ready_for_a_gate_without_a_lock() {
+    let (world, _decider) = following().await;
+    let app = world.client("app", "monolith").await;
+    app.batch_execute(&format!("BEGIN; {WRITE}")).await.unwrap();
+    for (database, gate, triggers) in [("monolith", "0 open", "D"), ("service", "0 shut", "A")] {
+        let us = world.client("strangler", database).await;
+        us.batch_execute("BEGIN").await.unwrap();
+        gate::warm(&us, &world.slice).await.unwrap();
+        // A locked row would need a transaction id.
+        let locks = "SELECT count(*) FILTER (WHERE mode <> 'AccessShareLock'), pg_current_xact_id_if_assigned() IS NOT NULL
+                     FROM pg_locks WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid'";
+        let row = us.query_one(locks, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (0, false), "{database}");
+        us.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(world.cluster.sql(database, GATE), gate);
+        assert_eq!(world.cluster.sql(database, TRIGGERS), triggers);
+    }
+    app.batch_execute("COMMIT").await.unwrap();
+}
+
 /// An administrator who is no superuser: the tables' own owner, with a role that a DBA made before.
 #[tokio::test(flavor = "multi_thread")]
 async fn gates_need_no_superuser_at_all() {

@@ -37,9 +37,15 @@ pub async fn raise(client: &Client, slice: &SliceName, epoch: Epoch) -> Result<(
     ask(client, "gate_raise($1, $2)", slice, epoch).await
 }
 
-/// Tries whether the gate could be shut and opened now, and leaves it as it is.
+/// Tries whether the gate could be shut and opened now, and leaves it as it is. Stalls writers meanwhile: up to 100 ms where
+/// a lock is not to be had.
 pub async fn rehearse(client: &Client, slice: &SliceName) -> Result<(), Error> {
     client.execute("SELECT strangler.rehearse_gate($1)", &[&slice.as_str()]).await.map(drop)
+}
+
+/// Makes this session's first use of the gate quick. Locks nothing, and tries nothing.
+pub async fn warm(client: &Client, slice: &SliceName) -> Result<(), Error> {
+    client.execute("SELECT strangler.gate_ask($1, 'warm', NULL)", &[&slice.as_str()]).await.map(drop)
 }
 
 /// Removes the slice's gate. Idempotent.

@@ -40,14 +40,15 @@ impl Ready {
     }
 }
 
-/// Tries both gates, and leaves them as they are. One that cannot be turned now may be free when it is to be turned.
+/// Makes the sessions' first use of both gates quick. Writers go on meanwhile, so no lock is taken: a rehearsal would stall
+/// them, longest while a vacuum keeps the lock from it.
 pub(super) async fn warm(monolith: &Client, service: &Client, slice: &SliceName) {
     let one = async |client: &Client| {
-        gate::rehearse(client, slice).await?;
+        gate::warm(client, slice).await?;
         gate::read(client, slice).await.map(drop)
     };
     if let Err(error) = futures_util::try_join!(one(monolith), one(service)) {
-        tracing::info!(%slice, error = postgres::in_words(&error), "a gate could not be tried");
+        tracing::info!(%slice, error = postgres::in_words(&error), "a session is not warm");
     }
 }
 
