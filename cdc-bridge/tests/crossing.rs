@@ -4,46 +4,25 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use house::crossing::{back, there};
-use house::orders::{AT_SINK, AT_SOURCE, plan};
-use house::{House, slice};
+use house::crossing::{NEVER, back, prepared, started, there};
+use house::orders::{AT_SINK, AT_SOURCE, SINK, SOURCE, plan};
+use house::{House, kafka, slice};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
-use migrations::crossing::{Digest, Intent, Moment, Preparing};
 use migrations::lane::LaneId;
+use migrations::lsn::EndLsn;
 use migrations::stage::{Epoch, Event};
 use std::time::Duration;
 
-const SOURCE: &str = "
-    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
-    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total numeric(12,2) NOT NULL,
-        note text);
-    INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 20) g;
-    INSERT INTO orders SELECT g, 1 + g % 20, g * 1.25, 'note ' || g FROM generate_series(1, 500) g;";
-
-const SINK: &str = "
-    CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
-    CREATE TABLE orders (id bigint PRIMARY KEY, customer int NOT NULL REFERENCES customers, total_cents bigint NOT NULL,
-        note text);";
-
 const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots";
 
-fn kafka() -> String {
-    let broker = std::env::var("STRANGLER_TEST_KAFKA")
-        .expect("STRANGLER_TEST_KAFKA=host:port names a broker; `cargo xtask test` starts one");
-    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-    format!("log: {{ kafka: {{ brokers: '{broker}', topic_prefix: {prefix}, partitions: 2 }} }}")
-}
-
 async fn following(log: &str) -> House {
-    let house = House::new(SOURCE, SINK, &format!("{}{log}\n", plan(""))).await;
-    house.start();
-    house.follow().await;
+    let house = House::following(SOURCE, SINK, &format!("{}{log}\n", plan(""))).await;
     house
 }
 
 fn equal(house: &House) {
-    assert_eq!(house.source.sql("shop", AT_SOURCE), house.sink.sql("orders", AT_SINK));
+    assert_eq!(house.at_source(AT_SOURCE), house.at_sink(AT_SINK));
 }
 
 /// What the application of the side that owns the slice does in a round.
@@ -60,39 +39,34 @@ async fn over_and_back_and_over_again(log: &str) {
     let mut took = Vec::new();
     let mut began = None;
     for round in [1, 3] {
-        house.source.sql("shop", &write(round, "g * 1.5"));
+        house.at_source(&write(round, "g * 1.5"));
         let way_back = house.prepare().await;
         // A way back of its own each time, which keeps WAL only from here on.
         let at = way_back.began.map(|began| began.at);
         assert!(at > began, "{at:?} is not after {began:?}");
         began = at;
-        assert_eq!(house.sink.sql("orders", SLOTS), "1");
-        house.source.sql("shop", "SET ROLE app; UPDATE orders SET total = total + 1 WHERE id <= 50");
+        assert_eq!(house.at_sink(SLOTS), "1");
+        house.at_source("SET ROLE app; UPDATE orders SET total = total + 1 WHERE id <= 50");
         took.push(house.cut().await);
         // Nobody waited for anything but the fence.
         equal(&house);
         house.commit();
 
-        house.sink.sql("orders", &write(round + 1, "g * 10"));
-        house
-            .source
-            .sql("shop", &format!("SET ROLE app; INSERT INTO customers VALUES ({round}00, 'new {round}')"));
+        house.at_sink(&write(round + 1, "g * 10"));
+        house.at_source(&format!("SET ROLE app; INSERT INTO customers VALUES ({round}00, 'new {round}')"));
         let name = format!("SELECT name FROM customers WHERE id = {round}00");
         house.until_sql(false, &name, &format!("new {round}")).await;
         took.push(house.stop_service().await);
         equal(&house);
         house.give_back();
-        house.source.sql("shop", "SET ROLE app; UPDATE orders SET note = 'back', total = 7 WHERE id <= 20");
+        house.at_source("SET ROLE app; UPDATE orders SET note = 'back', total = 7 WHERE id <= 20");
         house.same(AT_SOURCE, AT_SINK).await;
 
         // The way back is given up, and leaves nothing behind.
         house.until_lane(&back(), "at rest", |lane| lane.condition == Condition::Idle).await;
         house.until_sql(false, SLOTS, "0").await;
         let kept = "SELECT string_agg(direction, ' ') FROM strangler.stream";
-        assert_eq!(
-            (house.source.sql("shop", kept), house.sink.sql("orders", kept)),
-            ("".into(), "forward".into())
-        );
+        assert_eq!((house.at_source(kept), house.at_sink(kept)), ("".into(), "forward".into()));
         for lane in [there(), back()] {
             assert_eq!(house.report(&lane).map(|lane| lane.foreign), Some(0), "{lane}");
         }
@@ -119,19 +93,19 @@ async fn fences_survive_restarts(log: &str) {
     house.cut().await;
     house.stop().await;
     let fenced = "SELECT fenced FROM strangler.stream WHERE direction = 'forward'";
-    assert_eq!(house.sink.sql("orders", fenced), "1");
+    assert_eq!(house.at_sink(fenced), "1");
     house.start();
     house.until("fenced", |lane| lane.fenced == Some(Epoch(1))).await;
     house.commit();
-    house.sink.sql("orders", &write(1, "g"));
+    house.at_sink(&write(1, "g"));
     house.stop().await;
-    house.journal_with(Event::RollbackStarted { epoch: Epoch(2), until: Moment(9) }, "");
-    house.sink.sql("orders", "SELECT strangler.fence('orders', 2)");
+    house.journal_with(Event::RollbackStarted { epoch: Epoch(2), until: NEVER }, "");
+    house.at_sink("SELECT strangler.fence('orders', 2)");
     house.start();
     house.until_lane(&back(), "fenced", |lane| lane.fenced == Some(Epoch(2))).await;
     equal(&house);
     house.give_back();
-    house.source.sql("shop", &write(2, "g"));
+    house.at_source(&write(2, "g"));
     house.same(AT_SOURCE, AT_SINK).await;
 }
 
@@ -153,41 +127,35 @@ async fn an_aborted_cutover_leaves_everything_as_it_was_and_the_next_one_works()
     let epoch = house.epoch().next();
     let opens = format!("SELECT strangler.open('orders', {epoch})");
     house.journal_with(Event::CutoverAborted { epoch, why: "tried".to_owned() }, &opens);
-    house.source.sql("shop", &write(1, "g"));
+    house.at_source(&write(1, "g"));
     house.same(AT_SOURCE, AT_SINK).await;
     house.until_sql(false, SLOTS, "0").await;
     // The applier took the new epoch over: a bridge that still works under the old one is refused.
     let gate = "SELECT is_shut, epoch FROM strangler.gate";
-    assert_eq!(house.sink.sql("orders", gate), "t|2");
+    assert_eq!(house.at_sink(gate), "t|2");
     house.prepare().await;
     house.cut_over().await;
-    house.sink.sql("orders", &write(2, "g"));
-    house.until_sql(true, AT_SOURCE, &house.sink.sql("orders", AT_SINK)).await;
+    house.at_sink(&write(2, "g"));
+    house.until_sql(true, AT_SOURCE, &house.at_sink(AT_SINK)).await;
     // Aborting the rollback gives the service back what it owned.
     house.stop_service().await;
     let epoch = house.epoch().next();
     let why = "tried".to_owned();
     house.journal_with(Event::RollbackAborted { epoch, why, returns_at: None }, "");
-    house.sink.sql("orders", &format!("SELECT strangler.open('orders', {epoch})"));
-    house.sink.sql("orders", &write(3, "g"));
-    house.until_sql(true, AT_SOURCE, &house.sink.sql("orders", AT_SINK)).await;
-    assert_eq!(house.source.sql("shop", gate), format!("t|{epoch}"));
+    house.at_sink(&format!("SELECT strangler.open('orders', {epoch})"));
+    house.at_sink(&write(3, "g"));
+    house.until_sql(true, AT_SOURCE, &house.at_sink(AT_SINK)).await;
+    assert_eq!(house.at_source(gate), format!("t|{epoch}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_does_not_begin_while_the_service_may_write() {
     let house = following("").await;
-    house.sink.sql("orders", "SELECT strangler.open('orders', 0)");
-    let preparing = Preparing {
-        intent: Intent::Cutover { for_ms: None },
-        plan: Digest(1),
-        hold_ms: 5_000,
-        until: Moment(9),
-    };
-    house.decide(Event::CutoverPrepared { preparing });
+    house.at_sink("SELECT strangler.open('orders', 0)");
+    house.decide(prepared());
     let waits = |lane: &LaneReport| matches!(&lane.condition, Condition::Waiting { finding } if finding.code == Code::SinkGate);
     house.until_lane(&back(), "waiting for the gate", waits).await;
-    house.sink.sql("orders", "SELECT strangler.fence('orders', 1)");
+    house.at_sink("SELECT strangler.fence('orders', 1)");
     house.until_lane(&back(), "begun", |lane| lane.began.is_some()).await;
 }
 
@@ -201,20 +169,20 @@ async fn the_bridge_aborts_a_cutover_that_nobody_drives() {
         let sql = format!(
             "UPDATE strangler.slice SET coordinator = 'test', lease_until = now() + interval '{when}'"
         );
-        house.source.sql("shop", &sql)
+        house.at_source(&sql)
     };
     lease("1 hour");
     house.go_away();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let stage = "SELECT stage->>'stage', epoch FROM strangler.slice";
-    assert_eq!(house.source.sql("shop", stage), "cutting|1");
+    assert_eq!(house.at_source(stage), "cutting|1");
     lease("-1 second");
     house.until_sql(true, stage, "following|2").await;
     let journalled = "SELECT event->>'event', event->>'epoch' FROM strangler.journal WHERE slice = 'orders'";
-    assert_eq!(house.source.sql("shop", journalled), "cutover-aborted|2");
+    assert_eq!(house.at_source(journalled), "cutover-aborted|2");
     // And the data flows on, although nobody tells the bridge anything.
-    house.source.sql("shop", &write(1, "g"));
-    house.until_sql(false, AT_SINK, &house.source.sql("shop", AT_SOURCE)).await;
+    house.at_source(&write(1, "g"));
+    house.until_sql(false, AT_SINK, &house.at_source(AT_SOURCE)).await;
 }
 
 /// Two slices of one service: each has a lane back, on one slot.
@@ -241,40 +209,24 @@ const TWO_TABLES: &str = "
 
 /// Two slices that are split.
 async fn two_split() -> House {
-    let house = House::new(TWO_TABLES, TWO_TABLES, TWO).await;
-    house.start();
-    house.follow().await;
+    let house = House::following(TWO_TABLES, TWO_TABLES, TWO).await;
     let notes = LaneId::forward("notes".parse().unwrap());
     house.decide_for("notes", Event::SyncStarted { replace: false });
     house.until_lane(&notes, "following", |lane| lane.condition == Condition::Following).await;
     house.prepare().await;
     house.cut_over().await;
     // The other one's gates stand open and shut as a cutover leaves them; its lane back waits for its epoch.
-    let preparing = Preparing {
-        intent: Intent::Cutover { for_ms: None },
-        plan: Digest(1),
-        hold_ms: 5_000,
-        until: Moment(9),
-    };
-    house.decide_for("notes", Event::CutoverPrepared { preparing });
+    house.decide_for("notes", prepared());
     let began = |lane: &LaneReport| lane.began.is_some() && lane.condition == Condition::Following;
     house.until_lane(&notes.opposite(), "begun", began).await;
-    house.source.sql(
-        "shop",
-        "INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ('notes', '{\"stage\": \"cutting\"}', 1, 1); \
+    house.at_source("INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ('notes', '{\"stage\": \"cutting\"}', 1, 1); \
          SELECT strangler.fence('notes', 1)",
     );
     house.until_lane(&notes, "fenced", |lane| lane.fenced == Some(Epoch(1))).await;
-    let crossing = migrations::crossing::Crossing {
-        intent: Intent::Cutover { for_ms: None },
-        plan: Digest(1),
-        schema: Digest(2),
-        reverse_from: migrations::lsn::Of::service(migrations::lsn::EndLsn(3)),
-    };
-    house.decide_for("notes", Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(9) });
+    house.decide_for("notes", started(Epoch(1), EndLsn(3)));
     house.decide_for("notes", Event::CutoverCommitted { epoch: Epoch(1), returns_at: None });
     house.decide_for("notes", Event::Released { epoch: Epoch(1) });
-    house.sink.sql("orders", "SELECT strangler.open('notes', 1)");
+    house.at_sink("SELECT strangler.open('notes', 1)");
     house
 }
 
@@ -284,9 +236,7 @@ async fn a_lost_lane_back_leaves_the_other_slices_of_its_feed_alone() {
     house.decide(Event::Paused);
     house.until_lane(&back(), "paused", |lane| lane.condition == Condition::Paused).await;
     for round in 0..20 {
-        house.sink.sql(
-            "orders",
-            &format!(
+        house.at_sink(&format!(
                 "SET ROLE app; INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(1, 150) g \
                  ON CONFLICT (id) DO UPDATE SET note = excluded.note || '{round}'; \
                  INSERT INTO notes VALUES ({round}, 'note')"
@@ -300,38 +250,38 @@ async fn a_lost_lane_back_leaves_the_other_slices_of_its_feed_alone() {
         })
         .await;
     house.until_sql(true, "SELECT count(*) FROM notes", "20").await;
-    house.sink.sql("orders", "SET ROLE app; INSERT INTO notes VALUES (100, 'later')");
+    house.at_sink("SET ROLE app; INSERT INTO notes VALUES (100, 'later')");
     house.until_sql(true, "SELECT count(*) FROM notes", "21").await;
     // So it stays after a restart, and the monolith's feed never stopped.
     house.decide(Event::Resumed { skip: None });
     house.stop().await;
     house.start();
-    house.sink.sql("orders", "SET ROLE app; INSERT INTO notes VALUES (101, 'later')");
+    house.at_sink("SET ROLE app; INSERT INTO notes VALUES (101, 'later')");
     house.until_sql(true, "SELECT count(*) FROM notes", "22").await;
-    house.source.sql("shop", "SET ROLE app; INSERT INTO customers VALUES (1, 'new')");
+    house.at_source("SET ROLE app; INSERT INTO customers VALUES (1, 'new')");
     house.until_sql(false, "SELECT count(*) FROM customers", "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_whose_slot_is_gone_is_reported_and_the_monoliths_lanes_go_on() {
     let house = two_split().await;
-    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 'kept')");
+    house.at_sink("SET ROLE app; INSERT INTO orders VALUES (1, 'kept')");
     house.until_sql(true, "SELECT count(*) FROM orders", "1").await;
     house.stop().await;
-    house.sink.sql("orders", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; SET ROLE app; INSERT INTO orders VALUES (2, 'unseen')");
+    house.at_sink("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; SET ROLE app; INSERT INTO orders VALUES (2, 'unseen')");
     house.start();
     for lane in [back(), LaneId::reverse("notes".parse().unwrap())] {
         house.until_lane(&lane, "lost", |lane| matches!(lane.condition, Condition::Lost { .. })).await;
     }
     let since = "what service orders wrote since 20";
     house.until_agent("told", |said| said.contains("slice.lane-lost") && said.contains(since)).await;
-    house.source.sql("shop", "SET ROLE app; INSERT INTO customers VALUES (1, 'new')");
+    house.at_source("SET ROLE app; INSERT INTO customers VALUES (1, 'new')");
     house.until_sql(false, "SELECT count(*) FROM customers", "1").await;
-    assert_eq!(house.source.sql("shop", "SELECT count(*) FROM orders"), "1");
+    assert_eq!(house.at_source("SELECT count(*) FROM orders"), "1");
     assert_eq!(house.journal().slice(&slice()).stage.name(), "split");
     // When it is completed, nothing of the way back stays, and reference tables still follow.
     house.decide(Event::Completed);
     house.until_lane(&back(), "at rest", |lane| lane.condition == Condition::Idle).await;
-    house.source.sql("shop", "DROP TABLE orders; SET ROLE app; INSERT INTO customers VALUES (2, 'newer')");
+    house.at_source("DROP TABLE orders; SET ROLE app; INSERT INTO customers VALUES (2, 'newer')");
     house.until_sql(false, "SELECT count(*) FROM customers", "2").await;
 }

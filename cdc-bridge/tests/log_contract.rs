@@ -18,9 +18,10 @@ mod place;
 
 use cdc_bridge::log::{Flush, LogError, Writer};
 use history::{
-    Committed, Dice, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
+    Committed, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
     timeline,
 };
+use lab::Dice;
 use migrations::code::Code;
 use migrations::lsn::EndLsn;
 use place::{Place, Watcher};
@@ -90,18 +91,14 @@ async fn what_is_appended_is_read_in_order(place: Place) {
     let end = log.end().await.unwrap().unwrap();
     assert_eq!((end.end, &end.log), (last.end, &log.id()));
     for wanted in [tables(&[0, 1, 2]), tables(&[1])] {
-        let mut watcher = Watcher::new(&log, &wanted, &start).await;
-        watcher.until(last.end).await;
-        assert_eq!(watcher.changes, changes_of(&transactions, &wanted));
+        let watcher = Watcher::at_the_end_of(&transactions, &log, &wanted, &start).await;
         assert_eq!(watcher.messages, messages_of(&transactions));
     }
     place.clean(&log).await;
 }
 
 async fn every_kind_of_change_arrives_as_it_was(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(1));
+    let (log, start, mut history) = place.begun(Dice::new(1)).await;
     let mut writer = log.writer().await.unwrap();
     let mut committed = history.commit(vec![
         (0, Operation::Insert { new: row(1, "") }),
@@ -114,9 +111,7 @@ async fn every_kind_of_change_arrives_as_it_was(place: Place) {
     ]);
     committed.changes[3].mark = Some("orders".into());
     append(&mut writer, flush(std::slice::from_ref(&committed))).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0, 1]), &start).await;
-    watcher.until(committed.end).await;
-    assert_eq!(watcher.changes, committed.changes);
+    Watcher::at_the_end_of(&[committed], &log, &tables(&[0, 1]), &start).await;
     place.clean(&log).await;
 }
 
@@ -138,9 +133,7 @@ async fn nothing_is_delivered_before_its_progress_record(place: Place) {
 }
 
 async fn a_large_transaction_streams_in_bounded_batches(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(3));
+    let (log, start, mut history) = place.begun(Dice::new(3)).await;
     let note = "n".repeat(1000);
     let inserts = (0..5000).map(|id| (id % 3, Operation::Insert { new: row(id, &note) })).collect();
     let transactions = [history.commit(inserts), history.commit(vec![(0, Operation::Truncate)])];
@@ -152,9 +145,7 @@ async fn a_large_transaction_streams_in_bounded_batches(place: Place) {
         append(&mut writer, Flush { changes, progress }).await;
     }
     append(&mut writer, flush(&transactions[1..])).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0, 1, 2]), &start).await;
-    watcher.until(transactions[1].end).await;
-    assert_eq!(watcher.changes, changes_of(&transactions, &tables(&[0, 1, 2])));
+    let watcher = Watcher::at_the_end_of(&transactions, &log, &tables(&[0, 1, 2]), &start).await;
     assert!(watcher.batches >= 5, "{} batches", watcher.batches);
     place.clean(&log).await;
 }
@@ -201,9 +192,7 @@ async fn a_new_writer_repeats_and_nothing_comes_twice(place: Place) {
 }
 
 async fn a_second_writer_ends_the_first(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(4));
+    let (log, start, mut history) = place.begun(Dice::new(4)).await;
     let insert = |id| vec![(0, Operation::Insert { new: row(id, "x") })];
     let transactions = [history.commit(insert(1)), history.commit(insert(2)), history.commit(insert(3))];
     let mut first = log.writer().await.unwrap();
@@ -213,16 +202,12 @@ async fn a_second_writer_ends_the_first(place: Place) {
     assert!(matches!(refused, Err(LogError::Unavailable { .. })), "{refused:?}");
     append(&mut second, flush(&transactions[..2])).await;
     append(&mut second, flush(&transactions[2..])).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.until(transactions[2].end).await;
-    assert_eq!(watcher.changes, changes_of(&transactions, &tables(&[0])));
+    Watcher::at_the_end_of(&transactions, &log, &tables(&[0]), &start).await;
     place.clean(&log).await;
 }
 
 async fn any_cursor_gives_the_same_rest(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::thrown("any_cursor_gives_the_same_rest"));
+    let (log, start, mut history) = place.begun(Dice::thrown("any_cursor_gives_the_same_rest")).await;
     let transactions = some(&mut history, 50);
     let mut writer = log.writer().await.unwrap();
     append_all(&mut writer, flushes(&mut history.dice, &transactions)).await;
@@ -246,9 +231,7 @@ async fn any_cursor_gives_the_same_rest(place: Place) {
 }
 
 async fn two_readers_go_at_their_own_speed(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::thrown("two_readers_go_at_their_own_speed"));
+    let (log, start, mut history) = place.begun(Dice::thrown("two_readers_go_at_their_own_speed")).await;
     let transactions = some(&mut history, 40);
     let (fast, slow) = (tables(&[0, 1]), tables(&[1, 2]));
     let mut hare = Watcher::new(&log, &fast, &start).await;
@@ -308,9 +291,7 @@ async fn messages_and_progress_alone_arrive(place: Place) {
 }
 
 async fn a_batch_speaks_of_one_set_of_tables(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::thrown("a_batch_speaks_of_one_set_of_tables"));
+    let (log, start, mut history) = place.begun(Dice::thrown("a_batch_speaks_of_one_set_of_tables")).await;
     let transactions = some(&mut history, 30);
     // A table leaves and comes back, now and then.
     let captured = |at: usize| [Membership(1), Membership(2 + (at / 7 % 2) as u32)].into();
@@ -337,9 +318,7 @@ async fn a_batch_speaks_of_one_set_of_tables(place: Place) {
 }
 
 async fn a_tables_shape_may_change(place: Place) {
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(7));
+    let (log, start, mut history) = place.begun(Dice::new(7)).await;
     let narrow = history.commit(vec![(0, Operation::Insert { new: row(1, "narrow") })]);
     let mut wide = history.commit(vec![(0, Operation::Insert { new: wide_row() })]);
     wide.changes[0].relation = history::relation_of(0, true);
@@ -436,8 +415,6 @@ async fn a_destroyed_log_is_another_one(place: Place) {
     let next = history.commit(vec![(0, Operation::Insert { new: row(2, "y") })]);
     let mut writer = log.writer().await.unwrap();
     append(&mut writer, flush(std::slice::from_ref(&next))).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.until(next.end).await;
-    assert_eq!(watcher.changes, next.changes);
+    Watcher::at_the_end_of(&[next], &log, &tables(&[0]), &start).await;
     place.clean(&log).await;
 }

@@ -5,121 +5,105 @@
 mod house;
 
 use cdc_bridge::lane;
-use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
-use house::{House, WAIT, slice};
+use house::crossing::{session, there};
+use house::one_table::{ALL, PLAN, SINK, SOURCE, SUMS, following};
+use house::{House, slice};
 use migrations::control::{Condition, Desired};
 use migrations::journal::{Entry, Generation, State as Journal};
 use migrations::lane::{LaneId, Mark};
 use migrations::lsn::{CommitLsn, Of};
 use migrations::stage::{Epoch, Event};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_log_with_a_live_slot_is_found_at_start() {
     let house = following().await;
     house.stop().await;
-    house.source.sql("shop", "UPDATE orders SET note = 'missed' WHERE id < 10");
+    house.at_source("UPDATE orders SET note = 'missed' WHERE id < 10");
     std::fs::remove_dir_all(house.folder.path().join("bridge")).unwrap();
     house.start();
-    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.stopped(&there()).await;
     house.until_agent("told", |findings| findings.contains("capture.foreign-slot")).await;
-    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'missed'"), "0");
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders WHERE note = 'missed'"), "0");
     copied_anew(&house).await;
     house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_would_keep_too_much_wal_is_given_up_and_the_slice_is_copied_again() {
-    let house = House::new(SOURCE, SINK, &format!("{PLAN}limits: {{ max_wal_kept: 48MiB }}")).await;
-    house.start();
-    house.follow().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let house = House::following(SOURCE, SINK, &format!("{PLAN}limits: {{ max_wal_kept: 48MiB }}")).await;
+    let attempt = house.attempt();
     // An open transaction holds the slot's start back, whatever is confirmed.
-    let url = house.source.url("postgres", "shop");
-    let (open, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let open = session(&house.source.url("postgres", "shop")).await;
     open.batch_execute("BEGIN; SELECT txid_current()").await.unwrap();
     for _ in 0..5 {
-        house.source.sql(
-            "shop",
+        house.at_source(
             "SELECT pg_switch_wal(); CREATE TABLE filler AS SELECT repeat(md5(g::text), 40) FROM \
              generate_series(1, 12000) g; DROP TABLE filler",
         );
     }
-    house.source.sql("shop", "UPDATE orders SET note = 'meanwhile'");
-    house.until("given up", |_| house.journal().slice(&slice()).attempt > attempt).await;
+    house.at_source("UPDATE orders SET note = 'meanwhile'");
+    house.until("given up", |_| house.attempt() > attempt).await;
     open.batch_execute("COMMIT").await.unwrap();
     house.until("following again", |report| report.condition == Condition::Following).await;
     house.same(ALL, ALL).await;
     let kept =
         "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots";
-    let kept: u64 = house.source.sql("shop", kept).parse().unwrap();
+    let kept: u64 = house.at_source(kept).parse().unwrap();
     assert!(kept < 48 << 20, "{kept} bytes of WAL are kept");
     house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_larger_than_the_whole_log_leads_to_a_new_copy_not_to_a_standstill() {
-    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
-    house.start();
-    house.follow().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let house =
+        House::following(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    let attempt = house.attempt();
     let large =
         "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(10001, 13000) g";
-    house.source.sql("shop", large);
-    house
-        .until("copied again", |report| {
-            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
-        })
-        .await;
+    house.at_source(large);
+    copied_again(&house, attempt).await;
     // It stays so: the transaction does not come again.
-    house.source.sql("shop", "UPDATE orders SET note = 'later' WHERE id <= 100");
-    house
-        .same("SELECT id, md5(note) FROM orders ORDER BY id", "SELECT id, md5(note) FROM orders ORDER BY id")
-        .await;
-    let settled = house.journal().slice(&slice()).attempt;
+    house.at_source("UPDATE orders SET note = 'later' WHERE id <= 100");
+    house.same(SUMS, SUMS).await;
+    let settled = house.attempt();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(house.journal().slice(&slice()).attempt, settled, "it is copied again and again");
+    assert_eq!(house.attempt(), settled, "it is copied again and again");
     house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_slice_that_fills_the_log_is_given_up_and_copied_again() {
-    let house = House::new(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
-    house.start();
-    house.follow().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let house =
+        House::following(SOURCE, SINK, &format!("{PLAN}log: {{ embedded: {{ max: 64MiB }} }}\n")).await;
+    let attempt = house.attempt();
     house.decide(Event::Paused);
     house.until("paused", |report| report.condition == Condition::Paused).await;
     for round in 0..20 {
         let rewrite = "INSERT INTO orders SELECT g, repeat(md5(g::text), 1000) FROM generate_series(1, 150) g \
                        ON CONFLICT (id) DO UPDATE SET note = excluded.note || '";
-        house.source.sql("shop", &format!("{rewrite}{round}'"));
+        house.at_source(&format!("{rewrite}{round}'"));
     }
-    house.until("given up", |_| house.journal().slice(&slice()).attempt > attempt).await;
+    house.until("given up", |_| house.attempt() > attempt).await;
     house.decide(Event::Resumed { skip: None });
     house.until("following again", |report| report.condition == Condition::Following).await;
-    let sums = "SELECT id, md5(note) FROM orders ORDER BY id";
-    house.same(sums, sums).await;
+    house.same(SUMS, SUMS).await;
     house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_renamed_meanwhile_is_not_followed() {
     let house = following().await;
-    house.source.sql(
-        "shop",
-        "ALTER TABLE orders RENAME TO away; UPDATE away SET note = 'unseen'; ALTER TABLE away RENAME TO orders",
+    house.at_source("ALTER TABLE orders RENAME TO away; UPDATE away SET note = 'unseen'; ALTER TABLE away RENAME TO orders",
     );
     house.until_agent("told", |said| said.contains("capture.other-table")).await;
     let seen = "SELECT count(*) FROM orders WHERE note = 'unseen'";
-    assert_eq!(house.sink.sql("orders", seen), "0");
+    assert_eq!(house.at_sink(seen), "0");
     // Nor after a restart, when the table has its name again.
     house.stop().await;
     house.start();
     house.until_agent("told again", |said| said.contains("capture.other-table")).await;
-    house.source.sql(
-        "shop",
+    house.at_source(
         "ALTER TABLE orders RENAME TO gone; CREATE TABLE orders (id bigint PRIMARY KEY, note text)",
     );
     house.forget();
@@ -152,36 +136,24 @@ async fn a_source_that_dropped_the_slot_leads_to_a_new_copy_not_to_a_gap() {
     let house = following().await;
     house.stop().await;
     released(&house).await;
-    house.source.sql("shop", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; UPDATE orders SET note = 'unseen'");
-    let attempt = house.journal().slice(&slice()).attempt;
+    house.at_source("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; UPDATE orders SET note = 'unseen'");
+    let attempt = house.attempt();
     house.start();
-    house
-        .until("copied again", |report| {
-            report.condition == Condition::Following && house.journal().slice(&slice()).attempt > attempt
-        })
-        .await;
+    copied_again(&house, attempt).await;
     house.same(ALL, ALL).await;
     house.stop().await;
 }
 
 /// Waits until the server knows that the stopped bridge reads the slot no more.
 async fn released(house: &House) {
-    let until = Instant::now() + WAIT;
-    while house.source.sql("shop", "SELECT bool_or(active) FROM pg_replication_slots") != "f" {
-        assert!(Instant::now() < until, "the slot is still read");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    house.until_sql(true, "SELECT bool_or(active) FROM pg_replication_slots", "f").await;
 }
 
 /// Waits until everything that the source wrote so far is confirmed, wanted or not.
 async fn confirmed(house: &House) {
-    let end = house.source.sql("shop", "SELECT pg_current_wal_lsn()");
+    let end = house.at_source("SELECT pg_current_wal_lsn()");
     let sql = format!("SELECT bool_and(confirmed_flush_lsn >= '{}') FROM pg_replication_slots", end.trim());
-    let until = Instant::now() + WAIT;
-    while house.source.sql("shop", &sql) != "t" {
-        assert!(Instant::now() < until, "{end} is not confirmed");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    house.until_sql(true, &sql, "t").await;
 }
 
 /// The way out that findings name: the copy is given up, and another one begun.
@@ -194,8 +166,9 @@ async fn copied_anew(house: &House) {
 
 /// Waits until the slice follows as another copy than this one.
 async fn copied_again(house: &House, attempt: Generation) {
-    let is_new = || house.journal().slice(&slice()).attempt > attempt;
-    house.until("copied again", |report| report.condition == Condition::Following && is_new()).await;
+    house
+        .until("copied again", |report| report.condition == Condition::Following && house.attempt() > attempt)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,16 +177,14 @@ async fn a_table_that_left_the_plan_and_came_back_is_copied_again() {
     let plan = PLAN.replace("[public.orders]", "[public.orders, public.notes]");
     let (source, sink) =
         (format!("{SOURCE}{notes} INSERT INTO notes VALUES (1, 'first')"), format!("{SINK}{notes}"));
-    let mut house = House::new(&source, &sink, &plan).await;
-    house.start();
-    house.follow().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let mut house = House::following(&source, &sink, &plan).await;
+    let attempt = house.attempt();
     house.stop().await;
     let whole = house.plan.clone();
     house.plan.slices.get_mut(&slice()).unwrap().tables.pop();
     house.start();
-    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    house.source.sql("shop", "UPDATE notes SET note = 'while it was out of the plan'");
+    house.stopped(&there()).await;
+    house.at_source("UPDATE notes SET note = 'while it was out of the plan'");
     confirmed(&house).await;
     house.stop().await;
     house.plan = whole;
@@ -229,18 +200,18 @@ async fn a_table_that_left_the_plan_and_came_back_is_copied_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_left_the_publication_for_a_moment_is_copied_again() {
     let house = following().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let attempt = house.attempt();
     // What a new `strangler install` does is no such moment.
-    house.source.sql("shop", "ALTER PUBLICATION strangler_shop SET TABLE orders");
+    house.at_source("ALTER PUBLICATION strangler_shop SET TABLE orders");
     house.stop().await;
     house.start();
     house.until("following", |report| report.condition == Condition::Following).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'seen' WHERE id < 10");
+    house.at_source("UPDATE orders SET note = 'seen' WHERE id < 10");
     house.same(ALL, ALL).await;
-    assert_eq!(house.journal().slice(&slice()).attempt, attempt, "it was copied again for nothing");
-    house.source.sql("shop", "ALTER PUBLICATION strangler_shop DROP TABLE orders");
-    house.source.sql("shop", "UPDATE orders SET note = 'unpublished' WHERE id < 10");
-    house.source.sql("shop", "ALTER PUBLICATION strangler_shop ADD TABLE orders");
+    assert_eq!(house.attempt(), attempt, "it was copied again for nothing");
+    house.at_source("ALTER PUBLICATION strangler_shop DROP TABLE orders");
+    house.at_source("UPDATE orders SET note = 'unpublished' WHERE id < 10");
+    house.at_source("ALTER PUBLICATION strangler_shop ADD TABLE orders");
     copied_again(&house, attempt).await;
     house.same(ALL, ALL).await;
     house.stop().await;
@@ -252,10 +223,8 @@ async fn a_stored_order_removes_no_copy_before_the_controller_answers() {
     let tables = "tables: [public.orders]\n  notes: { service: orders, routes: { all: GET /notes }, tables: [public.notes] }";
     let notes = "CREATE TABLE notes (id int PRIMARY KEY, note text);";
     let plan = PLAN.replace("tables: [public.orders]", tables);
-    let house = House::new(&format!("{SOURCE}{notes}"), &format!("{SINK}{notes}"), &plan).await;
-    house.start();
-    house.follow().await;
-    let attempt = house.journal().slice(&slice()).attempt;
+    let house = House::following(&format!("{SOURCE}{notes}"), &format!("{SINK}{notes}"), &plan).await;
+    let attempt = house.attempt();
     // The journal is longer now than it was when the wish was stored.
     house.decide(Event::Paused);
     house.decide(Event::Resumed { skip: None });
@@ -277,14 +246,14 @@ async fn a_stored_order_removes_no_copy_before_the_controller_answers() {
     link.controller = format!("http://127.0.0.1:{}", lab::free_port().unwrap());
     let alone = tokio::spawn(cdc_bridge::serve(house.plan.clone(), link, std::future::pending()));
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "1000");
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders"), "1000");
     alone.abort();
     let _ = alone.await;
     house.start();
     house.until("following", |report| report.condition == Condition::Following).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'later'");
+    house.at_source("UPDATE orders SET note = 'later'");
     house.same(ALL, ALL).await;
-    assert!(house.journal().slice(&slice()).attempt >= attempt);
+    assert!(house.attempt() >= attempt);
     house.stop().await;
 }
 
@@ -296,16 +265,16 @@ async fn a_source_whose_disk_was_set_back_is_not_followed() {
     house.source.save();
     house.start();
     house.until("following", |report| report.condition == Condition::Following).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'behind the copy of the disk'");
+    house.at_source("UPDATE orders SET note = 'behind the copy of the disk'");
     house.same(ALL, ALL).await;
     house.stop().await;
     house.source.set_back();
     house.start();
     house.until_agent("told", |said| said.contains("capture.other-server")).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'another history'");
+    house.at_source("UPDATE orders SET note = 'another history'");
     tokio::time::sleep(Duration::from_secs(2)).await;
     let skipped = "SELECT count(*) FROM orders WHERE note = 'another history'";
-    assert_eq!(house.sink.sql("orders", skipped), "0");
+    assert_eq!(house.at_sink(skipped), "0");
     copied_anew(&house).await;
     house.stop().await;
 }

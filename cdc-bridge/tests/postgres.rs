@@ -5,8 +5,8 @@
 mod house;
 
 use cdc_bridge::log::{Flush, Log};
-use house::House;
 use house::orders::{self, plan};
+use house::{House, kafka};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
 use migrations::lsn::{EndLsn, Timeline};
@@ -57,23 +57,9 @@ const THINGS: (&str, &str) = ("SELECT * FROM things ORDER BY id", "SELECT * FROM
 const CUSTOMERS: (&str, &str) =
     ("SELECT * FROM customers ORDER BY id", "SELECT * FROM customers ORDER BY id");
 
-fn log(kind: &str) -> String {
-    if kind == "embedded" {
-        return String::new();
-    }
-    let broker = std::env::var("STRANGLER_TEST_KAFKA")
-        .expect("STRANGLER_TEST_KAFKA=host:port names a broker; `cargo xtask test` starts one");
-    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-    format!("log: {{ kafka: {{ brokers: '{broker}', topic_prefix: {prefix}, partitions: 2 }} }}")
-}
-
-async fn house(kind: &str) -> House {
-    House::new(
-        SOURCE,
-        SINK,
-        &format!("{}{}", plan(&format!("{}      - public.things\n", orders::ITEMS)), log(kind)),
-    )
-    .await
+async fn house(log: &str) -> House {
+    let plan = plan(&format!("{}      - public.things\n", orders::ITEMS));
+    House::new(SOURCE, SINK, &format!("{plan}{log}")).await
 }
 
 async fn all_same(house: &House) {
@@ -113,8 +99,8 @@ const CHANGES: &[&str] = &[
     "BEGIN; TRUNCATE order_items; INSERT INTO order_items VALUES (5, 1, 3, NULL); COMMIT",
 ];
 
-async fn every_change_arrives(kind: &str) {
-    let house = house(kind).await;
+async fn every_change_arrives(log: &str) {
+    let house = house(log).await;
     house.start();
     house.follow().await;
     all_same(&house).await;
@@ -122,11 +108,11 @@ async fn every_change_arrives(kind: &str) {
         if change.contains("TRUNCATE") {
             all_same(&house).await;
         }
-        house.source.sql("shop", change);
+        house.at_source(change);
     }
     all_same(&house).await;
     house.stop().await;
-    house.source.sql("shop", "UPDATE orders SET note = 'while away' WHERE id < 100");
+    house.at_source("UPDATE orders SET note = 'while away' WHERE id < 100");
     house.start();
     all_same(&house).await;
     house.stop().await;
@@ -134,12 +120,12 @@ async fn every_change_arrives(kind: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_arrives_over_the_embedded_log() {
-    every_change_arrives("embedded").await;
+    every_change_arrives("").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_arrives_over_kafka() {
-    every_change_arrives("kafka").await;
+    every_change_arrives(&kafka()).await;
 }
 
 /// The topics that the plan's prefix names.
@@ -153,7 +139,7 @@ fn topics(house: &House) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
-    let mut house = house("embedded").await;
+    let mut house = house("").await;
     house.start();
     house.follow().await;
     house.stop().await;
@@ -180,6 +166,8 @@ async fn a_copy_of_other_tables_than_the_plan_has_is_not_followed() {
     house.stop().await;
 }
 
+const SYSTEM_ID: &str = "SELECT system_identifier::text FROM pg_control_system()";
+
 /// A log and its topics, as a bridge makes them that is killed before it keeps anything.
 async fn left_behind(house: &House, system_id: &str) -> (Log, BTreeSet<TableName>, Timeline) {
     let log = Log::open(&house.plan.log, &house.plan.name, &Database::Monolith, "shop", house.folder.path())
@@ -193,7 +181,7 @@ async fn left_behind(house: &House, system_id: &str) -> (Log, BTreeSet<TableName
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
-    let house = house("kafka").await;
+    let house = house(&kafka()).await;
     let (theirs, tables, timeline) = left_behind(&house, "7300000000000000001").await;
     let before = topics(&house);
     house.start();
@@ -217,7 +205,11 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(topics(&house), before);
     house.stop().await;
-    theirs.forget(&tables).await.unwrap();
+    take_away(theirs, &tables).await;
+}
+
+async fn take_away(theirs: Log, tables: &BTreeSet<TableName>) {
+    theirs.forget(tables).await.unwrap();
     theirs.destroy().await.unwrap();
 }
 
@@ -232,25 +224,23 @@ async fn leaves_topics(house: &House, code: Code) {
 /// A plan that was given the prefix of another monolith's log by mistake: it stops, and giving it up takes nothing away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistaken_start_leaves_the_topics_of_others() {
-    let house = house("kafka").await;
+    let house = house(&kafka()).await;
     let (theirs, tables, _) = left_behind(&house, "7300000000000000001").await;
     let before = topics(&house);
     house.start();
     leaves_topics(&house, Code::CaptureOtherServer).await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
-    theirs.forget(&tables).await.unwrap();
-    theirs.destroy().await.unwrap();
+    take_away(theirs, &tables).await;
 }
 
 /// Two plans with one prefix, for databases of one server: the second one leaves the first one's log alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_plans_log_of_the_same_server_stays() {
-    let mut house = house("kafka").await;
-    let sql = "SELECT system_identifier::text FROM pg_control_system()";
-    let (ours, shop) = (house.source.sql("shop", sql), house.plan.name.clone());
+    let mut house = house(&kafka()).await;
+    let (ours, shop) = (house.at_source(SYSTEM_ID), house.plan.name.clone());
     house.plan.name = "other".parse().unwrap();
-    let (theirs, tables, _) = left_behind(&house, ours.trim()).await;
+    let (theirs, tables, _) = left_behind(&house, &ours).await;
     house.plan.name = shop;
     let before = topics(&house);
     house.start();
@@ -258,15 +248,13 @@ async fn another_plans_log_of_the_same_server_stays() {
     leaves_topics(&house, Code::CaptureOtherPlan).await;
     assert_eq!((topics(&house), before.len()), (before.clone(), 5));
     house.stop().await;
-    theirs.forget(&tables).await.unwrap();
-    theirs.destroy().await.unwrap();
+    take_away(theirs, &tables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_that_a_killed_bridge_of_this_monolith_made_are_removed() {
-    let house = house("kafka").await;
-    let sql = "SELECT system_identifier::text FROM pg_control_system()";
-    let (left, ..) = left_behind(&house, house.source.sql("shop", sql).trim()).await;
+    let house = house(&kafka()).await;
+    let (left, ..) = left_behind(&house, &house.at_source(SYSTEM_ID)).await;
     assert_eq!(topics(&house).len(), 5);
     drop(left);
     house.start();

@@ -3,39 +3,31 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use house::one_table::{ALL, PLAN, SINK, SOURCE, following};
-use house::{House, WAIT};
+use house::House;
+use house::crossing::{session, there};
+use house::one_table::{ALL, PLAN, SINK, SOURCE, SUMS, following};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
 use migrations::lsn::Of;
 use migrations::stage::Event;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-fn slots(house: &House) -> String {
-    house.source.sql("shop", "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots")
-}
+const SLOTS: &str = "SELECT coalesce(string_agg(slot_name, ' '), '') FROM pg_replication_slots";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_fixed_or_skipped() {
     let house = following().await;
-    house.sink.sql("orders", "ALTER TABLE orders ADD CHECK (note <> 'bad')");
-    house.source.sql(
-        "shop",
+    house.at_sink("ALTER TABLE orders ADD CHECK (note <> 'bad')");
+    house.at_source(
         "BEGIN; INSERT INTO orders VALUES (2000, 'good'); INSERT INTO orders VALUES (2001, 'bad'); COMMIT",
     );
-    let stopped =
-        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    let Condition::Stopped { finding, position: Some(position) } = stopped.condition else { unreachable!() };
+    let (finding, position) = house.stopped(&there()).await;
     assert_eq!(finding.code, Code::SinkRefusedRow);
     assert!(finding.message.contains("id=2001") && finding.message.contains("check constraint"), "{finding}");
-    assert_eq!(
-        house.sink.sql("orders", "SELECT count(*) FROM orders WHERE id >= 2000"),
-        "0",
-        "half a transaction"
-    );
-    house.decide(Event::Resumed { skip: Some(Of::monolith(position)) });
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders WHERE id >= 2000"), "0", "half a transaction");
+    house.decide(Event::Resumed { skip: Some(Of::monolith(position.unwrap())) });
     house.barrier().await;
-    assert_eq!(house.sink.sql("orders", "SELECT id FROM orders WHERE id >= 2000"), "2000");
+    assert_eq!(house.at_sink("SELECT id FROM orders WHERE id >= 2000"), "2000");
     house.stop().await;
 }
 
@@ -43,11 +35,9 @@ async fn a_row_that_cannot_be_applied_stops_the_slice_until_it_is_fixed_or_skipp
 async fn a_row_that_is_missing_in_the_sink_stops_the_slice() {
     let house = following().await;
     // The gate keeps every other writer out; strangler's own role is the only way around it.
-    house.sink.sql("orders", "SET SESSION AUTHORIZATION strangler; DELETE FROM orders WHERE id = 7");
-    house.source.sql("shop", "UPDATE orders SET note = 'x' WHERE id IN (6, 7, 8)");
-    let stopped =
-        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    house.at_sink("SET SESSION AUTHORIZATION strangler; DELETE FROM orders WHERE id = 7");
+    house.at_source("UPDATE orders SET note = 'x' WHERE id IN (6, 7, 8)");
+    let (finding, _) = house.stopped(&there()).await;
     assert!(finding.message.contains("id=7") && finding.message.contains("is not there"), "{finding}");
     house.stop().await;
 }
@@ -56,10 +46,10 @@ async fn a_row_that_is_missing_in_the_sink_stops_the_slice() {
 async fn the_services_gate_is_shut_and_the_monoliths_is_open() {
     let house = following().await;
     let refused = std::panic::catch_unwind(|| {
-        house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
+        house.at_sink("SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
     });
     assert!(refused.is_err(), "the service wrote to tables that the monolith owns");
-    house.source.sql("shop", "SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
+    house.at_source("SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
     house.same(ALL, ALL).await;
     house.stop().await;
 }
@@ -78,7 +68,7 @@ async fn a_second_bridge_is_kept_out_and_says_so() {
         })
         .await;
     second.abort();
-    house.source.sql("shop", "UPDATE orders SET note = 'still first'");
+    house.at_source("UPDATE orders SET note = 'still first'");
     house.same(ALL, ALL).await;
     house.stop().await;
 }
@@ -86,22 +76,15 @@ async fn a_second_bridge_is_kept_out_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_leaves_nothing_behind() {
     let house = following().await;
-    assert!(slots(&house).contains("strangler_shop_"));
+    assert!(house.at_source(SLOTS).contains("strangler_shop_"));
     house.decide(Event::SyncDropped);
     house.until("idle", |report| report.condition == Condition::Idle).await;
-    for _ in 0..100 {
-        if slots(&house).is_empty()
-            && house.sink.sql("orders", "SELECT count(*) FROM strangler.stream") == "0"
-        {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(slots(&house), "");
+    house.until_sql(true, SLOTS, "").await;
+    house.until_sql(false, "SELECT count(*) FROM strangler.stream", "0").await;
     let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%'";
-    assert_eq!(house.source.sql("shop", triggers), "0");
-    assert_eq!(house.sink.sql("orders", triggers), "0");
-    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "0");
+    assert_eq!(house.at_source(triggers), "0");
+    assert_eq!(house.at_sink(triggers), "0");
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders"), "0");
     house.stop().await;
 }
 
@@ -111,13 +94,13 @@ async fn what_cannot_be_read_any_more_is_still_removed() {
     let house = following().await;
     house.stop().await;
     let damage = "UPDATE strangler.stream SET shapes = '7'; ALTER TABLE strangler.stream DROP COLUMN mapping";
-    house.sink.sql("orders", damage);
+    house.at_sink(damage);
     house.decide(Event::SyncDropped);
     house.start();
     house.until("idle", |report| report.condition == Condition::Idle).await;
     let left = "SELECT (SELECT count(*) FROM strangler.stream) + (SELECT count(*) FROM orders) + \
                 (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%')";
-    assert_eq!(house.sink.sql("orders", left), "0");
+    assert_eq!(house.at_sink(left), "0");
     house.stop().await;
 }
 
@@ -125,13 +108,9 @@ async fn what_cannot_be_read_any_more_is_still_removed() {
 async fn a_column_that_a_key_only_includes_is_no_part_of_it() {
     let table = "CREATE TABLE orders (id bigint, note text, PRIMARY KEY (id) INCLUDE (note));";
     let filled = format!("{table} INSERT INTO orders SELECT g, 'n' || g FROM generate_series(1, 9) g;");
-    let house = House::new(&filled, table, PLAN).await;
-    house.start();
-    house.follow().await;
-    house
-        .source
-        .sql("shop", "DELETE FROM orders WHERE id = 1; UPDATE orders SET note = 'other' WHERE id = 2");
-    house.source.sql("shop", "UPDATE orders SET id = 20 WHERE id = 3");
+    let house = House::following(&filled, table, PLAN).await;
+    house.at_source("DELETE FROM orders WHERE id = 1; UPDATE orders SET note = 'other' WHERE id = 2");
+    house.at_source("UPDATE orders SET id = 20 WHERE id = 3");
     house.same(ALL, ALL).await;
     house.stop().await;
 }
@@ -141,9 +120,9 @@ async fn a_paused_slice_waits_and_a_resumed_one_catches_up() {
     let house = following().await;
     house.decide(Event::Paused);
     house.until("paused", |report| report.condition == Condition::Paused).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'later'");
+    house.at_source("UPDATE orders SET note = 'later'");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE note = 'later'"), "0");
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders WHERE note = 'later'"), "0");
     house.decide(Event::Resumed { skip: None });
     house.same(ALL, ALL).await;
     house.stop().await;
@@ -152,25 +131,19 @@ async fn a_paused_slice_waits_and_a_resumed_one_catches_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_was_dropped_and_added_again_stops_the_slice() {
     let house = following().await;
-    house.source.sql("shop", "ALTER TABLE orders DROP COLUMN note; ALTER TABLE orders ADD COLUMN note text");
-    house.source.sql("shop", "UPDATE orders SET note = 'after' WHERE id = 1");
-    let stopped =
-        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    house.at_source("ALTER TABLE orders DROP COLUMN note; ALTER TABLE orders ADD COLUMN note text");
+    house.at_source("UPDATE orders SET note = 'after' WHERE id = 1");
+    let (finding, _) = house.stopped(&there()).await;
     assert!(finding.message.contains("dropped and added again"), "{finding}");
     house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_up_to_the_limit_arrive_and_a_larger_one_is_a_finding() {
-    let house = House::new(SOURCE, SINK, &format!("{PLAN}limits: {{ max_row: 1MiB }}")).await;
-    house.start();
-    house.follow().await;
-    house.source.sql("shop", "INSERT INTO orders VALUES (3000, repeat('x', 1000000))");
-    house
-        .same("SELECT id, md5(note) FROM orders ORDER BY id", "SELECT id, md5(note) FROM orders ORDER BY id")
-        .await;
-    house.source.sql("shop", "INSERT INTO orders VALUES (3001, repeat('x', 30000000))");
+    let house = House::following(SOURCE, SINK, &format!("{PLAN}limits: {{ max_row: 1MiB }}")).await;
+    house.at_source("INSERT INTO orders VALUES (3000, repeat('x', 1000000))");
+    house.same(SUMS, SUMS).await;
+    house.at_source("INSERT INTO orders VALUES (3001, repeat('x', 30000000))");
     house.until_agent("told", |findings| findings.contains("capture.row-too-large")).await;
     house.stop().await;
 }
@@ -179,21 +152,18 @@ async fn rows_up_to_the_limit_arrive_and_a_larger_one_is_a_finding() {
 async fn a_killed_source_and_a_killed_sink_come_back_and_nothing_is_lost() {
     let house = following().await;
     for round in 0..2 {
-        house.source.sql("shop", &format!("UPDATE orders SET note = 'a{round}'"));
+        house.at_source(&format!("UPDATE orders SET note = 'a{round}'"));
         house.sink.kill();
-        house.source.sql(
-            "shop",
-            &format!(
-                "INSERT INTO orders SELECT g, 'r' FROM generate_series({0}, {0} + 500) g",
-                10_000 * (round + 1)
-            ),
-        );
+        house.at_source(&format!(
+            "INSERT INTO orders SELECT g, 'r' FROM generate_series({0}, {0} + 500) g",
+            10_000 * (round + 1)
+        ));
         house.sink.restart();
         house.same(ALL, ALL).await;
         house.source.kill();
         tokio::time::sleep(Duration::from_millis(300)).await;
         house.source.restart();
-        house.source.sql("shop", &format!("DELETE FROM orders WHERE id = {round} + 1"));
+        house.at_source(&format!("DELETE FROM orders WHERE id = {round} + 1"));
         house.same(ALL, ALL).await;
     }
     house.stop().await;
@@ -202,21 +172,16 @@ async fn a_killed_source_and_a_killed_sink_come_back_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_column_outside_the_plan_goes_on_and_a_dropped_one_stops() {
     let house = following().await;
-    house.source.sql(
-        "shop",
+    house.at_source(
         "ALTER TABLE orders ADD COLUMN extra text; UPDATE orders SET extra = 'x', note = 'n' WHERE id < 50",
     );
     house.same(ALL, ALL).await;
     house.stop().await;
     house.start();
-    house.source.sql("shop", "UPDATE orders SET extra = 'y', note = 'm' WHERE id < 50");
+    house.at_source("UPDATE orders SET extra = 'y', note = 'm' WHERE id < 50");
     house.same(ALL, ALL).await;
-    house
-        .source
-        .sql("shop", "ALTER TABLE orders DROP COLUMN note; UPDATE orders SET extra = 'z' WHERE id = 1");
-    let stopped =
-        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    house.at_source("ALTER TABLE orders DROP COLUMN note; UPDATE orders SET extra = 'z' WHERE id = 1");
+    let (finding, _) = house.stopped(&there()).await;
     assert!(finding.message.contains("note"), "{finding}");
     house.stop().await;
 }
@@ -224,15 +189,11 @@ async fn a_new_column_outside_the_plan_goes_on_and_a_dropped_one_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renamed_column_stops_the_slice_and_a_restart_does_not_let_it_pass() {
     let house = following().await;
-    house
-        .source
-        .sql("shop", "ALTER TABLE orders RENAME note TO remark; INSERT INTO orders VALUES (9000, 'lost?')");
+    house.at_source("ALTER TABLE orders RENAME note TO remark; INSERT INTO orders VALUES (9000, 'lost?')");
     for _ in 0..2 {
-        let stopped =
-            house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-        let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+        let (finding, _) = house.stopped(&there()).await;
         assert!(finding.code == Code::SourceSchemaChanged && finding.message.contains("note"), "{finding}");
-        assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders WHERE id = 9000"), "0");
+        assert_eq!(house.at_sink("SELECT count(*) FROM orders WHERE id = 9000"), "0");
         house.stop().await;
         house.decide(Event::Resumed { skip: None });
         house.start();
@@ -244,15 +205,11 @@ async fn a_renamed_column_stops_the_slice_and_a_restart_does_not_let_it_pass() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_too_long_for_the_service_stops_the_slice_rather_than_being_cut() {
     let sink = "CREATE TABLE orders (id bigint PRIMARY KEY, note varchar(12))";
-    let house = House::new(SOURCE, sink, PLAN).await;
-    house.start();
-    house.follow().await;
-    house.source.sql("shop", "UPDATE orders SET note = 'twelve chars' WHERE id = 1");
+    let house = House::following(SOURCE, sink, PLAN).await;
+    house.at_source("UPDATE orders SET note = 'twelve chars' WHERE id = 1");
     house.same(ALL, ALL).await;
-    house.source.sql("shop", "UPDATE orders SET note = 'thirteen char' WHERE id = 1");
-    let stopped =
-        house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
-    let Condition::Stopped { finding, .. } = stopped.condition else { unreachable!() };
+    house.at_source("UPDATE orders SET note = 'thirteen char' WHERE id = 1");
+    let (finding, _) = house.stopped(&there()).await;
     assert!(finding.message.contains("too long"), "{finding}");
     house.stop().await;
 }
@@ -267,14 +224,11 @@ async fn tables_that_refer_to_each_other_in_a_circle_are_copied_and_followed() {
         INSERT INTO orders SELECT g, 'n', g FROM generate_series(1, 500) g;
         INSERT INTO items SELECT g, g FROM generate_series(1, 500) g; COMMIT;";
     let plan = PLAN.replace("[public.orders]", "[public.orders, public.items]");
-    let house = House::new(&format!("{tables}{rows}"), tables, &plan).await;
-    house.start();
-    house.follow().await;
-    house.source.sql(
-        "shop",
+    let house = House::following(&format!("{tables}{rows}"), tables, &plan).await;
+    house.at_source(
         &rows.replace("g, 'n', g", "g + 1000, 'n', g + 1000").replace("g, g FROM", "g + 1000, g + 1000 FROM"),
     );
-    house.source.sql("shop", "BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM items WHERE id = 7; DELETE FROM orders WHERE id = 7; COMMIT");
+    house.at_source("BEGIN; SET CONSTRAINTS ALL DEFERRED; DELETE FROM items WHERE id = 7; DELETE FROM orders WHERE id = 7; COMMIT");
     house.same(ALL, ALL).await;
     house
         .same("SELECT id, order_id FROM items ORDER BY 1", "SELECT id, order_id FROM items ORDER BY 1")
@@ -286,26 +240,20 @@ async fn tables_that_refer_to_each_other_in_a_circle_are_copied_and_followed() {
 async fn a_copy_that_is_given_up_before_it_began_leaves_no_gate() {
     let house = House::new(SOURCE, SINK, PLAN).await;
     // Nobody can make a trigger meanwhile; without a transaction id it does not keep the slot from being made.
-    let url = house.source.url("postgres", "shop");
-    let (writer, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let writer = session(&house.source.url("postgres", "shop")).await;
     writer.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.unwrap();
     house.start();
     house.decide(Event::SyncStarted { replace: false });
     house.until("begun", |report| report.condition != Condition::Idle).await;
     let shut = "SELECT count(*) FROM strangler.gate WHERE is_shut";
-    let began = Instant::now();
-    while house.sink.sql("orders", shut) != "1" {
-        assert!(began.elapsed() < WAIT, "the service's gate is not shut");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    house.until_sql(false, shut, "1").await;
     house.decide(Event::SyncDropped);
     writer.batch_execute("COMMIT").await.unwrap();
     house.until("idle", |report| report.condition == Condition::Idle).await;
     let left = "SELECT (SELECT count(*) FROM strangler.gate) + (SELECT count(*) FROM strangler.stream)";
-    assert_eq!(house.sink.sql("orders", left), "0");
-    assert_eq!(house.source.sql("shop", "SELECT count(*) FROM strangler.gate"), "0");
-    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 'the service''s own')");
+    assert_eq!(house.at_sink(left), "0");
+    assert_eq!(house.at_source("SELECT count(*) FROM strangler.gate"), "0");
+    house.at_sink("SET ROLE app; INSERT INTO orders VALUES (1, 'the service''s own')");
     house.stop().await;
 }
 
@@ -323,7 +271,7 @@ async fn rows_of_the_service_are_not_deleted_unasked() {
     house.until("stopped", stopped).await;
     house.decide(Event::SyncDropped);
     house.until("idle", |report| report.condition == Condition::Idle).await;
-    assert_eq!(house.sink.sql("orders", "SELECT note FROM orders"), "its own");
+    assert_eq!(house.at_sink("SELECT note FROM orders"), "its own");
     house.decide(Event::SyncStarted { replace: true });
     house.until("following", |report| report.condition == Condition::Following).await;
     house.same(ALL, ALL).await;
@@ -343,13 +291,13 @@ async fn a_table_that_came_to_the_slice_later_keeps_its_rows_when_the_copy_is_dr
     house.start();
     house.follow().await;
     house.stop().await;
-    house.sink.sql("orders", "ALTER TABLE lines ADD FOREIGN KEY (of) REFERENCES orders");
+    house.at_sink("ALTER TABLE lines ADD FOREIGN KEY (of) REFERENCES orders");
     house.plan = whole;
     house.start();
-    house.until("stopped", |report| matches!(report.condition, Condition::Stopped { .. })).await;
+    house.stopped(&there()).await;
     house.decide(Event::SyncDropped);
     house.until("idle", |report| report.condition == Condition::Idle).await;
-    assert_eq!(house.sink.sql("orders", "SELECT count(*) FROM orders"), "0");
-    assert_eq!(house.sink.sql("orders", "SELECT note FROM notes"), "its own");
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders"), "0");
+    assert_eq!(house.at_sink("SELECT note FROM notes"), "its own");
     house.stop().await;
 }

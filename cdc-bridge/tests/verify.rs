@@ -5,11 +5,12 @@
 mod house;
 
 use house::House;
+use house::crossing::{NEVER, prepared, session, started};
 use house::orders::{ITEMS, plan};
+use lab::Dice;
 use migrations::code::Code;
 use migrations::control::{Condition, VERSION};
-use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
-use migrations::lsn::{EndLsn, Of};
+use migrations::lsn::EndLsn;
 use migrations::problem::Problem;
 use migrations::stage::{Epoch, Event};
 use migrations::verify::{CompareAnswer, CompareRequest, Course, Difference, How, RowKey, Verification};
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, NoTls};
 
 const SOURCE: &str = "
     CREATE TABLE customers (id int PRIMARY KEY, name text NOT NULL);
@@ -45,9 +45,7 @@ const SINK: &str = "
     CREATE TABLE words (word text COLLATE \"de-x-icu\" PRIMARY KEY, meaning text);";
 
 async fn following() -> House {
-    let house = House::new(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await;
-    house.start();
-    house.follow().await;
+    let house = House::following(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await;
     house
 }
 
@@ -116,15 +114,9 @@ fn clean(report: &Verification) {
     assert_eq!(report.undecided.total, 0, "{report:?}");
 }
 
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
 /// Writes into the service's database as the gate lets only strangler's role do.
 async fn plant(house: &House, sql: &str) {
-    connect(&house.sink.url("strangler", "orders")).await.batch_execute(sql).await.unwrap();
+    session(&house.sink.url("strangler", "orders")).await.batch_execute(sql).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,28 +192,9 @@ async fn a_value_that_is_only_written_otherwise_is_no_difference() {
          UPDATE orders SET ratio = ratio::text::float8, code = rtrim(code);",
     )
     .await;
-    let scale = house.sink.sql("orders", "SELECT weight, data FROM orders WHERE id = 8");
+    let scale = house.at_sink("SELECT weight, data FROM orders WHERE id = 8");
     assert_eq!(scale, "1.000000|{\"a\": 1.5, \"n\": 8}");
     clean(&verified(&house).await);
-}
-
-/// A small generator, the same for a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn thrown(test: &str) -> u64 {
-        let given = std::env::var("STRANGLER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(rand::random);
-        println!("{test}: STRANGLER_TEST_SEED={seed}");
-        seed
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
 }
 
 /// One random write, often of a few rows that all writers want.
@@ -262,12 +235,12 @@ struct Load {
 }
 
 impl Load {
-    async fn on(house: &House, seed: u64) -> Load {
+    async fn on(house: &House, dice: &mut Dice) -> Load {
         let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut writers = JoinSet::new();
-        for n in 0..4 {
-            let client = connect(&house.source.url("app", "shop")).await;
-            let (stop, writes, mut dice) = (stop.clone(), writes.clone(), Dice(seed ^ n));
+        for _ in 0..4 {
+            let client = session(&house.source.url("app", "shop")).await;
+            let (stop, writes, mut dice) = (stop.clone(), writes.clone(), Dice::new(dice.number()));
             writers.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     // Deadlocks and rows that two want are part of the life.
@@ -290,9 +263,9 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_sides_never_differ_under_random_writes() {
-    let seed = Dice::thrown("equal_sides_never_differ_under_random_writes");
+    let mut dice = Dice::thrown("equal_sides_never_differ_under_random_writes");
     let house = following().await;
-    let load = Load::on(&house, seed).await;
+    let load = Load::on(&house, &mut dice).await;
     let (began, mut runs, mut changing) = (Instant::now(), 0, 0);
     while runs < 3 || began.elapsed() < Duration::from_secs(15) {
         let report = verified(&house).await;
@@ -310,10 +283,9 @@ async fn equal_sides_never_differ_under_random_writes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_differences_are_found_under_random_writes() {
-    let seed = Dice::thrown("planted_differences_are_found_under_random_writes");
+    let mut dice = Dice::thrown("planted_differences_are_found_under_random_writes");
     let house = following().await;
-    house.source.sql(
-        "shop",
+    house.at_source(
         "INSERT INTO orders (id, customer, total) SELECT g, 1, 1 FROM generate_series(5000, 5009) g",
     );
     house.barrier().await;
@@ -323,7 +295,7 @@ async fn planted_differences_are_found_under_random_writes() {
          INSERT INTO words VALUES ('extra', '');",
     )
     .await;
-    let load = Load::on(&house, seed).await;
+    let load = Load::on(&house, &mut dice).await;
     let report = verified(&house).await;
     load.end().await;
     let expected = ["orders id=5000: note", "orders id=5001: missing", "words word=extra: extra"];
@@ -333,7 +305,7 @@ async fn planted_differences_are_found_under_random_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_commits_late_is_neither_a_difference_nor_hides_one() {
     let house = following().await;
-    let late = connect(&house.source.url("app", "shop")).await;
+    let late = session(&house.source.url("app", "shop")).await;
     late.batch_execute(
         "BEGIN; UPDATE orders SET note = 'late' WHERE id = 100; DELETE FROM words WHERE word = 'Z'",
     )
@@ -353,11 +325,11 @@ async fn a_transaction_that_commits_late_is_neither_a_difference_nor_hides_one()
 async fn a_commit_that_waits_for_a_standby_is_in_the_copy_and_no_difference() {
     let house = following().await;
     let set = |names: &str| {
-        house.source.sql("shop", &format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
-        house.source.sql("shop", "SELECT pg_reload_conf()");
+        house.at_source(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
+        house.at_source("SELECT pg_reload_conf()");
     };
     set("nobody");
-    let waiting = connect(&house.source.url("app", "shop")).await;
+    let waiting = session(&house.source.url("app", "shop")).await;
     let commit = tokio::spawn(async move {
         waiting
             .batch_execute(
@@ -367,12 +339,8 @@ async fn a_commit_that_waits_for_a_standby_is_in_the_copy_and_no_difference() {
             .await
             .unwrap();
     });
-    let began = Instant::now();
-    while house.sink.sql("orders", "SELECT note FROM orders WHERE id = 100") != "unseen" {
-        assert!(began.elapsed() < house::WAIT, "the commit is not applied");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(house.source.sql("shop", "SELECT note FROM orders WHERE id = 100"), "note 100");
+    house.until_sql(false, "SELECT note FROM orders WHERE id = 100", "unseen").await;
+    assert_eq!(house.at_source("SELECT note FROM orders WHERE id = 100"), "note 100");
     begin(&house, json!({ "full_speed": true })).await;
     let report = ended(&house).await;
     assert_eq!(report.course, Course::Done);
@@ -391,7 +359,7 @@ async fn a_commit_that_waits_for_a_standby_is_in_the_copy_and_no_difference() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_goes_on_after_it_was_stopped_or_its_bridge_was_killed() {
     let house = following().await;
-    house.source.sql("shop", "INSERT INTO words SELECT 'n' || g, 'new' FROM generate_series(1, 60000) g");
+    house.at_source("INSERT INTO words SELECT 'n' || g, 'new' FROM generate_series(1, 60000) g");
     house.barrier().await;
     plant(&house, "UPDATE customers SET name = 'wrong' WHERE id = 1").await;
     begin(&house, json!({})).await;
@@ -447,19 +415,6 @@ async fn compare(house: &House, epoch: u64) -> Result<CompareAnswer, Problem> {
     }
 }
 
-fn prepared() -> Event {
-    let intent = Intent::Cutover { for_ms: None };
-    let preparing = Preparing { intent, plan: Digest(1), hold_ms: 5_000, until: Moment(u64::MAX) };
-    Event::CutoverPrepared { preparing }
-}
-
-fn started() -> Event {
-    let intent = Intent::Cutover { for_ms: None };
-    let crossing =
-        Crossing { intent, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(EndLsn(3)) };
-    Event::CutoverStarted { epoch: Epoch(1), crossing, until: Moment(u64::MAX) }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     let house = following().await;
@@ -468,8 +423,7 @@ async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     assert!(look(&house).await.is_watched);
     // Nobody changes this one any more, so nobody looks at it.
     plant(&house, "UPDATE orders SET note = 'unseen' WHERE id = 77").await;
-    house.source.sql(
-        "shop",
+    house.at_source(
         "UPDATE orders SET note = 'new' WHERE id IN (1, 2); DELETE FROM words WHERE word = 'a'; \
          INSERT INTO order_items VALUES (3, 9, 1, NULL)",
     );
@@ -497,15 +451,9 @@ async fn between_two_owners_just_the_rows_that_changed_are_compared() {
     let answer = compare(&house, 1).await.unwrap();
     assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
     house.commit();
-    house
-        .sink
-        .sql("orders", "SET ROLE app; UPDATE orders SET note = 'service', total_cents = 500 WHERE id = 5");
-    let began = Instant::now();
-    while house.source.sql("shop", "SELECT note, total FROM orders WHERE id = 5") != "service|5.00" {
-        assert!(began.elapsed() < house::WAIT, "the change does not come back");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    house.decide(Event::RollbackStarted { epoch: Epoch(2), until: Moment(u64::MAX) });
+    house.at_sink("SET ROLE app; UPDATE orders SET note = 'service', total_cents = 500 WHERE id = 5");
+    house.until_sql(true, "SELECT note, total FROM orders WHERE id = 5", "service|5.00").await;
+    house.decide(Event::RollbackStarted { epoch: Epoch(2), until: NEVER });
     let answer = compare(&house, 2).await.unwrap();
     assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
 }
@@ -513,28 +461,28 @@ async fn between_two_owners_just_the_rows_that_changed_are_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_verification_nothing_is_complete_and_that_is_said() {
     let house = following().await;
-    house.decide(started_unprepared(&house));
+    start_to_cross(&house);
     let answer = compare(&house, 1).await.unwrap();
     assert!(!answer.complete && answer.incomplete_because.is_some(), "{answer:?}");
 }
 
-/// A cutover begins with its preparation.
-fn started_unprepared(house: &House) -> Event {
+/// A cutover begins, and nobody waited for its way back.
+fn start_to_cross(house: &House) {
     house.decide(prepared());
-    started()
+    house.decide(started(Epoch(1), EndLsn(3)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_changed_are_compared_again_so_that_few_are_left() {
-    let seed = Dice::thrown("rows_that_changed_are_compared_again_so_that_few_are_left");
+    let mut dice = Dice::thrown("rows_that_changed_are_compared_again_so_that_few_are_left");
     let house = following().await;
-    let load = Load::on(&house, seed).await;
+    let load = Load::on(&house, &mut dice).await;
     clean(&verified(&house).await);
     tokio::time::sleep(Duration::from_secs(6)).await;
     let writes = load.end().await;
     house.barrier().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    house.decide(started_unprepared(&house));
+    start_to_cross(&house);
     let answer = compare(&house, 1).await.unwrap();
     assert_eq!((answer.complete, answer.differences.total), (true, 0), "{answer:?}");
     assert!(answer.compared < 200, "{} of {writes} writes are left", answer.compared);
@@ -542,11 +490,11 @@ async fn rows_that_changed_are_compared_again_so_that_few_are_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repair_mends_every_kind_of_difference_beside_random_writes() {
-    let seed = Dice::thrown("repair_mends_every_kind_of_difference_beside_random_writes");
+    let mut dice = Dice::thrown("repair_mends_every_kind_of_difference_beside_random_writes");
     let house = following().await;
     let more = "INSERT INTO orders (id, customer, total) SELECT g, 1, 1 FROM generate_series(5000, 5099) g; \
                 INSERT INTO customers VALUES (60, 'a'), (61, 'b')";
-    house.source.sql("shop", more);
+    house.at_source(more);
     house.barrier().await;
     plant(
         &house,
@@ -555,7 +503,7 @@ async fn repair_mends_every_kind_of_difference_beside_random_writes() {
          INSERT INTO words SELECT 'extra' || g, '' FROM generate_series(1, 40) g;",
     )
     .await;
-    let load = Load::on(&house, seed).await;
+    let load = Load::on(&house, &mut dice).await;
     begin(&house, json!({ "restart": true, "full_speed": true, "repair": true })).await;
     let report = ended(&house).await;
     assert_eq!(report.course, Course::Done, "{report:?}");

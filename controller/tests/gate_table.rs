@@ -14,7 +14,7 @@
 mod world;
 
 use controller::{Draft, Store, StoreError};
-use lab::Cluster;
+use lab::{Cluster, Dice};
 use migrations::crossing::Moment;
 use migrations::gate::{Act, Gate, Head, Ledger, Refused, Side, Unwritten};
 use migrations::journal::{Generation, Move, State};
@@ -28,32 +28,6 @@ use tokio_postgres::{Client, Error};
 
 const DEEDS: u32 = 3_000;
 const SLICES: [&str; 8] = ["ask", "billing", "carts", "orders", "orders-2", "raise", "stock", "work"];
-
-/// SplitMix64: small, and the same everywhere for a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn thrown() -> Dice {
-        let given = std::env::var("STRANGLER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-        });
-        println!("STRANGLER_TEST_SEED={seed}");
-        Dice(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 #[derive(Debug, Clone, PartialEq)]
 enum Deed {
@@ -355,7 +329,7 @@ fn deed(dice: &mut Dice, model: &Model, slice: &SliceName) -> Deed {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_installed_sql_is_the_pure_table() {
-    let mut dice = Dice::thrown();
+    let mut dice = Dice::thrown("the_installed_sql_is_the_pure_table");
     let house = House::new().await;
     let journal = house.store.load(Generation(0)).await.unwrap().journal;
     let mut model = Model { state: State::empty(journal), gates: BTreeMap::new(), leased: BTreeSet::new() };

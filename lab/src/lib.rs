@@ -3,12 +3,14 @@
 //!
 //! It knows nothing of strangler. Where a server's programs are missing, the error says how to install them.
 
+mod dice;
 pub mod interrupt;
 pub mod kafka;
 pub mod port;
 pub mod postgres;
 pub mod process;
 
+pub use dice::Dice;
 pub use kafka::Broker;
 pub use port::free_port;
 pub use postgres::{Access, Cluster};

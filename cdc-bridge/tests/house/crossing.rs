@@ -4,13 +4,24 @@ use super::{House, WAIT, slice};
 use migrations::control::{Condition, LaneReport};
 use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::lane::LaneId;
-use migrations::lsn::Of;
+use migrations::lsn::{EndLsn, Of};
 use migrations::stage::{Epoch, Event};
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 
 const INTENT: Intent = Intent::Cutover { for_ms: None };
-const NEVER: Moment = Moment(u64::MAX >> 12);
+pub const NEVER: Moment = Moment(u64::MAX >> 12);
+
+pub fn prepared() -> Event {
+    let preparing = Preparing { intent: INTENT, plan: Digest(1), hold_ms: 5_000, until: NEVER };
+    Event::CutoverPrepared { preparing }
+}
+
+pub fn started(epoch: Epoch, way_back: EndLsn) -> Event {
+    let reverse_from = Of::service(way_back);
+    let crossing = Crossing { intent: INTENT, plan: Digest(1), schema: Digest(2), reverse_from };
+    Event::CutoverStarted { epoch, crossing, until: NEVER }
+}
 
 pub fn there() -> LaneId {
     LaneId::forward(slice())
@@ -38,9 +49,7 @@ impl House {
         let after = journal.plan_move(&slice(), event.clone()).unwrap().after;
         let stage = serde_json::to_string(&after.stage).unwrap();
         let (epoch, generation) = (after.epoch, journal.generation.next());
-        self.source.sql(
-            "shop",
-            &format!(
+        self.at_source(&format!(
                 "BEGIN; INSERT INTO strangler.slice (slice, stage, epoch, generation) VALUES ('orders', '{stage}', {epoch}, \
                  {generation}) ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch, \
                  generation = excluded.generation; {sql}; COMMIT"
@@ -51,8 +60,7 @@ impl House {
 
     /// Wishes a cutover, and waits until the way back is kept.
     pub async fn prepare(&self) -> LaneReport {
-        let preparing = Preparing { intent: INTENT, plan: Digest(1), hold_ms: 5_000, until: NEVER };
-        self.journal_with(Event::CutoverPrepared { preparing }, "");
+        self.journal_with(prepared(), "");
         let attempt = self.journal().slice(&slice()).way_back;
         let is_ready = |lane: &LaneReport| {
             lane.condition == Condition::Following && lane.began.is_some_and(|began| began.attempt == attempt)
@@ -64,10 +72,7 @@ impl House {
     /// until the controller knew.
     pub async fn cut(&self) -> Duration {
         let began = self.until_lane(&back(), "begun", |lane| lane.began.is_some()).await.began.unwrap().at;
-        let crossing =
-            Crossing { intent: INTENT, plan: Digest(1), schema: Digest(2), reverse_from: Of::service(began) };
-        let epoch = self.epoch().next();
-        self.journal_with(Event::CutoverStarted { epoch, crossing, until: NEVER }, "");
+        self.journal_with(started(self.epoch().next(), began), "");
         self.fence(&self.source.url("strangler", "shop"), &there()).await
     }
 
@@ -75,7 +80,7 @@ impl House {
     pub fn commit(&self) {
         let epoch = self.epoch();
         self.journal_with(Event::CutoverCommitted { epoch, returns_at: None }, "");
-        self.sink.sql("orders", &format!("SELECT strangler.open('orders', {epoch})"));
+        self.at_sink(&format!("SELECT strangler.open('orders', {epoch})"));
         self.journal_with(Event::Released { epoch }, "");
     }
 
@@ -121,8 +126,8 @@ impl House {
         let began = Instant::now();
         loop {
             let found = match is_source {
-                true => self.source.sql("shop", question),
-                false => self.sink.sql("orders", question),
+                true => self.at_source(question),
+                false => self.at_sink(question),
             };
             if found == answer {
                 return;

@@ -12,8 +12,10 @@ use axum::{Json, Router};
 use lab::Cluster;
 use link::Link;
 use migrations::control::{Condition, Desired, LaneOrder, LaneReport, Observed, Report};
+use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId, State as Journal};
 use migrations::lane::{Direction, LaneId};
+use migrations::lsn::Position;
 use migrations::names::SliceName;
 use migrations::plan::{Plan, Secret};
 use migrations::sql::{self, Database};
@@ -61,6 +63,14 @@ pub fn slice() -> SliceName {
     "orders".parse().unwrap()
 }
 
+/// The log's part of a plan: the broker of `STRANGLER_TEST_KAFKA`, with topics of its own.
+pub fn kafka() -> String {
+    let broker = std::env::var("STRANGLER_TEST_KAFKA")
+        .expect("STRANGLER_TEST_KAFKA=host:port names a broker; `cargo xtask test` starts one");
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    format!("log: {{ kafka: {{ brokers: '{broker}', topic_prefix: {prefix}, partitions: 2 }} }}")
+}
+
 impl House {
     /// Two databases with these tables, `install`ed for this plan; the bridge is not started yet.
     pub async fn new(source_sql: &str, sink_sql: &str, plan: &str) -> House {
@@ -103,6 +113,24 @@ impl House {
         let link =
             Link { controller, token: Secret::new("t".to_owned()), state_dir: folder.path().join("bridge") };
         House { source, sink, plan, folder, desk, link, bridge: Mutex::new(None) }
+    }
+
+    /// [`House::new`] whose bridge runs and whose slice follows.
+    pub async fn following(source_sql: &str, sink_sql: &str, plan: &str) -> House {
+        let house = House::new(source_sql, sink_sql, plan).await;
+        house.start();
+        house.follow().await;
+        house
+    }
+
+    /// Runs SQL at the monolith as the superuser.
+    pub fn at_source(&self, sql: &str) -> String {
+        self.source.sql("shop", sql)
+    }
+
+    /// Runs SQL at the service as the superuser.
+    pub fn at_sink(&self, sql: &str) -> String {
+        self.sink.sql("orders", sql)
     }
 
     /// Starts the bridge; it runs until [`House::stop`].
@@ -181,6 +209,20 @@ impl House {
         }
     }
 
+    /// Waits until the lane has stopped; why, and where.
+    pub async fn stopped(&self, lane: &LaneId) -> (Finding, Option<Position>) {
+        let is_stopped = |report: &LaneReport| matches!(report.condition, Condition::Stopped { .. });
+        match self.until_lane(lane, "stopped", is_stopped).await.condition {
+            Condition::Stopped { finding, position } => (finding, position),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// The copy that the slice has or gets.
+    pub fn attempt(&self) -> Generation {
+        self.journal().slice(&slice()).attempt
+    }
+
     /// How the bridge finds its controller, for a second one.
     pub fn link(&self) -> Link {
         self.link.clone()
@@ -233,7 +275,7 @@ impl House {
     /// Compares two queries' rows after a barrier.
     pub async fn same(&self, at_source: &str, at_sink: &str) {
         self.barrier().await;
-        let (left, right) = (self.source.sql("shop", at_source), self.sink.sql("orders", at_sink));
+        let (left, right) = (self.at_source(at_source), self.at_sink(at_sink));
         if left != right {
             let differ: Vec<_> = left.lines().zip(right.lines()).filter(|(a, b)| a != b).take(5).collect();
             let counts = (left.lines().count(), right.lines().count());

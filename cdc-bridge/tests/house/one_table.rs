@@ -16,10 +16,8 @@ slices:
     tables: [public.orders]
 ";
 pub const ALL: &str = "SELECT id, note FROM orders ORDER BY id";
+pub const SUMS: &str = "SELECT id, md5(note) FROM orders ORDER BY id";
 
 pub async fn following() -> House {
-    let house = House::new(SOURCE, SINK, PLAN).await;
-    house.start();
-    house.follow().await;
-    house
+    House::following(SOURCE, SINK, PLAN).await
 }

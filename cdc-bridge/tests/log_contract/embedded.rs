@@ -1,8 +1,9 @@
 //! What only the embedded log does: it is capped and trimmed, belongs to one process, and survives its own death.
 
-use crate::history::{Committed, Dice, History, changes_of, flush, row, table, tables};
+use crate::history::{Committed, History, flush, row, table, tables};
 use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Writer};
+use lab::Dice;
 use migrations::code::Code;
 use migrations::lsn::EndLsn;
 use migrations::sql::Database;
@@ -77,9 +78,7 @@ async fn a_full_log_says_so_and_goes_on_after_a_trim() {
     assert!(kept.len() > 30, "full after {}", kept.len());
     // The session is over: what was refused would be missing before what comes next.
     assert!(append(&mut writer, &refused.1).await.is_err());
-    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.until(kept.last().unwrap().end).await;
-    assert_eq!(watcher.changes, changes_of(&kept, &tables(&[0])));
+    let mut watcher = Watcher::at_the_end_of(&kept, &log, &tables(&[0]), &start).await;
     log.trim(&watcher.cursor).await.unwrap();
     let mut writer = log.writer().await.unwrap();
     append(&mut writer, &refused.1).await.unwrap();
@@ -136,12 +135,8 @@ fn child(test: &str, folder: &Path, shell: &str) -> Child {
 /// The log that a child is to write, in a child; elsewhere there is nothing to do.
 async fn log_of_child() -> Option<Log> {
     let folder = std::env::var_os(CHILD)?;
-    let place = Place::embedded();
-    Some(
-        Log::open(&place.choice, &place.plan, &Database::Monolith, "shopdb", Path::new(&folder))
-            .await
-            .unwrap(),
-    )
+    let Place { choice, plan, .. } = Place::embedded();
+    Some(Log::open(&choice, &plan, &Database::Monolith, "shopdb", Path::new(&folder)).await.unwrap())
 }
 
 /// The history that every child writes.
@@ -173,10 +168,7 @@ async fn child_that_appends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_has_what_it_promised() {
     let place = Place::embedded();
-    let start = {
-        let log = place.open().await;
-        log.end_cursor().await.unwrap()
-    };
+    let start = place.open().await.end_cursor().await.unwrap();
     let all = tables(&[0, 1, 2]);
     let mut dice = Dice::thrown("killed_at_any_moment_it_has_what_it_promised");
     let transactions = history_of_child(4000);
@@ -202,10 +194,8 @@ async fn killed_at_any_moment_it_has_what_it_promised() {
         let log = place.reopen().await;
         let end = log.end().await.unwrap().unwrap().end;
         assert!(end >= promised, "{end} is kept of {promised}");
-        let mut watcher = Watcher::new(&log, &all, &start).await;
-        watcher.until(end).await;
         let count = transactions.partition_point(|committed| committed.end <= end);
-        assert_eq!(watcher.changes, changes_of(&transactions[..count], &all));
+        Watcher::at_the_end_of(&transactions[..count], &log, &all, &start).await;
     }
 }
 
@@ -250,10 +240,7 @@ async fn child_on_a_small_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_said_and_overcome() {
     let place = Place::embedded();
-    let start = {
-        let log = place.open().await;
-        log.end_cursor().await.unwrap()
-    };
+    let start = place.open().await.end_cursor().await.unwrap();
     let mut process =
         child("child_on_a_small_disk", place.folder.path(), "trap '' XFSZ; ulimit -S -f 20000;");
     let mut count = None;

@@ -1,28 +1,16 @@
 //! A log that was deleted while a bridge ran, or that belongs to others, does not count as the known one.
 
-use crate::history::{Dice, History, flush, tables, timeline};
-use crate::kafka_only::{PATIENCE, append, config, insert, make_topic, names};
+use crate::history::{History, flush, tables, timeline};
+use crate::kafka_only::{admin, append, insert, make_topic, progress_topic, topics, until};
 use crate::place::Place;
 use cdc_bridge::log::{Log, LogError, Owner};
+use lab::Dice;
 use migrations::sql::Database;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use std::time::{Duration, Instant};
+use rdkafka::admin::AdminOptions;
 
 async fn delete_topic(place: &Place, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
-    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
-    let until = Instant::now() + PATIENCE;
-    let consumer: BaseConsumer = config(place).create().unwrap();
-    let is_there = || {
-        let all = consumer.fetch_metadata(None, PATIENCE).unwrap();
-        all.topics().iter().any(|found| found.name() == topic)
-    };
-    while is_there() {
-        assert!(Instant::now() < until, "{topic} is still there");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    admin(place).delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+    until("without the topic", async || topics(place, topic) == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +21,7 @@ async fn a_log_that_was_deleted_under_a_bridge_is_another_one_afterwards() {
     append(&log, &[insert(&mut history, 1), insert(&mut history, 2)]).await;
     let (before, cursor) = (log.id(), log.end_cursor().await.unwrap());
     let mut writer = log.writer().await.unwrap();
-    let topic = format!("{}.strangler.progress", names(&place).1);
+    let topic = progress_topic(&place);
     delete_topic(&place, &topic).await;
     assert_eq!(log.owner().await.unwrap(), None);
     assert_ne!(log.id(), before);
@@ -55,7 +43,7 @@ async fn a_log_that_a_broker_made_again_under_a_writer_promises_nothing() {
     for id in 1..4 {
         writer.append(flush(&[insert(&mut history, id)])).await.unwrap();
     }
-    let topic = format!("{}.strangler.progress", names(&place).1);
+    let topic = progress_topic(&place);
     delete_topic(&place, &topic).await;
     make_topic(&place, &topic, "delete").await;
     let late = writer.append(flush(&[insert(&mut history, 4)])).await;

@@ -1,6 +1,7 @@
 //! A source's history made from a seed: transactions over a few tables, as capture would hand them to a log.
 
 use cdc_bridge::log::Flush;
+use lab::Dice;
 use migrations::column_type::ColumnType;
 use migrations::lsn::{CommitLsn, EndLsn, Position, Timeline};
 use migrations::names::TableName;
@@ -8,43 +9,6 @@ use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transac
 use rows::progress::{LogId, Membership, Message, Progress};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// SplitMix64: small, and the same everywhere for a seed.
-#[derive(Debug, Clone)]
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A seed that is printed, or the one that is given in `STRANGLER_TEST_SEED`.
-    pub fn thrown(test: &str) -> Self {
-        let given = std::env::var("STRANGLER_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-            now.as_nanos() as u64
-        });
-        println!("{test}: STRANGLER_TEST_SEED={seed}");
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 #[derive(Debug, Clone)]
 pub struct Committed {

@@ -1,10 +1,11 @@
 //! What only Kafka brings: topics that others made, promises whose rows never arrived, records that are gone.
 
 use crate::history::{
-    Committed, Dice, History, changes_of, flush, key_row, relation, row, table, tables, timeline,
+    Committed, History, changes_of, flush, key_row, relation, row, table, tables, timeline,
 };
 use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Owner};
+use lab::Dice;
 use migrations::code::Code;
 use migrations::lsn::Timeline;
 use migrations::plan::LogChoice;
@@ -33,6 +34,42 @@ pub fn config(place: &Place) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", names(place).0);
     config
+}
+
+pub fn admin(place: &Place) -> AdminClient<DefaultClientContext> {
+    config(place).create().unwrap()
+}
+
+pub fn progress_topic(place: &Place) -> String {
+    format!("{}.strangler.progress", names(place).1)
+}
+
+/// Writes a record beside those of the log's writers.
+fn forge(place: &Place, topic: &str, key: &str, value: &str) {
+    let producer: BaseProducer = config(place).create().unwrap();
+    producer.send(BaseRecord::to(topic).partition(0).key(key).payload(value)).unwrap();
+    producer.flush(PATIENCE).unwrap();
+}
+
+/// Asks every few milliseconds until it is so.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How many topics there are whose names begin so.
+pub fn topics(place: &Place, prefix: &str) -> usize {
+    let consumer: BaseConsumer = config(place).create().unwrap();
+    let there = consumer.fetch_metadata(None, PATIENCE).unwrap();
+    there.topics().iter().filter(|topic| topic.name().starts_with(prefix)).count()
+}
+
+/// Transactions of one row each.
+fn inserts(history: &mut History, ids: std::ops::Range<u64>) -> Vec<Committed> {
+    ids.map(|id| insert(history, id)).collect()
 }
 
 pub fn insert(history: &mut History, id: u64) -> Committed {
@@ -65,7 +102,7 @@ fn records(place: &Place, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>, Opt
 }
 
 pub async fn make_topic(place: &Place, topic: &str, policy: &str) {
-    let admin: AdminClient<DefaultClientContext> = config(place).create().unwrap();
+    let admin = admin(place);
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", policy);
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 }
@@ -87,13 +124,11 @@ async fn a_compacted_topic_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promise_whose_rows_never_arrived_is_waited_for() {
     let place = Place::kafka();
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(20));
-    let transactions: Vec<_> = (0..5).map(|id| insert(&mut history, id)).collect();
+    let (log, start, mut history) = place.begun(Dice::new(20)).await;
+    let transactions = inserts(&mut history, 0..5);
     append(&log, &transactions[..2]).await;
     // What a writer leaves that dies when the broker has its record and not yet its rows.
-    let topic = format!("{}.strangler.progress", names(&place).1);
+    let topic = progress_topic(&place);
     let written = records(&place, &topic, 0);
     let last = written.iter().rev().find(|(_, key, _)| key == b"progress").unwrap();
     let mut record: serde_json::Value = serde_json::from_slice(last.2.as_ref().unwrap()).unwrap();
@@ -106,10 +141,7 @@ async fn a_promise_whose_rows_never_arrived_is_waited_for() {
             sent["last"] = position.clone().into();
         }
     }
-    let producer: BaseProducer = config(&place).create().unwrap();
-    let value = record.to_string();
-    producer.send(BaseRecord::to(&topic).partition(0).key("progress").payload(&value)).unwrap();
-    producer.flush(PATIENCE).unwrap();
+    forge(&place, &topic, "progress", &record.to_string());
 
     assert_eq!(log.end().await.unwrap().unwrap().end, transactions[1].end);
     let mut early = Watcher::new(&log, &tables(&[0]), &start).await;
@@ -118,7 +150,7 @@ async fn a_promise_whose_rows_never_arrived_is_waited_for() {
     assert!(early.is_silent(Duration::from_millis(300)).await);
     assert!(late.is_silent(Duration::from_millis(100)).await);
     // The next writer repeats from what was confirmed, and goes on.
-    let more: Vec<_> = (5..40).map(|id| insert(&mut history, id)).collect();
+    let more = inserts(&mut history, 5..40);
     append(&log, &transactions[1..]).await;
     append(&log, &more).await;
     let all = [transactions.clone(), more].concat();
@@ -132,14 +164,12 @@ async fn a_promise_whose_rows_never_arrived_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_records_are_reported() {
     let place = Place::kafka();
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(21));
-    append(&log, &(0..30).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
+    let (log, start, mut history) = place.begun(Dice::new(21)).await;
+    append(&log, &inserts(&mut history, 0..30)).await;
     let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
     watcher.step().await;
-    append(&log, &(30..60).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
-    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    append(&log, &inserts(&mut history, 30..60)).await;
+    let admin = admin(&place);
     let mut list = TopicPartitionList::new();
     for partition in 0..3 {
         let topic = format!("{}.{}", names(&place).1, table(0));
@@ -187,17 +217,8 @@ async fn what_a_process_made_is_known_to_it_although_the_log_is_gone() {
     log.forget(&tables(&[0])).await.unwrap();
     log.destroy().await.unwrap();
     let prefix = format!("{}.public.", names(&place).1);
-    let consumer: BaseConsumer = config(&place).create().unwrap();
-    let left = || {
-        let there = consumer.fetch_metadata(None, PATIENCE).unwrap();
-        there.topics().iter().filter(|topic| topic.name().starts_with(&prefix)).count()
-    };
     let until = async |count: usize| {
-        let deadline = Instant::now() + PATIENCE;
-        while left() != count {
-            assert!(Instant::now() < deadline, "{} topics are left", left());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(&format!("{count} topics"), async || topics(&place, &prefix) == count).await
     };
     until(2).await;
     other.forget_made().await.unwrap();
@@ -211,12 +232,9 @@ async fn what_a_process_made_is_known_to_it_although_the_log_is_gone() {
 async fn a_log_that_does_not_say_whose_it_is_is_damaged() {
     let place = Place::kafka();
     let log = place.open().await;
-    let topic = format!("{}.strangler.progress", names(&place).1);
+    let topic = progress_topic(&place);
     make_topic(&place, &topic, "delete").await;
-    let producer: BaseProducer = config(&place).create().unwrap();
-    let nobodys = r#"{"version":1,"log":"nobodys"}"#;
-    producer.send(BaseRecord::to(&topic).partition(0).key("log").payload(nobodys)).unwrap();
-    producer.flush(PATIENCE).unwrap();
+    forge(&place, &topic, "log", r#"{"version":1,"log":"nobodys"}"#);
     let owner = log.owner().await;
     assert!(matches!(owner, Err(LogError::Damaged { .. })), "{owner:?}");
     place.clean(&log).await;
@@ -230,13 +248,9 @@ async fn only_capture_makes_the_log() {
     assert!(matches!(log.writer().await.map(drop), Err(LogError::Missing)));
     assert_eq!(log.owner().await.unwrap(), None);
     // The topic's maker was killed before it wrote the log's name.
-    let topic = format!("{}.strangler.progress", names(&place).1);
+    let topic = progress_topic(&place);
     make_topic(&place, &topic, "delete").await;
-    let until = Instant::now() + PATIENCE;
-    while log.owner().await.unwrap() != Some(Owner::Nobody) {
-        assert!(Instant::now() < until, "the topic is not there");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the topic", async || log.owner().await.unwrap() == Some(Owner::Nobody)).await;
     assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
     log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
     assert_eq!(log.owner().await.unwrap(), Some(Owner::Us));
@@ -283,36 +297,32 @@ async fn a_table_that_was_forgotten_begins_again() {
     let place = Place::kafka();
     let log = place.ready().await;
     let mut history = History::new(Dice::new(23));
-    append(&log, &(0..30).map(|id| insert(&mut history, id)).collect::<Vec<_>>()).await;
+    append(&log, &inserts(&mut history, 0..30)).await;
     log.forget(&tables(&[0])).await.unwrap();
     // Kafka takes a topic away after it has said so.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let log = place.ready().await;
     let start = log.end_cursor().await.unwrap();
-    let later: Vec<_> = (30..40).map(|id| insert(&mut history, id)).collect();
+    let later = inserts(&mut history, 30..40);
     append(&log, &later).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.until(later.last().unwrap().end).await;
-    assert_eq!(watcher.changes, changes_of(&later, &tables(&[0])));
+    Watcher::at_the_end_of(&later, &log, &tables(&[0]), &start).await;
     place.clean(&log).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_more_keeps_the_order() {
     let place = Place::kafka();
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let mut history = History::new(Dice::new(24));
-    let before: Vec<_> = (0..20).map(|id| insert(&mut history, id)).collect();
+    let (log, start, mut history) = place.begun(Dice::new(24)).await;
+    let before = inserts(&mut history, 0..20);
     append(&log, &before).await;
     let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
     watcher.step().await;
-    let admin: AdminClient<DefaultClientContext> = config(&place).create().unwrap();
+    let admin = admin(&place);
     let topic = format!("{}.{}", names(&place).1, table(0));
     let more = rdkafka::admin::NewPartitions::new(&topic, 5);
     admin.create_partitions([&more], &AdminOptions::new()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let after: Vec<_> = (20..80).map(|id| insert(&mut history, id)).collect();
+    let after = inserts(&mut history, 20..80);
     append(&log, &after).await;
     assert!((3..5).any(|partition| !records(&place, &topic, partition).is_empty()));
     let all = [before, after].concat();

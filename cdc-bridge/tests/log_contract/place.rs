@@ -1,7 +1,8 @@
 //! Where a log under test is, and a reader that watches what it is given.
 
-use crate::history;
+use crate::history::{self, Committed, History, changes_of};
 use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Reader};
+use lab::Dice;
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
@@ -76,6 +77,13 @@ impl Place {
         log
     }
 
+    /// A log that is ready, where it ends, and a history to write into it.
+    pub async fn begun(&self, dice: Dice) -> (Log, Cursor, History) {
+        let log = self.ready().await;
+        let start = log.end_cursor().await.unwrap();
+        (log, start, History::new(dice))
+    }
+
     /// Takes the topics away again.
     pub async fn clean(&self, log: &Log) {
         log.forget(&history::tables(&[0, 1, 2])).await.unwrap();
@@ -109,6 +117,19 @@ impl Watcher {
             done: 0,
             batches: 0,
         }
+    }
+
+    /// One that has read all of these transactions, and nothing else of these tables.
+    pub async fn at_the_end_of(
+        transactions: &[Committed],
+        log: &Log,
+        tables: &BTreeSet<TableName>,
+        from: &Cursor,
+    ) -> Self {
+        let mut watcher = Self::new(log, tables, from).await;
+        watcher.until(transactions.last().unwrap().end).await;
+        assert_eq!(watcher.changes, changes_of(transactions, tables));
+        watcher
     }
 
     /// The next batch; it is noted in the watcher.
