@@ -24,6 +24,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 const PLAN: &str = r#"
@@ -64,10 +65,25 @@ impl Running {
         Self::start(plan, folder).await
     }
 
+    /// One with a journal of its own.
+    async fn alone() -> (TempDir, Running) {
+        let folder = tempfile::tempdir().unwrap();
+        let running = Running::with_file(folder.path()).await;
+        (folder, running)
+    }
+
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Response {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth("right");
         let request = body.into_iter().fold(request, |request, body| request.json(&body));
         request.timeout(Duration::from_secs(60)).send().await.unwrap()
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Response {
+        self.ask(Method::POST, path, Some(body)).await
+    }
+
+    async fn refusal(&self, path: &str, body: Value) -> (StatusCode, Problem) {
+        refused(self.post(path, body).await).await
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
@@ -78,14 +94,13 @@ impl Running {
 
     async fn share(&self, share: &str) -> Outcome {
         let wish = json!({ "slice": "orders", "share": share, "actor": "ann", "reason": "because" });
-        let answer = self.ask(Method::POST, "/v1/shares", Some(wish)).await;
+        let answer = self.post("/v1/shares", wish).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.unwrap()
     }
 
     async fn report(&self, observed: &Observed) {
-        let answer =
-            self.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(observed).unwrap())).await;
+        let answer = self.post("/v1/observed", serde_json::to_value(observed).unwrap()).await;
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
     }
 
@@ -111,6 +126,10 @@ impl Running {
         self.stop.take().map(|stop| stop.send(()));
         tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap().unwrap();
     }
+}
+
+fn ann() -> Value {
+    json!({ "actor": "ann" })
 }
 
 async fn refused(answer: Response) -> (StatusCode, Problem) {
@@ -158,8 +177,7 @@ fn of_another_plan(mut observed: Observed) -> Observed {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (_folder, api) = Running::alone().await;
     for request in [
         api.http.get(format!("{}/v1/status", api.base)),
         api.http.get(format!("{}/v1/status", api.base)).bearer_auth("wrong"),
@@ -168,45 +186,40 @@ async fn only_the_token_opens_and_every_refusal_says_what_to_do() {
         assert_eq!((status, refusal.exit()), (StatusCode::UNAUTHORIZED, 1));
         assert!(refusal.remedy.contains("STRANGLER_TOKEN"));
     }
-    assert_eq!(refused(api.ask(Method::GET, "/v1/nothing", None).await).await.0, StatusCode::NOT_FOUND);
-    let actor = json!({ "actor": "ann" });
+    assert_eq!(api.ask(Method::GET, "/v1/nothing", None).await.status(), StatusCode::NOT_FOUND);
     for (method, path, body) in [
         (Method::GET, "/v1/slices/ordres/doctor", None),
-        (Method::POST, "/v1/slices/ordres/sync/start", Some(actor.clone())),
+        (Method::POST, "/v1/slices/ordres/sync/start", Some(ann())),
         (Method::POST, "/v1/shares", Some(json!({ "slice": "ordres", "share": "10%", "actor": "ann" }))),
     ] {
         let (status, refusal) = refused(api.ask(method, path, body).await).await;
         assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{path}");
         assert_eq!(refusal.remedy, "did you mean orders?", "{path}");
     }
-    let (_, refusal) = refused(api.ask(Method::POST, "/v1/slices/Orders/sync/drop", Some(actor)).await).await;
+    let (_, refusal) = api.refusal("/v1/slices/Orders/sync/drop", ann()).await;
     assert!(refusal.exit() == 2 && refusal.message.contains("is not a name"), "{refusal:?}");
-    let (status, refusal) =
-        refused(api.ask(Method::POST, "/v1/shares", Some(json!({ "slice": "orders" }))).await).await;
+    let (status, refusal) = api.refusal("/v1/shares", json!({ "slice": "orders" })).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2));
     let wish = json!({ "slice": "orders", "route": "shwo", "share": "10%", "actor": "ann" });
-    let (status, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    let (status, refusal) = api.refusal("/v1/shares", wish).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2));
-    let start = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(json!({ "actor": "ann" }))).await;
-    let (status, refusal) = refused(start).await;
+    let (status, refusal) = api.refusal("/v1/slices/orders/sync/start", ann()).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
-    let cutover = api.ask(Method::POST, "/v1/slices/orders/cutover", Some(json!({ "actor": "ann" }))).await;
-    let (status, refusal) = refused(cutover).await;
+    let (status, refusal) = api.refusal("/v1/slices/orders/cutover", ann()).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 2), "{refusal:?}");
     assert!(refusal.message.contains("no tables that move"), "{refusal:?}");
-    let sideways = api.ask(Method::POST, "/v1/slices/orders/sideways", Some(json!({ "actor": "ann" }))).await;
+    let sideways = api.post("/v1/slices/orders/sideways", ann()).await;
     assert_eq!(refused(sideways).await.0, StatusCode::NOT_FOUND);
     let mut odd = proxy("p", None, "");
     odd.version = 99;
-    let answer = api.ask(Method::POST, "/v1/observed", Some(serde_json::to_value(&odd).unwrap())).await;
+    let answer = api.post("/v1/observed", serde_json::to_value(&odd).unwrap()).await;
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     api.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_decision_is_journalled_and_survives_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (folder, api) = Running::alone().await;
     let outcome = api.share("25%").await;
     assert_eq!(
         (outcome.generation, outcome.proxies.live, outcome.stage),
@@ -226,8 +239,7 @@ async fn a_decision_is_journalled_and_survives_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_poll_is_woken_by_a_decision_and_by_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (_folder, api) = Running::alone().await;
     let first: Desired = api.get("/v1/desired").await;
     assert_eq!(first.generation, Generation(0));
     let (status, _, waited) = api.poll(&first, 300).await.unwrap();
@@ -288,8 +300,7 @@ async fn a_decision_of_another_controller_wakes_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_is_done_when_every_live_proxy_has_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (_folder, api) = Running::alone().await;
     let now: Desired = api.get("/v1/desired").await;
     let at = |generation| Some((now.journal, Generation(generation)));
     api.report(&proxy("quick", at(0), &now.plan)).await;
@@ -314,8 +325,7 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn right_after_a_start_proxies_that_are_still_to_report_are_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (_folder, api) = Running::alone().await;
     let now: Desired = api.get("/v1/desired").await;
     let at = |generation| Some((now.journal, Generation(generation)));
     let decided = api.poll(&now, 20_000);
@@ -366,18 +376,16 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     controller::install(&plan, &admin.into_iter().collect(), &mut |_| {}).await.unwrap();
 
     let start = |replace: bool| json!({ "actor": "ann", "replace": replace });
-    let (status, refusal) =
-        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(false))).await).await;
+    let (status, refusal) = api.refusal("/v1/slices/orders/sync/start", start(false)).await;
     assert_eq!((status, refusal.exit()), (StatusCode::UNPROCESSABLE_ENTITY, 3));
     let errors: Vec<_> = refusal.findings.iter().filter(|f| f.is_error()).map(|f| f.code).collect();
     assert_eq!(errors, [Code::SinkNotEmpty], "{refusal:#?}");
     a_bridge_with_another_plan_is_not_asked(&api, start(true)).await;
-    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await;
+    let started = api.post("/v1/slices/orders/sync/start", start(true)).await;
     assert_eq!(started.status(), StatusCode::OK);
     let outcome: Outcome = started.json().await.unwrap();
     assert_eq!((outcome.stage, outcome.generation), (Stage::Copying, Generation(1)));
-    let (status, refusal) =
-        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start(true))).await).await;
+    let (status, refusal) = api.refusal("/v1/slices/orders/sync/start", start(true)).await;
     assert_eq!((status, refusal.exit()), (StatusCode::CONFLICT, 4), "{refusal:?}");
 
     report_copies(&api).await;
@@ -402,10 +410,10 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     assert_eq!(known.generation, Generation(6));
     let (status, ..) = api.poll(&known, 0).await.unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "nobody can say that nothing is newer");
-    let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
+    let drop = api.post("/v1/slices/orders/sync/drop", ann()).await;
     assert_eq!(drop.status(), StatusCode::SERVICE_UNAVAILABLE);
     cluster.restart();
-    let drop = api.ask(Method::POST, "/v1/slices/orders/sync/drop", Some(json!({ "actor": "ann" }))).await;
+    let drop = api.post("/v1/slices/orders/sync/drop", ann()).await;
     assert_eq!(drop.status(), StatusCode::OK, "it goes on by itself");
     nothing_is_emptied_that_a_proxy_may_still_read(&api, start(true)).await;
     api.end().await;
@@ -415,12 +423,11 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
 async fn nothing_is_emptied_that_a_proxy_may_still_read(api: &Running, start: Value) {
     let now: Desired = api.get("/v1/desired").await;
     api.report(&proxy("shop-7-a", Some((now.journal, Generation(4))), &now.plan)).await;
-    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start.clone())).await;
-    let (status, refusal) = refused(started).await;
+    let (status, refusal) = api.refusal("/v1/slices/orders/sync/start", start.clone()).await;
     assert_eq!((status, refusal.exit()), (StatusCode::CONFLICT, 4), "{refusal:?}");
     assert!(refusal.message.contains("proxy shop-7-a"), "{refusal:?}");
     api.report(&proxy("shop-7-a", Some((now.journal, Generation(5))), &now.plan)).await;
-    let started = api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await;
+    let started = api.post("/v1/slices/orders/sync/start", start).await;
     assert_eq!(started.status(), StatusCode::OK);
 }
 
@@ -441,10 +448,11 @@ async fn report_copies(api: &Running) {
 /// It still runs the plan of yesterday, and would copy by it.
 async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_json::Value) {
     api.report(&of_another_plan(bridge("http://127.0.0.1:7402", None))).await;
-    let (status, refusal) =
-        refused(api.ask(Method::POST, "/v1/slices/orders/sync/start", Some(start)).await).await;
-    let codes: Vec<_> = refusal.findings.iter().map(|f| f.code).collect();
-    assert_eq!((status, codes), (StatusCode::UNPROCESSABLE_ENTITY, vec![Code::BridgeOtherPlan]));
+    let (status, refusal) = api.refusal("/v1/slices/orders/sync/start", start).await;
+    assert_eq!(
+        (status, world::codes_of(&refusal.findings)),
+        (StatusCode::UNPROCESSABLE_ENTITY, vec![Code::BridgeOtherPlan])
+    );
     api.report(&bridge("http://127.0.0.1:7402", None)).await;
     // A second one that is fenced out has no say, whatever it runs.
     let mut first = bridge("http://127.0.0.1:7402", None);
@@ -462,7 +470,7 @@ async fn a_bridge_with_another_plan_is_not_asked(api: &Running, start: serde_jso
 
 async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {
     let address = "http://127.0.0.1:7402";
-    let codes = |outcome: &Outcome| outcome.findings.iter().map(|f| f.code).collect::<Vec<_>>();
+    let codes = |outcome: &Outcome| world::codes_of(&outcome.findings);
     api.report(&bridge(address, Some(Condition::Following))).await;
     let outcome = api.share("10%").await;
     assert_eq!(
@@ -481,19 +489,18 @@ async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
-    let folder = tempfile::tempdir().unwrap();
-    let api = Running::with_file(folder.path()).await;
+    let (folder, api) = Running::alone().await;
     api.share("10%").await;
     let path = folder.path().join("journal.jsonl");
     let older = std::fs::read_to_string(&path).unwrap();
     api.share("20%").await;
     std::fs::write(&path, &older).unwrap();
     let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
-    let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    let (_, refusal) = api.refusal("/v1/shares", wish).await;
     assert!(refusal.exit() == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
     assert!(refusal.remedy.contains("first line of journal.jsonl"), "{refusal:?}");
     let status: Status = api.get("/v1/status").await;
-    assert_eq!(status.findings.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::JournalRewound]);
+    assert_eq!(world::codes_of(&status.findings), [Code::JournalRewound]);
     assert_eq!(status.generation, Generation(2), "what was known is still told");
 
     // A controller that starts on it knows no better, but for the agents.
@@ -503,10 +510,10 @@ async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     assert_eq!((status.generation, status.findings), (Generation(1), Vec::new()));
     api.report(&proxy("p", Some((status.journal, Generation(2))), "")).await;
     let status: Status = api.get("/v1/status").await;
-    assert_eq!(status.findings.iter().map(|f| f.code).collect::<Vec<_>>(), [Code::JournalRewound]);
+    assert_eq!(world::codes_of(&status.findings), [Code::JournalRewound]);
     // The proxy would ignore what is decided, and yet be counted: it acts on more.
     let wish = json!({ "slice": "orders", "share": "30%", "actor": "ann" });
-    let (_, refusal) = refused(api.ask(Method::POST, "/v1/shares", Some(wish)).await).await;
+    let (_, refusal) = api.refusal("/v1/shares", wish).await;
     assert!(refusal.exit() == 1 && refusal.message.contains("has 1 entries and had 2"), "{refusal:?}");
 
     let first: Desired = api.get("/v1/desired").await;

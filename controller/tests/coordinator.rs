@@ -49,7 +49,7 @@ async fn a_cutover_and_a_rollback_do_what_their_dry_runs_say() {
         "reads move while both sides are equal: {told:#?}"
     );
     let next = "SELECT nextval('orders_id_seq')::text";
-    let before: i64 = house.world.cluster.sql("monolith", next).parse().unwrap();
+    let before: i64 = house.world.monolith(next).parse().unwrap();
 
     let answer = house.granted("cutover", ann()).await;
     assert_eq!((answer["stage"].as_str(), answer["owner"].as_str()), (Some("following"), Some("monolith")));
@@ -84,7 +84,7 @@ async fn a_cutover_and_a_rollback_do_what_their_dry_runs_say() {
     ] {
         assert!(metrics.lines().any(|one| one == line), "{line} in {metrics}");
     }
-    let after: i64 = house.world.cluster.sql("service", next).parse().unwrap();
+    let after: i64 = house.world.service(next).parse().unwrap();
     assert!((before + 1_000..before + 1_010).contains(&after), "{before} {after}");
 
     let (_, told) = house.wish(0, "rollback?dry_run=true", ann()).await;
@@ -95,7 +95,7 @@ async fn a_cutover_and_a_rollback_do_what_their_dry_runs_say() {
     assert_eq!((report.verb, report.end), (CrossingVerb::Rollback, Some(CrossingEnd::Committed)));
     assert_eq!(without_waits(&report.steps), without_waits(&told));
     house.only_writes("monolith").await;
-    let back: i64 = house.world.cluster.sql("monolith", next).parse().unwrap();
+    let back: i64 = house.world.monolith(next).parse().unwrap();
     assert!((after + 1_000..after + 1_010).contains(&back), "{after} {back}");
 }
 
@@ -117,15 +117,7 @@ async fn a_rehearsal_holds_writes_and_leaves_everything_as_it_was() {
     assert_eq!(why(&house, 0).await, "rehearsed");
     let last = house.journal(0).await.pop().unwrap();
     assert!(last.reason.starts_with("writes were held for "), "{last:?}");
-    assert!(
-        house
-            .world
-            .cluster
-            .sql("monolith", "SELECT last_value::text FROM orders_id_seq")
-            .parse::<i64>()
-            .unwrap()
-            < 100
-    );
+    assert!(house.world.monolith("SELECT last_value::text FROM orders_id_seq").parse::<i64>().unwrap() < 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,9 +154,7 @@ async fn a_confirmed_cutover_stays_and_completes_when_every_proxy_knows() {
     house.manners(|manners| manners.proxy_listens = false);
     tokio::time::sleep(Duration::from_millis(200)).await;
     // It was told nothing of this entry.
-    house.world.cluster.sql(
-        "monolith",
-        "INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bob', 'orders', '{\"event\": \"paused\"}' FROM strangler.journal",
+    house.world.monolith("INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bob', 'orders', '{\"event\": \"paused\"}' FROM strangler.journal",
     );
     let refused = house.refused("complete", ann()).await;
     assert_eq!((refused.code, refused.exit()), (Code::SliceStillRead, 4), "{refused:?}");
@@ -380,9 +370,7 @@ async fn vitess_6951_nothing_switches_while_the_copy_is_not_whole() {
     );
     house.only_writes("monolith").await;
     let lost = json!({ "event": "evicted", "why": "its slot is gone" });
-    house.world.cluster.sql(
-        "monolith",
-        &format!("INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bridge', 'orders', '{lost}' FROM strangler.journal"),
+    house.world.monolith(&format!("INSERT INTO strangler.journal (generation, actor, slice, event) SELECT max(generation) + 1, 'bridge', 'orders', '{lost}' FROM strangler.journal"),
     );
     let refused = house.refused("cutover", ann()).await;
     assert_eq!((refused.code, refused.exit()), (Code::SliceStage, 4), "{refused:?}");
@@ -391,7 +379,7 @@ async fn vitess_6951_nothing_switches_while_the_copy_is_not_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_ready_is_refused_before_it_is_journalled() {
     let house = House::new(1).await;
-    house.world.cluster.sql("monolith", "ALTER TABLE orders REPLICA IDENTITY NOTHING");
+    house.world.monolith("ALTER TABLE orders REPLICA IDENTITY NOTHING");
     let refused = house.refused("cutover", ann()).await;
     assert_eq!((refused.code, refused.exit()), (Code::SliceNotReady, 3), "{refused:?}");
     assert!(
@@ -406,9 +394,8 @@ async fn what_only_a_cutover_needs_is_refused_before_it_is_journalled() {
     let house = House::new(1).await;
     let noted = "INSERT INTO strangler.writer (id, slice, on_table, role, application, query)
                  VALUES (1, 'orders', 'public.orders', 'app', 'nightly', 'UPDATE orders SET note = ?')";
-    house.world.cluster.sql("monolith", noted);
-    house.world.cluster.sql(
-        "monolith",
+    house.world.monolith(noted);
+    house.world.monolith(
         "CREATE TABLE invoices (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE)",
     );
     for verb in ["rehearse", "cutover"] {
@@ -424,7 +411,7 @@ async fn what_only_a_cutover_needs_is_refused_before_it_is_journalled() {
         );
     }
     assert_eq!(house.events(0).await, Vec::<&str>::new());
-    house.world.cluster.sql("monolith", "DROP TABLE invoices; DELETE FROM strangler.writer");
+    house.world.monolith("DROP TABLE invoices; DELETE FROM strangler.writer");
     house.granted("cutover", ann()).await;
     house.until_stage(0, "split").await;
 }
@@ -446,10 +433,7 @@ async fn numbers_that_nothing_tells_of_end_a_cutover_before_writes_are_held() {
     alter("service", "NO CYCLE INCREMENT -1 MINVALUE -1000 START 1 RESTART");
     assert!(told(2).await.contains("different directions"));
     alter("service", "INCREMENT 1 MINVALUE 1");
-    house
-        .world
-        .cluster
-        .sql("monolith", "ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq");
+    house.world.monolith("ALTER TABLE orders ALTER id DROP DEFAULT; DROP SEQUENCE orders_id_seq");
     assert!(told(3).await.contains("by a sequence at the service and by none at the monolith"));
     let app = house.world.client("app", "monolith").await;
     let made = "CREATE SEQUENCE orders_id_seq START 100; ALTER TABLE orders ALTER id SET DEFAULT nextval('orders_id_seq')";
@@ -472,7 +456,7 @@ async fn a_table_that_is_altered_meanwhile_ends_a_cutover() {
     {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    house.world.cluster.sql("monolith", "ALTER TABLE orders ADD COLUMN colour text");
+    house.world.monolith("ALTER TABLE orders ADD COLUMN colour text");
     house.manners(|manners| manners.way_back = true);
     house.until(0, "aborted", |slice| slice.epoch == Epoch(2)).await;
     assert_eq!(why(&house, 0).await, "a table was altered meanwhile");
@@ -565,7 +549,7 @@ async fn a_rollback_has_its_sessions_before_writes_are_held() {
     let sessions = "SELECT count(*) >= 2, count(*) FILTER (WHERE backend_start > (SELECT max(at) FROM strangler.journal \
                     WHERE event->>'event' = 'rollback-started')) FROM pg_stat_activity \
                     WHERE application_name = 'strangler coordinator'";
-    assert_eq!(house.world.cluster.sql("monolith", sessions), "t|0");
+    assert_eq!(house.world.monolith(sessions), "t|0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -580,7 +564,7 @@ async fn a_controller_that_hears_no_agent_leaves_a_return_to_another() {
     // Longer than a lease.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let leases = "SELECT count(*)::text FROM strangler.slice WHERE lease_until > clock_timestamp()";
-    assert_eq!(house.world.cluster.sql("monolith", leases), "0");
+    assert_eq!(house.world.monolith(leases), "0");
     house.manners(|manners| manners.alone = None);
     house.until_stage(1, "following").await;
     house.only_writes("monolith").await;
@@ -673,7 +657,7 @@ async fn reconcile_turns_gates_that_a_failover_turned_and_tells_those_that_know_
     turn("service", "orders", "ENABLE ALWAYS", "is_shut = true");
     assert_eq!(reconcile().await[0].did, ["the service's gate is open again, at epoch 1"]);
     house.only_writes("service").await;
-    house.world.cluster.sql("service", "UPDATE strangler.gate SET epoch = 9");
+    house.world.service("UPDATE strangler.gate SET epoch = 9");
     let done = reconcile().await;
     assert_eq!((done[0].did.len(), done[0].findings[0].code), (0, Code::GateAhead), "{done:?}");
 }

@@ -9,16 +9,13 @@ use migrations::finding::Finding;
 use migrations::stage::Epoch;
 use postgres::gate;
 use std::time::Duration;
-use world::{World, refusal};
+use world::{World, codes_of, refusal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_names_the_statement_and_the_statement_mends() {
     let world = World::new("").await;
     assert!(world.codes().await.iter().all(|code| code.as_str().ends_with("unreachable")), "no role yet");
-    world.cluster.sql(
-        "monolith",
-        "ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE customers SET UNLOGGED",
-    );
+    world.monolith("ALTER TABLE orders DROP CONSTRAINT orders_pkey; ALTER TABLE customers SET UNLOGGED");
     let lines = world.install().await;
     assert!(lines.iter().any(|line| line.contains("warning") && line.contains("not published")), "{lines:?}");
     assert_eq!(refusal(&world.client("app", "monolith").await, "UPDATE orders SET note = 'x'").await, None);
@@ -43,7 +40,7 @@ async fn doctor_names_the_statement_and_the_statement_mends() {
         Code::InstallNotPublished,
     ]);
     wanted.sort_unstable();
-    let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
+    let mut codes = codes_of(&found);
     codes.sort_unstable();
     assert_eq!(codes, wanted, "{found:#?}");
     mend(&world, &found);
@@ -93,7 +90,7 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
         world.cluster.sql(database, statement);
     }
     let found = world.findings().await;
-    let mut codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
+    let mut codes = codes_of(&found);
     codes.sort_unstable_by_key(|code| code.as_str());
     let wanted = [
         Code::SinkForeignKeyAction,
@@ -109,22 +106,20 @@ async fn doctor_finds_what_would_not_arrive_as_it_was() {
     assert!(generated.remedy.contains("`set: { shout: \"upper(note)\" }`"), "{generated:#?}");
     mend(&world, &found);
     assert_eq!(world.codes().await, [Code::SourceGeneratedColumn]);
-    world.cluster.sql("service", "ALTER TABLE orders DROP shout");
-    world
-        .cluster
-        .sql("service", "ALTER TABLE orders ADD shout text GENERATED ALWAYS AS (upper(note)) STORED");
+    world.service("ALTER TABLE orders DROP shout");
+    world.service("ALTER TABLE orders ADD shout text GENERATED ALWAYS AS (upper(note)) STORED");
     assert_eq!(world.codes().await, []);
     let keys = "SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY conrelid::regclass::text) FROM pg_constraint
                  WHERE contype = 'f' AND conrelid IN ('customers'::regclass, 'orders'::regclass)";
     let defined = "FOREIGN KEY (id) REFERENCES orders(id) DEFERRABLE; FOREIGN KEY (customer_id) REFERENCES customers(id)";
-    assert_eq!(world.cluster.sql("service", keys), defined);
+    assert_eq!(world.service(keys), defined);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tries_the_plans_sql_on_live_rows() {
     let mut world = World::new("").await;
     world.install().await;
-    world.cluster.sql("monolith", "INSERT INTO orders (customer_id, total) VALUES (1, 12.34), (1, 5)");
+    world.monolith("INSERT INTO orders (customer_id, total) VALUES (1, 12.34), (1, 5)");
     assert_eq!(world.codes().await, []);
     let lossy = world.plan_with("total * 100", "total * 10");
     let failing = world.plan_with("(total * 100)", "(total / 0)");
@@ -141,30 +136,27 @@ async fn doctor_tries_the_plans_sql_on_live_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_plans_sql_makes_vanish_or_doubles_is_found() {
     let mut world = World::new("").await;
-    world.cluster.sql(
-        "service",
-        "CREATE FUNCTION times(n int) RETURNS SETOF int LANGUAGE sql IMMUTABLE AS 'SELECT n FROM generate_series(1, n)'",
+    world.service("CREATE FUNCTION times(n int) RETURNS SETOF int LANGUAGE sql IMMUTABLE AS 'SELECT n FROM generate_series(1, n)'",
     );
     world.install().await;
     let line = |qty: i32| format!("INSERT INTO lines VALUES ({qty}, 1, {qty})");
-    world.cluster.sql("monolith", &line(1));
+    world.monolith(&line(1));
     world.plan =
         world.plan_with("rename: { qty: quantity }", r#"drop: [qty], set: { quantity: "times(qty)" }"#);
     assert_eq!(world.codes().await, [], "one row for one row");
     for qty in [0, 2] {
-        world.cluster.sql("monolith", &line(qty));
+        world.monolith(&line(qty));
         let found = world.findings().await;
         assert!(found.len() == 1 && found[0].is_error() && found[0].code == Code::PlanSetFails, "{found:?}");
         assert!(found[0].message.contains(&format!("one row for row {qty}, 1")), "{found:?}");
-        world.cluster.sql("monolith", &format!("DELETE FROM lines WHERE qty = {qty}"));
+        world.monolith(&format!("DELETE FROM lines WHERE qty = {qty}"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_function_of_the_server_that_gives_many_rows_stands_in_a_plan() {
     let world = World::new("").await;
-    let functions = world.cluster.sql(
-        "service",
+    let functions = world.service(
         "SELECT string_agg(DISTINCT proname, ' ') FROM pg_proc
           WHERE pronamespace = 'pg_catalog'::regnamespace AND (proretset OR prokind IN ('a', 'w'))",
     );
@@ -178,14 +170,13 @@ async fn no_function_of_the_server_that_gives_many_rows_stands_in_a_plan() {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tries_what_two_databases_write_differently() {
     let mut world = World::new("").await;
-    world.cluster.sql(
-        "monolith",
+    world.monolith(
         "ALTER DATABASE monolith SET DateStyle = 'SQL, DMY'; CREATE TYPE state AS ENUM ('open', 'paid');
          ALTER TABLE orders ADD data json, ADD made timestamp, ADD state state, REPLICA IDENTITY FULL",
     );
-    world.cluster.sql("service", "ALTER TABLE orders ADD payload jsonb, ADD day date, ADD paid boolean");
+    world.service("ALTER TABLE orders ADD payload jsonb, ADD day date, ADD paid boolean");
     let row = r#"INSERT INTO orders (customer_id, total, data, made, state) VALUES (1, 5, '{"b":1, "a": [2]}', '2026-12-25', 'paid')"#;
-    world.cluster.sql("monolith", row);
+    world.monolith(row);
     let computed = |more: &str| {
         format!(
             r#"(total * 100)::bigint", payload: "data::jsonb", day: "made::date"{more} }}
@@ -200,17 +191,14 @@ async fn doctor_tries_what_two_databases_write_differently() {
     assert_eq!(world.findings().await, []);
     world.plan = by_enum;
     let found = world.findings().await;
-    let codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
-    assert_eq!(codes, [Code::PlanNotTried], "{found:#?}");
+    assert_eq!(codes_of(&found), [Code::PlanNotTried], "{found:#?}");
     assert!(found[0].message.contains("column state"), "{found:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_sees_partitions_triggers_and_other_databases_transactions() {
     let world = World::new("-c max_prepared_transactions=2").await;
-    world.cluster.sql(
-        "service",
-        "SET ROLE app; DROP TABLE items;
+    world.service("SET ROLE app; DROP TABLE items;
          CREATE TABLE items (order_id int NOT NULL, no int NOT NULL, quantity int NOT NULL, PRIMARY KEY (order_id, no)) PARTITION BY RANGE (order_id);
          CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (0) TO (1000);
          CREATE TRIGGER count_items AFTER INSERT ON items_1 FOR EACH ROW EXECUTE FUNCTION noop()",
@@ -223,8 +211,7 @@ async fn doctor_sees_partitions_triggers_and_other_databases_transactions() {
         .await
         .unwrap();
     let found = world.findings().await;
-    let codes: Vec<Code> = found.iter().map(|finding| finding.code).collect();
-    assert_eq!(codes, [Code::SinkUnmarkedTrigger, Code::SourcePreparedTransaction], "{found:#?}");
+    assert_eq!(codes_of(&found), [Code::SinkUnmarkedTrigger, Code::SourcePreparedTransaction], "{found:#?}");
     assert!(found[0].message.contains("count_items"), "{found:#?}");
     assert!(found[1].remedy.starts_with("run in database postgres of the monolith's server"), "{found:#?}");
     world.cluster.sql("postgres", "ROLLBACK PREPARED 'held'");
@@ -240,10 +227,7 @@ async fn doctor_finds_the_servers_settings_and_servers_that_are_down() {
     assert_eq!(world.codes().await, [Code::SourceNoFreeSlot, Code::SourceNoFreeWalSender]);
     world.cluster.kill();
     let found = world.findings().await;
-    assert_eq!(
-        found.iter().map(|f| f.code).collect::<Vec<_>>(),
-        [Code::SourceUnreachable, Code::SinkUnreachable]
-    );
+    assert_eq!(codes_of(&found), [Code::SourceUnreachable, Code::SinkUnreachable]);
     assert!(
         found.iter().all(|f| !f.message.contains("p@ss") && f.remedy.contains("start the server")),
         "{found:#?}"
@@ -262,9 +246,7 @@ async fn a_server_without_tls_is_not_told_to_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_names_what_stands_in_a_cutovers_way_and_the_statement_mends() {
     let world = World::new("-c max_prepared_transactions=2").await;
-    world.cluster.sql(
-        "monolith",
-        "SET ROLE app; CREATE SEQUENCE numbers;
+    world.monolith("SET ROLE app; CREATE SEQUENCE numbers;
          CREATE TABLE regions (id int PRIMARY KEY);
          CREATE TABLE invoices (id int PRIMARY KEY DEFAULT nextval('numbers'), order_id int REFERENCES orders ON DELETE CASCADE);
          ALTER TABLE orders ALTER id SET DEFAULT nextval('numbers'), ADD region int REFERENCES regions,
@@ -273,7 +255,7 @@ async fn doctor_names_what_stands_in_a_cutovers_way_and_the_statement_mends() {
          CREATE TRIGGER notify AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noop();
          CREATE RULE quiet AS ON DELETE TO orders DO ALSO NOTIFY gone",
     );
-    world.cluster.sql("service", "ALTER TABLE orders ADD region int");
+    world.service("ALTER TABLE orders ADD region int");
     world.install().await;
     world.client("app", "monolith").await.batch_execute("INSERT INTO regions VALUES (1)").await.unwrap();
     let prepared = world.client("app", "monolith").await;
@@ -310,9 +292,9 @@ async fn doctor_names_what_stands_in_a_cutovers_way_and_the_statement_mends() {
     let orphans = found.iter().filter_map(|found| found.remedy.split_once("find orphans from then on: "));
     let orphans: Vec<&str> = orphans.map(|(_, query)| query).collect();
     assert_eq!(orphans.len(), 3);
-    world.cluster.sql("monolith", "ROLLBACK PREPARED 'held'");
+    world.monolith("ROLLBACK PREPARED 'held'");
     for query in orphans {
-        assert_eq!(world.cluster.sql("monolith", query), "");
+        assert_eq!(world.monolith(query), "");
     }
     let mended: Vec<Finding> = found.into_iter().filter(|found| !found.remedy.contains("PREPARED")).collect();
     mend(&world, &mended);
@@ -321,18 +303,16 @@ async fn doctor_names_what_stands_in_a_cutovers_way_and_the_statement_mends() {
     world.install().await;
     assert_eq!(world.codes().await, [Code::SourceUnmarkedTrigger]);
     let next = "SELECT nextval('orders_id_own_seq')::text";
-    assert!(world.cluster.sql("monolith", next).parse::<u64>().unwrap() > 1_000);
+    assert!(world.monolith(next).parse::<u64>().unwrap() > 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tries_the_gates_and_leaves_them_as_they_were() {
     let world = World::new("").await;
     world.install().await;
-    for database in ["monolith", "service"] {
-        gate::make(&world.client("strangler", database).await, &world.slice, Epoch(0)).await.unwrap();
-    }
+    world.make_gates().await;
     let filled = r#"INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '["public.orders"]')"#;
-    world.cluster.sql("service", filled);
+    world.service(filled);
     world.stands("following", 0);
     let readiness = async || {
         let diagnosis = controller::doctor(&world.plan, Some(&world.slice)).await;
@@ -357,7 +337,7 @@ async fn doctor_tries_the_gates_and_leaves_them_as_they_were() {
     assert!(against[0].message.contains("a lock was not had in time"), "{against:#?}");
     writer.batch_execute("COMMIT").await.unwrap();
     assert!(readiness().await.is_ready());
-    world.cluster.sql("service", "UPDATE strangler.gate SET epoch = 3");
+    world.service("UPDATE strangler.gate SET epoch = 3");
     assert_eq!(world.codes().await, [Code::GateAhead]);
 }
 
@@ -384,8 +364,7 @@ async fn doctor_measures_what_a_hold_would_have_to_keep() {
 async fn a_trigger_of_the_monolith_that_the_plan_skips_sleeps_while_the_service_owns() {
     let mut world = World::new("").await;
     world.plan = world.plan_with("triggers: { audit: skip }", "triggers: { audit: skip, notify: skip }");
-    world.cluster.sql(
-        "monolith",
+    world.monolith(
         "SET ROLE app; CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER notify AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION noop()",
     );
@@ -393,7 +372,7 @@ async fn a_trigger_of_the_monolith_that_the_plan_skips_sleeps_while_the_service_
     assert_eq!(world.codes().await, []);
     let us = world.client("strangler", "monolith").await;
     gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
-    let stands = || world.cluster.sql("monolith", "SELECT tgenabled FROM pg_trigger WHERE tgname = 'notify'");
+    let stands = || world.monolith("SELECT tgenabled FROM pg_trigger WHERE tgname = 'notify'");
     assert_eq!(stands(), "O");
     world.stands("cutting", 1);
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();

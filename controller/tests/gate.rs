@@ -28,10 +28,7 @@ const GATE: &str = "SELECT concat(epoch, CASE WHEN is_shut THEN ' shut' ELSE ' o
 async fn following() -> (World, Decider) {
     let world = World::new("").await;
     world.install().await;
-    for database in ["monolith", "service"] {
-        let us = world.client("strangler", database).await;
-        gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
-    }
+    world.make_gates().await;
     let mut decider = Decider::of(&world).await;
     decider.decide_all(world::followed()).await;
     (world, decider)
@@ -54,10 +51,10 @@ fn head(world: &World) -> (Value, Value, Value, String) {
     let part = |column: &str| {
         let sql =
             format!("SELECT coalesce({column}, 'null')::text FROM strangler.slice WHERE slice = 'orders'");
-        serde_json::from_str(&world.cluster.sql("monolith", &sql)).unwrap()
+        serde_json::from_str(&world.monolith(&sql)).unwrap()
     };
     let rest = "SELECT concat(epoch, ' ', generation) FROM strangler.slice WHERE slice = 'orders'";
-    (part("stage"), part("preparing"), part("hold"), world.cluster.sql("monolith", rest))
+    (part("stage"), part("preparing"), part("hold"), world.monolith(rest))
 }
 
 /// What the head ought to say.
@@ -107,19 +104,19 @@ async fn a_fence_comes_after_every_write_that_was_let_in() {
         "{busy:?}"
     );
     // `lines` comes before `orders`: what was shut of it is open again.
-    assert_eq!(world.cluster.sql("monolith", TRIGGERS), "D");
-    assert_eq!(world.cluster.sql("monolith", GATE), "0 open");
+    assert_eq!(world.monolith(TRIGGERS), "D");
+    assert_eq!(world.monolith(GATE), "0 open");
     let other = world.client("app", "monolith").await;
     assert_eq!(refusal(&other, WRITE).await, None, "nobody is kept out by a fence that failed");
 
     writer.batch_execute("COMMIT").await.unwrap();
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", TRIGGERS), "A");
+    assert_eq!(world.monolith(TRIGGERS), "A");
     for late in [&writer, &old] {
         assert_eq!(refusal(late, WRITE).await.as_deref(), Some("STR01"));
     }
-    assert_eq!(world.cluster.sql("monolith", ROWS), "2");
+    assert_eq!(world.monolith(ROWS), "2");
 
     let stream = stream(&watcher).await;
     let fence = Fence { slice: world.slice.clone(), epoch: Epoch(1) }.to_string();
@@ -148,7 +145,7 @@ async fn no_way_leads_around_a_shut_gate() {
     )
     .await
     .unwrap();
-    world.cluster.sql("monolith", "CREATE ROLE clerk LOGIN; GRANT INSERT ON orders, lines TO clerk");
+    world.monolith("CREATE ROLE clerk LOGIN; GRANT INSERT ON orders, lines TO clerk");
     let clerk = world.client("clerk", "monolith").await;
     decider.decide_all([world::prepared(), world::started(1)]).await;
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
@@ -180,11 +177,10 @@ async fn no_way_leads_around_a_shut_gate() {
         assert_eq!(refusal(&app, write).await.as_deref(), Some("STR01"), "{write}");
     }
     for write in ["INSERT INTO orders VALUES (2, 1, '', 1)", "INSERT INTO lines VALUES (3500, 1, 1)"] {
-        let refused = clerk.batch_execute(write).await.unwrap_err();
-        let refused = refused.as_db_error().unwrap();
+        let refused = world::refused(&clerk, write).await;
         assert!(refused.message().contains("(epoch 1)"), "he has no right in our schema: {refused:?}");
     }
-    assert_eq!(world.cluster.sql("monolith", ROWS), "1");
+    assert_eq!(world.monolith(ROWS), "1");
 
     // A fence looks at the partitions again, and the next one, too.
     assert_eq!(refusal(&app, "TRUNCATE lines_4").await, None, "only a fence covers this");
@@ -217,12 +213,11 @@ async fn a_cutover_is_given_up_by_psql() {
     let (world, mut decider) = cutting().await;
     let us = world.client("strangler", "monolith").await;
     let app = world.client("app", "monolith").await;
-    world.cluster.sql("monolith", "CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA strangler TO stranger");
+    world.monolith("CREATE ROLE stranger LOGIN; GRANT USAGE ON SCHEMA strangler TO stranger");
     let mut epoch = 1;
     for who in ["strangler", "app"] {
         gate::fence(&us, &world.slice, Epoch(epoch)).await.unwrap();
-        let refused = app.batch_execute(WRITE).await.unwrap_err();
-        let refused = refused.as_db_error().unwrap();
+        let refused = world::refused(&app, WRITE).await;
         let said = format!("is being moved to service orders (epoch {epoch})");
         assert!(refused.message().contains(&said), "{refused:?}");
         let statement = format!("SELECT strangler.abort('orders', {epoch});");
@@ -232,7 +227,7 @@ async fn a_cutover_is_given_up_by_psql() {
             [("stranger", "permission denied for function"), ("clerk", "permission denied for schema")]
         {
             if user == "clerk" && epoch == 1 {
-                world.cluster.sql("monolith", "CREATE ROLE clerk LOGIN");
+                world.monolith("CREATE ROLE clerk LOGIN");
             }
             let (done, said) = psql(&world, user, "monolith", &statement);
             assert!(!done && said.contains(why), "{said}");
@@ -243,14 +238,14 @@ async fn a_cutover_is_given_up_by_psql() {
             "{said}"
         );
         assert_eq!(refusal(&app, WRITE).await, None);
-        assert_eq!(world.cluster.sql("monolith", GATE), format!("{} open", epoch + 1));
+        assert_eq!(world.monolith(GATE), format!("{} open", epoch + 1));
 
         decider.read().await;
         assert_eq!(head(&world), wanted(&decider.head(), decider.state.generation.0));
         assert!(matches!(decider.head().stage, Stage::Following { .. }) && decider.head().hold.is_none());
         let entry =
             "SELECT concat_ws(' ', actor, event) FROM strangler.journal ORDER BY generation DESC LIMIT 1";
-        let entry = world.cluster.sql("monolith", entry);
+        let entry = world.monolith(entry);
         assert!(entry.starts_with(&format!("{who}@127.0.0.1 ")), "{entry}");
 
         // It is over: nothing of that epoch can be done any more, by nobody.
@@ -258,7 +253,7 @@ async fn a_cutover_is_given_up_by_psql() {
         assert!(!done && said.contains("nothing of slice orders is under way"), "{said}");
         assert_eq!(state(gate::fence(&us, &world.slice, Epoch(epoch)).await), "STR02", "a zombie");
         assert_eq!(state(gate::open(&us, &world.slice, Epoch(epoch)).await), "STR02");
-        assert_eq!(world.cluster.sql("monolith", TRIGGERS), "D");
+        assert_eq!(world.monolith(TRIGGERS), "D");
         epoch += 2;
         decider.decide_all([world::prepared(), world::started(epoch)]).await;
     }
@@ -295,7 +290,7 @@ async fn giving_up_says_what_the_journals_own_event_would() {
     assert_eq!(gate::abort(&us, &world.slice, Epoch(0)).await.unwrap(), Epoch(1));
     decider.read().await;
     assert_eq!(head(&world), wanted(&decider.head(), 4));
-    assert_eq!(world.cluster.sql("monolith", GATE), "1 open");
+    assert_eq!(world.monolith(GATE), "1 open");
     assert!(decider.head().preparing.is_none());
 
     // While it returns: the service's it remains.
@@ -318,7 +313,7 @@ async fn giving_up_says_what_the_journals_own_event_would() {
     assert_eq!(head(&world), wanted(&decider.head(), decider.state.generation.0));
     assert!(matches!(decider.head().stage, Stage::Split { returns_at: None, .. }));
     assert_eq!(decider.head().hold.unwrap().epoch, Epoch(4));
-    assert_eq!(world.cluster.sql("monolith", GATE), "2 shut", "the applier raises it when it goes on");
+    assert_eq!(world.monolith(GATE), "2 shut", "the applier raises it when it goes on");
     gate::raise(&us, &world.slice, Epoch(4)).await.unwrap();
     let (done, said) = psql(&world, "strangler", "service", "SELECT strangler.open('orders', 4)");
     assert!(done, "{said}");
@@ -362,8 +357,7 @@ async fn one_coordinator_has_the_lease_until_it_runs_out_or_the_cutover_ends() {
     let slice = world.slice.clone();
     let now = decider.store.now().await.unwrap();
     let there: i64 = world
-        .cluster
-        .sql("monolith", "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text")
+        .monolith("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text")
         .parse()
         .unwrap();
     assert!(there.abs_diff(now.0 as i64) < 60_000);
@@ -400,7 +394,7 @@ async fn a_decision_and_the_monoliths_gate_change_together() {
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
     assert_eq!(state(gate::open(&us, &world.slice, Epoch(1)).await), "STR02", "not while nobody owns it");
     decider.decide(world::aborted(2)).await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", GATE), "2 open");
+    assert_eq!(world.monolith(GATE), "2 open");
     assert_eq!(refusal(&app, WRITE).await, None);
 
     decider.decide_all([world::prepared(), world::started(3)]).await;
@@ -409,10 +403,9 @@ async fn a_decision_and_the_monoliths_gate_change_together() {
     let mut late = Decider::of(&world).await;
     decider.decide(world::committed(3)).await.unwrap();
     assert!(matches!(late.decide(world::aborted(4)).await, Err(StoreError::Conflict(_))));
-    assert_eq!(world.cluster.sql("monolith", GATE), "3 shut");
+    assert_eq!(world.monolith(GATE), "3 shut");
     assert_eq!(head(&world), wanted(&decider.head(), 8));
-    let told = app.batch_execute(WRITE).await.unwrap_err();
-    let told = told.as_db_error().unwrap();
+    let told = world::refused(&app, WRITE).await;
     assert!(told.message().contains("owned by service orders (epoch 3)"), "{told:?}");
     assert!(told.hint().unwrap().contains("`strangler rollback orders`"), "{told:?}");
     assert!(!told.hint().unwrap().contains("strangler.abort"), "it was decided: {told:?}");
@@ -420,19 +413,18 @@ async fn a_decision_and_the_monoliths_gate_change_together() {
 
     gate::open(&service, &world.slice, Epoch(3)).await.unwrap();
     decider.decide_all([world::released(3), world::rollback_started(4)]).await;
-    let told = app.batch_execute(WRITE).await.unwrap_err();
-    let told = told.as_db_error().unwrap();
+    let told = world::refused(&app, WRITE).await;
     assert!(told.message().contains("on its way back from service orders (epoch 4)"), "{told:?}");
     assert!(told.hint().unwrap().contains("SELECT strangler.abort('orders', 4)"), "{told:?}");
     gate::fence(&service, &world.slice, Epoch(4)).await.unwrap();
     decider.decide(world::rollback_aborted(5)).await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", GATE), "5 shut");
+    assert_eq!(world.monolith(GATE), "5 shut");
     gate::open(&service, &world.slice, Epoch(5)).await.unwrap();
     decider.decide_all([world::released(5), world::rollback_started(6)]).await;
     gate::fence(&service, &world.slice, Epoch(6)).await.unwrap();
     assert_eq!(state(gate::open(&service, &world.slice, Epoch(5)).await), "STR02");
     decider.decide(world::rollback_committed(6)).await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", GATE), "6 open");
+    assert_eq!(world.monolith(GATE), "6 open");
     assert_eq!(refusal(&app, WRITE).await, None);
 }
 
@@ -481,8 +473,7 @@ async fn vitess_13998_13999_14008_a_left_over_gate_does_not_break_the_next_cutov
     let us = world.client("strangler", "monolith").await;
     let app = world.client("app", "monolith").await;
     app.batch_execute("ALTER TABLE orders ENABLE ALWAYS TRIGGER strangler_gate_orders").await.unwrap();
-    let told = app.batch_execute(WRITE).await.unwrap_err();
-    let told = told.as_db_error().unwrap();
+    let told = world::refused(&app, WRITE).await;
     assert!(told.code().code() == "STR01" && told.hint().unwrap().contains("strangler status"), "{told:?}");
     decider.decide_all([world::prepared(), world::started(1)]).await;
     gate::fence(&us, &world.slice, Epoch(1)).await.unwrap();
@@ -496,7 +487,7 @@ async fn vitess_13998_13999_14008_a_left_over_gate_does_not_break_the_next_cutov
     assert_eq!(refusal(&app, WRITE).await.as_deref(), Some("STR01"), "what is missing is made again");
     gate::abort(&us, &world.slice, Epoch(3)).await.unwrap();
     assert_eq!(refusal(&app, WRITE).await, None);
-    assert_eq!(world.cluster.sql("monolith", TRIGGERS), "D");
+    assert_eq!(world.monolith(TRIGGERS), "D");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,18 +25,18 @@ const GATE: &str = "SELECT epoch || ' ' || is_shut FROM strangler.gate";
 #[tokio::test(flavor = "multi_thread")]
 async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
     let world = World::new("").await;
-    let before = world.cluster.sql("monolith", LEFT);
+    let before = world.monolith(LEFT);
     assert_eq!(before, "0");
     let lines = world.install().await;
     assert!(lines.iter().any(|line| line.contains("publication strangler_shop")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("warning")), "{lines:?}");
     assert_eq!(world.codes().await, []);
-    let id = world.cluster.sql("monolith", "SELECT id::text FROM strangler.journal_id");
+    let id = world.monolith("SELECT id::text FROM strangler.journal_id");
     world.install().await;
-    assert_eq!(world.cluster.sql("monolith", "SELECT id::text FROM strangler.journal_id"), id);
+    assert_eq!(world.monolith("SELECT id::text FROM strangler.journal_id"), id);
     assert_eq!(world.codes().await, []);
     let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
-    assert_eq!(world.cluster.sql("monolith", published), "customers lines orders");
+    assert_eq!(world.monolith(published), "customers lines orders");
 
     // A gate that is shut, a slot that nobody reads: all of it goes.
     for database in ["monolith", "service"] {
@@ -46,9 +46,7 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
         gate::fence(&us, &world.slice, Epoch(3)).await.unwrap();
     }
     world.stands("monolith", 3);
-    world
-        .cluster
-        .sql("monolith", "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
+    world.monolith("SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
     let lines = world.uninstall().await.unwrap();
     assert!(lines.iter().any(|line| line.contains("other databases")), "{lines:?}");
     for database in ["monolith", "service"] {
@@ -59,7 +57,7 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
         "0"
     );
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
-    assert_eq!(world.cluster.sql("service", audit), "O", "a skipped trigger stands as before");
+    assert_eq!(world.service(audit), "O", "a skipped trigger stands as before");
     world.uninstall().await.unwrap();
 }
 
@@ -116,8 +114,7 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
             assert_eq!(refusal(client, write).await.as_deref(), Some("STR01"), "{write}");
         }
     }
-    let told = owner.batch_execute(writes[0]).await.unwrap_err();
-    let told = told.as_db_error().unwrap();
+    let told = world::refused(&owner, writes[0]).await;
     assert!(
         told.message().contains("slice orders") && told.message().contains("service orders"),
         "{}",
@@ -145,11 +142,11 @@ async fn a_shut_gate_refuses_every_writer_but_strangler() {
     assert_eq!(stale.as_db_error().unwrap().code().code(), "STR02");
     gate::open(&us, &world.slice, Epoch(2)).await.unwrap();
     assert_eq!(refusal(&owner, writes[0]).await, None);
-    assert_eq!(world.cluster.sql("monolith", GATE), "2 false");
+    assert_eq!(world.monolith(GATE), "2 false");
     gate::unmake(&us, &world.slice).await.unwrap();
     gate::unmake(&us, &world.slice).await.unwrap();
     let triggers = "SELECT count(*)::text FROM pg_trigger WHERE tgname LIKE 'strangler_gate%'";
-    assert_eq!(world.cluster.sql("monolith", triggers), "0");
+    assert_eq!(world.monolith(triggers), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +168,7 @@ async fn the_gate_waits_for_writers_but_not_for_readers_and_not_for_long() {
     let busy = busy.as_db_error().unwrap();
     assert_eq!(busy.code().code(), "STR05", "{busy}");
     assert!(busy.detail().unwrap().contains("written by process"), "{busy:?}");
-    assert_eq!(world.cluster.sql("monolith", GATE), "1 false", "nothing of it stays");
+    assert_eq!(world.monolith(GATE), "1 false", "nothing of it stays");
     writer.batch_execute("COMMIT").await.unwrap();
     gate::fence(&us, &world.slice, Epoch(2)).await.unwrap();
 }
@@ -184,7 +181,7 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
     let app = world.client("app", "service").await;
     gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
-    assert_eq!(world.cluster.sql("service", audit), "D");
+    assert_eq!(world.service(audit), "D");
     let rows = "INSERT INTO orders VALUES (1, 1, 'a', 100); INSERT INTO items VALUES (1, 1, 1); INSERT INTO customers VALUES (1, 'a')";
     for write in rows.split("; ") {
         assert_eq!(refusal(&app, write).await.as_deref(), Some("STR01"), "{write}");
@@ -192,7 +189,7 @@ async fn the_services_gate_lets_only_strangler_fill_the_tables() {
     }
     us.batch_execute("CREATE TEMP TABLE staged (id int); TRUNCATE items; DELETE FROM orders").await.unwrap();
     gate::open(&us, &world.slice, Epoch(1)).await.unwrap();
-    assert_eq!(world.cluster.sql("service", audit), "O");
+    assert_eq!(world.service(audit), "O");
     assert_eq!(refusal(&app, "INSERT INTO orders VALUES (1, 1, 'a', 100)").await, None);
     let still_a_copy = refusal(&app, "INSERT INTO customers VALUES (2, 'b')").await;
     assert_eq!(still_a_copy.as_deref(), Some("STR01"), "the monolith owns what is only referred to");
@@ -207,19 +204,17 @@ fn told<T: std::fmt::Debug>(refused: Result<T, controller::InstallError>) -> Str
 #[tokio::test(flavor = "multi_thread")]
 async fn install_says_what_hinders_it() {
     let world = World::new("").await;
-    world.cluster.sql("monolith", "CREATE ROLE other; ALTER TABLE lines OWNER TO other");
+    world.monolith("CREATE ROLE other; ALTER TABLE lines OWNER TO other");
     let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(refused.contains("several owners") && refused.contains("ALTER TABLE"), "{refused}");
-    assert_eq!(world.cluster.sql("monolith", LEFT), "0", "nothing was left half made");
-    world.cluster.sql("monolith", "ALTER TABLE lines OWNER TO app; ALTER TABLE lines_1 OWNER TO other");
+    assert_eq!(world.monolith(LEFT), "0", "nothing was left half made");
+    world.monolith("ALTER TABLE lines OWNER TO app; ALTER TABLE lines_1 OWNER TO other");
     let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(
         refused.ends_with("e.g. ALTER TABLE public.lines_1 OWNER TO app;"),
         "a partition has an owner: {refused}"
     );
-    world
-        .cluster
-        .sql("monolith", "ALTER TABLE lines_1 OWNER TO app; ALTER TABLE customers RENAME TO clients");
+    world.monolith("ALTER TABLE lines_1 OWNER TO app; ALTER TABLE customers RENAME TO clients");
     let refused = told(controller::install(&world.plan, &world.admin, &mut |_| {}).await);
     assert!(
         refused.contains("has no table public.customers") || refused.contains("has no table customers"),
@@ -234,7 +229,7 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
     let world = World::new("").await;
     world.install().await;
     let split = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "split"}', 1, 1)"#;
-    world.cluster.sql("monolith", split);
+    world.monolith(split);
     let refused = told(world.uninstall().await);
     assert!(
         refused.contains("orders is split") && refused.contains("strangler rollback orders"),
@@ -247,7 +242,7 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
     let mut world = World::new("").await;
     world.install().await;
     let following = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "following"}', 0, 2), ('gone', '{"stage": "copying"}', 0, 3)"#;
-    world.cluster.sql("monolith", following);
+    world.monolith(following);
     world.plan.log = LogChoice::Kafka {
         brokers: "127.0.0.1:1".to_owned(),
         topic_prefix: "shop".to_owned(),
@@ -258,14 +253,14 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
     let refused = told(world.uninstall().await);
     assert!(refused.contains("copy of gone, orders is") && refused.contains("shop.*"), "{refused}");
     let heads = "SELECT count(*)::text FROM strangler.slice";
-    assert_eq!(world.cluster.sql("monolith", heads), "2", "nothing was done");
-    world.cluster.sql("monolith", "DELETE FROM strangler.slice WHERE slice = 'orders'");
+    assert_eq!(world.monolith(heads), "2", "nothing was done");
+    world.monolith("DELETE FROM strangler.slice WHERE slice = 'orders'");
     let refused = world.uninstall().await.unwrap_err();
     assert!(
         matches!(&refused, controller::InstallError::Followed { unplanned, .. } if *unplanned == ["gone"]),
         "the plan has it no longer, but its topics are there: {refused:?}"
     );
-    world.cluster.sql("monolith", "DELETE FROM strangler.slice");
+    world.monolith("DELETE FROM strangler.slice");
     world.uninstall().await.unwrap();
     world.uninstall().await.unwrap();
 }
@@ -274,18 +269,16 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
 async fn uninstall_that_fails_drops_no_slot() {
     let world = World::new("").await;
     world.install().await;
-    world
-        .cluster
-        .sql("monolith", "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
+    world.monolith("SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')");
     let busy = world.client("postgres", "monolith").await;
     busy.batch_execute("BEGIN; LOCK TABLE strangler.journal").await.unwrap();
     let refused = told(world.uninstall().await);
     assert!(refused.contains("quieter moment"), "{refused}");
     let slots = "SELECT count(*)::text FROM pg_replication_slots";
-    assert_eq!(world.cluster.sql("monolith", slots), "1");
+    assert_eq!(world.monolith(slots), "1");
     busy.batch_execute("COMMIT").await.unwrap();
     world.uninstall().await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", slots), "0");
+    assert_eq!(world.monolith(slots), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,12 +286,12 @@ async fn a_role_that_owns_something_else_keeps_it() {
     let world = World::new("").await;
     world.install().await;
     let function = "CREATE FUNCTION kept() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION kept() OWNER TO strangler";
-    world.cluster.sql("service", function);
+    world.service(function);
     let lines = world.uninstall().await.unwrap();
     let stays =
         |line: &String| line.contains("warning: role strangler stays") && line.contains("owns objects here");
     assert!(lines.iter().any(stays), "{lines:?}");
-    assert_eq!(world.cluster.sql("service", "SELECT kept()::text"), "1");
+    assert_eq!(world.service("SELECT kept()::text"), "1");
 }
 
 /// A table may have any name, and the text that is kept of it may be written by its owner: neither may become a
@@ -322,11 +315,8 @@ async fn a_tables_name_is_never_run() {
     let audit = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'audit'";
     us.batch_execute(&noted).await.unwrap();
     gate::open(&us, &world.slice, Epoch(0)).await.unwrap();
-    assert_eq!(
-        (world.cluster.sql("monolith", evil), world.cluster.sql("monolith", audit)),
-        ("0".into(), "O".into())
-    );
+    assert_eq!((world.monolith(evil), world.monolith(audit)), ("0".into(), "O".into()));
     us.batch_execute(&noted).await.unwrap();
     world.uninstall().await.unwrap();
-    assert_eq!(world.cluster.sql("monolith", evil), "0");
+    assert_eq!(world.monolith(evil), "0");
 }

@@ -28,7 +28,7 @@ async fn a_key_that_is_checked_late_is_not_published_before_it_is_mended() {
     let found = world.findings().await;
     let late = found.iter().find(|finding| finding.code == Code::SourceLatePrimaryKey).unwrap();
     let statement = late.remedy.split_once("database: ").unwrap().1;
-    world.cluster.sql("monolith", statement);
+    world.monolith(statement);
     world.install().await;
     assert_eq!(world.codes().await, []);
     assert_eq!(refusal(&app, writes).await, None);
@@ -55,9 +55,7 @@ async fn an_applications_functions_are_not_run_by_the_administrator() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_somebody_else_made_is_not_used_by_a_superuser() {
     let world = World::new("").await;
-    world
-        .cluster
-        .sql("monolith", "GRANT CREATE ON DATABASE monolith TO app; SET ROLE app; CREATE SCHEMA strangler");
+    world.monolith("GRANT CREATE ON DATABASE monolith TO app; SET ROLE app; CREATE SCHEMA strangler");
     let error = controller::install(&world.plan, &world.admin, &mut |_| {}).await.unwrap_err();
     assert!(
         error.to_string().contains("belongs to role app") && error.remedy().contains("as app"),
@@ -86,10 +84,10 @@ async fn a_table_that_left_its_slice_is_let_go_with_its_rows() {
     assert_eq!(refusal(&app, items).await, None);
     assert_eq!(refusal(&app, orders).await.as_deref(), Some("STR01"));
     let filled = "SELECT filled::text FROM strangler.stream";
-    assert_eq!(world.cluster.sql("service", filled), "[\"public.orders\"]");
+    assert_eq!(world.service(filled), "[\"public.orders\"]");
     gate::unmake(&us, &world.slice).await.unwrap();
     let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'strangler%'";
-    assert_eq!(world.cluster.sql("service", left), "0");
+    assert_eq!(world.service(left), "0");
 }
 
 /// What strangler's role may do with the application's tables and sequences, what is published, and whether it may read
@@ -112,8 +110,8 @@ const FILL: &str = "customers DISTU, items DISTU, orders DISTU, orders_id_seq SU
 async fn each_database_can_be_source_and_sink_of_what_has_a_way_back() {
     let mut world = World::new("").await;
     world.install().await;
-    assert_eq!(world.cluster.sql("monolith", MAY), WRITE);
-    assert_eq!(world.cluster.sql("service", MAY), format!("{FILL}; published items orders; replication"));
+    assert_eq!(world.monolith(MAY), WRITE);
+    assert_eq!(world.service(MAY), format!("{FILL}; published items orders; replication"));
     let us = world.client("strangler", "service").await;
     let slot = "SELECT pg_create_logical_replication_slot('strangler_shop_abcd1234', 'pgoutput')";
     us.batch_execute(slot).await.unwrap();
@@ -126,15 +124,11 @@ async fn each_database_can_be_source_and_sink_of_what_has_a_way_back() {
     world.plan =
         world.plan_with("        reverse: { total: \"total_cents / 100.0\" }\n", "        drop: [total]\n");
     world.install().await;
-    assert_eq!(world.cluster.sql("monolith", MAY), READ);
-    assert_eq!(
-        world.cluster.sql("service", MAY),
-        format!("{FILL}; replication"),
-        "the role may be read by elsewhere"
-    );
+    assert_eq!(world.monolith(MAY), READ);
+    assert_eq!(world.service(MAY), format!("{FILL}; replication"), "the role may be read by elsewhere");
     world.uninstall().await.unwrap();
     let left = "SELECT count(*)::text FROM pg_replication_slots";
-    assert_eq!(world.cluster.sql("service", left), "0");
+    assert_eq!(world.service(left), "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,8 +140,8 @@ async fn a_service_that_is_only_followed_is_no_source() {
     let scripts =
         migrations::sql::install(&world.plan, &migrations::sql::Database::Service(service)).unwrap();
     let text: Vec<String> = scripts.into_iter().map(|script| script.sql).collect();
-    world.cluster.sql("service", &text.join("\n"));
-    assert_eq!(world.cluster.sql("service", MAY), FILL);
+    world.service(&text.join("\n"));
+    assert_eq!(world.service(MAY), FILL);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,7 +37,7 @@ async fn known(world: &World) -> Accesses {
 fn enabled(world: &World) -> String {
     let sql = "SELECT string_agg(tgrelid::regclass || ' ' || tgenabled::text, ', ' ORDER BY tgrelid::regclass::text) FROM pg_trigger
                 WHERE tgname = 'strangler_writers_orders'";
-    world.cluster.sql("monolith", sql)
+    world.monolith(sql)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +106,7 @@ async fn a_watch_whose_client_died_ends_by_itself() {
     assert!(dies.await.is_err());
     assert_eq!(enabled(&world), "lines A, lines_1 A, orders A");
     nightly.batch_execute(INSERT).await.unwrap();
-    let count = || world.cluster.sql("monolith", "SELECT count(*)::text FROM strangler.writer");
+    let count = || world.monolith("SELECT count(*)::text FROM strangler.writer");
     assert_eq!(count(), "1");
     tokio::time::sleep(Duration::from_secs(2)).await;
     nightly.batch_execute("DELETE FROM orders").await.unwrap();
@@ -146,9 +146,8 @@ async fn no_write_of_an_application_fails_or_waits_because_it_is_noted() {
             client.batch_execute("COMMIT").await.unwrap();
         }
     }
-    let noted = world
-        .cluster
-        .sql("monolith", "SELECT count(DISTINCT id)::text FROM strangler.writer WHERE application = 'shop'");
+    let noted =
+        world.monolith("SELECT count(DISTINCT id)::text FROM strangler.writer WHERE application = 'shop'");
     assert_eq!(noted, "2", "with and without BEGIN before it");
     // What notes is broken in every way that its owner could break it.
     let breaks = [
@@ -159,7 +158,7 @@ async fn no_write_of_an_application_fails_or_waits_because_it_is_noted() {
         "DROP FUNCTION strangler.without_literals(text)",
     ];
     for statement in breaks {
-        world.cluster.sql("monolith", statement);
+        world.monolith(statement);
         let fresh = application(&world, "fresh").await;
         assert_eq!(refusal(&fresh, INSERT).await, None, "{statement}");
     }
@@ -178,7 +177,7 @@ async fn what_is_noted_is_bounded() {
     us.batch_execute(fill).await.unwrap();
     let size = || -> u64 {
         let sql = "SELECT pg_relation_size('strangler.writer')::text";
-        world.cluster.sql("monolith", sql).parse().unwrap()
+        world.monolith(sql).parse().unwrap()
     };
     let before = size();
     assert!(before >= 4 << 20, "{before}");
@@ -192,11 +191,11 @@ async fn what_is_noted_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_and_sessions_show_writers_and_readers() {
     let world = World::new("-c shared_preload_libraries=pg_stat_statements").await;
-    world.cluster.sql("monolith", "CREATE EXTENSION pg_stat_statements");
+    world.monolith("CREATE EXTENSION pg_stat_statements");
     world.install().await;
     let (shop, report) = (application(&world, "shop").await, application(&world, "report").await);
     shop.batch_execute(INSERT).await.unwrap();
-    world.cluster.sql("monolith", "COPY public.orders (id) TO STDOUT");
+    world.monolith("COPY public.orders (id) TO STDOUT");
     report
         .batch_execute("BEGIN; SELECT count(*) FROM public.orders o JOIN lines l ON l.order_id = o.id")
         .await

@@ -11,12 +11,12 @@ use migrations::control::{
     AgentId, AgentKind, Began, BridgeReport, Condition, Desired, LaneOrder, LaneReport, Observed,
     ProxyReport, Report, SliceTraffic, VERSION,
 };
-use migrations::journal::{Entry, Generation, State};
+use migrations::journal::Entry;
 use migrations::lane::{Direction, LaneId, Right};
-use migrations::lsn::{CommitLsn, EndLsn, Of};
+use migrations::lsn::EndLsn;
 use migrations::plan::{Plan, Secret};
 use migrations::problem::Problem;
-use migrations::stage::{Epoch, Event};
+use migrations::stage::Epoch;
 use migrations::verify::{CompareAnswer, CompareRequest, Difference, How, Listed, RowKey};
 use postgres::gate;
 use reqwest::StatusCode;
@@ -255,26 +255,14 @@ impl House {
 
 /// As a copy leaves it: gates on both sides, the same rows, and the journal's word.
 async fn follow(world: &World) {
-    for database in ["monolith", "service"] {
-        let us = world.client("strangler", database).await;
-        gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
-    }
+    world.make_gates().await;
     let filled = r#"INSERT INTO strangler.stream (slice, direction, filled) VALUES ('orders', 'forward', '["public.customers", "public.items", "public.orders"]')"#;
-    world.cluster.sql("service", filled);
+    world.service(filled);
     let rows = "INSERT INTO orders (customer_id, total) SELECT n, n FROM generate_series(1, 40) n";
     world.client("app", "monolith").await.batch_execute(rows).await.unwrap();
     let rows = "INSERT INTO orders (id, customer_id, total_cents) SELECT n, n, n * 100 FROM generate_series(1, 40) n";
     world.client("strangler", "service").await.batch_execute(rows).await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let store = controller::Store::of(&world.plan, folder.path());
-    let mut state = State::empty(store.load(Generation(0)).await.unwrap().journal);
-    let copied_at = Of::monolith(CommitLsn(0x10));
-    for event in [Event::SyncStarted { replace: false }, Event::CopyCompleted { copied_at }] {
-        let decided = state.plan_move(&world.slice, event).unwrap();
-        let draft = controller::Draft { actor: "ann".to_owned(), reason: String::new(), decided };
-        let entry = store.append(state.generation, &draft).await.unwrap();
-        state.apply(&entry).unwrap();
-    }
+    world::Decider::of(world).await.decide_all(world::followed()).await;
 }
 
 /// The bridge's port, which compares by counting; and where it is.

@@ -13,7 +13,9 @@ use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::preflight::Aim;
 use migrations::stage::{Epoch, Event};
+use postgres::gate;
 use std::collections::BTreeMap;
+use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls};
 
 /// What strangler's own tables are made beside: two databases of two applications.
@@ -111,19 +113,35 @@ impl World {
     }
 
     pub async fn codes(&self) -> Vec<Code> {
-        self.findings().await.into_iter().map(|finding| finding.code).collect()
+        codes_of(&self.findings().await)
     }
 
     /// Writes the slice's head, as a journal would.
     pub fn stands(&self, stage: &str, epoch: u64) {
-        self.cluster.sql(
-            "monolith",
+        self.monolith(
             &format!(
                 "INSERT INTO strangler.slice VALUES ('{}', '{{\"stage\": \"{stage}\", \"copied_at\": \"0/10\"}}', {epoch}, 0)
                  ON CONFLICT (slice) DO UPDATE SET stage = excluded.stage, epoch = excluded.epoch",
                 self.slice
             ),
         );
+    }
+
+    /// Runs SQL in the monolith's database as the superuser.
+    pub fn monolith(&self, sql: &str) -> String {
+        self.cluster.sql("monolith", sql)
+    }
+
+    /// Runs SQL in the service's database as the superuser.
+    pub fn service(&self, sql: &str) -> String {
+        self.cluster.sql("service", sql)
+    }
+
+    /// The slice's gates on both sides, as a copy makes them.
+    pub async fn make_gates(&self) {
+        for database in ["monolith", "service"] {
+            gate::make(&self.client("strangler", database).await, &self.slice, Epoch(0)).await.unwrap();
+        }
     }
 
     /// A connection to one of the two databases.
@@ -158,6 +176,15 @@ pub fn plan(text: &str) -> Plan {
 /// The SQLSTATE with which a writer is refused; none where it may write.
 pub async fn refusal(client: &Client, sql: &str) -> Option<String> {
     client.batch_execute(sql).await.err().map(|error| error.as_db_error().unwrap().code().code().to_owned())
+}
+
+/// What the server says to a writer that it refuses.
+pub async fn refused(client: &Client, sql: &str) -> DbError {
+    client.batch_execute(sql).await.unwrap_err().as_db_error().unwrap().clone()
+}
+
+pub fn codes_of(found: &[Finding]) -> Vec<Code> {
+    found.iter().map(|finding| finding.code).collect()
 }
 
 /// A controller's part: it decides and writes the journal in the monolith's database.
