@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Bare, Rig, ask, connect, raw, read_answer, read_past, route, text};
+use rig::{Bare, Rig, ask, connect, raw, read_answer, read_past, route, search, text};
 use std::io::{BufReader, Read, Write};
 use std::time::Duration;
 
@@ -22,11 +22,8 @@ fn a_truncated_answer_never_looks_complete() {
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", true),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n\r\n", true),
     ] {
-        let bare = Bare::new(move |stream, _| {
-            read_past(stream, b"\r\n\r\n");
-            stream.write_all(sent).unwrap();
-        });
-        let back = told(&Rig::before("", &bare), &GET.replace("close", "keep-alive"));
+        let back =
+            told(&Rig::before("", &Bare::breaking_off_after(sent)), &GET.replace("close", "keep-alive"));
         let (head, body) = back.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{back}");
         if is_chunked {
@@ -49,11 +46,7 @@ fn an_ambiguous_answer_is_502() {
         "SSH-2.0-OpenSSH\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX\0: y\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let bare = Bare::new(move |stream, _| {
-            read_past(stream, b"\r\n\r\n");
-            stream.write_all(sent.as_bytes()).unwrap();
-        });
-        let back = told(&Rig::before("", &bare), GET);
+        let back = told(&Rig::before("", &Bare::breaking_off_after(sent.as_bytes())), GET);
         assert!(back.starts_with("HTTP/1.1 502 "), "{sent:?} was answered {back:?}");
     }
 }
@@ -91,10 +84,7 @@ fn answers_without_a_body_leave_the_connections_in_order() {
 
 #[test]
 fn an_answer_is_framed_as_its_client_understands_it() {
-    let until_close = Bare::new(|stream, _| {
-        read_past(stream, b"\r\n\r\n");
-        stream.write_all(b"HTTP/1.0 200 OK\r\nX-Kept : yes\r\n\r\nto the end").unwrap();
-    });
+    let until_close = Bare::breaking_off_after(b"HTTP/1.0 200 OK\r\nX-Kept : yes\r\n\r\nto the end");
     let rig = Rig::before("", &until_close);
     let back = told(&rig, GET);
     assert!(back.ends_with("\r\n\r\na\r\nto the end\r\n0\r\n\r\n"), "{back}");
@@ -173,10 +163,7 @@ fn a_silent_upstream_times_out_whatever_the_client_sends() {
 fn a_read_with_a_body_is_sent_again_with_all_of_it() {
     let rig = Rig::with(
         "",
-        vec![migrations::control::TableRoute {
-            access: migrations::pattern::Access::Read,
-            ..route("search", "POST /orders/search", "service", false)
-        }],
+        vec![search("service", false)],
         |asked| text(200, &String::from_utf8_lossy(&asked.body)),
         |_| rig::Reply::Close,
     );
@@ -190,11 +177,8 @@ fn a_read_with_a_body_is_sent_again_with_all_of_it() {
 /// The next attempt's answer is read from its beginning, however long the unfinished head before it was.
 #[test]
 fn the_monolith_answers_when_the_service_breaks_off_in_its_head() {
-    let service = Bare::new(|stream, _| {
-        read_past(stream, b"\r\n\r\n");
-        let half = format!("HTTP/1.1 200 OK\r\nX-Half: {}", "x".repeat(400));
-        stream.write_all(half.as_bytes()).unwrap();
-    });
+    let half = format!("HTTP/1.1 200 OK\r\nX-Half: {}", "x".repeat(400));
+    let service = Bare::breaking_off_after(half.as_bytes());
     let rig = Rig::beside(&service, vec![route("list", "GET /orders", "100%", false)]);
     let back = told(&rig, &GET.replace("GET /", "GET /orders"));
     assert!(back.starts_with("HTTP/1.1 200 ") && back.ends_with("monolith"), "{back}");

@@ -111,9 +111,7 @@ fn a_client_that_leaves_ends_its_request_at_the_upstream() {
         drop(stream);
         assert!(noticed.recv_timeout(Duration::from_secs(5)).unwrap(), "the upstream still works for nobody");
     }
-    rig.proxy.until("it is logged", || {
-        String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).contains("\"status\":499")
-    });
+    rig.proxy.until("it is logged", || rig.proxy.log_text().contains("\"status\":499"));
 }
 
 #[test]

@@ -4,22 +4,18 @@
 
 mod rig;
 
-use rig::{Asked, Reply, Rig, ask, route, text};
+use rig::{Asked, Reply, Rig, ask, route, search, text};
 use std::time::Duration;
 
 const QUICK: &str = "  connect_timeout: 500ms\n  read_timeout: 700ms\n";
 
 fn reads_and_writes() -> Vec<migrations::control::TableRoute> {
-    let search = migrations::control::TableRoute {
-        access: migrations::pattern::Access::Read,
-        ..route("search", "POST /orders/search", "service", false)
-    };
     vec![
         route("list", "GET /orders", "service", false),
         route("place", "POST /orders", "service", false),
         route("put", "PUT /orders/{id}", "service", false),
         route("drop", "DELETE /orders/{id}", "service", false),
-        search,
+        search("service", false),
     ]
 }
 
@@ -103,12 +99,8 @@ fn an_error_that_the_service_answers_is_passed_on() {
 #[test]
 fn a_monolith_that_is_down_is_502_at_once() {
     let mut rig = rig_with(|_| text(200, "service"));
-    let gone = rig::free_address();
-    let mut desired = rig.desired(2, reads_and_writes());
-    desired.table.monolith = vec![format!("http://{gone}")];
-    rig.generation = 2;
-    rig.controller.publish(desired);
-    rig.proxy.until("the table is in use", || rig.proxy.metric("strangler_proxy_generation ") == 2.0);
+    let gone = format!("http://{}", rig::free_address());
+    rig.publish_with(reads_and_writes(), |table| table.monolith = vec![gone]);
     let started = std::time::Instant::now();
     let got = rig.ask("GET", "/");
     assert_eq!((got.status, got.json()["upstream"].as_str()), (502, Some("monolith")));
@@ -119,12 +111,8 @@ fn a_monolith_that_is_down_is_502_at_once() {
 fn several_addresses_take_turns_and_a_dead_one_is_skipped_even_for_writes() {
     let mut rig = rig_with(|_| text(200, "service"));
     let other = rig::Origin::new(|_| text(200, "other"));
-    let mut desired = rig.desired(2, reads_and_writes());
-    let dead = format!("http://{}", rig::free_address());
-    desired.table.monolith = vec![rig.monolith.url(), dead, other.url()];
-    rig.generation = 2;
-    rig.controller.publish(desired);
-    rig.proxy.until("the table is in use", || rig.proxy.metric("strangler_proxy_generation ") == 2.0);
+    let addresses = vec![rig.monolith.url(), format!("http://{}", rig::free_address()), other.url()];
+    rig.publish_with(reads_and_writes(), |table| table.monolith = addresses);
     for _ in 0..12 {
         assert_eq!(rig.ask("POST", "/anything").status, 200);
     }

@@ -107,9 +107,7 @@ fn a_write_marks_its_client_even_after_the_client_left() {
         let is_asked = || rig.monolith.asked.lock().unwrap().iter().any(|asked| asked.method == "POST");
         rig.proxy.until("the write is under way", is_asked);
     }
-    rig.proxy.until("the proxy noticed", || {
-        String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).contains("499")
-    });
+    rig.proxy.until("the proxy noticed", || rig.proxy.log_text().contains("499"));
     assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
     drop(go);
 }

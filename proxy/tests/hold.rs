@@ -5,23 +5,12 @@
 mod rig;
 
 use migrations::control::TableRoute;
-use migrations::pattern::Access;
-use rig::{Bare, Got, Origin, Rig, connect, read_answer, read_past, route, text};
+use rig::{Bare, Got, LONG, Origin, Rig, connect, orders, read_answer, read_past, route, search, text};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Longer than any test takes.
-const LONG: i64 = 600_000;
 const SHORT: Duration = Duration::from_millis(200);
-
-/// The slice `orders`, whose writes go to this side.
-fn orders(side: &str) -> Vec<TableRoute> {
-    let follows = side == "monolith";
-    let patterns = ["GET /orders", "POST /orders", "PUT /orders/{id}", "DELETE /orders/{id}", "GET /socket"];
-    let name = |number| format!("route-{number}");
-    patterns.iter().enumerate().map(|(n, pattern)| route(&name(n), pattern, side, follows)).collect()
-}
 
 /// Another slice, whose writes go to the service.
 fn stock() -> TableRoute {
@@ -77,7 +66,7 @@ fn a_write_is_held_before_its_body_and_goes_to_the_owner_of_the_newer_table() {
         assert_eq!(answer(&held).text(), side);
         let sent = (writes(&rig.monolith), writes(&rig.service));
         assert_eq!(sent, if side == "service" { (0, 1) } else { (1, 0) });
-        let line = || String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).into_owned();
+        let line = || rig.proxy.log_text();
         rig.proxy.until("it is logged", || line().contains("\"POST\""));
         let line: serde_json::Value =
             serde_json::from_str(line().lines().find(|line| line.contains("\"POST\"")).unwrap()).unwrap();
@@ -121,10 +110,7 @@ fn a_client_that_waits_for_100_gets_it_from_the_owner_after_the_hold() {
 fn reads_other_slices_and_what_matches_no_route_go_on_during_a_hold() {
     let mut routes = orders("monolith");
     routes.push(stock());
-    routes.push(TableRoute {
-        access: Access::Read,
-        ..route("search", "POST /orders/search", "monolith", true)
-    });
+    routes.push(search("monolith", true));
     let mut rig = Rig::new(routes.clone());
     rig.hold(routes, 1, LONG);
     let held = post(&rig);
@@ -160,7 +146,7 @@ fn a_hold_that_nobody_ends_expires_and_nothing_of_it_is_sent() {
     assert_eq!((writes(&rig.monolith), writes(&rig.service)), (0, 0));
     assert_eq!(outcomes(&rig, "expired"), 4.0);
     rig.proxy.until("they are logged", || {
-        let log = String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).into_owned();
+        let log = rig.proxy.log_text();
         log.matches("\"why\":\"held\"").count() == 4
             && log.matches("\"status\":503,\"upstream\":\"\"").count() == 4
     });
@@ -239,7 +225,7 @@ fn a_client_that_leaves_frees_its_place_and_is_not_sent() {
     assert_eq!(read_answer(&mut reader, "GET").unwrap().text(), "service");
     assert_eq!((writes(&rig.monolith), writes(&rig.service)), (0, 1));
     rig.proxy.until("they are logged", || {
-        let log = String::from_utf8_lossy(&rig.proxy.log.lock().unwrap()).into_owned();
+        let log = rig.proxy.log_text();
         log.matches("\"status\":499,\"upstream\":\"\"").count() == 4
     });
 }

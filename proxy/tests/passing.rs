@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Reply, Rig, ask, raw, route, text};
+use rig::{Reply, Rig, ask, connect, raw, read_past, route, text};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -79,7 +79,7 @@ fn a_trace_is_passed_on_or_started() {
     assert_eq!((started.len(), &started[..3]), (55, "00-"));
     // Two threads may have served the two requests, and the log keeps the order within a thread only.
     let logged = |trace: &str| {
-        let log = String::from_utf8(rig.proxy.log.lock().unwrap().clone()).unwrap();
+        let log = rig.proxy.log_text();
         log.lines().find(|line| line.contains(trace)).map(str::to_owned)
     };
     rig.proxy
@@ -121,16 +121,10 @@ fn an_upgraded_connection_carries_any_bytes_both_ways() {
         }))
     };
     let rig = Rig::with("  read_timeout: 1s\n", vec![], monolith, |_| text(200, ""));
-    let mut stream = TcpStream::connect(rig.proxy.address).unwrap();
-    stream.set_read_timeout(Some(rig::PATIENCE)).unwrap();
+    let mut stream = connect(rig.proxy.address);
     let head = "GET /ws HTTP/1.1\r\nHost: shop.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        seen.push(byte[0]);
-    }
+    let seen = read_past(&mut stream, b"\r\n\r\n");
     assert!(seen.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&seen));
     let mut frame = [0; 4];
     for round in 0..3u8 {
@@ -161,15 +155,10 @@ fn a_streamed_answer_reaches_the_client_as_it_comes() {
         }))
     };
     let rig = Rig::with("", vec![], monolith, |_| text(200, ""));
-    let mut stream = TcpStream::connect(rig.proxy.address).unwrap();
-    stream.set_read_timeout(Some(rig::PATIENCE)).unwrap();
+    let mut stream = connect(rig.proxy.address);
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"data: 1\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("the first event waits for the second");
-        seen.push(byte[0]);
-    }
+    let mut seen = read_past(&mut stream, b"data: 1\n");
+    assert!(!seen.is_empty(), "the first event waits for the second");
     go.send(()).unwrap();
     stream.read_to_end(&mut seen).unwrap();
     assert!(String::from_utf8_lossy(&seen).contains("data: 2"));
@@ -178,8 +167,7 @@ fn a_streamed_answer_reaches_the_client_as_it_comes() {
 #[test]
 fn a_streamed_request_arrives_whole() {
     let rig = Rig::new(vec![]);
-    let mut stream = TcpStream::connect(rig.proxy.address).unwrap();
-    stream.set_read_timeout(Some(rig::PATIENCE)).unwrap();
+    let mut stream = connect(rig.proxy.address);
     stream
         .write_all(b"POST /up HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
         .unwrap();
@@ -270,8 +258,7 @@ fn bodies_beyond_the_limit_are_refused() {
 #[test]
 fn heads_beyond_the_limit_are_refused() {
     let rig = Rig::new(vec![]);
-    let mut stream = TcpStream::connect(rig.proxy.address).unwrap();
-    stream.set_read_timeout(Some(rig::PATIENCE)).unwrap();
+    let mut stream = connect(rig.proxy.address);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").unwrap();
     let line = format!("X-Long: {}\r\n", "x".repeat(60_000));
     // The proxy may close the connection during these writes.

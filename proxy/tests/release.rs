@@ -4,9 +4,8 @@
 
 mod rig;
 
-use migrations::control::TableRoute;
 use migrations::stage::Epoch;
-use rig::{Asked, Bare, Reply, Rig, connect, read_answer, read_past, route, text, wait_until};
+use rig::{Asked, Bare, LONG, Reply, Rig, connect, orders, read_answer, read_past, text, wait_until};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
@@ -14,16 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Longer than any test takes.
-const LONG: i64 = 600_000;
-
-fn orders(side: &str) -> Vec<TableRoute> {
-    let follows = side == "monolith";
-    let patterns = ["GET /orders", "POST /orders", "PUT /orders/{id}", "DELETE /orders/{id}"];
-    let name = |number| format!("route-{number}");
-    patterns.iter().enumerate().map(|(n, pattern)| route(&name(n), pattern, side, follows)).collect()
-}
 
 fn send(rig: &Rig, method: &str, target: &str) -> TcpStream {
     let mut stream = connect(rig.proxy.address);
@@ -196,10 +185,7 @@ fn a_write_whose_client_left_counts_until_the_upstream_has_ended_it() {
     assert_eq!((rig.reported().in_flight, rig.reported().holds), (1, Some(Epoch(1))));
     go.send(()).unwrap();
     wait_until("it is drained", || rig.reported().is_drained(Epoch(1)));
-    wait_until("it is logged", || {
-        String::from_utf8_lossy(&rig.proxy.log.lock().unwrap())
-            .contains("\"status\":499,\"upstream\":\"monolith\"")
-    });
+    wait_until("it is logged", || rig.proxy.log_text().contains("\"status\":499,\"upstream\":\"monolith\""));
 }
 
 #[test]

@@ -41,6 +41,15 @@ impl Bare {
         )
     }
 
+    /// Answers one head with these bytes and closes the connection.
+    pub fn breaking_off_after(bytes: &[u8]) -> Self {
+        let bytes = bytes.to_vec();
+        Self::new(move |stream, _| {
+            read_past(stream, b"\r\n\r\n");
+            stream.write_all(&bytes).unwrap();
+        })
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -1,10 +1,10 @@
 //! Clients: a single request, raw bytes, and a client that keeps cookies.
 
-use super::PATIENCE;
+use super::bare::connect;
 use super::wire::{Got, read_answer};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 pub struct Browser {
     pub to: SocketAddr,
@@ -47,8 +47,7 @@ pub fn ask(to: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)],
 
 /// Sends bytes and reads until the other side closes.
 pub fn raw(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(to);
     stream.write_all(bytes).unwrap();
     let mut back = Vec::new();
     let _ = stream.read_to_end(&mut back);

@@ -21,6 +21,7 @@ use migrations::control::{Desired, Report, SliceTraffic, Table, TableRoute, VERS
 use migrations::crossing::Moment;
 use migrations::journal::{Generation, JournalId};
 use migrations::names::SliceName;
+use migrations::pattern::Access;
 use migrations::plan::Sticky;
 use migrations::stage::{Epoch, Hold};
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Milliseconds; longer than any test takes.
+pub const LONG: i64 = 600_000;
 pub const SECRET: &str = "a-secret-for-testers-only";
 
 /// A proxy in front of a monolith and a service.
@@ -113,9 +116,7 @@ impl Rig {
 
     /// Publishes a table of the next generation and waits until the proxy acts on it.
     pub fn publish(&mut self, routes: Vec<TableRoute>) {
-        self.generation += 1;
-        self.controller.publish(self.desired(self.generation, routes));
-        self.until_in_use();
+        self.publish_with(routes, |_| {});
     }
 
     fn until_in_use(&self) {
@@ -177,6 +178,19 @@ pub fn route(name: &str, pattern: &str, share: &str, follows: bool) -> TableRout
         follows,
         leads: false,
     }
+}
+
+/// The slice `orders`, whose writes go to this side.
+pub fn orders(side: &str) -> Vec<TableRoute> {
+    let follows = side == "monolith";
+    let patterns = ["GET /orders", "POST /orders", "PUT /orders/{id}", "DELETE /orders/{id}", "GET /socket"];
+    let name = |number| format!("route-{number}");
+    patterns.iter().enumerate().map(|(n, pattern)| route(&name(n), pattern, side, follows)).collect()
+}
+
+/// A read by POST.
+pub fn search(share: &str, follows: bool) -> TableRoute {
+    TableRoute { access: Access::Read, ..route("search", "POST /orders/search", share, follows) }
 }
 
 pub fn journal(n: u8) -> JournalId {

@@ -10,8 +10,6 @@ use std::time::Duration;
 
 pub enum Reply {
     Answer(u16, Vec<(String, String)>, Vec<u8>),
-    /// Sends these bytes and closes the connection.
-    Raw(Vec<u8>),
     /// Closes the connection without an answer.
     Close,
     /// The test uses the connection itself.
@@ -31,11 +29,7 @@ pub struct Origin {
 
 impl Origin {
     pub fn new(reply: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), reply)
-    }
-
-    pub fn at(address: SocketAddr, reply: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let reply = Arc::new(reply);
@@ -93,10 +87,6 @@ fn serve(mut stream: TcpStream, reply: &dyn Fn(&Asked) -> Reply, log: &Mutex<Vec
                 if stream.write_all(&[head.as_bytes(), b"\r\n", &body].concat()).is_err() {
                     return;
                 }
-            }
-            Reply::Raw(bytes) => {
-                let _ = stream.write_all(&bytes);
-                return;
             }
             Reply::Close => return,
             Reply::Speak(speak) => return speak(&mut stream),

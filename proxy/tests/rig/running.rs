@@ -66,14 +66,15 @@ impl Running {
         ask(self.admin, "GET", "/readyz", &[], b"").status == 200
     }
 
-    pub fn metrics(&self) -> String {
-        ask(self.admin, "GET", "/metrics", &[], b"").text()
-    }
-
     pub fn metric(&self, line: &str) -> f64 {
-        let text = self.metrics();
+        let text = ask(self.admin, "GET", "/metrics", &[], b"").text();
         let value = text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or(0.0)
+    }
+
+    /// The access log so far.
+    pub fn log_text(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
     pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
@@ -86,9 +87,7 @@ impl Running {
 
     pub fn end(&mut self) {
         self.stopper.stop_at_once();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap().unwrap();
-        }
+        self.join();
     }
 
     pub fn join(&mut self) {
