@@ -6,6 +6,7 @@
 // Tests fail by panicking, and print their seeds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+mod folder;
 #[path = "crash/house.rs"]
 mod house;
 #[path = "crash/luck.rs"]
@@ -173,19 +174,19 @@ async fn a_killed_proxy_goes_on() {
         let clerk = clerk.await.unwrap();
         assert!(clerk.acknowledged.len() > 20, "only {} orders", clerk.acknowledged.len());
         assert!(clerk.by_service > 20, "the service answered {} times", clerk.by_service);
-        let here = |id: &i64| house.sink.sql("orders", &format!("SELECT hits FROM orders WHERE id = {id}"));
+        let here = |id: &i64| house.at_sink(&format!("SELECT hits FROM orders WHERE id = {id}"));
         house.eventually("the last order at the service", || {
             clerk.acknowledged.last().is_none_or(|id| here(id) == "1")
         });
-        let placed = house.source.sql("shop", "SELECT id FROM orders WHERE writer = -1 AND hits = 1");
+        let placed = house.at_source("SELECT id FROM orders WHERE writer = -1 AND hits = 1");
         let placed: std::collections::BTreeSet<i64> = placed.lines().map(|id| id.parse().unwrap()).collect();
         assert!(clerk.acknowledged.iter().all(|id| placed.contains(id)), "an acknowledged order is lost");
     }
-    let doubled = house.source.sql("shop", "SELECT count(*) FROM orders WHERE writer = -1 AND hits > 1");
+    let doubled = house.at_source("SELECT count(*) FROM orders WHERE writer = -1 AND hits > 1");
     assert_eq!(doubled, "0", "an order was sent twice");
     house.eventually("all orders at the service", || {
         let count = "SELECT count(*) FROM orders";
-        house.source.sql("shop", count) == house.sink.sql("orders", count)
+        house.at_source(count) == house.at_sink(count)
     });
     house.assert_equal();
 }

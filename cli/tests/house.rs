@@ -3,27 +3,33 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+mod folder;
+
+use folder::{Folder, PATIENCE, signal};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A plan's folder. Every process of it ends with the test.
 struct House {
-    folder: TempDir,
+    folder: Folder,
     proxy: u16,
     controller: u16,
+}
+
+impl Deref for House {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl House {
@@ -42,16 +48,14 @@ slices:
   hello: {{ service: hello, routes: {{ hello: GET /hello, say: POST /hello }} }}
 "
         );
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("strangler.yaml"), plan).unwrap();
-        Self { folder, proxy, controller }
+        Self { folder: Folder::with(&plan), proxy, controller }
     }
 
     /// The stored route table still works, and `down` ends everything.
     fn serves_the_service_until_it_is_down(&self) {
         assert_eq!(self.ask(), "service", "{}", self.logs());
         assert!(self.ok(&["down"]).contains("stopped"));
-        assert_eq!(self.processes(), [] as [u32; 0]);
+        assert_eq!(self.processes(), [] as [i32; 0]);
     }
 
     /// A folder that was up and is down. Its proxy has stored a table that sends `hello` to the service.
@@ -63,88 +67,14 @@ slices:
         house
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
-        command.args(arguments).current_dir(self.folder.path());
-        for name in ["STRANGLER_PLAN", "STRANGLER_TOKEN", "STRANGLER_CONTROLLER"] {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Runs a verb that must succeed; its stdout.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?}\n{out}\n{err}\n{}", self.logs());
-        out.into_owned()
-    }
-
     fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.ok(&[arguments, &["--output", "json"]].concat())).unwrap()
-    }
-
-    fn pid(&self, name: &str) -> Option<u32> {
-        let text = fs::read(self.folder.path().join(format!(".strangler/run/{name}.json"))).ok()?;
-        let note: Value = serde_json::from_slice(&text).ok()?;
-        u32::try_from(note["pid"].as_u64()?).ok()
-    }
-
-    /// Kills a part and waits until a new process has replaced it.
-    fn kill_and_wait(&self, name: &str) {
-        let killed = self.pid(name).unwrap();
-        signal(killed, Signal::SIGKILL);
-        self.eventually(&format!("a new {name}"), || self.pid(name).is_some_and(|pid| pid != killed));
+        serde_json::from_str(&self.out(&[arguments, &["--output", "json"]].concat())).unwrap()
     }
 
     /// The side that answers a request through the proxy: `monolith` or `service`, or the error.
     fn ask(&self) -> String {
         ask(self.proxy).unwrap_or_else(|error| format!("failed: {error}"))
     }
-
-    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < until, "waited in vain for {what}\n{}", self.logs());
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn logs(&self) -> String {
-        let mut text = String::new();
-        for name in ["up", "controller", "proxy"] {
-            let log = fs::read_to_string(self.folder.path().join(format!(".strangler/log/{name}.log")));
-            let log = log.unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(15)..].join("\n");
-            text.push_str(&format!("--- {name}\n{end}\n"));
-        }
-        text
-    }
-
-    /// Processes whose command line names this folder.
-    fn processes(&self) -> Vec<u32> {
-        let folder = self.folder.path().canonicalize().unwrap().display().to_string();
-        let entries = fs::read_dir("/proc").unwrap().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
-        pids.filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&folder)
-        })
-        .collect()
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        for pid in self.processes() {
-            signal(pid, Signal::SIGKILL);
-        }
-    }
-}
-
-fn signal(pid: u32, signal: Signal) {
-    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
 }
 
 /// Ports that were free a moment ago.
@@ -248,7 +178,7 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     assert!(house.ok(&["up", "--detach"]).contains("already up"));
 
     let load = Load::start(house.proxy);
-    let said = house.ok(&["route", "set", "hello", "25%"]);
+    let said = house.out(&["route", "set", "hello", "25%"]);
     assert_eq!(said, "hello: requests go to the service for 25 % of clients, on 1 of 1 live proxies\n");
     for _ in 0..10 {
         house.ok(&["route", "set", "hello", "service"]);
@@ -261,10 +191,10 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     assert!(done > 100, "only {done} requests");
 
     house.ok(&["route", "set", "hello.hello", "service"]);
-    house.kill_and_wait("proxy");
+    house.kill("proxy");
     house.eventually("the service's answer after the proxy's death", || house.ask() == "service");
-    house.kill_and_wait("controller");
-    house.eventually("a controller", || house.command(&["status"]).output().unwrap().status.success());
+    house.kill("controller");
+    house.eventually("a controller", || house.tried(&["status"]).0 == 0);
     let said = house.ok(&["route", "set", "hello.hello", "service"]);
     assert!(said.contains("on 1 of 1 live proxies"), "a new controller knows the proxy: {said}");
     let routes = house.json(&["route", "list"]);
@@ -273,11 +203,11 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     assert_eq!(house.ask(), "service");
     let status = house.json(&["status"]);
     assert_eq!(status["slices"]["hello"]["owner"], "monolith", "{status}");
-    let journal = house.ok(&["journal", "--output", "json"]);
+    let journal = house.out(&["journal", "--output", "json"]);
     assert_eq!(journal.lines().count(), 23, "{journal}");
 
     assert!(house.ok(&["down"]).contains("stopped"));
-    assert_eq!(house.processes(), [] as [u32; 0], "{}", house.logs());
+    assert_eq!(house.processes(), [] as [i32; 0], "{}", house.logs());
     assert!(TcpStream::connect(("127.0.0.1", house.proxy)).is_err());
     assert!(house.ok(&["down"]).contains("nothing of this plan is running here"));
 
@@ -287,7 +217,7 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     // A killed supervisor leaves its parts running. `down` still ends them.
     signal(house.pid("up").unwrap(), Signal::SIGKILL);
     house.ok(&["down"]);
-    assert_eq!(house.processes(), [] as [u32; 0]);
+    assert_eq!(house.processes(), [] as [i32; 0]);
 }
 
 #[test]
@@ -309,10 +239,10 @@ fn stops_by(end: Signal) {
         .spawn()
         .unwrap();
     house.eventually("an answer", || house.ask() == "monolith");
-    signal(up.id(), end);
+    signal(up.id().cast_signed(), end);
     assert!(ended(&mut up), "{}", house.logs());
     house.eventually("the end of all", || house.processes().is_empty());
-    assert!(!Path::new(&house.folder.path().join(".strangler/run/up.json")).exists());
+    assert!(!house.state().join("run/up.json").exists());
 }
 
 /// The command with SIGHUP enabled, as a terminal starts it: the test runner may ignore SIGHUP.
@@ -348,14 +278,13 @@ fn a_serving_proxy_is_left_running_when_the_database_is_down() {
     let house = House::with_a_stored_table();
     // From now on the journal is in a database that is not running.
     let [bridge, nobody] = free_ports();
-    let plan = fs::read_to_string(house.folder.path().join("strangler.yaml")).unwrap();
+    let plan = fs::read_to_string(house.plan()).unwrap();
     let database = format!("\", database: \"postgres://strangler:p@127.0.0.1:{nobody}/shop\" }}\nservices");
     let plan = plan.replacen("\" }\nservices", &database, 1)
         + &format!("bridge: {{ listen: \"127.0.0.1:{bridge}\" }}\n");
-    fs::write(house.folder.path().join("strangler.yaml"), plan).unwrap();
-    let output = house.command(&["up", "--detach", "--timeout", "4"]).output().unwrap();
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(8), "{err}\n{}", house.logs());
+    fs::write(house.plan(), plan).unwrap();
+    let (code, err) = house.tried(&["up", "--detach", "--timeout", "4"]);
+    assert_eq!(code, 8, "{err}\n{}", house.logs());
     assert!(err.contains("left running"), "{err}");
     house.serves_the_service_until_it_is_down();
 }
@@ -365,9 +294,8 @@ fn a_serving_proxy_is_left_running_when_the_controller_cannot_start() {
     let house = House::with_a_stored_table();
     let taken = TcpListener::bind(("127.0.0.1", house.controller)).unwrap();
     thread::spawn(move || taken.incoming().for_each(drop));
-    let output = house.command(&["up", "--detach"]).output().unwrap();
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{err}\n{}", house.logs());
+    let (code, err) = house.tried(&["up", "--detach"]);
+    assert_eq!(code, 1, "{err}\n{}", house.logs());
     assert!(err.contains("the controller does not stay up") && err.contains("left running"), "{err}");
     house.serves_the_service_until_it_is_down();
 }
@@ -376,9 +304,8 @@ fn a_serving_proxy_is_left_running_when_the_controller_cannot_start() {
 fn up_names_a_part_that_cannot_start_and_shows_the_end_of_its_log() {
     let house = House::new();
     let _taken = TcpListener::bind(("127.0.0.1", house.proxy)).unwrap();
-    let output = house.command(&["up", "--detach"]).output().unwrap();
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{err}\n{}", house.logs());
+    let (code, err) = house.tried(&["up", "--detach"]);
+    assert_eq!(code, 1, "{err}\n{}", house.logs());
     assert!(err.contains("the proxy does not stay up") && err.contains("proxy.log"), "{err}");
-    assert_eq!(house.processes(), [] as [u32; 0]);
+    assert_eq!(house.processes(), [] as [i32; 0]);
 }

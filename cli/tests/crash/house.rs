@@ -1,20 +1,10 @@
-//! A whole house with its own databases: the finished `strangler` with its three processes, in a folder of its own.
-//!
-//! It is used as a user uses it, by verbs; only process ids and logs are looked up in `.strangler/`.
+//! A whole house with its own databases: the finished `strangler` with its three processes.
 
+use crate::folder::{Folder, said};
 use lab::Cluster;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// How long anything may take that mends itself; a loaded machine and a broker that replays its log need it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+use std::ops::Deref;
+use std::process::Command;
 
 /// The monolith's tables. `tallies` says of each writer how far it is and what it has, so that a state which is no
 /// prefix of its transactions shows.
@@ -94,12 +84,21 @@ impl Log {
 
 /// Two databases, a plan and whatever runs of it; all of it ends with the test.
 pub struct House {
+    /// Its processes end before their databases.
+    folder: Folder,
     pub source: Cluster,
     pub sink: Cluster,
     pub proxy: u16,
-    folder: TempDir,
     /// The monolith's and the service's, for strangler's administrator.
     admin: [String; 2],
+}
+
+impl Deref for House {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl House {
@@ -129,8 +128,7 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
             sink.url("strangler", "orders"),
             log.plan()
         );
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("strangler.yaml"), &plan).unwrap();
+        let folder = Folder::with(&plan);
         let admin = [
             format!("monolith={}", source.url("postgres", "shop")),
             format!("orders={}", sink.url("postgres", "orders")),
@@ -161,20 +159,11 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         (output.status.code().unwrap_or(-1), said(&output))
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strangler"));
-        command.args(arguments).current_dir(self.folder.path());
-        for name in ["STRANGLER_PLAN", "STRANGLER_TOKEN", "STRANGLER_CONTROLLER"] {
-            command.env_remove(name);
-        }
-        command
-    }
-
     /// The same command in another folder beside this one, with the plan changed by `edit`, and with this token.
     pub fn command_elsewhere(&self, arguments: &[&str], edit: impl Fn(&str) -> String) -> Command {
-        let elsewhere = self.folder.path().join("elsewhere");
+        let elsewhere = self.path().join("elsewhere");
         fs::create_dir_all(&elsewhere).unwrap();
-        let plan = fs::read_to_string(self.folder.path().join("strangler.yaml")).unwrap();
+        let plan = fs::read_to_string(self.plan()).unwrap();
         fs::write(elsewhere.join("strangler.yaml"), edit(&plan)).unwrap();
         let token = fs::read_to_string(self.state().join("token")).unwrap();
         let mut command = self.command(arguments);
@@ -183,58 +172,19 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
         command
     }
 
-    /// Runs a verb that must succeed; what it said.
-    pub fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let said = said(&output);
-        assert!(output.status.success(), "{arguments:?} {}\n{said}\n{}", output.status, self.logs());
-        said
+    /// Runs SQL at the monolith as the superuser.
+    pub fn at_source(&self, sql: &str) -> String {
+        self.source.sql("shop", sql)
     }
 
-    /// The exit code of a verb, and what it said.
-    pub fn tried(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.command(arguments).output().unwrap();
-        (output.status.code().unwrap_or(-1), said(&output))
-    }
-
-    /// How things stand, or null while no controller answers.
-    pub fn status(&self) -> Value {
-        let output = self.command(&["status", "--output", "json"]).output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub fn state(&self) -> PathBuf {
-        self.folder.path().join(".strangler")
-    }
-
-    /// Kills a part with -9 and waits until `up` has put another in its place.
-    pub fn kill(&self, part: &str) {
-        let killed = self.pid(part).unwrap();
-        kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
-        self.eventually(&format!("a new {part}"), || self.pid(part).is_some_and(|pid| pid != killed));
-    }
-
-    pub fn pid(&self, part: &str) -> Option<i32> {
-        let text = fs::read(self.state().join(format!("run/{part}.json"))).ok()?;
-        let note: Value = serde_json::from_slice(&text).ok()?;
-        i32::try_from(note["pid"].as_i64()?).ok()
-    }
-
-    pub fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(Instant::now() < until, "waited in vain for {what}\n{}\n{}", self.status(), self.logs());
-            std::thread::sleep(LOOK_EVERY);
-        }
+    /// Runs SQL at the service as the superuser.
+    pub fn at_sink(&self, sql: &str) -> String {
+        self.sink.sql("orders", sql)
     }
 
     pub fn assert_equal(&self) {
         for (at_source, at_sink) in MAPPED {
-            let (left, right) = (self.source.sql("shop", at_source), self.sink.sql("orders", at_sink));
+            let (left, right) = (self.at_source(at_source), self.at_sink(at_sink));
             if left != right {
                 let pairs = left.lines().zip(right.lines());
                 let differ: Vec<_> = pairs.filter(|(left, right)| left != right).take(5).collect();
@@ -243,30 +193,6 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
             }
         }
     }
-
-    pub fn logs(&self) -> String {
-        let mut text = String::new();
-        for name in ["up", "controller", "bridge", "proxy"] {
-            let log = fs::read_to_string(self.state().join(format!("log/{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(15)..].join("\n");
-            text.push_str(&format!("--- {name}\n{end}\n"));
-        }
-        text
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        for pid in processes(self.folder.path()) {
-            // It may have ended by itself just now.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// A cluster with one database whose tables belong to the application's role.
@@ -276,16 +202,4 @@ fn cluster(name: &str, ddl: &str) -> Cluster {
     cluster.sql("postgres", "CREATE ROLE app LOGIN");
     cluster.sql(name, &format!("GRANT ALL ON SCHEMA public TO app; SET ROLE app; {ddl}"));
     cluster
-}
-
-/// Processes whose command line names this folder.
-fn processes(folder: &Path) -> Vec<i32> {
-    let folder = folder.canonicalize().unwrap_or_default().display().to_string();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
-    pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&folder)
-    })
-    .collect()
 }

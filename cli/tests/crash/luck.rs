@@ -58,19 +58,18 @@ fn a_second_bridge_is_fenced_out(log: &Log) {
         exit == 0 && (said.contains("another bridge") || said.contains("another log"))
     });
     let update = "UPDATE orders SET hits = hits + 1 WHERE id <= 5000";
-    house.source.sql("shop", update);
+    house.at_source(update);
     house.eventually("the first to go on", || {
-        house.sink.sql("orders", "SELECT sum(hits) FROM orders")
-            == house.source.sql("shop", "SELECT sum(hits) FROM orders")
+        house.at_sink("SELECT sum(hits) FROM orders") == house.at_source("SELECT sum(hits) FROM orders")
     });
     drop(second);
-    house.source.sql("shop", update);
+    house.at_source(update);
     house.eventually("the first to follow alone", || {
         let status = house.status();
         bridges(&status) == 1
             && status["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"] == "following"
-            && house.sink.sql("orders", "SELECT sum(hits) FROM orders")
-                == house.source.sql("shop", "SELECT sum(hits) FROM orders")
+            && house.at_sink("SELECT sum(hits) FROM orders")
+                == house.at_source("SELECT sum(hits) FROM orders")
     });
     house.assert_equal();
     house.ok(&["sync", "drop", "orders", "--yes"]);
@@ -89,13 +88,13 @@ fn a_second_bridge_on_the_same_topics_is_fenced_out_and_status_says_so() {
 #[test]
 fn a_capture_that_has_stopped_is_said_of_a_slice_that_follows() {
     let house = House::following(&Log::Embedded);
-    house.source.sql("shop", "ALTER TABLE orders RENAME TO orders_of_old");
+    house.at_source("ALTER TABLE orders RENAME TO orders_of_old");
     house.eventually("the finding", || {
         let (exit, said) = house.tried(&["sync", "status", "orders"]);
         exit == 1 && said.contains("capture.other-table")
     });
     assert_eq!(house.status()["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"], "following");
-    house.source.sql("shop", "ALTER TABLE orders_of_old RENAME TO orders");
+    house.at_source("ALTER TABLE orders_of_old RENAME TO orders");
     house.eventually("the slice to go on", || house.tried(&["sync", "status", "orders"]).0 == 0);
     house.assert_equal();
     house.ok(&["sync", "drop", "orders", "--yes"]);
@@ -104,20 +103,20 @@ fn a_capture_that_has_stopped_is_said_of_a_slice_that_follows() {
 #[test]
 fn a_deleted_state_folder_with_a_live_slot_is_found_at_start_and_down_names_the_slot() {
     let house = House::following(&Log::Embedded);
-    let slot = house.source.sql("shop", SLOTS);
+    let slot = house.at_source(SLOTS);
     assert!(!slot.is_empty() && !slot.contains(' '), "{slot:?}");
     let said = house.ok(&["down"]);
     assert!(said.contains(&slot) && said.contains("pg_drop_replication_slot"), "{said}");
-    assert_eq!(house.source.sql("shop", SLOTS), slot, "a slot that is kept is what goes on later");
+    assert_eq!(house.at_source(SLOTS), slot, "a slot that is kept is what goes on later");
 
-    house.source.sql("shop", "UPDATE orders SET note = 'missed' WHERE id <= 10");
+    house.at_source("UPDATE orders SET note = 'missed' WHERE id <= 10");
     std::fs::remove_dir_all(house.state()).unwrap();
     house.ok(&["up", "--detach"]);
     house.eventually("the finding", || house.tried(&["status"]).1.contains("capture.foreign-slot"));
     house.eventually("a stream that stands", || house.tried(&["sync", "status", "orders"]).0 == 1);
     let (_, said) = house.tried(&["status"]);
     assert!(said.contains(&slot), "{said}");
-    let seen = house.sink.sql("orders", "SELECT count(*) FROM orders WHERE remark = 'missed'");
+    let seen = house.at_sink("SELECT count(*) FROM orders WHERE remark = 'missed'");
     assert_eq!(seen, "0", "what follows the gap was applied");
     let (exit, said) = house.tried(&["sync", "start", "orders"]);
     assert_eq!(exit, 4, "{said}");
@@ -125,7 +124,7 @@ fn a_deleted_state_folder_with_a_live_slot_is_found_at_start_and_down_names_the_
     house.ok(&["sync", "drop", "orders", "--yes"]);
     house.ok(&["sync", "start", "orders", "--timeout", "60"]);
     house.assert_equal();
-    let slots = house.source.sql("shop", SLOTS);
+    let slots = house.at_source(SLOTS);
     assert!(!slots.contains(' '), "the lost slot still keeps WAL: {slots}");
 }
 
@@ -142,38 +141,38 @@ fn a_full_disk_stops_capture_says_so_and_confirms_nothing() {
     // A process that ignores this signal is told of a file that may not grow by an error, as of a full disk.
     let mut up = Command::new("sh");
     up.args(["-c", "trap '' XFSZ; exec \"$0\" up --detach"]).arg(house.command(&[]).get_program());
-    assert!(up.current_dir(house.folder()).status().unwrap().success(), "{}", house.logs());
+    assert!(up.current_dir(house.path()).status().unwrap().success(), "{}", house.logs());
     house.ok(&["sync", "start", "orders", "--timeout", "60"]);
     file_size(&house, "4000000");
 
     let rewrite = "UPDATE orders SET note = repeat(md5(id::text), 50) || 'new' WHERE id <= 8000";
-    house.source.sql("shop", rewrite);
-    let committed = house.source.sql("shop", "SELECT pg_current_wal_insert_lsn()");
+    house.at_source(rewrite);
+    let committed = house.at_source("SELECT pg_current_wal_insert_lsn()");
     house.eventually("a word about the disk", || {
         let (exit, said) = house.tried(&["sync", "status", "orders"]);
         exit == 1 && said.contains("log.disk-full") && said.contains("free disk space")
     });
     std::thread::sleep(Duration::from_secs(3));
     let confirms = format!("SELECT confirmed_flush_lsn >= '{committed}' FROM pg_replication_slots");
-    assert_eq!(house.source.sql("shop", &confirms), "f", "what is not kept was confirmed");
+    assert_eq!(house.at_source(&confirms), "f", "what is not kept was confirmed");
     let seen = "SELECT count(*) FROM orders WHERE remark LIKE '%new'";
-    assert_eq!(house.sink.sql("orders", seen), "0", "half a transaction was applied");
+    assert_eq!(house.at_sink(seen), "0", "half a transaction was applied");
 
     file_size(&house, "unlimited");
-    house.eventually("what was kept back", || house.sink.sql("orders", seen) == "8000");
+    house.eventually("what was kept back", || house.at_sink(seen) == "8000");
     house.assert_equal();
-    house.eventually("a confirmation", || house.source.sql("shop", &confirms) == "t");
+    house.eventually("a confirmation", || house.at_source(&confirms) == "t");
 }
 
 fn giving_up_leaves_nothing(log: &Log) {
     let house = House::following(log);
-    house.source.sql("shop", "UPDATE orders SET hits = hits + 1 WHERE id <= 100");
+    house.at_source("UPDATE orders SET hits = hits + 1 WHERE id <= 100");
     if let Log::Kafka { brokers, prefix } = log {
         assert!(topics(brokers, prefix).len() >= 4, "{:?}", topics(brokers, prefix));
         uninstall_waits_for_a_drop(&house);
     }
     let said = house.ok(&["sync", "drop", "orders", "--yes"]);
-    let left = house.source.sql("shop", SLOTS);
+    let left = house.at_source(SLOTS);
     assert_eq!(left, "", "a slot is gone when `sync drop` returns\n{said}\n{}", house.logs());
     if let Log::Kafka { brokers, prefix } = log {
         house.eventually("no topic", || topics(brokers, prefix).is_empty());
@@ -186,11 +185,11 @@ fn giving_up_leaves_nothing(log: &Log) {
     assert!(exit != 0, "{said}");
     house.ok(&["down"]);
     house.uninstall();
-    assert_eq!(house.source.sql("shop", REMAINS), "");
-    assert_eq!(house.sink.sql("orders", REMAINS), "");
+    assert_eq!(house.at_source(REMAINS), "");
+    assert_eq!(house.at_sink(REMAINS), "");
     // The application's own tables work as before.
-    house.source.sql("shop", "SET ROLE app; DELETE FROM orders WHERE id = 1");
-    house.sink.sql("orders", "SET ROLE app; INSERT INTO orders VALUES (1, 0, 0, 'mine again')");
+    house.at_source("SET ROLE app; DELETE FROM orders WHERE id = 1");
+    house.at_sink("SET ROLE app; INSERT INTO orders VALUES (1, 0, 0, 'mine again')");
 }
 
 /// While the slice is followed its topics would stay, whether the plan still has it or not.
@@ -228,10 +227,8 @@ fn giving_up_early_in_a_first_copy_leaves_no_topic_behind() {
         let _ = start.kill();
         start.wait().unwrap();
         house.eventually("no topic", || topics(brokers, prefix).is_empty());
-        assert_eq!(house.source.sql("shop", SLOTS), "");
-        house
-            .sink
-            .sql("orders", "SET ROLE app; INSERT INTO orders VALUES (-1, 0, 0, 'mine'); DELETE FROM orders");
+        assert_eq!(house.at_source(SLOTS), "");
+        house.at_sink("SET ROLE app; INSERT INTO orders VALUES (-1, 0, 0, 'mine'); DELETE FROM orders");
     }
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(topics(brokers, prefix), Vec::<String>::new(), "no late capture makes one again");
@@ -244,8 +241,8 @@ fn uninstall_of_a_house_that_still_follows_takes_the_slot_too() {
     assert_eq!(exit, 2, "{said}");
     house.ok(&["down"]);
     house.uninstall();
-    assert_eq!(house.source.sql("shop", REMAINS), "");
-    assert_eq!(house.sink.sql("orders", REMAINS), "");
+    assert_eq!(house.at_source(REMAINS), "");
+    assert_eq!(house.at_sink(REMAINS), "");
 }
 
 /// The names of all topics with this prefix.

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use super::house::{House, PATIENCE};
+use super::folder::PATIENCE;
+use super::house::House;
 
 pub const WRITERS: usize = 2;
 /// Nobody writes more than this, however long a test takes.
@@ -52,7 +53,7 @@ impl Writers {
     pub fn await_caught_up(&self, house: &House) {
         let until: Vec<i64> = self.acknowledged.iter().map(|seq| seq.load(Ordering::SeqCst)).collect();
         house.eventually(&format!("transactions {until:?} at the sink"), || {
-            let tallies = house.sink.sql("orders", "SELECT seq FROM tallies ORDER BY writer");
+            let tallies = house.at_sink("SELECT seq FROM tallies ORDER BY writer");
             let passed: Vec<i64> = tallies.lines().filter_map(|line| line.parse().ok()).collect();
             passed.len() == until.len() && passed.iter().zip(&until).all(|(passed, until)| passed >= until)
         });
@@ -180,7 +181,7 @@ impl Ledger {
     /// The service's database has each acknowledged write, once.
     fn assert_kept(&self, house: &House) {
         let writer = self.writer;
-        let rows = |sql: &str| house.sink.sql("orders", sql);
+        let rows = |sql: &str| house.at_sink(sql);
         let stamps = rows(&format!("SELECT count(*), max(seq) FROM stamps WHERE writer = {writer}"));
         assert_eq!(stamps, format!("{0}|{0}", self.seq), "writer {writer}'s transactions");
         let orders =
