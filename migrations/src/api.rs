@@ -13,7 +13,7 @@ mod moves;
 mod report;
 
 pub use crossing::{CrossingVerb, CrossingWish, dry_run};
-pub use known::{BadVerb, known_slice};
+pub use known::known_slice;
 pub use mismatch::mismatches;
 pub use moves::{SyncVerb, Wish, next_steps, plan_event};
 pub use report::{CrossingEnd, CrossingReport, Phase, Reconciled};

@@ -1,6 +1,7 @@
 //! What a crossing of writes from one owner to the other is made of: what was wanted, and what was proven when it began.
 
 use crate::lsn::{EndLsn, Of, Service};
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -29,10 +30,6 @@ impl Moment {
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u64);
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a hash of 16 hexadecimal digits")]
-pub struct BadDigest(pub String);
-
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -46,9 +43,9 @@ impl fmt::Debug for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = BadDigest;
-    fn from_str(text: &str) -> Result<Self, BadDigest> {
-        let bad = || BadDigest(text.to_owned());
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || BadText::new(text, "is not a hash of 16 hexadecimal digits", "");
         let is_plain =
             text.len() == 16 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
         if !is_plain {
@@ -58,18 +55,7 @@ impl FromStr for Digest {
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = BadDigest;
-    fn try_from(text: String) -> Result<Self, BadDigest> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.to_string()
-    }
-}
+travels_as_text!(Digest);
 
 /// What a crossing to the service is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

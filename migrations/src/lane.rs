@@ -2,6 +2,7 @@
 
 use crate::names::SliceName;
 use crate::stage::Epoch;
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -50,10 +51,6 @@ impl LaneId {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a lane: write `SLICE/forward` or `SLICE/reverse`")]
-pub struct BadLane(pub String);
-
 impl fmt::Display for LaneId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.slice, self.direction)
@@ -61,9 +58,9 @@ impl fmt::Display for LaneId {
 }
 
 impl FromStr for LaneId {
-    type Err = BadLane;
-    fn from_str(text: &str) -> Result<Self, BadLane> {
-        let bad = || BadLane(text.to_owned());
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || BadText::new(text, "is not a lane: write `SLICE/forward` or `SLICE/reverse`", "");
         let (slice, direction) = text.split_once('/').ok_or_else(bad)?;
         let direction = match direction {
             "forward" => Direction::Forward,
@@ -74,18 +71,7 @@ impl FromStr for LaneId {
     }
 }
 
-impl TryFrom<String> for LaneId {
-    type Error = BadLane;
-    fn try_from(text: String) -> Result<Self, BadLane> {
-        text.parse()
-    }
-}
-
-impl From<LaneId> for String {
-    fn from(lane: LaneId) -> String {
-        lane.to_string()
-    }
-}
+travels_as_text!(LaneId);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -111,10 +97,6 @@ impl Mark {
     pub const PREFIX: &str = "strangler.apply";
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a lane's mark, which reads `SLICE/DIRECTION@EPOCH`")]
-pub struct BadMark(pub String);
-
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.lane, self.epoch)
@@ -122,9 +104,10 @@ impl fmt::Display for Mark {
 }
 
 impl FromStr for Mark {
-    type Err = BadMark;
-    fn from_str(text: &str) -> Result<Self, BadMark> {
-        let (lane, epoch) = at_epoch(text).ok_or_else(|| BadMark(text.to_owned()))?;
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || BadText::new(text, "is not a lane's mark, which reads `SLICE/DIRECTION@EPOCH`", "");
+        let (lane, epoch) = at_epoch(text).ok_or_else(bad)?;
         Ok(Self { lane, epoch })
     }
 }
@@ -202,12 +185,14 @@ mod tests {
         for bad in
             ["", "orders", "orders/", "/forward", "orders/sideways", "Orders/forward", "a/forward/reverse"]
         {
-            assert_eq!(bad.parse::<LaneId>(), Err(BadLane(bad.to_owned())));
+            let refused = bad.parse::<LaneId>().unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("`{bad}` is not a lane:")), "{refused}");
         }
         for bad in
             ["orders", "orders/forward", "orders/forward@", "orders/forward@-1", "orders/forward@01", "@3"]
         {
-            assert_eq!(bad.parse::<Mark>(), Err(BadMark(bad.to_owned())));
+            let refused = bad.parse::<Mark>().unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("`{bad}` is not a lane's mark")), "{refused}");
         }
     }
 }

@@ -28,4 +28,5 @@ pub mod problem;
 pub mod share;
 pub mod sql;
 pub mod stage;
+pub mod text;
 pub mod verify;

@@ -4,25 +4,14 @@
 //! Places of different databases must never meet: [`Of`] keeps the database in the type, [`Timeline`] tells servers and
 //! their histories apart. Inside a lane or a feed, which runs the same code for every database, places are bare.
 
-use crate::code::Code;
-use crate::problem::Diagnostic;
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a position")]
-pub struct BadLsn(pub String);
-
-impl Diagnostic for BadLsn {
-    fn code(&self) -> Code {
-        Code::PlanBadValue
-    }
-
-    fn remedy(&self) -> String {
-        "write an LSN as `16/B374D848`, a position as `16/B374D848+3`".to_owned()
-    }
+fn bad(text: &str) -> BadText {
+    BadText::new(text, "is not a position", "write an LSN as `16/B374D848`, a position as `16/B374D848+3`")
 }
 
 fn parse_lsn(text: &str) -> Option<u64> {
@@ -45,24 +34,13 @@ macro_rules! lsn {
         }
 
         impl FromStr for $type {
-            type Err = BadLsn;
-            fn from_str(text: &str) -> Result<Self, BadLsn> {
-                parse_lsn(text).map(Self).ok_or_else(|| BadLsn(text.to_owned()))
+            type Err = BadText;
+            fn from_str(text: &str) -> Result<Self, BadText> {
+                parse_lsn(text).map(Self).ok_or_else(|| bad(text))
             }
         }
 
-        impl TryFrom<String> for $type {
-            type Error = BadLsn;
-            fn try_from(text: String) -> Result<Self, BadLsn> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(lsn: $type) -> String {
-                lsn.to_string()
-            }
-        }
+        travels_as_text!($type);
     };
 }
 
@@ -106,9 +84,9 @@ impl fmt::Display for Position {
 }
 
 impl FromStr for Position {
-    type Err = BadLsn;
-    fn from_str(text: &str) -> Result<Self, BadLsn> {
-        let bad = || BadLsn(text.to_owned());
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = || bad(text);
         let (commit, ordinal) = text.split_once('+').ok_or_else(bad)?;
         let commit = commit.parse().map_err(|_| bad())?;
         let ordinal = ordinal.parse().map_err(|_| bad())?;
@@ -116,18 +94,7 @@ impl FromStr for Position {
     }
 }
 
-impl TryFrom<String> for Position {
-    type Error = BadLsn;
-    fn try_from(text: String) -> Result<Self, BadLsn> {
-        text.parse()
-    }
-}
-
-impl From<Position> for String {
-    fn from(position: Position) -> String {
-        position.to_string()
-    }
-}
+travels_as_text!(Position);
 
 /// Which history of which server LSNs belong to (`IDENTIFY_SYSTEM`; PostgreSQL manual, 55.4). LSNs of
 /// different timelines or systems must not be compared: a promoted replica may reuse them.

@@ -2,8 +2,7 @@
 //!
 //! Knows nothing of where a name stands or whether the thing it names exists.
 
-use crate::code::Code;
-use crate::problem::Diagnostic;
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -11,27 +10,6 @@ use std::str::FromStr;
 /// The longest plan, slice, route or service name. Slot and topic names are made of them, and Postgres
 /// cuts identifiers at 63 bytes (`NAMEDATALEN`).
 pub const NAME_LEN_MAX: usize = 32;
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadName {
-    #[error("`{0}` is not a name")]
-    Name(String),
-    #[error("`{0}` is not a table name")]
-    Table(String),
-}
-
-impl Diagnostic for BadName {
-    fn code(&self) -> Code {
-        Code::PlanBadValue
-    }
-
-    fn remedy(&self) -> String {
-        match self {
-            BadName::Name(_) => format!("use 1 to {NAME_LEN_MAX} of a-z, 0-9 and `-`, a letter first"),
-            BadName::Table(_) => "write `schema.table`, or `table` for one in schema public".to_owned(),
-        }
-    }
-}
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
@@ -47,24 +25,15 @@ macro_rules! name {
         }
 
         impl FromStr for $type {
-            type Err = BadName;
-            fn from_str(text: &str) -> Result<Self, BadName> {
-                if is_name(text) { Ok(Self(text.to_owned())) } else { Err(BadName::Name(text.to_owned())) }
+            type Err = BadText;
+            fn from_str(text: &str) -> Result<Self, BadText> {
+                let remedy = || format!("use 1 to {NAME_LEN_MAX} of a-z, 0-9 and `-`, a letter first");
+                let bad = || BadText::new(text, "is not a name", remedy());
+                is_name(text).then(|| Self(text.to_owned())).ok_or_else(bad)
             }
         }
 
-        impl TryFrom<String> for $type {
-            type Error = BadName;
-            fn try_from(text: String) -> Result<Self, BadName> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(name: $type) -> String {
-                name.0
-            }
-        }
+        travels_as_text!($type);
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,9 +83,8 @@ impl TableName {
 }
 
 impl FromStr for TableName {
-    type Err = BadName;
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let bad = || BadName::Table(text.to_owned());
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
         let (schema, name) = text.split_once('.').unwrap_or(("public", text));
         let fits = |part: &str| {
             (1..=63).contains(&part.len()) && !part.contains(['.', '"', '\0']) && part.trim() == part
@@ -124,23 +92,13 @@ impl FromStr for TableName {
         if fits(schema) && fits(name) {
             Ok(Self { schema: schema.to_owned(), name: name.to_owned() })
         } else {
-            Err(bad())
+            let remedy = "write `schema.table`, or `table` for one in schema public";
+            Err(BadText::new(text, "is not a table name", remedy))
         }
     }
 }
 
-impl TryFrom<String> for TableName {
-    type Error = BadName;
-    fn try_from(text: String) -> Result<Self, BadName> {
-        text.parse()
-    }
-}
-
-impl From<TableName> for String {
-    fn from(table: TableName) -> String {
-        table.to_string()
-    }
-}
+travels_as_text!(TableName);
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

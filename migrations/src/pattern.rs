@@ -2,8 +2,7 @@
 //!
 //! Matching many patterns fast is the proxy's; here a pattern is parsed, shown, matched alone, and compared with another.
 
-use crate::code::Code;
-use crate::problem::Diagnostic;
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -44,39 +43,6 @@ pub enum Segment {
 pub struct Pattern {
     method: String,
     segments: Vec<Segment>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadPattern {
-    #[error("`{0}` does not begin with a method")]
-    Method(String),
-    /// The path does not start at the root, holds a query, blanks or control bytes, or is too long.
-    #[error("`{0}` is not a path")]
-    Path(String),
-    /// A brace that does not enclose a whole segment, or an empty or repeated name.
-    #[error("`{0}` is not a segment")]
-    Segment(String),
-    #[error("`{{*{0}}}` takes all that follows")]
-    RestNotLast(String),
-}
-
-impl Diagnostic for BadPattern {
-    fn code(&self) -> Code {
-        Code::PlanBadValue
-    }
-
-    fn remedy(&self) -> String {
-        match self {
-            BadPattern::Method(_) => {
-                format!("write one of {} and a path, e.g. `GET /orders/{{id}}`", METHODS.join(", "))
-            }
-            BadPattern::Path(_) => "write for example `/orders/{id}`, without query or blanks".to_owned(),
-            BadPattern::Segment(_) => {
-                "write text, `{name}` for one segment, or `{*rest}` for the rest, each name once".to_owned()
-            }
-            BadPattern::RestNotLast(_) => "it can only be the last segment".to_owned(),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,15 +170,22 @@ fn covers(wide: &[Segment], narrow: &[Segment]) -> bool {
 }
 
 impl FromStr for Pattern {
-    type Err = BadPattern;
-    fn from_str(text: &str) -> Result<Self, BadPattern> {
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
         let text = text.trim();
-        let (method, path) = text.split_once(' ').ok_or_else(|| BadPattern::Method(text.to_owned()))?;
+        let bad_method = || {
+            let remedy = format!("write one of {} and a path, e.g. `GET /orders/{{id}}`", METHODS.join(", "));
+            BadText::new(text, "does not begin with a method", remedy)
+        };
+        let (method, path) = text.split_once(' ').ok_or_else(bad_method)?;
         if !METHODS.contains(&method) {
-            return Err(BadPattern::Method(text.to_owned()));
+            return Err(bad_method());
         }
         let path = path.trim_start();
-        let bad_path = || BadPattern::Path(path.to_owned());
+        let bad_path = || {
+            let remedy = "write for example `/orders/{id}`, without query or blanks";
+            BadText::new(path, "is not a path", remedy)
+        };
         let rest = path.strip_prefix('/').ok_or_else(bad_path)?;
         let odd = |b: u8| b <= b' ' || b == 0x7f || b == b'?' || b == b'#' || !b.is_ascii();
         if text.len() > PATTERN_LEN_MAX || rest.bytes().any(odd) {
@@ -222,13 +195,14 @@ impl FromStr for Pattern {
         if !rest.is_empty() {
             for part in rest.split('/') {
                 if let Some(Segment::Rest(name)) = segments.last() {
-                    return Err(BadPattern::RestNotLast(name.clone()));
+                    let (rest, remedy) = (format!("{{*{name}}}"), "it can only be the last segment");
+                    return Err(BadText::new(&rest, "takes all that follows", remedy));
                 }
                 let segment = parse_segment(part)?;
                 let repeated =
                     name_of(&segment).is_some_and(|n| segments.iter().any(|s| name_of(s) == Some(n)));
                 if repeated {
-                    return Err(BadPattern::Segment(part.to_owned()));
+                    return Err(bad_segment(part));
                 }
                 segments.push(segment);
             }
@@ -244,8 +218,14 @@ fn name_of(segment: &Segment) -> Option<&str> {
     }
 }
 
-fn parse_segment(part: &str) -> Result<Segment, BadPattern> {
-    let bad = || BadPattern::Segment(part.to_owned());
+/// A brace that does not enclose a whole segment, or an empty or repeated name.
+fn bad_segment(part: &str) -> BadText {
+    let remedy = "write text, `{name}` for one segment, or `{*rest}` for the rest, each name once";
+    BadText::new(part, "is not a segment", remedy)
+}
+
+fn parse_segment(part: &str) -> Result<Segment, BadText> {
+    let bad = || bad_segment(part);
     let Some(inner) = part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) else {
         let plain = !part.contains(['{', '}']);
         return if plain { Ok(Segment::Literal(part.to_owned())) } else { Err(bad()) };
@@ -262,18 +242,7 @@ fn parse_segment(part: &str) -> Result<Segment, BadPattern> {
     }
 }
 
-impl TryFrom<String> for Pattern {
-    type Error = BadPattern;
-    fn try_from(text: String) -> Result<Self, BadPattern> {
-        text.parse()
-    }
-}
-
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> String {
-        pattern.to_string()
-    }
-}
+travels_as_text!(Pattern);
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,24 +1,9 @@
 //! How much of a route's traffic goes to the service, in hundredths of a percent.
 
-use crate::code::Code;
-use crate::problem::Diagnostic;
+use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a share")]
-pub struct BadShare(pub String);
-
-impl Diagnostic for BadShare {
-    fn code(&self) -> Code {
-        Code::PlanBadValue
-    }
-
-    fn remedy(&self) -> String {
-        "write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)".to_owned()
-    }
-}
 
 /// The part of the clients that a service answers. A client's bucket is below it or not, so raising a share
 /// never moves a client back.
@@ -57,9 +42,10 @@ impl fmt::Display for Share {
 }
 
 impl FromStr for Share {
-    type Err = BadShare;
-    fn from_str(text: &str) -> Result<Self, BadShare> {
-        let bad = || BadShare(text.to_owned());
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let remedy = "write `monolith`, `service`, or a percentage such as `25%` (two decimals at most)";
+        let bad = || BadText::new(text, "is not a share", remedy);
         match text {
             "monolith" => return Ok(Self::MONOLITH),
             "service" => return Ok(Self::SERVICE),
@@ -78,18 +64,7 @@ impl FromStr for Share {
     }
 }
 
-impl TryFrom<String> for Share {
-    type Error = BadShare;
-    fn try_from(text: String) -> Result<Self, BadShare> {
-        text.parse()
-    }
-}
-
-impl From<Share> for String {
-    fn from(share: Share) -> String {
-        share.to_string()
-    }
-}
+travels_as_text!(Share);
 
 #[cfg(test)]
 mod tests {

@@ -7,9 +7,10 @@
 mod login;
 
 use crate::code::Code;
-use crate::names::{BadName, PlanName, ServiceName, TableName, quote_literal};
+use crate::names::{PlanName, ServiceName, TableName, quote_literal};
 use crate::plan::{DatabaseUrl, Plan, Slice, TriggerFate};
 use crate::problem::Diagnostic;
+use crate::text::BadText;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
@@ -98,8 +99,8 @@ impl Database {
 }
 
 impl TryFrom<String> for Database {
-    type Error = BadName;
-    fn try_from(text: String) -> Result<Self, BadName> {
+    type Error = BadText;
+    fn try_from(text: String) -> Result<Self, BadText> {
         // The plan's check refuses a service of that name.
         if text == "monolith" { Ok(Self::Monolith) } else { text.parse().map(Self::Service) }
     }

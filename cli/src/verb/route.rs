@@ -41,7 +41,7 @@ pub(crate) struct Routes {
 }
 
 impl FromStr for Routes {
-    type Err = migrations::names::BadName;
+    type Err = migrations::text::BadText;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text.split_once('.') {

@@ -11,12 +11,13 @@ use migrations::cutover::Awaited;
 use migrations::finding::Finding;
 use migrations::journal::State;
 use migrations::lane::Direction;
-use migrations::names::{BadName, SliceName};
+use migrations::names::SliceName;
 use migrations::plan::{Plan, Slice};
 use migrations::preflight::Aim;
 use migrations::problem::Problem;
 use migrations::share::Share;
 use migrations::stage::{Owner, Stage};
+use migrations::text::BadText;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -72,7 +73,7 @@ pub(super) fn other_version(version: u32) -> Failure {
     failure(Code::ApiOtherVersion, message, SAME_VERSION)
 }
 
-pub(super) fn no_name(why: &BadName) -> Failure {
+pub(super) fn no_name(why: &BadText) -> Failure {
     failure(Code::SliceUnknown, why.to_string(), "name a slice of the plan; `strangler status` lists them")
 }
 

@@ -319,7 +319,7 @@ fn entry(row: &Row) -> Result<Entry, Failure> {
         slice: row
             .get::<_, &str>(4)
             .parse()
-            .map_err(|error: migrations::names::BadName| damaged(error.to_string()))?,
+            .map_err(|error: migrations::text::BadText| damaged(error.to_string()))?,
         event: serde_json::from_value(row.get::<_, Value>(5)).map_err(|error| damaged(error.to_string()))?,
     })
 }

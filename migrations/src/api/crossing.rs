@@ -1,6 +1,6 @@
 //! The wishes that move writes, and the events they come to.
 
-use super::known::{BadVerb, known_slice};
+use super::known::known_slice;
 use crate::code::Code;
 use crate::crossing::{Intent, Moment, Preparing};
 use crate::cutover;
@@ -9,6 +9,7 @@ use crate::names::SliceName;
 use crate::plan::{Plan, Slice};
 use crate::problem::Problem;
 use crate::stage::{Event, Stage};
+use crate::text::BadText;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -52,9 +53,12 @@ impl CrossingVerb {
 }
 
 impl FromStr for CrossingVerb {
-    type Err = BadVerb;
-    fn from_str(text: &str) -> Result<Self, BadVerb> {
-        Self::ALL.into_iter().find(|verb| verb.as_str() == text).ok_or_else(|| BadVerb(text.to_owned()))
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        Self::ALL
+            .into_iter()
+            .find(|verb| verb.as_str() == text)
+            .ok_or_else(|| BadText::new(text, "is not a verb", ""))
     }
 }
 

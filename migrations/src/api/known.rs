@@ -7,10 +7,6 @@ use crate::plan::{Plan, Slice};
 use crate::problem::Problem;
 use crate::stage::Stage;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a verb")]
-pub struct BadVerb(pub String);
-
 /// The plan's slice of that name; else a refusal that knows what was likely meant.
 pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Result<&'p Slice, Problem> {
     if let Some(slice) = plan.slices.get(name) {

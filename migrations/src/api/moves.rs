@@ -4,7 +4,7 @@
 //! compare-and-swap after.
 
 use super::crossing::{self, CrossingVerb, CrossingWish};
-use super::known::{BadVerb, known_slice, likely};
+use super::known::{known_slice, likely};
 use super::mismatch::lost_its_tables;
 use super::{SetShares, SyncWish};
 use crate::code::Code;
@@ -16,6 +16,7 @@ use crate::plan::{Plan, Route, Slice};
 use crate::problem::{Diagnostic, Problem};
 use crate::share::Share;
 use crate::stage::{Event, IllegalMove, Owner, Stage};
+use crate::text::BadText;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -31,14 +32,14 @@ pub enum SyncVerb {
 }
 
 impl FromStr for SyncVerb {
-    type Err = BadVerb;
-    fn from_str(text: &str) -> Result<Self, BadVerb> {
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
         match text {
             "start" => Ok(Self::Start),
             "pause" => Ok(Self::Pause),
             "resume" => Ok(Self::Resume),
             "drop" => Ok(Self::Drop),
-            _ => Err(BadVerb(text.to_owned())),
+            _ => Err(BadText::new(text, "is not a verb", "")),
         }
     }
 }
