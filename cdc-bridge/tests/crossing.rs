@@ -17,8 +17,7 @@ use std::time::Duration;
 const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots";
 
 async fn following(log: &str) -> House {
-    let house = House::following(SOURCE, SINK, &format!("{}{log}\n", plan(""))).await;
-    house
+    House::following(SOURCE, SINK, &format!("{}{log}\n", plan(""))).await
 }
 
 fn equal(house: &House) {

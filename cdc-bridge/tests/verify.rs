@@ -45,8 +45,7 @@ const SINK: &str = "
     CREATE TABLE words (word text COLLATE \"de-x-icu\" PRIMARY KEY, meaning text);";
 
 async fn following() -> House {
-    let house = House::following(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await;
-    house
+    House::following(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await
 }
 
 fn url(house: &House, path: &str) -> String {
