@@ -26,7 +26,7 @@ const BACKENDS_END: Duration = Duration::from_millis(50);
 const OLDEST: u32 = 14;
 const SUPERUSER: &str = "postgres";
 /// Every role's password. The clusters listen on loopback only and live for minutes.
-pub const PASSWORD: &str = "secret";
+const PASSWORD: &str = "secret";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(120);
@@ -125,6 +125,15 @@ impl Cluster {
             }
         }
         started.map(|()| cluster)
+    }
+
+    /// Makes a cluster with passwords and one database, which belongs to a role of the application.
+    pub fn of_application(name: &str, database: &str, role: &str, options: &str) -> Result<Cluster> {
+        let cluster = Cluster::create(name, Access::Passwords, options)?;
+        cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{PASSWORD}'"))?;
+        cluster.psql("postgres", &format!("CREATE DATABASE \"{database}\" OWNER \"{role}\""))?;
+        cluster.psql(database, &format!("ALTER SCHEMA public OWNER TO \"{role}\""))?;
+        Ok(cluster)
     }
 
     fn initialise(&self, access: Access) -> Result<()> {

@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use lab::process;
 
 use crate::prerequisites::Need;
-use crate::terminal;
+use crate::{kept, terminal};
 use figure::Figure;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -184,7 +184,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     }
     println!("\n{}", figure::markdown(&course.figures));
     if wish.only.is_none() {
-        figure::write(&wish.path(), &course.figures)?;
+        kept::write(&wish.path(), &course.figures)?;
         println!("{}", wish.path().display());
     }
     Ok(ExitCode::SUCCESS)
@@ -209,8 +209,10 @@ pub fn show(wish: &Wish) -> Result<ExitCode> {
     let hint = || format!("`cargo xtask bench {}` measures", wish.subject.name());
     let path = wish.path();
     let table = match wish.subject {
-        Subject::Cutover => cutover::Outcome::read(&path).with_context(hint)?.markdown(),
-        Subject::Cdc | Subject::Proxy => figure::markdown(&figure::read(&path).with_context(hint)?),
+        Subject::Cutover => kept::read::<cutover::Outcome>(&path).with_context(hint)?.markdown(),
+        Subject::Cdc | Subject::Proxy => {
+            figure::markdown(&kept::read::<Vec<Figure>>(&path).with_context(hint)?)
+        }
     };
     print!("{table}");
     Ok(ExitCode::SUCCESS)

@@ -28,7 +28,7 @@ use lab::interrupt;
 
 use crate::demo::{self, leftovers};
 use crate::prerequisites::Need;
-use crate::{lock, terminal};
+use crate::{kept, lock, terminal};
 use moves::Mover;
 use outage::Outages;
 use report::Report;
@@ -99,7 +99,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
 
 fn conclude(report: &Report, screen: &Screen) -> Result<ExitCode> {
     let path = folder().join("report.json");
-    report.write(&path)?;
+    kept::write(&path, report)?;
     terminal::heading("account");
     println!("{}", fs::read_to_string(&path)?.trim_end());
     for fault in report.faults.iter().take(SHOWN_MAX) {

@@ -23,7 +23,7 @@ use clap::Args;
 use lab::{Broker, free_port, interrupt, process};
 
 use crate::prerequisites::{self, Need};
-use crate::{lock, terminal};
+use crate::{kept, lock, terminal};
 use claims::Claims;
 use shop::Shop;
 use strangler::Strangler;
@@ -103,7 +103,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
         claims.hold("the story was told to its end", false);
     }
     let path = demo_folder().join("report.json");
-    claims.write(&path)?;
+    kept::write(&path, &claims)?;
     println!("\n{} (report: {})", claims.summary(), path.display());
     Ok(if claims.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,6 +9,7 @@ mod chaos;
 mod demo;
 mod guard;
 mod kafka;
+mod kept;
 mod lock;
 mod prerequisites;
 mod program;

@@ -15,6 +15,20 @@ use crate::demo::probe;
 const START_LIMIT: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What can be killed, frozen and brought back.
+pub trait Victim: Send {
+    /// With -9.
+    fn kill(&mut self);
+    /// Starts it again, and does not wait.
+    fn restart(&mut self) -> Result<()>;
+    /// Stops it where it is: its connections stay, and it answers nobody.
+    fn freeze(&mut self);
+    fn thaw(&mut self);
+    fn is_well(&mut self) -> bool;
+    /// Fails if it ended by itself.
+    fn must_run(&mut self) -> Result<()>;
+}
+
 #[derive(Debug)]
 pub struct Program {
     name: String,
@@ -51,7 +65,7 @@ impl Program {
     fn await_well(&mut self) -> Result<()> {
         interrupt::await_until(&format!("the start of {}", self.name), START_LIMIT, LOOK, || {
             self.running.must_run()?;
-            Ok(self.is_well().then_some(()))
+            Ok(Program::is_well(self).then_some(()))
         })
     }
 
@@ -64,31 +78,38 @@ impl Program {
         self.running.must_run()
     }
 
-    /// With -9.
-    pub fn kill(&mut self) {
-        self.running.kill();
-    }
-
-    /// Starts it again, and does not wait.
-    pub fn restart(&mut self) -> Result<()> {
-        self.running = Background::start(&self.name, &mut self.command, &self.log)?;
-        Ok(())
-    }
-
-    /// Stops it where it is: its connections stay, and it answers nobody.
-    pub fn freeze(&self) {
-        self.running.signal(Signal::SIGSTOP);
-    }
-
-    pub fn thaw(&self) {
-        self.running.signal(Signal::SIGCONT);
-    }
-
     /// Asks it to end. Whether it did within `limit`; otherwise it was killed.
     pub fn end(&mut self, limit: Duration) -> Result<bool> {
         self.running.signal(Signal::SIGTERM);
         let ended = self.running.wait(limit).is_ok();
         self.running.kill();
         Ok(ended)
+    }
+}
+
+impl Victim for &mut Program {
+    fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.running = Background::start(&self.name, &mut self.command, &self.log)?;
+        Ok(())
+    }
+
+    fn freeze(&mut self) {
+        self.running.signal(Signal::SIGSTOP);
+    }
+
+    fn thaw(&mut self) {
+        self.running.signal(Signal::SIGCONT);
+    }
+
+    fn is_well(&mut self) -> bool {
+        Program::is_well(self)
+    }
+
+    fn must_run(&mut self) -> Result<()> {
+        self.running.must_run()
     }
 }

@@ -8,7 +8,6 @@ mod arena;
 mod visits;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +17,7 @@ use serde_json::Value;
 
 use super::figure::{median, quantiles, shown};
 use super::{Extent, Wish};
-use crate::terminal;
+use crate::{kept, terminal};
 use arena::Arena;
 use lab::interrupt;
 use visits::{Broken, Found, Promises, Span, Times, Visit};
@@ -91,7 +90,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     let mut outcome = Outcome::of(&visits, &crossings, [&monolith, &service])?;
     (outcome.log, outcome.cutovers, outcome.rollbacks) = (log.to_owned(), rounds, rounds);
     println!("\n{}", outcome.markdown());
-    outcome.write(&wish.path())?;
+    kept::write(&wish.path(), &outcome)?;
     println!("{}", wish.path().display());
     Ok(outcome.judge())
 }
@@ -192,21 +191,6 @@ impl Outcome {
         })
     }
 
-    pub fn read(path: &Path) -> Result<Outcome> {
-        let text = std::fs::read_to_string(path);
-        let text = text.with_context(|| format!("{} is not here: measure first", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("{} cannot be made", folder.display()))?;
-        }
-        std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")
-            .with_context(|| format!("{} cannot be written", path.display()))
-    }
-
     pub fn markdown(&self) -> String {
         let rows = [
             ("longest added wait of a write", "ms", self.added_wait_ms_max, format!("≤ {AIM_MS}")),
@@ -302,8 +286,8 @@ mod tests {
             "one promise is not kept, and one row nobody asked for"
         );
         let path = std::env::temp_dir().join(format!("strangler-cutover-{}.json", std::process::id()));
-        outcome.write(&path).unwrap();
-        assert_eq!(Outcome::read(&path).unwrap(), outcome);
+        kept::write(&path, &outcome).unwrap();
+        assert_eq!(kept::read::<Outcome>(&path).unwrap(), outcome);
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -3,10 +3,7 @@
 //! A ratio above 1 always means that ours is better.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,20 +107,6 @@ pub fn shown(value: f64) -> String {
     if value < 0.0 { format!("-{text}") } else { text }
 }
 
-pub fn write(path: &Path, figures: &[Figure]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    }
-    fs::write(path, serde_json::to_string_pretty(figures)? + "\n")
-        .with_context(|| format!("{} cannot be written", path.display()))
-}
-
-pub fn read(path: &Path) -> Result<Vec<Figure>> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("{} is not here: measure first", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} cannot be read", path.display()))
-}
-
 /// The figures as a table in Markdown, one line for each peer.
 pub fn markdown(figures: &[Figure]) -> String {
     let mut text =
@@ -143,6 +126,7 @@ pub fn markdown(figures: &[Figure]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept;
 
     #[test]
     fn a_ratio_above_one_is_better_whichever_way_is_good() {
@@ -166,8 +150,8 @@ mod tests {
         let figure =
             Figure::of("copy", "rows/s", Better::More, &[123_456.7], &[("pipe", &[100_000.0])]).unwrap();
         let path = std::env::temp_dir().join(format!("strangler-figures-{}.json", std::process::id()));
-        write(&path, std::slice::from_ref(&figure)).unwrap();
-        assert_eq!(read(&path).unwrap(), std::slice::from_ref(&figure));
+        kept::write(&path, std::slice::from_ref(&figure)).unwrap();
+        assert_eq!(kept::read::<Vec<Figure>>(&path).unwrap(), std::slice::from_ref(&figure));
         std::fs::remove_file(path).unwrap();
         let table = markdown(std::slice::from_ref(&figure));
         assert!(

@@ -13,11 +13,13 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use lab::process::{self, Background};
-use lab::{FOLDER_PREFIX, interrupt};
+use lab::{Cluster, FOLDER_PREFIX, free_port, interrupt};
 use tempfile::TempDir;
 
 /// A part is up within this, or has failed.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// Strangler's own role, which `strangler install` makes.
+const STRANGLER: &str = "strangler";
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// The longest verb is a first copy of ten million rows.
 const VERB_LIMIT: Duration = Duration::from_secs(1800);
@@ -42,6 +44,22 @@ impl House {
         let folder = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}{name}-")).tempdir()?;
         fs::write(folder.path().join("strangler.yaml"), plan)?;
         Ok(House { controller: None, program: program.to_owned(), environment, folder })
+    }
+
+    /// As [`House::with_plan`], with a database on each side, both `install`ed, and the controller open.
+    pub fn between(program: &Path, name: &str, plan: &str, sides: [(&Cluster, &str); 2]) -> Result<House> {
+        let [monolith, side] = sides;
+        let url = |(cluster, database): (&Cluster, &str)| cluster.url(STRANGLER, database);
+        let admin = |(cluster, database): (&Cluster, &str)| cluster.admin_url(database);
+        let environment = vec![
+            ("MONOLITH_DATABASE_URL".to_owned(), url(monolith)),
+            ("SIDE_DATABASE_URL".to_owned(), url(side)),
+        ];
+        let mut house = House::with_plan(program, name, plan, environment)?;
+        let admins = [format!("monolith={}", admin(monolith)), format!("side={}", admin(side))];
+        house.verb(&["install", "--admin-url", &admins[0], "--admin-url", &admins[1]])?;
+        house.open()?;
+        Ok(house)
     }
 
     pub fn folder(&self) -> &Path {
@@ -108,6 +126,37 @@ impl Drop for House {
             let _ = controller.stop(Signal::SIGTERM, STOP_LIMIT);
         }
     }
+}
+
+/// A plan with a service `side`, whose proxy listens at `listen`. The rest of it is its slices.
+pub fn plan(
+    [monolith, side]: [&str; 2],
+    has_databases: bool,
+    listen: &str,
+    kafka: Option<&str>,
+    slices: &str,
+) -> Result<String> {
+    let [admin, controller, bridge] = [free_port()?, free_port()?, free_port()?];
+    let database = |name: &str| match has_databases {
+        true => format!(", database: \"${{{name}_DATABASE_URL}}\""),
+        false => String::new(),
+    };
+    let log =
+        kafka.map(|brokers| format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: bench }} }}\n"));
+    Ok(format!(
+        "version: 1
+name: bench
+monolith: {{ upstream: \"http://{monolith}\"{} }}
+services: {{ side: {{ upstream: \"http://{side}\"{} }} }}
+proxy: {{ listen: \"{listen}\", admin: \"127.0.0.1:{admin}\" }}
+controller: {{ listen: \"127.0.0.1:{controller}\" }}
+bridge: {{ listen: \"127.0.0.1:{bridge}\" }}
+{}slices:
+{slices}",
+        database("MONOLITH"),
+        database("SIDE"),
+        log.unwrap_or_default()
+    ))
 }
 
 /// Waits until a server answers at this port of loopback.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::figure::{Better, Figure};
-use super::house::{House, await_listening, end};
+use super::house::{self, House, await_listening, end};
 use super::{Course, Extent, account};
 use crate::terminal;
 use lab::process::Background;
@@ -177,14 +177,11 @@ struct Ours {
 
 impl Ours {
     fn start(course: &Course, name: &str, routes: &[String], origin: u16) -> Result<Ours> {
-        let (port, admin, controller) = (free_port()?, free_port()?, free_port()?);
+        let port = free_port()?;
         let routes = routes.iter().map(|route| format!("    {route}\n")).collect::<String>();
-        let plan = format!(
-            "version: 1\nname: bench\nmonolith: {{ upstream: \"http://127.0.0.1:{origin}\" }}\nservices:\n  \
-             side: {{ upstream: \"http://127.0.0.1:{origin}\" }}\nproxy: {{ listen: \"127.0.0.1:{port}\", admin: \
-             \"127.0.0.1:{admin}\" }}\ncontroller: {{ listen: \"127.0.0.1:{controller}\" }}\nslices:\n  items:\n    \
-             service: side\n    routes:\n{routes}"
-        );
+        let slices = format!("  items:\n    service: side\n    routes:\n{routes}");
+        let (origin, listen) = (format!("127.0.0.1:{origin}"), format!("127.0.0.1:{port}"));
+        let plan = house::plan([&origin, &origin], false, &listen, None, &slices)?;
         let mut house = House::with_plan(&course.program, &format!("bench-proxy-{name}"), &plan, Vec::new())?;
         house.open()?;
         let mut proxy = house.part("proxy", Some(SERVER_CPU))?;

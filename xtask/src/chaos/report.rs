@@ -1,9 +1,5 @@
 //! What a run came to: the figures of `target/chaos/report.json`, and in words what was wrong.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// A figure that was not measured is null, never zero.
@@ -41,11 +37,6 @@ impl Report {
     pub fn holds(&self) -> bool {
         let zero = [self.failed_unexplained, self.lost, self.doubled, self.differences, self.leftovers];
         self.faults.is_empty() && zero.iter().all(|figure| *figure == Some(0))
-    }
-
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
     }
 }
 

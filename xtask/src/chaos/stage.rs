@@ -8,12 +8,12 @@ use lab::{Broker, free_port};
 
 use super::schedule::{Blow, Part};
 use super::screen::Screen;
-use super::victim::{self, Database, Fate, Log, Victim};
+use super::victim::{self, Database, Fate, Log};
 use super::{Wish, folder};
 use crate::demo::shop::Shop;
 use crate::demo::strangler::Strangler;
 use crate::demo::traffic::Traffic;
-use crate::program::Program;
+use crate::program::{Program, Victim};
 use crate::terminal;
 
 /// All that runs. Its fields end in this order: first what uses the others.

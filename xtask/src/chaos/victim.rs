@@ -1,5 +1,4 @@
-//! What can be killed, frozen and brought back: a program, a Postgres cluster, a Kafka broker. And who does it to each of
-//! them, as the schedule says, and starts it again as a supervisor would.
+//! A Postgres cluster and a Kafka broker as victims. And who kills and freezes each of them and each program, as the schedule says, and starts it again as a supervisor would.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,50 +12,13 @@ use lab::{Broker, Cluster, interrupt};
 use super::outage::Outages;
 use super::schedule::{Blow, How, Part};
 use super::screen::Screen;
-use crate::program::Program;
+use crate::program::Victim;
 
 /// How long a part may take to answer again after its new start. Postgres replays its WAL, Kafka waits for its old session.
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
 /// A move that does not begin so soon is not waited for.
 const AIM_LIMIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
-
-pub trait Victim: Send {
-    /// With -9.
-    fn kill(&mut self);
-    fn restart(&mut self) -> Result<()>;
-    fn freeze(&mut self);
-    fn thaw(&mut self);
-    fn is_well(&mut self) -> bool;
-    /// Fails if it ended by itself.
-    fn must_run(&mut self) -> Result<()>;
-}
-
-impl Victim for &mut Program {
-    fn kill(&mut self) {
-        Program::kill(self);
-    }
-
-    fn restart(&mut self) -> Result<()> {
-        Program::restart(self)
-    }
-
-    fn freeze(&mut self) {
-        Program::freeze(self);
-    }
-
-    fn thaw(&mut self) {
-        Program::thaw(self);
-    }
-
-    fn is_well(&mut self) -> bool {
-        Program::is_well(self)
-    }
-
-    fn must_run(&mut self) -> Result<()> {
-        Program::must_run(self)
-    }
-}
 
 /// A whole cluster. Each of its starts begins its log anew, so what it said before is kept in `log`.
 pub struct Database<'a> {

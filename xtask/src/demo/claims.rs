@@ -1,9 +1,5 @@
 //! What the demo claims, whether each claim held, and the report that says so.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::traffic;
@@ -99,14 +95,6 @@ impl Claims {
         let held = self.claims.iter().filter(|claim| claim.held).count();
         let text = format!("{held} of {} claims held, log: {}", self.claims.len(), self.log);
         if self.all_held() { terminal::green(&text) } else { terminal::red(&text) }
-    }
-
-    pub fn write(&self, path: &Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
     }
 }
 

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use lab::postgres::PASSWORD;
-use lab::{Access, Cluster, free_port};
+use lab::{Cluster, free_port};
 
 use super::built;
 use crate::program::Program;
@@ -35,8 +34,8 @@ pub struct Shop {
 
 impl Shop {
     pub fn open() -> Result<Shop> {
-        let monolith_cluster = database("monolith", "shop", MONOLITH_ROLE)?;
-        let orders_cluster = database("orders", "orders", ORDERS_ROLE)?;
+        let monolith_cluster = Cluster::of_application("monolith", "shop", MONOLITH_ROLE, SETTINGS)?;
+        let orders_cluster = Cluster::of_application("orders", "orders", ORDERS_ROLE, SETTINGS)?;
         let monolith_listen = format!("127.0.0.1:{}", free_port()?);
         let orders_listen = format!("127.0.0.1:{}", free_port()?);
         let internal_listen = format!("127.0.0.1:{}", free_port()?);
@@ -97,16 +96,6 @@ impl Shop {
             cluster.folder().to_owned()
         })
     }
-}
-
-/// A cluster with one database that belongs to the application's role.
-fn database(cluster: &str, name: &str, role: &str) -> Result<Cluster> {
-    let cluster = Cluster::create(cluster, Access::Passwords, SETTINGS)?;
-    cluster.psql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{PASSWORD}'"))?;
-    cluster.psql("postgres", &format!("CREATE DATABASE \"{name}\""))?;
-    cluster.psql("postgres", &format!("ALTER DATABASE \"{name}\" OWNER TO \"{role}\""))?;
-    cluster.psql(name, &format!("ALTER SCHEMA public OWNER TO \"{role}\""))?;
-    Ok(cluster)
 }
 
 fn serve(name: &str, command: Command, listen: &str, cluster: &Cluster) -> Result<Program> {

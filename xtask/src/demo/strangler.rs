@@ -119,17 +119,13 @@ impl Strangler {
     }
 
     pub fn ask(&self, line: &str) -> Result<Value> {
-        let mut arguments: Vec<&str> = line.split_whitespace().collect();
-        arguments.extend(["--output", "json"]);
-        let text = process::output(&mut self.command(&arguments), ASK_LIMIT)?;
+        let text = process::output(&mut self.in_json(line), ASK_LIMIT)?;
         serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
     }
 
     /// Runs a command to its end, however it ends. Fails only if it takes longer than `limit`.
     pub fn tried(&self, line: &str, limit: Duration) -> Result<Tried> {
-        let mut arguments: Vec<&str> = line.split_whitespace().collect();
-        arguments.extend(["--output", "json"]);
-        let (status, out, err) = process::answer(&mut self.command(&arguments), limit)?;
+        let (status, out, err) = process::answer(&mut self.in_json(line), limit)?;
         let lines = out.lines().chain(err.lines());
         let documents = lines.filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object);
         Ok(Tried { exit: status.code().unwrap_or(-1), documents: documents.collect() })
@@ -173,6 +169,12 @@ impl Strangler {
         lines.extend(exports);
         lines.push(format!("alias strangler={}", built("strangler").display()));
         lines.join("\n")
+    }
+
+    fn in_json(&self, line: &str) -> Command {
+        let mut command = self.command(&line.split_whitespace().collect::<Vec<_>>());
+        command.args(["--output", "json"]);
+        command
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

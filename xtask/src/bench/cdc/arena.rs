@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::super::account;
-use super::super::house::{House, end};
+use super::super::house::{self, House, end};
 use super::super::session::Session;
 use lab::process::Background;
 use lab::{Access, Broker, Cluster, free_port};
@@ -28,8 +28,8 @@ const SETTINGS: [&str; 4] = [
 /// About 150 bytes a row.
 const TABLE: &str = "CREATE TABLE items (id bigint PRIMARY KEY, customer bigint NOT NULL, status text NOT NULL, \
                      amount numeric(12,2) NOT NULL, note text NOT NULL, changed timestamptz NOT NULL)";
-/// Strangler's own role and password, made by `strangler install`.
-const ROLE: &str = "strangler";
+const SLICES: &str =
+    "  items: { service: side, routes: { show: 'GET /items/{id}' }, tables: [public.items] }\n";
 const SOURCE: &str = "shop";
 const OURS: &str = "ours";
 const NATIVE: &str = "native";
@@ -59,16 +59,11 @@ impl Arena {
     pub fn build(program: &Path, kafka: bool) -> Result<Arena> {
         let broker = if kafka { Some(Broker::start(None)?) } else { None };
         let (sources, sinks) = (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE])?);
-        let plan = plan(broker.as_ref().map(Broker::address).as_deref())?;
-        let environment = vec![
-            ("MONOLITH_DATABASE_URL".to_owned(), sources.url(ROLE, SOURCE)),
-            ("SIDE_DATABASE_URL".to_owned(), sinks.url(ROLE, OURS)),
-        ];
-        let mut house = House::with_plan(program, "bench-cdc", &plan, environment)?;
-        let monolith = format!("monolith={}", sources.admin_url(SOURCE));
-        let side = format!("side={}", sinks.admin_url(OURS));
-        house.verb(&["install", "--admin-url", &monolith, "--admin-url", &side])?;
-        house.open()?;
+        let nobody = format!("127.0.0.1:{}", free_port()?);
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let kafka = broker.as_ref().map(Broker::address);
+        let plan = house::plan([&nobody, &nobody], true, &listen, kafka.as_deref(), SLICES)?;
+        let house = House::between(program, "bench-cdc", &plan, [(&sources, SOURCE), (&sinks, OURS)])?;
         let log = house.log("psql");
         Ok(Arena {
             bridge: None,
@@ -250,19 +245,4 @@ fn cluster(name: &str, databases: &[&str]) -> Result<Cluster> {
         cluster.psql(database, TABLE)?;
     }
     Ok(cluster)
-}
-
-fn plan(kafka: Option<&str>) -> Result<String> {
-    let ports = [free_port()?, free_port()?, free_port()?, free_port()?, free_port()?];
-    let [nobody, proxy, admin, controller, bridge] = ports;
-    let log =
-        kafka.map(|brokers| format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: bench }} }}\n"));
-    Ok(format!(
-        "version: 1\nname: bench\nmonolith:\n  upstream: \"http://127.0.0.1:{nobody}\"\n  database: \
-         ${{MONOLITH_DATABASE_URL}}\nservices:\n  side:\n    upstream: \"http://127.0.0.1:{nobody}\"\n    database: \
-         ${{SIDE_DATABASE_URL}}\nproxy: {{ listen: \"127.0.0.1:{proxy}\", admin: \"127.0.0.1:{admin}\" }}\ncontroller: \
-         {{ listen: \"127.0.0.1:{controller}\" }}\nbridge: {{ listen: \"127.0.0.1:{bridge}\" }}\n{}slices:\n  items:\n    \
-         service: side\n    routes:\n      show: GET /items/{{id}}\n    tables: [public.items]\n",
-        log.unwrap_or_default()
-    ))
 }

@@ -75,7 +75,7 @@ fn watch(
                 seen.push((time, number));
             }
         }
-        if wanted.is_none() && !is_running(pgbench.pid()) {
+        if wanted.is_none() && !pgbench.is_running()? {
             let status = pgbench.wait(PATIENCE)?;
             anyhow::ensure!(status.success(), "pgbench failed ({status}):\n{}", pgbench.log_end());
             let commits = commits(&fs::read_to_string(committed)?)?;
@@ -91,12 +91,6 @@ fn watch(
         interrupt::check()?;
         std::thread::sleep(LOOK_EVERY);
     }
-}
-
-/// A program that has ended stays a corpse until it is awaited (state `Z`, proc(5)).
-fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z'))
 }
 
 fn look(answer: &str) -> Result<(f64, [u64; CLIENTS])> {

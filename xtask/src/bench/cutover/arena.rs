@@ -10,11 +10,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::super::Wish;
-use super::super::house::{House, await_listening, end};
+use super::super::house::{self, House, await_listening, end};
 use super::visits::{Found, Visit, counts};
-use lab::postgres::PASSWORD;
 use lab::process::Background;
-use lab::{Access, Broker, Cluster, free_port};
+use lab::{Broker, Cluster, free_port};
 
 /// Requests a second, as the aim says.
 const WRITES: u32 = 500;
@@ -23,11 +22,17 @@ const READS: u32 = 2000;
 const PAGES: u32 = 1000;
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const SETTINGS: &str = "-c max_slot_wal_keep_size=4GB";
-/// The application's own role, and strangler's, which `strangler install` makes.
+/// The application's own role.
 const APPLICATION: &str = "guestbook";
-const STRANGLER: &str = "strangler";
 const DATABASE: &str = "guestbook";
 pub const SLICE: &str = "guestbook";
+const SLICES: &str = "
+  guestbook:
+    service: side
+    routes: { show: 'GET /pages/{id}', like: 'POST /pages/{id}/like', write: POST /entries }
+    tables: [public.entries, public.pages]
+    writers: { guestbook: moved }
+";
 
 /// What is dropped first stands first.
 pub struct Arena {
@@ -52,17 +57,12 @@ impl Arena {
         let broker = if wish.kafka { Some(Broker::start(None)?) } else { None };
         let sides = [Side::open(wish, "monolith", PAGES)?, Side::open(wish, "service", 0)?];
         let listen = format!("127.0.0.1:{}", free_port()?);
-        let plan = plan(&sides, &listen, broker.as_ref().map(Broker::address).as_deref())?;
         let [monolith, service] = &sides;
-        let environment = vec![
-            ("MONOLITH_DATABASE_URL".to_owned(), monolith.cluster.url(STRANGLER, DATABASE)),
-            ("SERVICE_DATABASE_URL".to_owned(), service.cluster.url(STRANGLER, DATABASE)),
-        ];
-        let mut house = House::with_plan(&wish.program("strangler"), "bench-cutover", &plan, environment)?;
-        let admin = |name: &str, side: &Side| format!("{name}={}", side.cluster.admin_url(DATABASE));
-        let (monolith, service) = (admin("monolith", monolith), admin("service", service));
-        house.verb(&["install", "--admin-url", &monolith, "--admin-url", &service])?;
-        house.open()?;
+        let kafka = broker.as_ref().map(Broker::address);
+        let upstreams = [monolith.listen.as_str(), service.listen.as_str()];
+        let plan = house::plan(upstreams, true, &listen, kafka.as_deref(), SLICES)?;
+        let databases = [(&monolith.cluster, DATABASE), (&service.cluster, DATABASE)];
+        let house = House::between(&wish.program("strangler"), "bench-cutover", &plan, databases)?;
         let bridge = house.part("bridge", None)?;
         let proxy = house.part("proxy", None)?;
         let port = listen.rsplit(':').next().and_then(|port| port.parse().ok()).context("no port")?;
@@ -143,11 +143,7 @@ impl Drop for Arena {
 impl Side {
     /// A cluster with one database that belongs to the application's role, and the application.
     fn open(wish: &Wish, name: &str, pages: u32) -> Result<Side> {
-        let cluster = Cluster::create(&format!("bench-{name}"), Access::Passwords, SETTINGS)?;
-        let role = format!("CREATE ROLE {APPLICATION} LOGIN PASSWORD '{PASSWORD}'");
-        cluster.psql("postgres", &role)?;
-        cluster.psql("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {APPLICATION}"))?;
-        cluster.psql(DATABASE, &format!("ALTER SCHEMA public OWNER TO {APPLICATION}"))?;
+        let cluster = Cluster::of_application(&format!("bench-{name}"), DATABASE, APPLICATION, SETTINGS)?;
         let port = free_port()?;
         let listen = format!("127.0.0.1:{port}");
         let mut command = Command::new(wish.program("guestbook"));
@@ -165,33 +161,4 @@ impl Side {
         let likes = self.cluster.psql(DATABASE, "SELECT id, likes FROM pages")?;
         Ok(Found { entries: counts(&entries)?, likes: counts(&likes)? })
     }
-}
-
-fn plan(sides: &[Side; 2], listen: &str, kafka: Option<&str>) -> Result<String> {
-    let [admin, controller, bridge] = [free_port()?, free_port()?, free_port()?];
-    let [monolith, service] = sides;
-    let (monolith, service) = (&monolith.listen, &service.listen);
-    let log =
-        kafka.map(|brokers| format!("log: {{ kafka: {{ brokers: \"{brokers}\", topic_prefix: bench }} }}\n"));
-    let log = log.unwrap_or_default();
-    Ok(format!(
-        "version: 1
-name: bench
-monolith: {{ upstream: \"http://{monolith}\", database: \"${{MONOLITH_DATABASE_URL}}\" }}
-services:
-  service: {{ upstream: \"http://{service}\", database: \"${{SERVICE_DATABASE_URL}}\" }}
-proxy: {{ listen: \"{listen}\", admin: \"127.0.0.1:{admin}\" }}
-controller: {{ listen: \"127.0.0.1:{controller}\" }}
-bridge: {{ listen: \"127.0.0.1:{bridge}\" }}
-{log}slices:
-  {SLICE}:
-    service: service
-    routes:
-      show: \"GET /pages/{{id}}\"
-      like: \"POST /pages/{{id}}/like\"
-      write: POST /entries
-    tables: [public.entries, public.pages]
-    writers: {{ {APPLICATION}: moved }}
-"
-    ))
 }
