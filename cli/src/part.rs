@@ -1,17 +1,15 @@
 //! The three parts: runs each in this process, and calls the controller's crate for `install`, `uninstall` and
 //! `doctor`. Only this file names their crates.
 
+pub(crate) use controller::{doctor, readers, writers};
+
 use crate::signals::Signals;
 use link::Link;
-use migrations::access::Accesses;
-use migrations::names::SliceName;
-use migrations::plan::{Plan, Secret, Slice};
-use migrations::preflight::Diagnosis;
+use migrations::plan::{Plan, Secret};
 use migrations::problem::Problem;
 use migrations::sql::Database;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -55,30 +53,6 @@ pub(crate) async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
 /// Blocks, and starts its own runtimes.
 pub(crate) fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
     proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(Problem::from)
-}
-
-pub(crate) async fn doctor(plan: &Plan, slice: Option<&SliceName>) -> Diagnosis {
-    controller::doctor(plan, slice).await
-}
-
-/// With `observe`, writers are noted for that time or until `ended`.
-pub(crate) async fn writers(
-    plan: &Plan,
-    slice: &Slice,
-    observe: Option<Duration>,
-    forget: bool,
-    ended: impl Future<Output = ()>,
-) -> Result<Accesses, Problem> {
-    controller::writers(plan, slice, observe, forget, ended).await
-}
-
-pub(crate) async fn readers(
-    plan: &Plan,
-    slice: &Slice,
-    time: Duration,
-    ended: impl Future<Output = ()>,
-) -> Result<Accesses, Problem> {
-    controller::readers(plan, slice, time, ended).await
 }
 
 /// `report` gets a line for each step.

@@ -223,21 +223,17 @@ impl Mapping {
 
     /// Finds rows by their key.
     pub fn find(&self) -> Statement {
-        let (keys, inputs) = (self.key_outputs(), self.key_inputs());
-        let sql = format!(
-            "SELECT 1 FROM {} AS t, (SELECT {} FROM {}) AS s WHERE {}",
-            self.to.quoted(),
-            list(keys.iter().map(|o| self.named(o))),
-            self.rows(&inputs),
-            matching(&keys, "s"),
-        );
-        Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
+        self.by_key("SELECT 1", ",")
     }
 
     pub fn delete(&self) -> Statement {
+        self.by_key("DELETE", " USING")
+    }
+
+    fn by_key(&self, deed: &str, joined: &str) -> Statement {
         let (keys, inputs) = (self.key_outputs(), self.key_inputs());
         let sql = format!(
-            "DELETE FROM {} AS t USING (SELECT {} FROM {}) AS s WHERE {}",
+            "{deed} FROM {} AS t{joined} (SELECT {} FROM {}) AS s WHERE {}",
             self.to.quoted(),
             list(keys.iter().map(|o| self.named(o))),
             self.rows(&inputs),

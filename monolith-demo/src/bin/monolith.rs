@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let shop = Shop::monolith(pool);
     let internal = server::internal(shop.clone());
-    let internal = tokio::spawn(server::serve(inner_door, internal, until(stopped)));
+    let internal = tokio::spawn(server::serve(inner_door, internal, server::until(stopped)));
     let served = server::serve(listener, server::monolith(shop), server::asked_to_stop()).await;
     stop.send_replace(true);
     internal.await??;
@@ -77,10 +77,4 @@ async fn main() -> anyhow::Result<()> {
         job.await?;
     }
     served
-}
-
-/// Ends when `stop` becomes true.
-async fn until(mut stop: tokio::sync::watch::Receiver<bool>) {
-    // An error means that the sender is gone, and the program ends.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use monolith_demo::shop::server::asked_to_stop;
+use monolith_demo::shop::server::stop_when_asked;
 use monolith_demo::steady;
 
 /// Send requests to a guestbook at a fixed rate, and log when each was due and how long it took.
@@ -31,12 +31,5 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     monolith_demo::start_log();
     let Args { proxy, writes, reads, pages, log } = Args::parse();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        asked_to_stop().await;
-        stop.send_replace(true);
-        // The sender must live on: its end would be taken for a stop.
-        std::future::pending::<()>().await;
-    });
-    steady::run(&steady::Settings { proxy, writes, reads, pages, log }, stopped).await
+    steady::run(&steady::Settings { proxy, writes, reads, pages, log }, stop_when_asked()).await
 }

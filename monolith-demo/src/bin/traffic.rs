@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use monolith_demo::shop::server::asked_to_stop;
+use monolith_demo::shop::server::stop_when_asked;
 use monolith_demo::traffic::report::{Counts, Proof};
 use monolith_demo::traffic::{lag, ledger::Ledger, proof, run};
 use serde::Serialize;
@@ -131,14 +131,7 @@ async fn traffic(args: Args) -> anyhow::Result<bool> {
         seed: args.seed,
         databases: args.databases.meant()?,
     };
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
-        asked_to_stop().await;
-        stop.send_replace(true);
-        // The sender must live on: clients take its end for a stop.
-        std::future::pending::<()>().await;
-    });
-    let report = run::run(&settings, stopped, show_progress).await?;
+    let report = run::run(&settings, stop_when_asked(), show_progress).await?;
     show_proof(&report.proof);
     for sample in &report.samples {
         println!("  {sample}");

@@ -13,6 +13,7 @@ use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::refusal::Refusal;
 use super::saga::rows::Unfinished;
@@ -44,7 +45,7 @@ pub async fn serve(
         // Small answers must not wait for more data. If this fails, the connection is only slower.
         let _ = stream.set_nodelay(true);
     });
-    let (stopped, mut deadline) = tokio::sync::watch::channel(false);
+    let (stopped, mut deadline) = watch::channel(false);
     let stop = async move {
         stop.await;
         let _ = stopped.send(true);
@@ -83,6 +84,23 @@ pub async fn asked_to_stop() {
         () = terminate => {}
     }
     tracing::info!("asked to stop");
+}
+
+/// Becomes true at Ctrl-C or SIGTERM.
+pub fn stop_when_asked() -> watch::Receiver<bool> {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        asked_to_stop().await;
+        stop.send_replace(true);
+        // The sender must live on: its end would be taken for a stop.
+        std::future::pending::<()>().await;
+    });
+    stopped
+}
+
+/// Ends when `stop` becomes true, or when nobody is left to say so.
+pub async fn until(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 pub async fn bind(address: &str) -> anyhow::Result<TcpListener> {

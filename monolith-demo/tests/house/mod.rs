@@ -126,11 +126,9 @@ impl House {
 }
 
 /// Serves on a free port and gives the address.
-pub async fn serve(router: axum::Router, mut stop: watch::Receiver<bool>) -> String {
+pub async fn serve(router: axum::Router, stop: watch::Receiver<bool>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(listener, router, async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    }));
+    tokio::spawn(server::serve(listener, router, server::until(stop)));
     format!("http://{address}")
 }
