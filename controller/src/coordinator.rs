@@ -23,7 +23,7 @@ use crate::desk::Desk;
 use driver::Driver;
 use lease::Lease;
 use migrations::names::SliceName;
-use ready::Ready;
+use ready::{READY_MAX, Ready};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,6 @@ use uuid::Uuid;
 
 /// How often a lease that another coordinator holds is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// A rollback is wished for when something is wrong: it begins soon, ready or not.
-const READY_MAX: Duration = Duration::from_secs(2);
 
 /// Drives whatever is crossing, until the process ends.
 pub(crate) async fn run(desk: Arc<Desk>, line: Option<Arc<Line>>, mut ends: watch::Receiver<bool>) {

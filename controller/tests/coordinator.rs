@@ -255,6 +255,28 @@ async fn a_rollback_beside_a_vacuum_is_given_up_in_time_and_names_it() {
     house.only_writes("monolith").await;
 }
 
+/// As an autovacuum does that yields.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_waits_for_a_vacuum_that_yields_before_it_holds_writes() {
+    let house = House::new(1).await;
+    house.granted("cutover", ann()).await;
+    house.until_stage(0, "split").await;
+    let vacuum = house.world.client("app", "service").await;
+    vacuum.batch_execute(VACUUM).await.unwrap();
+    let yielding = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = vacuum.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap();
+        vacuum.batch_execute("ROLLBACK").await.unwrap();
+        now.get::<_, String>(0)
+    });
+    house.granted("rollback", ann()).await;
+    let yielded = yielding.await.unwrap();
+    house.until_stage(0, "following").await;
+    let held_after =
+        format!("SELECT at > '{yielded}' FROM strangler.journal WHERE event->>'event' = 'rollback-started'");
+    assert_eq!(house.world.cluster.sql("monolith", &held_after), "t");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn vitess_16563_what_was_passed_before_the_fence_proves_nothing() {
     let house = House::new(1).await;

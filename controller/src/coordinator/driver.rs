@@ -92,6 +92,11 @@ impl<'a> Driver<'a> {
             match next.unwrap_or_else(|| self.next(&all, &state)) {
                 Next::Done => return self.conclude().await,
                 Next::Do(step) => self.act(step, &state).await,
+                // The time of the hold begins after that.
+                Next::Journal(Event::RollbackStarted { .. }) if !self.sight.is_made_ready => {
+                    self.work.make_ready().await;
+                    self.sight.is_made_ready = true;
+                }
                 Next::Journal(event) => self.journal(event, &state).await,
                 Next::Wait(awaited, until) => {
                     self.told(awaited);
@@ -314,9 +319,6 @@ impl<'a> Driver<'a> {
     /// Writes what was decided, unless someone decided otherwise meanwhile.
     async fn journal(&mut self, event: Event, judged: &SliceState) {
         let event = self.with_trouble(event);
-        if matches!(event, Event::RollbackStarted { .. }) {
-            self.work.make_ready().await;
-        }
         let reason = self.reason(&event);
         let name = &self.slice.name;
         let decided = self.desk.decide(|state| {

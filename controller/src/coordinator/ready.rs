@@ -1,7 +1,8 @@
 //! Sessions in both databases of a slice that are ready before its writes are held. Logging in takes time, and so does
-//! the first use of the gate's functions in a session: many times what later uses take.
+//! the first use of the gate's functions in a session: many times what later uses take. A vacuum that yields takes a second.
 
 use super::hands;
+use super::reservation::Reservation;
 use super::sequences::{self, Pair};
 use super::trouble::Trouble;
 use migrations::gate::Side;
@@ -13,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
+/// A rollback is wished for when something is wrong: it begins soon, ready or not. An autovacuum yields after one second.
+pub(super) const READY_MAX: Duration = Duration::from_secs(3);
 /// A crossing begins within moments after its sessions are ready, or another controller drives it.
 const KEPT: Duration = Duration::from_secs(10);
 
@@ -36,6 +39,11 @@ impl Ready {
         let (monolith, service) = futures_util::try_join!(open(Side::Monolith), open(Side::Service))?;
         warm(&monolith, &service, &slice.name).await;
         let pairs = sequences::pairs(slice, Side::Monolith, &monolith, &service).await?;
+        // An autovacuum that yielded comes back after a while. The lock is not kept: another controller may drive the rollback.
+        let service = match Reservation::take(service, slice, Side::Service).await?.give_up().await {
+            Some(client) => client,
+            None => open(Side::Service).await?,
+        };
         Ok(Ready { monolith, service, pairs })
     }
 }

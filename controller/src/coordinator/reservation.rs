@@ -29,7 +29,7 @@ impl Reservation {
     /// Waits for a running autovacuum to yield. Whoever else holds the tables is named.
     pub(super) async fn take(client: Client, slice: &Slice, side: Side) -> Result<Reservation, Trouble> {
         let tables: Vec<String> = slice.tables.iter().map(|table| table.name_at(side).quoted()).collect();
-        // A cutover is prepared while writes go on; a rollback holds them already.
+        // A cutover is prepared while writes go on; a rollback may hold them already.
         let patience = match side {
             Side::Monolith => "5s",
             Side::Service => "2s",

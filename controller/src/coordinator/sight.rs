@@ -26,6 +26,8 @@ pub(super) struct Sight {
     pub(super) service: Option<Gate>,
     pub(super) ready: Option<Digest>,
     pub(super) is_reserved: bool,
+    /// Whether all that can be was made ready for a rollback.
+    pub(super) is_made_ready: bool,
     pub(super) compared: Option<Compared>,
     pub(super) is_numbered: bool,
     pub(super) failed: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::compare::Line;
 use super::hands::Hands;
-use super::ready::{self, Ready};
+use super::ready::{self, READY_MAX, Ready};
 use super::reservation::{Fenced, Reservation};
 use super::sequences::{self, Pair};
 use super::shapes;
@@ -33,8 +33,6 @@ const FENCE_MAX: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(7);
 /// A database that does not answer another step for so long is asked anew.
 const STEP_MAX: Duration = Duration::from_secs(3);
-/// The time of the hold runs already, and is many times as long.
-const READY_MAX: Duration = Duration::from_millis(500);
 
 /// What came of a step.
 #[derive(Debug)]
@@ -126,7 +124,9 @@ impl<'a> Work<'a> {
         ready::warm(&monolith, &service, &self.slice.name).await;
         let pairs = sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
         self.pairs.insert(Side::Monolith, pairs);
-        self.give_back_both(monolith, service);
+        self.hands.give_back(Side::Monolith, monolith);
+        let service = Reservation::take(service, self.slice, Side::Service).await?;
+        self.hands.reserve(Side::Service, service);
         Ok(())
     }
 
@@ -149,8 +149,10 @@ impl<'a> Work<'a> {
     }
 
     async fn reserve(&mut self, side: Side) -> Result<Done, Trouble> {
-        let client = self.hands.lend(side).await?;
-        let reservation = Reservation::take(client, self.slice, side).await?;
+        let reservation = match self.hands.lend_reserved(side) {
+            Some(reservation) => reservation,
+            None => Reservation::take(self.hands.lend(side).await?, self.slice, side).await?,
+        };
         self.hands.reserve(side, reservation);
         Ok(Done::Reserved)
     }
