@@ -217,8 +217,12 @@ const VACUUM: &str = "BEGIN; LOCK TABLE orders IN SHARE UPDATE EXCLUSIVE MODE";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_waits_for_a_vacuum_before_it_holds_writes_and_keeps_the_next_one_off() {
+    tokio::join!(a_cutover_waits_for_a_vacuum_at("monolith"), a_cutover_waits_for_a_vacuum_at("service"));
+}
+
+async fn a_cutover_waits_for_a_vacuum_at(database: &str) {
     let house = House::new(1).await;
-    let vacuum = house.world.client("app", "monolith").await;
+    let vacuum = house.world.client("app", database).await;
     vacuum.batch_execute(VACUUM).await.unwrap();
     house.granted("cutover", ann()).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -226,7 +230,7 @@ async fn a_cutover_waits_for_a_vacuum_before_it_holds_writes_and_keeps_the_next_
     house.manners(|manners| manners.in_flight = 1);
     vacuum.batch_execute("ROLLBACK").await.unwrap();
     house.until(0, "cutting", |slice| slice.stage.name() == "cutting").await;
-    // From before the hold until the gate is shut, the next one passes the tables by.
+    // From before the hold until the gate is turned, the next one passes the tables by.
     vacuum.batch_execute("SET lock_timeout = '50ms'").await.unwrap();
     assert_eq!(world::refusal(&vacuum, "ANALYZE orders").await.as_deref(), Some("55P03"));
     house.manners(|manners| manners.in_flight = 0);
@@ -259,22 +263,25 @@ async fn a_rollback_beside_a_vacuum_is_given_up_in_time_and_names_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_waits_for_a_vacuum_that_yields_before_it_holds_writes() {
     let house = House::new(1).await;
-    house.granted("cutover", ann()).await;
-    house.until_stage(0, "split").await;
-    let vacuum = house.world.client("app", "service").await;
-    vacuum.batch_execute(VACUUM).await.unwrap();
-    let yielding = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = vacuum.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap();
-        vacuum.batch_execute("ROLLBACK").await.unwrap();
-        now.get::<_, String>(0)
-    });
-    house.granted("rollback", ann()).await;
-    let yielded = yielding.await.unwrap();
-    house.until_stage(0, "following").await;
-    let held_after =
-        format!("SELECT at > '{yielded}' FROM strangler.journal WHERE event->>'event' = 'rollback-started'");
-    assert_eq!(house.world.cluster.sql("monolith", &held_after), "t");
+    for database in ["service", "monolith"] {
+        house.granted("cutover", ann()).await;
+        house.until_stage(0, "split").await;
+        let vacuum = house.world.client("app", database).await;
+        vacuum.batch_execute(VACUUM).await.unwrap();
+        let yielding = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = vacuum.query_one("SELECT clock_timestamp()::text", &[]).await.unwrap();
+            vacuum.batch_execute("ROLLBACK").await.unwrap();
+            now.get::<_, String>(0)
+        });
+        house.granted("rollback", ann()).await;
+        let yielded = yielding.await.unwrap();
+        house.until_stage(0, "following").await;
+        let held_after = format!(
+            "SELECT max(at) > '{yielded}' FROM strangler.journal WHERE event->>'event' = 'rollback-started'"
+        );
+        assert_eq!(house.world.cluster.sql("monolith", &held_after), "t", "a vacuum at the {database}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,8 @@ pub const REHEARSED: &str = "rehearsed";
 pub enum Step {
     /// Look whether everything is ready, and hash the tables' shapes.
     Inspect,
-    /// Keep vacuums and DDL off this side's tables until its gate is shut, which they would keep from happening.
+    /// Keep vacuums and DDL off both sides' tables until their gates are turned, which they would keep from happening. The side
+    /// is the one that owns the slice until now.
     Reserve(Side),
     /// Shut the gate of the side that owns the slice until now, and say so in its change stream.
     Fence(Side),
@@ -365,7 +366,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Inspect => f.write_str("look whether everything is ready"),
-            Step::Reserve(side) => write!(f, "keep vacuums and DDL off the {side}'s tables"),
+            Step::Reserve(_) => f.write_str("keep vacuums and DDL off the tables"),
             Step::Fence(side) => write!(f, "shut the {side}'s gate"),
             Step::Open(side) => write!(f, "open the {side}'s gate"),
             Step::Compare => f.write_str("compare what changed"),

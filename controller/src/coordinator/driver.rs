@@ -319,6 +319,12 @@ impl<'a> Driver<'a> {
     /// Writes what was decided, unless someone decided otherwise meanwhile.
     async fn journal(&mut self, event: Event, judged: &SliceState) {
         let event = self.with_trouble(event);
+        if !matches!(
+            event,
+            Event::CutoverStarted { .. } | Event::RollbackStarted { .. } | Event::CutoverCommitted { .. }
+        ) {
+            self.work.let_go().await;
+        }
         let reason = self.reason(&event);
         let name = &self.slice.name;
         let decided = self.desk.decide(|state| {

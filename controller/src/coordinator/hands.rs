@@ -22,6 +22,8 @@ pub(super) struct Hands<'a> {
     slice: &'a Slice,
     monolith: Option<Held>,
     service: Option<Held>,
+    /// Of the tables whose gate is to open. A session of its own: the others are needed meanwhile.
+    opening: Option<(Side, Reservation)>,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ enum Held {
 
 impl<'a> Hands<'a> {
     pub(super) fn new(plan: &'a Plan, slice: &'a Slice) -> Hands<'a> {
-        Hands { plan, slice, monolith: None, service: None }
+        Hands { plan, slice, monolith: None, service: None, opening: None }
     }
 
     /// A connection to one side's database. Whoever has done his step gives it back.
@@ -63,6 +65,21 @@ impl<'a> Hands<'a> {
             Some(Held::Reserved(reservation)) if reservation.is_alive() => Some(reservation),
             other => {
                 *self.place(side) = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn reserve_opening(&mut self, side: Side, reservation: Reservation) {
+        self.opening = Some((side, reservation));
+    }
+
+    /// As [`Hands::lend_reserved`], for the gate that is to open.
+    pub(super) fn lend_opening(&mut self, side: Side) -> Option<Reservation> {
+        match self.opening.take() {
+            Some((of, reservation)) if of == side && reservation.is_alive() => Some(reservation),
+            other => {
+                self.opening = other;
                 None
             }
         }

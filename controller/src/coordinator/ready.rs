@@ -24,6 +24,8 @@ const KEPT: Duration = Duration::from_secs(10);
 pub(crate) struct Ready {
     pub(super) monolith: Client,
     pub(super) service: Client,
+    /// For the tables whose gate is to open.
+    pub(super) opening: Client,
     /// What is numbered anew at the monolith.
     pub(super) pairs: Vec<Pair>,
 }
@@ -36,15 +38,22 @@ impl Ready {
     /// For a crossing to the monolith.
     pub(crate) async fn to_return(plan: &Plan, slice: &Slice) -> Result<Ready, Trouble> {
         let open = |side| hands::open(plan, slice, side);
-        let (monolith, service) = futures_util::try_join!(open(Side::Monolith), open(Side::Service))?;
+        let (monolith, service, opening) =
+            futures_util::try_join!(open(Side::Monolith), open(Side::Service), open(Side::Monolith))?;
         warm(&monolith, &service, &slice.name).await;
         let pairs = sequences::pairs(slice, Side::Monolith, &monolith, &service).await?;
-        // An autovacuum that yielded comes back after a while. The lock is not kept: another controller may drive the rollback.
-        let service = match Reservation::take(service, slice, Side::Service).await?.give_up().await {
-            Some(client) => client,
-            None => open(Side::Service).await?,
+        // An autovacuum that yielded comes back after a while. The locks are not kept: another controller may drive the
+        // rollback.
+        let yielded = async |client, side| {
+            let reserved = Reservation::take(client, slice, side, READY_MAX).await?;
+            match reserved.give_up().await {
+                Some(client) => Ok(client),
+                None => open(side).await,
+            }
         };
-        Ok(Ready { monolith, service, pairs })
+        let (service, opening) =
+            futures_util::try_join!(yielded(service, Side::Service), yielded(opening, Side::Monolith))?;
+        Ok(Ready { monolith, service, opening, pairs })
     }
 }
 

@@ -1,6 +1,6 @@
-//! Keeps vacuums and DDL off a slice's tables until its gate is shut: an open transaction with a lock that writers do not
-//! mind. The gate is shut inside it. A running autovacuum yields to such a lock, but only after `deadlock_timeout`, and a new
-//! one passes the table by; the short tries of a fence would never outlast it.
+//! Keeps vacuums and DDL off a slice's tables until its gate is turned: an open transaction with a lock that writers do not
+//! mind. The gate is turned inside it. A running autovacuum yields to such a lock, but only after `deadlock_timeout`, and a new
+//! one passes the table by. The short tries of a fence would never outlast it, and writes wait for a gate that opens.
 
 use super::trouble::Trouble;
 use migrations::gate::Side;
@@ -8,6 +8,7 @@ use migrations::names::SliceName;
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use postgres::{Refusal, gate};
+use std::time::Duration;
 use tokio_postgres::{Client, Error};
 
 /// A coordinator that stalls keeps nobody's vacuum waiting for longer: the server ends its session.
@@ -19,7 +20,7 @@ pub(super) struct Reservation {
 }
 
 #[derive(Debug)]
-pub(super) enum Fenced {
+pub(super) enum Turned {
     Yes(Client),
     /// Nothing was changed, and the reservation stands.
     No(Reservation, Trouble),
@@ -27,16 +28,17 @@ pub(super) enum Fenced {
 
 impl Reservation {
     /// Waits for a running autovacuum to yield. Whoever else holds the tables is named.
-    pub(super) async fn take(client: Client, slice: &Slice, side: Side) -> Result<Reservation, Trouble> {
+    pub(super) async fn take(
+        client: Client,
+        slice: &Slice,
+        side: Side,
+        patience: Duration,
+    ) -> Result<Reservation, Trouble> {
         let tables: Vec<String> = slice.tables.iter().map(|table| table.name_at(side).quoted()).collect();
-        // A cutover is prepared while writes go on; a rollback may hold them already.
-        let patience = match side {
-            Side::Monolith => "5s",
-            Side::Service => "2s",
-        };
         let take = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'; SET LOCAL lock_timeout = '{patience}'; \
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_MAX}'; SET LOCAL lock_timeout = {}; \
              LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE; SAVEPOINT reserved",
+            patience.as_millis(),
             tables.join(", ")
         );
         let Err(error) = client.batch_execute(&take).await else { return Ok(Reservation { client }) };
@@ -55,14 +57,25 @@ impl Reservation {
     }
 
     /// Shuts the gate and ends the reservation, in one commit.
-    pub(super) async fn fence(self, slice: &SliceName, epoch: Epoch) -> Result<Fenced, Trouble> {
-        let Err(error) = gate::fence(&self.client, slice, epoch).await else {
+    pub(super) async fn fence(self, slice: &SliceName, epoch: Epoch) -> Result<Turned, Trouble> {
+        let fenced = gate::fence(&self.client, slice, epoch).await;
+        self.end(fenced).await
+    }
+
+    /// Opens the gate and ends the reservation, in one commit.
+    pub(super) async fn open(self, slice: &SliceName, epoch: Epoch) -> Result<Turned, Trouble> {
+        let opened = gate::open(&self.client, slice, epoch).await;
+        self.end(opened).await
+    }
+
+    async fn end(self, turned: Result<(), Error>) -> Result<Turned, Trouble> {
+        let Err(error) = turned else {
             self.client.batch_execute("COMMIT").await.map_err(|error| Trouble::of(&error))?;
-            return Ok(Fenced::Yes(self.client));
+            return Ok(Turned::Yes(self.client));
         };
         let trouble = Trouble::of(&error);
         match self.client.batch_execute("ROLLBACK TO reserved").await {
-            Ok(()) => Ok(Fenced::No(self, trouble)),
+            Ok(()) => Ok(Turned::No(self, trouble)),
             Err(_) => Err(trouble),
         }
     }

@@ -1,9 +1,9 @@
 //! Does the steps: at the gates, at the sequences, and by looking. What came of a step is returned; nothing is decided here.
 
 use super::compare::Line;
-use super::hands::Hands;
+use super::hands::{self, Hands};
 use super::ready::{self, READY_MAX, Ready};
-use super::reservation::{Fenced, Reservation};
+use super::reservation::{Reservation, Turned};
 use super::sequences::{self, Pair};
 use super::shapes;
 use super::trouble::Trouble;
@@ -50,16 +50,25 @@ pub(super) struct Work<'a> {
     slice: &'a Slice,
     line: &'a Line,
     hands: Hands<'a>,
+    /// A session at the monolith that is ready to open its gate.
+    opening: Option<Client>,
     /// What is numbered anew at each side, found before writes were held.
     pairs: BTreeMap<Side, Vec<Pair>>,
 }
 
 impl<'a> Work<'a> {
     pub(super) fn new(desk: &'a Desk, slice: &'a Slice, line: &'a Line) -> Work<'a> {
-        let mut work =
-            Work { desk, slice, line, hands: Hands::new(&desk.plan, slice), pairs: BTreeMap::new() };
-        if let Some(Ready { monolith, service, pairs }) = desk.spare.take(&slice.name) {
+        let mut work = Work {
+            desk,
+            slice,
+            line,
+            hands: Hands::new(&desk.plan, slice),
+            opening: None,
+            pairs: BTreeMap::new(),
+        };
+        if let Some(Ready { monolith, service, opening, pairs }) = desk.spare.take(&slice.name) {
             work.give_back_both(monolith, service);
+            work.opening = Some(opening);
             work.pairs.insert(Side::Monolith, pairs);
         }
         work
@@ -124,10 +133,8 @@ impl<'a> Work<'a> {
         ready::warm(&monolith, &service, &self.slice.name).await;
         let pairs = sequences::pairs(self.slice, Side::Monolith, &monolith, &service).await?;
         self.pairs.insert(Side::Monolith, pairs);
-        self.hands.give_back(Side::Monolith, monolith);
-        let service = Reservation::take(service, self.slice, Side::Service).await?;
-        self.hands.reserve(Side::Service, service);
-        Ok(())
+        self.give_back_both(monolith, service);
+        self.reserve(Side::Service).await.map(drop)
     }
 
     async fn inspect(&mut self) -> Result<Done, Trouble> {
@@ -148,21 +155,53 @@ impl<'a> Work<'a> {
         Ok(Done::Ready(digest))
     }
 
-    async fn reserve(&mut self, side: Side) -> Result<Done, Trouble> {
-        let reservation = match self.hands.lend_reserved(side) {
-            Some(reservation) => reservation,
-            None => Reservation::take(self.hands.lend(side).await?, self.slice, side).await?,
+    /// Also on the side whose gate is to open then.
+    async fn reserve(&mut self, from: Side) -> Result<Done, Trouble> {
+        let (slice, to) = (self.slice, from.other());
+        // A cutover is prepared while writes go on; a rollback may hold them already.
+        let patience = match from {
+            Side::Monolith => Duration::from_secs(5),
+            Side::Service => Duration::from_secs(2),
         };
-        self.hands.reserve(side, reservation);
+        let (shutting, opening) = (self.hands.lend_reserved(from), self.hands.lend_opening(to));
+        let client = if shutting.is_none() { Some(self.hands.lend(from).await?) } else { None };
+        let (desk, spare) = (self.desk, self.opening.take().filter(|_| to == Side::Monolith));
+        let shutting = async {
+            match (shutting, client) {
+                (None, Some(client)) => Reservation::take(client, slice, from, patience).await.map(Some),
+                (reserved, _) => Ok(reserved),
+            }
+        };
+        let opening = async {
+            let client = match (opening, spare) {
+                (Some(reserved), _) => return Ok(reserved),
+                (None, Some(client)) => client,
+                (None, None) => hands::open(&desk.plan, slice, to).await?,
+            };
+            gate::warm(&client, &slice.name).await.map_err(|error| Trouble::of(&error))?;
+            Reservation::take(client, slice, to, patience).await
+        };
+        let (shutting, opening) = futures_util::try_join!(shutting, opening)?;
+        shutting.into_iter().for_each(|reserved| self.hands.reserve(from, reserved));
+        self.hands.reserve_opening(to, opening);
         Ok(Done::Reserved)
+    }
+
+    /// The entry that comes next turns a gate itself, or none is turned any more.
+    pub(super) async fn let_go(&mut self) {
+        for side in [Side::Monolith, Side::Service] {
+            if let Some(reserved) = self.hands.lend_opening(side) {
+                let _ = reserved.give_up().await;
+            }
+        }
     }
 
     async fn fence(&mut self, side: Side, epoch: Epoch) -> Result<Done, Trouble> {
         let name = &self.slice.name;
         let (client, fenced) = match self.hands.lend_reserved(side) {
             Some(reservation) => match reservation.fence(name, epoch).await? {
-                Fenced::Yes(client) => (client, Ok(())),
-                Fenced::No(reservation, trouble) => {
+                Turned::Yes(client) => (client, Ok(())),
+                Turned::No(reservation, trouble) => {
                     self.hands.reserve(side, reservation);
                     return Err(trouble);
                 }
@@ -180,10 +219,18 @@ impl<'a> Work<'a> {
     }
 
     async fn open(&mut self, side: Side, epoch: Epoch) -> Result<Done, Trouble> {
-        let client = self.hands.lend(side).await?;
-        let opened = gate::open(&client, &self.slice.name, epoch).await;
-        self.hands.give_back(side, client);
-        opened.map_err(|error| Trouble::of(&error))?;
+        let name = &self.slice.name;
+        if let Some(reservation) = self.hands.lend_opening(side) {
+            if let Turned::No(reservation, trouble) = reservation.open(name, epoch).await? {
+                self.hands.reserve_opening(side, reservation);
+                return Err(trouble);
+            }
+        } else {
+            let client = self.hands.lend(side).await?;
+            let opened = gate::open(&client, name, epoch).await;
+            self.hands.give_back(side, client);
+            opened.map_err(|error| Trouble::of(&error))?;
+        }
         Ok(Done::Turned(side, self.gate(side).await?))
     }
 

@@ -129,7 +129,8 @@ impl<'a> Names<'a> {
                 format!("look whether {tables} and service {} are ready", self.slice.service)
             }
             Step::Reserve(side) => {
-                format!("keep vacuums and DDL off {} of {}", self.tables(side), self.side(side))
+                let of = |side| format!("{} of {}", self.tables(side), self.side(side));
+                format!("keep vacuums and DDL off {} and {}", of(side), of(side.other()))
             }
             Step::Fence(side) => {
                 format!("shut the gate of {} on {} (epoch {epoch})", self.side(side), self.tables(side))
