@@ -31,7 +31,7 @@ pub use halt::Halt;
 use kept::Kept;
 pub use kept::{begin_chunk, hold};
 use mending::Mending;
-use migrations::control::{Condition, LaneOrder};
+use migrations::control::{Condition, LaneOrder, READERS_LEAVE};
 use migrations::journal::Generation;
 use migrations::lane::{Direction, Right, Turn};
 use migrations::lsn::{EndLsn, Of, Position, Timeline};
@@ -56,8 +56,6 @@ use tokio_postgres::Client;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// Before a copy begins again, proxies have this long to read elsewhere.
-const READERS_LEAVE: Duration = Duration::from_secs(2);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An order with the journal's length when it was given: a longer journal wakes a stopped lane.
@@ -235,7 +233,7 @@ impl Lane<'_> {
         is_read: bool,
     ) -> Result<Kept, Halt> {
         if is_read {
-            // The tables are emptied next; proxies that still read from them have been told otherwise.
+            // The tables are emptied next.
             sleep(READERS_LEAVE).await;
         }
         let context = self.context;

@@ -234,7 +234,7 @@ async fn observed(
     if observed.version != control::VERSION {
         return Err(answer::other_version(observed.version));
     }
-    let report = observed.report.clone();
+    let (report, acts_on) = (observed.report.clone(), (observed.acts_on, observed.plan.clone()));
     shared.desk.agents.report(observed);
     shared.desk.look_for_bridge();
     if let Report::Bridge(report) = report {
@@ -243,7 +243,10 @@ async fn observed(
         let taken = tokio::spawn(async move { drive::take(&desk, &report).await });
         let _ = taken.await;
     }
-    Ok(StatusCode::NO_CONTENT)
+    // Whoever acts on the newest may count on it for a while.
+    let (acts_on, plan) = acts_on;
+    let is_newest = plan == shared.desk.plan.hash && acts_on.is_some_and(|held| shared.desk.is_newest(held));
+    Ok(if is_newest { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }
 
 /// Whether the plan has the slice is for `known_slice` to say: it knows what was meant.

@@ -43,6 +43,8 @@ struct Known {
     trouble: Option<Finding>,
     bridge: Option<String>,
     bridge_moved: Option<Instant>,
+    /// For how long this process had stood still when it looked at the journal last, whether or not it could be read.
+    looked_after: Option<Duration>,
     /// Where an entry of this very controller brought a slice last, and when.
     entered: BTreeMap<SliceName, (Place, Instant)>,
 }
@@ -88,6 +90,15 @@ impl Desk {
 
     pub(crate) fn trouble(&self) -> Option<Finding> {
         self.lock().trouble.clone()
+    }
+
+    /// Whether nothing is newer than this. A controller that stood still has to look first. While the journal cannot be read,
+    /// nothing new can be written either.
+    pub(crate) fn is_newest(&self, (journal, generation): (JournalId, Generation)) -> bool {
+        let known = self.lock();
+        let has_looked = known.looked_after == Some(self.agents.clock.stood());
+        let is_known = |state: &State| state.journal == journal && state.generation == generation;
+        has_looked && known.state.as_ref().is_some_and(is_known)
     }
 
     pub(crate) fn bridge(&self) -> Option<String> {
@@ -144,8 +155,10 @@ impl Desk {
     /// Reads what is new in the journal; the newest state that is known with it.
     pub(crate) async fn refresh(&self) -> Result<State, StoreError> {
         let _one_at_a_time = self.reading.lock().await;
+        let stood = self.agents.clock.stood();
         let read = self.read().await;
         let mut known = self.lock();
+        known.looked_after = Some(stood);
         match read {
             Ok(state) => {
                 if known.trouble.take().is_some() {

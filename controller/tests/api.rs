@@ -101,7 +101,7 @@ impl Running {
 
     async fn report(&self, observed: &Observed) {
         let answer = self.post("/v1/observed", serde_json::to_value(observed).unwrap()).await;
-        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert!(answer.status().is_success(), "{}", answer.status());
     }
 
     fn poll(
@@ -320,6 +320,23 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
     let status: Status = api.get("/v1/status").await;
     assert_eq!(status.agents.len(), 2);
     assert!(status.agents.iter().all(|agent| agent.live && agent.generation == Some(Generation(1))));
+    api.end().await;
+}
+
+/// It may count on that for a while, so it must be so.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reports_is_told_whether_it_acts_on_the_newest() {
+    let (_folder, api) = Running::alone().await;
+    let now: Desired = api.get("/v1/desired").await;
+    let told = async |generation, plan: &str| {
+        let observed = proxy("a-1-0", Some((now.journal, Generation(generation))), plan);
+        api.post("/v1/observed", serde_json::to_value(observed).unwrap()).await.status()
+    };
+    assert_eq!(told(0, &now.plan).await, StatusCode::NO_CONTENT);
+    assert_eq!(told(0, "another").await, StatusCode::ACCEPTED);
+    api.share("10%").await;
+    assert_eq!(told(0, &now.plan).await, StatusCode::ACCEPTED);
+    assert_eq!(told(1, &now.plan).await, StatusCode::NO_CONTENT);
     api.end().await;
 }
 

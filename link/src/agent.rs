@@ -58,6 +58,8 @@ pub struct Agent {
     http: reqwest::Client,
     /// When the controller answered last, or the agent began.
     heard: watch::Sender<Instant>,
+    /// When it last asked a controller that then said that nothing is newer than what it acts on.
+    confirmed: watch::Sender<Option<Instant>>,
     /// Something newer is desired, and an open poll has not brought it.
     newer: Arc<Notify>,
 }
@@ -107,7 +109,14 @@ impl Agent {
         let host = if host.trim().is_empty() { "host" } else { host.trim() };
         let name = format!("{host}-{}-{tag:x}", std::process::id());
         let heard = watch::Sender::new(Instant::now());
-        Ok(Self { link, id: AgentId { kind, name }, http: client()?, heard, newer: Arc::default() })
+        Ok(Self {
+            link,
+            id: AgentId { kind, name },
+            http: client()?,
+            heard,
+            confirmed: watch::Sender::new(None),
+            newer: Arc::default(),
+        })
     }
 
     pub fn id(&self) -> &AgentId {
@@ -117,6 +126,11 @@ impl Agent {
     /// Whether the controller took a report during the last `time`.
     pub fn heard_within(&self, time: Duration) -> bool {
         self.heard.borrow().elapsed() < time
+    }
+
+    /// When a controller was asked last that then said that nothing newer is desired than what the agent acts on.
+    pub fn confirmed(&self) -> watch::Receiver<Option<Instant>> {
+        self.confirmed.subscribe()
     }
 
     pub fn stored(&self) -> Stored {
@@ -173,12 +187,19 @@ impl Agent {
     /// Whether a controller says within `patience` that nothing newer is desired than what the agent acts on; none if it
     /// says nothing. Something newer is pulled at once.
     pub async fn is_newest(&self, acts_on: &ActsOn, patience: Duration) -> Option<bool> {
+        let asked = Instant::now();
         let answer = self.ask(Some(acts_on), Duration::ZERO, patience).await.ok()?;
         let is_newest = answer.status() == StatusCode::NO_CONTENT;
-        if !is_newest {
+        if is_newest {
+            self.confirm(asked);
+        } else {
             self.newer.notify_one();
         }
         Some(is_newest)
+    }
+
+    fn confirm(&self, asked: Instant) {
+        self.confirmed.send_replace(Some(asked));
     }
 
     /// One poll. None if nothing is newer than `held`.
@@ -219,8 +240,9 @@ impl Agent {
         let mut is_refused = false;
         loop {
             let request = self.http.post(self.url("/v1/observed")).bearer_auth(self.link.token.expose());
-            let taken = match request.json(&observed()).timeout(ANSWER_TIMEOUT).send().await {
-                Ok(answer) => accepted(answer).await.map(drop),
+            let (observed, asked) = (observed(), Instant::now());
+            let taken = match request.json(&observed).timeout(ANSWER_TIMEOUT).send().await {
+                Ok(answer) => accepted(answer).await.map(|answer| answer.status()),
                 Err(error) => Err(error.into()),
             };
             match taken {
@@ -231,9 +253,12 @@ impl Agent {
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn Error, "the controller did not take a report")
                 }
-                Ok(()) => {
+                Ok(status) => {
                     is_refused = false;
                     self.heard.send_replace(Instant::now());
+                    if status == StatusCode::NO_CONTENT {
+                        self.confirm(asked);
+                    }
                 }
             }
             sleep(REPORT_PAUSE).await;

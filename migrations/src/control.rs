@@ -27,6 +27,14 @@ pub const VERSION: u32 = 3;
 /// that nothing newer is desired.
 pub const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
+/// A proxy lets a service that follows answer reads only while a controller has said within this time that its table is the
+/// newest. Otherwise the monolith answers.
+pub const LEASE: Duration = Duration::from_secs(3);
+/// So long may a controller not know what another one decided: it reads the journal every second.
+const NEWS_WITHIN: Duration = Duration::from_secs(2);
+/// So long after a slice is followed no longer, no proxy reads from the service's copy, whoever it is and whatever it heard.
+pub const READERS_LEAVE: Duration = LEASE.saturating_add(NEWS_WITHIN).saturating_add(Duration::from_secs(1));
+
 /// What the controller wants to be so: one document for proxies and bridges alike, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Desired {

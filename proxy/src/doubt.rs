@@ -6,12 +6,12 @@
 
 use crate::metrics::Metrics;
 use link::{ActsOn, Agent};
-use migrations::control::DOUBT_AFTER;
+use migrations::control::{DOUBT_AFTER, LEASE};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How often a proxy that runs puts its doubt off.
 const TICK: Duration = Duration::from_millis(100);
@@ -25,17 +25,25 @@ pub(crate) struct Doubt {
     started: Instant,
     /// From when on the table is in doubt, in ms since the start. It is put off as long as the process runs.
     from_ms: AtomicU64,
+    /// From when on no controller has confirmed the table for too long, likewise.
+    alone_from_ms: AtomicU64,
     ended: Notify,
 }
 
 impl Doubt {
     /// A table that was stored may be old.
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), from_ms: AtomicU64::new(0), ended: Notify::new() }
+        let [from_ms, alone_from_ms] = [(); 2].map(|()| AtomicU64::new(0));
+        Self { started: Instant::now(), from_ms, alone_from_ms, ended: Notify::new() }
     }
 
     pub(crate) fn is_at(&self, now: Instant) -> bool {
         self.ms(now) >= self.from_ms.load(SeqCst)
+    }
+
+    /// Whether no controller has said lately that the table is the newest, so that a copy may be given up by now.
+    pub(crate) fn is_alone_at(&self, now: Instant) -> bool {
+        self.ms(now) >= self.alone_from_ms.load(SeqCst)
     }
 
     /// Resolves when the table is in doubt no longer.
@@ -56,6 +64,7 @@ impl Doubt {
         acts_on: impl Fn() -> Option<ActsOn>,
         metrics: &Metrics,
     ) -> Infallible {
+        let mut confirmed = agent.confirmed();
         loop {
             let now = Instant::now();
             if self.is_at(now) {
@@ -65,7 +74,11 @@ impl Doubt {
             } else {
                 self.put_off(now);
             }
-            sleep(TICK).await;
+            if let Some(asked) = *confirmed.borrow_and_update() {
+                self.alone_from_ms.store(self.ms(asked.into_std() + LEASE), SeqCst);
+            }
+            metrics.alone.set(i64::from(self.is_alone_at(Instant::now())));
+            let _ = timeout(TICK, confirmed.changed()).await;
         }
     }
 

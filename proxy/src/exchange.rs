@@ -307,6 +307,7 @@ impl Exchange {
             is_read: self.is_read(),
             follows: freshness.is_some() || route.slice.follows,
             leads: route.slice.leads,
+            is_alone: freshness.is_some_and(|freshness| freshness.is_alone()),
             asked: self.asked,
             stale,
             service_is_well: route.slice.service.is_well(),

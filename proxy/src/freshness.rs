@@ -6,6 +6,7 @@
 pub(crate) mod marks;
 pub(crate) mod seen;
 
+use crate::doubt::Doubt;
 use crate::metrics::BarrierCounters;
 use arc_swap::ArcSwapOption;
 use marks::{Count, Marks};
@@ -14,7 +15,7 @@ use migrations::names::SliceName;
 use migrations::plan::Secret;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// The bridge answers when the sink has passed the barrier. After this, the question is asked again.
@@ -53,12 +54,18 @@ pub(crate) struct Freshness {
     asked: Notify,
     passed: Notify,
     followed: AtomicBool,
+    doubt: Arc<Doubt>,
     counters: BarrierCounters,
 }
 
 impl Freshness {
     /// `count` is shared by all slices of this proxy.
-    pub(crate) fn new(slice: SliceName, count: Arc<Count>, counters: BarrierCounters) -> Self {
+    pub(crate) fn new(
+        slice: SliceName,
+        count: Arc<Count>,
+        doubt: Arc<Doubt>,
+        counters: BarrierCounters,
+    ) -> Self {
         let (asked, passed) = (Notify::new(), Notify::new());
         Self {
             slice,
@@ -67,8 +74,14 @@ impl Freshness {
             asked,
             passed,
             followed: AtomicBool::new(true),
+            doubt,
             counters,
         }
+    }
+
+    /// Whether the copy may be given up by now.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.doubt.is_alone_at(Instant::now())
     }
 
     /// Says whether the table shares reads of the slice. If not, no client needs its barriers.

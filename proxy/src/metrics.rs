@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) generation: IntGauge,
     pub(crate) ready: IntGauge,
     pub(crate) in_doubt: IntGauge,
+    pub(crate) alone: IntGauge,
     pub(crate) unwell: IntGauge,
 }
 
@@ -132,6 +133,7 @@ impl Metrics {
                 "strangler_proxy_table_in_doubt",
                 "1 while a controller is asked for the newest table",
             )?,
+            alone: gauge("strangler_proxy_alone", "1 while no controller confirms the table")?,
             unwell: gauge("strangler_proxy_unwell_addresses", "Upstream addresses that fail their checks")?,
             holds: HoldMetrics::new(&registry)?,
             latency,

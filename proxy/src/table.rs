@@ -349,7 +349,8 @@ impl Tables {
         for (slice, sticky) in shared {
             let freshness = lasting.freshness.entry(slice.clone()).or_insert_with(|| {
                 let counters = self.metrics.barriers(slice.as_str());
-                let fresh = Arc::new(Freshness::new(slice.clone(), self.count.clone(), counters));
+                let fresh =
+                    Arc::new(Freshness::new(slice.clone(), self.count.clone(), self.doubt.clone(), counters));
                 lasting.unserved.push(fresh.clone());
                 fresh
             });

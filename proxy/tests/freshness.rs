@@ -180,6 +180,20 @@ fn after_a_restart_no_client_reads_from_the_service_before_a_barrier() {
     rig.proxy.until("the barrier has passed", || rig.ask("GET", "/orders").text() == "service");
 }
 
+/// The copy may have been given up, and its tables be emptied.
+#[test]
+fn a_copy_is_not_read_while_no_controller_says_that_it_still_is_one() {
+    let rig = settled();
+    let side = || rig.ask("GET", "/orders").text();
+    rig.controller.knows_more.store(true, SeqCst);
+    rig.proxy.until("it reads elsewhere", || side() == "monolith");
+    assert!(rig.proxy.metric("strangler_proxy_decisions_total{why=\"alone\"}") > 0.0);
+    rig.proxy.until("it says so", || rig.proxy.metric("strangler_proxy_alone ") == 1.0);
+    rig.controller.knows_more.store(false, SeqCst);
+    rig.proxy.until("it reads the copy again", || side() == "service");
+    rig.proxy.until("it is not alone", || rig.proxy.metric("strangler_proxy_alone ") == 0.0);
+}
+
 #[test]
 fn without_shared_reads_there_are_no_marks_and_no_barriers() {
     let rig = Rig::new(at("monolith"));

@@ -21,6 +21,8 @@ pub(crate) enum Why {
     /// The client read newer data at the monolith than the service may have.
     Saw,
     Raised,
+    /// No controller has confirmed the table lately, and the service's copy may be given up by now.
+    Alone,
     Unwell,
     Fallback,
     /// Writes of the slice are held, and this one was not sent.
@@ -28,13 +30,14 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 9] = [
+    pub(crate) const ALL: [Why; 10] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
         Why::Wrote,
         Why::Saw,
         Why::Raised,
+        Why::Alone,
         Why::Unwell,
         Why::Fallback,
         Why::Held,
@@ -48,6 +51,7 @@ impl Why {
             Why::Wrote => "wrote",
             Why::Saw => "saw",
             Why::Raised => "raised",
+            Why::Alone => "alone",
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
             Why::Held => "held",
@@ -78,6 +82,8 @@ pub(crate) struct Case {
     pub(crate) follows: bool,
     /// Whether the monolith's data are behind the service's.
     pub(crate) leads: bool,
+    /// Whether no controller has confirmed the table lately.
+    pub(crate) is_alone: bool,
     /// The side that a tester with the right secret asked for.
     pub(crate) asked: Option<Side>,
     pub(crate) stale: Option<Stale>,
@@ -105,6 +111,7 @@ pub(crate) fn decide(case: &Case) -> Decision {
         match case.stale {
             Some(Stale::Wrote(_)) => return monolith(Why::Wrote),
             Some(Stale::Saw(_)) => return monolith(Why::Saw),
+            None if case.is_alone => return monolith(Why::Alone),
             None if !case.settled.takes(case.bucket) => return monolith(Why::Raised),
             None => {}
         }
@@ -131,6 +138,7 @@ mod tests {
             is_read: true,
             follows: true,
             leads: false,
+            is_alone: false,
             asked: None,
             stale: None,
             service_is_well: true,
@@ -155,6 +163,15 @@ mod tests {
         assert_eq!(outcome(&Case { settled: Share::MONOLITH, ..case() }), (Side::Monolith, Why::Raised));
         let stateless = Case { follows: false, settled: Share::MONOLITH, ..case() };
         assert_eq!(outcome(&stateless), (Side::Service, Why::Share));
+    }
+
+    #[test]
+    fn a_copy_is_not_read_while_nobody_says_that_it_still_is_one() {
+        let alone = Case { is_alone: true, ..case() };
+        assert_eq!(outcome(&alone), (Side::Monolith, Why::Alone));
+        let owned = Case { follows: false, leads: true, ..alone };
+        assert_eq!(outcome(&owned), (Side::Service, Why::Share));
+        assert_eq!(outcome(&Case { leads: false, ..owned }), (Side::Service, Why::Share), "it has no tables");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::PATIENCE;
 use super::origin::{Origin, Reply, text};
 use migrations::control::{Desired, Observed, VERSION};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Controller {
     pub origin: Origin,
     pub gate: Arc<Gate>,
     pub observed: Arc<Mutex<Vec<Observed>>>,
+    /// It tells who reports that something newer is desired.
+    pub knows_more: Arc<AtomicBool>,
     /// The generations that it has sent.
     pub given: Arc<Mutex<Vec<u64>>>,
     desired: Arc<(Mutex<Option<Desired>>, Condvar)>,
@@ -52,6 +54,8 @@ impl Controller {
         let observed: Arc<Mutex<Vec<Observed>>> = Arc::default();
         let given: Arc<Mutex<Vec<u64>>> = Arc::default();
         let (wanted, seen, noted) = (desired.clone(), observed.clone(), given.clone());
+        let knows_more = Arc::<AtomicBool>::default();
+        let is_behind = knows_more.clone();
         let origin = Origin::new(move |asked| {
             if asked.header("authorization") != Some("Bearer token") {
                 return text(401, "");
@@ -60,13 +64,13 @@ impl Controller {
                 Some("/v1/desired") => answer_desired(&wanted, &noted, &asked.target),
                 Some("/v1/observed") => {
                     seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
-                    text(204, "")
+                    text(if is_behind.load(SeqCst) { 202 } else { 204 }, "")
                 }
                 Some("/v1/barrier") if barrier() => text(200, &format!("{{\"version\":{VERSION}}}")),
                 _ => text(500, ""),
             }
         });
-        Self { origin, gate: Arc::default(), observed, given, desired }
+        Self { origin, gate: Arc::default(), observed, knows_more, given, desired }
     }
 
     pub fn publish(&self, desired: Desired) {
