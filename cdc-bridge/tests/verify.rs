@@ -376,10 +376,13 @@ async fn a_verification_goes_on_after_it_was_stopped_or_its_bridge_was_killed() 
     while look(&house).await.rows < stopped.rows + 5000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // So it cannot end before its bridge does.
+    let locker = session(&house.source.url("app", "shop")).await;
+    locker.batch_execute("BEGIN; LOCK TABLE words").await.unwrap();
     let before = look(&house).await;
     assert_eq!(before.course, Course::Running, "{before:?}");
     house.stop().await;
+    locker.batch_execute("COMMIT").await.unwrap();
     house.start();
     house.until("following", |lane| lane.condition == Condition::Following).await;
     let killed = look(&house).await;

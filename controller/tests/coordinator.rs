@@ -506,9 +506,9 @@ async fn while_preparing() {
     house.manners(|manners| manners.way_back = false);
     house.granted("cutover", ann()).await;
     house.until(0, "prepared", |slice| slice.preparing.is_some()).await;
-    house.controllers[0].kill();
+    let other = house.kill_the_coordinator().await;
     house.manners(|manners| manners.way_back = true);
-    house.until_stage(1, "split").await;
+    house.until_stage(other, "split").await;
     house.only_writes("service").await;
 }
 
@@ -517,10 +517,10 @@ async fn while_draining() {
     house.manners(|manners| manners.in_flight = 1);
     house.granted("cutover", ann()).await;
     house.until(0, "cutting", |slice| slice.stage.name() == "cutting").await;
-    house.controllers[0].kill();
+    let other = house.kill_the_coordinator().await;
     house.manners(|manners| manners.in_flight = 0);
-    house.until(1, "aborted", |slice| slice.epoch == Epoch(2)).await;
-    assert!(why(&house, 1).await.contains("went away"));
+    house.until(other, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    assert!(why(&house, other).await.contains("went away"));
     house.only_writes("monolith").await;
 }
 
@@ -529,12 +529,12 @@ async fn behind_the_fence() {
     house.manners(|manners| manners.fences_pass = false);
     house.granted("cutover", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
     house.until_gate("monolith", "1 true").await;
-    house.controllers[0].kill();
+    let other = house.kill_the_coordinator().await;
     house.manners(|manners| manners.fences_pass = true);
-    house.until(1, "aborted", |slice| slice.epoch == Epoch(2)).await;
+    house.until(other, "aborted", |slice| slice.epoch == Epoch(2)).await;
     house.only_writes("monolith").await;
-    house.wish(1, "cutover", ann()).await;
-    house.until_stage(1, "split").await;
+    house.wish(other, "cutover", ann()).await;
+    house.until_stage(other, "split").await;
     house.only_writes("service").await;
 }
 
@@ -544,13 +544,13 @@ async fn before_the_gate_opens() {
     locker.batch_execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE").await.unwrap();
     house.granted("cutover", ann()).await;
     house.until(0, "committed", |slice| slice.stage.name() == "split").await;
-    house.controllers[0].kill();
-    let aborted = house.wish(1, "abort", ann()).await;
+    let other = house.kill_the_coordinator().await;
+    let aborted = house.wish(other, "abort", ann()).await;
     assert_eq!(aborted.0, StatusCode::CONFLICT, "{aborted:?}");
     locker.batch_execute("COMMIT").await.unwrap();
-    house.until_stage(1, "split").await;
+    house.until_stage(other, "split").await;
     house.only_writes("service").await;
-    let commits = house.events(1).await.iter().filter(|event| **event == "cutover-committed").count();
+    let commits = house.events(other).await.iter().filter(|event| **event == "cutover-committed").count();
     assert_eq!(commits, 1);
 }
 
@@ -561,8 +561,8 @@ async fn while_returning() {
     house.manners(|manners| manners.fences_pass = false);
     house.granted("rollback", json!({ "actor": "ann", "hold_ms": 20_000 })).await;
     house.until_gate("service", "2 true").await;
-    house.controllers[0].kill();
-    house.until(1, "aborted", |slice| slice.epoch == Epoch(3) && slice.hold.is_none()).await;
+    let other = house.kill_the_coordinator().await;
+    house.until(other, "aborted", |slice| slice.epoch == Epoch(3) && slice.hold.is_none()).await;
     house.only_writes("service").await;
 }
 

@@ -88,10 +88,11 @@ impl Controller {
         Controller { base, runtime: Some(runtime), stop: Some(stop), _folder: folder }
     }
 
-    /// As with -9: nothing of it runs on, and nothing is said.
+    /// As with -9: nothing of it runs on, and nothing is said. A runtime that is only told to stop may still decide.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            let ending = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+            ending.join().unwrap();
         }
     }
 
@@ -183,6 +184,22 @@ impl House {
 
     pub async fn report(&self, n: usize) -> CrossingReport {
         self.get::<Option<CrossingReport>>(n, "/v1/slices/orders/crossing").await.expect("a crossing")
+    }
+
+    /// Kills the controller that drives the crossing, whichever of the two that is; the other one.
+    pub async fn kill_the_coordinator(&mut self) -> usize {
+        for _ in 0..1500 {
+            let epoch = self.status(0).await.slices[&self.world.slice].epoch;
+            for n in 0..2 {
+                let report: Option<CrossingReport> = self.get(n, "/v1/slices/orders/crossing").await;
+                if report.is_some_and(|report| report.epoch == epoch) {
+                    self.controllers[n].kill();
+                    return 1 - n;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nobody drives: {:#?}", self.journal(0).await);
     }
 
     pub async fn journal(&self, n: usize) -> Vec<Entry> {
