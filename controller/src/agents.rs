@@ -110,15 +110,23 @@ impl Agents {
         generations: &RangeInclusive<Generation>,
         plan: &str,
     ) -> Acknowledged {
+        let now = self.clock.now();
         let seen = self.lock();
-        let proxies = self.live(&seen).filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
-        proxies.fold(Acknowledged::default(), |mut sum, agent| {
+        self.serving(&seen).fold(Acknowledged::default(), |mut sum, agent| {
             let acts_on = agent.observed.acts_on;
             let has = acts_on.is_some_and(|(id, held)| id == journal && generations.contains(&held));
-            sum.live += 1;
-            sum.have += u32::from(has && agent.observed.plan == plan);
+            let is_live = now.duration_since(agent.at) < LIVE;
+            sum.live += u32::from(is_live);
+            sum.have += u32::from(is_live && has && agent.observed.plan == plan);
+            sum.silent += u32::from(!is_live);
             sum
         })
+    }
+
+    /// The proxies that may serve clients now.
+    pub(crate) fn proxy_names(&self) -> Vec<String> {
+        let seen = self.lock();
+        self.serving(&seen).map(|agent| agent.observed.agent.name.clone()).collect()
     }
 
     /// How the live proxies stand to a slice's crossing: those that act on one of these generations, and those that hold
@@ -130,7 +138,7 @@ impl Agents {
         plan: &str,
         (slice, epoch): (&SliceName, Option<Epoch>),
     ) -> ProxiesSeen {
-        let Acknowledged { live: count, have: current } = self.acknowledged(journal, generations, plan);
+        let Acknowledged { live: count, have: current, .. } = self.acknowledged(journal, generations, plan);
         let seen = self.lock();
         let drained = self.live(&seen).filter(|agent| match &agent.observed.report {
             Report::Proxy(proxy) => {
@@ -199,6 +207,16 @@ impl Agents {
         });
         let lanes = reports.max_by_key(|(weight, _)| *weight).map(|(_, lanes)| lanes).unwrap_or_default();
         lanes.into_iter().map(|(direction, report)| (direction, report.clone())).collect()
+    }
+
+    /// Live proxies, and silent ones that nobody took the place of: they may serve on.
+    fn serving<'a>(&self, seen: &'a BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &'a Seen> + use<'a> {
+        let now = self.clock.now();
+        let proxies = seen.values().filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
+        proxies.filter(move |agent| {
+            let silent = now.duration_since(agent.at);
+            silent < LIVE || silent < SHOWN && !seen.values().any(|other| took_the_place(other, agent))
+        })
     }
 
     fn live<'a>(&self, seen: &'a BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &'a Seen> + use<'a> {
@@ -279,6 +297,21 @@ mod tests {
         assert_eq!(behind(&[(proxy("a-1-0", None), 0)]), None, "it serves nothing yet");
         assert_eq!(behind(&[(proxy("a-1-0", Some((JOURNAL, 7))), 61)]), None, "forgotten");
         assert_eq!(behind(&[]), None);
+    }
+
+    #[test]
+    fn a_silent_proxy_is_counted_until_it_is_replaced_or_forgotten() {
+        let known = |proxies: &[(Observed, u64)]| {
+            let agents = heard(proxies);
+            let proxies = agents.acknowledged(JOURNAL, &(Generation(7)..=Generation(7)), "");
+            assert_eq!(agents.proxy_names().len() as u32, proxies.live + proxies.silent);
+            (proxies.live, proxies.have, proxies.silent)
+        };
+        let one = |name: &str| proxy(name, Some((JOURNAL, 7)));
+        assert_eq!(known(&[(one("a-1-0"), 0), (one("b-1-0"), 0)]), (2, 2, 0));
+        assert_eq!(known(&[(one("a-1-0"), 0), (one("b-1-0"), 12)]), (1, 1, 1));
+        assert_eq!(known(&[(one("a-1-0"), 0), (one("b-1-0"), 61)]), (1, 1, 0), "forgotten");
+        assert_eq!(known(&[(one("a-2-0"), 0), (one("a-1-0"), 12)]), (1, 1, 0), "started again");
     }
 
     #[test]

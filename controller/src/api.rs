@@ -22,13 +22,14 @@ use migrations::api::{
     Acknowledged, Outcome, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
 use migrations::code::Code;
-use migrations::control::{self, Observed, Report};
+use migrations::control::{self, Observed, Report, TableRoute};
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::lane::Direction;
 use migrations::names::SliceName;
-use migrations::plan::Secret;
+use migrations::plan::{Secret, Slice};
 use migrations::preflight::{Aim, Diagnosis};
+use migrations::share::Share;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +96,10 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
         },
     };
     let trouble = desk.trouble().or_else(|| desk.behind(&acts_on, &state));
-    let trouble = trouble.into_iter().chain(desk.courses.alarms()).collect();
+    let table = desk.desired().map(|desired| desired.table);
+    let shares_copies = table.is_some_and(|table| table.routes.iter().any(TableRoute::reads_a_copy));
+    let several = answer::several(&desk.plan, &desk.agents.proxy_names()).filter(|_| shares_copies);
+    let trouble = trouble.into_iter().chain(desk.courses.alarms()).chain(several).collect();
     Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
         desk.agents.lanes(slice)
     })))
@@ -132,6 +136,7 @@ async fn shares(
     let Json(wish) = wish?;
     detached(async move {
         let asked = Wish::Shares(&wish);
+        shared.may_share(&wish).await?;
         shared.decide(&wish.slice, asked, (&wish.actor, &wish.reason), Vec::new()).await
     })
     .await
@@ -275,6 +280,17 @@ impl Shared {
         let shared = journal::State::last_shared(state.journal, &entries, slice).map_err(StoreError::from)?;
         let behind = shared.and_then(|shared| self.desk.agents.left_behind(state.journal, shared));
         behind.map_or(Ok(()), |(proxy, silent)| Err(answer::still_read(slice, &proxy, silent)))
+    }
+
+    /// Refuses reads from a copy for clients that come through several proxies, if the plan does not say how they come.
+    async fn may_share(&self, wish: &SetShares) -> Result<(), Failure> {
+        let slice = self.desk.plan.slices.get(&wish.slice);
+        if wish.share == Share::MONOLITH || slice.is_none_or(Slice::is_stateless) {
+            return Ok(());
+        }
+        self.all_are_heard().await;
+        let several = answer::several(&self.desk.plan, &self.desk.agents.proxy_names());
+        several.map_or(Ok(()), |finding| Err(Failure(finding.into())))
     }
 
     /// Right after its start a controller knows of no agent, or of some, which does not mean that no other lives.

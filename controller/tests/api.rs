@@ -323,6 +323,46 @@ async fn a_share_is_done_when_every_live_proxy_has_it() {
     api.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_read_through_several_proxies_only_if_the_plan_says_how_clients_come() {
+    let told = async |line: &str, proxies: &[&str], share: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = PLAN
+            .replace("PORT", &lab::free_port().unwrap().to_string())
+            .replace("service: orders, routes", "service: orders, tables: [public.orders], routes")
+            .replace(
+                "upstream: \"http://127.0.0.1:2\"",
+                "upstream: \"http://127.0.0.1:2\", database: postgres://a@127.0.0.1:1/b",
+            )
+            .replace(
+                "upstream: \"http://127.0.0.1:1\"",
+                "upstream: \"http://127.0.0.1:1\", database: postgres://a@127.0.0.1:1/a",
+            );
+        let api = Running::start(world::plan(&format!("{plan}{line}")), folder.path()).await;
+        for name in proxies {
+            api.report(&proxy(name, None, "")).await;
+        }
+        let wish = json!({ "slice": "orders", "share": share, "actor": "ann" });
+        let (_, problem) = api.refusal("/v1/shares", wish).await;
+        api.end().await;
+        problem
+    };
+    let (one, two) = (&["a-1-0"][..], &["a-1-0", "b-1-0"][..]);
+    let refused = told("", two, "10%").await;
+    assert_eq!(refused.code, Code::ProxySeveral);
+    assert!(refused.message.contains("a-1-0, b-1-0"), "{refused:?}");
+    // What is refused here is refused for another reason: the copy does not follow.
+    for (line, proxies, share) in [
+        ("", one, "10%"),
+        ("", two, "monolith"),
+        ("proxy: { consistency: session }", two, "10%"),
+        ("proxy: { consistency: strong }", two, "10%"),
+    ] {
+        let other = told(line, proxies, share).await;
+        assert_ne!(other.code, Code::ProxySeveral, "{line} {proxies:?} {share}: {other:?}");
+    }
+}
+
 /// It may count on that for a while, so it must be so.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_reports_is_told_whether_it_acts_on_the_newest() {

@@ -154,4 +154,7 @@ pub struct Acknowledged {
     pub live: u32,
     /// Those of them that act on it.
     pub have: u32,
+    /// Proxies that were live a minute ago and may serve on by an older table.
+    #[serde(default)]
+    pub silent: u32,
 }

@@ -322,6 +322,7 @@ codes! {
     LogUnknown = "log.unknown", Stopped;
 
     BridgeOtherPlan = "bridge.other-plan", NotReady;
+    ProxySeveral = "proxy.several", NotReady;
     BridgeWaits = "bridge.waits", Unavailable;
 
     JournalConflict = "journal.conflict", Conflict;

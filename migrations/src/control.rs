@@ -92,6 +92,13 @@ pub struct TableRoute {
     pub leads: bool,
 }
 
+impl TableRoute {
+    /// Whether the service answers reads with a copy of the monolith's rows.
+    pub fn reads_a_copy(&self) -> bool {
+        self.follows && self.access == Access::Read && self.share != Share::MONOLITH
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneOrder {
     pub stage: Stage,

@@ -152,6 +152,26 @@ pub struct ProxySettings {
     /// Request and response bodies beyond this many bytes are refused; none: streamed without a bound.
     pub body_bytes_max: Option<u64>,
     pub hold: HoldBounds,
+    /// None: the plan is for one proxy.
+    pub consistency: Option<Consistency>,
+}
+
+/// What keeps a client from reading older data than it has seen, while reads are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Each proxy remembers its own clients, so each client must stay at one proxy.
+    Session,
+    /// Each shared read waits for a barrier that began after it arrived.
+    Strong,
+}
+
+impl Consistency {
+    pub fn word(self) -> &'static str {
+        match self {
+            Consistency::Session => "session",
+            Consistency::Strong => "strong",
+        }
+    }
 }
 
 /// What one proxy keeps of writes while their slice is held. What goes beyond is refused.

@@ -397,7 +397,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             owner: Owner::Service,
             hold: None,
             generation: Generation(9),
-            proxies: Acknowledged { live: 2, have: 1 },
+            proxies: Acknowledged { live: 2, have: 1, silent: 0 },
             findings: vec![],
             next_steps: vec![],
         };

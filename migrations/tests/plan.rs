@@ -8,7 +8,7 @@ use migrations::crossing::Moment;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::{HoldBounds, LogChoice, Plan, Sticky, check};
+use migrations::plan::{Consistency, HoldBounds, LogChoice, Plan, Sticky, check};
 use migrations::stage::{Epoch, Hold};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -145,6 +145,7 @@ fn every_key_is_read() {
     assert_eq!(plan.proxy.body_bytes_max, Some(10 << 20));
     let hold = plan.proxy.hold;
     assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (500, 8 << 20, 2_000));
+    assert_eq!(plan.proxy.consistency, Some(Consistency::Strong));
     assert!(plan.proxy.trust_forwarded && plan.proxy.override_secret.is_some());
     let slice = &plan.slices[&slice("orders")];
     assert_eq!(slice.sticky, Sticky::Header("X-Session".into()));

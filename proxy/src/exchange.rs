@@ -20,6 +20,7 @@ use crate::table::{Live, Tables};
 use crate::upstream::Pool;
 use http1::{Fields, RequestHead};
 use migrations::pattern::{Access, is_safe_method};
+use migrations::plan::Consistency;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,6 +52,8 @@ pub(crate) struct Exchange {
     asked: Option<Side>,
     seen: Seen,
     carried: Option<Origin>,
+    /// With strong consistency, the barrier that a read at the service waits for.
+    needs: Option<u64>,
 }
 
 /// How far a request got. Each step holds what is only known from there on.
@@ -101,7 +104,8 @@ impl Exchange {
             number,
             client: route.client(&request.fields, arrived.address),
         });
-        let knows_cookie = route.is_some_and(|(_, route)| route.slice.freshness.is_some());
+        let freshness = route.and_then(|(_, route)| route.slice.freshness.as_ref());
+        let consistency = freshness.map(|freshness| freshness.consistency);
         let mut exchange = Self {
             arrived,
             live,
@@ -115,9 +119,12 @@ impl Exchange {
             asked,
             seen: Seen::default(),
             carried: None,
+            needs: None,
         };
-        if knows_cookie {
-            exchange.read_seen(&request.fields, tag, count);
+        match consistency {
+            Some(Consistency::Session) => exchange.read_seen(&request.fields, tag, count),
+            Some(Consistency::Strong) => exchange.needs = Some(count.mark()),
+            None => {}
         }
         if let Some(wait) = exchange.decide() {
             exchange.reached = Reached::Waiting(wait);
@@ -313,7 +320,7 @@ impl Exchange {
             service_is_well: route.slice.service.is_well(),
         });
         let mark = match (decision.why, stale) {
-            (Why::Saw, Some(Stale::Saw(mark))) => Some(mark),
+            (Why::Saw, Some(Stale::Saw(mark))) | (Why::Behind, Some(Stale::Unknown(mark))) => Some(mark),
             (Why::Wrote, Some(Stale::Wrote(mark))) if self.carried == Some(Origin::Foreign) => Some(mark),
             _ => None,
         };
@@ -340,6 +347,9 @@ impl Exchange {
     }
 
     fn stale(&self, freshness: &Freshness, client: Client) -> Option<Stale> {
+        if let Some(mark) = self.needs {
+            return (!freshness.marks.has_passed(mark)).then_some(Stale::Unknown(mark));
+        }
         let saw = self.seen.saw_in(freshness.slice.as_str());
         let stale = freshness.marks.stale(client.hash, self.seen.wrote, saw);
         if let Some(Stale::Wrote(mark) | Stale::Saw(mark)) = stale {

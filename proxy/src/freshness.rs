@@ -1,7 +1,8 @@
 //! Read-your-writes of one slice: asks the bridge for barriers, one at a time, and wakes the requests that wait.
 //!
-//! [`marks`] and [`seen`] decide which client must wait for which barrier. This file only asks. It repeats a question
-//! until it is answered: only an answer proves that the service has caught up.
+//! [`marks`] and [`seen`] decide which client must wait for which barrier. With strong consistency every read does, and
+//! nothing is remembered. This file only asks. It repeats a question until it is answered: only an answer proves that the
+//! service has caught up.
 
 pub(crate) mod marks;
 pub(crate) mod seen;
@@ -12,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use marks::{Count, Marks};
 use migrations::control::{BarrierAnswer, BarrierRequest, VERSION};
 use migrations::names::SliceName;
-use migrations::plan::Secret;
+use migrations::plan::{Consistency, Secret};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -32,8 +33,10 @@ pub(crate) struct BridgeLink {
     pub(crate) http: reqwest::Client,
 }
 
-/// How long a request waits for a barrier that would let the service answer it.
+/// How long a request waits for a barrier that would let the service answer it, if its client seldom needs one.
 const PATIENCE: Duration = Duration::from_millis(15);
+/// Where every request needs one.
+const STRONG_PATIENCE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Wait {
     pub(crate) freshness: Arc<Freshness>,
@@ -43,7 +46,11 @@ pub(crate) struct Wait {
 impl Wait {
     /// Waits for a short time. Returns whether the barrier has passed.
     pub(crate) async fn ends(&self) -> bool {
-        self.freshness.passes_within(self.mark, PATIENCE).await
+        let patience = match self.freshness.consistency {
+            Consistency::Session => PATIENCE,
+            Consistency::Strong => STRONG_PATIENCE,
+        };
+        self.freshness.passes_within(self.mark, patience).await
     }
 }
 
@@ -56,6 +63,7 @@ pub(crate) struct Freshness {
     followed: AtomicBool,
     doubt: Arc<Doubt>,
     counters: BarrierCounters,
+    pub(crate) consistency: Consistency,
 }
 
 impl Freshness {
@@ -65,6 +73,7 @@ impl Freshness {
         count: Arc<Count>,
         doubt: Arc<Doubt>,
         counters: BarrierCounters,
+        consistency: Consistency,
     ) -> Self {
         let (asked, passed) = (Notify::new(), Notify::new());
         Self {
@@ -76,6 +85,7 @@ impl Freshness {
             followed: AtomicBool::new(true),
             doubt,
             counters,
+            consistency,
         }
     }
 

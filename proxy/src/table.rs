@@ -19,10 +19,8 @@ use link::ActsOn;
 use migrations::code::Code;
 use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
 use migrations::names::{ServiceName, SliceName};
-use migrations::pattern::Access;
-use migrations::plan::{HoldBounds, Sticky};
+use migrations::plan::{Consistency, HoldBounds, Sticky};
 use migrations::problem::Diagnostic;
-use migrations::share::Share;
 use migrations::stage::Hold;
 use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,7 +33,7 @@ pub(crate) struct Live {
     /// Answers what matches no route.
     pub(crate) monolith: Arc<Pool>,
     pub(crate) counters: RouteCounters,
-    /// The slices whose reads are shared while the service follows the monolith.
+    /// The slices whose reads are shared while the service follows the monolith, if it is remembered what clients did.
     pub(crate) followers: Vec<Follower>,
     routes: Routes,
     live_routes: Vec<LiveRoute>,
@@ -151,6 +149,7 @@ pub(crate) struct Tables {
     /// The table in use, and earlier ones that requests still hold.
     alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
+    consistency: Consistency,
     metrics: Arc<Metrics>,
 }
 
@@ -164,7 +163,12 @@ struct Lasting {
 }
 
 impl Tables {
-    pub(crate) fn new(patience: Patience, bounds: HoldBounds, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        patience: Patience,
+        bounds: HoldBounds,
+        consistency: Consistency,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             count: Arc::default(),
             bridge: Arc::default(),
@@ -175,6 +179,7 @@ impl Tables {
             lasting: Mutex::default(),
             alive: Mutex::default(),
             targets: Targets::new(patience),
+            consistency,
             metrics,
         }
     }
@@ -315,7 +320,7 @@ impl Tables {
             routes: Routes::new(table.routes.iter().map(|entry| &entry.pattern)),
             live_routes: routes.collect::<Result<_, BadDesired>>()?,
             services: services.into_values().collect(),
-            followers,
+            followers: if self.consistency == Consistency::Session { followers } else { Vec::new() },
             slices,
             metrics: self.metrics.clone(),
         })
@@ -340,8 +345,8 @@ impl Tables {
     }
 
     fn followers(&self, routes: &[TableRoute], lasting: &mut Lasting) -> Vec<Follower> {
-        let is_shared = |e: &&TableRoute| e.follows && e.access == Access::Read && e.share != Share::MONOLITH;
-        let shared: BTreeMap<_, _> = routes.iter().filter(is_shared).map(|e| (&e.slice, &e.sticky)).collect();
+        let shared = routes.iter().filter(|entry| entry.reads_a_copy());
+        let shared: BTreeMap<_, _> = shared.map(|e| (&e.slice, &e.sticky)).collect();
         for (slice, freshness) in &lasting.freshness {
             freshness.set_followed(shared.contains_key(slice));
         }
@@ -349,8 +354,8 @@ impl Tables {
         for (slice, sticky) in shared {
             let freshness = lasting.freshness.entry(slice.clone()).or_insert_with(|| {
                 let counters = self.metrics.barriers(slice.as_str());
-                let fresh =
-                    Arc::new(Freshness::new(slice.clone(), self.count.clone(), self.doubt.clone(), counters));
+                let (count, doubt) = (self.count.clone(), self.doubt.clone());
+                let fresh = Arc::new(Freshness::new(slice.clone(), count, doubt, counters, self.consistency));
                 lasting.unserved.push(fresh.clone());
                 fresh
             });
@@ -392,7 +397,7 @@ mod tests {
     fn no_write_slips_between_a_hold_and_its_drain() {
         let patience = Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1) };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let tables = Tables::new(patience, HoldBounds::default(), metrics);
+        let tables = Tables::new(patience, HoldBounds::default(), Consistency::Session, metrics);
         tables.take(desired(0, None)).unwrap();
         let orders: SliceName = "orders".parse().unwrap();
         let (is_drained, is_over) = (AtomicBool::new(false), AtomicBool::new(false));

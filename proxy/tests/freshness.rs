@@ -277,14 +277,14 @@ impl World {
 }
 
 /// Reads and writes for a while. No read may return less than the client knows.
-fn live_a_life(mut ask: impl FnMut(&str) -> rig::Got, until: Instant, salt: u64) -> u64 {
+fn live_a_life(mut ask: impl FnMut(&str, u64) -> rig::Got, until: Instant, salt: u64) -> u64 {
     let (mut known, mut reads) = (0, 0);
     while Instant::now() < until {
         let method = if (reads + salt).is_multiple_of(7) { "POST" } else { "GET" };
-        let got = ask(method);
+        let got = ask(method, reads);
         assert_eq!(got.status, 200, "{}", got.text());
         let version: u64 = got.text().parse().unwrap();
-        assert!(version >= known, "client {salt} knew {known} and its {method} said {version}");
+        assert!(version >= known, "client {salt} knew {known} and its {method} {reads} said {version}");
         known = version;
         reads += 1;
         if reads.is_multiple_of(5) {
@@ -309,12 +309,12 @@ fn no_client_reads_back_in_time_while_shares_move_and_the_service_breaks() {
     for salt in 0..5 {
         let mut browser = Browser::new(rig.proxy.address);
         lives.push(std::thread::spawn(move || {
-            live_a_life(|method| browser.ask(method, "/orders"), until, salt)
+            live_a_life(|method, _| browser.ask(method, "/orders"), until, salt)
         }));
     }
     let address = rig.proxy.address;
     // Without cookies, this machine is one client, so only one may run.
-    let plain = move |method: &str| ask(address, method, "/orders", &[], b"");
+    let plain = move |method: &str, _| ask(address, method, "/orders", &[], b"");
     lives.push(std::thread::spawn(move || live_a_life(plain, until, 5)));
     let shares = ["100%", "20%", "80%", "monolith", "60%", "service"];
     for share in shares.iter().cycle().take_while(|_| Instant::now() < until) {
@@ -325,4 +325,71 @@ fn no_client_reads_back_in_time_while_shares_move_and_the_service_breaks() {
     let reads: u64 = lives.into_iter().map(|life| life.join().unwrap()).sum();
     let at_service = world.at_service.load(SeqCst);
     assert!(at_service > 20, "{at_service} of {reads} reads were the service's: this proved nothing");
+}
+
+/// Nothing is remembered of a client, so it may come without cookies, through either proxy, and know what it read on other
+/// paths. One proxy has heard of less than the other: its share is lower.
+#[test]
+fn with_strong_consistency_no_client_of_two_proxies_reads_back_in_time() {
+    let world: Arc<World> = Arc::default();
+    let follower = world.clone();
+    let one = || {
+        let (monolith, service, bridge) = (world.clone(), world.clone(), world.clone());
+        let controller = rig::Controller::with_barrier(move || bridge.barrier());
+        let lines = "  consistency: strong\n";
+        Rig::under(
+            controller,
+            lines,
+            at("monolith"),
+            move |a| monolith.monolith(a),
+            move |_| service.service(),
+        )
+    };
+    let mut rigs = [one(), one()];
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut lives = vec![std::thread::spawn(move || {
+        follower.follow(until + Duration::from_secs(1));
+        0
+    })];
+    let addresses = rigs.each_ref().map(|rig| rig.proxy.address);
+    for salt in 0..5 {
+        let one = move |method: &str, n: u64| {
+            let address = addresses[((n + salt) % 3 % 2) as usize];
+            let target = if n % 5 == 2 { "/of/another/route" } else { "/orders" };
+            let got = ask(address, method, target, &[], b"");
+            assert!(got.headers.iter().all(|(_, value)| !value.contains("strangler_seen")));
+            got
+        };
+        lives.push(std::thread::spawn(move || live_a_life(one, until, salt)));
+    }
+    for n in 0.. {
+        if Instant::now() > until {
+            break;
+        }
+        let share = ["service", "monolith", "60%"][n / 2 % 3];
+        rigs[n % 2].publish(at(share));
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    let reads: u64 = lives.into_iter().map(|life| life.join().unwrap()).sum();
+    let at_service = world.at_service.load(SeqCst);
+    assert!(at_service > 20, "{at_service} of {reads} reads were the service's: this proved nothing");
+}
+
+#[test]
+fn with_strong_consistency_a_read_without_proof_is_the_monoliths() {
+    let rig = Rig::with(
+        "  consistency: strong\n",
+        at("service"),
+        |_| rig::text(200, "monolith"),
+        |_| rig::text(200, "service"),
+    );
+    rig.proxy.until("the share is settled", || rig.ask("GET", "/orders").text() == "service");
+    let before = barriers(&rig.controller.gate);
+    assert_eq!(rig.ask("GET", "/orders").text(), "service");
+    assert!(barriers(&rig.controller.gate) > before, "each read has its proof");
+    rig.controller.gate.open(false);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    rig.proxy.until("the log says why", || rig.proxy.log_text().contains(r#""why":"behind""#));
+    rig.controller.gate.open(true);
+    rig.proxy.until("the service has caught up", || rig.ask("GET", "/orders").text() == "service");
 }

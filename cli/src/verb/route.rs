@@ -98,7 +98,7 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
         reason: set.reason.clone(),
     };
     let outcome = remote.set_shares(&wish).await?;
-    let Acknowledged { live, have } = outcome.proxies;
+    let Acknowledged { live, have, silent } = outcome.proxies;
     // The decision is made. If the controller fails to answer now, the message only has fewer details.
     let status = remote.status().await.ok();
     let stands = status.as_ref().and_then(|status| status.slices.get(&slice));
@@ -114,6 +114,14 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
             "the decision stands; `strangler status` shows the proxies that are behind",
         )
         .remedy("restart a proxy that was started with another version of the plan"));
+    }
+    if silent > 0 {
+        return Err(Problem::new(
+            Code::CommandTimedOut,
+            format!("silent proxies that may serve on by what they heard last: {silent}"),
+            "the decision stands; `strangler status` shows them",
+        )
+        .remedy("start each again, or wait: one that was stopped for good is forgotten after 60 s"));
     }
     if live == 0 {
         call.ui.hint("no proxy is live; start one with `strangler up --detach`");

@@ -99,6 +99,22 @@ pub(super) fn not_ready(slice: &SliceName, aim: Aim, findings: Vec<Finding>) -> 
     Failure(Problem::new(Code::SliceNotReady, message, remedy).with(findings))
 }
 
+/// Several proxies, of which each remembers only its own clients, and a plan that does not say how clients come.
+pub(super) fn several(plan: &Plan, proxies: &[String]) -> Option<Finding> {
+    if plan.proxy.consistency.is_some() || proxies.len() < 2 {
+        return None;
+    }
+    let message = format!(
+        "{} proxies serve ({}), and the plan is for one: a client that changes between them could read older data than it \
+         has seen",
+        proxies.len(),
+        proxies.join(", ")
+    );
+    let remedy = "write `consistency: strong` under `proxy:`, or `session` if your balancer keeps each client at one proxy, and \
+                  restart controller, bridge and proxies; a proxy that was stopped is forgotten after 60 s";
+    Some(Finding::error(Code::ProxySeveral, message, remedy))
+}
+
 /// The refusal to empty tables that a proxy may still read from: it was not reached, or has not followed yet.
 pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Failure {
     failure(

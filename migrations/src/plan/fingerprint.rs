@@ -1,6 +1,6 @@
 //! A hash of what a plan means: another where anything but a secret was changed.
 
-use super::{LogChoice, Plan, Slice, SqlExpression, Table, Upstream};
+use super::{Consistency, LogChoice, Plan, Slice, SqlExpression, Table, Upstream};
 use crate::fingerprint::Fingerprint;
 use std::collections::BTreeMap;
 
@@ -91,6 +91,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("hold_writes", proxy.hold.writes_max);
     print.put("hold_bytes", proxy.hold.bytes_max);
     print.put("hold_wait", proxy.hold.wait_ms_max);
+    print.put("consistency", proxy.consistency.map(Consistency::word).unwrap_or_default());
     print.put("controller", &plan.controller.listen);
     print.put("bridge", &plan.bridge.listen);
     print.put("max_wal_kept", plan.limits.wal_kept_bytes_max);

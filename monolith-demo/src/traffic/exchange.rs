@@ -53,8 +53,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// `bases` are URLs such as `http://127.0.0.1:8080`. A client with cookies takes them in turn. One without stays at
-    /// the first, as behind a balancer that knows its clients.
+    /// `bases` are URLs such as `http://127.0.0.1:8080`, which a client takes in turn.
     pub fn new(bases: &[String], identity: Identity, tally: Arc<Tally>) -> anyhow::Result<Self> {
         anyhow::ensure!(!bases.is_empty(), "no address of the shop was given: name one with --proxy");
         let http = reqwest::Client::builder()
@@ -78,9 +77,7 @@ impl Line {
 
     pub async fn send(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> Outcome {
         let (begun, began_at) = (Instant::now(), SystemTime::now());
-        if matches!(self.identity, Identity::Cookies(_)) {
-            self.at = (self.at + 1) % self.bases.len();
-        }
+        self.at = (self.at + 1) % self.bases.len();
         let what = format!("{method} {path}");
         let mut request = self.http.request(method, format!("{}{path}", self.base()));
         if let Some(body) = body {

@@ -21,6 +21,8 @@ pub(crate) enum Why {
     /// The client read newer data at the monolith than the service may have.
     Saw,
     Raised,
+    /// Every read needs proof that the service has caught up, and it did not come in time.
+    Behind,
     /// No controller has confirmed the table lately, and the service's copy may be given up by now.
     Alone,
     Unwell,
@@ -30,13 +32,14 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 10] = [
+    pub(crate) const ALL: [Why; 11] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
         Why::Wrote,
         Why::Saw,
         Why::Raised,
+        Why::Behind,
         Why::Alone,
         Why::Unwell,
         Why::Fallback,
@@ -51,6 +54,7 @@ impl Why {
             Why::Wrote => "wrote",
             Why::Saw => "saw",
             Why::Raised => "raised",
+            Why::Behind => "behind",
             Why::Alone => "alone",
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
@@ -69,6 +73,8 @@ impl Why {
 pub(crate) enum Stale {
     Wrote(u64),
     Saw(u64),
+    /// Nobody knows what the client has seen.
+    Unknown(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +117,7 @@ pub(crate) fn decide(case: &Case) -> Decision {
         match case.stale {
             Some(Stale::Wrote(_)) => return monolith(Why::Wrote),
             Some(Stale::Saw(_)) => return monolith(Why::Saw),
+            Some(Stale::Unknown(_)) => return monolith(Why::Behind),
             None if case.is_alone => return monolith(Why::Alone),
             None if !case.settled.takes(case.bucket) => return monolith(Why::Raised),
             None => {}
@@ -160,6 +167,10 @@ mod tests {
     fn a_client_that_waits_for_a_barrier_reads_from_the_monolith() {
         assert_eq!(outcome(&Case { stale: Some(Stale::Wrote(3)), ..case() }), (Side::Monolith, Why::Wrote));
         assert_eq!(outcome(&Case { stale: Some(Stale::Saw(3)), ..case() }), (Side::Monolith, Why::Saw));
+        assert_eq!(
+            outcome(&Case { stale: Some(Stale::Unknown(3)), ..case() }),
+            (Side::Monolith, Why::Behind)
+        );
         assert_eq!(outcome(&Case { settled: Share::MONOLITH, ..case() }), (Side::Monolith, Why::Raised));
         let stateless = Case { follows: false, settled: Share::MONOLITH, ..case() };
         assert_eq!(outcome(&stateless), (Side::Service, Why::Share));

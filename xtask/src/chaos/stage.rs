@@ -42,6 +42,8 @@ impl Stage {
         let mut strangler = Strangler::unpack(&folder(), &shop, &listen, kafka.as_deref())?;
         // Each part is started by itself, and the second proxy has no folder with a token.
         strangler.set("STRANGLER_TOKEN", &format!("chaos-{}", rand::random::<u64>()));
+        // Clients come through both proxies in turn, and some keep no cookies.
+        strangler.set("CONSISTENCY", "strong");
         let second = strangler.beside(&folder().join("second-proxy"))?;
         strangler.show_as_admin("install")?;
         let start = |name: &str, strangler: &Strangler, verb: &str, port: u16, path: &'static str| {

@@ -218,8 +218,10 @@ fn adapted(plan: &str, kafka: Option<&str>, ports: &Ports) -> String {
     let mut lines: Vec<String> = plan.lines().map(str::to_owned).collect();
     for line in &mut lines {
         if line.starts_with("proxy: {") {
-            *line =
-                format!("proxy: {{ listen: \"${{PROXY_LISTEN}}\", admin: \"127.0.0.1:{}\" }}", ports.admin);
+            *line = format!(
+                "proxy: {{ listen: \"${{PROXY_LISTEN}}\", admin: \"127.0.0.1:{}\", consistency: \"${{CONSISTENCY:-session}}\" }}",
+                ports.admin
+            );
         }
     }
     lines.push(format!("controller: {{ listen: \"127.0.0.1:{}\" }}", ports.controller));
@@ -238,7 +240,7 @@ mod tests {
     fn the_plan_gets_its_ports_and_its_broker() {
         let ports = Ports { admin: 1, controller: 2, bridge: 3 };
         let plan = adapted(&patient_file(PLAN).unwrap(), Some("127.0.0.1:9"), &ports);
-        assert!(plan.contains("proxy: { listen: \"${PROXY_LISTEN}\", admin: \"127.0.0.1:1\" }"), "{plan}");
+        assert!(plan.contains("proxy: { listen: \"${PROXY_LISTEN}\", admin: \"127.0.0.1:1\", "), "{plan}");
         assert!(plan.contains("log: { kafka: { brokers: \"127.0.0.1:9\", topic_prefix: shop } }"));
         assert!(!adapted("version: 1", None, &ports).contains("kafka"));
     }

@@ -7,7 +7,8 @@ use crate::names::PlanName;
 use crate::plan::tree::Node;
 use crate::plan::written::{Notes, is_variable};
 use crate::plan::{
-    Acceptance, BridgeSettings, ControllerSettings, HoldBounds, Limits, LogChoice, ProxySettings, Secret,
+    Acceptance, BridgeSettings, Consistency, ControllerSettings, HoldBounds, Limits, LogChoice,
+    ProxySettings, Secret,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -165,6 +166,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "read_timeout",
         "max_body",
         "hold",
+        "consistency",
     ];
     let fields = plan.get("proxy").and_then(|node| Fields::open(node, "proxy", &keys, notes));
     let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
@@ -190,6 +192,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         body_bytes_max: get("max_body")
             .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
         hold: hold(get("hold"), notes),
+        consistency: get("consistency").and_then(|node| consistency(node, notes)),
     }
 }
 
@@ -209,6 +212,11 @@ fn hold(node: Option<&Node>, notes: &mut Notes<'_>) -> HoldBounds {
         bytes_max: bytes.unwrap_or(bounds.bytes_max),
         wait_ms_max: wait.unwrap_or(bounds.wait_ms_max),
     }
+}
+
+fn consistency(node: &Node, notes: &mut Notes<'_>) -> Option<Consistency> {
+    let words = [Consistency::Session, Consistency::Strong].map(|one| (one.word(), one));
+    reading::choice(node, "a consistency", &words, notes)
 }
 
 fn override_secret(node: &Node, notes: &mut Notes<'_>) -> Option<Secret> {
