@@ -14,6 +14,7 @@ pub(crate) mod kept;
 pub(crate) mod loss;
 pub(crate) mod mending;
 mod next;
+mod patience;
 pub(crate) mod plan;
 mod refusal;
 mod removal;
@@ -36,8 +37,9 @@ use migrations::journal::Generation;
 use migrations::lane::{Direction, Right, Turn};
 use migrations::lsn::{EndLsn, Of, Position, Timeline};
 use migrations::names::TableName;
-use migrations::stage::Epoch;
+use migrations::stage::{Epoch, Stage};
 use next::{Next, Seen, asks_for_more, next};
+use patience::{Patience, Place};
 use plan::LanePlan;
 use postgres::clock;
 use rows::change::Change;
@@ -75,7 +77,7 @@ pub(crate) struct Context {
 /// Runs a lane until `orders` closes.
 pub(crate) async fn run(context: Context, mut orders: watch::Receiver<Ordered>) {
     let log = context.feed.opened().await;
-    let mut wait = RETRY_MIN;
+    let (mut wait, mut patience) = (RETRY_MIN, Patience::default());
     loop {
         let Some((generation, order)) = orders.borrow_and_update().clone() else {
             if orders.changed().await.is_err() {
@@ -92,6 +94,7 @@ pub(crate) async fn run(context: Context, mut orders: watch::Receiver<Ordered>) 
         if began.elapsed() > RETRY_MAX {
             wait = RETRY_MIN;
         }
+        let halt = patience.judge(lane.place(), halt);
         lane.tell(&halt);
         let retry = !matches!(halt, Halt::Stopped(..));
         tokio::select! {
@@ -194,12 +197,23 @@ impl Lane<'_> {
         pending().await
     }
 
+    fn place(&self) -> Place {
+        // A copy begins anew each time, however far it came.
+        let is_copy = self.order.stage == Stage::Copying;
+        let passed = if is_copy { EndLsn(0) } else { self.context.state.borrow().durable };
+        Place { attempt: self.order.attempt, is_copy, passed }
+    }
+
     fn tell(&self, halt: &Halt) {
         let lane = &self.context.plan.id;
         let condition = match halt {
             Halt::Away(finding) => {
                 tracing::warn!(%lane, "the lane waits: {finding}");
                 Condition::Waiting { finding: (**finding).clone() }
+            }
+            Halt::Contended(finding, _) => {
+                tracing::warn!(%lane, "the lane waits: {finding}");
+                Condition::Waiting { finding: waits(finding.message.clone()) }
             }
             Halt::Stopped(finding, position) => {
                 tracing::error!(%lane, "the lane stopped: {finding}");

@@ -118,7 +118,7 @@ async fn watch(client: &Client, slice: &Slice, time: Duration) -> Result<String,
 async fn again<T, F: Future<Output = Result<T, Error>>>(work: impl Fn() -> F) -> Result<T, Error> {
     for _ in 1..TRIES {
         match work().await {
-            Err(error) if Refusal::of(&error) == Refusal::Away => tokio::time::sleep(PAUSE).await,
+            Err(error) if Refusal::of(&error).may_pass() => tokio::time::sleep(PAUSE).await,
             outcome => return outcome,
         }
     }

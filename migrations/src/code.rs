@@ -310,6 +310,8 @@ codes! {
     CaptureOtherTable = "capture.other-table", Stopped;
     CaptureRowTooLarge = "capture.row-too-large", Stopped;
 
+    LaneNoProgress = "lane.no-progress", Stopped;
+
     LogDamaged = "log.damaged", Stopped;
     LogDiskFull = "log.disk-full", Unavailable;
     LogOrder = "log.order", Stopped;

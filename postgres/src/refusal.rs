@@ -8,9 +8,12 @@ pub enum Refusal {
     NotInstalled,
     /// A table, a column or a type is not as the statement expects.
     OtherShape,
-    /// The rows do not fit: their values, constraints or triggers.
+    /// The statement or its rows do not fit: values, constraints, triggers, limits.
     Rows,
-    /// The server or the connection is in trouble. The same question may work later.
+    /// Someone else stands in the way, or the server is in trouble with this statement. It may work at another try, but
+    /// not for sure.
+    Contended,
+    /// The server or the connection is not there, or the server takes nothing. It is no statement's fault.
     Away,
 }
 
@@ -21,17 +24,29 @@ impl Refusal {
         error.as_db_error().map_or(Refusal::Away, |error| Refusal::by_code(error.code(), error.message()))
     }
 
+    /// Whether the same may work later without anyone doing anything.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Refusal::Contended | Refusal::Away)
+    }
+
     /// The message only says which object is missing: every language names our schema alike.
     fn by_code(code: &SqlState, message: &str) -> Refusal {
         match code.code() {
             "42501" => Refusal::NoRight,
-            // A gate whose tables are busy (`sql/0005_gate.sql`).
+            // A gate whose tables are busy (`sql/0005_gate.sql`): it waits for writers, however long they take.
             "STR05" => Refusal::Away,
+            // A full disk, no free connection, a server that only reads, one that shuts down or starts, a session that
+            // was ended.
+            "53100" | "53300" | "25006" | "25P03" | "25P04" | "57P01" | "57P02" | "57P03" | "57P04"
+            | "57P05" => Refusal::Away,
+            // A table in use, and a lock that was not had in time. The rest of 55 is about the statement.
+            "55006" | "55P03" => Refusal::Contended,
             "42P01" | "42883" | "3F000" if message.contains("strangler") => Refusal::NotInstalled,
             "3F000" => Refusal::OtherShape,
             code => match code.get(..2).unwrap_or_default() {
                 "42" => Refusal::OtherShape,
-                "08" | "25" | "26" | "28" | "40" | "53" | "55" | "57" | "58" | "XX" => Refusal::Away,
+                "08" | "28" | "3D" => Refusal::Away,
+                "25" | "26" | "40" | "53" | "57" | "58" | "XX" => Refusal::Contended,
                 _ => Refusal::Rows,
             },
         }
@@ -75,14 +90,39 @@ mod tests {
         );
         assert_eq!(of("42P01", "relation \"public.orders\" does not exist"), Refusal::OtherShape);
         assert_eq!(of("42703", "column \"strangler\" does not exist"), Refusal::OtherShape);
-        for code in ["23505", "22P02", "P0001", "MY001", "44000", "54000", "STR01"] {
-            assert_eq!(of(code, ""), Refusal::Rows, "{code}");
-        }
-        for code in [
-            "25P03", "25P02", "26000", "28000", "40001", "40P01", "53300", "55P03", "55006", "57014",
-            "57P01", "58030", "08006", "XX000", "STR05",
-        ] {
-            assert_eq!(of(code, ""), Refusal::Away, "{code}");
+        assert!(of("40001", "").may_pass() && of("57P01", "").may_pass() && !of("23505", "").may_pass());
+    }
+
+    /// Every class of appendix A, and the codes that differ from their class.
+    #[test]
+    fn every_class_of_codes_has_its_refusal() {
+        use Refusal::{Away, Contended, NoRight, OtherShape, Rows};
+        let classes = [
+            (
+                Rows,
+                "01000 02000 03000 09000 0A000 0B000 0F000 0L000 0P000 0Z000 20000 21000 22000 22P02 23000 23505",
+            ),
+            (
+                Rows,
+                "24000 27000 2B000 2D000 2F000 34000 38000 39000 3B000 44000 54000 55000 55P02 55P04 72000 F0000",
+            ),
+            (Rows, "HV000 P0000 P0001 P0004 MY001 STR01"),
+            (OtherShape, "3F000 42000 42601 42703 42P01"),
+            (NoRight, "42501"),
+            (
+                Contended,
+                "25000 25001 25P02 26000 40000 40001 40002 40003 40P01 53000 53200 53400 55006 55P03",
+            ),
+            (Contended, "57000 57014 58000 58030 XX000 XX001 XX002"),
+            (
+                Away,
+                "08000 08006 28000 28P01 3D000 25006 25P03 25P04 53100 53300 57P01 57P02 57P03 57P04 57P05 STR05",
+            ),
+        ];
+        for (refusal, codes) in classes {
+            for code in codes.split(' ') {
+                assert_eq!(Refusal::by_code(&SqlState::from_code(code), ""), refusal, "{code}");
+            }
         }
     }
 }

@@ -154,10 +154,10 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
         gate::open(source, slice, job.epoch).await
     };
     made.await.map_err(|error| match Refusal::of(&error) {
-        Refusal::Rows | Refusal::Away => Halt::away(in_words(&error)),
         Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
             Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
         }
+        Refusal::Rows | Refusal::Contended | Refusal::Away => Halt::of(error),
     })
 }
 
@@ -306,6 +306,7 @@ impl Worker {
         source.batch_execute(&begin).await.map_err(SourceError::from)?;
         let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
+        let mut copied: BTreeSet<TableName> = BTreeSet::new();
         if self.in_one {
             kept::begin_chunk(&sink, &self.mark, &self.holder).await?;
         }
@@ -322,12 +323,14 @@ impl Worker {
             }
             let rows = copy_chunk(&source, &sink, &work, &condition).await?;
             if !self.in_one {
-                sink.batch_execute("COMMIT").await.map_err(|error| refused(&work, error))?;
+                sink.batch_execute("COMMIT").await.map_err(|error| refused(&work.from, error))?;
             }
+            copied.insert(work.from.clone());
             self.progress.rows.fetch_add(rows, Ordering::Relaxed);
         }
         if self.in_one {
-            sink.batch_execute("COMMIT").await.map_err(Halt::of)?;
+            let of = copied.iter().map(TableName::to_string).collect::<Vec<_>>().join(" or ");
+            sink.batch_execute("COMMIT").await.map_err(|error| refused(&of, error))?;
         }
         Ok(())
     }
@@ -336,15 +339,16 @@ impl Worker {
 async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, Halt> {
     let read = chunk::read(&work.from, &work.read_columns, condition, work.is_binary);
     let write = chunk::write(&work.fills, &work.fills_columns, work.is_binary);
-    let rows = source.copy_out(&read).await.map_err(SourceError::from)?;
+    let unread = |error: tokio_postgres::Error| unread(&work.from, error);
+    let rows = source.copy_out(&read).await.map_err(unread)?;
     let mut rows = std::pin::pin!(rows);
-    let refused = |error: tokio_postgres::Error| refused(work, error);
+    let refused = |error: tokio_postgres::Error| refused(&work.from, error);
     let copy = sink.copy_in::<_, Bytes>(&write).await.map_err(refused)?;
     let mut copy = std::pin::pin!(copy);
     // The server sends each row as a message of its own; handing them over one by one would cost more than copying them.
     let mut piece = BytesMut::with_capacity(PIECE_BYTES + 4096);
     while let Some(row) = rows.next().await {
-        piece.extend_from_slice(&row.map_err(SourceError::from)?);
+        piece.extend_from_slice(&row.map_err(unread)?);
         if piece.len() >= PIECE_BYTES {
             copy.send(piece.split().freeze()).await.map_err(refused)?;
         }
@@ -360,15 +364,28 @@ async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str
     Ok(count)
 }
 
-/// Data that the sink's tables refuse will be refused again; everything else is tried again.
-fn refused(work: &Work, error: tokio_postgres::Error) -> Halt {
+/// Data that the sink's tables refuse will be refused again. What only stands in the way is tried again for a while.
+fn refused(from: &impl std::fmt::Display, error: tokio_postgres::Error) -> Halt {
+    // The server counts the rows of a COPY, and says at which one it stood.
+    let place = error.as_db_error().and_then(|error| error.where_()).and_then(|place| place.lines().last());
+    let place = place.map(|place| format!("; {place}")).unwrap_or_default();
+    let finding = Finding::error(
+        Code::CopyRefusedRow,
+        format!("a row of {from} does not fit the service's table: {}{place}", in_words(&error)),
+        "fix the service's table or the mapping in the plan, then `strangler sync resume`",
+    );
     match Refusal::of(&error) {
-        Refusal::Rows => Halt::stop(Finding::error(
-            Code::CopyRefusedRow,
-            format!("a row of {} does not fit the service's table: {}", work.from, in_words(&error)),
-            "fix the service's table or the mapping in the plan, then `strangler sync resume`",
-        )),
+        Refusal::Rows => Halt::stop(finding),
+        Refusal::Contended => Halt::Contended(Box::new(finding), None),
         _ => Halt::of(error),
+    }
+}
+
+/// A row that the source cannot read may be one that it never can: a damaged block.
+fn unread(from: &TableName, error: tokio_postgres::Error) -> Halt {
+    match Refusal::of(&error) {
+        Refusal::Contended => Halt::no_progress(&format!("the source, asked for {from},"), &in_words(&error)),
+        _ => SourceError::from(error).into(),
     }
 }
 

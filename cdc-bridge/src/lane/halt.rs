@@ -15,6 +15,10 @@ pub enum Halt {
     /// Something is not available. The lane tries again.
     #[error("{}", .0.message)]
     Away(Box<Finding>),
+    /// The database refuses for now, perhaps the change at this position. The lane tries again; if that brings it no
+    /// further, it stops with the finding.
+    #[error("{}", .0.message)]
+    Contended(Box<Finding>, Option<Position>),
     /// Someone must act, perhaps about the change at this position. The next entry of the journal wakes the lane.
     #[error("{}", .0.message)]
     Stopped(Box<Finding>, Option<Position>),
@@ -38,11 +42,22 @@ impl Halt {
         Halt::Stopped(finding.into(), None)
     }
 
-    /// An error of the sink's database outside of rows: rights, missing objects and other shapes stop, everything else is tried again.
+    pub(crate) fn no_progress(whose: &str, why: &str) -> Self {
+        let finding = Finding::error(
+            Code::LaneNoProgress,
+            format!("{whose} refuses the same again and again: {why}"),
+            "remove the cause that these words name, then `strangler sync resume`",
+        );
+        Halt::Contended(Box::new(finding), None)
+    }
+
+    /// An error of the sink's database outside of rows: rights, missing objects and other shapes stop, everything else is
+    /// tried again.
     pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         let why = in_words(&error);
         match Refusal::of(&error) {
-            Refusal::Rows | Refusal::Away => Halt::away(why),
+            Refusal::Away => Halt::away(why),
+            Refusal::Rows | Refusal::Contended => Halt::no_progress("the sink's database", &why),
             Refusal::NotInstalled => Halt::stop(Finding::error(
                 Code::SinkNotInstalled,
                 format!("the sink's database lacks what strangler needs: {why}"),

@@ -40,14 +40,18 @@ impl From<Halt> for RowError {
 }
 
 impl RowError {
-    /// Whether a single row may be at fault, so that going one by one finds it or gets through: data (22),
-    /// integrity (23), triggers and the like; not connections, resources, deadlocks or rights.
+    /// Whether a single row is at fault: data (22), integrity (23), triggers and the like.
     pub(crate) fn is_about_rows(&self) -> bool {
         match self {
             RowError::Db(error) => Refusal::of(error) == Refusal::Rows,
             RowError::Missing { .. } | RowError::NotText(_) => true,
             RowError::Halt(_) => false,
         }
+    }
+
+    /// Whether the same may go through at another try: deadlocks, locks, resources.
+    pub(crate) fn is_contended(&self) -> bool {
+        matches!(self, RowError::Db(error) if Refusal::of(error) == Refusal::Contended)
     }
 
     pub(crate) fn into_halt(self) -> Halt {

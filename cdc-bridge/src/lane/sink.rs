@@ -49,6 +49,10 @@ const ARRAY_ROWS_MAX: usize = 1000;
 /// COPY data is sent in pieces of this size, in bytes.
 const COPY_BYTES: usize = 64 << 10;
 
+/// A TRUNCATE waits no longer for the readers of its tables: new readers wait with it. Less than the `deadlock_timeout` of
+/// servers, at which a reader may be the one that fails.
+const TRUNCATE_WAIT_MS: u64 = 500;
+
 /// Statements kept prepared; more would only come from many tables times many column sets.
 const STATEMENTS_MAX: usize = 256;
 
@@ -62,6 +66,8 @@ pub(crate) struct Sink {
     attempt: Generation,
     tables: BTreeMap<TableName, Vec<ColumnSeen>>,
     ranks: BTreeMap<TableName, usize>,
+    /// The foreign keys of the sink's database.
+    keys: Vec<ForeignKeySeen>,
     /// Sink tables whose rows may be gone, or have another key, with their parent before their own change comes.
     cascades: Cascades,
     mappings: HashMap<TableName, (Arc<Relation>, Arc<Mapping>)>,
@@ -126,6 +132,7 @@ impl Sink {
             attempt: kept.attempt,
             tables,
             ranks,
+            keys,
             cascades,
             mappings: HashMap::new(),
             statements: HashMap::new(),
@@ -335,8 +342,8 @@ impl Sink {
         Ok(statement)
     }
 
-    /// Applies changes reduced to what is left per row; if the database refuses that, one by one in order, because
-    /// a constraint may hold only in between.
+    /// Applies changes reduced to what is left per row; if the database refuses that, one by one in order: a constraint
+    /// may hold only in between, and what is refused again is then known by its row.
     async fn apply_rows(&mut self, changes: &[Change]) -> Result<(), Halt> {
         if changes.len() == 1 {
             return self.apply_one(changes).await;
@@ -347,8 +354,8 @@ impl Sink {
                 self.client.batch_execute("RELEASE batch").await.map_err(Halt::of)?;
                 return Ok(());
             }
-            Err(error) if !error.is_about_rows() => return Err(error.into_halt()),
-            Err(_) => {}
+            Err(error) if error.is_about_rows() || error.is_contended() => {}
+            Err(error) => return Err(error.into_halt()),
         }
         self.client.batch_execute("ROLLBACK TO batch").await.map_err(Halt::of)?;
         let together = |a: &Change, b: &Change| {
@@ -373,6 +380,10 @@ impl Sink {
                     refused(&self.plan, change, &error)
                 };
                 Err(Halt::Stopped(Box::new(finding), Some(change.position)))
+            }
+            Err(error) if error.is_contended() => {
+                let finding = refused(&self.plan, change, &error);
+                Err(Halt::Contended(Box::new(finding), Some(change.position)))
             }
             Err(error) => Err(error.into_halt()),
         }
@@ -538,12 +549,32 @@ impl Sink {
         expect(0, 1)
     }
 
+    /// Empties tables. A reader of two of them may wait for us while we wait for it, and a table whose deferred checks are
+    /// pending cannot be truncated. Then the rows are deleted, which waits for no reader.
     async fn truncate(&mut self, changes: &[&Change]) -> Result<(), RowError> {
-        let mut tables = Vec::with_capacity(changes.len());
+        let mut tables = BTreeMap::new();
         for change in changes {
-            tables.push(self.mapping(&change.relation)?.to.quoted());
+            let rank = self.ranks.get(&change.relation.table).copied();
+            tables.insert((rank, self.mapping(&change.relation)?.to.clone()), ());
         }
-        Ok(self.client.batch_execute(&format!("TRUNCATE {}", tables.join(", "))).await?)
+        let tables: Vec<TableName> = tables.into_keys().map(|(_, table)| table).collect();
+        let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
+        let truncate = format!(
+            "SAVEPOINT truncate; SET LOCAL lock_timeout = '{TRUNCATE_WAIT_MS}ms'; TRUNCATE {}; \
+             SET LOCAL lock_timeout = 0; RELEASE truncate",
+            names.join(", ")
+        );
+        let Err(error) = self.client.batch_execute(&truncate).await else { return Ok(()) };
+        // A TRUNCATE is refused where other tables refer to these. A DELETE could take their rows along.
+        let is_child = |key: &ForeignKeySeen| tables.contains(&key.to) && !tables.contains(&key.from);
+        if Refusal::of(&error) != Refusal::Contended || self.keys.iter().any(is_child) {
+            return Err(error.into());
+        }
+        self.client.batch_execute("ROLLBACK TO truncate").await?;
+        for name in names.iter().rev() {
+            self.client.batch_execute(&format!("DELETE FROM {name}")).await?;
+        }
+        Ok(())
     }
 
     async fn by_arrays(&mut self, statement: &mapping::Statement, rows: &[Tuple]) -> Result<(), RowError> {

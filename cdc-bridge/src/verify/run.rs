@@ -95,7 +95,7 @@ impl Run {
         loop {
             let finding = match self.once().await {
                 Ok(()) => return Ok(()),
-                Err(Halt::Away(finding)) => finding,
+                Err(Halt::Away(finding) | Halt::Contended(finding, _)) => finding,
                 Err(Halt::Stopped(finding, _)) => return Err((*finding).into()),
                 Err(Halt::Lost(why)) => return Err(lost(&self.kept, &why)),
             };

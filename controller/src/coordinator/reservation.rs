@@ -43,7 +43,7 @@ impl Reservation {
         );
         let Err(error) = client.batch_execute(&take).await else { return Ok(Reservation { client }) };
         let trouble = Trouble::of(&error);
-        if Refusal::of(&error) != Refusal::Away || client.batch_execute("ROLLBACK").await.is_err() {
+        if !Refusal::of(&error).may_pass() || client.batch_execute("ROLLBACK").await.is_err() {
             return Err(trouble);
         }
         match holders(&client, &tables).await {

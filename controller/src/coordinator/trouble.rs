@@ -19,7 +19,7 @@ impl Trouble {
         match error.code().map(|code| code.code()) {
             Some("STR02") => Trouble::Stale(words),
             // A statement that had no time, or fell victim to a deadlock, may go through next time.
-            _ if Refusal::of(error) == Refusal::Away => Trouble::Again(words),
+            _ if Refusal::of(error).may_pass() => Trouble::Again(words),
             _ => Trouble::Final(words),
         }
     }
