@@ -320,3 +320,96 @@ async fn a_tables_name_is_never_run() {
     world.uninstall().await.unwrap();
     assert_eq!(world.monolith(evil), "0");
 }
+
+/// What is published, under which memberships, and since which change of the publication.
+const PUBLISHED: &str = "
+    SELECT p.xmin || ' ' || (SELECT string_agg(r.oid || ' ' || r.prrelid::regclass, ' ' ORDER BY r.oid)
+                               FROM pg_publication_rel r WHERE r.prpubid = p.oid) FROM pg_publication p";
+const LINES: &str = "- { from: public.lines, to: public.items, rename: { qty: quantity } }";
+/// Beside [`world`]'s.
+const MORE: &str = "SET ROLE app; CREATE TABLE more (order_id int NOT NULL, no int NOT NULL, qty int NOT NULL, PRIMARY KEY (order_id, no))";
+
+async fn try_install(world: &World, plan: &migrations::plan::Plan) -> Result<(), controller::InstallError> {
+    controller::install(plan, &world.admin, &mut |_| {}).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_of_a_followed_slice_leaves_the_publication() {
+    let world = World::new("").await;
+    world.monolith(MORE);
+    world.install().await;
+    let before = (world.monolith(PUBLISHED), world.monolith("SELECT facts::text FROM strangler.installed"));
+    let edits = [
+        (world.plan_with(LINES, ""), "public.lines"),
+        (world.plan_with("from: public.lines", "from: public.more"), "public.lines"),
+        (world.plan_with("reference: [public.customers]", "reference: []"), "public.customers"),
+    ];
+    for stage in ["copying", "following", "cutting", "split", "returning"] {
+        world.stands(stage, 1);
+        for (plan, table) in &edits {
+            let refused = told(try_install(&world, plan).await);
+            assert!(
+                refused.contains(&format!("slice orders is {stage}, and its table {table} ")),
+                "{refused}"
+            );
+            let is_copy = matches!(stage, "copying" | "following");
+            let next = if is_copy { "sync drop" } else { "rollback" };
+            assert!(refused.contains(&format!("strangler {next} orders")), "{refused}");
+        }
+        try_install(&world, &world.plan).await.unwrap();
+    }
+    let after = (world.monolith(PUBLISHED), world.monolith("SELECT facts::text FROM strangler.installed"));
+    assert_eq!(after, before, "nothing was changed");
+    // A table that is not fit any more would leave, too.
+    world.monolith("ALTER TABLE orders DROP CONSTRAINT orders_pkey");
+    let refused = told(try_install(&world, &world.plan).await);
+    assert!(refused.contains("its table public.orders would leave"), "{refused}");
+    world.monolith("ALTER TABLE orders ADD PRIMARY KEY (id)");
+    // Nobody follows any more.
+    for stage in ["monolith", "retired"] {
+        world.stands(stage, 1);
+        for (plan, _) in edits.iter().rev() {
+            try_install(&world, plan).await.unwrap();
+            try_install(&world, &world.plan).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_no_table_away_may_be_installed_while_slices_are_followed() {
+    let world = World::new("").await;
+    for database in ["monolith", "service"] {
+        world.cluster.sql(database, MORE);
+    }
+    world.install().await;
+    let before = world.monolith(PUBLISHED);
+    world.stands("following", 1);
+    world.install().await;
+    assert_eq!(world.monolith(PUBLISHED), before, "a second install touches nothing");
+    let other =
+        |tables: &str| format!("triggers: {{ audit: skip }}\n  other: {{ service: orders, {tables} }}");
+    let added = world.plan_with("triggers: { audit: skip }", &other("tables: [public.more]"));
+    try_install(&world, &added).await.unwrap();
+    assert!(world.monolith(PUBLISHED).starts_with(&before), "{}", world.monolith(PUBLISHED));
+    // A table that only moves to another slice stays published.
+    let text =
+        format!("reference: []\n    {}", other("tables: [public.more], reference: [public.customers]"));
+    let moved = world.plan_with("reference: [public.customers]\n    triggers: { audit: skip }", &text);
+    try_install(&world, &moved).await.unwrap();
+    assert!(world.monolith(PUBLISHED).starts_with(&before), "{}", world.monolith(PUBLISHED));
+    // Nobody follows the other slice.
+    try_install(&world, &world.plan).await.unwrap();
+    assert_eq!(world.monolith(PUBLISHED), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_that_has_a_way_back_leaves_the_services_publication() {
+    let world = World::new("").await;
+    world.install().await;
+    let one_way = world.plan_with("reverse: { total: \"total_cents / 100.0\" }", "");
+    world.service("INSERT INTO strangler.stream (slice, direction) VALUES ('orders', 'reverse')");
+    let refused = told(try_install(&world, &one_way).await);
+    assert!(refused.contains("slice orders is split") && refused.contains("rollback orders"), "{refused}");
+    world.service("DELETE FROM strangler.stream");
+    try_install(&world, &one_way).await.unwrap();
+}

@@ -63,6 +63,9 @@ BEGIN
         RAISE EXCEPTION 'this database is installed for role % already, and now shall be for %', other.role, us
             USING HINT = 'Use that role in the plan''s URL, or run `strangler uninstall` with the old URL first.';
     END IF;
+    -- For a later step: which tables the slices had until now.
+    PERFORM set_config('strangler.facts_before', coalesce(
+        (SELECT i.facts::text FROM strangler.installed i WHERE i.part = said->>'part'), '{}'), true);
     INSERT INTO strangler.installed (part, plan, facts) VALUES (said->>'part', said->>'plan', said)
         ON CONFLICT (part) DO UPDATE SET facts = excluded.facts, at = excluded.at;
 
