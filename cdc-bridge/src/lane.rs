@@ -323,6 +323,12 @@ impl Lane<'_> {
             if let Err(halt) = self.check_lost(&now) {
                 return halt;
             }
+            // Nobody may read a copy any more that may have gone on over a gap.
+            if let Some(table) = self.context.plan.wanted(self.order).intersection(&now.torn).next() {
+                return Halt::Lost(format!(
+                    "changes of table {table} may not have been captured for a while"
+                ));
+            }
             if let (Some(kept), Some(server)) = (kept, &now.timeline)
                 && kept.timeline != *server
             {

@@ -294,7 +294,7 @@ async fn a_batch_speaks_of_one_set_of_tables(place: Place) {
     let (log, start, mut history) = place.begun(Dice::thrown("a_batch_speaks_of_one_set_of_tables")).await;
     let transactions = some(&mut history, 30);
     // A table leaves and comes back, now and then.
-    let captured = |at: usize| [Membership(1), Membership(2 + (at / 7 % 2) as u32)].into();
+    let captured = |at: usize| [Membership(1), Membership(2 + (at / 7 % 2) as i64)].into();
     let mut writer = log.writer().await.unwrap();
     for (at, committed) in transactions.iter().enumerate() {
         let mut one = flush(std::slice::from_ref(committed));

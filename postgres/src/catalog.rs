@@ -114,10 +114,16 @@ const FOREIGN_KEYS: &str = "
        AND ($1::oid[] IS NULL OR k.conrelid = ANY ($1) OR k.confrelid = ANY ($1))
      ORDER BY 2, 3, 1";
 
-/// A publication's tables, under the membership that each has had since it was published last; whole if every row,
-/// column and kind of change is published. A row without a table says that the publication is there.
+/// A publication's tables, each with its membership; whole if every row, column and kind of change is published. A row
+/// without a table says that the publication is there. An ALTER of the publication's settings rewrites its row (`xmin`,
+/// which no vacuum changes). A table's filter and columns are those of its entry (`r`): others are another entry. Whole
+/// schemas are entries of a catalog that servers before 15 lack.
 const PUBLISHED: &str = "
-    SELECT c.oid, n.nspname::text, c.relname::text, coalesce(r.oid, c.oid),
+    SELECT c.oid, n.nspname::text, c.relname::text,
+           hashtextextended(concat_ws(' ', p.oid, p.xmin, c.oid, r.oid, (
+               SELECT string_agg(d.objid::text, ',' ORDER BY d.objid) FROM pg_depend d
+                WHERE d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid
+                      AND d.classid <> 'pg_publication_rel'::regclass)), 0),
            p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
                AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL
       FROM pg_publication p LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname
@@ -158,9 +164,8 @@ pub struct Shape {
 pub struct Published {
     pub oid: u32,
     pub table: TableName,
-    /// Another one each time the table is published. A table that is published with its whole schema or database has
-    /// no membership of its own: its oid stands for it.
-    pub membership: u32,
+    /// Another one after every change of how the table is published, even if the change was taken back.
+    pub membership: i64,
     /// Every row, column and kind of change is published.
     pub is_whole: bool,
 }

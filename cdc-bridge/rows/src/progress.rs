@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 #[serde(transparent)]
 pub struct LogId(pub String);
 
-/// A table's membership in the publication, by the source's own number (`pg_publication_rel.oid`). A table that left
-/// and came back has another membership: what was written in between was not captured.
+/// A table's membership in the publication: a hash of what the source's catalog says about it. After every change of how
+/// the table is published it is another one, even if the change was taken back: what was written in between may not have
+/// been captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Membership(pub u32);
+pub struct Membership(pub i64);
 
 pub type Captured = BTreeMap<TableName, Membership>;
 

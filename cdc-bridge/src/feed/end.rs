@@ -10,6 +10,8 @@ use postgres::replication::ReplicationError;
 use postgres::replication::frame::FrameError;
 use rows::assemble::AssembleError;
 use rows::pgoutput::DecodeError;
+use std::collections::BTreeSet;
+use tokio_postgres::error::SqlState;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionEnd {
@@ -26,8 +28,12 @@ pub(crate) enum SessionEnd {
     /// What lies between is gone: every slice must be copied again.
     #[error("{0}")]
     Lost(String),
-    #[error("table {0} left the publication and came back, so changes of it were not captured")]
-    Republished(TableName),
+    /// What was written to these tables meanwhile may not have been captured.
+    #[error("the publication was changed, also if it is as before by now: {} may lack changes", names(.0))]
+    Republished(BTreeSet<TableName>),
+    /// These tables were captured, and are not published any more.
+    #[error("{} not published completely any more", names(.0))]
+    Unpublished(BTreeSet<TableName>),
     #[error("the server ended the stream")]
     Ended,
 }
@@ -40,9 +46,23 @@ impl SessionEnd {
             SessionEnd::Assemble(error) => Problem::of(error).into(),
             SessionEnd::Decode(error) => Problem::of(error).into(),
             SessionEnd::Stop(finding) => (**finding).clone(),
+            SessionEnd::Unpublished(tables) => other_table(tables),
             SessionEnd::Lost(_) | SessionEnd::Republished(_) | SessionEnd::Ended => waits(self.to_string()),
         }
     }
+
+    /// The tables whose changes are not known to be captured without a gap.
+    pub(crate) fn torn(&self) -> BTreeSet<TableName> {
+        match self {
+            SessionEnd::Republished(tables) | SessionEnd::Unpublished(tables) => tables.clone(),
+            _ => BTreeSet::new(),
+        }
+    }
+}
+
+fn names(tables: &BTreeSet<TableName>) -> String {
+    let names: Vec<String> = tables.iter().map(|table| format!("table {table}")).collect();
+    names.join(", ")
 }
 
 /// Something passes by itself.
@@ -55,6 +75,10 @@ impl From<ReplicationError> for SessionEnd {
         match error {
             ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
                 SessionEnd::Stop(Box::new(row_too_large(bytes)))
+            }
+            // The stream is read with the catalog as it was then, so it can never be read past this place.
+            error if error.code() == Some(SqlState::UNDEFINED_OBJECT) => {
+                SessionEnd::Lost(format!("the publication or the slot was missing for a while: {error}"))
             }
             other => SessionEnd::Source(other.into()),
         }
@@ -71,6 +95,19 @@ impl From<postgres::ConnectError> for SessionEnd {
     fn from(error: postgres::ConnectError) -> Self {
         SessionEnd::Source(error.into())
     }
+}
+
+/// Wanted tables are not published, or they are no longer the same tables.
+pub(crate) fn other_table(tables: &BTreeSet<TableName>) -> Finding {
+    Finding::error(
+        Code::CaptureOtherTable,
+        format!(
+            "the changes of {} cannot be followed: not published completely, or renamed, or another table has the name now",
+            names(tables)
+        ),
+        "run `strangler sync drop` for its slice, correct the table or the plan, run `strangler install` again, then \
+         `strangler sync start`; the other slices wait until then",
+    )
 }
 
 fn row_too_large(bytes: usize) -> Finding {

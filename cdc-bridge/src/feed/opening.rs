@@ -3,17 +3,18 @@
 //! [`super::session`] reads the stream then; what it read is written here.
 
 use super::begin::{Begin, decide, other_plan, other_server, set_back};
-use super::end::SessionEnd;
+use super::end::{SessionEnd, other_table};
 use super::pending::Pending;
-use super::session::{Session, other_table};
-use super::source::{Source, SourceError, blocked, create_slot, published, slots};
+use super::session::Session;
+use super::source::{Published, Source, SourceError, blocked, create_slot, published, slots};
 use super::status::{Order, Status};
 use crate::log::{Flush, Log, Owner};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::sql;
 use postgres::replication::ReplicationError;
 use rows::assemble::Assembler;
-use rows::progress::{Captured, Progress};
+use rows::progress::{Captured, Membership, Progress};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -34,12 +35,13 @@ pub(crate) async fn session(
     must_be_ours(source, log, &client, &timeline).await?;
     log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
-    let published = published(&client, &source.plan, &order.tables).await?;
+    let mut published = published(&client, &source.plan).await?;
+    if let Some(end) = unpublished(&published, order, log.end().await?.as_ref()) {
+        return Err(end);
+    }
+    published.retain(|_, one| order.tables.contains(&one.table));
     let captured: Captured =
         published.values().map(|published| (published.table.clone(), published.membership)).collect();
-    if let Some(missing) = order.tables.iter().find(|table| !captured.contains_key(table)) {
-        return Err(SessionEnd::Stop(Box::new(other_table(missing))));
-    }
     let begins = Progress {
         version: 1,
         log: log.id(),
@@ -99,6 +101,24 @@ pub(crate) async fn session(
     stream.close(end).await;
     written?;
     read
+}
+
+/// Why a session cannot begin, if wanted tables are not published. If everything that was captured last is published still,
+/// they were only renamed, and may get their names back.
+fn unpublished(
+    published: &BTreeMap<u32, Published>,
+    order: &Order,
+    last: Option<&Progress>,
+) -> Option<SessionEnd> {
+    let mut missing = order.tables.clone();
+    missing.retain(|table| published.values().all(|one| one.table != *table));
+    let known: BTreeSet<Membership> = published.values().map(|one| one.membership).collect();
+    let are_gone = last.is_some_and(|last| !last.captured.is_subset(&known));
+    match (missing.is_empty(), are_gone) {
+        (true, _) => None,
+        (false, true) => Some(SessionEnd::Unpublished(missing)),
+        (false, false) => Some(SessionEnd::Stop(Box::new(other_table(&missing)))),
+    }
 }
 
 /// Refuses a log that another database or another plan fills. A slot of ours with the log's name proves that the log is

@@ -2,7 +2,7 @@
 //!
 //! It ends when the order changes or something fails; [`super::capture`] begins the next one.
 
-use super::end::SessionEnd;
+use super::end::{SessionEnd, other_table};
 use super::pending::{Pending, joined};
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
@@ -40,7 +40,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// How often the wanted tables are looked up among the published ones.
-const TABLES_INTERVAL: Duration = Duration::from_secs(10);
+const TABLES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When the stream is behind, it reads large batches: after a read of fewer than `GULP_BYTES`, the next read waits.
 const GULP_BYTES: usize = 16 << 10;
@@ -209,7 +209,11 @@ impl Session<'_> {
                 self.pending.push(change);
             }
             Step::Truncated(changes) => changes.into_iter().for_each(|change| self.pending.push(change)),
-            Step::Message(message) => self.pending.note(message),
+            Step::Message(message) => {
+                // Barriers and fences promise that nothing is missing before them.
+                self.check_tables().await?;
+                self.pending.note(message);
+            }
             Step::Committed { end, committed_us, .. } => {
                 self.pending.committed(end, committed_us);
                 self.saw(end);
@@ -231,33 +235,37 @@ impl Session<'_> {
         let published = self.published.get(&wire.oid).map(|published| &published.table);
         let is_wanted = self.order.tables.contains(&table);
         if published.is_some_and(|known| *known != table) || (published.is_none() && is_wanted) {
-            return Err(SessionEnd::Stop(Box::new(other_table(published.unwrap_or(&table)))));
+            return Err(stop(published.unwrap_or(&table)));
         }
         if !is_wanted {
             self.assembler.ignore(wire.oid);
             return Ok(());
         }
+        // The server describes a table again after each change of the publication.
+        self.check_tables().await?;
         let facts = catalog::shape(self.client, &table).await?;
         let facts = facts.map(|facts| Relation::of(&table, facts.identity, &facts.columns));
         self.assembler.learn(wire.oid, joined(table, wire, facts));
         Ok(())
     }
 
-    /// Checks that the wanted tables are published as they were when the session began. Without this check, a table that
-    /// was renamed or replaced would silently no longer be followed.
+    /// Checks that the wanted tables are published as they were when the session began, and have been meanwhile. Every change
+    /// that is committed by now is seen, so what was read until now has no gap.
     async fn check_tables(&self) -> Result<(), SessionEnd> {
-        let now = source::published(self.client, &self.source.plan, &self.order.tables).await?;
-        for (oid, known) in &self.published {
-            match now.get(oid) {
-                Some(found) if found == known => {}
-                // The next session reports another membership, so its slices see the gap.
-                Some(found) if found.table == known.table => {
-                    return Err(SessionEnd::Republished(known.table.clone()));
-                }
-                _ => return Err(SessionEnd::Stop(Box::new(other_table(&known.table)))),
-            }
+        let now = source::published(self.client, &self.source.plan).await?;
+        let is_kept = |(oid, known): &(&u32, &Published)| {
+            now.get(oid).is_some_and(|found| found.membership == known.membership)
+        };
+        let (kept, torn): (Vec<_>, Vec<_>) = self.published.iter().partition(is_kept);
+        if !torn.is_empty() {
+            // The next session reports other memberships, so its slices see the gap.
+            let torn = torn.into_iter().map(|(_, known)| known.table.clone()).collect();
+            return Err(SessionEnd::Republished(torn));
         }
-        Ok(())
+        match kept.into_iter().find(|(oid, known)| now.get(oid) != Some(known)) {
+            Some((_, renamed)) => Err(stop(&renamed.table)),
+            None => Ok(()),
+        }
     }
 
     fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {
@@ -278,15 +286,6 @@ impl Session<'_> {
     }
 }
 
-/// A wanted table is not published, or it is no longer the same table.
-pub(crate) fn other_table(table: &TableName) -> Finding {
-    Finding::error(
-        Code::CaptureOtherTable,
-        format!(
-            "the changes of table {table} cannot be followed: it is not published completely, or it was renamed, or \
-             another table has its name now"
-        ),
-        "run `strangler sync drop` for its slice, correct the table or the plan, run `strangler install` again, then \
-         `strangler sync start`; the other slices wait until then",
-    )
+fn stop(table: &TableName) -> SessionEnd {
+    SessionEnd::Stop(Box::new(other_table(&[table.clone()].into())))
 }

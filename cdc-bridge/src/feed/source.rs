@@ -12,7 +12,7 @@ use migrations::sql::{self, Database};
 use postgres::replication::{Replication, ReplicationError};
 use postgres::{ConnectError, catalog, connect, in_words, slot};
 use rows::progress::Membership;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -108,21 +108,17 @@ pub(crate) async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSe
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Published {
     pub(crate) table: TableName,
-    /// Since it was published last.
     pub(crate) membership: Membership,
 }
 
-/// Which of these tables the plan's publication holds whole, with every row, column and kind of change, by their oids. One
-/// that someone published with its whole schema or database has no membership of its own, and leaves only with its oid.
+/// The tables that the plan's publication holds whole, with every row, column and kind of change, by their oids.
 pub(crate) async fn published(
     client: &Client,
     plan: &PlanName,
-    tables: &BTreeSet<TableName>,
 ) -> Result<BTreeMap<u32, Published>, SourceError> {
     let published = catalog::published(client, &sql::publication(plan)).await?.unwrap_or_default();
-    let wanted =
-        published.into_iter().filter(|published| published.is_whole && tables.contains(&published.table));
-    Ok(wanted
+    let whole = published.into_iter().filter(|published| published.is_whole);
+    Ok(whole
         .map(|one| (one.oid, Published { table: one.table, membership: Membership(one.membership) }))
         .collect())
 }

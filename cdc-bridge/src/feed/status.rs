@@ -57,6 +57,8 @@ pub(crate) struct Status {
     pub(crate) changes: u64,
     /// What keeps capture from running; an error if someone must act.
     pub(crate) finding: Option<Finding>,
+    /// Tables that capture has stopped for, because changes of them may be missing.
+    pub(crate) torn: BTreeSet<TableName>,
     /// The ordered lanes whose changes are lost, and why. The others go on without them.
     pub(crate) lost: BTreeMap<Attempt, String>,
     /// Slot and log are to be given up: what they held is lost to every lane.
@@ -83,6 +85,7 @@ impl Status {
     pub(crate) fn fail(&mut self, order: &Order, end: SessionEnd) {
         self.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
         self.finding = Some(end.finding());
+        self.torn = end.torn();
         if let SessionEnd::Lost(why) = end {
             self.lose_all(order, &why);
         }

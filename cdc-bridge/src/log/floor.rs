@@ -91,7 +91,7 @@ impl Floor {
 mod tests {
     use super::*;
 
-    fn flush(end: u64, captured: &[u32]) -> Flush {
+    fn flush(end: u64, captured: &[i64]) -> Flush {
         let progress = Progress {
             version: 1,
             log: LogId(String::new()),
@@ -99,7 +99,7 @@ mod tests {
             end: EndLsn(end),
             committed_us: 0,
             messages: Vec::new(),
-            captured: captured.iter().map(|oid| Membership(*oid)).collect(),
+            captured: captured.iter().map(|one| Membership(*one)).collect(),
         };
         Flush { changes: Vec::new(), progress: Some(progress) }
     }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_record_is_written_once_and_again_when_other_tables_are_captured() {
         let mut floor = Floor::new(LogId("log".to_owned()), None);
-        let mut written = |end, captured: &[u32]| {
+        let mut written = |end, captured: &[i64]| {
             let admitted = floor.admit(flush(end, captured)).unwrap().flush.progress;
             admitted.map(|progress| progress.end.0)
         };

@@ -253,16 +253,18 @@ impl House {
         }
     }
 
+    /// Whether a barrier passes that is asked for now.
+    pub async fn passes(&self) -> bool {
+        let url = format!("http://{}/v1/barrier", self.plan.bridge.listen);
+        let body = serde_json::json!({ "version": 1, "slice": "orders" });
+        let asked = reqwest::Client::new().post(&url).bearer_auth("t").json(&body).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Asks the bridge for a barrier and waits for it, however often that takes.
     pub async fn barrier(&self) {
         let began = Instant::now();
-        let url = format!("http://{}/v1/barrier", self.plan.bridge.listen);
-        loop {
-            let body = serde_json::json!({ "version": 1, "slice": "orders" });
-            let asked = reqwest::Client::new().post(&url).bearer_auth("t").json(&body).send().await;
-            if asked.is_ok_and(|answer| answer.status().is_success()) {
-                return;
-            }
+        while !self.passes().await {
             assert!(
                 began.elapsed() < WAIT,
                 "no barrier passes: {:?}",
