@@ -8,6 +8,7 @@ pub(crate) mod end;
 mod opening;
 pub(crate) mod pending;
 pub(crate) mod retention;
+mod seal;
 mod session;
 pub(crate) mod source;
 pub(crate) mod status;

@@ -16,7 +16,7 @@ mod kafka_only;
 #[path = "log_contract/place.rs"]
 mod place;
 
-use cdc_bridge::log::{Flush, LogError, Writer};
+use cdc_bridge::log::{Cursor, Flush, LogError, Writer};
 use history::{
     Committed, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
     timeline,
@@ -26,7 +26,7 @@ use migrations::code::Code;
 use migrations::lsn::EndLsn;
 use place::{Place, Watcher};
 use rows::change::Operation;
-use rows::progress::{Membership, Progress};
+use rows::progress::{Membership, Progress, Seal, Seals};
 use std::time::Duration;
 
 macro_rules! contract {
@@ -58,6 +58,7 @@ contract!(
     a_cursor_at_the_end_sees_whole_transactions_only,
     messages_and_progress_alone_arrive,
     a_batch_speaks_of_one_set_of_tables,
+    a_cursor_of_another_history_is_refused,
     a_tables_shape_may_change,
     another_timeline_is_refused,
     the_newest_events_are_shown,
@@ -287,6 +288,41 @@ async fn messages_and_progress_alone_arrive(place: Place) {
     assert_eq!(watcher.messages, messages_of(&sent));
     assert!(watcher.changes.is_empty());
     assert_eq!(log.end().await.unwrap().unwrap().end, sent[4].end);
+    place.clean(&log).await;
+}
+
+/// Places come again in a log that was set back. What was read up to them tells the histories apart.
+async fn a_cursor_of_another_history_is_refused(place: Place) {
+    let (log, start, mut history) = place.begun(Dice::new(15)).await;
+    let seal = |name: &str| Seal(name.to_owned());
+    let mut writer = log.writer().await.unwrap();
+    for seals in [
+        Seals { held: seal("first"), next: seal("second") },
+        Seals { held: seal("second"), next: seal("third") },
+    ] {
+        let mut one = flush(&some(&mut history, 1));
+        one.progress = one.progress.map(|progress| Progress { seals: Some(seals), ..progress });
+        append(&mut writer, one).await;
+    }
+    assert_eq!(log.end().await.unwrap().unwrap().seals.unwrap().next, seal("third"));
+    let mut reader = log.reader(tables(&[0]), &start).await.unwrap();
+    let end = log.end().await.unwrap().unwrap().end;
+    let cursor = loop {
+        let batch = tokio::time::timeout(place::PATIENCE, reader.next()).await;
+        let batch = batch.expect("the reader stands still").unwrap();
+        if let Some((_, cursor)) = batch.progress.filter(|(progress, _)| progress.end == end) {
+            break cursor;
+        }
+    };
+    let other = Cursor(cursor.0.replace("second", "another"));
+    assert_ne!(other, cursor);
+    for _ in 0..2 {
+        log.reader(tables(&[0]), &cursor).await.unwrap();
+        let refused = log.reader(tables(&[0]), &other).await.unwrap_err();
+        assert_eq!(refused.finding().code, Code::LogOtherHistory, "{refused}");
+        // What lies before it may be gone by then.
+        log.trim(&cursor).await.unwrap();
+    }
     place.clean(&log).await;
 }
 

@@ -256,25 +256,3 @@ async fn a_stored_order_removes_no_copy_before_the_controller_answers() {
     assert!(house.attempt() >= attempt);
     house.stop().await;
 }
-
-/// Its positions come again and mean other changes; what it writes until it comes as far again would be skipped.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_source_whose_disk_was_set_back_is_not_followed() {
-    let house = following().await;
-    house.stop().await;
-    house.source.save();
-    house.start();
-    house.until("following", |report| report.condition == Condition::Following).await;
-    house.at_source("UPDATE orders SET note = 'behind the copy of the disk'");
-    house.same(ALL, ALL).await;
-    house.stop().await;
-    house.source.set_back();
-    house.start();
-    house.until_agent("told", |said| said.contains("capture.other-server")).await;
-    house.at_source("UPDATE orders SET note = 'another history'");
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let skipped = "SELECT count(*) FROM orders WHERE note = 'another history'";
-    assert_eq!(house.at_sink(skipped), "0");
-    copied_anew(&house).await;
-    house.stop().await;
-}

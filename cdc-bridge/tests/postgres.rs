@@ -196,6 +196,7 @@ async fn a_bridge_with_nothing_to_do_leaves_the_topics_of_others() {
         committed_us: 0,
         messages: Vec::new(),
         captured: [].into(),
+        seals: None,
     };
     let flush = Flush { changes: Vec::new(), progress: Some(progress) };
     theirs.writer().await.unwrap().append(flush).await.unwrap();

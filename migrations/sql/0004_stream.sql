@@ -25,10 +25,19 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
 ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS fenced bigint, ADD COLUMN IF NOT EXISTS opened bigint,
     ADD COLUMN IF NOT EXISTS foreign_writes jsonb;
 
+-- A random name that this database and the log of its changes share, so that it is found when one of the two was set back
+-- to an earlier moment. The bridge renews it.
+CREATE TABLE IF NOT EXISTS strangler.seal (
+    plan text PRIMARY KEY,
+    seal text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 DO $$
 DECLARE
     us text := (current_setting('strangler.facts')::jsonb)->>'role';
 BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON strangler.stream TO %I', us);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON strangler.seal TO %I', us);
 END
 $$;

@@ -315,6 +315,7 @@ codes! {
     LogDamaged = "log.damaged", Stopped;
     LogDiskFull = "log.disk-full", Unavailable;
     LogOrder = "log.order", Stopped;
+    LogOtherHistory = "log.other-history", Stopped;
     LogOtherTimeline = "log.other-timeline", Stopped;
     LogReplication = "log.replication", Stopped;
     LogRights = "log.rights", Stopped;

@@ -36,6 +36,35 @@ pub struct Progress {
     /// The memberships whose changes are in the log since the record before. Changes of other tables were not kept.
     #[serde(default)]
     pub captured: BTreeSet<Membership>,
+    /// What the source's database must hold, too, if both are of one history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seals: Option<Seals>,
+}
+
+impl Progress {
+    /// Tells the record from those of other histories, whose positions may be the same.
+    pub fn point(&self) -> Point {
+        let seal = self.seals.as_ref().map_or("", |seals| seals.held.0.as_str());
+        Point(format!("{} {seal}", self.end))
+    }
+}
+
+/// Where a log is, in which history of its source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Point(pub String);
+
+/// A random name that log and source share for a while. One of them that was set back to an earlier moment has an older
+/// seal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seal(pub String);
+
+/// The source holds one of the two, at any moment: the log has both before the source gets the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seals {
+    pub held: Seal,
+    pub next: Seal,
 }
 
 /// One of our logical messages, seen in the source's stream.

@@ -66,6 +66,10 @@ fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
     )
 }
 
+/// How slices begin anew if what the log holds must be given up.
+const COPY_EVERY_SLICE: &str =
+    "give up every slice, `strangler sync drop`; only then copy them again, `strangler sync start`";
+
 /// The log holds the changes of another server, or of another history of this one.
 pub(crate) fn other_server(log: &str, server: &Timeline) -> Finding {
     Finding::error(
@@ -74,8 +78,10 @@ pub(crate) fn other_server(log: &str, server: &Timeline) -> Finding {
             "the log was filled from {log}, but the database is now {server}: it was restored or a replica was promoted, \
              so the same positions may mean other changes"
         ),
-        "copy every slice again: `strangler sync drop`, then `strangler sync start`; if the bridge of another plan fills \
-         this log, first give this plan its own `topic_prefix`",
+        format!(
+            "{COPY_EVERY_SLICE}; if the bridge of another plan fills this log, first give this plan its own \
+             `topic_prefix`"
+        ),
     )
 }
 
@@ -89,10 +95,17 @@ pub(crate) fn other_plan(log: &str, whose: &str) -> Finding {
     )
 }
 
-/// The server has not come so far as the log: its disk was set back, which keeps the timeline. What it writes until it
-/// comes so far again would be skipped.
+/// The server's disk or the log was set back to an earlier moment, which keeps the timeline. What the server writes until
+/// it comes as far as the log again would be skipped.
 pub(crate) fn set_back(log: EndLsn, server: &Timeline) -> Finding {
-    other_server(&format!("{server}, up to {log}"), server)
+    Finding::error(
+        Code::CaptureOtherServer,
+        format!(
+            "the log, which ends at {log}, and the database, {server}, are not of one history: one of the two was set back \
+             to an earlier moment, so the same positions may mean other changes"
+        ),
+        COPY_EVERY_SLICE,
+    )
 }
 
 #[cfg(test)]
@@ -125,6 +138,7 @@ mod tests {
             committed_us: 0,
             messages: vec![],
             captured: [].into(),
+            seals: None,
         }
     }
 

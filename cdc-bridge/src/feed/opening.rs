@@ -5,17 +5,20 @@
 use super::begin::{Begin, decide, other_plan, other_server, set_back};
 use super::end::{SessionEnd, other_table};
 use super::pending::Pending;
-use super::session::Session;
+use super::seal;
+use super::session::{SEAL_INTERVAL, Sealed, Session};
 use super::source::{Published, Source, SourceError, blocked, create_slot, published, slots};
 use super::status::{Order, Status};
 use crate::log::{Flush, Log, Owner};
 use migrations::lsn::{EndLsn, Timeline};
+use migrations::names::PlanName;
 use migrations::sql;
-use postgres::replication::ReplicationError;
+use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::Assembler;
-use rows::progress::{Captured, Membership, Progress};
+use rows::progress::{Captured, Membership, Progress, Seals};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -50,20 +53,14 @@ pub(crate) async fn session(
         committed_us: 0,
         messages: Vec::new(),
         captured: captured.values().copied().collect(),
+        seals: None,
     };
     let begins = begin(source, log, &client, &slot, begins).await?;
     let from = begins.end;
-    let mut stream = source.replication().await?;
-    // The name may lead to another server by now, where the positions mean nothing.
-    let system = stream.identify_system().await?;
-    if system.timeline != timeline {
-        return Err(SessionEnd::Ended);
-    }
-    if from > system.end {
-        return Err(SessionEnd::Stop(Box::new(set_back(from, &timeline))));
-    }
-    let publication = sql::publication(&source.plan);
-    stream.start(&slot, from, &publication).await.map_err(|error| taken(&slot, error))?;
+    let (mut stream, server_end) = stream(source, log, &client, &slot, &begins).await?;
+    // The slot is ours now: no other bridge changes the seal.
+    let (seals, due) = sealed(log, &client, &source.plan, &begins).await?;
+    let begins = Progress { seals: Some(seals), ..begins };
     status.send_modify(|status| {
         *status = Status {
             slot: slot.clone(),
@@ -72,7 +69,7 @@ pub(crate) async fn session(
             touched: order.tables.clone(),
             captured: from.max(status.captured),
             changes: status.changes,
-            server_end: status.server_end.max(system.end),
+            server_end: status.server_end.max(server_end),
             lost: std::mem::take(&mut status.lost),
             gives_up: status.gives_up,
             ..Status::default()
@@ -90,6 +87,7 @@ pub(crate) async fn session(
         status,
         assembler: Assembler::new(),
         pending: Pending::new(begins),
+        sealed: Sealed { at: from, changes: status.borrow().changes, due },
         published,
         source,
         committed_pg_us: 0,
@@ -119,6 +117,30 @@ fn unpublished(
         (false, true) => Some(SessionEnd::Unpublished(missing)),
         (false, false) => Some(SessionEnd::Stop(Box::new(other_table(&missing)))),
     }
+}
+
+/// Begins to read the slot; how far the server is.
+async fn stream(
+    source: &Source,
+    log: &Log,
+    client: &Client,
+    slot: &str,
+    begins: &Progress,
+) -> Result<(Replication, EndLsn), SessionEnd> {
+    let mut stream = source.replication().await?;
+    // The name may lead to another server by now, where the positions mean nothing.
+    let system = stream.identify_system().await?;
+    if system.timeline != begins.timeline {
+        return Err(SessionEnd::Ended);
+    }
+    if begins.end > system.end && begins.end > flushed(client).await? {
+        // It passes this place sooner or later. The finding must not go then.
+        note(log, Progress { seals: Some(seal::broken()), ..begins.clone() }).await?;
+        return Err(SessionEnd::Stop(Box::new(set_back(begins.end, &begins.timeline))));
+    }
+    let publication = sql::publication(&source.plan);
+    stream.start(slot, begins.end, &publication).await.map_err(|error| taken(slot, error))?;
+    Ok((stream, system.end))
 }
 
 /// Refuses a log that another database or another plan fills. A slot of ours with the log's name proves that the log is
@@ -156,6 +178,7 @@ async fn begin(
 ) -> Result<Progress, SessionEnd> {
     let end = log.end().await?;
     let slots = slots(client, &source.plan).await?;
+    begins.seals = end.as_ref().and_then(|end| end.seals.clone());
     begins.end = match decide(slot, &slots, end.as_ref(), &begins.timeline) {
         Begin::Resume(at) if end.is_some_and(|end| end.captured == begins.captured) => {
             return Ok(Progress { end: at, ..begins });
@@ -169,9 +192,49 @@ async fn begin(
         Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
         Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
     };
-    let first = Flush { changes: Vec::new(), progress: Some(begins.clone()) };
-    log.writer().await?.append(first).await?;
+    note(log, begins.clone()).await?;
     Ok(begins)
+}
+
+async fn note(log: &Log, progress: Progress) -> Result<(), SessionEnd> {
+    let flush = Flush { changes: Vec::new(), progress: Some(progress) };
+    log.writer().await?.append(flush).await?;
+    Ok(())
+}
+
+async fn flushed(client: &Client) -> Result<EndLsn, SessionEnd> {
+    let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+    let end = row.get::<_, String>(0).parse();
+    end.map_err(|_| SourceError::Refused("its place in the WAL cannot be read".to_owned()).into())
+}
+
+/// Proves that source and log are of one history, and renews their seal unless nothing was written since. (Another record
+/// at each try would keep a full log from being found full.)
+async fn sealed(
+    log: &Log,
+    client: &Client,
+    plan: &PlanName,
+    begins: &Progress,
+) -> Result<(Seals, Instant), SessionEnd> {
+    let found = seal::read(client, plan).await?;
+    let known = begins.seals.as_ref();
+    if !seal::is_one_history(known, found.as_ref()) {
+        return Err(SessionEnd::Stop(Box::new(set_back(begins.end, &begins.timeline))));
+    }
+    let held = match found {
+        Some(next) if known.is_some_and(|known| known.next == next) => {
+            return Ok((seal::after(next), Instant::now()));
+        }
+        Some(held) => held,
+        None => {
+            let first = seal::fresh();
+            seal::place(client, plan, &first).await?;
+            first
+        }
+    };
+    let seals = seal::after(held);
+    note(log, Progress { seals: Some(seals.clone()), ..begins.clone() }).await?;
+    Ok((seal::renew(client, plan, &seals).await?, Instant::now() + SEAL_INTERVAL))
 }
 
 fn taken(slot: &str, error: ReplicationError) -> SessionEnd {

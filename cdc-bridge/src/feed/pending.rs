@@ -8,7 +8,7 @@ use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use rows::change::{Change, Column, Relation};
 use rows::pgoutput::WireRelation;
-use rows::progress::{Message, Progress};
+use rows::progress::{Message, Progress, Seals};
 
 /// A flush is closed after this many bytes of changes.
 const FLUSH_BYTES_MAX: usize = 1 << 20;
@@ -57,6 +57,16 @@ impl Pending {
             quiet_until: begins.end,
             template: begins,
         }
+    }
+
+    pub(crate) fn seals(&self) -> Option<&Seals> {
+        self.template.seals.as_ref()
+    }
+
+    /// The records from now on have these seals: those that end after the place that is returned.
+    pub(crate) fn seal(&mut self, seals: Seals) -> EndLsn {
+        self.template.seals = Some(seals);
+        self.told
     }
 
     /// Whether a flush could end with a progress record.
@@ -161,6 +171,7 @@ mod tests {
             committed_us: 0,
             messages: vec![],
             captured: [Membership(7)].into(),
+            seals: None,
         })
     }
 

@@ -4,6 +4,7 @@
 
 use super::end::{SessionEnd, other_table};
 use super::pending::{Pending, joined};
+use super::seal;
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
 use crate::log::Flush;
@@ -42,6 +43,9 @@ const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// How often the wanted tables are looked up among the published ones.
 const TABLES_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the seal is renewed at most.
+pub(crate) const SEAL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// When the stream is behind, it reads large batches: after a read of fewer than `GULP_BYTES`, the next read waits.
 const GULP_BYTES: usize = 16 << 10;
 const REST: Duration = PATIENCE_BEHIND;
@@ -54,6 +58,7 @@ pub(crate) struct Session<'a> {
     pub(crate) status: &'a watch::Sender<Status>,
     pub(crate) assembler: Assembler,
     pub(crate) pending: Pending,
+    pub(crate) sealed: Sealed,
     /// The wanted tables, by the oids under which they are published.
     pub(crate) published: BTreeMap<u32, Published>,
     pub(crate) source: &'a Source,
@@ -61,6 +66,15 @@ pub(crate) struct Session<'a> {
     pub(crate) committed_pg_us: i64,
     /// How old it was when what came of it last was sent, in microseconds.
     pub(crate) age_us: i64,
+}
+
+/// When the seal was renewed last.
+pub(crate) struct Sealed {
+    /// A record that ends after this place has the seals that followed.
+    pub(crate) at: EndLsn,
+    /// What had been captured by then.
+    pub(crate) changes: u64,
+    pub(crate) due: Instant,
 }
 
 impl Session<'_> {
@@ -109,6 +123,7 @@ impl Session<'_> {
                     }
                     // Also if nothing is new: a server ends a session that stays silent.
                     stream.confirm(durable, now > heard + SILENCE_MAX).await?;
+                    self.renew_seal(durable).await?;
                 }
                 _ = tables.tick() => self.check_tables().await?,
                 _ = confirm.tick() => match confirmed.has_changed() {
@@ -266,6 +281,21 @@ impl Session<'_> {
             Some((_, renamed)) => Err(stop(&renamed.table)),
             None => Ok(()),
         }
+    }
+
+    /// Renews the seal if anything was captured since, so that a moment within a long session is found, too, to which one
+    /// side is set back.
+    async fn renew_seal(&mut self, durable: EndLsn) -> Result<(), SessionEnd> {
+        let changes = self.status.borrow().changes;
+        let is_due = Instant::now() >= self.sealed.due && durable > self.sealed.at;
+        if !is_due || changes == self.sealed.changes {
+            return Ok(());
+        }
+        let Some(seals) = self.pending.seals() else { return Ok(()) };
+        let seals = seal::renew(self.client, &self.source.plan, seals).await?;
+        let (at, due) = (self.pending.seal(seals), Instant::now() + SEAL_INTERVAL);
+        self.sealed = Sealed { at, changes, due };
+        Ok(())
     }
 
     fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {

@@ -85,6 +85,15 @@ pub enum LogError {
 const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
                             copy the slices again with `strangler sync drop`, then `strangler sync start`";
 
+/// A reader has read something else up to its cursor than the log holds.
+pub(crate) fn other_history(place: &str) -> LogError {
+    LogError::Refused(Finding::error(
+        Code::LogOtherHistory,
+        format!("the log {place} does not hold what was read from it: it was set back to an earlier moment"),
+        "copy the slice again: `strangler sync drop`, then `strangler sync start`",
+    ))
+}
+
 impl Diagnostic for LogError {
     fn code(&self) -> Code {
         match self {

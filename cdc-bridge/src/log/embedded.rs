@@ -3,21 +3,23 @@
 //! Each change is in it exactly once: the writer passes over what a source repeats, and the values of a transaction
 //! that was never finished go when the next writer begins. Debezium's JSON is made only where someone looks.
 
+mod bookmark;
 mod file;
 mod reader;
 mod store;
 
 pub(crate) use reader::EmbeddedReader;
 
-use super::contract::{Cursor, Event, Flush, LogError};
+use super::contract::{Cursor, Event, Flush, LogError, other_history};
 use super::floor::Floor;
+use bookmark::Bookmark;
 use migrations::lsn::{Durable, EndLsn};
 use migrations::names::{PlanName, TableName};
-use reader::{Shapes, cursor};
+use reader::Shapes;
 use rows::binary::{Encoder, Malformed, Value, relation_hash};
 use rows::change::{Change, Relation};
 use rows::envelope::{self, Context, Encoded};
-use rows::progress::{LogId, Progress};
+use rows::progress::{LogId, Point, Progress};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -96,7 +98,8 @@ impl EmbeddedLog {
     pub(crate) async fn end_cursor(&self) -> Result<Cursor, LogError> {
         let state = self.store.state();
         let state = state.borrow();
-        Ok(cursor(&state.log, state.promised))
+        let point = state.last.as_ref().map(Progress::point);
+        Ok(Bookmark { log: state.log.clone(), key: state.promised, point }.cursor())
     }
 
     pub(crate) async fn reader(
@@ -104,8 +107,10 @@ impl EmbeddedLog {
         tables: BTreeSet<TableName>,
         from: &Cursor,
     ) -> Result<EmbeddedReader, LogError> {
-        let key = self.key_of(from)?;
-        let log = self.id();
+        let Bookmark { log, key, point } = self.find(from)?;
+        if let Some(point) = point {
+            self.blocking(move |store| must_be_at(store, key, &point)).await?;
+        }
         Ok(EmbeddedReader::new(self.store.clone(), log, tables, key))
     }
 
@@ -121,13 +126,13 @@ impl EmbeddedLog {
     }
 
     pub(crate) async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
-        let key = match self.key_of(before) {
-            Ok(key) => key,
+        let Bookmark { key, point, .. } = match self.find(before) {
+            Ok(found) => found,
             // It was trimmed that far already.
             Err(LogError::Trimmed) => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.blocking(move |store| store.trim(key)).await
+        self.blocking(move |store| store.trim(key, point.as_ref())).await
     }
 
     /// Empties the store; it is another log afterwards.
@@ -139,22 +144,20 @@ impl EmbeddedLog {
         Ok(self.store.state().borrow().bytes)
     }
 
-    fn key_of(&self, cursor: &Cursor) -> Result<u64, LogError> {
+    /// What a cursor says, if what comes after it is still kept.
+    fn find(&self, cursor: &Cursor) -> Result<Bookmark, LogError> {
         let state = self.store.state();
         let state = state.borrow();
-        let (log, key) =
-            cursor.0.split_once('@').ok_or_else(|| self.store.damaged("a cursor is not one of ours"))?;
-        let key: u64 = key.parse().map_err(|_| self.store.damaged("a cursor is not one of ours"))?;
+        let found =
+            Bookmark::read(cursor).ok_or_else(|| self.store.damaged("a cursor is not one of ours"))?;
         // Another log: the file was deleted, and with it what the cursor stood at.
-        if log != state.log.0 || key < state.first {
+        if found.log != state.log || found.key < state.first {
             return Err(LogError::Trimmed);
         }
-        if key > state.promised {
-            return Err(self
-                .store
-                .damaged("it ends before what was read from it; was an older copy put back?"));
+        if found.key > state.promised {
+            return Err(other_history(&self.store.path().display().to_string()));
         }
-        Ok(key)
+        Ok(found)
     }
 
     async fn blocking<T: Send + 'static>(
@@ -244,6 +247,22 @@ impl Work {
         self.relations.insert(address, (relation.clone(), hash));
         Ok(hash)
     }
+}
+
+/// Refuses a reader that read something else up to `key` than what lies before it.
+fn must_be_at(store: &Store, key: u64, point: &Point) -> Result<(), LogError> {
+    let state = store.state().borrow().clone();
+    let mut is_there = true;
+    if key <= state.first {
+        is_there = state.before.is_none_or(|before| before == *point);
+    } else {
+        store.read(key - 1, key, |_, bytes, _| {
+            let value = Value::open(bytes).map_err(|malformed| store.damaged(&malformed.to_string()))?;
+            is_there = value.progress.is_some_and(|progress| progress.point() == *point);
+            Ok(ControlFlow::Break(()))
+        })?;
+    }
+    if is_there { Ok(()) } else { Err(other_history(&store.path().display().to_string())) }
 }
 
 /// Roughly what a change adds to a value.

@@ -5,7 +5,7 @@ use super::contract::{Flush, LogError};
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Position, Timeline};
-use rows::progress::{LogId, Membership, Progress};
+use rows::progress::{LogId, Membership, Progress, Seals};
 use std::collections::BTreeSet;
 
 /// How far a writer is.
@@ -17,6 +17,8 @@ pub(crate) struct Floor {
     last: Position,
     /// The memberships that the last record named.
     captured: Option<BTreeSet<Membership>>,
+    /// The seals that it named.
+    seals: Option<Seals>,
 }
 
 /// What of a flush must be written.
@@ -36,6 +38,7 @@ impl Floor {
             end: last.map(|progress| progress.end).unwrap_or_default(),
             last: Position::default(),
             captured: last.map(|progress| progress.captured.clone()),
+            seals: last.and_then(|progress| progress.seals.clone()),
         }
     }
 
@@ -54,9 +57,10 @@ impl Floor {
             progress.messages.retain(|message| !self.end.is_past(message.position.commit));
             // A table that left the publication and came back is news, although nothing was written meanwhile.
             let captures_others = self.captured.as_ref() != Some(&progress.captured);
-            let is_news = progress.end > self.end || captures_others;
+            let is_news = progress.end > self.end || captures_others || self.seals != progress.seals;
             if is_news || !flush.changes.is_empty() || !progress.messages.is_empty() {
                 self.captured = Some(progress.captured.clone());
+                self.seals.clone_from(&progress.seals);
                 self.end = self.end.max(progress.end);
                 progress.end = self.end;
                 self.timeline = Some(progress.timeline.clone());
@@ -100,6 +104,7 @@ mod tests {
             committed_us: 0,
             messages: Vec::new(),
             captured: captured.iter().map(|one| Membership(*one)).collect(),
+            seals: None,
         };
         Flush { changes: Vec::new(), progress: Some(progress) }
     }

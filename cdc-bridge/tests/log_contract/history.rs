@@ -137,6 +137,7 @@ pub fn progress(committed: &Committed) -> Progress {
         committed_us: committed.committed_us,
         messages: committed.messages.clone(),
         captured: [Membership(1)].into(),
+        seals: None,
     }
 }
 

@@ -72,6 +72,7 @@ fn progress() -> Progress {
         committed_us: -3,
         messages: Vec::new(),
         captured: [crate::progress::Membership(16_400)].into(),
+        seals: None,
     }
 }
 

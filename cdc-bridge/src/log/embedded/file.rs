@@ -4,7 +4,7 @@ use crate::log::contract::LogError;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
-use rows::progress::{LogId, Progress};
+use rows::progress::{LogId, Point, Progress};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,6 +28,9 @@ pub(crate) struct State {
     pub(crate) database: String,
     /// The first key that is kept.
     pub(crate) first: u64,
+    /// Where the log was before that key; none if it holds everything from its beginning on, or does not know.
+    #[serde(default)]
+    pub(crate) before: Option<Point>,
     /// Values before this key are promised by a progress record.
     pub(crate) promised: u64,
     /// Space that the kept values take.
@@ -44,6 +47,7 @@ impl State {
             plan: plan.clone(),
             database: database.clone(),
             first,
+            before: None,
             promised: first,
             bytes: 0,
             last: None,

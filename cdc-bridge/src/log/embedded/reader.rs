@@ -1,8 +1,9 @@
 //! Reads the embedded log: promised values, in order, as batches of bounded size.
 
+use super::bookmark::Bookmark;
 use super::file::State;
 use super::store::Store;
-use crate::log::contract::{BATCH_BYTES_MAX, Batch, Cursor, LogError};
+use crate::log::contract::{BATCH_BYTES_MAX, Batch, LogError};
 use migrations::names::TableName;
 use rows::binary::{Changes, Malformed, Value};
 use rows::change::Relation;
@@ -94,10 +95,11 @@ impl Growing {
 
     /// Everything up to this record is in the batch; the cursor begins at `key`.
     fn end(&mut self, mut progress: Progress, log: &LogId, key: u64) {
+        let cursor = Bookmark { log: log.clone(), key, point: Some(progress.point()) }.cursor();
         if let Some((before, _)) = self.batch.progress.take() {
             progress.messages.splice(0..0, before.messages);
         }
-        self.batch.progress = Some((progress, cursor(log, key)));
+        self.batch.progress = Some((progress, cursor));
     }
 
     /// Whether a value may still be added: once a record ended the batch, only one that is whole, fits, and speaks of the
@@ -189,9 +191,4 @@ impl Shapes {
         known.insert(hash, wanted.clone());
         Ok(wanted)
     }
-}
-
-/// Where a reader begins that has everything before `key`.
-pub(super) fn cursor(log: &LogId, key: u64) -> Cursor {
-    Cursor(format!("{}@{key}", log.0))
 }

@@ -7,7 +7,7 @@ use super::file::{FLUSHES, Failure, HINT_DISK, Open, RELATIONS, State, open, put
 use crate::log::contract::LogError;
 use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
-use rows::progress::Progress;
+use rows::progress::{Point, Progress};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -108,11 +108,10 @@ impl Store {
         })
     }
 
-    /// Drops the promised values before a key.
-    pub(crate) fn trim(&self, before: u64) -> Result<(), LogError> {
+    /// Drops the promised values before a key, whose point this is.
+    pub(crate) fn trim(&self, before: u64, point: Option<&Point>) -> Result<(), LogError> {
         loop {
             let _changing = self.lock();
-            let before = before.min(self.published.borrow().promised);
             if self.published.borrow().first >= before {
                 return Ok(());
             }
@@ -125,6 +124,7 @@ impl Store {
                     state.bytes -= removed(&mut flushes, key)?.min(state.bytes);
                     state.first = key + 1;
                 }
+                state.before = point.filter(|_| all).cloned();
                 state.first = if all { before } else { state.first };
                 Ok(())
             })?;

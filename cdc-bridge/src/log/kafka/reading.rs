@@ -225,6 +225,7 @@ impl Reading {
     fn hand_over(&mut self) -> Result<(), End> {
         let Some(ready) = self.ready.take() else { return Ok(()) };
         self.bookmark.end = ready.progress.end;
+        self.bookmark.point = Some(ready.progress.point());
         self.bookmark.progress = ready.offset + 1;
         self.bookmark.tables = ready.tables;
         for (source, offset) in self.sources.iter().zip(&ready.offsets) {

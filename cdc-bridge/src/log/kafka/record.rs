@@ -8,7 +8,7 @@ use migrations::lsn::{EndLsn, Position};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use rows::change::Relation;
 use rows::envelope::header;
-use rows::progress::{LogId, Progress};
+use rows::progress::{LogId, Point, Progress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -142,6 +142,9 @@ pub(crate) struct Bookmark {
     pub(crate) tables: Option<i64>,
     /// Changes before here have been delivered.
     pub(crate) end: EndLsn,
+    /// What the record before `progress` promised, if that is the one that was delivered last.
+    #[serde(default)]
+    pub(crate) point: Option<Point>,
     /// The next record of each partition, by topic.
     pub(crate) offsets: BTreeMap<String, BTreeMap<i32, i64>>,
 }

@@ -10,7 +10,7 @@ use super::record::{
 };
 use super::routes::{PROGRESS_SLOT, Route, Routes};
 use super::topics::Shape;
-use crate::log::contract::LogError;
+use crate::log::contract::{LogError, other_history};
 use migrations::lsn::{EndLsn, Position, Timeline};
 use migrations::names::PlanName;
 use rdkafka::error::KafkaError;
@@ -297,7 +297,8 @@ impl Inner {
     pub(super) fn end_bookmark(&self) -> Result<Bookmark, LogError> {
         let log = self.id();
         let Some(last) = self.last()? else {
-            return Ok(Bookmark { log, progress: 0, tables: None, end: EndLsn(0), offsets: BTreeMap::new() });
+            let offsets = BTreeMap::new();
+            return Ok(Bookmark { log, progress: 0, tables: None, end: EndLsn(0), point: None, offsets });
         };
         let look = Look::new(&self.cluster)?;
         let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
@@ -315,8 +316,24 @@ impl Inner {
             progress: if last.is_kept { last.offset + 1 } else { last.offset },
             tables: last.tables,
             end: if last.is_kept { last.record.progress.end } else { last.record.acknowledged },
+            point: last.is_kept.then(|| last.record.progress.point()),
             offsets,
         })
+    }
+
+    /// Refuses a bookmark whose reader read something else than what lies before it. What was removed is not missed.
+    fn must_be_at(&self, look: &Look, bookmark: &Bookmark) -> Result<(), LogError> {
+        let Some(point) = &bookmark.point else { return Ok(()) };
+        let topic = self.progress_topic();
+        let before = bookmark.progress - 1;
+        if look.bounds(&topic, 0)?.is_none_or(|(first, _)| before < first) {
+            return Ok(());
+        }
+        let messages = look.read(&topic, 0, before, before + 1)?;
+        match messages.first().and_then(|message| Record::read(message.key(), message.payload())) {
+            Some(Record::Progress(record)) if record.progress.point() == *point => Ok(()),
+            _ => Err(other_history(&topic)),
+        }
     }
 
     /// Whether everything after a bookmark is still kept; the shapes that it points to.
@@ -334,6 +351,7 @@ impl Inner {
                 _ => return Err(LogError::Trimmed),
             }
         }
+        self.must_be_at(&look, bookmark)?;
         let Some(offset) = bookmark.tables else { return Ok(None) };
         let messages = look.read(&progress, 0, offset, offset + 1)?;
         match messages.first().and_then(|message| Record::read(message.key(), message.payload())) {
