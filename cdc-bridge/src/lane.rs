@@ -10,6 +10,7 @@ mod chunk;
 mod copy;
 mod filled;
 pub(crate) mod halt;
+mod hold;
 pub(crate) mod kept;
 pub(crate) mod loss;
 pub(crate) mod mending;

@@ -24,7 +24,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// server notices that we are gone, for it holds our locks until then.
 const SESSION_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
      -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 \
-     -c idle_in_transaction_session_timeout=0 -c row_security=off -c tcp_keepalives_idle=15 \
+     -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c row_security=off -c tcp_keepalives_idle=15 \
      -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
 
 /// Connection, TLS and login together may take so long.

@@ -7,9 +7,10 @@ use super::border::Border;
 use super::chunk::{self, Extent};
 use super::filled;
 use super::halt::Halt;
+use super::hold::Hold;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
-use crate::feed::source::{Snapshot, Source, SourceError};
+use crate::feed::source::{Snapshot, Source, SourceError, be_patient};
 use crate::log::Log;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -106,7 +107,7 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
     make_gates(job, &source, client).await?;
     // Nobody writes any more after the gate is shut, but somebody may have written just before.
     must_be_ours(job, client).await?;
-    hold_shapes(&source, &job.plan.slice).await?;
+    let hold = Hold::take(&source, &job.plan.slice).await?;
     let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Everything that commits after the snapshot's consistent point is appended to the log after this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
@@ -118,9 +119,17 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
     filled::empty(client, &job.mark(), &to).await?;
     let snapshot = Snapshot::take(job.source, job.plan.slice.name.as_str()).await?;
     let keys = catalog::foreign_keys(client, None).await.map_err(Halt::of)?;
-    for level in order::levels(&to, &keys).map_err(Halt::stop)? {
-        copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
+    let copied = async {
+        for level in order::levels(&to, &keys).map_err(Halt::stop)? {
+            copy_level(job, &snapshot.name, &holder, &tables, &level, progress).await?;
+        }
+        Ok::<_, Halt>(())
+    };
+    tokio::select! {
+        copied = copied => copied?,
+        lost = hold.end() => return Err(lost),
     }
+    hold.prove().await?;
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
@@ -131,15 +140,6 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
 
 async fn must_be_ours(job: &Job<'_>, client: &Client) -> Result<(), Halt> {
     if job.replace { Ok(()) } else { filled::must_be_ours(client, &job.plan.slice, &job.filled).await }
-}
-
-/// Keeps the source's tables from being rewritten until the copy is done: a rewriting ALTER TABLE makes a table look
-/// empty to older snapshots (PostgreSQL manual, 13.6), and its rows never come in the stream. The transaction lasts as
-/// long as the client; it has no id, so the snapshot's slot does not wait for it.
-async fn hold_shapes(source: &Client, slice: &Slice) -> Result<(), Halt> {
-    let tables: Vec<String> = slice.all_tables().map(|table| table.from.quoted()).collect();
-    let sql = format!("BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
-    Ok(source.batch_execute(&sql).await.map_err(SourceError::from)?)
 }
 
 /// The service's gate shut, the monolith's open.
@@ -303,6 +303,7 @@ impl Worker {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
             migrations::names::quote_literal(&self.snapshot)
         );
+        be_patient(&source).await?;
         source.batch_execute(&begin).await.map_err(SourceError::from)?;
         let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
