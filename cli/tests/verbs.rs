@@ -337,6 +337,26 @@ fn text_from_a_row_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn status_fails_while_a_slice_is_stopped_and_says_who_answers_its_reads() {
+    let finding = json!({
+        "code": "sink.refused-row", "severity": "error", "message": "row id=1 does not fit", "remedy": "mend it",
+    });
+    let mut stands = status(&[], &[]);
+    let slice = &mut stands["slices"]["orders"];
+    slice["withheld"] = json!(true);
+    slice["routes"] = json!([{ "name": "list", "match": "GET /orders", "access": "read", "share": "100%" }]);
+    slice["lanes"] = json!({ "forward": {
+        "condition": { "condition": "stopped", "finding": finding }, "lag_bytes": 0, "lag_ms": 0, "changes": 0, "foreign": 0,
+    } });
+    let (port, _asked) = controller::start(vec![("/v1/status", stands)]);
+    let folder = folder_at(PLAN, port);
+    let said = strangler(folder.path(), &["status"]);
+    assert_eq!(said.code, Some(1), "{}", said.all());
+    assert!(said.out.contains("monolith for now") && said.out.contains("row id=1"), "{}", said.out);
+    assert!(said.err.contains("strangler sync status orders"), "{}", said.err);
+}
+
+#[test]
 fn a_decision_that_no_bridge_has_done_times_out() {
     let (port, _asked) = controller::start(vec![
         ("/v1/status", status(&[], &[])),

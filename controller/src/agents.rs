@@ -3,6 +3,7 @@
 //! stands still.
 
 use crate::awake::Awake;
+use crate::copies::{Copies, Withheld};
 use migrations::api::{Acknowledged, AgentStatus};
 use migrations::control::{AgentId, AgentKind, LaneReport, Observed, Report};
 use migrations::cutover::ProxiesSeen;
@@ -32,6 +33,7 @@ const AGENTS_MAX: usize = 1_000;
 pub(crate) struct Agents {
     pub(crate) clock: Awake,
     seen: Mutex<BTreeMap<AgentId, Seen>>,
+    copies: Mutex<Copies>,
     reports: watch::Sender<()>,
 }
 
@@ -45,6 +47,11 @@ struct Seen {
 impl Agents {
     pub(crate) fn report(&self, observed: Observed) {
         let now = self.clock.now();
+        if let Report::Bridge(bridge) = &observed.report {
+            let mut copies = self.copies();
+            let forward = bridge.lanes.iter().filter(|(lane, _)| lane.direction == Direction::Forward);
+            forward.for_each(|(lane, report)| copies.note(&lane.slice, report, now));
+        }
         let mut seen = self.lock();
         seen.retain(|_, agent| now.duration_since(agent.at) < SHOWN);
         if seen.len() >= AGENTS_MAX && !seen.contains_key(&observed.agent) {
@@ -217,6 +224,16 @@ impl Agents {
             let silent = now.duration_since(agent.at);
             silent < LIVE || silent < SHOWN && !seen.values().any(|other| took_the_place(other, agent))
         })
+    }
+
+    /// Why the copy of a followed slice must not be read for now, if it must not.
+    pub(crate) fn withheld(&self, slice: &SliceName, max: Duration) -> Option<Withheld> {
+        let forward = self.lanes(slice).remove(&Direction::Forward);
+        self.copies().judge(slice, forward.as_ref(), self.clock.now(), max)
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live<'a>(&self, seen: &'a BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &'a Seen> + use<'a> {

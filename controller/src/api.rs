@@ -22,7 +22,7 @@ use migrations::api::{
     Acknowledged, Outcome, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
 use migrations::code::Code;
-use migrations::control::{self, Observed, Report, TableRoute};
+use migrations::control::{self, Confirmed, Observed, Report, TableRoute};
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::lane::Direction;
@@ -31,6 +31,7 @@ use migrations::plan::{Secret, Slice};
 use migrations::preflight::{Aim, Diagnosis};
 use migrations::share::Share;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -100,9 +101,9 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     let shares_copies = table.is_some_and(|table| table.routes.iter().any(TableRoute::reads_a_copy));
     let several = answer::several(&desk.plan, &desk.agents.proxy_names()).filter(|_| shares_copies);
     let trouble = trouble.into_iter().chain(desk.courses.alarms()).chain(several).collect();
-    Ok(Json(answer::status(&desk.plan, &state, desk.agents.status(state.journal), trouble, |slice| {
-        desk.agents.lanes(slice)
-    })))
+    let (agents, withheld) = (desk.agents.status(state.journal), desk.withheld());
+    let lanes = |slice: &SliceName| desk.agents.lanes(slice);
+    Ok(Json(answer::status(&desk.plan, &state, agents, trouble, &withheld, lanes)))
 }
 
 #[derive(Deserialize)]
@@ -234,7 +235,7 @@ async fn desired(
 async fn observed(
     State(shared): State<Shared>,
     observed: Result<Json<Observed>, JsonRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Response, Failure> {
     let Json(observed) = observed?;
     if observed.version != control::VERSION {
         return Err(answer::other_version(observed.version));
@@ -251,7 +252,14 @@ async fn observed(
     // Whoever acts on the newest may count on it for a while.
     let (acts_on, plan) = acts_on;
     let is_newest = plan == shared.desk.plan.hash && acts_on.is_some_and(|held| shared.desk.is_newest(held));
-    Ok(if is_newest { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
+    if !is_newest {
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
+    let withheld: BTreeSet<SliceName> = shared.desk.withheld().into_keys().collect();
+    if withheld.is_empty() {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(Confirmed { version: control::VERSION, withheld }).into_response())
 }
 
 /// Whether the plan has the slice is for `known_slice` to say: it knows what was meant.

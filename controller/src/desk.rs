@@ -5,6 +5,7 @@
 
 use crate::agents::Agents;
 use crate::coordinator::ready::Spare;
+use crate::copies::Withheld;
 use crate::course::Courses;
 use crate::place::Place;
 use crate::store::{Draft, Store, StoreError};
@@ -15,6 +16,7 @@ use migrations::journal::{Entry, Generation, JournalId, SliceState, State};
 use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Problem;
+use migrations::stage::Stage;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -134,6 +136,18 @@ impl Desk {
     pub(crate) fn desired(&self) -> Option<Desired> {
         let state = self.state()?;
         Some(Desired::from(&self.plan, &state, self.bridge()))
+    }
+
+    /// The followed slices whose copies must not be read for now, and why.
+    pub(crate) fn withheld(&self) -> BTreeMap<SliceName, Withheld> {
+        let Some(state) = self.state() else { return BTreeMap::new() };
+        let max = Duration::from_millis(self.plan.limits.staleness_ms_max);
+        let followed = self.plan.slices.values().filter(|slice| !slice.is_stateless()).filter(|slice| {
+            matches!(state.slice(&slice.name).stage, Stage::Following { .. } | Stage::Cutting { .. })
+        });
+        followed
+            .filter_map(|slice| Some((slice.name.clone(), self.agents.withheld(&slice.name, max)?)))
+            .collect()
     }
 
     /// Looks whether the live bridge is where it was, and wakes the agents if not.

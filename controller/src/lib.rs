@@ -11,6 +11,7 @@ mod agents;
 mod api;
 mod awake;
 mod coordinator;
+mod copies;
 mod course;
 mod desk;
 mod drive;

@@ -10,7 +10,8 @@ use lab::Cluster;
 use migrations::api::{Outcome, Status};
 use migrations::code::Code;
 use migrations::control::{
-    AgentId, AgentKind, BridgeReport, Condition, Desired, LaneReport, Observed, ProxyReport, Report, VERSION,
+    AgentId, AgentKind, BridgeReport, Condition, Confirmed, Desired, LaneReport, Observed, ProxyReport,
+    Report, VERSION,
 };
 use migrations::finding::Finding;
 use migrations::journal::{Entry, Generation, JournalId};
@@ -417,7 +418,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
             &format!("127.0.0.1:2\", database: \"{}\"", world::url(&cluster, "strangler", "service")),
         )
         .replace("service: orders, routes", "service: orders, tables: [public.orders], routes");
-    let plan = world::plan(&text);
+    let plan = world::plan(&format!("{text}limits: {{ max_staleness: 2s }}"));
     let folder = tempfile::tempdir().unwrap();
     let api = Running::start(plan.clone(), folder.path()).await;
 
@@ -454,6 +455,7 @@ async fn a_slice_is_followed_only_when_the_systems_are_ready() {
     );
     assert!(slice.forward().is_some());
     reads_are_said_to_wait_while_the_stream_stands(&api).await;
+    an_old_copy_is_withheld_until_it_follows_again(&api).await;
     let lost = Condition::Lost { attempt: Generation(1), why: "too much WAL".to_owned() };
     api.report(&bridge("http://127.0.0.1:7402", Some(lost))).await;
     let entries: Vec<Entry> = api.get("/v1/journal?after=5").await;
@@ -540,8 +542,40 @@ async fn reads_are_said_to_wait_while_the_stream_stands(api: &Running) {
     assert_eq!(codes(&outcome), [Code::ReadsWait]);
     assert_eq!(outcome.next_steps[0], "strangler sync status orders");
     let status: Status = api.get("/v1/status").await;
-    assert_eq!(status.slices.values().next().unwrap().next_steps[0], "strangler sync status orders");
+    let slice = status.slices.values().next().unwrap();
+    assert_eq!(slice.next_steps[0], "strangler sync status orders");
+    assert!(slice.withheld && world::codes_of(&status.findings).contains(&Code::ReadsWithheld), "{status:?}");
     assert_eq!(codes(&api.share("monolith").await), []);
+}
+
+/// Who reports and acts on the newest hears which copies must not be read.
+async fn an_old_copy_is_withheld_until_it_follows_again(api: &Running) {
+    let now: Desired = api.get("/v1/desired").await;
+    let withheld = async |condition: Condition, lag_ms: u64| {
+        let mut observed = bridge("http://127.0.0.1:7402", Some(condition));
+        (observed.acts_on, observed.plan) = (Some((now.journal, now.generation)), now.plan.clone());
+        let Report::Bridge(report) = &mut observed.report else { unreachable!() };
+        report.lanes.values_mut().for_each(|lane| lane.lag_ms = lag_ms);
+        let answer = api.post("/v1/observed", serde_json::to_value(observed).unwrap()).await;
+        match answer.status() {
+            StatusCode::NO_CONTENT => false,
+            _ => answer.json::<Confirmed>().await.unwrap().withheld.len() == 1,
+        }
+    };
+    let finding = Finding::error(Code::SinkRefusedRow, "no", "mend it");
+    let stopped = Condition::Stopped { finding, position: None };
+    assert!(withheld(stopped.clone(), 0).await, "stopped");
+    assert!(!withheld(Condition::Following, 0).await, "it follows again");
+    assert!(withheld(stopped, 0).await, "stopped again");
+    assert!(!withheld(Condition::Following, 0).await);
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    assert!(withheld(Condition::Following, 60_000).await, "far behind");
+    assert!(withheld(Condition::Following, 1_500).await, "not far enough within the bound");
+    assert!(!withheld(Condition::Following, 500).await);
+    assert!(!withheld(Condition::Paused, 0).await, "still young");
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let status: Status = api.get("/v1/status").await;
+    assert!(status.slices.values().all(|slice| slice.withheld), "the bridge is silent: {status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,12 @@
 use crate::stored::{self, Stored};
 use crate::{Link, client};
 use migrations::code::Code;
-use migrations::control::{AgentId, AgentKind, Desired, Observed, VERSION};
+use migrations::control::{AgentId, AgentKind, Confirmed, Desired, Observed, VERSION};
 use migrations::journal::{Generation, JournalId};
+use migrations::names::SliceName;
 use migrations::problem::{Diagnostic, Problem};
 use reqwest::{Response, StatusCode};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
@@ -51,6 +53,15 @@ impl ActsOn {
     }
 }
 
+/// A controller's word that nothing is newer than what the agent acts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    /// When the controller was asked.
+    pub asked: Instant,
+    /// The slices whose copy is too old to be read.
+    pub withheld: Arc<BTreeSet<SliceName>>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Agent {
     link: Link,
@@ -59,7 +70,7 @@ pub struct Agent {
     /// When the controller answered last, or the agent began.
     heard: watch::Sender<Instant>,
     /// When it last asked a controller that then said that nothing is newer than what it acts on.
-    confirmed: watch::Sender<Option<Instant>>,
+    confirmed: watch::Sender<Option<Confirmation>>,
     /// Something newer is desired, and an open poll has not brought it.
     newer: Arc<Notify>,
 }
@@ -128,8 +139,8 @@ impl Agent {
         self.heard.borrow().elapsed() < time
     }
 
-    /// When a controller was asked last that then said that nothing newer is desired than what the agent acts on.
-    pub fn confirmed(&self) -> watch::Receiver<Option<Instant>> {
+    /// The last time that a controller said that nothing newer is desired than what the agent acts on.
+    pub fn confirmed(&self) -> watch::Receiver<Option<Confirmation>> {
         self.confirmed.subscribe()
     }
 
@@ -191,15 +202,20 @@ impl Agent {
         let answer = self.ask(Some(acts_on), Duration::ZERO, patience).await.ok()?;
         let is_newest = answer.status() == StatusCode::NO_CONTENT;
         if is_newest {
-            self.confirm(asked);
+            self.confirm_again(asked);
         } else {
             self.newer.notify_one();
         }
         Some(is_newest)
     }
 
-    fn confirm(&self, asked: Instant) {
-        self.confirmed.send_replace(Some(asked));
+    /// This answer says nothing about copies: what a report's answer said of them stays so.
+    fn confirm_again(&self, asked: Instant) {
+        self.confirmed.send_if_modified(|last| {
+            let Some(last) = last.as_mut().filter(|last| last.asked < asked) else { return false };
+            last.asked = asked;
+            true
+        });
     }
 
     /// One poll. None if nothing is newer than `held`.
@@ -242,7 +258,7 @@ impl Agent {
             let request = self.http.post(self.url("/v1/observed")).bearer_auth(self.link.token.expose());
             let (observed, asked) = (observed(), Instant::now());
             let taken = match request.json(&observed).timeout(ANSWER_TIMEOUT).send().await {
-                Ok(answer) => accepted(answer).await.map(|answer| answer.status()),
+                Ok(answer) => accepted(answer).await,
                 Err(error) => Err(error.into()),
             };
             match taken {
@@ -253,11 +269,11 @@ impl Agent {
                 Err(error) => {
                     tracing::debug!(error = &error as &dyn Error, "the controller did not take a report")
                 }
-                Ok(status) => {
+                Ok(answer) => {
                     is_refused = false;
                     self.heard.send_replace(Instant::now());
-                    if status == StatusCode::NO_CONTENT {
-                        self.confirm(asked);
+                    if let Some(withheld) = withheld(answer).await {
+                        self.confirmed.send_replace(Some(Confirmation { asked, withheld: withheld.into() }));
                     }
                 }
             }
@@ -268,6 +284,15 @@ impl Agent {
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.link.controller.trim_end_matches('/'))
+    }
+}
+
+/// The copies that are too old to be read, if the answer confirms the report.
+async fn withheld(answer: Response) -> Option<BTreeSet<SliceName>> {
+    match answer.status() {
+        StatusCode::NO_CONTENT => Some(BTreeSet::new()),
+        StatusCode::OK => answer.json::<Confirmed>().await.ok().map(|confirmed| confirmed.withheld),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ pub mod bearer;
 pub mod file;
 mod stored;
 
-pub use agent::{ActsOn, Agent, Told};
+pub use agent::{ActsOn, Agent, Confirmation, Told};
 pub use stored::{Stored, StoredError};
 
 use migrations::plan::Secret;

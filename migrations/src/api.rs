@@ -63,6 +63,9 @@ pub struct SliceStatus {
     /// Whether it has tables, so that its writes move by cutover only.
     pub has_tables: bool,
     pub routes: Vec<RouteStatus>,
+    /// Whether the monolith answers its reads for now, whatever their share: the copy is too old.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub withheld: bool,
     /// Its lanes, as the live bridge reported last; none without tables or without a bridge.
     pub lanes: BTreeMap<Direction, LaneReport>,
     /// The commands that lead on from here.

@@ -340,6 +340,7 @@ codes! {
     JournalUnreachable = "journal.unreachable", Unavailable;
 
     ReadsWait = "reads.wait", Unavailable;
+    ReadsWithheld = "reads.withheld", Unavailable;
 
     VerifyDifferences = "verify.differences", Differences;
     VerifyUndecided = "verify.undecided", TimedOut;

@@ -286,6 +286,15 @@ pub enum Condition {
     },
 }
 
+/// The controller's answer to a report that acts on the newest, if copies are too old: until another answer, no proxy reads
+/// from the copies of these slices. Without such copies the answer is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// [`VERSION`].
+    pub version: u32,
+    pub withheld: BTreeSet<SliceName>,
+}
+
 /// A proxy's question to the bridge: has the sink passed everything committed by now?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BarrierRequest {

@@ -412,6 +412,8 @@ pub struct Limits {
     pub wal_kept_bytes_max: u64,
     /// A row larger than this stops capture, for all slices, with a finding, in bytes.
     pub row_bytes_max: u64,
+    /// A copy that is older than this is not read.
+    pub staleness_ms_max: u64,
 }
 
 /// The checked plan and warnings, or every finding.

@@ -358,6 +358,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             hold: None,
             has_tables: true,
             routes: vec![route],
+            withheld: true,
             lanes: BTreeMap::from([(
                 Direction::Forward,
                 LaneReport {

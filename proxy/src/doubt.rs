@@ -5,8 +5,11 @@
 //! that runs and hears nothing has no doubt: a controller that moves a slice waits for it.
 
 use crate::metrics::Metrics;
-use link::{ActsOn, Agent};
+use arc_swap::ArcSwap;
+use link::{ActsOn, Agent, Confirmation};
 use migrations::control::{DOUBT_AFTER, LEASE};
+use migrations::names::SliceName;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -27,6 +30,8 @@ pub(crate) struct Doubt {
     from_ms: AtomicU64,
     /// From when on no controller has confirmed the table for too long, likewise.
     alone_from_ms: AtomicU64,
+    /// The slices whose copy is too old to be read, as a controller said last.
+    withheld: ArcSwap<BTreeSet<SliceName>>,
     ended: Notify,
 }
 
@@ -34,7 +39,8 @@ impl Doubt {
     /// A table that was stored may be old.
     pub(crate) fn new() -> Self {
         let [from_ms, alone_from_ms] = [(); 2].map(|()| AtomicU64::new(0));
-        Self { started: Instant::now(), from_ms, alone_from_ms, ended: Notify::new() }
+        let (started, withheld, ended) = (Instant::now(), ArcSwap::default(), Notify::new());
+        Self { started, from_ms, alone_from_ms, withheld, ended }
     }
 
     pub(crate) fn is_at(&self, now: Instant) -> bool {
@@ -44,6 +50,10 @@ impl Doubt {
     /// Whether no controller has said lately that the table is the newest, so that a copy may be given up by now.
     pub(crate) fn is_alone_at(&self, now: Instant) -> bool {
         self.ms(now) >= self.alone_from_ms.load(SeqCst)
+    }
+
+    pub(crate) fn withholds(&self, slice: &SliceName) -> bool {
+        self.withheld.load().contains(slice)
     }
 
     /// Resolves when the table is in doubt no longer.
@@ -74,7 +84,8 @@ impl Doubt {
             } else {
                 self.put_off(now);
             }
-            if let Some(asked) = *confirmed.borrow_and_update() {
+            if let Some(Confirmation { asked, withheld }) = confirmed.borrow_and_update().clone() {
+                self.withheld.store(withheld);
                 self.alone_from_ms.store(self.ms(asked.into_std() + LEASE), SeqCst);
             }
             metrics.alone.set(i64::from(self.is_alone_at(Instant::now())));

@@ -195,6 +195,28 @@ fn a_copy_is_not_read_while_no_controller_says_that_it_still_is_one() {
 }
 
 #[test]
+fn a_copy_is_not_read_while_the_controller_says_that_it_is_too_old() {
+    let mut rig = settled();
+    let withhold = |rig: &Rig, slices: &[&str]| {
+        *rig.controller.withheld.lock().unwrap() = slices.iter().map(|name| name.parse().unwrap()).collect();
+    };
+    withhold(&rig, &["another"]);
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(rig.ask("GET", "/orders").text(), "service", "another slice's copy");
+    withhold(&rig, &["orders"]);
+    rig.proxy.until("it reads elsewhere", || rig.ask("GET", "/orders").text() == "monolith");
+    assert!(rig.proxy.metric("strangler_proxy_decisions_total{why=\"old\"}") > 0.0);
+    let controller = rig.controller.origin.url();
+    rig.restart(&controller);
+    for _ in 0..100 {
+        assert_eq!(rig.ask("GET", "/orders").text(), "monolith", "a proxy that starts hears it first");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    withhold(&rig, &[]);
+    rig.proxy.until("it reads the copy again", || rig.ask("GET", "/orders").text() == "service");
+}
+
+#[test]
 fn without_shared_reads_there_are_no_marks_and_no_barriers() {
     let rig = Rig::new(at("monolith"));
     let mut client = Browser::new(rig.proxy.address);

@@ -15,6 +15,9 @@ use std::collections::VecDeque;
 /// The logical message by which a barrier is recognised.
 const BARRIER_PREFIX: &str = "strangler.barrier";
 
+/// So long after a change it is still said how long that change took.
+const TOOK_SHOWN_MS: u64 = 5_000;
+
 /// Barriers that are remembered; each waits in a proxy that has one in flight per slice.
 const TOKENS_MAX: usize = 1024;
 
@@ -106,15 +109,67 @@ impl LaneState {
         let follows =
             matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
         let is_behind = follows && self.passed < capture.captured;
-        let age_ms = u64::try_from((now_us - self.committed_us) / 1000).unwrap_or(0);
+        let ms_since = |us: i64| u64::try_from((now_us - us) / 1000).unwrap_or(0);
+        let age_ms = ms_since(self.committed_us);
+        let lag_ms = match is_behind && self.committed_us > 0 {
+            true => age_ms,
+            // How long the last change took says nothing any more about what came after it.
+            false if age_ms > self.took_ms + TOOK_SHOWN_MS => 0,
+            false => self.took_ms,
+        };
+        // Without capture nobody knows what the lane lacks.
+        let is_blind = follows && capture.tables.is_empty() && self.noted_us > 0;
         LaneReport {
             condition: self.condition.clone(),
             lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
-            lag_ms: if is_behind && self.committed_us > 0 { age_ms } else { self.took_ms },
+            lag_ms: if is_blind { lag_ms.max(ms_since(self.noted_us)) } else { lag_ms },
             changes: self.changes,
             foreign: self.foreign.as_ref().map_or(0, |foreign| foreign.count),
             fenced: self.fenced,
             began: self.began,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use migrations::names::TableName;
+    use rows::progress::Captured;
+
+    const NOW_US: i64 = 1_000_000_000_000;
+
+    fn seconds_ago(seconds: i64) -> i64 {
+        NOW_US - seconds * 1_000_000
+    }
+
+    /// The lag in s that is reported by a lane that passed everything up to `passed`, of which 10 is captured.
+    fn lag_s(passed: u64, captures: bool, took_s: u64, committed: i64, noted: i64) -> u64 {
+        let table: TableName = "public.orders".parse().unwrap();
+        let captured: Captured =
+            if captures { [(table, rows::progress::Membership(1))].into() } else { [].into() };
+        let capture = Status { captured: EndLsn(10), tables: captured, ..Status::default() };
+        let state = LaneState {
+            condition: Condition::Following,
+            passed: EndLsn(passed),
+            took_ms: took_s * 1000,
+            committed_us: seconds_ago(committed),
+            noted_us: seconds_ago(noted),
+            ..LaneState::new()
+        };
+        state.report(&capture, NOW_US).lag_ms / 1000
+    }
+
+    #[test]
+    fn the_lag_is_the_age_of_what_is_missing() {
+        assert_eq!(lag_s(9, true, 1, 30, 1), 30, "behind");
+        assert_eq!(lag_s(10, true, 3, 4, 1), 3, "the last change took so long");
+        assert_eq!(lag_s(10, true, 600, 700, 1), 0, "nothing is missing since the bridge has caught up");
+    }
+
+    #[test]
+    fn a_lane_whose_source_is_not_captured_gets_older() {
+        assert_eq!(lag_s(10, false, 0, 700, 90), 90);
+        assert_eq!(lag_s(9, false, 0, 700, 90), 700);
     }
 }

@@ -8,6 +8,7 @@ use crate::ui::figure;
 use crate::ui::grid::{Grid, bad, doubtful, good, plain, strong};
 use comfy_table::Cell;
 use migrations::api::{AgentStatus, SliceStatus, Status};
+use migrations::code::Code;
 use migrations::control::{AgentKind, Condition, Report};
 use migrations::crossing::Moment;
 use migrations::finding::Finding;
@@ -34,7 +35,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         show(call.ui, &status, remote.base());
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
         call.ui.next_steps(steps.first_chunk::<1>().map_or(&[], |first| first));
-        return Ok(());
+        return stopped(&status).map_or(Ok(()), Err);
     }
     let mut signals = Signals::listen()?;
     while !call.ui.is_gone() {
@@ -59,6 +60,21 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         }
     }
     Ok(())
+}
+
+/// That slices are stopped, whatever they read.
+fn stopped(status: &Status) -> Option<Problem> {
+    let is_stopped = |slice: &SliceStatus| {
+        slice.lanes.values().any(|lane| matches!(lane.condition, Condition::Stopped { .. }))
+    };
+    let stopped: Vec<&str> =
+        status.slices.iter().filter(|(_, slice)| is_stopped(slice)).map(|(name, _)| name.as_str()).collect();
+    let first = stopped.first()?;
+    Some(Problem::new(
+        Code::SliceStopped,
+        format!("stopped: {}", stopped.join(", ")),
+        format!("`strangler sync status {first}` says why, and how to go on"),
+    ))
 }
 
 fn show(ui: &Ui, status: &Status, base: &str) {
@@ -121,6 +137,9 @@ fn shared(slice: &SliceStatus, access: Access) -> String {
     let shares = slice.routes.iter().filter(|route| route.access == access).map(|route| route.share);
     let Some(least) = shares.clone().min() else { return "–".to_owned() };
     let most = shares.max().unwrap_or(least);
+    if access == Access::Read && slice.withheld && most > Share::MONOLITH {
+        return "monolith for now".to_owned();
+    }
     let short = |share: Share| match share {
         Share::MONOLITH => "monolith".to_owned(),
         Share::SERVICE => "service".to_owned(),

@@ -1,5 +1,6 @@
 //! What the API answers, put together from plan, state and reports; and its refusals with their HTTP status.
 
+use crate::copies::Withheld;
 use crate::store::StoreError;
 use migrations::api::{
     Acknowledged, AgentStatus, Outcome, RouteStatus, SliceStatus, Status, mismatches, next_steps,
@@ -12,6 +13,7 @@ use migrations::finding::Finding;
 use migrations::journal::State;
 use migrations::lane::Direction;
 use migrations::names::SliceName;
+use migrations::pattern::Access;
 use migrations::plan::{Plan, Slice};
 use migrations::preflight::Aim;
 use migrations::problem::Problem;
@@ -217,6 +219,23 @@ pub(super) fn reads_wait(slice: &Slice, state: &State, forward: Option<&LaneRepo
     ))
 }
 
+fn reads_at_service(slice: &SliceStatus) -> bool {
+    slice.routes.iter().any(|route| route.access == Access::Read && route.share > Share::MONOLITH)
+}
+
+fn reads_withheld(plan: &Plan, slice: &SliceName, why: &Withheld) -> Finding {
+    let max = Duration::from_millis(plan.limits.staleness_ms_max).as_secs_f32();
+    Finding::warning(
+        Code::ReadsWithheld,
+        format!(
+            "the monolith answers the reads of slice {slice} for now: {why} (limits.max_staleness is {max} s)"
+        ),
+        format!(
+            "look at `strangler sync status {slice}`; the reads return by themselves when the slice follows again"
+        ),
+    )
+}
+
 /// By this machine's clock: it only shows how much time is left, and decides nothing.
 fn clock() -> Moment {
     Moment::default().after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
@@ -227,6 +246,7 @@ pub(super) fn status(
     state: &State,
     agents: Vec<AgentStatus>,
     trouble: Vec<Finding>,
+    withheld: &BTreeMap<SliceName, Withheld>,
     lanes: impl Fn(&SliceName) -> Lanes,
 ) -> Status {
     let slices: BTreeMap<SliceName, SliceStatus> = plan
@@ -251,6 +271,7 @@ pub(super) fn status(
                 hold: now.hold,
                 has_tables: !slice.is_stateless(),
                 routes: routes.collect(),
+                withheld: withheld.contains_key(&slice.name),
                 lanes,
                 next_steps,
             };
@@ -258,6 +279,9 @@ pub(super) fn status(
         })
         .collect();
     let mut findings: Vec<Finding> = trouble.into_iter().chain(mismatches(plan, state)).collect();
+    let is_shared = |slice: &SliceName| slices.get(slice).is_some_and(reads_at_service);
+    let at_monolith = withheld.iter().filter(|(slice, _)| is_shared(slice));
+    findings.extend(at_monolith.map(|(slice, why)| reads_withheld(plan, slice, why)));
     findings.extend(agents.iter().filter(|agent| agent.live).flat_map(|agent| match &agent.report {
         Report::Bridge(bridge) => bridge.findings.clone(),
         Report::Proxy(_) => Vec::new(),

@@ -96,6 +96,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("bridge", &plan.bridge.listen);
     print.put("max_wal_kept", plan.limits.wal_kept_bytes_max);
     print.put("max_row", plan.limits.row_bytes_max);
+    print.put("max_staleness", plan.limits.staleness_ms_max);
     for acceptance in &plan.accept {
         print.put(
             "accept",

@@ -25,6 +25,8 @@ pub(crate) enum Why {
     Behind,
     /// No controller has confirmed the table lately, and the service's copy may be given up by now.
     Alone,
+    /// A controller says that the service's copy is too old to be read.
+    Old,
     Unwell,
     Fallback,
     /// Writes of the slice are held, and this one was not sent.
@@ -32,7 +34,7 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 11] = [
+    pub(crate) const ALL: [Why; 12] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
@@ -41,6 +43,7 @@ impl Why {
         Why::Raised,
         Why::Behind,
         Why::Alone,
+        Why::Old,
         Why::Unwell,
         Why::Fallback,
         Why::Held,
@@ -56,6 +59,7 @@ impl Why {
             Why::Raised => "raised",
             Why::Behind => "behind",
             Why::Alone => "alone",
+            Why::Old => "old",
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
             Why::Held => "held",
@@ -90,6 +94,8 @@ pub(crate) struct Case {
     pub(crate) leads: bool,
     /// Whether no controller has confirmed the table lately.
     pub(crate) is_alone: bool,
+    /// Whether the controller says that the copy is too old.
+    pub(crate) is_old: bool,
     /// The side that a tester with the right secret asked for.
     pub(crate) asked: Option<Side>,
     pub(crate) stale: Option<Stale>,
@@ -119,6 +125,7 @@ pub(crate) fn decide(case: &Case) -> Decision {
             Some(Stale::Saw(_)) => return monolith(Why::Saw),
             Some(Stale::Unknown(_)) => return monolith(Why::Behind),
             None if case.is_alone => return monolith(Why::Alone),
+            None if case.is_old => return monolith(Why::Old),
             None if !case.settled.takes(case.bucket) => return monolith(Why::Raised),
             None => {}
         }
@@ -146,6 +153,7 @@ mod tests {
             follows: true,
             leads: false,
             is_alone: false,
+            is_old: false,
             asked: None,
             stale: None,
             service_is_well: true,
@@ -177,12 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_not_read_while_nobody_says_that_it_still_is_one() {
+    fn a_copy_is_not_read_while_nobody_says_that_it_still_is_one_or_that_it_is_too_old() {
         let alone = Case { is_alone: true, ..case() };
-        assert_eq!(outcome(&alone), (Side::Monolith, Why::Alone));
-        let owned = Case { follows: false, leads: true, ..alone };
-        assert_eq!(outcome(&owned), (Side::Service, Why::Share));
-        assert_eq!(outcome(&Case { leads: false, ..owned }), (Side::Service, Why::Share), "it has no tables");
+        let old = Case { is_old: true, ..case() };
+        for (kept_back, why) in [(alone, Why::Alone), (old, Why::Old)] {
+            assert_eq!(outcome(&kept_back), (Side::Monolith, why));
+            let owned = Case { follows: false, leads: true, ..kept_back };
+            assert_eq!(outcome(&owned), (Side::Service, Why::Share));
+            assert_eq!(
+                outcome(&Case { leads: false, ..owned }),
+                (Side::Service, Why::Share),
+                "it has no tables"
+            );
+        }
     }
 
     #[test]

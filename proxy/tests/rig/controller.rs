@@ -3,7 +3,9 @@
 
 use super::PATIENCE;
 use super::origin::{Origin, Reply, text};
-use migrations::control::{Desired, Observed, VERSION};
+use migrations::control::{Confirmed, Desired, Observed, VERSION};
+use migrations::names::SliceName;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Controller {
     pub observed: Arc<Mutex<Vec<Observed>>>,
     /// It tells who reports that something newer is desired.
     pub knows_more: Arc<AtomicBool>,
+    /// The slices whose copies are too old.
+    pub withheld: Arc<Mutex<BTreeSet<SliceName>>>,
     /// The generations that it has sent.
     pub given: Arc<Mutex<Vec<u64>>>,
     desired: Arc<(Mutex<Option<Desired>>, Condvar)>,
@@ -55,7 +59,8 @@ impl Controller {
         let given: Arc<Mutex<Vec<u64>>> = Arc::default();
         let (wanted, seen, noted) = (desired.clone(), observed.clone(), given.clone());
         let knows_more = Arc::<AtomicBool>::default();
-        let is_behind = knows_more.clone();
+        let withheld: Arc<Mutex<BTreeSet<SliceName>>> = Arc::default();
+        let (is_behind, old) = (knows_more.clone(), withheld.clone());
         let origin = Origin::new(move |asked| {
             if asked.header("authorization") != Some("Bearer token") {
                 return text(401, "");
@@ -64,19 +69,27 @@ impl Controller {
                 Some("/v1/desired") => answer_desired(&wanted, &noted, &asked.target),
                 Some("/v1/observed") => {
                     seen.lock().unwrap().push(serde_json::from_slice(&asked.body).unwrap());
-                    text(if is_behind.load(SeqCst) { 202 } else { 204 }, "")
+                    answer_observed(is_behind.load(SeqCst), old.lock().unwrap().clone())
                 }
                 Some("/v1/barrier") if barrier() => text(200, &format!("{{\"version\":{VERSION}}}")),
                 _ => text(500, ""),
             }
         });
-        Self { origin, gate: Arc::default(), observed, knows_more, given, desired }
+        Self { origin, gate: Arc::default(), observed, knows_more, withheld, given, desired }
     }
 
     pub fn publish(&self, desired: Desired) {
         *self.desired.0.lock().unwrap() = Some(desired);
         self.desired.1.notify_all();
     }
+}
+
+fn answer_observed(is_behind: bool, withheld: BTreeSet<SliceName>) -> Reply {
+    if is_behind || withheld.is_empty() {
+        return text(if is_behind { 202 } else { 204 }, "");
+    }
+    let confirmed = Confirmed { version: VERSION, withheld };
+    Reply::Answer(200, vec![], serde_json::to_vec(&confirmed).unwrap())
 }
 
 fn answer_desired(

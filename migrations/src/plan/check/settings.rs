@@ -22,6 +22,8 @@ const EMBEDDED_BYTES: u64 = 8 * GIB;
 /// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
 const TOPIC_PREFIX_LEN_MAX: usize = 100;
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+/// Bridges report twice a second, so a copy always counts as a little old.
+const STALENESS_MS: std::ops::RangeInclusive<u64> = 2_000..=3_600_000;
 /// A shorter override secret could be guessed.
 const OVERRIDE_SECRET_LEN_MIN: usize = 8;
 
@@ -278,7 +280,11 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 fn limits(node: Option<&Node>, notes: &mut Notes<'_>) -> Limits {
-    let fields = node.and_then(|node| Fields::open(node, "limits", &["max_wal_kept", "max_row"], notes));
+    let keys = ["max_wal_kept", "max_row", "max_staleness"];
+    let fields = node.and_then(|node| Fields::open(node, "limits", &keys, notes));
+    let staleness = fields.as_ref().and_then(|fields| fields.get("max_staleness"));
+    let staleness =
+        staleness.and_then(|node| reading::milliseconds(node, "an age of a copy", STALENESS_MS, notes));
     let mut size = |key, what, bounds, default| {
         let node = fields.as_ref().and_then(|fields| fields.get(key));
         node.and_then(|node| reading::bytes(node, what, bounds, notes)).unwrap_or(default)
@@ -287,5 +293,6 @@ fn limits(node: Option<&Node>, notes: &mut Notes<'_>) -> Limits {
         wal_kept_bytes_max: size("max_wal_kept", "a size of WAL to keep", MIB..=1024 * GIB, 16 * GIB),
         // Kafka counts a message's bytes in 32 bits, Postgres a field's in 30.
         row_bytes_max: size("max_row", "a size of a row", 1024..=GIB, 16 * MIB),
+        staleness_ms_max: staleness.unwrap_or(60_000),
     }
 }
