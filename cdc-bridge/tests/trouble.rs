@@ -180,6 +180,12 @@ async fn a_new_column_outside_the_plan_goes_on_and_a_dropped_one_stops() {
     house.start();
     house.at_source("UPDATE orders SET extra = 'y', note = 'm' WHERE id < 50");
     house.same(ALL, ALL).await;
+    house.at_source("ALTER TABLE orders ADD COLUMN helpful integer NOT NULL DEFAULT 0, ADD COLUMN at timestamptz NOT NULL DEFAULT now()");
+    house.at_source("ALTER TABLE orders ALTER COLUMN helpful DROP DEFAULT");
+    house.at_source(
+        "INSERT INTO orders VALUES (7000, 'new', 'x', 1); UPDATE orders SET note = 'o' WHERE id < 20",
+    );
+    house.same(ALL, ALL).await;
     house.at_source("ALTER TABLE orders DROP COLUMN note; UPDATE orders SET extra = 'z' WHERE id = 1");
     let (finding, _) = house.stopped(&there()).await;
     assert!(finding.message.contains("note"), "{finding}");

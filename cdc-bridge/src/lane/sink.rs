@@ -321,6 +321,18 @@ impl Sink {
                 .map_err(Halt::stop)?;
         }
         let mapping = Mapping::new(&table, relation, sink, known).map_err(Halt::stop)?;
+        let is_new = |name: &&str| copied.is_some_and(|copied| copied.index_of(name).is_none());
+        let left_out: Vec<&str> = relation
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .filter(is_new)
+            .filter(|name| table.sink_column(name).is_some())
+            .collect();
+        if !left_out.is_empty() {
+            let (lane, columns) = (&self.plan.id, left_out.join(", "));
+            tracing::warn!(%lane, table = %from, columns, "new columns that the sink does not have are left out");
+        }
         let mapping = Arc::new(mapping);
         self.mappings.insert(from.clone(), (relation.clone(), mapping.clone()));
         Ok(mapping)

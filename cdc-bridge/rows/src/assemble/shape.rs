@@ -9,7 +9,7 @@ use migrations::column_type::ColumnType;
 use migrations::finding::Finding;
 
 /// Compares a table's shape with the one before. `used` says which columns the plan reads. What goes on: a new
-/// nullable column outside the plan, a widened type, a constraint on nulls that came or went, more written of old
+/// column outside the plan, a widened type, a constraint on nulls that came or went, more written of old
 /// rows. Everything else is the finding that names the change.
 pub fn compatible(old: &Relation, new: &Relation, used: impl Fn(&str) -> bool) -> Result<(), Box<Finding>> {
     let stop = |what: String| Err(Box::new(finding(old, &what)));
@@ -42,11 +42,7 @@ pub fn compatible(old: &Relation, new: &Relation, used: impl Fn(&str) -> bool) -
 fn change_of(before: Option<&Column>, after: &Column, used: bool) -> Option<String> {
     let name = &after.name;
     let Some(before) = before else {
-        return match (used, after.nullable) {
-            (true, _) => Some(format!("it has a new column `{name}` that the plan uses")),
-            (_, false) => Some(format!("it has a new column `{name}` that must not be null")),
-            _ => None,
-        };
+        return used.then(|| format!("it has a new column `{name}` that the plan uses"));
     };
     if before.number != after.number && before.number != 0 && after.number != 0 {
         return Some(format!("its column `{name}` was dropped and added again"));
