@@ -30,7 +30,7 @@ use border::{Foreign, Watch};
 use changed::Changed;
 use copy::Job;
 pub use halt::Halt;
-use kept::Kept;
+use kept::{Kept, Shapes};
 pub use kept::{begin_chunk, hold};
 use mending::Mending;
 use migrations::control::{Condition, LaneOrder, READERS_LEAVE};
@@ -378,6 +378,7 @@ impl Lane<'_> {
         let (plan, mut orders) = (&self.context.plan, self.orders.clone());
         let (wanted, direction) = (plan.wanted(self.order), plan.id.direction);
         let mut watch = Watch::new(direction, kept.border, kept.foreign.clone());
+        let mut checked = Arc::default();
         // A lane that only watches must not move past what it may get the right to apply.
         let mut is_held = false;
         let mut mends = self.context.mending.receive().await;
@@ -392,6 +393,7 @@ impl Lane<'_> {
                     let newest = self.right(&mut orders);
                     if newest != right {
                         right = newest;
+                        checked = Arc::default();
                         sink.grant(right).await?;
                     }
                     continue;
@@ -402,6 +404,7 @@ impl Lane<'_> {
             {
                 return Err(Halt::Lost(format!("changes of table {table} were not captured for a while")));
             }
+            self.check_shapes(&sink, right, &mut checked)?;
             let mut changes = batch.changes;
             changes.retain(|change| self.is_wanted(change, kept));
             if !matches!(right, Right::Apply(_)) {
@@ -425,6 +428,24 @@ impl Lane<'_> {
                 self.report_progress(&watch, durable, changes.len() as u64, &progress, cursor);
             }
         }
+    }
+
+    /// Compares the tables with their copies, if capture saw that they changed. It has looked before it passed on what
+    /// the next batch promises, so a barrier or a fence covers this. In tables that are only watched nothing is applied.
+    fn check_shapes(&self, sink: &Sink, right: Right, checked: &mut Arc<Shapes>) -> Result<(), Halt> {
+        let (plan, now) = (&self.context.plan, self.context.feed.status.borrow().shapes.clone());
+        if Arc::ptr_eq(&now, checked) {
+            return Ok(());
+        }
+        let wanted = plan.wanted(self.order);
+        let is_ours = |table: &TableName| {
+            wanted.contains(table) && (matches!(right, Right::Apply(_)) || plan.is_reference(table))
+        };
+        for shape in now.values().filter(|shape| is_ours(&shape.table)) {
+            sink.check_shape(shape)?;
+        }
+        *checked = now;
+        Ok(())
     }
 
     /// The turns of the slice's gate that came with a record.

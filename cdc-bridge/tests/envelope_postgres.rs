@@ -290,6 +290,7 @@ fn relation(wire: &WireRelation, cases: &[Case]) -> Relation {
         is_key,
         nullable: !is_key,
         number: 0,
+        stored: None,
     };
     let columns = vec![column("id", ColumnType::Int4, true), column("v", cases[case].kind.clone(), false)];
     Relation {

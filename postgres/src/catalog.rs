@@ -25,6 +25,21 @@ const TABLE: &str = "
       LEFT JOIN pg_class p ON p.oid = i.inhparent LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
      WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 
+/// The file of a table, or of its oldest partition. What rewrites rows gives every partition another one.
+const FILE: &str = "(
+    SELECT f.relfilenode::bigint FROM pg_class f
+     WHERE f.relfilenode <> 0 AND (f.oid = c.oid OR f.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))
+     ORDER BY f.oid LIMIT 1)";
+
+/// A number for each table that changes with its file, its columns, or the labels of their types.
+const STAMPS: &str = "
+    SELECT c.oid, hashtextextended(concat_ws(' ', FILE, c.relreplident::text, (
+               SELECT string_agg(concat_ws(' ', a.attnum, a.xmin, l.oid, l.xmin), ',' ORDER BY a.attnum, l.oid)
+                 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                 LEFT JOIN pg_enum l ON l.enumtypid IN (t.oid, t.typelem)
+                WHERE a.attrelid = c.oid AND a.attnum > 0)), 0)
+      FROM pg_class c WHERE c.oid = ANY ($1)";
+
 /// Values of at most 24 bytes are never stored apart (PostgreSQL source, `toast_tuple_find_biggest_attribute`): a
 /// numeric of up to 28 digits, a text of up to 4 characters of up to 4 bytes.
 const COLUMNS: &str = "
@@ -39,7 +54,8 @@ const COLUMNS: &str = "
                     WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND k.place <= i.indnkeyatts),
            e.oid IS NOT NULL, coalesce(e.typname, t.typname)::text, coalesce(en.nspname, tn.nspname)::text,
            coalesce(e.typtype, t.typtype)::text,
-           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder)
+           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder),
+           a.xmin::text::bigint, coalesce(FILE, 0)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
@@ -181,7 +197,7 @@ pub struct Listed {
 /// A table's shape, read in one question so that all of it is of one moment; none if there is no such table, or one
 /// without columns.
 pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, Error> {
-    let rows = client.query(COLUMNS, &[&table.schema, &table.name]).await?;
+    let rows = client.query(&COLUMNS.replace("FILE", FILE), &[&table.schema, &table.name]).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let identity = match first.get(0) {
         "f" => IdentitySeen::Full,
@@ -190,6 +206,12 @@ pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, 
         _ => IdentitySeen::Default,
     };
     Ok(Some(Shape { identity, columns: rows.iter().map(column).collect() }))
+}
+
+/// By the oids of tables, a number for each that changes whenever [`shape`] does.
+pub async fn stamps(client: &Client, tables: &[u32]) -> Result<BTreeMap<u32, i64>, Error> {
+    let rows = client.query(&STAMPS.replace("FILE", FILE), &[&tables]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Every foreign key, or those from or to the tables with these oids.
@@ -352,6 +374,8 @@ fn column(row: &Row) -> ColumnSeen {
         declared: row.get(3),
         cast: row.get(4),
         modifier: row.get(5),
+        written: row.get(17),
+        file: row.get(18),
         is_nullable: row.get(6),
         has_default: row.get(7),
         generated_as: row.get(8),

@@ -29,6 +29,7 @@ impl Relation {
             is_key: column.is_key,
             nullable: column.is_nullable,
             number: column.number,
+            stored: Some(Stored { modifier: column.modifier, written: column.written, file: column.file }),
         });
         let identity = match identity {
             IdentitySeen::Default => ReplicaIdentity::Default,
@@ -74,6 +75,28 @@ pub struct Column {
     /// known.
     #[serde(default)]
     pub number: i16,
+    /// Unknown in a shape that an earlier version kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Stored>,
+}
+
+/// What the source says of how a column's values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stored {
+    /// What the type keeps of a value: length, digits (`atttypmod`).
+    pub modifier: i32,
+    /// The transaction that wrote the column's entry in the catalog.
+    pub written: i64,
+    /// The table's file, or that of its oldest partition.
+    pub file: i64,
+}
+
+impl Stored {
+    /// Whether an ALTER has changed values since: it writes the column's entry, and it writes the rows into another file.
+    /// VACUUM FULL, CLUSTER and TRUNCATE do only the latter. SET STATISTICS and GRANT do only the former.
+    pub fn was_rewritten(&self, now: &Stored) -> bool {
+        self.written != now.written && self.file != now.file
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

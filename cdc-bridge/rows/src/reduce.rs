@@ -249,6 +249,7 @@ mod tests {
             is_key,
             nullable: true,
             number: 0,
+            stored: None,
         };
         Arc::new(Relation {
             table: "t".parse().unwrap(),

@@ -38,11 +38,7 @@ pub(crate) async fn session(
     must_be_ours(source, log, &client, &timeline).await?;
     log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
-    let mut published = published(&client, &source.plan).await?;
-    if let Some(end) = unpublished(&published, order, log.end().await?.as_ref()) {
-        return Err(end);
-    }
-    published.retain(|_, one| order.tables.contains(&one.table));
+    let published = wanted(source, log, &client, order).await?;
     let captured: Captured =
         published.values().map(|published| (published.table.clone(), published.membership)).collect();
     let begins = Progress {
@@ -72,6 +68,7 @@ pub(crate) async fn session(
             server_end: status.server_end.max(server_end),
             lost: std::mem::take(&mut status.lost),
             gives_up: status.gives_up,
+            shapes: status.shapes.clone(),
             ..Status::default()
         };
     });
@@ -89,6 +86,7 @@ pub(crate) async fn session(
         pending: Pending::new(begins),
         sealed: Sealed { at: from, changes: status.borrow().changes, due },
         published,
+        stamps: BTreeMap::new(),
         source,
         committed_pg_us: 0,
         age_us: 0,
@@ -99,6 +97,21 @@ pub(crate) async fn session(
     stream.close(end).await;
     written?;
     read
+}
+
+/// The tables of the order, as they are published.
+async fn wanted(
+    source: &Source,
+    log: &Log,
+    client: &Client,
+    order: &Order,
+) -> Result<BTreeMap<u32, Published>, SessionEnd> {
+    let mut published = published(client, &source.plan).await?;
+    if let Some(end) = unpublished(&published, order, log.end().await?.as_ref()) {
+        return Err(end);
+    }
+    published.retain(|_, one| order.tables.contains(&one.table));
+    Ok(published)
 }
 
 /// Why a session cannot begin, if wanted tables are not published. If everything that was captured last is published still,

@@ -7,7 +7,7 @@ use migrations::column_type::ColumnType;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use rows::change::{Change, Column, Relation};
-use rows::pgoutput::WireRelation;
+use rows::pgoutput::{WireColumn, WireRelation};
 use rows::progress::{Message, Progress, Seals};
 
 /// A flush is closed after this many bytes of changes.
@@ -140,16 +140,22 @@ impl Pending {
 /// longer has is carried as unsupported, and stops only the slices that use it.
 pub(crate) fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> Relation {
     let facts = facts.map(|relation| relation.columns).unwrap_or_default();
-    let column = |name: &String| {
-        facts.iter().find(|column| column.name == *name).cloned().unwrap_or_else(|| Column {
-            name: name.clone(),
+    let column = |wire: &WireColumn| {
+        let known = facts.iter().find(|column| column.name == wire.name).cloned();
+        let mut column = known.unwrap_or_else(|| Column {
+            name: wire.name.clone(),
             kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
             is_key: false,
             nullable: true,
             number: 0,
-        })
+            stored: None,
+        });
+        if let Some(stored) = &mut column.stored {
+            stored.modifier = wire.type_modifier;
+        }
+        column
     };
-    let columns = wire.columns.iter().map(|wire| column(&wire.name)).collect();
+    let columns = wire.columns.iter().map(column).collect();
     Relation { table, identity: wire.identity, columns }
 }
 

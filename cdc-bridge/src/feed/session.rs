@@ -19,6 +19,7 @@ use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Relation};
 use rows::pgoutput::{WireMessage, WireRelation, decode};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
@@ -61,6 +62,8 @@ pub(crate) struct Session<'a> {
     pub(crate) sealed: Sealed,
     /// The wanted tables, by the oids under which they are published.
     pub(crate) published: BTreeMap<u32, Published>,
+    /// By oid, when the shapes of the wanted tables were read last.
+    pub(crate) stamps: BTreeMap<u32, i64>,
     pub(crate) source: &'a Source,
     /// When the newest transaction was committed: microseconds since 2000-01-01 UTC by the server's clock.
     pub(crate) committed_pg_us: i64,
@@ -96,6 +99,7 @@ impl Session<'_> {
             let _ = status.wait_for(|status| status.is_lost(self.order)).await;
         };
         let mut given_up = std::pin::pin!(given_up);
+        self.check_tables().await?;
         let mut is_outdated = self.is_outdated(orders);
         loop {
             let durable = *confirmed.borrow();
@@ -266,7 +270,7 @@ impl Session<'_> {
 
     /// Checks that the wanted tables are published as they were when the session began, and have been meanwhile. Every change
     /// that is committed by now is seen, so what was read until now has no gap.
-    async fn check_tables(&self) -> Result<(), SessionEnd> {
+    async fn check_tables(&mut self) -> Result<(), SessionEnd> {
         let now = source::published(self.client, &self.source.plan).await?;
         let is_kept = |(oid, known): &(&u32, &Published)| {
             now.get(oid).is_some_and(|found| found.membership == known.membership)
@@ -279,7 +283,7 @@ impl Session<'_> {
         }
         match kept.into_iter().find(|(oid, known)| now.get(oid) != Some(known)) {
             Some((_, renamed)) => Err(stop(&renamed.table)),
-            None => Ok(()),
+            None => self.look_at_shapes().await,
         }
     }
 
@@ -295,6 +299,26 @@ impl Session<'_> {
         let seals = seal::renew(self.client, &self.source.plan, seals).await?;
         let (at, due) = (self.pending.seal(seals), Instant::now() + SEAL_INTERVAL);
         self.sealed = Sealed { at, changes, due };
+        Ok(())
+    }
+
+    /// Says what shapes the wanted tables have, if they changed. A change may come without a row that shows it.
+    async fn look_at_shapes(&mut self) -> Result<(), SessionEnd> {
+        let oids: Vec<u32> = self.published.keys().copied().collect();
+        let stamps = catalog::stamps(self.client, &oids).await?;
+        let mut shapes = BTreeMap::clone(&self.status.borrow().shapes);
+        for (oid, known) in &self.published {
+            if stamps.get(oid) != self.stamps.get(oid)
+                && let Some(shape) = catalog::shape(self.client, &known.table).await?
+            {
+                let relation = Relation::of(&known.table, shape.identity, &shape.columns);
+                shapes.insert(known.table.clone(), relation);
+            }
+        }
+        if stamps != self.stamps {
+            self.stamps = stamps;
+            self.status.send_modify(|status| status.shapes = Arc::new(shapes));
+        }
         Ok(())
     }
 

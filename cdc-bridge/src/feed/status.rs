@@ -7,8 +7,10 @@ use migrations::journal::Generation;
 use migrations::lane::LaneId;
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::TableName;
+use rows::change::Relation;
 use rows::progress::Captured;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A lane with one of its copies, so that a loss is reported once.
 pub(crate) type Attempt = (LaneId, Generation);
@@ -47,6 +49,8 @@ pub(crate) struct Status {
     pub(crate) timeline: Option<Timeline>,
     /// What the running session captures; empty if none runs.
     pub(crate) tables: Captured,
+    /// The captured tables as they are now. A barrier or a fence comes later than what is older.
+    pub(crate) shapes: Arc<BTreeMap<TableName, Relation>>,
     /// The tables whose topics a session may make or write to: those of one that runs, or is about to.
     pub(crate) touched: BTreeSet<TableName>,
     /// Everything before is durable in the log.

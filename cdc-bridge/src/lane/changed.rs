@@ -267,6 +267,7 @@ mod tests {
             is_key,
             nullable: true,
             number: 0,
+            stored: None,
         };
         let relation = Relation {
             table: "t".parse().unwrap(),

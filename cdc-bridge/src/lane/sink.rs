@@ -295,6 +295,26 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether a source's table has still the shape that it was copied in, or one that goes on.
+    pub(crate) fn check_shape(&self, relation: &Relation) -> Result<(), Halt> {
+        let table = self.plan.tables.iter().find(|table| table.from == relation.table);
+        let copied = self.shapes.get(&relation.table).filter(|copied| *copied != relation);
+        let (Some(table), Some(copied)) = (table, copied) else { return Ok(()) };
+        // A column that came later is left out, unless the sink has one for it: its older values would be missing.
+        let has = |name: &str| {
+            let sink = self.tables.get(&table.to).map(Vec::as_slice).unwrap_or_default();
+            table.sink_column(name).is_some_and(|target| sink.iter().any(|c| c.name == target))
+        };
+        assemble::shape::compatible(copied, relation, |name| self.knows(Some(copied), name) || has(name))
+            .map_err(Halt::stop)
+    }
+
+    /// On the way back a column of the service's own has nowhere to go.
+    fn knows(&self, copied: Option<&Relation>, name: &str) -> bool {
+        self.plan.id.direction == Direction::Forward
+            && copied.is_none_or(|copied| copied.index_of(name).is_some())
+    }
+
     /// The mapping of a change's table as the table is now.
     fn mapping(&mut self, relation: &Arc<Relation>) -> Result<Arc<Mapping>, Halt> {
         if let Some((known, mapping)) = self.mappings.get(&relation.table)
@@ -309,17 +329,8 @@ impl Sink {
             return Err(Halt::stop(no_table(&table.to)));
         };
         let copied = self.shapes.get(from);
-        // On the way back a column of the service's own has nowhere to go.
-        let is_forward = self.plan.id.direction == Direction::Forward;
-        let known = |name: &str| is_forward && copied.is_none_or(|copied| copied.index_of(name).is_some());
-        if let Some(copied) = copied.filter(|copied| **copied != **relation) {
-            // A column that came later is left out, unless the sink has one for it: its older values would be missing.
-            let has = |name: &str| {
-                table.sink_column(name).is_some_and(|target| sink.iter().any(|c| c.name == target))
-            };
-            assemble::shape::compatible(copied, relation, |name| known(name) || has(name))
-                .map_err(Halt::stop)?;
-        }
+        let known = |name: &str| self.knows(copied, name);
+        self.check_shape(relation)?;
         let mapping = Mapping::new(&table, relation, sink, known).map_err(Halt::stop)?;
         let is_new = |name: &&str| copied.is_some_and(|copied| copied.index_of(name).is_none());
         let left_out: Vec<&str> = relation

@@ -36,8 +36,14 @@ pub fn relation(index: u64) -> Arc<Relation> {
 
 /// The table's shape, before or after a column was added.
 pub fn relation_of(index: u64, wider: bool) -> Arc<Relation> {
-    let column =
-        |name: &str, kind, is_key| Column { name: name.into(), kind, is_key, nullable: !is_key, number: 0 };
+    let column = |name: &str, kind, is_key| Column {
+        name: name.into(),
+        kind,
+        is_key,
+        nullable: !is_key,
+        number: 0,
+        stored: None,
+    };
     let mut columns = vec![column("id", ColumnType::Int8, true), column("note", ColumnType::Text, false)];
     if wider {
         columns.push(column("more", ColumnType::Int4, false));

@@ -190,6 +190,10 @@ pub struct ColumnSeen {
     pub kind: TypeSeen,
     /// Its type's modifier (`atttypmod`); −1 without one.
     pub modifier: i32,
+    /// The transaction that wrote the column's entry in the catalog.
+    pub written: i64,
+    /// The file of its table, or of the oldest partition.
+    pub file: i64,
     pub is_key: bool,
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.

@@ -48,6 +48,8 @@ fn column(name: &str, base: &str) -> ColumnSeen {
         cast: base.to_owned(),
         kind: TypeSeen::Base(base.to_owned()),
         modifier: -1,
+        written: 0,
+        file: 0,
         is_key: name == "id",
         is_nullable: false,
         has_default: false,

@@ -9,8 +9,8 @@ use migrations::column_type::ColumnType;
 use migrations::finding::Finding;
 
 /// Compares a table's shape with the one before. `used` says which columns the plan reads. What goes on: a new
-/// column outside the plan, a widened type, a constraint on nulls that came or went, more written of old
-/// rows. Everything else is the finding that names the change.
+/// column outside the plan, an enum with more labels, a constraint on nulls that came or went, more written of old rows,
+/// the same rows in another file. Everything else is the finding that names the change.
 pub fn compatible(old: &Relation, new: &Relation, used: impl Fn(&str) -> bool) -> Result<(), Box<Finding>> {
     let stop = |what: String| Err(Box::new(finding(old, &what)));
     if old.table != new.table {
@@ -51,29 +51,31 @@ fn change_of(before: Option<&Column>, after: &Column, used: bool) -> Option<Stri
         let what = if after.is_key { "joined" } else { "left" };
         return Some(format!("its column `{name}` {what} the primary key"));
     }
-    let fits = before.kind == after.kind || widened(&before.kind, &after.kind);
+    let fits = before.kind == after.kind || has_more_labels(&before.kind, &after.kind);
     let is_carried = !matches!(after.kind, ColumnType::Unsupported(_));
     if (used || !is_carried) && !fits {
         return Some(format!("its column `{name}` went from {} to {}", before.kind.sql(), after.kind.sql()));
     }
-    None
+    let (Some(before), Some(after)) = (before.stored, after.stored) else { return None };
+    if used && before.modifier != after.modifier {
+        return Some(format!("its column `{name}` has another length or precision"));
+    }
+    (used && before.was_rewritten(&after))
+        .then(|| format!("the values of its column `{name}` were rewritten"))
 }
 
-/// Whether every value of `old` is a value of `new` with the same meaning, and `new` has no finer values.
-fn widened(old: &ColumnType, new: &ColumnType) -> bool {
+/// Whether an enum only got more labels. A label keeps its place among the others, so one that was renamed or exchanged is
+/// found.
+fn has_more_labels(old: &ColumnType, new: &ColumnType) -> bool {
     match (old, new) {
-        (ColumnType::Int2, ColumnType::Int4 | ColumnType::Int8) | (ColumnType::Int4, ColumnType::Int8) => {
-            true
-        }
-        (
-            ColumnType::Numeric { precision: old, scale: old_scale },
-            ColumnType::Numeric { precision: new, scale: new_scale },
-        ) => new >= old && new_scale == old_scale,
         (
             ColumnType::Enum { name: old_name, labels: old },
             ColumnType::Enum { name: new_name, labels: new },
-        ) => old_name == new_name && old.iter().all(|label| new.contains(label)),
-        (ColumnType::Array(old), ColumnType::Array(new)) => old == new || widened(old, new),
+        ) => {
+            let mut rest = new.iter();
+            old_name == new_name && old.iter().all(|label| rest.any(|one| one == label))
+        }
+        (ColumnType::Array(old), ColumnType::Array(new)) => has_more_labels(old, new),
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! The shapes of tables before and after a change.
 
 use super::shape::compatible;
-use crate::change::{Column, Relation, ReplicaIdentity};
+use crate::change::{Column, Relation, ReplicaIdentity, Stored};
 use migrations::column_type::ColumnType;
 
 fn relation(columns: &[(&str, ColumnType)]) -> Relation {
@@ -11,6 +11,7 @@ fn relation(columns: &[(&str, ColumnType)]) -> Relation {
         is_key: *name == "id",
         nullable: *name != "id",
         number: 0,
+        stored: None,
     };
     Relation {
         table: "public.orders".parse().unwrap(),
@@ -27,23 +28,47 @@ fn verdict(old: ColumnType, new: ColumnType) -> Result<(), String> {
 }
 
 #[test]
-fn widened_types_go_on_and_others_stop() {
+fn more_labels_go_on_and_other_types_stop() {
     let numeric = |precision, scale| ColumnType::Numeric { precision, scale };
-    assert_eq!(verdict(ColumnType::Int4, ColumnType::Int8), Ok(()));
-    assert_eq!(verdict(ColumnType::Text, ColumnType::Text), Ok(()));
-    assert_eq!(verdict(numeric(10, 2), numeric(12, 2)), Ok(()));
     let array = |kind| ColumnType::Array(Box::new(kind));
-    assert_eq!(verdict(array(ColumnType::Int2), array(ColumnType::Int4)), Ok(()));
-    let mood = |labels: &[&str]| ColumnType::Enum {
+    let mood = |labels: &str| ColumnType::Enum {
         name: "public.mood".to_owned(),
-        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        labels: labels.split(' ').map(str::to_owned).collect(),
     };
-    assert_eq!(verdict(mood(&["sad"]), mood(&["sad", "ok"])), Ok(()));
-    assert!(verdict(mood(&["sad", "ok"]), mood(&["sad"])).is_err());
-    // Finer values would be rounded silently by a sink of the old type.
-    assert!(verdict(numeric(10, 2), numeric(12, 4)).unwrap_err().contains("numeric(10,2) to numeric(12,4)"));
+    assert_eq!(verdict(ColumnType::Text, ColumnType::Text), Ok(()));
+    for more in ["sad ok good", "bad sad ok", "sad so-so ok"] {
+        assert_eq!(verdict(mood("sad ok"), mood(more)), Ok(()));
+        assert_eq!(verdict(array(mood("sad ok")), array(mood(more))), Ok(()));
+    }
+    for others in ["sad", "ok sad", "sad fine", "blue ok"] {
+        assert!(verdict(mood("sad ok"), mood(others)).is_err(), "{others}");
+        assert!(verdict(array(mood("sad ok")), array(mood(others))).is_err(), "{others}");
+    }
+    assert!(verdict(numeric(10, 2), numeric(12, 2)).unwrap_err().contains("numeric(10,2) to numeric(12,2)"));
+    assert!(verdict(ColumnType::Int4, ColumnType::Int8).unwrap_err().contains("integer to bigint"));
     assert!(verdict(ColumnType::Int8, ColumnType::Int4).unwrap_err().contains("bigint to integer"));
+    assert!(verdict(array(ColumnType::Int2), array(ColumnType::Int4)).is_err());
     assert!(verdict(ColumnType::Text, ColumnType::Jsonb).is_err());
+}
+
+#[test]
+fn values_that_an_alter_wrote_anew_stop() {
+    let stored = |modifier, written, file| {
+        let mut relation = relation(&[("id", ColumnType::Int4), ("v", ColumnType::Text)]);
+        relation.columns[1].stored = Some(Stored { modifier, written, file });
+        relation
+    };
+    let verdict =
+        |now, used| compatible(&stored(-1, 700, 1), &now, |_| used).map_err(|finding| finding.message);
+    assert!(verdict(stored(-1, 701, 2), true).unwrap_err().contains("`v` were rewritten"));
+    assert!(verdict(stored(9, 700, 1), true).unwrap_err().contains("`v` has another length"));
+    // SET STATISTICS, VACUUM FULL, and what the plan does not read.
+    for (now, used) in [(stored(-1, 701, 1), true), (stored(-1, 700, 2), true), (stored(9, 701, 2), false)] {
+        assert_eq!(verdict(now, used), Ok(()));
+    }
+    // A shape that was kept by an earlier version.
+    let earlier = relation(&[("id", ColumnType::Int4), ("v", ColumnType::Text)]);
+    assert!(compatible(&earlier, &stored(9, 701, 2), |_| true).is_ok());
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn relation(name: &str) -> Arc<Relation> {
         is_key,
         nullable: !is_key,
         number: 0,
+        stored: None,
     };
     Arc::new(Relation {
         table: name.parse().unwrap(),
