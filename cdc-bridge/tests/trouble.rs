@@ -307,3 +307,43 @@ async fn a_table_that_came_to_the_slice_later_keeps_its_rows_when_the_copy_is_dr
     assert_eq!(house.at_sink("SELECT note FROM notes"), "its own");
     house.stop().await;
 }
+
+/// `array_nulls = off` made text of a NULL, and a limit on silent sessions made a first copy begin again for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_role_and_database_change_no_value_and_end_no_session() {
+    let source = SOURCE.replace("note text)", "note text, words text[], at timestamptz, ratio float8)");
+    let sink = SINK.replace("note text)", "note text, words text[], at timestamptz, ratio float8)");
+    let house = House::new(&source, &sink, PLAN).await;
+    house.at_source("UPDATE orders SET words = '{a,NULL,\"NULL\"}', at = now(), ratio = 1.0 / id");
+    let hostile = [
+        "array_nulls = off",
+        "datestyle = 'SQL, DMY'",
+        "timezone = 'Asia/Kathmandu'",
+        "extra_float_digits = -5",
+        "idle_session_timeout = '700ms'",
+        "idle_in_transaction_session_timeout = '700ms'",
+        "statement_timeout = '2s'",
+        "lock_timeout = '10ms'",
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = 'serializable'",
+        "synchronous_commit = off",
+        "transform_null_equals = on",
+    ];
+    for setting in hostile {
+        house.at_source(&format!("ALTER ROLE strangler SET {setting}"));
+        house.at_sink(&format!("ALTER ROLE strangler SET {setting}"));
+    }
+    house.start();
+    house.follow().await;
+    house
+        .at_source("INSERT INTO orders VALUES (5000, 'x', '{NULL,b}', '2020-02-03 04:05:06.123456+00', 0.1)");
+    house.barrier().await;
+    // Longer than the limits on silence.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    house.at_source("UPDATE orders SET words = '{c,NULL}' WHERE id < 10");
+    house.barrier().await;
+    let all = "SELECT sum(hashtext(o::text)) || ' ' || count(*) || ' ' || count(*) FILTER (WHERE words[2] IS NULL) \
+               FROM orders o";
+    assert_eq!(house.at_sink(all), house.at_source(all));
+    assert!(house.at_source(all).ends_with(" 1001 1000"), "{}", house.at_source(all));
+}

@@ -190,10 +190,12 @@ codes! {
     SliceUnknown = "slice.unknown", Usage;
     SliceWayBack = "slice.way-back", NotReady;
 
+    DatabasePooler = "database.pooler", NotReady;
     DatabaseUnreachable = "database.unreachable", Unavailable;
 
     ClockSkew = "clock.skew", NotReady;
 
+    ServerSynchronousStandby = "server.synchronous-standby", NotReady;
     ServerAsyncStandby = "server.async-standby", NotReady;
     ServerMinorVersion = "server.minor-version", NotReady;
     ServerStandby = "server.standby", NotReady;

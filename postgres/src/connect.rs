@@ -16,16 +16,33 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{AsyncMessage, Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What a session must not take from the server's, the database's or the role's settings: how values are written as
-/// text; limits that would end a long copy; policies that would hide rows, which become an error; and how soon the
-/// server notices that we are gone, for it holds our locks until then.
+/// What a session must not take from the server's, the database's or the role's settings: how values are read and written
+/// as text, and what an expression means; limits that would end a long copy, a long silence, or the session at the first
+/// error; policies that would hide rows, which become an error; that it may write, and sees what others commit; and how soon
+/// the server notices that we are gone, for it holds our locks until then.
 const SESSION_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
-     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c statement_timeout=0 -c lock_timeout=0 \
-     -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c row_security=off -c tcp_keepalives_idle=15 \
-     -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=30000";
+     -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c array_nulls=on -c xmloption=content \
+     -c xmlbinary=base64 -c lc_monetary=C -c transform_null_equals=off -c standard_conforming_strings=on \
+     -c quote_all_identifiers=off -c client_min_messages=notice -c exit_on_error=off -c statement_timeout=0 \
+     -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c row_security=off \
+     -c default_transaction_read_only=off -c default_transaction_deferrable=off \
+     -c default_transaction_isolation=read\\ committed -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
+     -c tcp_keepalives_count=3 -c tcp_user_timeout=30000 -c strangler.session=pinned";
+
+/// Asks whether the settings arrived, for a pooler may drop them; and pins two more. Not every server knows the first
+/// (17 and later). Of the second only `off` is bad: a commit that a crash takes back was seen, and counted as copied.
+pub(crate) const SETTLE: &str = "SELECT current_setting('strangler.session', true), \
+     CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL \
+     THEN set_config('transaction_timeout', '0', false) END, \
+     CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END";
+/// What [`SETTLE`] answers first if nothing stands in between.
+pub(crate) const PINNED: &str = "pinned";
+
+/// A session that waits for a lock looks so often whether its client still lives. Not every server can (those on Windows).
+const NOTICE_GONE: &str = "SET client_connection_check_interval = '5s'";
 
 /// Connection, TLS and login together may take so long.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +55,8 @@ const NOTICES_MAX: usize = 256;
 const INSTALL: &str =
     "run `strangler install` with an administrator's URL for each database, which makes the role";
 
+const NO_POOLER: &str = "name the server's own address in the plan's database URL: locks, sessions and settings do not pass a pooler";
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("the database URL {url} cannot be used: {why}")]
@@ -46,6 +65,8 @@ pub enum ConnectError {
     Tls { url: String, why: String },
     #[error("no connection to {url}: {why}")]
     Refused { url: String, why: String, remedy: String },
+    #[error("a pooler stands between us and {url}: the session's settings did not arrive")]
+    Pooler { url: String },
 }
 
 impl Diagnostic for ConnectError {
@@ -53,6 +74,7 @@ impl Diagnostic for ConnectError {
         match self {
             ConnectError::Url { .. } => Code::PlanBadDatabase,
             ConnectError::Tls { .. } | ConnectError::Refused { .. } => Code::DatabaseUnreachable,
+            ConnectError::Pooler { .. } => Code::DatabasePooler,
         }
     }
 
@@ -63,6 +85,7 @@ impl Diagnostic for ConnectError {
                 "name the authority that signed the server's certificate with `sslrootcert=FILE`, and the host as the certificate does; or write `sslmode=disable` if nobody can listen in between".to_owned()
             }
             ConnectError::Refused { remedy, .. } => remedy.clone(),
+            ConnectError::Pooler { .. } => NO_POOLER.to_owned(),
         }
     }
 }
@@ -77,6 +100,8 @@ fn remedy_of(code: Option<&str>, role: &str, database: &str) -> String {
         "28000" => {
             format!("{INSTALL}; pg_hba.conf must let it in, and if it exists: ALTER ROLE {role} LOGIN;")
         }
+        // A server knows our startup parameters, and a pooler refuses them.
+        "08P01" => NO_POOLER.to_owned(),
         "42501" => {
             format!("run as the server's administrator: GRANT CONNECT ON DATABASE {database} TO {role};")
         }
@@ -100,7 +125,12 @@ pub struct Address {
 pub async fn connect(url: &DatabaseUrl, application: &str) -> Result<Client, ConnectError> {
     let mut address = Address::of(url)?;
     address.config.options(address.pinned_options());
-    Ok(address.open(application).await?.client)
+    let opening = async {
+        let client = address.open(application).await?.client;
+        address.settle(&client).await?;
+        Ok(client)
+    };
+    timeout(CONNECT_TIMEOUT, opening).await.unwrap_or_else(|_| Err(address.late()))
 }
 
 /// Opens a connection by a person's URL, which stands in no plan. It may lead through a pooler, so nothing is pinned.
@@ -168,6 +198,22 @@ impl Address {
             Some(options) => format!("{options} {SESSION_SETTINGS}"),
             None => SESSION_SETTINGS.to_owned(),
         }
+    }
+
+    async fn settle(&self, client: &Client) -> Result<(), ConnectError> {
+        let refused = |error| self.refused(in_words(&error), error.code().map(SqlState::code));
+        // Both are sent at once. Whether the second can be done is not asked.
+        let (settled, _) = tokio::join!(client.simple_query(SETTLE), client.batch_execute(NOTICE_GONE));
+        let settled = settled.map_err(refused)?;
+        let pinned = settled.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        if pinned == Some(PINNED) { Ok(()) } else { Err(self.pooler()) }
+    }
+
+    pub(crate) fn pooler(&self) -> ConnectError {
+        ConnectError::Pooler { url: self.shown.clone() }
     }
 
     pub(crate) fn url_error(&self, why: &str) -> ConnectError {

@@ -10,7 +10,9 @@
 pub mod frame;
 
 use crate::clock::now_us;
-use crate::connect::{Address, CONNECT_TIMEOUT, ConnectError, DEAD_AFTER, other_way_may_help};
+use crate::connect::{
+    Address, CONNECT_TIMEOUT, ConnectError, DEAD_AFTER, PINNED, SETTLE, other_way_may_help,
+};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use frame::{Frame, FrameError, Message, ServerError, missing};
 use migrations::lsn::{EndLsn, Timeline};
@@ -337,6 +339,11 @@ async fn enter(
     }
     let mut connection = Replication { socket, inbound: BytesMut::new(), message_bytes_max };
     connection.log_in(address).await?;
+    let settled = connection.ask(SETTLE).await?;
+    let pinned = settled.first().and_then(|row| row.first()).and_then(Option::as_deref);
+    if pinned != Some(PINNED) {
+        return Err(address.pooler().into());
+    }
     Ok(connection)
 }
 

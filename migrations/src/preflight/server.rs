@@ -33,6 +33,7 @@ pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) 
     if seen.database == Database::Monolith {
         replication(plan, seen, found);
         wal_kept(plan, &seen.server, found);
+        synchronous(&seen.server, found);
         slots(plan, seen, found);
         blockers(seen, found);
     }
@@ -49,6 +50,20 @@ pub fn too_old(database: &Database, version: u32) -> Option<Finding> {
             "upgrade the server",
         )
     })
+}
+
+/// A commit is in the stream once it is on the primary's disk, and is seen at the primary once the replica has it, too
+/// (PostgreSQL manual, 27.2.8).
+fn synchronous(server: &ServerSeen, found: &mut Vec<Finding>) {
+    let Some(standby) = server.standbys.iter().find(|standby| !standby.is_asynchronous) else { return };
+    found.push(Finding::warning(
+        Code::ServerSynchronousStandby,
+        format!(
+            "commits of the monolith wait for replica {}: meanwhile the service may show rows that the monolith does not show yet",
+            standby.application
+        ),
+        "if no client may see that, leave the slice's reads at the monolith until its writes move",
+    ));
 }
 
 fn version(seen: &DatabaseSeen, found: &mut Vec<Finding>) {

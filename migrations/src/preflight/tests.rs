@@ -385,6 +385,14 @@ fn partitions_come_and_go_unseen() {
 }
 
 #[test]
+fn a_service_may_show_what_waits_for_a_replica_of_the_monolith() {
+    let found = brings(Code::ServerSynchronousStandby, "leave the slice's reads at the monolith", |w| {
+        w.source.server.standbys.push(StandbySeen { application: "eu".to_owned(), is_asynchronous: false });
+    });
+    assert!(!found.is_error() && found.message.contains("replica eu"));
+}
+
+#[test]
 fn errors_come_first() {
     let mut world = World::sound();
     world.source.server.slot_wal_bytes_max = None;
