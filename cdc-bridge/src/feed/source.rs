@@ -137,13 +137,6 @@ pub(crate) async fn barrier(client: &Client, token: &str) -> Result<(), SourceEr
     Ok(())
 }
 
-/// Lets a transaction of this session last as long as a copy does. (The setting is new in PostgreSQL 17.)
-pub(crate) async fn be_patient(client: &Client) -> Result<(), SourceError> {
-    let sql = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
-               WHERE name = 'transaction_timeout'";
-    Ok(client.batch_execute(sql).await?)
-}
-
 /// A snapshot at an exact place in the stream. It lasts as long as this value.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -177,7 +170,6 @@ impl Snapshot {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
             migrations::names::quote_literal(&exported)
         );
-        be_patient(&keeper).await?;
         keeper.batch_execute(&import).await?;
         let name = keeper.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
         // A session that never streamed ends with its connection, and its slot with it.

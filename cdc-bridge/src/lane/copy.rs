@@ -10,7 +10,7 @@ use super::halt::Halt;
 use super::hold::Hold;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
-use crate::feed::source::{Snapshot, Source, SourceError, be_patient};
+use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::Log;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -303,7 +303,6 @@ impl Worker {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
             migrations::names::quote_literal(&self.snapshot)
         );
-        be_patient(&source).await?;
         source.batch_execute(&begin).await.map_err(SourceError::from)?;
         let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();

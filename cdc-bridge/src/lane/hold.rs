@@ -5,7 +5,7 @@
 //! snapshot needs no such proof: a session that could not take it over fails.
 
 use super::halt::Halt;
-use crate::feed::source::{SourceError, be_patient};
+use crate::feed::source::SourceError;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::Slice;
@@ -34,7 +34,6 @@ pub(crate) struct Hold<'a> {
 impl<'a> Hold<'a> {
     pub(crate) async fn take(source: &'a Client, slice: &'a Slice) -> Result<Hold<'a>, Halt> {
         let tables: Vec<String> = slice.all_tables().map(|table| table.from.quoted()).collect();
-        be_patient(source).await?;
         let sql = format!("BEGIN; LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
         source.batch_execute(&sql).await.map_err(SourceError::from)?;
         Ok(Hold { source, slice, tables })
