@@ -3,21 +3,19 @@
 //! Knows nothing of what is asked through them.
 
 use crate::refusal::in_words;
-use crate::tls::{Mode, Tls};
+use crate::tls::{Connector, Tls, TlsError, taken_from};
 use migrations::code::Code;
 use migrations::names::quote_identifier;
 use migrations::plan::DatabaseUrl;
 use migrations::problem::Diagnostic;
-use percent_encoding::percent_decode_str;
 use std::future::poll_fn;
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What a session must not take from the server's, the database's or the role's settings: how values are read and written
 /// as text, and what an expression means; limits that would end a long copy, a long silence, or the session at the first
@@ -55,6 +53,10 @@ const NOTICES_MAX: usize = 256;
 const INSTALL: &str =
     "run `strangler install` with an administrator's URL for each database, which makes the role";
 
+/// The driver's words if the server asks for a password, and if it does not use channel binding.
+const NO_PASSWORD: &str = "password missing";
+const NO_BINDING: &str = "server did not use channel binding";
+
 const NO_POOLER: &str = "name the server's own address in the plan's database URL: locks, sessions and settings do not pass a pooler";
 
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,7 @@ pub enum ConnectError {
     #[error("the database URL {url} cannot be used: {why}")]
     Url { url: String, why: String },
     #[error("no connection to {url} by TLS: {why}")]
-    Tls { url: String, why: String },
+    Tls { url: String, why: String, remedy: String },
     #[error("no connection to {url}: {why}")]
     Refused { url: String, why: String, remedy: String },
     #[error("a pooler stands between us and {url}: the session's settings did not arrive")]
@@ -81,10 +83,7 @@ impl Diagnostic for ConnectError {
     fn remedy(&self) -> String {
         match self {
             ConnectError::Url { .. } => "write it as postgres://user:password@host:5432/database".to_owned(),
-            ConnectError::Tls { .. } => {
-                "name the authority that signed the server's certificate with `sslrootcert=FILE`, and the host as the certificate does; or write `sslmode=disable` if nobody can listen in between".to_owned()
-            }
-            ConnectError::Refused { remedy, .. } => remedy.clone(),
+            ConnectError::Tls { remedy, .. } | ConnectError::Refused { remedy, .. } => remedy.clone(),
             ConnectError::Pooler { .. } => NO_POOLER.to_owned(),
         }
     }
@@ -97,9 +96,10 @@ fn remedy_of(code: Option<&str>, role: &str, database: &str) -> String {
         "28P01" => {
             format!("{INSTALL} with this password; if it exists, set it: ALTER ROLE {role} PASSWORD '…';")
         }
-        "28000" => {
-            format!("{INSTALL}; pg_hba.conf must let it in, and if it exists: ALTER ROLE {role} LOGIN;")
-        }
+        "28000" => format!(
+            "{INSTALL}; pg_hba.conf must let it in, and if it exists: ALTER ROLE {role} LOGIN; if pg_hba.conf asks for a \
+             client's certificate, name one for this role with `sslcert` and `sslkey` in the URL"
+        ),
         // A server knows our startup parameters, and a pooler refuses them.
         "08P01" => NO_POOLER.to_owned(),
         "42501" => {
@@ -118,6 +118,16 @@ pub struct Address {
     shown: String,
     config: Config,
     pub(crate) tls: Tls,
+}
+
+/// One of the places that a URL names.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// Its name, or the folder of its socket.
+    pub host: Option<&'a Host>,
+    /// Where it is, if its name is not to be looked up (`hostaddr`).
+    pub address: Option<IpAddr>,
+    pub port: u16,
 }
 
 /// Opens a connection by a URL of the plan, with the session's settings pinned. `application` is what
@@ -154,20 +164,19 @@ impl Address {
 
     fn read(url: &str, shown: String) -> Result<Address, ConnectError> {
         let bad = |why: String| ConnectError::Url { url: shown.clone(), why };
-        let (rest, parameters) = without_tls(url);
+        let (rest, parameters) = taken_from(url);
         let config: Config = rest.parse().map_err(|error| bad(misread(&rest, &error)))?;
-        let default = match config.get_ssl_mode() {
-            SslMode::Disable => Mode::Disable,
-            SslMode::Require => Mode::Require,
-            _ => Mode::Prefer,
-        };
         let is_local = |host: &Host| !matches!(host, Host::Tcp(_));
         let tls = if !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_local) {
             // Nobody can listen in on a socket of this machine (PostgreSQL manual, 34.1.2, `sslmode`).
-            Tls { mode: Mode::Disable, authorities: None }
+            Tls::none()
         } else {
-            tls_of(&parameters, default).map_err(|why| bad(why.to_owned()))?
+            parameters.tls().map_err(|why| bad(why.to_owned()))?
         };
+        if config.get_ssl_negotiation() == SslNegotiation::Direct && tls.ways() != [SslMode::Require] {
+            let why = "`sslnegotiation=direct` needs `sslmode=require`, `verify-ca` or `verify-full`";
+            return Err(bad(why.to_owned()));
+        }
         Ok(Address { shown, config, tls })
     }
 
@@ -180,16 +189,42 @@ impl Address {
         self.config.get_user().unwrap_or_default()
     }
 
-    pub(crate) fn password(&self) -> &[u8] {
-        self.config.get_password().unwrap_or_default()
+    pub(crate) fn password(&self) -> Result<&[u8], ConnectError> {
+        self.config.get_password().ok_or_else(|| self.no_password())
     }
 
-    pub(crate) fn host(&self) -> Option<&Host> {
-        self.config.get_hosts().first()
+    fn no_password(&self) -> ConnectError {
+        let why = "the server asks for a password, and the URL has none".to_owned();
+        let remedy = "write it into the URL, `postgres://user:${PASSWORD}@host:5432/database`; or name a client's certificate \
+                      with `sslcert` and `sslkey`, and let it in by `cert` in pg_hba.conf"
+            .to_owned();
+        ConnectError::Refused { url: self.shown.clone(), why, remedy }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.config.get_ports().first().copied().unwrap_or(DEFAULT_PORT)
+    /// The login was not tied to the server's certificate, as the URL asks.
+    pub(crate) fn unbound(&self) -> ConnectError {
+        let why = "the server did not use channel binding, which the URL requires".to_owned();
+        let remedy = "let the role in by `hostssl … scram-sha-256` in pg_hba.conf; or take `channel_binding=require` out of \
+                      the URL"
+            .to_owned();
+        ConnectError::Refused { url: self.shown.clone(), why, remedy }
+    }
+
+    pub(crate) fn channel_binding(&self) -> ChannelBinding {
+        self.config.get_channel_binding()
+    }
+
+    pub(crate) fn ssl_negotiation(&self) -> SslNegotiation {
+        self.config.get_ssl_negotiation()
+    }
+
+    /// Where the server may be, in the URL's order.
+    pub(crate) fn places(&self) -> Vec<Place<'_>> {
+        let (hosts, addresses) = (self.config.get_hosts(), self.config.get_hostaddrs());
+        let ports = self.config.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+        let place = |at| Place { host: hosts.get(at), address: addresses.get(at).copied(), port: port(at) };
+        (0..hosts.len().max(addresses.len())).map(place).collect()
     }
 
     /// What stands in the URL, then what is pinned, which wins.
@@ -220,8 +255,8 @@ impl Address {
         ConnectError::Url { url: self.shown.clone(), why: why.to_owned() }
     }
 
-    pub(crate) fn tls_error(&self, why: String) -> ConnectError {
-        ConnectError::Tls { url: self.shown.clone(), why }
+    pub(crate) fn tls_error(&self, TlsError { why, remedy }: TlsError) -> ConnectError {
+        ConnectError::Tls { url: self.shown.clone(), why, remedy }
     }
 
     pub(crate) fn refused(&self, why: String, code: Option<&str>) -> ConnectError {
@@ -238,8 +273,7 @@ impl Address {
     }
 
     async fn try_ways(&self, application: &str) -> Result<Session, ConnectError> {
-        let tls = self.tls.config().await.map_err(|why| self.tls_error(why))?;
-        let tls = MakeRustlsConnect::new(tls);
+        let tls = self.tls.connector().await.map_err(|error| self.tls_error(error))?;
         let mut config = self.config.clone();
         // A host that is silent leaves time for the next one.
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(1).max(1);
@@ -252,9 +286,18 @@ impl Address {
             match config.ssl_mode(*way).connect(tls.clone()).await {
                 Ok((client, connection)) => return Ok(drive(client, connection)),
                 Err(error) if ways.len() > 0 && other_way_may_help(is_tls(&error), error.code()) => {}
-                Err(error) if is_tls(&error) => return Err(self.tls_error(in_words(&error))),
-                Err(error) => return Err(self.refused(in_words(&error), error.code().map(SqlState::code))),
+                Err(error) => return Err(self.failed(&tls, &error)),
             }
+        }
+    }
+
+    fn failed(&self, connector: &Connector, error: &tokio_postgres::Error) -> ConnectError {
+        match connector.blamed(error) {
+            Some(tls) => self.tls_error(tls),
+            None if is_tls(error) => self.tls_error(TlsError::not_offered()),
+            None if in_words(error).ends_with(NO_PASSWORD) => self.no_password(),
+            None if in_words(error).ends_with(NO_BINDING) => self.unbound(),
+            None => self.refused(in_words(error), error.code().map(SqlState::code)),
         }
     }
 }
@@ -294,45 +337,6 @@ where
 fn with_hint(notice: &DbError) -> String {
     let hint = notice.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
     format!("{}{hint}", notice.message())
-}
-
-/// A URL without `sslmode` and `sslrootcert`, of which the driver knows only a part; and these, decoded.
-fn without_tls(url: &str) -> (String, Vec<(String, String)>) {
-    // A password may hold a `?`, so the parameters begin behind what follows it.
-    let place = url.find('@').map_or(0, |at| at + 1);
-    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    let Some(mark) = url[place..].find('?').map(|at| place + at).filter(|_| is_url) else {
-        return (url.to_owned(), Vec::new());
-    };
-    let (mut kept, mut taken) = (Vec::new(), Vec::new());
-    for pair in url[mark + 1..].split('&') {
-        match pair.split_once('=') {
-            Some((key @ ("sslmode" | "sslrootcert"), value)) => {
-                let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
-                taken.push((key.to_owned(), value));
-            }
-            _ => kept.push(pair),
-        }
-    }
-    let kept = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
-    (format!("{}{kept}", &url[..mark]), taken)
-}
-
-fn tls_of(parameters: &[(String, String)], default: Mode) -> Result<Tls, &'static str> {
-    let last = |key: &str| {
-        let given = parameters.iter().rfind(|(name, _)| name == key).map(|(_, value)| value.as_str());
-        given.filter(|value| !value.is_empty())
-    };
-    let mode = last("sslmode").map(str::parse).transpose()?;
-    match last("sslrootcert") {
-        Some("system") if mode.is_some_and(|mode| mode != Mode::VerifyFull) => {
-            Err("`sslrootcert=system` needs `sslmode=verify-full`: a public authority certifies everyone")
-        }
-        Some("system") => Ok(Tls { mode: Mode::VerifyFull, authorities: None }),
-        // Without TLS the file need not be there.
-        _ if mode == Some(Mode::Disable) => Ok(Tls { mode: Mode::Disable, authorities: None }),
-        file => Ok(Tls { mode: mode.unwrap_or(default), authorities: file.map(PathBuf::from) }),
-    }
 }
 
 /// What the driver does not understand of a URL. It repeats a parameter's name, and what lies behind an `@` or a `&` of
@@ -379,35 +383,11 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_read_from_the_parameters_only() {
-        let tls = |url: &str| Address::read(url, String::new()).unwrap().tls;
-        let of = |mode, file: Option<&str>| Tls { mode, authorities: file.map(PathBuf::from) };
-        for (url, expected) in [
-            ("postgres://us@db/shop", of(Mode::Prefer, None)),
-            ("postgres://us@db/shop?sslmode=allow", of(Mode::Allow, None)),
-            ("postgres://us@db/shop?connect_timeout=3&sslmode=verify-ca", of(Mode::VerifyCa, None)),
-            (
-                "postgres://us@db/shop?sslmode=verify-full&sslrootcert=%2Fca%20x.pem",
-                of(Mode::VerifyFull, Some("/ca x.pem")),
-            ),
-            ("postgres://us@db/shop?sslrootcert=system", of(Mode::VerifyFull, None)),
-            ("postgres://us@db/shop?sslmode=disable&sslmode=require", of(Mode::Require, None)),
-            ("postgres://us:a?sslmode=verify-full@db/shop", of(Mode::Prefer, None)),
-            ("postgres://us@%2Frun%2Fpostgresql/shop?sslmode=verify-full", of(Mode::Disable, None)),
-            ("host=db user=us sslmode=require", of(Mode::Require, None)),
-        ] {
-            assert_eq!(tls(url), expected, "{url}");
-        }
-        let weak = Address::read("postgres://us@db/shop?sslmode=require&sslrootcert=system", String::new());
-        assert!(weak.unwrap_err().to_string().contains("needs `sslmode=verify-full`"));
-    }
-
-    #[test]
     fn what_the_url_sets_stays_and_what_is_pinned_wins() {
         let url = "postgres://us:p%40ss@db:6000/shop?options=-c%20timezone%3DCET&sslmode=require";
         let address = Address::read(url, String::new()).unwrap();
-        assert_eq!((address.database(), address.role(), address.port()), ("shop", "us", 6000));
-        assert_eq!(address.password(), b"p@ss");
+        assert_eq!((address.database(), address.role(), address.places()[0].port), ("shop", "us", 6000));
+        assert_eq!(address.password().unwrap(), b"p@ss");
         let options = address.pinned_options();
         assert!(
             options.starts_with("-c timezone=CET ") && options.contains(" -c timezone=UTC "),

@@ -8,30 +8,25 @@
 //! that never comes, and sending them again takes seconds.
 
 pub mod frame;
+mod login;
 
 use crate::clock::now_us;
 use crate::connect::{
-    Address, CONNECT_TIMEOUT, ConnectError, DEAD_AFTER, PINNED, SETTLE, other_way_may_help,
+    Address, CONNECT_TIMEOUT, ConnectError, DEAD_AFTER, PINNED, Place, SETTLE, other_way_may_help,
 };
+use crate::tls::{Connector, TlsError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use frame::{Frame, FrameError, Message, ServerError, missing};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::plan::DatabaseUrl;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
-use rustls::pki_types::ServerName;
 use std::io::{Error, ErrorKind};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
-use tokio_rustls::TlsConnector;
-
-/// What `pg_stat_activity` shows.
-const APPLICATION: &str = "strangler capture";
 
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,8 +46,6 @@ pub enum ReplicationError {
     Frame(#[from] FrameError),
     #[error("the server has said nothing for {0} s")]
     Silent(u64),
-    #[error("{0}")]
-    Tls(String),
     #[error("{0}")]
     Login(String),
 }
@@ -89,6 +82,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> Socket f
 #[derive(Debug)]
 pub struct Replication {
     socket: Box<dyn Socket>,
+    /// What ties the login to the server's certificate.
+    end_point: Option<Vec<u8>>,
     inbound: BytesMut,
     message_bytes_max: usize,
 }
@@ -97,22 +92,23 @@ impl Replication {
     pub async fn open(url: &DatabaseUrl, message_bytes_max: usize) -> Result<Replication, ReplicationError> {
         let address = Address::of(url)?;
         let opening = async {
+            let connector = address.tls.connector().await.map_err(|error| address.tls_error(error))?;
             let mut ways = address.tls.ways().iter();
             loop {
                 let Some(way) = ways.next() else { return Err(address.late()) };
-                match enter(&address, *way, message_bytes_max).await {
+                let error = match enter(&address, &connector, *way, message_bytes_max).await {
                     Ok(connection) => return Ok(connection),
-                    Err(ReplicationError::Connect(error)) => return Err(error),
-                    Err(error) => {
-                        let (is_tls, code) = (matches!(error, ReplicationError::Tls(_)), error.code());
-                        if ways.len() > 0 && other_way_may_help(is_tls, code.as_ref()) {
-                            continue;
-                        }
-                        return Err(match error {
-                            ReplicationError::Tls(why) => address.tls_error(why),
-                            error => address.refused(error.to_string(), code.as_ref().map(SqlState::code)),
-                        });
-                    }
+                    Err(error) => error,
+                };
+                let code = error.code();
+                let error = match (connector.blamed(&error), error) {
+                    (_, ReplicationError::Connect(error)) => error,
+                    (Some(tls), _) => address.tls_error(tls),
+                    (None, error) => address.refused(error.to_string(), code.as_ref().map(SqlState::code)),
+                };
+                let is_tls = matches!(error, ConnectError::Tls { .. });
+                if ways.len() == 0 || !other_way_may_help(is_tls, code.as_ref()) {
+                    return Err(error);
                 }
             }
         };
@@ -255,89 +251,59 @@ impl Replication {
         self.socket.write_all(&out).await?;
         Ok(self.socket.flush().await?)
     }
-
-    async fn log_in(&mut self, address: &Address) -> Result<(), ReplicationError> {
-        let options = address.pinned_options();
-        let parameters = [
-            ("user", address.role()),
-            ("database", address.database()),
-            ("replication", "database"),
-            ("application_name", APPLICATION),
-            ("options", &options),
-        ];
-        self.send(|out| frontend::startup_message(parameters, out)).await?;
-        loop {
-            let message = self.message().await?;
-            match message.kind {
-                b'R' => self.answer(address, message.body).await?,
-                b'E' => return Err(ServerError::read(&message.body).into()),
-                b'Z' => return Ok(()),
-                _ => {}
-            }
-        }
-    }
-
-    /// Answers a request of the login (PostgreSQL manual, 55.2.1).
-    async fn answer(&mut self, address: &Address, request: Bytes) -> Result<(), ReplicationError> {
-        match login_request(request)? {
-            (0, _) => Ok(()),
-            (3, _) => self.send(|out| frontend::password_message(address.password(), out)).await,
-            (10, mechanisms)
-                if mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) =>
-            {
-                self.scram(address.password()).await
-            }
-            (other, _) => Err(ReplicationError::Login(format!(
-                "the server asks for a login of kind {other}, which strangler does not know; use scram-sha-256 in pg_hba.conf"
-            ))),
-        }
-    }
-
-    async fn scram(&mut self, password: &[u8]) -> Result<(), ReplicationError> {
-        let failed = |error: Error| ReplicationError::Login(error.to_string());
-        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
-        self.send(|out| frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), out)).await?;
-        scram.update(&self.scram_reply(11).await?).map_err(failed)?;
-        self.send(|out| frontend::sasl_response(scram.message(), out)).await?;
-        scram.finish(&self.scram_reply(12).await?).map_err(failed)
-    }
-
-    async fn scram_reply(&mut self, expected: i32) -> Result<Bytes, ReplicationError> {
-        let message = self.message().await?;
-        match message.kind {
-            b'E' => Err(ServerError::read(&message.body).into()),
-            b'R' => match login_request(message.body)? {
-                (code, words) if code == expected => Ok(words),
-                _ => Err(FrameError::Malformed("an answer during SCRAM").into()),
-            },
-            _ => Err(FrameError::Malformed("an answer during SCRAM").into()),
-        }
-    }
 }
 
+/// Tries each place of the URL. The last one's error counts.
 async fn enter(
     address: &Address,
+    connector: &Connector,
     way: SslMode,
     message_bytes_max: usize,
 ) -> Result<Replication, ReplicationError> {
-    let socket: Box<dyn Socket> = match address.host() {
-        #[cfg(unix)]
-        Some(Host::Unix(folder)) => {
-            let file = folder.join(format!(".s.PGSQL.{}", address.port()));
-            Box::new(UnixStream::connect(file).await?)
-        }
-        Some(Host::Tcp(host)) => {
-            let tcp = TcpStream::connect((host.as_str(), address.port())).await?;
-            tcp.set_nodelay(true)?;
-            socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(DEAD_AFTER))?;
-            protected(address, host, way, tcp).await?
-        }
-        None => return Err(address.url_error("it names no host").into()),
-    };
     if address.role().is_empty() {
         return Err(address.url_error("it names no user").into());
     }
-    let mut connection = Replication { socket, inbound: BytesMut::new(), message_bytes_max };
+    let places = address.places();
+    let each = CONNECT_TIMEOUT / u32::try_from(places.len()).unwrap_or(1).max(1);
+    let mut last = address.url_error("it names no host").into();
+    for place in places {
+        let entering = enter_at(address, &place, connector, way, message_bytes_max);
+        match timeout(each, entering).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = address.late().into(),
+        }
+    }
+    Err(last)
+}
+
+async fn enter_at(
+    address: &Address,
+    place: &Place<'_>,
+    connector: &Connector,
+    way: SslMode,
+    message_bytes_max: usize,
+) -> Result<Replication, ReplicationError> {
+    let port = place.port;
+    let (socket, end_point): (Box<dyn Socket>, _) = match (place.host, place.address) {
+        #[cfg(unix)]
+        (Some(Host::Unix(folder)), None) => {
+            let file = folder.join(format!(".s.PGSQL.{port}"));
+            (Box::new(UnixStream::connect(file).await?), None)
+        }
+        (host, ip) => {
+            let ip = ip.map(|ip| ip.to_string());
+            let name = match host {
+                Some(Host::Tcp(host)) => host.as_str(),
+                _ => ip.as_deref().unwrap_or_default(),
+            };
+            let tcp = TcpStream::connect((ip.as_deref().unwrap_or(name), port)).await?;
+            tcp.set_nodelay(true)?;
+            socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(DEAD_AFTER))?;
+            protected(address, name, connector, way, tcp).await?
+        }
+    };
+    let mut connection = Replication { socket, end_point, inbound: BytesMut::new(), message_bytes_max };
     connection.log_in(address).await?;
     let settled = connection.ask(SETTLE).await?;
     let pinned = settled.first().and_then(|row| row.first()).and_then(Option::as_deref);
@@ -347,29 +313,30 @@ async fn enter(
     Ok(connection)
 }
 
-/// Asks for TLS if the way says so (PostgreSQL manual, 55.2.10).
+/// Asks for TLS if the way says so (PostgreSQL manual, 55.2.10). Returns what ties a login to the server's certificate.
 async fn protected(
     address: &Address,
     host: &str,
+    connector: &Connector,
     way: SslMode,
     mut tcp: TcpStream,
-) -> Result<Box<dyn Socket>, ReplicationError> {
+) -> Result<(Box<dyn Socket>, Option<Vec<u8>>), ReplicationError> {
     if way == SslMode::Disable {
-        return Ok(Box::new(tcp));
+        return Ok((Box::new(tcp), None));
     }
-    let mut request = BytesMut::new();
-    frontend::ssl_request(&mut request);
-    tcp.write_all(&request).await?;
-    match tcp.read_u8().await? {
-        b'S' => {}
-        _ if way == SslMode::Prefer => return Ok(Box::new(tcp)),
-        _ => return Err(ReplicationError::Tls("the server does not support TLS".to_owned())),
+    if address.ssl_negotiation() == SslNegotiation::Postgres {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        tcp.write_all(&request).await?;
+        match tcp.read_u8().await? {
+            b'S' => {}
+            _ if way == SslMode::Prefer => return Ok((Box::new(tcp), None)),
+            _ => return Err(address.tls_error(TlsError::not_offered()).into()),
+        }
     }
-    let config = address.tls.config().await.map_err(ReplicationError::Tls)?;
-    let failed = |why: &dyn std::fmt::Display| ReplicationError::Tls(why.to_string());
-    let name = ServerName::try_from(host.to_owned()).map_err(|why| failed(&why))?;
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|why| failed(&why))?;
-    Ok(Box::new(tls))
+    let tls = connector.handshake(host, tcp).await.map_err(|error| address.tls_error(error))?;
+    let end_point = tls.end_point();
+    Ok((Box::new(tls), end_point))
 }
 
 /// `Standby status update`: written, flushed and applied are one here.
@@ -383,12 +350,6 @@ fn standby_status(end: EndLsn, wants_reply: bool, out: &mut BytesMut) -> std::io
     update.put_u8(u8::from(wants_reply));
     frontend::CopyData::new(update)?.write(out);
     Ok(())
-}
-
-/// The kind of an authentication request and what it brings.
-fn login_request(mut body: Bytes) -> Result<(i32, Bytes), FrameError> {
-    let kind = body.try_get_i32().map_err(|_| FrameError::Malformed("a request of the login"))?;
-    Ok((kind, body))
 }
 
 /// A `DataRow`: Int16 count, then each value's Int32 length (-1 for NULL) and bytes.

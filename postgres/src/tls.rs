@@ -1,17 +1,19 @@
-//! TLS as libpq means it (PostgreSQL manual, 34.19): which modes there are, what each verifies, and when plain text is
-//! tried instead.
+//! TLS as libpq means it (PostgreSQL manual, 34.19): what a URL asks for, what each mode verifies, and when plain text is
+//! tried instead. Every connection of ours goes through here: pooled, administrative and replication.
 //!
-//! Where libpq reads `~/.postgresql/root.crt`, the public authorities are built in.
+//! OpenSSL verifies, as it does for libpq. So the same certificates are accepted: old ones without a version, names in the
+//! common name, any curve and any form of a key.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+mod files;
+mod handshake;
+mod name;
+mod parameters;
+
+pub(crate) use handshake::Connector;
+pub(crate) use parameters::taken_from;
+
+use openssl::error::ErrorStack;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio_postgres::config::SslMode;
 
 /// `sslmode`.
@@ -41,14 +43,26 @@ impl std::str::FromStr for Mode {
     }
 }
 
+/// Who is trusted to sign a server's certificate (`sslrootcert`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Authorities {
+    /// `~/.postgresql/root.crt` if it is there; otherwise those of the system, where a mode wants any.
+    Default,
+    System,
+    File(PathBuf),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tls {
     pub mode: Mode,
-    /// `sslrootcert`; none: the public authorities.
-    pub authorities: Option<PathBuf>,
+    pub authorities: Authorities,
+    /// `sslcert`; none: `~/.postgresql/postgresql.crt` if it is there.
+    pub certificate: Option<PathBuf>,
+    /// `sslkey`; none: `~/.postgresql/postgresql.key`.
+    pub key: Option<PathBuf>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
     Nothing,
     Authority,
@@ -56,6 +70,10 @@ enum Check {
 }
 
 impl Tls {
+    pub(crate) fn none() -> Tls {
+        Tls { mode: Mode::Disable, authorities: Authorities::Default, certificate: None, key: None }
+    }
+
     /// What is tried, in order. The second way is tried only if the server or its certificate refused the first.
     pub(crate) fn ways(&self) -> &'static [SslMode] {
         match self.mode {
@@ -66,99 +84,52 @@ impl Tls {
         }
     }
 
-    /// A public authority certifies everyone, so with those the name is checked, too, whenever anything is.
-    fn check(&self) -> Check {
-        match (self.mode, &self.authorities) {
-            (Mode::VerifyFull, _) | (Mode::VerifyCa, None) => Check::AuthorityAndName,
-            (_, Some(_)) => Check::Authority,
-            (_, None) => Check::Nothing,
-        }
-    }
-
-    /// What the handshake needs. Reads the authorities' file each time, so that a renewed one is taken.
-    pub(crate) async fn config(&self) -> Result<ClientConfig, String> {
-        let provider = Arc::new(ring::default_provider());
-        let mut verifier = Verifier {
-            check: self.check(),
-            roots: RootCertStore::empty(),
-            named: Vec::new(),
-            algorithms: provider.signature_verification_algorithms,
-        };
-        match &self.authorities {
-            None => verifier.roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(path) => {
-                let bad = |why: String| format!("sslrootcert {}: {why}", path.display());
-                let pem = tokio::fs::read(path).await.map_err(|why| bad(why.to_string()))?;
-                let named: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-                verifier.named = named.map_err(|why| bad(why.to_string()))?;
-                if verifier.named.is_empty() {
-                    return Err(bad("it holds no certificate in PEM".to_owned()));
-                }
-                verifier.roots.add_parsable_certificates(verifier.named.iter().cloned());
-            }
-        }
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|why| why.to_string())?;
-        let verified = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-        Ok(verified.with_no_client_auth())
+    /// Reads the files each time, so that a renewed certificate is taken.
+    pub(crate) async fn connector(&self) -> Result<Connector, TlsError> {
+        let tls = self.clone();
+        let read = tokio::task::spawn_blocking(move || files::connector(&tls, std::env::home_dir())).await;
+        read.map_err(|error| TlsError::new(error.to_string(), "try again"))?
     }
 }
 
-/// Checks a server's certificate as far as the mode asks for. Signatures of the handshake are always checked.
-#[derive(Debug)]
-struct Verifier {
-    check: Check,
-    roots: RootCertStore,
-    /// Those of `sslrootcert`. A server may show one of them itself: a certificate that nobody else signed.
-    named: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
+/// A public authority certifies everyone, so with those the name is checked, too, whenever anything is.
+fn check(mode: Mode, names_authorities: bool) -> Check {
+    match (mode, names_authorities) {
+        (Mode::VerifyFull, _) | (Mode::VerifyCa, false) => Check::AuthorityAndName,
+        (_, true) => Check::Authority,
+        (_, false) => Check::Nothing,
+    }
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.check == Check::Nothing {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        if !self.named.contains(end_entity) {
-            let all = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, all)?;
-        }
-        if self.check == Check::AuthorityAndName {
-            verify_server_name(&certificate, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
+/// Why there is no connection by TLS, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct TlsError {
+    pub why: String,
+    pub remedy: String,
+}
+
+impl TlsError {
+    pub(crate) fn new(why: impl Into<String>, remedy: impl Into<String>) -> TlsError {
+        TlsError { why: why.into(), remedy: remedy.into() }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.algorithms)
+    pub(crate) fn not_offered() -> TlsError {
+        let remedy = "switch TLS on at the server (`ssl = on`); or write `sslmode=disable` if nobody can listen in between";
+        TlsError::new("the server does not offer TLS", remedy)
     }
+}
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.algorithms)
+impl From<ErrorStack> for TlsError {
+    fn from(error: ErrorStack) -> Self {
+        TlsError::new(in_words(&error), "check OpenSSL's settings on this machine (`openssl version -d`)")
     }
+}
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+/// OpenSSL's reasons, without its places.
+fn in_words(stack: &ErrorStack) -> String {
+    let reasons: Vec<&str> = stack.errors().iter().filter_map(openssl::error::Error::reason).collect();
+    if reasons.is_empty() { stack.to_string() } else { reasons.join(", ") }
 }
 
 #[cfg(test)]
@@ -167,16 +138,13 @@ mod tests {
 
     #[test]
     fn each_mode_checks_what_libpq_checks() {
-        let check = |mode: &str, file: Option<&str>| {
-            Tls { mode: mode.parse().unwrap(), authorities: file.map(PathBuf::from) }.check()
-        };
-        for mode in ["allow", "prefer", "require"] {
-            assert_eq!(check(mode, None), Check::Nothing, "{mode}");
-            assert_eq!(check(mode, Some("ca.pem")), Check::Authority, "{mode}");
+        for mode in [Mode::Allow, Mode::Prefer, Mode::Require] {
+            assert_eq!(check(mode, false), Check::Nothing, "{mode:?}");
+            assert_eq!(check(mode, true), Check::Authority, "{mode:?}");
         }
-        assert_eq!(check("verify-ca", Some("ca.pem")), Check::Authority);
-        assert_eq!(check("verify-ca", None), Check::AuthorityAndName);
-        assert_eq!(check("verify-full", Some("ca.pem")), Check::AuthorityAndName);
-        assert_eq!(check("verify-full", None), Check::AuthorityAndName);
+        assert_eq!(check(Mode::VerifyCa, true), Check::Authority);
+        assert_eq!(check(Mode::VerifyCa, false), Check::AuthorityAndName);
+        assert_eq!(check(Mode::VerifyFull, true), Check::AuthorityAndName);
+        assert_eq!(check(Mode::VerifyFull, false), Check::AuthorityAndName);
     }
 }

@@ -83,6 +83,9 @@ pub fn missing(need: &Need) -> Vec<Missing> {
     check(need.build, || runs("c++", &["--version"]), package("a C++ compiler", "build-essential", "gcc"));
     check(need.build, || runs("make", &["--version"]), package("make", "build-essential", "make"));
     check(need.build, || runs("cmake", &["--version"]), package("cmake", "cmake", "cmake"));
+    let pkg_config = package("pkg-config", "pkg-config", "pkgconf");
+    check(need.build, || runs("pkg-config", &["--version"]), pkg_config);
+    check(need.build, openssl, package("OpenSSL's headers", "libssl-dev", "openssl@3"));
     let rustfmt = Missing { what: "rustfmt", source: Source::Rustup("rustfmt") };
     check(need.lint, || runs("cargo", &["fmt", "--version"]), rustfmt);
     let clippy = Missing { what: "clippy", source: Source::Rustup("clippy") };
@@ -105,6 +108,12 @@ pub fn missing(need: &Need) -> Vec<Missing> {
 fn runs(program: &str, arguments: &[&str]) -> bool {
     let answer = process::answer(Command::new(program).args(arguments), LOOK_LIMIT);
     answer.is_ok_and(|(status, _, _)| status.success())
+}
+
+/// Homebrew keeps OpenSSL where pkg-config does not look, and the build does.
+fn openssl() -> bool {
+    let kegs = ["/opt/homebrew/opt/openssl@3", "/usr/local/opt/openssl@3"];
+    runs("pkg-config", &["--exists", "openssl"]) || kegs.iter().any(|keg| Path::new(keg).exists())
 }
 
 fn java_version() -> Option<u32> {
