@@ -252,6 +252,7 @@ codes! {
     SinkForeignKeyCircle = "sink.foreign-key-circle", NotReady;
     SinkForeignKeyOutside = "sink.foreign-key-outside", NotReady;
     SinkGate = "sink.gate", Stopped;
+    SinkForeignKeyStrict = "sink.foreign-key-strict", NotReady;
     SinkGeneratedColumn = "sink.generated-column", NotReady;
     SinkIdentityAlways = "sink.identity-always", NotReady;
     SinkJsonRewritten = "sink.json-rewritten", NotReady;

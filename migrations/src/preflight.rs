@@ -56,6 +56,7 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
             ));
         }
         references::actions(slice, source, sink, &mut found);
+        references::strict(slice, source, sink, &mut found);
         for table in slice.all_tables() {
             columns::judge(table, source, sink, &mut found);
         }

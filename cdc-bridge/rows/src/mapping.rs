@@ -175,12 +175,17 @@ impl Mapping {
     }
 
     pub fn insert(&self) -> Statement {
+        self.insert_after(0)
+    }
+
+    /// [`Mapping::insert`] with so many parameters before its own.
+    pub fn insert_after(&self, before: usize) -> Statement {
         let sql = format!(
             "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
             self.to.quoted(),
             self.sink_columns(),
             list(self.outputs.iter().map(|output| output.expression.clone())),
-            self.rows(&self.inputs),
+            rows_from(&self.inputs, before),
         );
         Statement { sql, columns: self.source_indexes() }
     }
@@ -207,6 +212,11 @@ impl Mapping {
 
     /// Sets these columns of rows, found by their key.
     pub fn update(&self, columns: &BTreeSet<usize>) -> Statement {
+        self.update_after(0, columns)
+    }
+
+    /// [`Mapping::update`] with so many parameters before its own.
+    pub fn update_after(&self, before: usize, columns: &BTreeSet<usize>) -> Statement {
         let set: Vec<&Output> = columns.iter().filter_map(|number| self.outputs.get(*number)).collect();
         let keys = self.key_outputs();
         let inputs = self.inputs_of(set.iter().chain(&keys));
@@ -215,7 +225,7 @@ impl Mapping {
             self.to.quoted(),
             list(set.iter().map(|o| format!("{0} = s.{0}", quote_identifier(&o.column)))),
             list(set.iter().chain(&keys).map(|o| self.named(o))),
-            self.rows(&inputs),
+            rows_from(&inputs, before),
             matching(&keys, "s"),
         );
         Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
@@ -223,39 +233,61 @@ impl Mapping {
 
     /// Finds rows by their key.
     pub fn find(&self) -> Statement {
-        self.by_key("SELECT 1", ",")
+        self.by_key("SELECT 1", ",", 0)
     }
 
     pub fn delete(&self) -> Statement {
-        self.by_key("DELETE", " USING")
+        self.delete_after(0)
     }
 
-    fn by_key(&self, deed: &str, joined: &str) -> Statement {
+    /// [`Mapping::delete`] with so many parameters before its own.
+    pub fn delete_after(&self, before: usize) -> Statement {
+        self.by_key("DELETE", " USING", before)
+    }
+
+    fn by_key(&self, deed: &str, joined: &str, before: usize) -> Statement {
         let (keys, inputs) = (self.key_outputs(), self.key_inputs());
         let sql = format!(
             "{deed} FROM {} AS t{joined} (SELECT {} FROM {}) AS s WHERE {}",
             self.to.quoted(),
             list(keys.iter().map(|o| self.named(o))),
-            self.rows(&inputs),
+            rows_from(&inputs, before),
             matching(&keys, "s"),
         );
         Statement { sql, columns: inputs.iter().map(|input| input.index).collect() }
     }
 
-    /// Changes one row's key and these columns: the first parameters are the new row's, then the old key's.
+    /// Changes rows' keys and these columns: the first parameters are the new rows', then the old keys'.
     pub fn rekey(&self, columns: &BTreeSet<usize>) -> (Statement, Vec<usize>) {
+        self.rekey_after(0, columns)
+    }
+
+    /// [`Mapping::rekey`] with so many parameters before its own.
+    pub fn rekey_after(&self, before: usize, columns: &BTreeSet<usize>) -> (Statement, Vec<usize>) {
         let keys = self.key_outputs();
         let set = columns.iter().filter_map(|number| self.outputs.get(*number));
         let set: Vec<&Output> = keys.iter().copied().chain(set).collect();
         let (inputs, old) = (self.inputs_of(&set), self.key_inputs());
+        let row = |of: &str, inputs: &[Input]| {
+            let cast = |(n, i): (usize, &Input)| {
+                format!("u.{of}{n}::{} AS {}", i.cast_type, quote_identifier(&i.name))
+            };
+            list(inputs.iter().enumerate().map(cast))
+        };
+        let names = |of: &str, inputs: &[Input]| list((0..inputs.len()).map(|n| format!("{of}{n}")));
+        let arrays = (1..=inputs.len() + old.len()).map(|n| format!("${}::text[]", n + before));
         let sql = format!(
-            "UPDATE {} AS t SET {} FROM (SELECT {} FROM {}) AS s, (SELECT {} FROM {}) AS o WHERE {}",
+            "UPDATE {} AS t SET {} FROM unnest({}) AS u({}, {}), LATERAL (SELECT {} FROM (SELECT {}) AS r) AS s, \
+             LATERAL (SELECT {} FROM (SELECT {}) AS r) AS o WHERE {}",
             self.to.quoted(),
             list(set.iter().map(|o| format!("{0} = s.{0}", quote_identifier(&o.column)))),
+            list(arrays),
+            names("v", &inputs),
+            names("o", &old),
             list(set.iter().map(|o| self.named(o))),
-            self.rows(&inputs),
+            row("v", &inputs),
             list(keys.iter().map(|o| self.named(o))),
-            rows_from(&old, inputs.len()),
+            row("o", &old),
             matching(&keys, "o"),
         );
         let statement = Statement { sql, columns: inputs.iter().map(|input| input.index).collect() };
@@ -290,10 +322,6 @@ impl Mapping {
 
     fn named(&self, output: &Output) -> String {
         format!("({})::{} AS {}", output.expression, output.cast_type, quote_identifier(&output.column))
-    }
-
-    fn rows(&self, inputs: &[Input]) -> String {
-        rows_from(inputs, 0)
     }
 }
 

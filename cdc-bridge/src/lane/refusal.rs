@@ -6,11 +6,12 @@ use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lane::{Direction, Right};
 use migrations::lsn::Position;
-use migrations::names::TableName;
+use migrations::names::{TableName, quote_identifier};
 use postgres::gate::Gate;
 use postgres::{Refusal, in_words};
 use rows::change::{Change, Column, Operation, Value};
 use rows::mapping::Mapping;
+use tokio_postgres::error::SqlState;
 
 /// How much of a row a finding shows, in characters.
 const SHOWN_ROW_CHARS: usize = 400;
@@ -49,6 +50,12 @@ impl RowError {
         }
     }
 
+    /// Whether a foreign key refuses it, which may hold once other rows are there or gone.
+    pub(crate) fn is_foreign_key(&self) -> bool {
+        let codes = [SqlState::FOREIGN_KEY_VIOLATION, SqlState::RESTRICT_VIOLATION];
+        matches!(self, RowError::Db(error) if error.code().is_some_and(|code| codes.contains(code)))
+    }
+
     /// Whether the same may go through at another try: deadlocks, locks, resources.
     pub(crate) fn is_contended(&self) -> bool {
         matches!(self, RowError::Db(error) if Refusal::of(error) == Refusal::Contended)
@@ -84,7 +91,25 @@ pub(crate) fn refused(plan: &LanePlan, change: &Change, error: &RowError) -> Fin
             change.relation.table,
             shown(change)
         ),
-        mend("fix the sink's database", plan, change),
+        mend(&cure(error), plan, change),
+    )
+}
+
+/// What to do in the sink's database. A foreign key that can wait also takes rows that come before what they refer to.
+fn cure(error: &RowError) -> String {
+    let server = match error {
+        RowError::Db(refused) => refused.as_db_error(),
+        _ => None,
+    };
+    let server = server.filter(|_| error.is_foreign_key());
+    let key = server.and_then(|server| Some((server.schema()?, server.table()?, server.constraint()?)));
+    let Some((schema, table, constraint)) = key else { return "fix the sink's database".to_owned() };
+    let table = TableName { schema: schema.to_owned(), name: table.to_owned() };
+    format!(
+        "fix the sink's database, or let the key wait for the end of a transaction there (`ALTER TABLE {} ALTER CONSTRAINT {} \
+         DEFERRABLE;`)",
+        table.quoted(),
+        quote_identifier(constraint)
     )
 }
 

@@ -4,14 +4,14 @@
 //! in `rows`.
 
 mod mend;
+mod replay;
+mod together;
 
 use super::border::{Border, Foreign, Watch};
 use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
-use super::refusal::{
-    RowError, deferred, expect, no_table, not_ours, refused, row_exists, superseded, unknown_value,
-};
+use super::refusal::{RowError, deferred, expect, no_table, not_ours, superseded, unknown_value};
 use crate::log::Cursor;
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
@@ -74,6 +74,8 @@ pub(crate) struct Sink {
     statements: HashMap<String, Statement>,
     shapes: Shapes,
     in_transaction: bool,
+    /// Changes of the open transaction that wait for its rest.
+    carried: Vec<Change>,
     written: Instant,
     last: Position,
     border: Border,
@@ -138,6 +140,7 @@ impl Sink {
             statements: HashMap::new(),
             shapes: kept.shapes.clone(),
             in_transaction: false,
+            carried: Vec::new(),
             written: Instant::now(),
             last: kept.position,
             border: kept.border,
@@ -154,9 +157,11 @@ impl Sink {
         progress: Option<&(Progress, Cursor)>,
     ) -> Result<Option<EndLsn>, Halt> {
         let applied = self.apply_inner(changes, progress).await;
-        if applied.is_err() && self.in_transaction {
-            self.in_transaction = false;
-            let _ = self.client.batch_execute("ROLLBACK").await;
+        if applied.is_err() {
+            self.carried.clear();
+            if std::mem::take(&mut self.in_transaction) {
+                let _ = self.client.batch_execute("ROLLBACK").await;
+            }
         }
         applied
     }
@@ -166,11 +171,7 @@ impl Sink {
         changes: &[Change],
         progress: Option<&(Progress, Cursor)>,
     ) -> Result<Option<EndLsn>, Halt> {
-        if let Some(last) = changes.last() {
-            self.begin().await?;
-            self.apply_rows(changes).await?;
-            self.last = last.position;
-        }
+        self.apply_or_carry(changes, progress.is_none()).await?;
         let Some((progress, cursor)) = progress else { return Ok(None) };
         if !self.in_transaction && !self.is_urgent && self.written.elapsed() < IDLE_POSITION_INTERVAL {
             return Ok(None);
@@ -185,6 +186,29 @@ impl Sink {
         }
         (self.written, self.is_urgent) = (Instant::now(), false);
         Ok(Some(progress.end))
+    }
+
+    /// Applies changes with those that waited for them. While their transaction is still open, some may have to wait on.
+    async fn apply_or_carry(&mut self, changes: &[Change], is_open: bool) -> Result<(), Halt> {
+        if changes.is_empty() && (is_open || self.carried.is_empty()) {
+            return Ok(());
+        }
+        self.begin().await?;
+        self.last = changes.last().map_or(self.last, |last| last.position);
+        if self.carried.is_empty() {
+            let applied = self.apply_rows(changes, is_open).await?;
+            self.carried.extend_from_slice(&changes[applied..]);
+            return Ok(());
+        }
+        // A try before the transaction's end would mostly be in vain.
+        let waits = is_open && self.may_carry(changes);
+        self.carried.extend_from_slice(changes);
+        if !waits {
+            let mut carried = std::mem::take(&mut self.carried);
+            let applied = self.apply_rows(&carried, is_open).await?;
+            self.carried = carried.split_off(applied);
+        }
+        Ok(())
     }
 
     /// Takes another right over. What is under way ends under the old one.
@@ -205,6 +229,7 @@ impl Sink {
 
     /// Gives up what is under way and not committed.
     pub(crate) async fn abandon(&mut self) -> Result<(), Halt> {
+        self.carried.clear();
         if std::mem::take(&mut self.in_transaction) {
             self.client.batch_execute("ROLLBACK").await.map_err(Halt::of)?;
         }
@@ -363,53 +388,6 @@ impl Sink {
         let statement = self.client.prepare(sql).await?;
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
-    }
-
-    /// Applies changes reduced to what is left per row; if the database refuses that, one by one in order: a constraint
-    /// may hold only in between, and what is refused again is then known by its row.
-    async fn apply_rows(&mut self, changes: &[Change]) -> Result<(), Halt> {
-        if changes.len() == 1 {
-            return self.apply_one(changes).await;
-        }
-        self.client.batch_execute("SAVEPOINT batch").await.map_err(Halt::of)?;
-        match self.apply_groups(changes).await {
-            Ok(()) => {
-                self.client.batch_execute("RELEASE batch").await.map_err(Halt::of)?;
-                return Ok(());
-            }
-            Err(error) if error.is_about_rows() || error.is_contended() => {}
-            Err(error) => return Err(error.into_halt()),
-        }
-        self.client.batch_execute("ROLLBACK TO batch").await.map_err(Halt::of)?;
-        let together = |a: &Change, b: &Change| {
-            let both = matches!((&a.operation, &b.operation), (Operation::Truncate, Operation::Truncate));
-            both && a.position.commit == b.position.commit
-        };
-        for one in changes.chunk_by(together) {
-            self.apply_one(one).await?;
-        }
-        Ok(())
-    }
-
-    /// One change, or the truncates of one transaction.
-    async fn apply_one(&mut self, one: &[Change]) -> Result<(), Halt> {
-        let Some(change) = one.first() else { return Ok(()) };
-        match self.apply_groups(one).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_about_rows() => {
-                let finding = if self.is_there(change, &error).await? {
-                    row_exists(&self.plan, change)
-                } else {
-                    refused(&self.plan, change, &error)
-                };
-                Err(Halt::Stopped(Box::new(finding), Some(change.position)))
-            }
-            Err(error) if error.is_contended() => {
-                let finding = refused(&self.plan, change, &error);
-                Err(Halt::Contended(Box::new(finding), Some(change.position)))
-            }
-            Err(error) => Err(error.into_halt()),
-        }
     }
 
     async fn apply_groups(&mut self, changes: &[Change]) -> Result<(), RowError> {

@@ -107,6 +107,7 @@ impl World {
             Code::SourceWalUnlimited,
             Code::SourcePartitioned,
             Code::WriterUnwatched,
+            Code::SinkForeignKeyStrict,
         ];
         found.retain(|finding| !known.contains(&finding.code));
         found

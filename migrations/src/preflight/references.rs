@@ -6,7 +6,7 @@ use super::sight::{ActionSeen, DatabaseSeen, ForeignKeySeen};
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};
-use crate::plan::Slice;
+use crate::plan::{Slice, Table};
 use crate::sql::Database;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -221,17 +221,7 @@ pub(super) fn actions(slice: &Slice, source: &DatabaseSeen, sink: &DatabaseSeen,
     for key in &sink.foreign_keys {
         let table = |to: &TableName| slice.all_tables().find(|table| table.to == *to);
         let (Some(child), Some(parent)) = (table(&key.from), table(&key.to)) else { continue };
-        let alike: Vec<&ForeignKeySeen> = source
-            .foreign_keys
-            .iter()
-            .filter(|one| one.from == child.from && one.to == parent.from)
-            .filter(|one| {
-                one.from_columns
-                    .iter()
-                    .filter_map(|column| child.sink_column(column))
-                    .all(|column| key.from_columns.iter().any(|own| own == column))
-            })
-            .collect();
+        let alike = alike(source, key, child, parent);
         let strange = |action: ActionSeen, of: fn(&ForeignKeySeen) -> ActionSeen| {
             action.writes() && !alike.iter().any(|one| of(one) == action)
         };
@@ -257,6 +247,55 @@ pub(super) fn actions(slice: &Slice, source: &DatabaseSeen, sink: &DatabaseSeen,
             run(&sink.database, &made_anew(&mended)),
         ));
     }
+}
+
+/// Foreign keys of the sink that may refuse what the source takes. The bridge applies what belongs together as one statement,
+/// so only a large transaction, or a key that the source lacks, can be refused.
+pub(super) fn strict(slice: &Slice, source: &DatabaseSeen, sink: &DatabaseSeen, found: &mut Vec<Finding>) {
+    for key in &sink.foreign_keys {
+        let table = |to: &TableName| slice.all_tables().find(|table| table.to == *to);
+        let (Some(child), Some(parent)) = (table(&key.from), table(&key.to)) else { continue };
+        let alike = alike(source, key, child, parent);
+        let what = format!("foreign key {} of the service's table {}", key.name, key.from);
+        if alike.is_empty() && !key.cascades() {
+            found.push(Finding::warning(
+                Code::SinkForeignKeyStrict,
+                format!(
+                    "{what} has no like from {} to {} in the monolith: a row without its parent, which the monolith takes, \
+                     stops the slice",
+                    child.from, parent.from
+                ),
+                format!("give the monolith the same key, or {}", run(&sink.database, &dropping(key))),
+            ));
+        }
+        let waits_there = key.from == key.to || alike.iter().any(|one| one.is_deferrable);
+        if waits_there && !alike.is_empty() && !key.can_wait() {
+            found.push(Finding::warning(
+                Code::SinkForeignKeyStrict,
+                format!(
+                    "{what} cannot wait for the end of a transaction: one that brings more than 8 MiB of rows before the \
+                     rows that they refer to stops the slice"
+                ),
+                format!("leave it if no transaction is as large, or {}", run(&sink.database, &deferring(key))),
+            ));
+        }
+    }
+}
+
+/// The source's keys that say the same as one of the sink.
+fn alike<'a>(
+    source: &'a DatabaseSeen,
+    key: &ForeignKeySeen,
+    child: &Table,
+    parent: &Table,
+) -> Vec<&'a ForeignKeySeen> {
+    let is_own = |column: &str| key.from_columns.iter().any(|own| own == column);
+    source
+        .foreign_keys
+        .iter()
+        .filter(|one| one.from == child.from && one.to == parent.from)
+        .filter(|one| one.from_columns.iter().filter_map(|column| child.sink_column(column)).all(is_own))
+        .collect()
 }
 
 /// Whether a way leads from `from` over at least one reference to `to`. Bounded: each table is entered once.

@@ -60,11 +60,8 @@ fn foreign_keys_over_the_border_hinder_only_a_cutover() {
 #[test]
 fn foreign_keys_in_a_circle_must_be_able_to_wait() {
     let plain = |from, to| key(from, to, ActionSeen::NoAction);
-    let mut itself = World::sound();
-    itself.sink.foreign_keys.push(plain("orders", "orders"));
-    assert_eq!(itself.findings(), []);
-
     let mut circle = World::sound();
+    circle.source.foreign_keys.extend([plain("orders", "customers"), plain("customers", "orders")]);
     circle.sink.foreign_keys.extend([plain("orders", "customers"), plain("customers", "orders")]);
     let found = circle.findings();
     assert!(
@@ -109,4 +106,27 @@ fn foreign_keys_write_in_the_sink_only_what_they_write_in_the_source() {
     );
     let elsewhere = codes(ForeignKeySeen { from_columns: vec!["id".to_owned()], ..set_null() });
     assert_eq!(elsewhere.len(), 1, "a key over other columns is another key");
+}
+
+#[test]
+fn foreign_keys_that_are_stricter_than_the_sources_are_told_beforehand() {
+    let own = || key("orders", "orders", ActionSeen::NoAction);
+    let unlike =
+        brings(Code::SinkForeignKeyStrict, "DROP CONSTRAINT \"fk\";", |w| w.sink.foreign_keys.push(own()));
+    assert!(!unlike.is_error() && unlike.message.contains("no like from public.orders"), "{unlike}");
+    let told = |from: ForeignKeySeen, to: ForeignKeySeen| {
+        let mut world = World::sound();
+        world.source.foreign_keys.push(from);
+        world.sink.foreign_keys.push(to);
+        let found = world.findings();
+        found.into_iter().map(|f| format!("{}: {}", f.code, f.remedy)).collect::<Vec<_>>()
+    };
+    let large = told(own(), own());
+    assert!(large.len() == 1 && large[0].contains("ALTER CONSTRAINT \"fk\" DEFERRABLE;"), "{large:?}");
+    let waits = |key: ForeignKeySeen| ForeignKeySeen { is_deferrable: true, ..key };
+    assert_eq!(told(own(), waits(own())), [""; 0]);
+    let plain = || key("orders", "customers", ActionSeen::NoAction);
+    assert_eq!(told(plain(), plain()), [""; 0]);
+    assert_eq!(told(waits(plain()), plain()).len(), 1, "Django's keys at a service that is stricter");
+    assert_eq!(told(waits(plain()), waits(plain())), [""; 0]);
 }
