@@ -16,6 +16,11 @@ use tokio::sync::watch;
 
 /// Values dropped in one transaction, so that an append never waits long for a trim.
 const TRIM_VALUES_MAX: usize = 256;
+/// From this size on every commit also writes what redb needs to open the file after a crash. Otherwise redb then reads all
+/// of it. Such a commit costs a second sync (measured: 7.3 ms instead of 3.7), so a log that is read to its end, which is
+/// small, does without. (Measured with an empty page cache: 5 GiB take 9.9 s to open without it, 1.8 s with it; 256 MiB
+/// take 0.5 s without it.)
+const QUICK_REPAIR_BYTES_MIN: u64 = 256 << 20;
 /// A page of redb, and what it adds to a value in a page of its own (measured with its statistics, rounded up).
 const PAGE_BYTES: u64 = 4096;
 const PAGE_OVERHEAD: u64 = 64;
@@ -198,8 +203,9 @@ impl Store {
         let state = self.with(|open| {
             self.check_file(open)?;
             let mut state = self.published.borrow().clone();
-            let transaction = open.database.begin_write()?;
+            let mut transaction = open.database.begin_write()?;
             change(&transaction, &mut state)?;
+            transaction.set_quick_repair(state.bytes >= QUICK_REPAIR_BYTES_MIN);
             put_state(&transaction, &state)?;
             transaction.commit()?;
             Ok(state)
@@ -291,4 +297,47 @@ fn removed(flushes: &mut redb::Table<'_, u64, &'static [u8]>, key: u64) -> Resul
 fn space(len: usize) -> u64 {
     let len = len as u64 + PAGE_OVERHEAD;
     if len > PAGE_BYTES { len.next_power_of_two() } else { 2 * len }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Whether redb reads all of the file to open it as a crash would leave it.
+    fn is_read_whole(store: &Store, copy: &Path) -> bool {
+        std::fs::copy(store.path(), copy).unwrap();
+        let is_whole = Arc::new(AtomicBool::new(false));
+        let seen = is_whole.clone();
+        let opened = redb::Builder::new()
+            .set_repair_callback(move |_| seen.store(true, Ordering::SeqCst))
+            .open(copy)
+            .unwrap();
+        assert!(opened.begin_read().unwrap().open_table(FLUSHES).unwrap().last().unwrap().is_some());
+        is_whole.load(Ordering::SeqCst)
+    }
+
+    #[test]
+    fn after_a_crash_a_large_log_is_opened_without_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("log.redb"), folder.path().join("copy.redb"));
+        let store = Store::open(&path, "shop", "monolith", 1 << 40).unwrap();
+        let (session, _) = store.begin_session().unwrap();
+        let value = Bytes::from(vec![7; 1 << 19]);
+        let append = |values| {
+            let last = store.published.borrow().last.clone();
+            let addition =
+                Addition { values: vec![value.clone(); values], progress: last, ..Addition::default() };
+            store.append(session, &addition).unwrap();
+        };
+        append(1);
+        assert!(is_read_whole(&store, &copy), "a small one is read: the test sees it");
+        append(256);
+        assert!(!is_read_whole(&store, &copy));
+        let next = store.published.borrow().first + 200;
+        store.trim(next, None).unwrap();
+        append(1);
+        assert!(is_read_whole(&store, &copy), "once its readers have caught up, commits are quick again");
+    }
 }
