@@ -14,6 +14,7 @@ use migrations::stage::{Epoch, Event, Stage};
 use postgres::gate::{self, Gate};
 use serde_json::Value;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use world::{Decider, World, refusal};
 
@@ -554,4 +555,44 @@ async fn gates_need_no_superuser_at_all() {
     let (done, said) = psql(&world, "app", "monolith", "SELECT strangler.abort('orders', 1)");
     assert!(done, "{said}");
     assert_eq!(refusal(&app, WRITE).await, None);
+}
+
+/// A real autovacuum: it yields only to a lock that waits for longer than `deadlock_timeout`. Others do not yield at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn making_a_gate_outlasts_an_autovacuum_and_names_who_does_not_yield() {
+    let world = World::new("-c autovacuum_naptime=1s -c deadlock_timeout=200ms").await;
+    world.install().await;
+    world.monolith(
+        "ALTER TABLE orders SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, \
+         autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_enabled = off); \
+         INSERT INTO orders (customer_id, note, total) SELECT 1, repeat('x', 1000), 1 FROM generate_series(1, 2000); \
+         DELETE FROM orders; ALTER TABLE orders SET (autovacuum_enabled = on)",
+    );
+    let vacuums =
+        "SELECT count(*)::text FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%public.orders'";
+    let began = Instant::now();
+    while world.monolith(vacuums) != "1" {
+        assert!(began.elapsed() < Duration::from_secs(60), "no autovacuum");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let us = world.client("strangler", "monolith").await;
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+
+    let index = world.client("app", "service").await;
+    index
+        .batch_execute(
+            "SET application_name = 'nightly'; BEGIN; LOCK TABLE items IN SHARE UPDATE EXCLUSIVE MODE",
+        )
+        .await
+        .unwrap();
+    let us = world.client("strangler", "service").await;
+    let busy = gate::make(&us, &world.slice, Epoch(0)).await.unwrap_err();
+    let busy = busy.as_db_error().unwrap();
+    let told = busy.detail().unwrap();
+    assert!(
+        busy.code().code() == "STR05" && told.contains("nightly") && told.contains("pg_cancel_backend("),
+        "{busy:?}"
+    );
+    index.batch_execute("COMMIT").await.unwrap();
+    gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
 }

@@ -167,7 +167,7 @@ async fn the_gate_waits_for_writers_but_not_for_readers_and_not_for_long() {
     let busy = gate::fence(&us, &world.slice, Epoch(2)).await.unwrap_err();
     let busy = busy.as_db_error().unwrap();
     assert_eq!(busy.code().code(), "STR05", "{busy}");
-    assert!(busy.detail().unwrap().contains("written by process"), "{busy:?}");
+    assert!(busy.detail().unwrap().contains("held by process"), "{busy:?}");
     assert_eq!(world.monolith(GATE), "1 false", "nothing of it stays");
     writer.batch_execute("COMMIT").await.unwrap();
     gate::fence(&us, &world.slice, Epoch(2)).await.unwrap();

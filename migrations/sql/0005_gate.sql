@@ -146,6 +146,7 @@ DECLARE
     gate_epoch bigint;
     shut boolean;
     refused text;
+    one record;
 BEGIN
     PERFORM strangler.gate_wait(deadline);
     -- Locks are taken in one order everywhere: the head, the gate, the tables by name.
@@ -201,6 +202,19 @@ BEGIN
     END IF;
 
     shut := CASE deed WHEN 'fence' THEN true WHEN 'open' THEN false ELSE shut END;
+    IF deed IN ('make', 'open') THEN
+        -- An autovacuum yields only to a lock that waits for longer than `deadlock_timeout`. This lock stalls no writer and no
+        -- reader, and keeps the next vacuum off until the gate is turned.
+        PERFORM strangler.gate_wait(clock_timestamp() + interval '1 s' + 2 * current_setting('deadlock_timeout')::interval);
+        FOR one IN
+            SELECT r.rel FROM strangler.relations((moved || reference)::regclass[]) WITH ORDINALITY AS r (rel, kind, is_root, place)
+            LEFT JOIN pg_trigger t ON t.tgrelid = r.rel AND t.tgname = 'strangler_gate_' || named
+            WHERE coalesce(t.tgenabled, ' ') <> CASE WHEN shut THEN 'A' ELSE 'D' END::"char" ORDER BY r.place
+        LOOP
+            EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', one.rel);
+        END LOOP;
+        deadline := clock_timestamp() + patience;
+    END IF;
     IF deed IN ('make', 'fence') THEN
         PERFORM strangler.gate_cover(named, what->>'service', 'moved', moved, deadline);
         PERFORM strangler.gate_cover(named, what->>'service', 'reference', reference, deadline);
@@ -231,14 +245,19 @@ DECLARE
 BEGIN
     PERFORM strangler.gate_work(what, deed, at_epoch);
 EXCEPTION WHEN lock_not_available THEN
-    SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') INTO holders
+    -- Another user's statement is not shown to us, but that it is a vacuum is.
+    SELECT string_agg(DISTINCT coalesce(format('process %s (%s; SELECT pg_cancel_backend(%1$s) ends it)', l.pid, CASE
+            WHEN EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = l.pid) THEN 'a vacuum'
+            WHEN EXISTS (SELECT FROM pg_stat_progress_analyze v WHERE v.pid = l.pid) THEN 'an analyze'
+            ELSE coalesce(nullif(a.application_name, ''), 'unnamed') || ', ' || l.mode END), 'a prepared transaction'), ', ') INTO holders
         FROM pg_locks l
         JOIN strangler.relations(ARRAY(SELECT jsonb_array_elements_text((what->'moved') || (what->'reference')))::regclass[]) r
             ON r.rel = l.relation
+        LEFT JOIN pg_stat_activity a ON a.pid = l.pid
         WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
             AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database());
     RAISE EXCEPTION 'the gate of slice % is busy: a lock was not had in time', what->>'slice'
-        USING ERRCODE = 'STR05', DETAIL = coalesce('Its tables are written by ' || holders, 'Nobody writes its tables any more') || '.',
+        USING ERRCODE = 'STR05', DETAIL = coalesce('Its tables are held by ' || holders, 'Nobody holds its tables any more') || '.',
               HINT = 'Nothing was changed: ask again. `strangler doctor` names long transactions.';
 END
 $$;
