@@ -347,6 +347,7 @@ codes! {
 
     VerifyDifferences = "verify.differences", Differences;
     VerifyUndecided = "verify.undecided", TimedOut;
+    VerifyLocked = "verify.locked", Stopped;
 }
 
 impl fmt::Display for Code {

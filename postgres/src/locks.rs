@@ -28,14 +28,32 @@ const BLOCKERS: &str = r"
       LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
            AND x.virtualtransaction = l.virtualtransaction
       LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
-     WHERE l.mode NOT IN ('AccessShareLock', 'RowShareLock') AND l.pid IS DISTINCT FROM pg_backend_pid()
+     WHERE l.mode <> ALL ($3) AND l.pid IS DISTINCT FROM pg_backend_pid()
        AND NOT (coalesce(a.application_name, '') LIKE 'strangler%' AND a.usename = session_user)
      ORDER BY l.pid, p.gid, t.nspname, t.relname LIMIT 20";
 
+const OF_READERS: [&str; 2] = ["AccessShareLock", "RowShareLock"];
+/// Those and others that no writer of rows waits for.
+const OF_WRITERS: [&str; 4] =
+    ["AccessShareLock", "RowShareLock", "RowExclusiveLock", "ShareUpdateExclusiveLock"];
+
 /// At most 20 of them, each once.
 pub async fn blockers(client: &Client, tables: &BTreeSet<TableName>) -> Result<Vec<BlockerSeen>, Error> {
+    holders(client, tables, &OF_READERS).await
+}
+
+/// Who keeps others from writing rows of these tables, or also from reading them; at most 20.
+pub async fn closers(client: &Client, tables: &BTreeSet<TableName>) -> Result<Vec<BlockerSeen>, Error> {
+    holders(client, tables, &OF_WRITERS).await
+}
+
+async fn holders(
+    client: &Client,
+    tables: &BTreeSet<TableName>,
+    but: &[&str],
+) -> Result<Vec<BlockerSeen>, Error> {
     let (schemas, names) = apart(tables);
-    Ok(client.query(BLOCKERS, &[&schemas, &names]).await?.iter().filter_map(blocker).collect())
+    Ok(client.query(BLOCKERS, &[&schemas, &names, &but]).await?.iter().filter_map(blocker).collect())
 }
 
 fn blocker(row: &Row) -> Option<BlockerSeen> {

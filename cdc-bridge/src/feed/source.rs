@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// A snapshot's slot waits for every open transaction of the cluster; after this it names one that blocks.
 const SNAPSHOT_WAIT: Duration = Duration::from_secs(60);
@@ -26,6 +27,8 @@ pub(crate) enum SourceError {
     Connect(#[from] ConnectError),
     #[error("the source's database refused: {0}")]
     Refused(String),
+    #[error("the source's database refused: {0}")]
+    Locked(String),
     #[error("slot {slot} is read by another bridge: {why}")]
     Taken { slot: String, why: String },
     #[error("the copy's snapshot waits for an open transaction: {0}")]
@@ -40,7 +43,7 @@ impl Diagnostic for SourceError {
     fn remedy(&self) -> String {
         match self {
             SourceError::Connect(error) => error.remedy(),
-            SourceError::Refused(_) => "`strangler doctor` names the fix".to_owned(),
+            SourceError::Refused(_) | SourceError::Locked(_) => "`strangler doctor` names the fix".to_owned(),
             SourceError::Taken { .. } => "stop one of the two".to_owned(),
             SourceError::Blocked(_) => "end it, and the copy goes on by itself".to_owned(),
         }
@@ -49,7 +52,10 @@ impl Diagnostic for SourceError {
 
 impl From<tokio_postgres::Error> for SourceError {
     fn from(error: tokio_postgres::Error) -> Self {
-        SourceError::Refused(in_words(&error))
+        match error.code() {
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => SourceError::Locked(in_words(&error)),
+            _ => SourceError::Refused(in_words(&error)),
+        }
     }
 }
 

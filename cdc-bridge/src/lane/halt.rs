@@ -86,7 +86,10 @@ impl From<ConnectError> for Halt {
 
 impl From<SourceError> for Halt {
     fn from(error: SourceError) -> Self {
-        Halt::Away(Box::new(Problem::from(error).into()))
+        match error {
+            SourceError::Locked(why) => Halt::no_progress("the source's database", &why),
+            error => Halt::Away(Box::new(Problem::from(error).into())),
+        }
     }
 }
 

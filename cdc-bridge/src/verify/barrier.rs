@@ -14,6 +14,9 @@ use tokio_postgres::Client;
 /// A barrier that has not passed by then is given again: a lane that began anew may have forgotten it.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// A lane that follows and gets no further for so long is not waited for: its tables may be locked.
+const STANDSTILL: Duration = Duration::from_secs(30);
+
 /// A lane as a verification sees it: how far its sink is.
 #[derive(Debug)]
 pub(crate) struct Barrier {
@@ -26,6 +29,7 @@ impl Barrier {
     /// Waits until the sink has everything that is committed at the source by now.
     pub(crate) async fn pass(&mut self, source: &Client) -> Result<(), Halt> {
         let mut tokens = Vec::new();
+        let mut last = (self.state.borrow().passed, Instant::now());
         loop {
             let token = uuid::Uuid::new_v4().simple().to_string();
             source::barrier(source, &token).await?;
@@ -38,6 +42,18 @@ impl Barrier {
                 }
             }
             self.tell(Course::Waiting { why: self.why() });
+            let (passed, follows) = {
+                let state = self.state.borrow();
+                (state.passed, state.condition == Condition::Following)
+            };
+            if passed != last.0 || !follows {
+                last = (passed, Instant::now());
+            } else if last.1.elapsed() >= STANDSTILL {
+                return Err(Halt::no_progress(
+                    "the sink's database",
+                    "the copy is behind, and gets no further",
+                ));
+            }
         }
     }
 

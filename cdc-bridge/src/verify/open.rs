@@ -12,7 +12,10 @@ use migrations::verify::Verification;
 use postgres::{connect, in_words};
 use tokio::sync::watch;
 
-const APPLICATION: &str = "strangler verify";
+pub(crate) const APPLICATION: &str = "strangler verify";
+
+/// A table that someone else has locked is not waited for longer at once.
+const PATIENT: &str = "SET lock_timeout = '3s'";
 
 /// Connections to both sides, and these tables of the lane as they are now. `report` is told what is waited for.
 pub(crate) async fn open(
@@ -26,6 +29,9 @@ pub(crate) async fn open(
     // A barrier that waits for a standby would only come later: it is nobody's data.
     let local = source.batch_execute("SET synchronous_commit = local").await;
     local.map_err(|error| Halt::away(in_words(&error)))?;
+    for client in [&source, &sink] {
+        client.batch_execute(PATIENT).await.map_err(|error| Halt::away(in_words(&error)))?;
+    }
     let copied = kept::load(&sink, &lane.id).await?;
     let copied = copied.ok_or_else(|| Halt::Lost("the sink knows nothing of the copy".to_owned()))?;
     let mut joined = Vec::new();

@@ -6,7 +6,7 @@
 
 use super::again::again;
 use super::kept::{Kept, LISTED_MAX, Place, Progress, Shelf, Suspect};
-use super::open::open;
+use super::open::{APPLICATION, open};
 use super::pace::{Stride, rest};
 use super::proof::{Sides, Verdict};
 use super::repair::repair;
@@ -16,15 +16,22 @@ use super::watch::Known;
 use crate::feed::source::SourceError;
 use crate::lane::halt::Halt;
 use migrations::code::Code;
+use migrations::finding::Finding;
+use migrations::names::TableName;
 use migrations::plan;
+use migrations::preflight::BlockerSeen;
 use migrations::problem::Problem;
 use migrations::verify::{Course, Difference, How, RowKey, Verification};
+use postgres::{connect, locks};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Row;
 
+/// So often a refusal is tried again at one place. Each try has waited for locks (`open`).
+const TRIES_MAX: u32 = 3;
 const RETRY: Duration = Duration::from_secs(1);
 /// What was compared since is compared again after a crash.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,10 +99,19 @@ impl Run {
     }
 
     async fn pursue(&mut self) -> Result<(), Problem> {
+        let mut stands = (self.place(), 0);
         loop {
             let finding = match self.once().await {
                 Ok(()) => return Ok(()),
-                Err(Halt::Away(finding) | Halt::Contended(finding, _)) => finding,
+                Err(Halt::Away(finding)) => finding,
+                Err(Halt::Contended(finding, _)) => {
+                    let place = self.place();
+                    stands = if stands.0 == place { (place, stands.1 + 1) } else { (place, 1) };
+                    if stands.1 >= TRIES_MAX {
+                        return Err(stuck(&self.kept, &self.parts, *finding).await);
+                    }
+                    finding
+                }
                 Err(Halt::Stopped(finding, _)) => return Err((*finding).into()),
                 Err(Halt::Lost(why)) => return Err(lost(&self.kept, &why)),
             };
@@ -103,6 +119,11 @@ impl Run {
             self.tell(Course::Waiting { why: finding.message });
             sleep(RETRY).await;
         }
+    }
+
+    /// How far it is.
+    fn place(&self) -> (BTreeMap<TableName, Progress>, usize) {
+        (self.kept.tables.clone(), self.kept.suspects())
     }
 
     async fn once(&mut self) -> Result<(), Halt> {
@@ -345,6 +366,35 @@ impl Run {
 
 fn fresh(suspects: &[Suspect]) -> usize {
     suspects.iter().filter(|suspect| suspect.looks == 0).count()
+}
+
+/// What is refused again and again, with those who have locked the tables.
+async fn stuck(kept: &Kept, parts: &[Part], refused: Finding) -> Problem {
+    let mut blockers = Vec::new();
+    for part in parts {
+        let of = |name: fn(&plan::Table) -> &TableName| part.tables.iter().map(name).cloned().collect();
+        let (feed, lane) = (&part.subject.feed.source, &part.subject.plan);
+        for (url, tables) in [(&feed.url, of(|table| &table.from)), (&lane.sink, of(|table| &table.to))] {
+            let tables: BTreeSet<TableName> = tables;
+            // Who cannot be asked now blocks nothing that anyone could end.
+            let Ok(client) = connect(url, APPLICATION).await else { continue };
+            blockers.extend(locks::closers(&client, &tables).await.unwrap_or_default());
+        }
+    }
+    let told = |one: &BlockerSeen| format!("table {} is locked by {}", one.table, one.told());
+    let told: Vec<String> = blockers.iter().map(told).collect();
+    let message = if told.is_empty() { refused.message } else { told.join("; ") };
+    let again = format!("then run `strangler verify {}` again: it goes on where it is", kept.slice);
+    let ends: Vec<String> = blockers.iter().map(BlockerSeen::ending).collect();
+    let remedy = match ends.is_empty() {
+        true => format!("remove the cause, {again}"),
+        false => format!("let it end, or end it by `{}`; {again}", ends.join(" ")),
+    };
+    Problem::new(
+        Code::VerifyLocked,
+        format!("the comparison of slice {} gets no further: {message}", kept.slice),
+        remedy,
+    )
 }
 
 fn lost(kept: &Kept, why: &str) -> Problem {

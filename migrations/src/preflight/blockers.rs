@@ -13,7 +13,7 @@ const SECONDS_MAX: u64 = 10;
 pub(super) fn judge(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     for blocker in &seen.blockers {
         match &blocker.who {
-            HolderSeen::Prepared { gid } => found.push(prepared(seen, blocker, gid)),
+            HolderSeen::Prepared { .. } => found.push(prepared(seen, blocker)),
             HolderSeen::Session { is_maintenance: true, .. } => found.push(maintenance(seen, blocker)),
             HolderSeen::Session { .. } if blocker.seconds >= SECONDS_MAX => {
                 found.push(transaction(seen, blocker));
@@ -23,22 +23,23 @@ pub(super) fn judge(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     }
 }
 
-fn prepared(seen: &DatabaseSeen, blocker: &BlockerSeen, gid: &str) -> Finding {
-    let literal = quote_literal(gid);
+fn prepared(seen: &DatabaseSeen, blocker: &BlockerSeen) -> Finding {
     Finding::error(
         Code::TableBusy,
         format!(
-            "prepared transaction {gid} holds table {} in {}: its gate cannot turn",
-            blocker.table, seen.database
+            "{} holds table {} in {}: its gate cannot turn",
+            blocker.told(),
+            blocker.table,
+            seen.database
         ),
-        run(&seen.database, &format!("COMMIT PREPARED {literal}; or ROLLBACK PREPARED {literal};")),
+        run(&seen.database, &blocker.ending()),
     )
 }
 
 fn maintenance(seen: &DatabaseSeen, blocker: &BlockerSeen) -> Finding {
     let message =
-        format!("{} on table {} in {}: its gate cannot turn", who(blocker), blocker.table, seen.database);
-    let hint = format!("let it end, or {}", run(&seen.database, &call("pg_cancel_backend", blocker)));
+        format!("{} on table {} in {}: its gate cannot turn", blocker.told(), blocker.table, seen.database);
+    let hint = format!("let it end, or {}", run(&seen.database, &blocker.ending()));
     // A short one is over before the fence is tried, and the fence is tried several times.
     if blocker.seconds >= SECONDS_MAX {
         Finding::error(Code::TableBusy, message, hint)
@@ -52,26 +53,36 @@ fn transaction(seen: &DatabaseSeen, blocker: &BlockerSeen) -> Finding {
         Code::TableBusy,
         format!(
             "{} has written table {} in {} and not committed: its gate cannot turn",
-            who(blocker),
+            blocker.told(),
             blocker.table,
             seen.database
         ),
-        format!("let it end, or {}", run(&seen.database, &call("pg_terminate_backend", blocker))),
+        format!("let it end, or {}", run(&seen.database, &blocker.ending())),
     )
 }
 
-fn who(blocker: &BlockerSeen) -> String {
-    let HolderSeen::Session { pid, user, application, query, .. } = &blocker.who else {
-        return "a prepared transaction".to_owned();
-    };
-    let application = if application.is_empty() { "an unnamed application" } else { application };
-    format!("{application} ({user}, process {pid}, for {} s: {query})", blocker.seconds)
-}
+impl BlockerSeen {
+    pub fn told(&self) -> String {
+        let (pid, user, application, query) = match &self.who {
+            HolderSeen::Prepared { gid } => return format!("prepared transaction {gid}"),
+            HolderSeen::Session { pid, user, application, query, .. } => (pid, user, application, query),
+        };
+        let application = if application.is_empty() { "an unnamed application" } else { application };
+        format!("{application} ({user}, process {pid}, for {} s: {query})", self.seconds)
+    }
 
-fn call(function: &str, blocker: &BlockerSeen) -> String {
-    match &blocker.who {
-        HolderSeen::Session { pid, .. } => format!("SELECT {function}({pid});"),
-        HolderSeen::Prepared { .. } => String::new(),
+    /// The statement that ends it.
+    pub fn ending(&self) -> String {
+        match &self.who {
+            HolderSeen::Prepared { gid } => {
+                let gid = quote_literal(gid);
+                format!("COMMIT PREPARED {gid}; or ROLLBACK PREPARED {gid};")
+            }
+            HolderSeen::Session { pid, is_maintenance: true, .. } => {
+                format!("SELECT pg_cancel_backend({pid});")
+            }
+            HolderSeen::Session { pid, .. } => format!("SELECT pg_terminate_backend({pid});"),
+        }
     }
 }
 
