@@ -6,6 +6,7 @@
 mod bell;
 mod client;
 mod delivery;
+mod listener;
 mod lock;
 mod look;
 mod merge;

@@ -1,8 +1,10 @@
 //! Records on their way to the cluster, and their acknowledgements.
 
+use super::listener;
 use super::lock::locked;
 use super::routes::{PROGRESS_SLOT, Slot};
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
@@ -117,7 +119,15 @@ impl Tally {
 /// Gives the client library's delivery reports to the tally.
 pub(crate) struct Deliveries(pub(super) Arc<Tally>);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        listener::log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        listener::fail(&error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Slot;

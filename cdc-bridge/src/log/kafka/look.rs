@@ -1,6 +1,7 @@
 //! Short looks into topics: where they begin and end, and their last records. Everything here blocks.
 
 use super::client::{ANSWER_MAX, Cluster};
+use super::listener::Listener;
 use crate::log::contract::LogError;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,13 +14,14 @@ use std::time::{Duration, Instant};
 /// A consumer that is pointed at one partition after the other.
 pub(crate) struct Look {
     cluster: Cluster,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Listener>,
 }
 
 impl Look {
     /// Connects when it is first used.
     pub(crate) fn new(cluster: &Cluster) -> Result<Look, LogError> {
-        let consumer = cluster.consumer(1).create().map_err(|error| cluster.error(&error))?;
+        let consumer =
+            cluster.consumer(1).create_with_context(Listener).map_err(|error| cluster.error(&error))?;
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 

@@ -2,12 +2,13 @@
 
 use super::bell::Bell;
 use super::client::Cluster;
+use super::listener::Listener;
 use super::record::RELATION_HEADER;
 use crate::log::contract::LogError;
 use migrations::lsn::Position;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What was received of a partition.
-pub(super) type Queue = PartitionQueue<DefaultConsumerContext>;
+pub(super) type Queue = PartitionQueue<Listener>;
 
 pub(super) struct Partition {
     pub(crate) topic: String,
@@ -28,7 +29,7 @@ pub(super) struct Partition {
 /// A queue of its own for a partition, which is received from an offset on.
 pub(super) fn queue(
     cluster: &Cluster,
-    consumer: &Arc<BaseConsumer>,
+    consumer: &Arc<BaseConsumer<Listener>>,
     bell: &Arc<Bell>,
     (topic, partition, offset): (&str, i32, i64),
 ) -> Result<Queue, LogError> {

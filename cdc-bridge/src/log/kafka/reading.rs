@@ -2,6 +2,7 @@
 
 use super::bell::Bell;
 use super::client::{ANSWER_MAX, Cluster};
+use super::listener::Listener;
 use super::look::{Look, is_passing};
 use super::merge::{Growing, Merge};
 use super::partition::{Partition, Queue, Unread, queue, read};
@@ -39,7 +40,7 @@ pub(crate) struct Begin {
 /// What the reader's thread holds.
 pub(super) struct Reading {
     cluster: Cluster,
-    consumer: Arc<BaseConsumer>,
+    consumer: Arc<BaseConsumer<Listener>>,
     bell: Arc<Bell>,
     sender: mpsc::Sender<Result<Batch, LogError>>,
     progress_topic: String,
@@ -101,8 +102,9 @@ impl Reading {
         bell: Arc<Bell>,
     ) -> Result<Self, LogError> {
         let cluster = begin.cluster;
-        let consumer = cluster.consumer(begin.partitions).create();
-        let consumer: Arc<BaseConsumer> = Arc::new(consumer.map_err(|error| cluster.error(&error))?);
+        let consumer = cluster.consumer(begin.partitions).create_with_context(Listener);
+        let consumer: Arc<BaseConsumer<Listener>> =
+            Arc::new(consumer.map_err(|error| cluster.error(&error))?);
         let bookmark = begin.bookmark;
         let _ = consumer.fetch_metadata(Some(&begin.progress_topic), ANSWER_MAX);
         let progress = queue(&cluster, &consumer, &bell, (&begin.progress_topic, 0, bookmark.progress))?;

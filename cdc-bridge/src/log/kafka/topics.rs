@@ -1,11 +1,11 @@
 //! The topics: made, checked, removed.
 
 use super::client::{ANSWER_MAX, Cluster};
+use super::listener::Listener;
 use crate::log::contract::LogError;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
 /// Topics made, checked or removed in one request.
@@ -22,13 +22,13 @@ pub(crate) struct Shape {
 
 pub(crate) struct Topics {
     cluster: Cluster,
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Listener>,
 }
 
 impl Topics {
     /// Connects when it is first used.
     pub(crate) fn new(cluster: &Cluster) -> Result<Topics, LogError> {
-        let admin = cluster.admin().create().map_err(|error| cluster.error(&error))?;
+        let admin = cluster.admin().create_with_context(Listener).map_err(|error| cluster.error(&error))?;
         Ok(Topics { cluster: cluster.clone(), admin })
     }
 
