@@ -425,7 +425,7 @@ impl Lane<'_> {
             self.context.changed.note(&changes);
             let durable = sink.apply(&changes, batch.progress.as_ref()).await?;
             if let Some((progress, cursor)) = batch.progress {
-                self.report_progress(&watch, durable, changes.len() as u64, &progress, cursor);
+                self.report_progress(&watch, durable, &changes, &progress, cursor);
             }
         }
     }
@@ -469,14 +469,13 @@ impl Lane<'_> {
         &self,
         watch: &Watch,
         durable: Option<EndLsn>,
-        applied: u64,
+        applied: &[Change],
         progress: &Progress,
         cursor: Cursor,
     ) {
         let mut is_news = false;
         self.context.state.send_modify(|state| {
             state.passed = state.passed.max(progress.end);
-            state.committed_us = progress.committed_us;
             state.barriers(&progress.messages);
             if let Some(durable) = durable {
                 is_news = watch.border.fenced > state.fenced;
@@ -485,10 +484,9 @@ impl Lane<'_> {
                 state.cursor = Some(cursor.clone());
             }
             state.seen = Some(cursor);
-            if applied > 0 {
-                state.changes += applied;
-                state.took_ms = u64::try_from((clock::now_us() - progress.committed_us) / 1000).unwrap_or(0);
-            }
+            let last = applied.last().map(|change| change.transaction.committed_us);
+            state.changes += applied.len() as u64;
+            state.committed(progress.committed_us, last, clock::now_us());
         });
         if is_news {
             self.context.news.notify_one();

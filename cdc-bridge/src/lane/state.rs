@@ -104,6 +104,15 @@ impl LaneState {
         self.tokens.drain(..surplus);
     }
 
+    /// Everything that committed up to a moment was passed, and perhaps a change of a transaction was applied. A moment of 0
+    /// is unknown: a session of capture begins without one.
+    pub(crate) fn committed(&mut self, passed_us: i64, applied_us: Option<i64>, now_us: i64) {
+        self.committed_us = self.committed_us.max(passed_us).max(applied_us.unwrap_or_default());
+        if let Some(applied_us) = applied_us.filter(|us| *us > 0) {
+            self.took_ms = u64::try_from((now_us - applied_us) / 1000).unwrap_or(0);
+        }
+    }
+
     /// The report, with the lag against where the source and the log are.
     pub(crate) fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
         let follows =
@@ -111,11 +120,13 @@ impl LaneState {
         let is_behind = follows && self.passed < capture.captured;
         let ms_since = |us: i64| u64::try_from((now_us - us) / 1000).unwrap_or(0);
         let age_ms = ms_since(self.committed_us);
-        let lag_ms = match is_behind && self.committed_us > 0 {
-            true => age_ms,
+        let lag_ms = match is_behind {
+            true if self.committed_us > 0 => age_ms,
+            // After a restart: what the sink has is as old as its last note, at least.
+            true if self.noted_us > 0 => ms_since(self.noted_us),
             // How long the last change took says nothing any more about what came after it.
-            false if age_ms > self.took_ms + TOOK_SHOWN_MS => 0,
-            false => self.took_ms,
+            _ if age_ms > self.took_ms + TOOK_SHOWN_MS => 0,
+            _ => self.took_ms,
         };
         // Without capture nobody knows what the lane lacks.
         let is_blind = follows && capture.tables.is_empty() && self.noted_us > 0;
@@ -165,6 +176,22 @@ mod tests {
         assert_eq!(lag_s(9, true, 1, 30, 1), 30, "behind");
         assert_eq!(lag_s(10, true, 3, 4, 1), 3, "the last change took so long");
         assert_eq!(lag_s(10, true, 600, 700, 1), 0, "nothing is missing since the bridge has caught up");
+    }
+
+    #[test]
+    fn a_record_that_knows_no_moment_makes_no_lag() {
+        let mut state = LaneState::new();
+        state.committed(0, None, NOW_US);
+        state.committed(0, Some(seconds_ago(7)), NOW_US);
+        assert_eq!((state.committed_us, state.took_ms), (seconds_ago(7), 7000));
+        state.committed(seconds_ago(3), Some(0), NOW_US);
+        assert_eq!((state.committed_us, state.took_ms), (seconds_ago(3), 7000));
+        state.committed(0, None, NOW_US);
+        assert_eq!(state.committed_us, seconds_ago(3));
+        // Behind, before anything is known but when the sink wrote last.
+        let unknown = NOW_US / 1_000_000;
+        assert_eq!(lag_s(9, true, 0, unknown, 40), 40);
+        assert_eq!(lag_s(10, true, 0, unknown, 40), 0);
     }
 
     #[test]
