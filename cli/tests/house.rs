@@ -214,7 +214,18 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     // The routes survive a restart.
     house.ok(&["up", "--detach"]);
     house.eventually("the service's answer after a restart", || house.ask() == "service");
-    // A killed supervisor leaves its parts running. `down` still ends them.
+    // A killed supervisor leaves its parts running, and nobody restarts them. The next one replaces them.
+    signal(house.pid("up").unwrap(), Signal::SIGKILL);
+    let told = house.tried(&["status"]).1;
+    assert!(told.contains("nobody restarts controller, proxy"), "{told}");
+    let left = house.processes();
+    signal(house.pid("controller").unwrap(), Signal::SIGKILL);
+    house.ok(&["up", "--detach"]);
+    assert!(house.processes().iter().all(|pid| !left.contains(pid)), "{}", house.logs());
+    assert!(!house.tried(&["status"]).1.contains("nobody restarts"));
+    house.kill("proxy");
+    house.eventually("the service's answer from a watched proxy", || house.ask() == "service");
+    // `down` ends what a killed supervisor left, too.
     signal(house.pid("up").unwrap(), Signal::SIGKILL);
     house.ok(&["down"]);
     assert_eq!(house.processes(), [] as [i32; 0]);

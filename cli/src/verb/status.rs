@@ -2,6 +2,7 @@
 
 use crate::invocation::Invocation;
 use crate::outlook::{condition, foreign, lag, lane, percent};
+use crate::part::Part;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::figure;
@@ -33,6 +34,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     if !args.watch {
         let status = remote.status().await?;
         show(call.ui, &status, remote.base());
+        say_unwatched(call);
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
         call.ui.next_steps(steps.first_chunk::<1>().map_or(&[], |first| first));
         return stopped(&status).map_or(Ok(()), Err);
@@ -60,6 +62,17 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         }
     }
     Ok(())
+}
+
+/// If this folder's `up` was killed alone, its parts run on, but nobody restarts them.
+fn say_unwatched(call: &Invocation<'_>) {
+    let house = call.house();
+    let parts = Part::ALL.into_iter().filter(|part| house.running(*part).is_some());
+    let parts: Vec<&str> = parts.map(Part::name).collect();
+    if !parts.is_empty() && house.up().is_none() {
+        call.ui.note(format!("nobody restarts {} if it dies: their `strangler up` was killed", parts.join(", ")));
+        call.ui.hint("run `strangler up --detach`: it replaces them");
+    }
 }
 
 /// That slices are stopped, whatever they read.
