@@ -218,6 +218,7 @@ codes! {
     SourceForeignKeyAcross = "source.foreign-key-across", NotReady;
     SourceGeneratedColumn = "source.generated-column", NotReady;
     SourceGeneratedInSet = "source.generated-in-set", NotReady;
+    SourceGeneratedKey = "source.generated-key", NotReady;
     SourceIdentity = "source.identity", Stopped;
     SourceLatePrimaryKey = "source.late-primary-key", NotReady;
     SourceLongTransaction = "source.long-transaction", NotReady;
@@ -251,8 +252,8 @@ codes! {
     SinkForeignKeyCascades = "sink.foreign-key-cascades", NotReady;
     SinkForeignKeyCircle = "sink.foreign-key-circle", NotReady;
     SinkForeignKeyOutside = "sink.foreign-key-outside", NotReady;
-    SinkGate = "sink.gate", Stopped;
     SinkForeignKeyStrict = "sink.foreign-key-strict", NotReady;
+    SinkGate = "sink.gate", Stopped;
     SinkGeneratedColumn = "sink.generated-column", NotReady;
     SinkIdentityAlways = "sink.identity-always", NotReady;
     SinkJsonRewritten = "sink.json-rewritten", NotReady;
@@ -346,8 +347,8 @@ codes! {
     ReadsWithheld = "reads.withheld", Unavailable;
 
     VerifyDifferences = "verify.differences", Differences;
-    VerifyUndecided = "verify.undecided", TimedOut;
     VerifyLocked = "verify.locked", Stopped;
+    VerifyUndecided = "verify.undecided", TimedOut;
 }
 
 impl fmt::Display for Code {

@@ -228,7 +228,7 @@ impl Pair<'_> {
     }
 
     fn generated(&self, found: &mut Vec<Finding>) {
-        for (column, sink) in self.untold() {
+        for (column, sink) in self.untold().filter(|(column, _)| !self.source.key.contains(&column.name)) {
             let expression = column.generated_as.as_deref().unwrap_or_default();
             found.push(Finding::error(
                 Code::SourceGeneratedColumn,
@@ -301,6 +301,24 @@ impl Pair<'_> {
 
     fn key(&self, found: &mut Vec<Finding>) {
         if self.source.key.is_empty() {
+            return;
+        }
+        let is_computed = |name: &&String| self.source.column(name).is_some_and(ColumnSeen::is_generated);
+        if let Some(column) = self.source.key.iter().find(is_computed) {
+            let statement = format!(
+                "ALTER TABLE {} ALTER COLUMN {} DROP EXPRESSION;",
+                self.table.from.quoted(),
+                quote_identifier(column)
+            );
+            found.push(Finding::error(
+                Code::SourceGeneratedKey,
+                format!(
+                    "column {column} of {} is part of its primary key and generated: it is not in the stream, so no change can \
+                     be told to a row",
+                    self.table.from
+                ),
+                format!("let the application write it, and {}", run(&self.sources.database, &statement)),
+            ));
             return;
         }
         let lost: Vec<&String> = self.source.key.iter().filter(|column| !self.goes_over(column)).collect();

@@ -92,6 +92,10 @@ fn generated_columns_and_identities() {
     alike.source().columns.push(full());
     alike.sink().columns.push(full());
     assert_eq!(alike.findings(), []);
+    let computed = brings(Code::SourceGeneratedKey, "ALTER COLUMN \"id\" DROP EXPRESSION;", |w| {
+        w.source().columns[0].generated_as = Some("customer_id * 2".to_owned());
+    });
+    assert!(computed.is_error(), "whether the service computes it, too, or is to be told: {computed}");
     let told = World::of(&PLAN.replace("    reference:", "        drop: [full]\n    reference:"));
     let mut dropped = World { source: World::sound().source, ..told };
     dropped.source.installed.as_mut().unwrap().facts =
