@@ -170,3 +170,51 @@ async fn a_truncate_never_deletes_rows_of_another_table() {
     assert_eq!(house.at_sink("SELECT count(*) FROM own"), "1");
     house.stop().await;
 }
+
+/// What the service's own functions lack, and what was dropped there, no `install` brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_install_cannot_mend_is_not_called_so() {
+    let house = following().await;
+    let cases = [
+        (
+            "CREATE TABLE audit (id bigint); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN INSERT INTO public.audit VALUES (NEW.id); RETURN NEW; END'; \
+             CREATE TRIGGER note AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION note()",
+            "DROP TRIGGER note ON orders",
+            Code::SinkRefusedRow,
+            "SECURITY DEFINER",
+        ),
+        (
+            "CREATE SCHEMA rules; CREATE TABLE rules.bad (note text); GRANT USAGE ON SCHEMA rules TO strangler; \
+             GRANT SELECT ON rules.bad TO strangler; SET search_path = rules; \
+             CREATE FUNCTION public.ok(n text) RETURNS boolean LANGUAGE sql AS 'SELECT NOT EXISTS (SELECT FROM bad WHERE note = n)'; \
+             ALTER TABLE public.orders ADD CONSTRAINT ok CHECK (public.ok(note)) NOT VALID",
+            "ALTER FUNCTION ok SET search_path = rules",
+            Code::SinkRefusedRow,
+            "SET search_path",
+        ),
+        (
+            "ALTER TABLE orders DROP COLUMN note",
+            "ALTER TABLE orders ADD COLUMN note text",
+            Code::SinkOtherShape,
+            "put back the table, column or type",
+        ),
+    ];
+    for (id, (breaks, mends, code, remedy)) in (5000..).zip(cases) {
+        house.at_sink(breaks);
+        house.at_source(&format!(
+            "INSERT INTO orders VALUES ({id}, 'new'); UPDATE orders SET note = 'other' WHERE id = 1"
+        ));
+        let (finding, _) = house.stopped(&there()).await;
+        assert_eq!(finding.code, code, "{finding}");
+        assert!(
+            finding.remedy.contains(remedy) && !finding.remedy.contains("strangler install"),
+            "{finding}"
+        );
+        house.at_sink(mends);
+        house.decide(Event::Resumed { skip: None });
+        house.barrier().await;
+        assert_eq!(house.at_sink(&format!("SELECT note FROM orders WHERE id = {id}")), "new");
+    }
+    house.stop().await;
+}

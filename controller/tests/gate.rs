@@ -12,6 +12,7 @@ use migrations::gate::Fence;
 use migrations::journal::SliceState;
 use migrations::stage::{Epoch, Event, Stage};
 use postgres::gate::{self, Gate};
+use postgres::slot;
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -595,4 +596,25 @@ async fn making_a_gate_outlasts_an_autovacuum_and_names_who_does_not_yield() {
     );
     index.batch_execute("COMMIT").await.unwrap();
     gate::make(&us, &world.slice, Epoch(0)).await.unwrap();
+}
+
+/// A prepared transaction has no session, and keeps a slot from being made for as long as it stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_a_slot_from_being_made_is_named_with_its_end() {
+    let world = World::new("-c max_prepared_transactions=2").await;
+    world.install().await;
+    let us = world.client("strangler", "monolith").await;
+    assert_eq!(slot::blocker(&us).await.unwrap(), None);
+    let writer = world.client("app", "monolith").await;
+    writer.batch_execute("SET application_name = 'nightly'").await.unwrap();
+    writer.batch_execute(&format!("BEGIN; {WRITE}")).await.unwrap();
+    let told = slot::blocker(&us).await.unwrap().unwrap();
+    assert!(told.contains("of app (nightly)") && told.contains("pg_terminate_backend("), "{told}");
+    writer.batch_execute("PREPARE TRANSACTION 'left over'").await.unwrap();
+    let told = slot::blocker(&us).await.unwrap().unwrap();
+    assert!(
+        told.contains("in database monolith") && told.contains("ROLLBACK PREPARED 'left over';"),
+        "{told}"
+    );
+    writer.batch_execute("ROLLBACK PREPARED 'left over'").await.unwrap();
 }

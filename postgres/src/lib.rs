@@ -17,4 +17,4 @@ pub mod slot;
 mod tls;
 
 pub use connect::{Address, ConnectError, Session, connect, connect_unplanned};
-pub use refusal::{Refusal, in_words};
+pub use refusal::{Refusal, function_of, in_words};

@@ -21,7 +21,16 @@ impl Refusal {
     /// Reads the error's SQLSTATE (PostgreSQL manual, appendix A). The driver's own errors have none: the connection
     /// is broken.
     pub fn of(error: &tokio_postgres::Error) -> Refusal {
-        error.as_db_error().map_or(Refusal::Away, |error| Refusal::by_code(error.code(), error.message()))
+        let Some(error) = error.as_db_error() else { return Refusal::Away };
+        match Refusal::by_code(error.code(), error.message()) {
+            // A trigger or a check of the tables' own lacks a right, or does not find what it names.
+            Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape
+                if function_of(error).is_some() =>
+            {
+                Refusal::Rows
+            }
+            refusal => refusal,
+        }
     }
 
     /// Whether the same may work later without anyone doing anything.
@@ -41,7 +50,8 @@ impl Refusal {
             | "57P05" => Refusal::Away,
             // A table in use, and a lock that was not had in time. The rest of 55 is about the statement.
             "55006" | "55P03" => Refusal::Contended,
-            "42P01" | "42883" | "3F000" if message.contains("strangler") => Refusal::NotInstalled,
+            "3F000" if message.contains("strangler") => Refusal::NotInstalled,
+            "42P01" | "42883" if message.contains("strangler.") => Refusal::NotInstalled,
             "3F000" => Refusal::OtherShape,
             code => match code.get(..2).unwrap_or_default() {
                 "42" => Refusal::OtherShape,
@@ -51,6 +61,17 @@ impl Refusal {
             },
         }
     }
+}
+
+/// Where a function of others failed, in the server's words: a trigger's, a check's. None for a statement of ours, and for
+/// our own functions. These lines have other words in other languages, but they name the function's language.
+pub fn function_of(error: &DbError) -> Option<&str> {
+    let is_code = |line: &&str| line.contains("PL/") || line.contains("SQL");
+    let is_place = |line: &&str| !line.starts_with("COPY ");
+    let mut lines = error.where_()?.lines().filter(is_place).filter(is_code);
+    let last = lines.next_back()?;
+    let is_ours = |line: &str| line.contains("strangler.");
+    (!is_ours(last) && !lines.any(is_ours)).then_some(last)
 }
 
 /// The server's message, detail and SQLSTATE; the driver's own words and their causes where no server spoke. The

@@ -1,6 +1,7 @@
 //! Replication slots: listed, made, dropped.
 
 use migrations::lsn::EndLsn;
+use migrations::names::quote_literal;
 use migrations::preflight::SlotSeen;
 use tokio_postgres::{Client, Error};
 
@@ -45,15 +46,29 @@ pub async fn end_user(client: &Client, slot: &str) -> Result<(), Error> {
     client.execute(sql, &[&slot]).await.map(drop)
 }
 
-/// The oldest open transaction that has written, for which a new slot waits, in words.
+/// The oldest open transaction that has written, for which a new slot waits, in words with how to end it. A prepared one has
+/// no session.
 pub async fn blocker(client: &Client) -> Result<Option<String>, Error> {
-    let sql = "SELECT pid, coalesce(usename::text, ''), coalesce(application_name, ''), coalesce(state, ''), \
-               coalesce(extract(epoch FROM clock_timestamp() - xact_start)::bigint, 0) FROM pg_stat_activity \
-               WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";
+    // Of another user's session only these locks are shown to everyone.
+    let sql = "SELECT coalesce(l.pid, 0), coalesce(p.owner::text, a.usename::text, ''), \
+               coalesce(p.database::text, a.application_name, ''), coalesce(a.state, 'open'), \
+               coalesce(extract(epoch FROM clock_timestamp() - coalesce(p.prepared, a.xact_start))::bigint, 0), p.gid \
+               FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+               LEFT JOIN pg_prepared_xacts p ON p.transaction = l.transactionid \
+               WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' \
+               AND l.pid IS DISTINCT FROM pg_backend_pid() ORDER BY age(l.transactionid) DESC LIMIT 1";
     let row = client.query_opt(sql, &[]).await?;
     Ok(row.map(|row| {
-        let (pid, user, application): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let (pid, user, place): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let (state, seconds): (&str, i64) = (row.get(3), row.get(4));
-        format!("backend {pid} of {user} ({application}), {state} for {seconds} s")
+        match row.get::<_, Option<&str>>(5).map(quote_literal) {
+            Some(gid) => format!(
+                "prepared transaction {gid} of {user}, for {seconds} s (in database {place}: COMMIT PREPARED {gid}; or ROLLBACK \
+                 PREPARED {gid};)"
+            ),
+            None => format!(
+                "backend {pid} of {user} ({place}), {state} for {seconds} s (SELECT pg_terminate_backend({pid});)"
+            ),
+        }
     }))
 }

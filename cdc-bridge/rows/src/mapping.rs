@@ -120,7 +120,7 @@ impl Mapping {
         }
         for (target, expression) in &table.set {
             let Some(sink_column) = sink.iter().find(|c| c.name == *target) else {
-                return Err(no_column(table, "(set)", target));
+                return Err(no_set_column(table, target));
             };
             let reads = expression.columns.iter().filter_map(|name| source.index_of(name)).collect();
             outputs.push(Output {
@@ -361,8 +361,18 @@ fn no_column(table: &Table, column: &str, target: &str) -> Box<Finding> {
         Code::SinkNoColumn,
         format!("column {column} of {} has no column {target} in {} to go to", table.from, table.to),
         format!(
-            "add it to the service's table, or write `rename: {{ {column}: … }}` or `drop: [{column}]` in the plan"
+            "add it to the service's table, or write `rename: {{ {column}: … }}` or `drop: [{column}]` in the plan; if {} has lost \
+             the column meanwhile, copy the slice again with `strangler sync drop` and `strangler sync start`",
+            table.from
         ),
+    ))
+}
+
+fn no_set_column(table: &Table, target: &str) -> Box<Finding> {
+    Box::new(Finding::error(
+        Code::SinkNoColumn,
+        format!("the plan sets column {target}, but {} has no such column", table.to),
+        format!("add it to the service's table, or take `{target}` out of `set` in the plan"),
     ))
 }
 

@@ -194,5 +194,5 @@ pub(crate) async fn blocked(source: &Source, slot: &str) -> SourceError {
         return error.into();
     }
     let blocker = slot::blocker(&client).await.ok().flatten();
-    SourceError::Blocked(blocker.unwrap_or_else(|| "one that has ended meanwhile".to_owned()))
+    SourceError::Blocked(blocker.unwrap_or_else(|| "it has ended meanwhile".to_owned()))
 }

@@ -10,6 +10,7 @@ use super::halt::Halt;
 use super::hold::Hold;
 use super::kept::{self, Kept, Shapes};
 use super::plan::LanePlan;
+use super::refusal::for_function;
 use crate::feed::source::{Snapshot, Source, SourceError};
 use crate::log::Log;
 use bytes::{Bytes, BytesMut};
@@ -154,10 +155,15 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
         gate::open(source, slice, job.epoch).await
     };
     made.await.map_err(|error| match Refusal::of(&error) {
-        Refusal::NoRight | Refusal::NotInstalled | Refusal::OtherShape => {
+        Refusal::NoRight | Refusal::NotInstalled => {
             Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
         }
-        Refusal::Rows | Refusal::Contended | Refusal::Away => Halt::of(error),
+        Refusal::OtherShape => Halt::stop(Finding::error(
+            Code::CopyNoTable,
+            format!("the gate of slice {slice} cannot be made: {}", in_words(&error)),
+            "run `strangler doctor`: it names the table and the statement that fixes it",
+        )),
+        _ => Halt::of(error),
     })
 }
 
@@ -369,10 +375,12 @@ fn refused(from: &impl std::fmt::Display, error: tokio_postgres::Error) -> Halt 
     // The server counts the rows of a COPY, and says at which one it stood.
     let place = error.as_db_error().and_then(|error| error.where_()).and_then(|place| place.lines().last());
     let place = place.map(|place| format!("; {place}")).unwrap_or_default();
+    let how = error.as_db_error().and_then(for_function);
+    let how = how.unwrap_or_else(|| "fix the service's table or the mapping in the plan".to_owned());
     let finding = Finding::error(
         Code::CopyRefusedRow,
         format!("a row of {from} does not fit the service's table: {}{place}", in_words(&error)),
-        "fix the service's table or the mapping in the plan, then `strangler sync resume`",
+        format!("{how}, then `strangler sync resume`"),
     );
     match Refusal::of(&error) {
         Refusal::Rows => Halt::stop(finding),

@@ -8,10 +8,10 @@ use migrations::lane::{Direction, Right};
 use migrations::lsn::Position;
 use migrations::names::{TableName, quote_identifier};
 use postgres::gate::Gate;
-use postgres::{Refusal, in_words};
+use postgres::{Refusal, function_of, in_words};
 use rows::change::{Change, Column, Operation, Value};
 use rows::mapping::Mapping;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// How much of a row a finding shows, in characters.
 const SHOWN_ROW_CHARS: usize = 400;
@@ -101,6 +101,9 @@ fn cure(error: &RowError) -> String {
         RowError::Db(refused) => refused.as_db_error(),
         _ => None,
     };
+    if let Some(how) = server.and_then(for_function) {
+        return how;
+    }
     let server = server.filter(|_| error.is_foreign_key());
     let key = server.and_then(|server| Some((server.schema()?, server.table()?, server.constraint()?)));
     let Some((schema, table, constraint)) = key else { return "fix the sink's database".to_owned() };
@@ -111,6 +114,22 @@ fn cure(error: &RowError) -> String {
         table.quoted(),
         quote_identifier(constraint)
     )
+}
+
+/// What to do about a trigger or a check of the tables' own that fails for strangler's role.
+pub(crate) fn for_function(error: &DbError) -> Option<String> {
+    let place = function_of(error)?;
+    match error.code().code() {
+        "42501" => Some(format!(
+            "give strangler's role the right that is missing ({place}), or make the function SECURITY DEFINER; a trigger can also \
+             be marked `skip` under `triggers:` of the plan"
+        )),
+        // What is not found was named without its schema.
+        code if code.starts_with("42") || code == "3F000" => Some(format!(
+            "let the function name its schemas, or give it its own path: `ALTER FUNCTION … SET search_path = …` ({place})"
+        )),
+        _ => None,
+    }
 }
 
 pub(crate) fn row_exists(plan: &LanePlan, change: &Change) -> Finding {

@@ -70,7 +70,10 @@ fn say_unwatched(call: &Invocation<'_>) {
     let parts = Part::ALL.into_iter().filter(|part| house.running(*part).is_some());
     let parts: Vec<&str> = parts.map(Part::name).collect();
     if !parts.is_empty() && house.up().is_none() {
-        call.ui.note(format!("nobody restarts {} if it dies: their `strangler up` was killed", parts.join(", ")));
+        call.ui.note(format!(
+            "nobody restarts {} if it dies: their `strangler up` was killed",
+            parts.join(", ")
+        ));
         call.ui.hint("run `strangler up --detach`: it replaces them");
     }
 }
