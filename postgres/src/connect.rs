@@ -19,15 +19,16 @@ use tokio_postgres::{AsyncMessage, Client, Config, SimpleQueryMessage};
 
 /// What a session must not take from the server's, the database's or the role's settings: how values are read and written
 /// as text, and what an expression means; limits that would end a long copy, a long silence, or the session at the first
-/// error; policies that would hide rows, which become an error; that it may write, and sees what others commit; and how soon
-/// the server notices that we are gone, for it holds our locks until then.
+/// error; policies that would hide rows, which become an error; that it may write, and sees what others commit; that
+/// statements are compiled, which takes longer than to run them; and how soon the server notices that we are gone, for it
+/// holds our locks until then.
 const SESSION_SETTINGS: &str = "-c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC \
      -c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 -c array_nulls=on -c xmloption=content \
      -c xmlbinary=base64 -c lc_monetary=C -c transform_null_equals=off -c standard_conforming_strings=on \
      -c quote_all_identifiers=off -c client_min_messages=notice -c exit_on_error=off -c statement_timeout=0 \
      -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c row_security=off \
      -c default_transaction_read_only=off -c default_transaction_deferrable=off \
-     -c default_transaction_isolation=read\\ committed -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
+     -c default_transaction_isolation=read\\ committed -c jit=off -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 \
      -c tcp_keepalives_count=3 -c tcp_user_timeout=30000 -c strangler.session=pinned";
 
 /// Asks whether the settings arrived, for a pooler may drop them; and pins two more. Not every server knows the first
