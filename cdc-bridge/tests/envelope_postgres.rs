@@ -291,6 +291,7 @@ fn relation(wire: &WireRelation, cases: &[Case]) -> Relation {
         nullable: !is_key,
         number: 0,
         stored: None,
+        declared: None,
     };
     let columns = vec![column("id", ColumnType::Int4, true), column("v", cases[case].kind.clone(), false)];
     Relation {

@@ -7,13 +7,14 @@ mod house;
 use house::House;
 use house::crossing::{NEVER, prepared, session, started};
 use house::orders::{ITEMS, plan};
+use house::verification::{begin, clean, ended, look, post, told, url, verified};
 use lab::Dice;
 use migrations::code::Code;
 use migrations::control::{Condition, VERSION};
 use migrations::lsn::EndLsn;
 use migrations::problem::Problem;
 use migrations::stage::{Epoch, Event};
-use migrations::verify::{CompareAnswer, CompareRequest, Course, Difference, How, RowKey, Verification};
+use migrations::verify::{CompareAnswer, CompareRequest, Course, RowKey, Verification};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,71 +47,6 @@ const SINK: &str = "
 
 async fn following() -> House {
     House::following(SOURCE, SINK, &plan(&format!("{ITEMS}      - public.words\n"))).await
-}
-
-fn url(house: &House, path: &str) -> String {
-    format!("http://{}{path}", house.plan.bridge.listen)
-}
-
-async fn post(house: &House, path: &str, body: serde_json::Value) -> Verification {
-    let client = reqwest::Client::new();
-    let answer = client.post(url(house, path)).bearer_auth("t").json(&body).send().await.unwrap();
-    let text = answer.text().await.unwrap();
-    serde_json::from_str(&text).unwrap_or_else(|why| panic!("{why}: {text}"))
-}
-
-async fn look(house: &House) -> Verification {
-    let client = reqwest::Client::new();
-    let url = url(house, "/v1/verify?slice=orders");
-    client.get(url).bearer_auth("t").send().await.unwrap().json().await.unwrap()
-}
-
-async fn begin(house: &House, options: serde_json::Value) -> Verification {
-    let mut body = json!({ "version": VERSION, "slice": "orders" });
-    body.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
-    post(house, "/v1/verify", body).await
-}
-
-async fn ended(house: &House) -> Verification {
-    let began = Instant::now();
-    loop {
-        let report = look(house).await;
-        if !report.course.is_under_way() {
-            return report;
-        }
-        assert!(began.elapsed() < house::WAIT, "not ended: {report:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Compares everything from the first row on.
-async fn verified(house: &House) -> Verification {
-    begin(house, json!({ "restart": true, "full_speed": true })).await;
-    let report = ended(house).await;
-    assert_eq!(report.course, Course::Done, "{report:?}");
-    report
-}
-
-/// What differs, in words.
-fn told(report: &Verification) -> BTreeSet<String> {
-    let told = |difference: &Difference| {
-        let Difference { row, how } = difference;
-        let key: Vec<String> = row.key.iter().map(|(column, value)| format!("{column}={value}")).collect();
-        let how = match how {
-            How::Missing => "missing".to_owned(),
-            How::Extra => "extra".to_owned(),
-            How::Values { columns } => columns.join("+"),
-            How::Unfit { .. } => "unfit".to_owned(),
-        };
-        format!("{} {}: {how}", row.table.name, key.join(","))
-    };
-    assert_eq!(report.differences.total as usize, report.differences.listed.len());
-    report.differences.listed.iter().map(told).collect()
-}
-
-fn clean(report: &Verification) {
-    assert_eq!(told(report), BTreeSet::new());
-    assert_eq!(report.undecided.total, 0, "{report:?}");
 }
 
 /// Writes into the service's database as the gate lets only strangler's role do.

@@ -244,7 +244,10 @@ async fn look(
     let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
     let blockers = locks::blockers(client, tables).await?;
     let shared_sequences = catalog::shared_sequences(client, tables).await?;
-    let (tables, foreign_keys) = catalog::tables(client, tables, *database != Database::Monolith).await?;
+    let (mut tables, foreign_keys) = catalog::tables(client, tables, *database != Database::Monolith).await?;
+    for (name, table) in tables.iter_mut().filter(|_| *database == Database::Monolith) {
+        table.large_objects = catalog::large_objects(client, name, table).await;
+    }
     let long = client.query(LONG, &[]).await?;
     Ok(Ok(DatabaseSeen {
         database: database.clone(),

@@ -25,25 +25,18 @@ const SETTINGS: &str =
 /// What fails or does not come back as it went. Needs both databases and tables without other errors.
 pub(crate) async fn run(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
     let mut trials: Vec<(&Table, Trial, &TableSeen)> = Vec::new();
-    let mut found = Vec::new();
     for table in slice.all_tables() {
         let source = seen.source.as_ref().and_then(|source| source.tables.get(&table.from));
         let sink = seen.sink.as_ref().and_then(|sink| sink.tables.get(&table.to));
         if let (Some(source), Some(sink)) = (source, sink) {
-            match Trial::of(table, source, sink) {
-                Ok(trial) => trials.extend(trial.map(|trial| (table, trial, source))),
-                Err(column) => found.push(unknown_type(table, &column)),
-            }
+            trials.extend(Trial::of(table, source, sink).map(|trial| (table, trial, source)));
         }
     }
     if trials.is_empty() {
-        return found;
+        return Vec::new();
     }
-    match tokio::time::timeout(TRY_MAX, try_all(plan, slice, &trials)).await {
-        Ok(tried) => found.extend(tried),
-        Err(_) => found.push(untried(slice, "it took too long")),
-    }
-    found
+    let tried = tokio::time::timeout(TRY_MAX, try_all(plan, slice, &trials)).await;
+    tried.unwrap_or_else(|_| vec![untried(slice, "it took too long")])
 }
 
 async fn try_all(plan: &Plan, slice: &Slice, trials: &[(&Table, Trial, &TableSeen)]) -> Vec<Finding> {
@@ -97,11 +90,15 @@ async fn try_row(sink: &Client, slice: &Slice, table: &Table, trial: &Trial, row
             return Some(untried(slice, &in_words(&error)));
         }
         Err(error) => {
-            return Some(Finding::error(
-                Code::PlanSetFails,
-                format!("the expressions of table {} fail for row {key}: {}", table.from, in_words(&error)),
-                format!("correct `set` or `reverse` of table {} in the plan", table.from),
-            ));
+            let from = &table.from;
+            let remedy = match error.code() {
+                Some(code) if *code == SqlState::UNDEFINED_OBJECT => format!(
+                    "an expression computes on the types and collations that {from} has: create the missing one in the service's database, under the same name"
+                ),
+                _ => format!("correct `set` or `reverse` of table {from} in the plan"),
+            };
+            let message = format!("the expressions of table {from} fail for row {key}: {}", in_words(&error));
+            return Some(Finding::error(Code::PlanSetFails, message, remedy));
         }
     };
     if !computed.get::<_, bool>(0) {
@@ -137,18 +134,6 @@ async fn open(plan: &Plan, database: &Database) -> Result<Client, String> {
     let client = connect(url, "strangler doctor").await.map_err(|error| error.to_string())?;
     client.batch_execute(SETTINGS).await.map_err(|error| in_words(&error))?;
     Ok(client)
-}
-
-fn unknown_type(table: &Table, column: &str) -> Finding {
-    let message = format!(
-        "the expressions of table {} were not tried on live rows: column {column} has a type of the monolith's own",
-        table.from
-    );
-    Finding::warning(
-        Code::PlanNotTried,
-        message,
-        "try them by hand on a few rows, before the cutover at the latest",
-    )
 }
 
 fn untried(slice: &Slice, why: &str) -> Finding {

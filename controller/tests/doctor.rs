@@ -191,8 +191,36 @@ async fn doctor_tries_what_two_databases_write_differently() {
     assert_eq!(world.findings().await, []);
     world.plan = by_enum;
     let found = world.findings().await;
-    assert_eq!(codes_of(&found), [Code::PlanNotTried], "{found:#?}");
-    assert!(found[0].message.contains("column state"), "{found:#?}");
+    assert_eq!(codes_of(&found), [Code::PlanSetFails], "{found:#?}");
+    assert!(
+        found[0].message.contains("state") && found[0].remedy.contains("create the missing one"),
+        "{found:#?}"
+    );
+    world.service("CREATE TYPE state AS ENUM ('open', 'paid')");
+    assert_eq!(world.findings().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_takes_every_type_whose_text_another_database_reads_and_no_other() {
+    let world = World::new("").await;
+    let columns =
+        "ADD at interval, ADD net inet[], ADD word ext.citext, ADD picture oid, ADD part pair, ADD kind kind";
+    let types = "CREATE SCHEMA ext; GRANT USAGE ON SCHEMA ext TO PUBLIC; CREATE EXTENSION citext SCHEMA ext;
+        CREATE DOMAIN kind AS char(3); CREATE TYPE pair AS (a kind, b int8range)";
+    for run in [World::monolith, World::service] {
+        run(&world, &format!("{types}; ALTER TABLE orders {columns}"));
+    }
+    world.install().await;
+    assert_eq!(world.codes().await, []);
+    world.monolith(
+        "INSERT INTO orders (customer_id, total, picture) SELECT 1, 1, lo_from_bytea(0, 'a picture')",
+    );
+    assert_eq!(world.codes().await, [Code::SourceLargeObject]);
+    world.monolith("UPDATE orders SET picture = 1; CREATE TYPE names AS (a int, b regclass[]); ALTER TABLE orders ADD owner names");
+    world.service("CREATE TYPE names AS (a int, b regclass[]); ALTER TABLE orders ADD owner names");
+    let found = world.findings().await;
+    assert_eq!(codes_of(&found), [Code::SourceType], "{found:#?}");
+    assert!(found[0].message.contains("regclass names an object of one database"), "{found:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

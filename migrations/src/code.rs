@@ -220,6 +220,7 @@ codes! {
     SourceGeneratedInSet = "source.generated-in-set", NotReady;
     SourceGeneratedKey = "source.generated-key", NotReady;
     SourceIdentity = "source.identity", Stopped;
+    SourceLargeObject = "source.large-object", NotReady;
     SourceLatePrimaryKey = "source.late-primary-key", NotReady;
     SourceLongTransaction = "source.long-transaction", NotReady;
     SourceNoColumn = "source.no-column", NotReady;

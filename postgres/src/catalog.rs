@@ -2,8 +2,10 @@
 //!
 //! Reads only. What the facts mean is decided in `migrations` and by the bridge.
 
+mod column_type;
+
 use migrations::column_type::TypeSeen;
-use migrations::names::TableName;
+use migrations::names::{TableName, quote_identifier};
 use migrations::preflight::{
     ActionSeen, ColumnSeen, ForeignKeySeen, IdentitySeen, IndexSeen, KindSeen, NumberedSeen,
     SharedSequenceSeen, TableSeen, TriggerSeen,
@@ -31,12 +33,14 @@ const FILE: &str = "(
      WHERE f.relfilenode <> 0 AND (f.oid = c.oid OR f.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))
      ORDER BY f.oid LIMIT 1)";
 
-/// A number for each table that changes with its file, its columns, or the labels of their types.
+/// A number for each table that changes with its file, its columns, or the labels and fields of their types.
 const STAMPS: &str = "
     SELECT c.oid, hashtextextended(concat_ws(' ', FILE, c.relreplident::text, (
-               SELECT string_agg(concat_ws(' ', a.attnum, a.xmin, l.oid, l.xmin), ',' ORDER BY a.attnum, l.oid)
+               SELECT string_agg(concat_ws(' ', a.attnum, a.xmin, l.oid, l.xmin, f.attnum, f.xmin), ',' ORDER BY a.attnum, l.oid, f.attnum)
                  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                  LEFT JOIN pg_enum l ON l.enumtypid IN (t.oid, t.typelem)
+                 LEFT JOIN pg_type i ON i.oid IN (t.oid, t.typelem) AND i.typtype = 'c'
+                 LEFT JOIN pg_attribute f ON f.attrelid = i.typrelid AND f.attnum > 0
                 WHERE a.attrelid = c.oid AND a.attnum > 0)), 0)
       FROM pg_class c WHERE c.oid = ANY ($1)";
 
@@ -52,15 +56,22 @@ const COLUMNS: &str = "
            a.attidentity = 'a',
            EXISTS (SELECT FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
                     WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND k.place <= i.indnkeyatts),
-           e.oid IS NOT NULL, coalesce(e.typname, t.typname)::text, coalesce(en.nspname, tn.nspname)::text,
-           coalesce(e.typtype, t.typtype)::text,
-           ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = coalesce(e.oid, t.oid) ORDER BY l.enumsortorder),
-           a.xmin::text::bigint, coalesce(FILE, 0)
+           t.oid, t.typname::text, MADE_OF,
+           a.xmin::text::bigint, coalesce(FILE, 0), (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
+               FROM pg_collation l JOIN pg_namespace ln ON ln.oid = l.collnamespace
+              WHERE l.oid = a.attcollation AND l.collname <> 'default'),
+           NOT EXISTS (SELECT FROM pg_attribute o JOIN pg_type y ON y.oid = o.atttypid
+                        WHERE o.attrelid = c.oid AND o.attnum > 0 AND 0 IN (y.typreceive::oid, y.typsend::oid)),
+           (SELECT quote_ident(kn.nspname) FROM pg_index i
+             CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, class, place)
+              JOIN pg_opclass s ON s.oid = k.class
+              JOIN pg_amop m ON m.amopfamily = s.opcfamily AND m.amopstrategy = 3
+                   AND m.amoplefttype = s.opcintype AND m.amoprighttype = s.opcintype
+              JOIN pg_operator q ON q.oid = m.amopopr JOIN pg_namespace kn ON kn.oid = q.oprnamespace
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND kn.nspname <> 'pg_catalog')
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-      JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
-      LEFT JOIN pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
-      LEFT JOIN pg_namespace en ON en.oid = e.typnamespace
+      JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
      WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY a.attnum";
 
@@ -174,6 +185,9 @@ const LISTED: &str = "
 pub struct Shape {
     pub identity: IdentitySeen,
     pub columns: Vec<ColumnSeen>,
+    /// Whether COPY can read and write the table in binary: the types of all its columns must have such a form, also of
+    /// those that are not copied.
+    pub has_binary: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +211,8 @@ pub struct Listed {
 /// A table's shape, read in one question so that all of it is of one moment; none if there is no such table, or one
 /// without columns.
 pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, Error> {
-    let rows = client.query(&COLUMNS.replace("FILE", FILE), &[&table.schema, &table.name]).await?;
+    let question = COLUMNS.replace("FILE", FILE).replace("MADE_OF", column_type::MADE_OF);
+    let rows = client.query(&question, &[&table.schema, &table.name]).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let identity = match first.get(0) {
         "f" => IdentitySeen::Full,
@@ -205,7 +220,8 @@ pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, 
         "n" => IdentitySeen::Nothing,
         _ => IdentitySeen::Default,
     };
-    Ok(Some(Shape { identity, columns: rows.iter().map(column).collect() }))
+    let columns = rows.iter().map(column).collect();
+    Ok(Some(Shape { identity, columns, has_binary: first.get(18) }))
 }
 
 /// By the oids of tables, a number for each that changes whenever [`shape`] does.
@@ -312,6 +328,28 @@ pub async fn tables(
     Ok((seen, foreign_keys(client, Some(&oids)).await?))
 }
 
+/// Rows that are looked at for large objects.
+const ROWS_LOOKED_AT: u32 = 1000;
+
+/// The columns that name large objects. Postgres does not say which do: a few rows are compared with the objects.
+pub async fn large_objects(client: &Client, name: &TableName, table: &TableSeen) -> BTreeSet<String> {
+    let oid = TypeSeen::Base("oid".to_owned());
+    let mut found = BTreeSet::new();
+    for column in table.columns.iter().filter(|column| *column.kind.without_domain(-1).0 == oid) {
+        let question = format!(
+            "SELECT EXISTS (SELECT FROM (SELECT {0}::oid AS oid FROM {1} WHERE {0} IS NOT NULL LIMIT {ROWS_LOOKED_AT}) AS t \
+             JOIN pg_largeobject_metadata AS o ON o.oid = t.oid)",
+            quote_identifier(&column.name),
+            name.quoted(),
+        );
+        // A table that may not be read is another finding.
+        if client.query_one(&question, &[]).await.is_ok_and(|row| row.get(0)) {
+            found.insert(column.name.clone());
+        }
+    }
+    found
+}
+
 async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen, Error> {
     let oid: u32 = row.get(0);
     let shape = shape(client, name).await?;
@@ -351,6 +389,7 @@ async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen
         has_row_security: row.get(4),
         has_children: row.get(5),
         partition_of: parent.0.zip(parent.1).map(|(schema, name)| TableName { schema, name }),
+        large_objects: BTreeSet::new(),
         is_empty: None,
         may_use_schema: row.get(8),
         rights: rights.into_iter().collect(),
@@ -358,31 +397,28 @@ async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen
 }
 
 fn column(row: &Row) -> ColumnSeen {
-    let (name, schema): (&str, &str) = (row.get(13), row.get(14));
-    let qualified = format!("{schema}.{name}");
-    let element = match (row.get(15), schema) {
-        ("e", _) => TypeSeen::Enum { name: qualified, labels: row.get(16) },
-        ("b", "pg_catalog") => TypeSeen::Base(name.to_owned()),
-        // An extension's, in any schema.
-        ("b", _) if name == "citext" => TypeSeen::Base(name.to_owned()),
-        (_, "pg_catalog") => TypeSeen::Other(name.to_owned()),
-        _ => TypeSeen::Other(qualified),
-    };
+    let kind = column_type::seen(row.get(12), row.get(13), row.get(14));
+    let modifier = row.get(5);
+    let collation: Option<&str> = row.get(17);
+    let collation = collation.map(|collation| format!(" COLLATE {collation}")).unwrap_or_default();
+    let cast = if matches!(kind, TypeSeen::Domain { .. }) { kind.cast() } else { row.get(4) };
     ColumnSeen {
         name: row.get(1),
         number: row.get(2),
         declared: row.get(3),
-        cast: row.get(4),
-        modifier: row.get(5),
-        written: row.get(17),
-        file: row.get(18),
+        cast,
+        exact: format!("{}{collation}", kind.sql(modifier)),
+        modifier,
+        written: row.get(15),
+        file: row.get(16),
         is_nullable: row.get(6),
         has_default: row.get(7),
         generated_as: row.get(8),
         is_toastable: row.get(9),
         is_always_identity: row.get(10),
         is_key: row.get(11),
-        kind: if row.get(12) { TypeSeen::Array(Box::new(element)) } else { element },
+        operators: row.get(19),
+        kind,
     }
 }
 

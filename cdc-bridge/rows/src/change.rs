@@ -26,6 +26,7 @@ impl Relation {
         let columns = columns.iter().filter(|column| !column.is_generated()).map(|column| Column {
             name: column.name.clone(),
             kind: ColumnType::of(&column.kind, column.modifier),
+            declared: Some(column.exact.clone()),
             is_key: column.is_key,
             nullable: column.is_nullable,
             number: column.number,
@@ -68,6 +69,10 @@ pub struct Column {
     /// Its name as the catalog spells it.
     pub name: String,
     pub kind: ColumnType,
+    /// Its type as any database names it, with digits, length and collation: what expressions compute on. Unknown in a shape
+    /// that an earlier version kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<String>,
     /// Whether it belongs to the primary key.
     pub is_key: bool,
     pub nullable: bool,

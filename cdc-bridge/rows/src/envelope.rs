@@ -11,6 +11,8 @@ mod decimal;
 mod encoded;
 pub mod header;
 mod json;
+mod plain;
+mod printed;
 mod read;
 mod received;
 mod records;

@@ -41,8 +41,30 @@ struct Output {
     /// The source column that fills it as it is; none if an expression does.
     source: Option<usize>,
     kind: TypeSeen,
-    /// The column's type with its digits and lengths.
-    declared: String,
+    modifier: i32,
+    /// How the key compares it.
+    equals: String,
+}
+
+impl Output {
+    fn new(sink: &ColumnSeen, expression: String, reads: BTreeSet<usize>, source: Option<usize>) -> Output {
+        Output {
+            column: sink.name.clone(),
+            cast_type: sink.cast.clone(),
+            is_key: sink.is_key,
+            expression,
+            reads,
+            source,
+            kind: sink.kind.clone(),
+            modifier: sink.modifier,
+            equals: sink.operator("="),
+        }
+    }
+
+    /// Whether the row `t` has this value there, as the key compares it.
+    fn is(&self, value: &str) -> String {
+        format!("t.{} {} {value}", quote_identifier(&self.column), self.equals)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,23 +121,22 @@ impl Mapping {
             }
             let (sql_type, cast_type) = match direct {
                 Some(sink_column) if !by_name => (sink_column.declared.clone(), sink_column.cast.clone()),
-                _ => (column.kind.cast(), column.kind.cast()),
+                // An expression computes on the very type that the source has.
+                _ => {
+                    let exact = column.declared.clone().unwrap_or_else(|| column.kind.cast());
+                    (exact.clone(), exact)
+                }
             };
             let before = table.reverse.get(&column.name).map(|made| format!("({})", made.text));
             let before = before.or_else(|| direct.map(|sink_column| quote_identifier(&sink_column.name)));
             let (name, kind) = (column.name.clone(), column.kind.clone());
             inputs.push(Input { index, name, kind, sql_type, cast_type, before });
             if let Some(sink_column) = direct {
-                outputs.push(Output {
-                    column: sink_column.name.clone(),
-                    cast_type: sink_column.cast.clone(),
-                    is_key: sink_column.is_key,
-                    expression: quote_identifier(&column.name),
-                    reads: BTreeSet::from([index]),
-                    source: Some(index),
-                    kind: sink_column.kind.clone(),
-                    declared: sink_column.declared.clone(),
-                });
+                let mut expression = quote_identifier(&column.name);
+                if by_name {
+                    expression = format!("{expression}::{}", sink_column.cast);
+                }
+                outputs.push(Output::new(sink_column, expression, BTreeSet::from([index]), Some(index)));
             }
         }
         for (target, expression) in &table.set {
@@ -123,16 +144,7 @@ impl Mapping {
                 return Err(no_set_column(table, target));
             };
             let reads = expression.columns.iter().filter_map(|name| source.index_of(name)).collect();
-            outputs.push(Output {
-                column: target.clone(),
-                cast_type: sink_column.cast.clone(),
-                is_key: sink_column.is_key,
-                expression: format!("({})", expression.text),
-                reads,
-                source: None,
-                kind: sink_column.kind.clone(),
-                declared: sink_column.declared.clone(),
-            });
+            outputs.push(Output::new(sink_column, format!("({})", expression.text), reads, None));
         }
         let key: Vec<usize> = source.key().collect();
         let keyed = !key.is_empty()
@@ -339,9 +351,8 @@ fn rows_from(inputs: &[Input], parameters_before: usize) -> String {
 }
 
 fn matching(keys: &[&Output], other: &str) -> String {
-    let parts: Vec<String> =
-        keys.iter().map(|o| format!("t.{0} = {other}.{0}", quote_identifier(&o.column))).collect();
-    parts.join(" AND ")
+    let parts = keys.iter().map(|o| o.is(&format!("{other}.{}", quote_identifier(&o.column))));
+    parts.collect::<Vec<_>>().join(" AND ")
 }
 
 fn list(parts: impl Iterator<Item = String>) -> String {
@@ -351,7 +362,10 @@ fn list(parts: impl Iterator<Item = String>) -> String {
 fn unsupported(table: &Table, column: &str, kind: &str) -> Box<Finding> {
     Box::new(Finding::error(
         Code::SourceUnsupportedType,
-        format!("column {column} of {} is a {kind}, which is not carried yet", table.from),
+        format!(
+            "column {column} of {} has type {kind}, whose text another database does not read back as the same value",
+            table.from
+        ),
         format!("leave it out with `drop: [{column}]` in the plan"),
     ))
 }

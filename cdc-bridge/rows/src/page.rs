@@ -3,8 +3,8 @@
 //! Pure. A table's order is its own database's: nothing here supposes that another database orders keys alike. Single rows
 //! are looked up one by one through the key's index, whatever the planner thinks of the number of keys.
 
-use crate::mapping::compare::VERSION;
-use migrations::column_type::TypeSeen;
+use crate::mapping::compare::{VERSION, printed};
+use migrations::column_type::{ColumnType, TypeSeen};
 use migrations::names::{TableName, quote_identifier};
 use migrations::preflight::ColumnSeen;
 
@@ -29,9 +29,26 @@ impl Page {
 
     /// The rows after a key. Parameters: the key's texts, then how many rows.
     pub fn after(&self) -> String {
-        let bounds = self.key.iter().enumerate().map(|(n, key)| format!("${}::text::{}", n + 1, key.cast));
-        let condition = format!("WHERE ({}) > ({})", list(self.key.iter().map(named)), list(bounds));
+        let condition = format!("WHERE {}", self.is_after());
         self.page(&condition, self.key.len() + 1)
+    }
+
+    /// A comparison of rows has one operator. A key of several kinds is compared column by column, and found by its first.
+    fn is_after(&self) -> String {
+        let bound = |n: usize| format!("${}::text::{}", n + 1, self.key[n].cast);
+        let compare = |n: usize, sign: &str| {
+            format!("{} {} {}", named(&self.key[n]), self.key[n].operator(sign), bound(n))
+        };
+        if self.key.windows(2).all(|pair| pair[0].operators == pair[1].operators) {
+            let sign = self.key.first().map(|key| key.operator(">")).unwrap_or_default();
+            let bounds = list((0..self.key.len()).map(bound));
+            return format!("({}) {sign} ({bounds})", list(self.key.iter().map(named)));
+        }
+        let after = (0..self.key.len()).map(|last| {
+            let same = (0..last).map(|n| compare(n, "=") + " AND ");
+            format!("({}{})", same.collect::<String>(), compare(last, ">"))
+        });
+        format!("{} AND ({})", compare(0, ">="), after.collect::<Vec<_>>().join(" OR "))
     }
 
     fn page(&self, condition: &str, limit: usize) -> String {
@@ -82,8 +99,8 @@ impl Page {
     }
 
     fn matching(&self) -> String {
-        let parts: Vec<String> =
-            self.key.iter().enumerate().map(|(n, column)| format!("{} = s.k{n}", named(column))).collect();
+        let equals = |(n, key): (usize, &ColumnSeen)| format!("{} {} s.k{n}", named(key), key.operator("="));
+        let parts: Vec<String> = self.key.iter().enumerate().map(equals).collect();
         parts.join(" AND ")
     }
 }
@@ -96,10 +113,13 @@ fn text(column: &ColumnSeen) -> String {
     write(column, &named(column))
 }
 
-/// A value as the stream writes it. The cast to text would take the blanks of a char(n) away.
+/// A value as the stream writes it. The cast to text would take the blanks of a char(n) away, and of other types it may
+/// be a function that writes more or less than the type prints.
 fn write(column: &ColumnSeen, value: &str) -> String {
-    match &column.kind {
-        TypeSeen::Base(name) if name == "bpchar" => format!("textin(bpcharout({value}))"),
+    let (kind, modifier) = column.kind.without_domain(column.modifier);
+    match ColumnType::of(kind, modifier) {
+        _ if *kind == TypeSeen::Base("bpchar".to_owned()) => format!("textin(bpcharout({value}))"),
+        ColumnType::Printed { .. } | ColumnType::Composite { .. } => printed(value),
         _ => format!("{value}::text"),
     }
 }

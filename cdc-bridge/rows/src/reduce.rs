@@ -255,6 +255,7 @@ mod tests {
             nullable: true,
             number: 0,
             stored: None,
+            declared: None,
         };
         Arc::new(Relation {
             table: "t".parse().unwrap(),

@@ -23,7 +23,7 @@ fn encoder(schemas: bool) -> Encoder {
 }
 
 fn column(name: &str, kind: ColumnType, is_key: bool, nullable: bool) -> Column {
-    Column { name: name.to_owned(), kind, is_key, nullable, number: 0, stored: None }
+    Column { name: name.to_owned(), kind, is_key, nullable, number: 0, stored: None, declared: None }
 }
 
 fn relation(identity: ReplicaIdentity, columns: Vec<Column>) -> Arc<Relation> {

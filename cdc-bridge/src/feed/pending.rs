@@ -145,13 +145,17 @@ pub(crate) fn joined(table: TableName, wire: WireRelation, facts: Option<Relatio
         let mut column = known.unwrap_or_else(|| Column {
             name: wire.name.clone(),
             kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
+            declared: None,
             is_key: false,
             nullable: true,
             number: 0,
             stored: None,
         });
-        if let Some(stored) = &mut column.stored {
-            stored.modifier = wire.type_modifier;
+        if let Some(stored) = &mut column.stored
+            && stored.modifier != wire.type_modifier
+        {
+            // The catalog's digits are not those of this row.
+            (stored.modifier, column.declared) = (wire.type_modifier, None);
         }
         column
     };

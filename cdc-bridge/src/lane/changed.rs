@@ -268,6 +268,7 @@ mod tests {
             nullable: true,
             number: 0,
             stored: None,
+            declared: None,
         };
         let relation = Relation {
             table: "t".parse().unwrap(),

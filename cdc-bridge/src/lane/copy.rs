@@ -191,7 +191,8 @@ async fn tables(
         let (blocks, rows) = catalog::extent(source, &table.from).await.map_err(SourceError::from)?;
         estimated += rows;
         let is_whole = order::refers_to_itself(&table.to, &keys);
-        let is_binary = mapping.is_binary(&relation, &declared(from.columns));
+        let has_binary = from.has_binary && to.has_binary;
+        let is_binary = has_binary && mapping.is_binary(&relation, &declared(from.columns));
         shapes.insert(table.from.clone(), relation);
         tables.insert(table.to.clone(), Table { mapping, extent: Extent { blocks, is_whole }, is_binary });
     }
@@ -203,8 +204,10 @@ async fn tables(
     Ok((tables, shapes))
 }
 
+/// The columns of Postgres' own types, as they are declared. Other databases know other types by their numbers.
 fn declared(columns: Vec<ColumnSeen>) -> BTreeMap<String, String> {
-    columns.into_iter().map(|column| (column.name, column.declared)).collect()
+    let columns = columns.into_iter().filter(|column| column.kind.is_postgres());
+    columns.map(|column| (column.name, column.declared)).collect()
 }
 
 type Queue = Arc<Mutex<VecDeque<(Arc<Work>, chunk::Condition)>>>;

@@ -4,6 +4,7 @@
 pub mod crossing;
 pub mod one_table;
 pub mod orders;
+pub mod verification;
 
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -43,6 +43,7 @@ pub fn relation_of(index: u64, wider: bool) -> Arc<Relation> {
         nullable: !is_key,
         number: 0,
         stored: None,
+        declared: None,
     };
     let mut columns = vec![column("id", ColumnType::Int8, true), column("note", ColumnType::Text, false)];
     if wider {

@@ -1,6 +1,6 @@
 //! The statements of a trial, from the plan's mapping and the columns as they were seen.
 
-use migrations::column_type::TypeSeen;
+use migrations::column_type::ColumnType;
 use migrations::names::quote_identifier;
 use migrations::plan::Table;
 use migrations::preflight::{ColumnSeen, TableSeen};
@@ -13,11 +13,10 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// None where nothing is computed or a column is missing; the column's name as the error where a type that only the
-    /// source has takes part.
-    pub(super) fn of(table: &Table, source: &TableSeen, sink: &TableSeen) -> Result<Option<Trial>, String> {
+    /// None where nothing is computed or a column is missing.
+    pub(super) fn of(table: &Table, source: &TableSeen, sink: &TableSeen) -> Option<Trial> {
         if table.set.is_empty() && table.reverse.is_empty() {
-            return Ok(None);
+            return None;
         }
         let read_back: BTreeSet<&str> =
             table.reverse.values().flat_map(|reverse| reverse.columns.iter().map(String::as_str)).collect();
@@ -29,10 +28,7 @@ impl Trial {
             .iter()
             .filter(|c| is_read(&c.name) || goes_over(table, &read_back, &c.name).is_some())
             .collect();
-        if let Some(column) = columns.iter().find(|column| !is_everywhere(&column.kind)) {
-            return Err(column.name.clone());
-        }
-        Ok(Self::over(table, source, sink, &columns, &read_back))
+        Self::over(table, source, sink, &columns, &read_back)
     }
 
     fn over(
@@ -43,7 +39,7 @@ impl Trial {
         read_back: &BTreeSet<&str>,
     ) -> Option<Trial> {
         let given = columns.iter().enumerate().map(|(index, column)| {
-            format!("${}::text::{} AS {}", index + 1, column.declared, quote_identifier(&column.name))
+            format!("${}::text::{} AS {}", index + 1, column.exact, quote_identifier(&column.name))
         });
         let mut made: Vec<String> = Vec::new();
         for (target, set) in &table.set {
@@ -63,8 +59,8 @@ impl Trial {
         let mut back: Vec<String> = Vec::new();
         for (column, reverse) in &table.reverse {
             let column = source.column(column)?;
-            let (kind, name) = (&column.declared, quote_identifier(&column.name));
-            let alike = comparable(&column.kind);
+            let (kind, name) = (&column.exact, quote_identifier(&column.name));
+            let alike = comparable(column);
             back.push(format!(
                 "(SELECT ({})::{kind}{alike} FROM sink) IS NOT DISTINCT FROM (SELECT {name}{alike} FROM source)",
                 reverse.text
@@ -122,21 +118,13 @@ fn goes_over<'t>(table: &'t Table, read_back: &BTreeSet<&str>, column: &'t str) 
     table.sink_column(column).filter(|target| read_back.contains(target))
 }
 
-/// The cast under which a type's values can be compared: `json` has no equality (PostgreSQL manual, 9.16).
-fn comparable(kind: &TypeSeen) -> &'static str {
-    let is_json = |kind: &TypeSeen| matches!(kind, TypeSeen::Base(name) if name == "json");
-    match kind {
-        TypeSeen::Array(element) if is_json(element) => "::jsonb[]",
-        kind if is_json(kind) => "::jsonb",
+/// The cast under which a type's values can be compared: `json` has no equality (PostgreSQL manual, 9.16), and of some
+/// types nothing is known but their text.
+fn comparable(column: &ColumnSeen) -> &'static str {
+    match ColumnType::of(&column.kind, column.modifier) {
+        ColumnType::Json => "::jsonb",
+        ColumnType::Array(element) if *element == ColumnType::Json => "::jsonb[]",
+        kind if kind.is_printed() => "::text",
         _ => "",
-    }
-}
-
-/// Whether every Postgres knows the type by its name.
-fn is_everywhere(kind: &TypeSeen) -> bool {
-    match kind {
-        TypeSeen::Base(name) => name != "citext",
-        TypeSeen::Array(element) => is_everywhere(element),
-        TypeSeen::Enum { .. } | TypeSeen::Other(_) => false,
     }
 }

@@ -3,7 +3,7 @@
 use super::run;
 use super::sight::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use crate::code::Code;
-use crate::column_type::{ColumnType, Fit, fit};
+use crate::column_type::{Fit, fit};
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
@@ -101,13 +101,21 @@ impl Pair<'_> {
             return;
         }
         let drop = format!("write `drop: [{}]` at table {} of the plan", column.name, self.table.from);
-        if !ColumnType::of(&column.kind, column.modifier).is_carried() {
+        if let Some((part, why)) = column.kind.refused() {
             let message = format!(
-                "column {} of {} has type {}, which strangler does not carry yet",
+                "column {} of {} has type {}, which strangler does not carry: {part} {why}",
                 column.name, self.table.from, column.declared
             );
             found.push(Finding::error(Code::SourceType, message, drop));
             return;
+        }
+        if self.source.large_objects.contains(&column.name) {
+            let message = format!(
+                "column {} of {} names large objects: their numbers are carried, what is in them is not",
+                column.name, self.table.from
+            );
+            let hint = format!("move the contents into a column of type bytea, or {drop}");
+            found.push(Finding::warning(Code::SourceLargeObject, message, hint));
         }
         if !goes_over {
             return;

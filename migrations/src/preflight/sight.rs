@@ -140,6 +140,8 @@ pub struct TableSeen {
     pub has_children: bool,
     /// The partitioned table that it is a partition of.
     pub partition_of: Option<TableName>,
+    /// Its columns that name large objects, as far as some of its rows show.
+    pub large_objects: BTreeSet<String>,
     /// Whether it holds no row; none where we may not look.
     pub is_empty: Option<bool>,
     pub may_use_schema: bool,
@@ -187,6 +189,8 @@ pub struct ColumnSeen {
     pub declared: String,
     /// The same without its modifier: a cast to `varchar(20)` would cut a longer text silently, an assignment refuses it.
     pub cast: String,
+    /// Its type as any database names it, without domains, with digits, length and collation.
+    pub exact: String,
     pub kind: TypeSeen,
     /// Its type's modifier (`atttypmod`); −1 without one.
     pub modifier: i32,
@@ -195,6 +199,8 @@ pub struct ColumnSeen {
     /// The file of its table, or of the oldest partition.
     pub file: i64,
     pub is_key: bool,
+    /// The schema of the operators that the primary key compares it by, quoted; none if they are Postgres' own.
+    pub operators: Option<String>,
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.
     pub has_default: bool,
@@ -209,6 +215,14 @@ pub struct ColumnSeen {
 impl ColumnSeen {
     pub fn is_generated(&self) -> bool {
         self.generated_as.is_some()
+    }
+
+    /// A comparison as the primary key makes it, whatever the session's search path.
+    pub fn operator(&self, sign: &str) -> String {
+        match &self.operators {
+            Some(schema) => format!("OPERATOR({schema}.{sign})"),
+            None => sign.to_owned(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ fn relation(columns: &[(&str, ColumnType)]) -> Relation {
         nullable: *name != "id",
         number: 0,
         stored: None,
+        declared: None,
     };
     Relation {
         table: "public.orders".parse().unwrap(),

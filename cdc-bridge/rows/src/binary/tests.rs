@@ -15,6 +15,7 @@ fn relation(name: &str) -> Arc<Relation> {
         nullable: !is_key,
         number: 0,
         stored: None,
+        declared: None,
     };
     Arc::new(Relation {
         table: name.parse().unwrap(),

@@ -25,7 +25,11 @@ pub(super) fn text(kind: &ColumnType, json: &str, out: &mut Vec<u8>) -> Result<(
         | ColumnType::Json
         | ColumnType::Jsonb
         | ColumnType::Enum { .. }
+        | ColumnType::Composite { .. }
         | ColumnType::Unsupported(_) => string(json, out),
+        ColumnType::Printed { form, .. } if form.is_string() => string(json, out),
+        // The text is in a header.
+        ColumnType::Printed { .. } => Err(Misfit),
         ColumnType::Bytea => bytea(json, out),
         ColumnType::Date => {
             let days: i32 = json.parse().map_err(|_| Misfit)?;

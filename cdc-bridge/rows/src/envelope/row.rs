@@ -3,8 +3,9 @@
 //! not sent.
 
 use super::json;
+use super::plain::Written;
 use super::read::{self, Misfit};
-use super::value::{self, Written};
+use super::value;
 use crate::change::{BadTuple, Column, Relation, Tuple, Value};
 use bytes::Bytes;
 use serde::Deserialize;

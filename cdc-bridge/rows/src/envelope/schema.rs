@@ -4,6 +4,7 @@
 //! Written once for each shape of a table. Columns' defaults are left out.
 
 use super::json;
+use super::printed;
 use crate::change::{Column, Relation};
 use migrations::column_type::ColumnType;
 
@@ -107,7 +108,13 @@ fn type_fields(kind: &ColumnType, is_optional: bool, out: &mut Vec<u8>) {
         ColumnType::Float4 => format!(r#"{{"type":"float"{optional}"#).into_bytes(),
         ColumnType::Float8 => format!(r#"{{"type":"double"{optional}"#).into_bytes(),
         ColumnType::Bytea => format!(r#"{{"type":"bytes"{optional}"#).into_bytes(),
-        ColumnType::Text | ColumnType::Unsupported(_) => format!(r#"{{"type":"string"{optional}"#).into_bytes(),
+        ColumnType::Text | ColumnType::Composite { .. } | ColumnType::Unsupported(_) => {
+            format!(r#"{{"type":"string"{optional}"#).into_bytes()
+        }
+        ColumnType::Printed { form, .. } => {
+            let (kind, name) = printed::schema(*form);
+            format!("{{{kind}{optional}{name}").into_bytes()
+        }
         ColumnType::Numeric { precision, scale } => format!(
             r#"{{"type":"bytes"{optional},"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{{"scale":"{scale}","connect.decimal.precision":"{precision}"}}"#
         )

@@ -7,28 +7,16 @@ use super::array::{Token, walk};
 use super::calendar::{self, INFINITY, NEGATIVE_INFINITY};
 use super::decimal::Decimal;
 use super::json;
+use super::plain::{Written, bool, exact_if, float, int, string};
+use super::printed;
 use super::read;
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, Form};
 
 /// What Debezium writes for a large value that did not change and was not sent (`unavailable.value.placeholder`).
 pub const PLACEHOLDER: &str = "__debezium_unavailable_value";
 
 /// The placeholder in `uuid[]`: Java's `UUID.nameUUIDFromBytes` of [`PLACEHOLDER`].
 const PLACEHOLDER_UUID: &str = "b68a35a7-17ad-35b3-af2a-ae46edb4545a";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    /// The JSON gives the text back byte for byte.
-    Exact,
-    /// The JSON is what Debezium writes, but the text is more than it says.
-    Inexact,
-    /// Debezium's JSON has no form for it; nothing was written.
-    Nothing,
-}
-
-fn exact_if(is_exact: bool) -> Written {
-    if is_exact { Written::Exact } else { Written::Inexact }
-}
 
 pub(super) fn write(kind: &ColumnType, text: &[u8], out: &mut Vec<u8>) -> Written {
     match kind {
@@ -42,7 +30,9 @@ pub(super) fn write(kind: &ColumnType, text: &[u8], out: &mut Vec<u8>) -> Writte
         | ColumnType::Json
         | ColumnType::Jsonb
         | ColumnType::Enum { .. }
+        | ColumnType::Composite { .. }
         | ColumnType::Unsupported(_) => string(text, out),
+        ColumnType::Printed { form, .. } => printed::write(*form, text, out),
         ColumnType::Bytea => bytea(text, out),
         ColumnType::Date => date(text, out),
         ColumnType::Time { precision } => time(text, *precision, out),
@@ -69,7 +59,9 @@ pub(super) fn write_zero(kind: &ColumnType, out: &mut Vec<u8>) {
         | ColumnType::Json
         | ColumnType::Jsonb
         | ColumnType::Enum { .. }
+        | ColumnType::Composite { .. }
         | ColumnType::Unsupported(_) => b"\"\"",
+        ColumnType::Printed { form, .. } => return printed::write_zero(*form, out),
     };
     out.extend_from_slice(zero);
 }
@@ -81,7 +73,11 @@ pub(super) fn write_placeholder(kind: &ColumnType, out: &mut Vec<u8>) -> bool {
         | ColumnType::Json
         | ColumnType::Jsonb
         | ColumnType::Enum { .. }
+        | ColumnType::Composite { .. }
         | ColumnType::Uuid => {
+            json::string(PLACEHOLDER.as_bytes(), out);
+        }
+        ColumnType::Printed { form, .. } if form.is_string() => {
             json::string(PLACEHOLDER.as_bytes(), out);
         }
         ColumnType::Bytea => json::base64(PLACEHOLDER.as_bytes(), out),
@@ -104,6 +100,8 @@ pub(super) fn write_placeholder(kind: &ColumnType, out: &mut Vec<u8>) -> bool {
             | ColumnType::Json
             | ColumnType::Jsonb
             | ColumnType::Enum { .. }
+            | ColumnType::Composite { .. }
+            | ColumnType::Printed { form: Form::Text, .. }
             | ColumnType::Bytea => {
                 out.push(b'[');
                 write_placeholder(element, out);
@@ -114,55 +112,6 @@ pub(super) fn write_placeholder(kind: &ColumnType, out: &mut Vec<u8>) -> bool {
         _ => return false,
     }
     true
-}
-
-fn int(text: &[u8], out: &mut Vec<u8>) -> Written {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let is_canonical = matches!(digits, [b'1'..=b'9', ..]) || text == b"0";
-    if !is_canonical || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-        return Written::Nothing;
-    }
-    out.extend_from_slice(text);
-    Written::Exact
-}
-
-fn bool(text: &[u8], out: &mut Vec<u8>) -> Written {
-    match text {
-        b"t" => out.extend_from_slice(b"true"),
-        b"f" => out.extend_from_slice(b"false"),
-        _ => return Written::Nothing,
-    }
-    Written::Exact
-}
-
-/// Postgres' shortest text is a JSON number but for a point that Java always writes.
-fn float(text: &[u8], out: &mut Vec<u8>) -> Written {
-    if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
-        json::string(text, out);
-        return Written::Exact;
-    }
-    let (mantissa, exponent) = match text.iter().position(|byte| *byte == b'e') {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    };
-    let digits = mantissa.strip_prefix(b"-").unwrap_or(mantissa);
-    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let (whole, fraction) = match digits.iter().position(|byte| *byte == b'.') {
-        Some(at) => (&digits[..at], Some(&digits[at + 1..])),
-        None => (digits, None),
-    };
-    let exponent_fits = exponent.is_none_or(|exponent| {
-        is_number(exponent.strip_prefix(b"+").or(exponent.strip_prefix(b"-")).unwrap_or(exponent))
-    });
-    let has_leading_zero = whole.len() > 1 && whole[0] == b'0';
-    if !is_number(whole) || has_leading_zero || !fraction.is_none_or(is_number) || !exponent_fits {
-        return Written::Nothing;
-    }
-    out.extend_from_slice(text);
-    if fraction.is_none() && exponent.is_none() {
-        out.extend_from_slice(b".0");
-    }
-    exact_if(!(fraction == Some(b"0") && exponent.is_none()))
 }
 
 fn numeric(text: &[u8], scale: i32, out: &mut Vec<u8>) -> Written {
@@ -187,14 +136,6 @@ fn numeric_any(text: &[u8], out: &mut Vec<u8>) -> Written {
 
 fn is_negative_zero(text: &[u8]) -> bool {
     text.first() == Some(&b'-') && text.iter().all(|byte| matches!(byte, b'-' | b'0' | b'.'))
-}
-
-fn string(text: &[u8], out: &mut Vec<u8>) -> Written {
-    if std::str::from_utf8(text).is_err() {
-        return Written::Nothing;
-    }
-    json::string(text, out);
-    Written::Exact
 }
 
 fn bytea(text: &[u8], out: &mut Vec<u8>) -> Written {

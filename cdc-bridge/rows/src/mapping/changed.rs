@@ -4,7 +4,7 @@
 //! is what the source had before. So a column is set only if a source column that it is made of changed, and what an
 //! expression would compute less exactly stays as it is.
 
-use super::compare::{NUMBER, made, numbered, stored};
+use super::compare::{NUMBER, made, numbered, printed, stored};
 use super::{Input, Mapping, Output, Statement, list};
 use migrations::column_type::ColumnType;
 use migrations::names::quote_identifier;
@@ -33,8 +33,7 @@ impl Mapping {
         let key = |n: usize| format!("\"strangler.key {n}\"");
         let key_of_row =
             |(n, o): (usize, &&Output)| format!("({})::{} AS {}", o.expression, o.cast_type, key(n));
-        let matching =
-            |(n, o): (usize, &&Output)| format!("t.{} = s.{}", quote_identifier(&o.column), key(n));
+        let matching = |(n, o): (usize, &&Output)| o.is(&format!("s.{}", key(n)));
         let sql = format!(
             "SELECT s.{NUMBER}, ARRAY[{}]::boolean[] FROM (SELECT r.*, {} FROM {}) AS s JOIN {} AS t ON {}",
             list(asked.iter().map(|output| self.is_changed(output, &inputs))),
@@ -82,12 +81,14 @@ impl Mapping {
     }
 }
 
-/// A source's value in the form in which two of them are compared: texts and `json` by every letter.
+/// A source's value in the form in which two of them are compared: texts and `json` by every letter, and so is what a type
+/// prints of which nothing else is known.
 fn exact(kind: &ColumnType, value: String) -> String {
     let is_text = |kind: &ColumnType| matches!(kind, ColumnType::Text | ColumnType::Json);
     match kind {
         ColumnType::Array(element) if is_text(element) => format!("({value})::text[] COLLATE \"C\""),
         kind if is_text(kind) => format!("({value})::text COLLATE \"C\""),
+        kind if kind.is_printed() => format!("{} COLLATE \"C\"", printed(&format!("({value})"))),
         _ => value,
     }
 }

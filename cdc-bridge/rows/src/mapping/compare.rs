@@ -2,10 +2,11 @@
 //!
 //! Pure. The sink's database makes the mapped values by the same casts and expressions as when rows are applied, so only
 //! values are compared: a numeric's scale, the spacing of a jsonb, the zone of a timestamptz and the blanks that fill a
-//! char(n) are no difference. Texts are compared byte by byte, whatever the column's collation calls equal.
+//! char(n) are no difference. Texts are compared byte by byte, whatever the column's collation calls equal; so are types of
+//! which nothing but their text is known, whatever their own operators call equal, if they have any.
 
 use super::{Input, Mapping, Output, Statement, list};
-use migrations::column_type::TypeSeen;
+use migrations::column_type::ColumnType;
 use migrations::names::quote_identifier;
 
 /// The number of a row among the parameters.
@@ -83,8 +84,7 @@ impl Mapping {
 
     fn matching_numbered(&self) -> String {
         let keys = self.outputs.iter().filter(|output| output.is_key).enumerate();
-        let parts: Vec<String> =
-            keys.map(|(n, output)| format!("t.{} = s.k{n}", quote_identifier(&output.column))).collect();
+        let parts: Vec<String> = keys.map(|(n, output)| output.is(&format!("s.k{n}"))).collect();
         parts.join(" AND ")
     }
 }
@@ -102,23 +102,35 @@ pub(super) fn numbered(inputs: &[Input]) -> String {
 
 /// In which form two values of a column are compared.
 #[derive(Debug, PartialEq, Eq)]
-enum Form<'a> {
+enum Form {
     /// As values of this type.
-    Value(&'a str),
+    Value(String),
     Text,
     Texts,
+    /// By what the type prints.
+    Printed,
 }
 
-impl Form<'_> {
-    fn of(output: &Output) -> Form<'_> {
-        let one = |kind: &TypeSeen, text: Form<'static>| match kind {
-            TypeSeen::Base(name) if is_text(name) => text,
-            TypeSeen::Base(name) if is_rounded(name) => Form::Value(&output.declared),
-            _ => Form::Value(&output.cast_type),
+impl Form {
+    fn of(output: &Output) -> Form {
+        let (kind, modifier) = output.kind.without_domain(output.modifier);
+        let one = |one: &ColumnType, text: Form| match one {
+            ColumnType::Text | ColumnType::Json => text,
+            // Types whose column rounds what it is given.
+            ColumnType::Numeric { .. }
+            | ColumnType::NumericAny
+            | ColumnType::Time { .. }
+            | ColumnType::Timestamp { .. }
+            | ColumnType::Timestamptz => Form::Value(kind.sql(modifier)),
+            ColumnType::Printed { .. }
+            | ColumnType::Composite { .. }
+            | ColumnType::Array(_)
+            | ColumnType::Unsupported(_) => Form::Printed,
+            _ => Form::Value(output.cast_type.clone()),
         };
-        match &output.kind {
-            TypeSeen::Array(element) => one(element, Form::Texts),
-            kind => one(kind, Form::Text),
+        match ColumnType::of(kind, modifier) {
+            ColumnType::Array(element) => one(&element, Form::Texts),
+            kind => one(&kind, Form::Text),
         }
     }
 
@@ -127,17 +139,23 @@ impl Form<'_> {
             Form::Value(_) => value.to_owned(),
             Form::Text => format!("{value}::text COLLATE \"C\""),
             Form::Texts => format!("{value}::text[] COLLATE \"C\""),
+            Form::Printed => format!("{} COLLATE \"C\"", printed(value)),
         }
     }
+}
+
+/// What a value's type prints. A cast to text may be a function of its own.
+pub(crate) fn printed(value: &str) -> String {
+    format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END")
 }
 
 /// The value that the mapping makes.
 pub(super) fn made(output: &Output) -> String {
     let form = Form::of(output);
-    let kind = match form {
+    let kind = match &form {
         Form::Value(kind) => kind,
         // A cast to a length would cut a text, where applying the row refuses it.
-        Form::Text | Form::Texts => &output.cast_type,
+        Form::Text | Form::Texts | Form::Printed => &output.cast_type,
     };
     form.wrap(&format!("({})::{kind}", output.expression))
 }
@@ -147,22 +165,13 @@ pub(super) fn stored(output: &Output) -> String {
     Form::of(output).wrap(&format!("t.{}", quote_identifier(&output.column)))
 }
 
-/// Types whose equality is a collation's, ignores case, or is not defined.
-fn is_text(name: &str) -> bool {
-    matches!(name, "text" | "varchar" | "bpchar" | "name" | "citext" | "json")
-}
-
-/// Types whose column rounds what it is given.
-fn is_rounded(name: &str) -> bool {
-    matches!(name, "numeric" | "time" | "timestamp" | "timestamptz")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migrations::column_type::{TypeName, TypeSeen};
     use std::collections::BTreeSet;
 
-    fn output(kind: TypeSeen, declared: &str, cast: &str) -> Output {
+    fn output(kind: TypeSeen, modifier: i32, cast: &str) -> Output {
         Output {
             column: "c".to_owned(),
             cast_type: cast.to_owned(),
@@ -171,7 +180,8 @@ mod tests {
             reads: BTreeSet::new(),
             source: None,
             kind,
-            declared: declared.to_owned(),
+            modifier,
+            equals: "=".to_owned(),
         }
     }
 
@@ -181,23 +191,24 @@ mod tests {
 
     #[test]
     fn a_text_is_compared_by_its_bytes_and_never_cut() {
-        let varchar = output(base("varchar"), "character varying(3)", "character varying");
+        let varchar = output(base("varchar"), 7, "character varying");
         assert_eq!(made(&varchar), "(\"c\")::character varying::text COLLATE \"C\"");
         assert_eq!(stored(&varchar), "t.\"c\"::text COLLATE \"C\"");
-        let texts = output(TypeSeen::Array(Box::new(base("citext"))), "citext[]", "citext[]");
+        let citext = TypeSeen::Own(TypeName { schema: "ext".to_owned(), name: "citext".to_owned() });
+        let texts = output(TypeSeen::Array(Box::new(citext)), -1, "ext.citext[]");
         assert_eq!(stored(&texts), "t.\"c\"::text[] COLLATE \"C\"");
     }
 
     #[test]
     fn a_number_is_rounded_as_its_column_rounds_it() {
-        let numeric = output(base("numeric"), "numeric(12,2)", "numeric");
+        let numeric = output(base("numeric"), (12 << 16) + 2 + 4, "numeric");
         assert_eq!(
             (made(&numeric), stored(&numeric)),
             ("(\"c\")::numeric(12,2)".to_owned(), "t.\"c\"".to_owned())
         );
-        let jsonb = output(base("jsonb"), "jsonb", "jsonb");
+        let jsonb = output(base("jsonb"), -1, "jsonb");
         assert_eq!(made(&jsonb), "(\"c\")::jsonb");
         let moods = TypeSeen::Enum { name: "public.mood".to_owned(), labels: Vec::new() };
-        assert_eq!(made(&output(moods, "mood", "mood")), "(\"c\")::mood");
+        assert_eq!(made(&output(moods, -1, "mood")), "(\"c\")::mood");
     }
 }

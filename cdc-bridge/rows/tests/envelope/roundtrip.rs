@@ -1,7 +1,7 @@
 //! Every change comes back byte for byte, whatever its table, its values and what the source sent of them.
 
 use super::{NOW_US, change, column, comes_back, comes_back_as, encoder, relation};
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, Form};
 use migrations::lsn::{CommitLsn, Position};
 use proptest::prelude::*;
 use rows::change::{Change, Column, Operation, ReplicaIdentity, Transaction, Tuple, Value};
@@ -30,6 +30,20 @@ fn scalar_kind() -> impl Strategy<Value = ColumnType> {
             ColumnType::Timestamptz,
             mood,
         ]),
+        prop::sample::select(vec![
+            Form::Text,
+            Form::Interval,
+            Form::ZonedTime,
+            Form::Money,
+            Form::Bits { length: Some(1) },
+            Form::Bits { length: None },
+            Form::Hstore,
+            Form::Point,
+            Form::Geometry,
+            Form::Vector,
+            Form::SparseVector,
+        ])
+        .prop_map(|form| ColumnType::Printed { name: "t".to_owned(), form }),
         (1u16..1000, -1000i16..1000).prop_map(|(precision, scale)| ColumnType::Numeric { precision, scale }),
         (1u16..20, 0i16..6).prop_map(|(precision, scale)| ColumnType::Numeric { precision, scale }),
         (0u8..=6).prop_map(|precision| ColumnType::Time { precision }),
@@ -119,6 +133,7 @@ fn text_of(kind: &ColumnType) -> BoxedStrategy<Vec<u8>> {
         ]
         .boxed(),
         ColumnType::Array(element) => array_text(element),
+        ColumnType::Printed { .. } => printed_text(),
         _ => prop_oneof!["\\PC{0,20}", "[\\x01-\\x7f]{0,20}", Just(PLACEHOLDER.to_owned())].boxed(),
     };
     // Whatever the text, even if Postgres would never print it, it comes back.
@@ -127,6 +142,30 @@ fn text_of(kind: &ColumnType) -> BoxedStrategy<Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..12),
     ]
     .boxed()
+}
+
+/// Texts of types of which nothing else is known, and of no type at all.
+fn printed_text() -> BoxedStrategy<String> {
+    let texts = [
+        "1 day",
+        "-1 years +2 mons",
+        "999999999999 days",
+        "10:00:00+02",
+        "99:99:99",
+        "$1,000.00",
+        "0101",
+        "0101000000",
+        "010100",
+        "1e",
+        "\"a\"=>\"1\"",
+        "\"a\"=>",
+        "(1,2)",
+        "(1e999,0)",
+        "[1,2]",
+        "{1:2}/3",
+    ];
+    let texts = prop::sample::select(texts.map(str::to_owned).to_vec());
+    prop_oneof![texts, "\\PC{0,20}"].boxed()
 }
 
 fn array_text(element: &ColumnType) -> BoxedStrategy<String> {

@@ -1,7 +1,7 @@
 //! Values: what Debezium documents for each type.
 
 use super::{change, column, comes_back, encoder, records, relation};
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, Form};
 use rows::change::{Operation, ReplicaIdentity, Tuple, Value};
 use rows::envelope::PLACEHOLDER;
 use serde_json::{Value as Json, json};
@@ -100,9 +100,105 @@ fn arrays() -> Vec<Vector> {
     ]
 }
 
+fn printed() -> Vec<Vector> {
+    let of = |form| ColumnType::Printed { name: "t".to_owned(), form };
+    let bits = |length| of(Form::Bits { length });
+    let array = |kind| ColumnType::Array(Box::new(kind));
+    let point = "AQEAAAAAAAAAAADwPwAAAAAAAPA/";
+    vec![
+        (of(Form::Text), "[1,5)", json!("[1,5)"), true),
+        (of(Form::Xml), "<a>b</a>", json!("<a>b</a>"), true),
+        (of(Form::Interval), "1 year 2 mons 3 days 04:05:06.078", json!(37_091_106_078_000_i64), false),
+        (of(Form::Interval), "-1 days +02:03:00", json!(-79_020_000_000_i64), false),
+        (of(Form::Interval), "00:00:00", json!(0), false),
+        (of(Form::Interval), "infinity", Json::Null, false),
+        (of(Form::ZonedTime), "13:51:30.123789+02", json!("11:51:30.123789Z"), false),
+        (of(Form::ZonedTime), "23:30:00-05:30", json!("05:00:00Z"), false),
+        (of(Form::ZonedTime), "24:00:00+00", Json::Null, false),
+        (of(Form::Money), "$1,234.56", json!("AeJA"), false),
+        (of(Form::Money), "-$92,233,720,368,547,758.08", json!("gAAAAAAAAAA="), false),
+        (bits(Some(1)), "1", json!(true), false),
+        (bits(Some(2)), "11", json!("Aw=="), false),
+        (bits(Some(10)), "0000000001", json!("AQ=="), false),
+        (bits(None), "10000000001", json!("AQQ="), false),
+        (bits(None), "", json!(""), false),
+        (of(Form::Hstore), "", json!("{}"), false),
+        (
+            of(Form::Hstore),
+            r#""a b"=>"1", "q\"\\"=>NULL, "c"=>"""#,
+            json!(r#"{"a b":"1","q\"\\":null,"c":""}"#),
+            false,
+        ),
+        (of(Form::Point), "(1,1)", json!({"x": 1.0, "y": 1.0, "wkb": point, "srid": null}), false),
+        (of(Form::Point), "(NaN,1)", Json::Null, false),
+        (
+            of(Form::Geometry),
+            "0101000020E61000000000000000000000000000000000F03F",
+            json!({"wkb": "AQEAACDmEAAAAAAAAAAAAAAAAAAAAADwPw==", "srid": 4326}),
+            false,
+        ),
+        (of(Form::Geography), "nothing", Json::Null, false),
+        (of(Form::Vector), "[1,2.5,-3e-05]", json!([1.0, 2.5, -3e-5]), false),
+        (of(Form::HalfVector), "[0.5]", json!([0.5]), false),
+        (
+            of(Form::SparseVector),
+            "{1:1.5,3:2}/5",
+            json!({"dimensions": 5, "vector": [[1, 1.5], [3, 2.0]]}),
+            false,
+        ),
+        (of(Form::SparseVector), "{}/5", json!({"dimensions": 5, "vector": []}), false),
+        (array(of(Form::Text)), "{10.0.0.1,NULL}", json!(["10.0.0.1", null]), true),
+        (array(of(Form::Money)), "{$1.50,NULL}", json!(["AJY=", null]), false),
+        (
+            ColumnType::Composite { name: "t".to_owned(), fields: Vec::new() },
+            "(1,\"a b\")",
+            json!("(1,\"a b\")"),
+            true,
+        ),
+    ]
+}
+
+/// Connect's schema of each form, as `JsonConverter` writes it.
+#[test]
+fn schemas_are_those_of_debezium() {
+    let field = |form| {
+        let kind = ColumnType::Printed { name: "t".to_owned(), form };
+        let relation = relation(ReplicaIdentity::Default, vec![column("v", kind, false, true)]);
+        let change = change(&relation, Operation::Insert { new: Tuple::of([Value::Null].into_iter()) });
+        let record = records(&mut encoder(true), &change).remove(0);
+        record.value["schema"]["fields"][1]["fields"][0].clone()
+    };
+    for (form, kind, name) in [
+        (Form::Text, "string", Json::Null),
+        (Form::Interval, "int64", json!("io.debezium.time.MicroDuration")),
+        (Form::ZonedTime, "string", json!("io.debezium.time.ZonedTime")),
+        (Form::Money, "bytes", json!("org.apache.kafka.connect.data.Decimal")),
+        (Form::Bits { length: Some(1) }, "boolean", Json::Null),
+        (Form::Bits { length: None }, "bytes", json!("io.debezium.data.Bits")),
+        (Form::Xml, "string", json!("io.debezium.data.Xml")),
+        (Form::Ltree, "string", json!("io.debezium.data.Ltree")),
+        (Form::Tsvector, "string", json!("io.debezium.data.Tsvector")),
+        (Form::Hstore, "string", json!("io.debezium.data.Json")),
+        (Form::Point, "struct", json!("io.debezium.data.geometry.Point")),
+        (Form::Geometry, "struct", json!("io.debezium.data.geometry.Geometry")),
+        (Form::Geography, "struct", json!("io.debezium.data.geometry.Geography")),
+        (Form::Vector, "array", json!("io.debezium.data.DoubleVector")),
+        (Form::HalfVector, "array", json!("io.debezium.data.FloatVector")),
+        (Form::SparseVector, "struct", json!("io.debezium.data.SparseDoubleVector")),
+    ] {
+        let field = field(form);
+        assert_eq!((&field["type"], &field["name"]), (&json!(kind), &name), "{field}");
+        assert_eq!((&field["optional"], &field["field"]), (&json!(true), &json!("v")), "{field}");
+    }
+    assert_eq!(field(Form::Bits { length: None })["parameters"]["length"], "2147483647");
+    assert_eq!(field(Form::Money)["parameters"]["scale"], "2");
+}
+
 #[test]
 fn values_are_written_as_debezium_documents_them() {
-    for (kind, text, json, is_exact) in numbers_and_texts().into_iter().chain(times()).chain(arrays()) {
+    for (kind, text, json, is_exact) in
+        numbers_and_texts().into_iter().chain(times()).chain(arrays()).chain(printed())
+    {
         let relation = relation(ReplicaIdentity::Default, vec![column("v", kind.clone(), false, true)]);
         let change = change(
             &relation,

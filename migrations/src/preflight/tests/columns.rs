@@ -6,10 +6,14 @@ use crate::code::Code;
 #[test]
 fn columns_and_their_types() {
     let other = |name: &str| TypeSeen::Other(name.to_owned());
-    brings(Code::SourceType, "drop: [note]", |w| w.source().columns[2].kind = other("tsvector"));
+    brings(Code::SourceType, "drop: [note]", |w| w.source().columns[2].kind = other("anyelement"));
     brings(Code::SourceType, "drop: [note]", |w| {
-        w.source().columns[2].kind = TypeSeen::Array(Box::new(TypeSeen::Base("inet".to_owned())));
+        w.source().columns[2].kind = TypeSeen::Array(Box::new(TypeSeen::Base("regclass".to_owned())));
     });
+    let named = brings(Code::SourceLargeObject, "type bytea, or write `drop: [note]`", |w| {
+        w.source().large_objects.insert("note".to_owned());
+    });
+    assert!(!named.is_error());
     brings(Code::SinkNoColumn, "ADD COLUMN \"extra\" int4;", |w| {
         w.source().columns.push(column("extra", "int4"));
     });
