@@ -67,7 +67,8 @@ pub enum ColumnType {
     Composite {
         /// As SQL names it anywhere.
         name: String,
-        fields: Vec<(String, ColumnType)>,
+        /// Number, name and type.
+        fields: Vec<(i16, String, ColumnType)>,
     },
     /// Anything else, by the type's name; it never enters the log.
     Unsupported(String),
@@ -148,8 +149,9 @@ impl ColumnType {
             TypeSeen::Array(element) => ColumnType::Array(Box::new(ColumnType::of(element, modifier))),
             TypeSeen::Domain { of, modifier, .. } => ColumnType::of(of, *modifier),
             TypeSeen::Composite { name, fields } => {
-                let field =
-                    |field: &FieldSeen| (field.name.clone(), ColumnType::of(&field.kind, field.modifier));
+                let field = |field: &FieldSeen| {
+                    (field.number, field.name.clone(), ColumnType::of(&field.kind, field.modifier))
+                };
                 ColumnType::Composite { name: name.sql(), fields: fields.iter().map(field).collect() }
             }
             TypeSeen::Range { name, .. } => ColumnType::Printed { name: name.sql(), form: Form::Text },

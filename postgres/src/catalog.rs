@@ -36,11 +36,11 @@ const FILE: &str = "(
 /// A number for each table that changes with its file, its columns, or the labels and fields of their types.
 const STAMPS: &str = "
     SELECT c.oid, hashtextextended(concat_ws(' ', FILE, c.relreplident::text, (
-               SELECT string_agg(concat_ws(' ', a.attnum, a.xmin, l.oid, l.xmin, f.attnum, f.xmin), ',' ORDER BY a.attnum, l.oid, f.attnum)
+               SELECT string_agg(concat_ws(' ', a.attnum, a.xmin, l.oid, l.xmin,
+                          CASE WHEN i.typtype IN ('c', 'd') THEN MADE_OF END), ',' ORDER BY a.attnum, l.oid)
                  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                  LEFT JOIN pg_enum l ON l.enumtypid IN (t.oid, t.typelem)
-                 LEFT JOIN pg_type i ON i.oid IN (t.oid, t.typelem) AND i.typtype = 'c'
-                 LEFT JOIN pg_attribute f ON f.attrelid = i.typrelid AND f.attnum > 0
+                 LEFT JOIN pg_type i ON i.oid = CASE WHEN t.typelem = 0 THEN t.oid ELSE t.typelem END
                 WHERE a.attrelid = c.oid AND a.attnum > 0)), 0)
       FROM pg_class c WHERE c.oid = ANY ($1)";
 
@@ -226,7 +226,8 @@ pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, 
 
 /// By the oids of tables, a number for each that changes whenever [`shape`] does.
 pub async fn stamps(client: &Client, tables: &[u32]) -> Result<BTreeMap<u32, i64>, Error> {
-    let rows = client.query(&STAMPS.replace("FILE", FILE), &[&tables]).await?;
+    let question = STAMPS.replace("FILE", FILE).replace("MADE_OF", column_type::MADE_OF);
+    let rows = client.query(&question, &[&tables]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 

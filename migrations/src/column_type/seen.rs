@@ -61,6 +61,8 @@ pub enum TypeSeen {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldSeen {
+    /// `pg_attribute.attnum`, which no other field of the type gets again.
+    pub number: i16,
     pub name: String,
     pub kind: TypeSeen,
     pub modifier: i32,

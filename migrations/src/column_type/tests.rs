@@ -24,6 +24,7 @@ fn range(of: &TypeSeen) -> TypeSeen {
 
 fn composite(fields: &[(&str, &str)]) -> TypeSeen {
     let field = |(name, kind): &(&str, &str)| FieldSeen {
+        number: 0,
         name: (*name).to_owned(),
         kind: of_postgres(kind),
         modifier: -1,
@@ -130,7 +131,7 @@ fn what_only_one_database_understands_is_refused_wherever_it_hides() {
         let kind = of_postgres(name);
         let inside = TypeSeen::Composite {
             name: name_of("public", "pair"),
-            fields: vec![FieldSeen { name: "a".to_owned(), kind: array(&kind), modifier: -1 }],
+            fields: vec![FieldSeen { number: 1, name: "a".to_owned(), kind: array(&kind), modifier: -1 }],
         };
         for kind in [array(&kind), domain("d", &kind, -1), range(&kind), array(&inside), inside, kind] {
             assert_eq!(ColumnType::of(&kind, -1), ColumnType::Unsupported(name.to_owned()), "{kind:?}");

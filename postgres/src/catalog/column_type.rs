@@ -24,7 +24,7 @@ pub(super) const MADE_OF: &str = "
                'base', x.typbasetype::bigint, 'modifier', x.typtypmod,
                'range_of', (SELECT r.rngsubtype::bigint FROM pg_range r WHERE x.oid IN (r.rngtypid, r.rngmultitypid)),
                'labels', ARRAY(SELECT l.enumlabel FROM pg_enum l WHERE l.enumtypid = x.oid ORDER BY l.enumsortorder),
-               'fields', (SELECT coalesce(json_agg(json_build_object('name', f.attname, 'type', f.atttypid::bigint,
+               'fields', (SELECT coalesce(json_agg(json_build_object('number', f.attnum, 'name', f.attname, 'type', f.atttypid::bigint,
                                                                      'modifier', f.atttypmod) ORDER BY f.attnum), '[]')
                             FROM pg_attribute f WHERE x.typtype = 'c' AND f.attrelid = x.typrelid AND f.attnum > 0
                                                       AND NOT f.attisdropped)))::text
@@ -47,6 +47,7 @@ struct Part {
 
 #[derive(Debug, Deserialize)]
 struct Field {
+    number: i16,
     name: String,
     #[serde(rename = "type")]
     kind: u32,
@@ -82,6 +83,7 @@ fn put_together(oid: u32, parts: &HashMap<u32, Part>, depth_left: usize) -> Type
         ("d", _) => TypeSeen::Domain { name: name(), of: Box::new(of(part.base)), modifier: part.modifier },
         ("c", _) => {
             let field = |field: &Field| FieldSeen {
+                number: field.number,
                 name: field.name.clone(),
                 kind: of(field.kind),
                 modifier: field.modifier,
