@@ -35,7 +35,10 @@ const SERVER: &str = "
     SELECT current_database(), current_setting('server_version_num')::int, pg_is_in_recovery(),
            current_setting('wal_level'), current_setting('max_replication_slots')::int,
            current_setting('max_wal_senders')::int, (SELECT count(*)::int FROM pg_stat_replication),
-           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size')";
+           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
+           (SELECT array_to_string(ARRAY[d.datcollate::text, d.datctype::text]
+                       || ARRAY[to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'], ' ')
+              FROM pg_database d WHERE d.datname = current_database())";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 const ROLE: &str = "
     SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolreplication OR EXISTS (
@@ -239,7 +242,7 @@ async fn look(
     if let Some(finding) = preflight::too_old(database, server.version) {
         return Ok(Err(Box::new(finding)));
     }
-    let name: String = row.get(0);
+    let (name, collation): (String, String) = (row.get(0), row.get(8));
     // Some managed servers keep this from us; then two URLs of one database are told apart by nobody.
     let system_id = client.query_one(SYSTEM, &[]).await.ok().map(|row| row.get(0));
     let blockers = locks::blockers(client, tables).await?;
@@ -252,6 +255,7 @@ async fn look(
     Ok(Ok(DatabaseSeen {
         database: database.clone(),
         name,
+        collation,
         system_id,
         server,
         role: role(client).await?,

@@ -153,6 +153,7 @@ codes! {
     PlanNoWayBack = "plan.no-way-back", Usage;
     PlanNotTried = "plan.not-tried", NotReady;
     PlanOpenListen = "plan.open-listen", Usage;
+    PlanOtherCollation = "plan.other-collation", NotReady;
     PlanOtherSide = "plan.other-side", Usage;
     PlanReverseDiffers = "plan.reverse-differs", NotReady;
     PlanRouteTwice = "plan.route-twice", Usage;

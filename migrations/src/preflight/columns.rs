@@ -3,7 +3,7 @@
 use super::run;
 use super::sight::{ColumnSeen, DatabaseSeen, IdentitySeen, TableSeen};
 use crate::code::Code;
-use crate::column_type::{Fit, fit};
+use crate::column_type::{ColumnType, Fit, fit};
 use crate::finding::Finding;
 use crate::names::quote_identifier;
 use crate::plan::Table;
@@ -214,6 +214,7 @@ impl Pair<'_> {
                 )),
                 Some(_) => {}
             }
+            self.collation(target, &set.columns, found);
             let toastable =
                 set.columns.iter().find(|c| self.source.column(c).is_some_and(|c| c.is_toastable));
             if let Some(column) = toastable.filter(|_| self.source.identity != IdentitySeen::Full) {
@@ -224,6 +225,34 @@ impl Pair<'_> {
                     run(&self.sources.database, &statement),
                 ));
             }
+        }
+    }
+
+    /// What an expression makes of a text may depend on the database's locale: its order, its upper-case letters.
+    fn collation(&self, target: &str, read: &BTreeSet<String>, found: &mut Vec<Finding>) {
+        // `en_US.UTF-8` and `en_US.utf8` are one locale.
+        let plain = |database: &DatabaseSeen| database.collation.to_lowercase().replace("utf-8", "utf8");
+        if plain(self.sources) == plain(self.sinks) {
+            return;
+        }
+        let is_text = |column: &&ColumnSeen| {
+            let text = [ColumnType::Text, ColumnType::Array(Box::new(ColumnType::Text))];
+            text.contains(&ColumnType::of(&column.kind, column.modifier))
+                && !column.exact.contains(" COLLATE ")
+        };
+        let mut columns = read.iter().filter_map(|name| self.source.column(name));
+        if let Some(column) = columns.find(is_text) {
+            found.push(Finding::warning(
+                Code::PlanOtherCollation,
+                format!(
+                    "`set` of {target} reads the text {} of {}: the monolith's database compares texts by {}, the service's by {}",
+                    column.name, self.table.from, self.sources.collation, self.sinks.collation
+                ),
+                format!(
+                    "ignore it if the expression neither compares texts nor changes the case of letters; else make the service's database with the monolith's locale, or name one in the expression: {} COLLATE \"C\"",
+                    quote_identifier(&column.name)
+                ),
+            ));
         }
     }
 

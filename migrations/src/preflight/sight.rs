@@ -22,6 +22,8 @@ pub struct Sight {
 pub struct DatabaseSeen {
     pub database: Database,
     pub name: String,
+    /// By what locales texts are compared and their letters are known, where a column does not say.
+    pub collation: String,
     /// The server's identifier, where we may read it.
     pub system_id: Option<String>,
     pub server: ServerSeen,

@@ -88,6 +88,7 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
     let functions = crate::sql::functions(slice, &database);
     DatabaseSeen {
         name: database.as_str().to_owned(),
+        collation: "C.UTF-8 C.UTF-8".to_owned(),
         system_id: Some("7".to_owned()),
         server: ServerSeen {
             version: 150_018,

@@ -117,3 +117,20 @@ fn generated_columns_and_identities() {
     always(own.sink().columns.last_mut().unwrap());
     assert_eq!(own.findings(), []);
 }
+
+#[test]
+fn an_expression_over_texts_needs_one_locale() {
+    let change = |w: &mut World, exact: &str, locale: &str| {
+        w.sink.collation = locale.to_owned();
+        let total = w.source().columns.iter_mut().find(|column| column.name == "total").unwrap();
+        *total = ColumnSeen { exact: exact.to_owned(), is_toastable: false, ..column("total", "text") };
+    };
+    let other = "en_US.UTF-8 en_US.UTF-8";
+    let found = brings(Code::PlanOtherCollation, "\"total\" COLLATE \"C\"", |w| change(w, "text", other));
+    assert!(!found.is_error() && found.message.contains(other), "{}", found.message);
+    for (exact, locale) in [("text COLLATE pg_catalog.\"C\"", other), ("text", "C.utf8 C.utf8")] {
+        let mut world = World::sound();
+        change(&mut world, exact, locale);
+        assert_eq!(world.findings(), []);
+    }
+}
