@@ -14,6 +14,7 @@ mod hold;
 pub(crate) mod kept;
 pub(crate) mod loss;
 pub(crate) mod mending;
+mod narrowed;
 mod next;
 mod patience;
 pub(crate) mod plan;

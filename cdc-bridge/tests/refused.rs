@@ -196,8 +196,8 @@ async fn what_install_cannot_mend_is_not_called_so() {
         (
             "ALTER TABLE orders DROP COLUMN note",
             "ALTER TABLE orders ADD COLUMN note text",
-            Code::SinkOtherShape,
-            "put back the table, column or type",
+            Code::SinkNoColumn,
+            "add it to the service's table",
         ),
     ];
     for (id, (breaks, mends, code, remedy)) in (5000..).zip(cases) {

@@ -144,3 +144,66 @@ async fn what_leaves_every_value_alone_goes_on() {
     }
     house.stop().await;
 }
+
+/// At the service. A number that no longer fits is refused, but the column is at fault, not the row.
+const NARROWER: [(&str, &str); 7] = [
+    ("at", "ALTER TABLE orders ALTER at TYPE timestamptz(0)"),
+    ("price", "ALTER TABLE orders ALTER price TYPE numeric(10,1)"),
+    ("size", "ALTER TABLE orders ALTER size TYPE varchar(9)"),
+    ("n", "ALTER TABLE orders ALTER n TYPE smallint USING n % 1000"),
+    ("code", "ALTER TABLE orders ALTER code TYPE char(3)[]"),
+    ("mood", "CREATE TYPE few AS ENUM ('sad'); ALTER TABLE orders ALTER mood TYPE few USING 'sad'"),
+    (
+        "note",
+        "CREATE DOMAIN short AS text CHECK (length(value) < 100); ALTER TABLE orders ALTER note TYPE short",
+    ),
+];
+const FIRST: &str = "SELECT * FROM orders WHERE id = 1";
+
+/// A row whose values each of the narrower columns would round or cut.
+fn updated(n: usize) -> String {
+    format!(
+        "UPDATE orders SET note = 'note {n}', at = '2026-02-02 10:00:00.{n}', price = {n}.25, size = '{n}            ', n = 7000{n}, \
+         mood = 'sad', code = '{{a{n}}}' WHERE id = 1"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_of_the_service_that_becomes_narrower_stops_the_slice_before_a_value_is_cut() {
+    let house = following().await;
+    for (n, (column, narrow)) in (1..).zip(NARROWER) {
+        house.at_sink(narrow);
+        let cut = house.at_sink(FIRST);
+        house.at_source(&updated(n));
+        let (finding, _) = house.stopped(&there()).await;
+        assert_eq!(finding.code, Code::SinkNarrowed, "{narrow}: {finding}");
+        let place = format!("column {column} of the service's table public.orders");
+        assert!(finding.message.contains(&place), "{finding}");
+        assert_eq!(house.at_sink(FIRST), cut, "{narrow}: nothing is applied");
+        if n == 1 {
+            house.stop().await;
+            house.decide(Event::Resumed { skip: None });
+            house.start();
+            assert_eq!(house.stopped(&there()).await.0.code, Code::SinkNarrowed, "a restart changes nothing");
+        }
+        // The finding's own statement mends it.
+        house.at_sink(finding.remedy.split('`').nth(1).unwrap());
+        house.decide(Event::Resumed { skip: None });
+        house.same(FIRST, FIRST).await;
+    }
+    house.at_sink(
+        "ALTER TABLE orders ALTER price TYPE numeric(14,4), ALTER n TYPE bigint, ALTER size TYPE text, ADD own int DEFAULT 0",
+    );
+    for harmless in [
+        "ALTER TABLE orders ALTER note SET STATISTICS 10",
+        "ALTER TYPE mood ADD VALUE 'odd'",
+        "VACUUM FULL orders",
+    ] {
+        house.at_sink(harmless);
+    }
+    house.at_source(&updated(8));
+    let wider =
+        "SELECT id, note, at, price::numeric(10,2), size, n, mood, moods, code FROM orders WHERE id = 1";
+    house.same(wider, wider).await;
+    house.stop().await;
+}

@@ -18,12 +18,13 @@ CREATE TABLE IF NOT EXISTS strangler.stream (
     fenced bigint,
     opened bigint,
     foreign_writes jsonb,
+    sink_columns jsonb,
     holder text,
     updated_at timestamptz DEFAULT clock_timestamp(),
     PRIMARY KEY (slice, direction)
 );
 ALTER TABLE strangler.stream ADD COLUMN IF NOT EXISTS fenced bigint, ADD COLUMN IF NOT EXISTS opened bigint,
-    ADD COLUMN IF NOT EXISTS foreign_writes jsonb;
+    ADD COLUMN IF NOT EXISTS foreign_writes jsonb, ADD COLUMN IF NOT EXISTS sink_columns jsonb;
 
 -- A random name that this database and the log of its changes share, so that it is found when one of the two was set back
 -- to an earlier moment. The bridge renews it.

@@ -259,6 +259,7 @@ codes! {
     SinkGeneratedColumn = "sink.generated-column", NotReady;
     SinkIdentityAlways = "sink.identity-always", NotReady;
     SinkJsonRewritten = "sink.json-rewritten", NotReady;
+    SinkNarrowed = "sink.narrowed", Stopped;
     SinkNarrowerType = "sink.narrower-type", NotReady;
     SinkNoColumn = "sink.no-column", NotReady;
     SinkNoRight = "sink.no-right", Stopped;

@@ -14,6 +14,7 @@ pub mod locks;
 mod refusal;
 pub mod replication;
 pub mod slot;
+pub mod stamp;
 mod tls;
 
 pub use connect::{Address, ConnectError, Session, connect, connect_unplanned};

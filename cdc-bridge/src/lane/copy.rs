@@ -9,6 +9,7 @@ use super::filled;
 use super::halt::Halt;
 use super::hold::Hold;
 use super::kept::{self, Kept, Shapes};
+use super::narrowed;
 use super::plan::LanePlan;
 use super::refusal::for_function;
 use crate::feed::source::{Snapshot, Source, SourceError};
@@ -109,6 +110,7 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
     // Nobody writes any more after the gate is shut, but somebody may have written just before.
     must_be_ours(job, client).await?;
     let hold = Hold::take(&source, &job.plan.slice).await?;
+    let (stamp, rooms) = narrowed::look(client, job.plan).await?;
     let (tables, shapes) = tables(job, &source, client, progress).await?;
     // Everything that commits after the snapshot's consistent point is appended to the log after this cursor.
     (kept.cursor, kept.shapes) = (job.log.end_cursor().await?, shapes);
@@ -131,11 +133,17 @@ pub(crate) async fn copy(job: &Job<'_>, client: &Client, progress: &Arc<RowCount
         lost = hold.end() => return Err(lost),
     }
     hold.prove().await?;
+    if narrowed::stamped(client, job.plan).await? != stamp {
+        return Err(Halt::away(
+            "a column of the service's tables was altered while they were filled: the copy begins again",
+        ));
+    }
     let point = snapshot.consistent_point;
     kept.copied_at = Some(point);
     kept.position = Position { commit: point, ordinal: 0 };
     // `install` may have removed a table from the slice meanwhile.
     kept::keep(client, &job.plan.id, &kept, None).await?;
+    narrowed::note(client, &job.plan.id, &rooms).await?;
     Ok(kept)
 }
 

@@ -195,7 +195,7 @@ pub(crate) async fn keep(
                timeline = excluded.timeline, attempt = excluded.attempt, copied_at = excluded.copied_at, \
                commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal, passed = excluded.passed, \
                cursor = excluded.cursor, shapes = excluded.shapes, mapping = excluded.mapping, \
-               captured = excluded.captured, fenced = NULL, opened = NULL, foreign_writes = NULL, \
+               captured = excluded.captured, fenced = NULL, opened = NULL, foreign_writes = NULL, sink_columns = NULL, \
                filled = coalesce(excluded.filled, strangler.stream.filled), updated_at = clock_timestamp()";
     let cursor = to_json(&kept.cursor)?;
     let shapes = to_json(&kept.shapes)?;

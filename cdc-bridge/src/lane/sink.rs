@@ -10,6 +10,7 @@ mod together;
 use super::border::{Border, Foreign, Watch};
 use super::halt::Halt;
 use super::kept::{self, Kept, Shapes};
+use super::narrowed;
 use super::plan::LanePlan;
 use super::refusal::{RowError, deferred, expect, no_table, not_ours, superseded, unknown_value};
 use crate::log::Cursor;
@@ -22,6 +23,7 @@ use migrations::names::TableName;
 use migrations::preflight::{ColumnSeen, ForeignKeySeen};
 use migrations::stage::Epoch;
 use postgres::gate::{self, Gate};
+use postgres::stamp::{self, Stamp};
 use postgres::{Refusal, catalog, connect, in_words};
 use rows::assemble;
 use rows::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
@@ -65,6 +67,8 @@ pub(crate) struct Sink {
     epoch: Epoch,
     attempt: Generation,
     tables: BTreeMap<TableName, Vec<ColumnSeen>>,
+    /// How the columns of these tables stood when they were read.
+    stamp: Stamp,
     ranks: BTreeMap<TableName, usize>,
     /// The foreign keys of the sink's database.
     keys: Vec<ForeignKeySeen>,
@@ -116,12 +120,15 @@ impl Sink {
         right: Right,
         kept: &Kept,
     ) -> Result<Sink, Halt> {
+        // Before the columns are read, so that whatever changes them from now on is found.
+        let stamp = narrowed::stamped(&client, plan).await?;
         let mut tables = BTreeMap::new();
         for table in &plan.tables {
             let shape = catalog::shape(&client, &table.to).await.map_err(Halt::of)?;
             let shape = shape.ok_or_else(|| Halt::stop(no_table(&table.to)))?;
             tables.insert(table.to.clone(), shape.columns);
         }
+        narrowed::check(&client, plan, right, &kept.shapes, &tables).await?;
         let epoch = admit(&client, plan, right).await?;
         let keys = catalog::foreign_keys(&client, None).await.map_err(Halt::of)?;
         let ranks = ranks(&keys, plan)?;
@@ -133,6 +140,7 @@ impl Sink {
             epoch,
             attempt: kept.attempt,
             tables,
+            stamp,
             ranks,
             keys,
             cascades,
@@ -157,13 +165,18 @@ impl Sink {
         progress: Option<&(Progress, Cursor)>,
     ) -> Result<Option<EndLsn>, Halt> {
         let applied = self.apply_inner(changes, progress).await;
-        if applied.is_err() {
-            self.carried.clear();
-            if std::mem::take(&mut self.in_transaction) {
-                let _ = self.client.batch_execute("ROLLBACK").await;
-            }
+        let Err(halt) = applied else { return applied };
+        self.carried.clear();
+        if std::mem::take(&mut self.in_transaction) {
+            let _ = self.client.batch_execute("ROLLBACK").await;
         }
-        applied
+        // What was refused may have fitted the columns as they were.
+        let is_refused = matches!(halt, Halt::Stopped(..) | Halt::Contended(..));
+        if is_refused && narrowed::stamped(&self.client, &self.plan).await.is_ok_and(|now| now != self.stamp)
+        {
+            return Err(narrowed::altered());
+        }
+        Err(halt)
     }
 
     async fn apply_inner(
@@ -213,7 +226,11 @@ impl Sink {
 
     /// Takes another right over. What is under way ends under the old one.
     pub(crate) async fn grant(&mut self, right: Right) -> Result<(), Halt> {
+        let only_watched = !matches!(self.right, Right::Apply(_));
         self.right = right;
+        if only_watched {
+            narrowed::check(&self.client, &self.plan, right, &self.shapes, &self.tables).await?;
+        }
         if !self.in_transaction {
             self.epoch = admit(&self.client, &self.plan, right).await?;
         }
@@ -288,16 +305,17 @@ impl Sink {
     }
 
     async fn write_position(&mut self, passed: EndLsn, cursor: &Cursor) -> Result<(), Halt> {
+        // Tables that were written are locked by now, so no ALTER comes between their rows and this look.
         let sql = "UPDATE strangler.stream SET commit_lsn = $4::text::pg_lsn, ordinal = $5, \
                    passed = $6::text::pg_lsn, cursor = $7, fenced = $8, opened = $9, foreign_writes = $10, \
                    updated_at = clock_timestamp() \
-                   WHERE slice = $1 AND direction = $2 AND attempt = $3";
-        let statement = self.statement(sql).await?;
+                   WHERE slice = $1 AND direction = $2 AND attempt = $3 RETURNING ";
+        let statement = self.statement(&format!("{sql}{}", stamp::sql("$11"))).await?;
         let cursor = kept::to_json(cursor)?;
         let foreign = self.foreign.as_ref().map(kept::to_json).transpose()?;
-        let updated = self
+        let written = self
             .client
-            .execute(
+            .query_opt(
                 &statement,
                 &[
                     &self.plan.id.slice.as_str(),
@@ -310,12 +328,14 @@ impl Sink {
                     &self.border.fenced.map(|epoch| epoch.0 as i64),
                     &self.border.opened.map(|epoch| epoch.0 as i64),
                     &foreign,
+                    &self.stamp.oids,
                 ],
             )
             .await
             .map_err(Halt::of)?;
-        if updated != 1 {
-            return Err(Halt::stop(superseded(&self.plan)));
+        let written = written.ok_or_else(|| Halt::stop(superseded(&self.plan)))?;
+        if written.get::<_, &str>(0) != self.stamp.text {
+            return Err(narrowed::altered());
         }
         Ok(())
     }

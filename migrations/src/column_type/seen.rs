@@ -2,10 +2,11 @@
 
 use super::length;
 use crate::names::quote_identifier;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A type by schema and name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeName {
     pub schema: String,
     pub name: String,
@@ -28,7 +29,7 @@ impl fmt::Display for TypeName {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TypeSeen {
     /// One of Postgres' own base types, by its catalog name, e.g. `int4`.
     Base(String),
@@ -59,7 +60,7 @@ pub enum TypeSeen {
     Other(String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldSeen {
     /// `pg_attribute.attnum`, which no other field of the type gets again.
     pub number: i16,
