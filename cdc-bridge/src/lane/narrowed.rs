@@ -159,6 +159,8 @@ mod tests {
             number: 1,
             declared: String::new(),
             cast: String::new(),
+            exact: String::new(),
+            operators: None,
             kind,
             modifier,
             written: 0,

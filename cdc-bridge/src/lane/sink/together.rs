@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// So few rows are updated each by a part of its own, in the source's order: so a key is free when the next row gets it.
 const APART_MAX: usize = 256;
 
+/// A statement takes no more (PostgreSQL's protocol, `Bind`).
+const PARAMETERS_MAX: usize = u16::MAX as usize;
+
 /// More rows are updated in the order in which they are given if they are looked up one after the other.
 const IN_ORDER: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 const ANY_ORDER: &str = "SET LOCAL enable_hashjoin TO DEFAULT; SET LOCAL enable_mergejoin TO DEFAULT";
@@ -36,13 +39,15 @@ impl Sink {
     pub(super) async fn apply_together(&mut self, changes: &[Change]) -> Result<bool, RowError> {
         let Some(mut tables) = reduce::net(changes) else { return Ok(false) };
         tables.sort_by_key(|rows| self.ranks.get(&rows.relation.table).copied());
+        let moves: usize = tables.iter().flat_map(|rows| rows.updates.values()).map(Vec::len).sum();
+        let is_many = moves > APART_MAX;
         let mut pieces = Vec::new();
         // What leaves makes room for what comes: unique values are checked row by row.
         for rows in tables.iter().rev() {
             self.deletes(rows, &mut pieces)?;
         }
         for rows in &tables {
-            self.moves(rows, &mut pieces).await?;
+            self.moves(rows, if is_many { moves } else { 1 }, &mut pieces).await?;
         }
         for rows in &tables {
             self.inserts(rows, &mut pieces)?;
@@ -50,20 +55,21 @@ impl Sink {
         if pieces.is_empty() {
             return Ok(true);
         }
+        if parameters_of(&pieces) > PARAMETERS_MAX {
+            return Ok(false);
+        }
         let parts = pieces.iter().enumerate();
         let parts = parts.map(|(n, piece)| format!("s{n} AS ({} RETURNING 1)", piece.sql));
         let counts = (0..pieces.len()).map(|n| format!("(SELECT count(*) FROM s{n})"));
         let (parts, counts): (Vec<String>, Vec<String>) = (parts.collect(), counts.collect());
         let sql = format!("WITH {} SELECT {}", parts.join(", "), counts.join(", "));
-        let is_ordered =
-            tables.iter().flat_map(|rows| rows.updates.values()).any(|moves| moves.len() > APART_MAX);
-        if is_ordered {
+        if is_many {
             self.client.batch_execute(IN_ORDER).await?;
         }
         let arrays: Vec<Vec<Option<&str>>> =
             pieces.iter().flat_map(|piece| &piece.arrays).map(|array| texts(array)).collect();
         let found = self.client.query_one(&sql, &parameters(&arrays)).await?;
-        if is_ordered {
+        if is_many {
             self.client.batch_execute(ANY_ORDER).await?;
         }
         for (n, piece) in pieces.iter().enumerate().filter(|(_, piece)| !piece.may_lack) {
@@ -94,14 +100,19 @@ impl Sink {
         Ok(())
     }
 
-    async fn moves(&mut self, rows: &NetRows, pieces: &mut Vec<Piece>) -> Result<(), RowError> {
+    /// So many rows by one part.
+    async fn moves(
+        &mut self,
+        rows: &NetRows,
+        together: usize,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<(), RowError> {
         let mapping = self.mapping(&rows.relation)?;
         for (unsent, moves) in &rows.updates {
-            let apart = if moves.len() > APART_MAX { moves.len() } else { 1 };
             for (columns, moves) in self.settings(&mapping, unsent, moves).await? {
                 let is_rekey = |one: &Moved| key_changes(&mapping, one);
                 for moves in moves.chunk_by(|one, next| is_rekey(one) == is_rekey(next)) {
-                    for moves in moves.chunks(apart) {
+                    for moves in moves.chunks(together) {
                         pieces.extend(piece(&mapping, &columns, moves, parameters_of(pieces))?);
                     }
                 }
