@@ -17,6 +17,7 @@ use crate::log::Log;
 use migrations::finding::Finding;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
+use migrations::problem::Diagnostic;
 use migrations::sql::Database;
 use retention::Reading;
 use source::Source;
@@ -85,6 +86,7 @@ impl Feed {
     }
 
     async fn open(&self, choice: &LogChoice, plan: &PlanName, state_dir: &Path) -> Log {
+        let mut said = String::new();
         loop {
             let opened = Log::open(choice, plan, &self.source.database, &self.name, state_dir).await;
             let why = match opened {
@@ -96,7 +98,10 @@ impl Feed {
                 }
                 Err(why) => why,
             };
-            tracing::warn!("{why}");
+            if said != why.to_string() {
+                said = why.to_string();
+                tracing::warn!("{why}; {}", why.remedy());
+            }
             self.status.send_modify(|status| status.finding = Some(why.finding()));
             sleep(OPEN_RETRY).await;
         }

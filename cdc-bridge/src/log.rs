@@ -14,6 +14,7 @@ mod floor;
 mod kafka;
 
 pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Event, Flush, LogError, Owner, RECENT_MAX};
+pub use kafka::{out_of_reach, unknown_options};
 use migrations::lsn::{Durable, EndLsn, Timeline};
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;

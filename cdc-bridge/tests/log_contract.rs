@@ -9,6 +9,8 @@
 mod embedded_only;
 #[path = "log_contract/gone.rs"]
 mod gone;
+#[path = "log_contract/guarded.rs"]
+mod guarded;
 #[path = "log_contract/history.rs"]
 mod history;
 #[path = "log_contract/kafka.rs"]

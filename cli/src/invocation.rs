@@ -81,7 +81,14 @@ impl<'a> Invocation<'a> {
             };
             Problem::new(Code::PlanUnreadable, format!("could not read the plan {file}: {error}"), remedy)
         })?;
-        migrations::plan::check(&file, &text, &environment).map_err(|findings| {
+        let checked = migrations::plan::check(&file, &text, &environment);
+        let checked = checked.and_then(|(plan, mut findings)| {
+            let unknown = crate::part::unknown_options(&plan.log);
+            let is_sound = unknown.is_empty();
+            findings.extend(unknown);
+            if is_sound { Ok((plan, findings)) } else { Err(findings) }
+        });
+        checked.map_err(|findings| {
             let count = findings.iter().filter(|finding| finding.is_error()).count();
             let errors = if count == 1 { "error" } else { "errors" };
             Problem::new(

@@ -1,6 +1,7 @@
-//! The three parts: runs each in this process, and calls the controller's crate for `install`, `uninstall` and
+//! The three parts: runs each in this process, and calls their crates for `check`, `install`, `uninstall` and
 //! `doctor`. Only this file names their crates.
 
+pub(crate) use cdc_bridge::log::{out_of_reach, unknown_options};
 pub(crate) use controller::{doctor, readers, writers};
 
 use crate::signals::Signals;

@@ -4,7 +4,7 @@
 
 mod world;
 
-use migrations::plan::LogChoice;
+use migrations::plan::{KafkaOptions, LogChoice};
 use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use migrations::stage::Epoch;
@@ -249,6 +249,7 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
         partitions: 1,
         replication: 1,
         schemas: false,
+        options: KafkaOptions::default(),
     };
     let refused = told(world.uninstall().await);
     assert!(refused.contains("copy of gone, orders is") && refused.contains("shop.*"), "{refused}");

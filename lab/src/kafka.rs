@@ -88,15 +88,16 @@ rootLogger.appenderRef.out.ref = out
 
 /// The broker's settings: small, quick to start, and without topics that make themselves. After a kill -9 the
 /// controller admits the broker again only when its old session has run out, hence the short one.
-fn settings(folder: &Path, port: u16, controller_port: u16) -> String {
+fn settings(folder: &Path, port: u16, controller_port: u16, guards: &Guards) -> String {
+    let Guards { listeners, advertised, protocols, rest } = guards;
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -114,9 +115,70 @@ num.network.threads=2
 num.io.threads=4
 background.threads=2
 log.cleaner.dedupe.buffer.size=16777216
-",
+{rest}",
         folder.join("data").display()
     )
+}
+
+/// Settings of listeners that ask who comes: with TLS, with TLS on both sides, and with a login. The users are kept in the
+/// cluster (SCRAM) and in the settings (PLAIN). `certificates` holds `server.pem` (key and certificate) and `ca.pem`.
+fn guards(certificates: &Path, doors: &Doors) -> Guards {
+    let Doors { tls, mutual, login_tls, login_plain } = doors;
+    let at = |host: &str| {
+        format!(
+            ",TLS://{host}:{tls},MUTUAL://{host}:{mutual},LOGINTLS://{host}:{login_tls},LOGINPLAIN://{host}:{login_plain}"
+        )
+    };
+    let login = |listener: &str| {
+        let (listener, module) = (format!("listener.name.{listener}"), "org.apache.kafka.common.security");
+        format!(
+            "{listener}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+{listener}.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
+{listener}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;
+{listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";
+"
+        )
+    };
+    Guards {
+        listeners: at("127.0.0.1"),
+        advertised: at("localhost"),
+        protocols: ",TLS:SSL,MUTUAL:SSL,LOGINTLS:SASL_SSL,LOGINPLAIN:SASL_PLAINTEXT".to_owned(),
+        rest: format!(
+            "ssl.keystore.type=PEM
+ssl.keystore.location={}
+ssl.truststore.type=PEM
+ssl.truststore.location={}
+listener.name.mutual.ssl.client.auth=required
+{}{}",
+            certificates.join("server.pem").display(),
+            certificates.join("ca.pem").display(),
+            login("logintls"),
+            login("loginplain"),
+        ),
+    }
+}
+
+/// What listeners that ask who comes add to the settings.
+#[derive(Debug, Default)]
+struct Guards {
+    listeners: String,
+    advertised: String,
+    protocols: String,
+    rest: String,
+}
+
+/// The only user of a guarded broker, by any mechanism.
+pub const USER: &str = "us";
+pub const PASSWORD: &str = "open-sesame";
+
+/// The ports of a guarded broker's listeners. It calls itself `localhost` there.
+#[derive(Clone, Copy, Debug)]
+pub struct Doors {
+    pub tls: u16,
+    /// TLS, and a client's certificate.
+    pub mutual: u16,
+    pub login_tls: u16,
+    pub login_plain: u16,
 }
 
 /// A running broker. Dropping it kills it; its folder goes too, unless the caller named or kept it.
@@ -146,12 +208,36 @@ impl Broker {
             Some(port) => port,
             None => free_port()?,
         };
-        fs::write(folder.join("server.properties"), settings(&folder, port, free_port()?))?;
+        let settings = settings(&folder, port, free_port()?, &Guards::default());
+        Broker::open_with(folder, port, &settings, &[])
+    }
+
+    /// Starts a broker that also has listeners which ask who comes.
+    pub fn guarded(certificates: &Path) -> Result<(Broker, Doors)> {
+        let private = tempfile::Builder::new().prefix(&format!("{FOLDER_PREFIX}kafka-")).tempdir()?;
+        let port = free_port()?;
+        let doors = Doors {
+            tls: free_port()?,
+            mutual: free_port()?,
+            login_tls: free_port()?,
+            login_plain: free_port()?,
+        };
+        let settings = settings(private.path(), port, free_port()?, &guards(certificates, &doors));
+        let users = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+            .map(|mechanism| format!("{mechanism}=[name={USER},password={PASSWORD}]"));
+        let mut broker = Broker::open_with(private.path().to_owned(), port, &settings, &users)?;
+        broker.private = Some(private);
+        Ok((broker, doors))
+    }
+
+    fn open_with(folder: PathBuf, port: u16, settings: &str, users: &[String]) -> Result<Broker> {
+        fs::write(folder.join("server.properties"), settings)?;
         fs::write(folder.join("log4j2.properties"), LOGGING)?;
         fs::write(folder.join("port"), port.to_string())?;
         if !folder.join("data").join("meta.properties").exists() {
             let mut format = java(&folder, "kafka.tools.StorageTool")?;
             format.args(["format", "-t", CLUSTER_ID, "-c", "server.properties"]);
+            format.args(users.iter().flat_map(|user| ["--add-scram", user]));
             process::output(&mut format, FORMAT_LIMIT).context("Kafka's storage cannot be formatted")?;
         }
         Ok(Broker { server: serve(&folder, port)?, folder, port, private: None })

@@ -142,6 +142,7 @@ codes! {
     PlanEmptySlice = "plan.empty-slice", Usage;
     PlanFilter = "plan.filter", Usage;
     PlanIncomplete = "plan.incomplete", Usage;
+    PlanKafkaOption = "plan.kafka-option", Usage;
     PlanKeyLost = "plan.key-lost", NotReady;
     PlanLiteralPassword = "plan.literal-password", Usage;
     PlanLiteralSecret = "plan.literal-secret", Usage;
@@ -329,6 +330,7 @@ codes! {
     LogRowTooLarge = "log.row-too-large", Stopped;
     LogTopicCompacted = "log.topic-compacted", Stopped;
     LogTopicName = "log.topic-name", Stopped;
+    LogUnreachable = "log.unreachable", NotReady;
     LogUnknown = "log.unknown", Stopped;
 
     BridgeOtherPlan = "bridge.other-plan", NotReady;

@@ -6,11 +6,13 @@
 mod check;
 mod environment;
 mod fingerprint;
+mod kafka;
 mod sql;
 mod tree;
 mod written;
 
 pub use check::check;
+pub use kafka::{KafkaOption, KafkaOptions};
 
 use crate::crossing::Moment;
 use crate::finding::Finding;
@@ -130,6 +132,7 @@ pub enum LogChoice {
         replication: u16,
         /// Whether keys and values carry their Connect schema (`schemas.enable`).
         schemas: bool,
+        options: KafkaOptions,
     },
 }
 

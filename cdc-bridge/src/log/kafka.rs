@@ -11,6 +11,7 @@ mod lock;
 mod look;
 mod merge;
 mod murmur2;
+mod options;
 mod partition;
 mod reader;
 mod reading;
@@ -19,9 +20,11 @@ mod record;
 mod routes;
 mod standing;
 mod topics;
+mod trouble;
 mod writer;
 
 use migrations::code::Code;
+pub use options::{out_of_reach, unknown_options};
 pub(crate) use reader::KafkaReader;
 pub(crate) use writer::KafkaWriter;
 
@@ -58,7 +61,7 @@ impl KafkaLog {
         plan: &PlanName,
         context: Context,
     ) -> Result<Self, LogError> {
-        let LogChoice::Kafka { brokers, partitions, replication, .. } = choice else {
+        let LogChoice::Kafka { brokers, partitions, replication, options, .. } = choice else {
             let message = format!("the log of plan {plan} is not one that this strangler knows");
             return Err(LogError::Refused(Finding::error(
                 Code::LogUnknown,
@@ -67,7 +70,7 @@ impl KafkaLog {
             )));
         };
         let inner = Inner {
-            cluster: Cluster { brokers: brokers.clone() },
+            cluster: Cluster::new(brokers, options),
             plan: plan.clone(),
             context,
             partitions: i32::from(*partitions).max(1),

@@ -5,7 +5,7 @@ use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Reader};
 use lab::Dice;
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::{PlanName, TableName};
-use migrations::plan::LogChoice;
+use migrations::plan::{KafkaOptions, LogChoice};
 use migrations::sql::Database;
 use rows::change::Change;
 use rows::progress::Message;
@@ -45,7 +45,14 @@ impl Place {
         });
         let topic_prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
         Self {
-            choice: LogChoice::Kafka { brokers, topic_prefix, partitions: 3, replication: 1, schemas: false },
+            choice: LogChoice::Kafka {
+                brokers,
+                topic_prefix,
+                partitions: 3,
+                replication: 1,
+                schemas: false,
+                options: KafkaOptions::default(),
+            },
             plan: "shop".parse().unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }

@@ -30,6 +30,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     progress.state("checking the live systems");
     let mut diagnosis = crate::part::doctor(&plan, args.slice.as_ref()).await;
     diagnosis.following.extend(disk(&plan, call.house().dir()));
+    diagnosis.following.extend(crate::part::out_of_reach(&plan.log).await);
     progress.clear();
     let subject =
         args.slice.as_ref().map_or_else(|| format!("plan {}", plan.name), |slice| format!("slice {slice}"));

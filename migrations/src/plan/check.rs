@@ -5,6 +5,7 @@
 
 mod across;
 mod address;
+mod kafka;
 mod reading;
 mod settings;
 mod slice;

@@ -97,7 +97,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    fn place(&self, spot: Spot) -> Place {
+    pub(super) fn place(&self, spot: Spot) -> Place {
         let last = u32::try_from(self.lines.len()).unwrap_or(u32::MAX).max(1);
         let line = spot.line.clamp(1, last);
         let index = usize::try_from(line - 1).unwrap_or(0);

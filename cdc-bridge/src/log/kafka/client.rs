@@ -1,9 +1,12 @@
 //! The connections to the cluster: their settings, and what their errors mean.
 
+use super::trouble;
 use crate::log::contract::LogError;
 use migrations::code::Code;
 use migrations::finding::Finding;
+use migrations::plan::KafkaOptions;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::time::Duration;
 
@@ -20,13 +23,48 @@ const COMPRESSION: u64 = 8;
 /// The broker answers a fetch that finds nothing after this time; a partition that is added in between waits so long.
 const FETCH_WAIT_MS: u64 = 10;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Admin,
+    Producer,
+    Consumer,
+}
+
+impl Client {
+    /// The library complains about an option that its kind of client does not use.
+    fn takes(self, name: &str) -> bool {
+        let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let writes =
+            starts(&["linger.", "queue.buffering.", "batch.", "compression.", "sticky.", "request.timeout."]);
+        let reads = starts(&["fetch.", "queued.", "session.", "heartbeat.", "max.poll.", "coordinator."]);
+        match self {
+            Client::Admin => !writes && !reads,
+            Client::Producer => !reads,
+            Client::Consumer => !writes,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     /// `host:port`, several with commas.
     pub(crate) brokers: String,
+    options: KafkaOptions,
 }
 
 impl Cluster {
+    pub(crate) fn new(brokers: &str, options: &KafkaOptions) -> Cluster {
+        Cluster { brokers: brokers.to_owned(), options: options.clone() }
+    }
+
+    /// What the plan says comes last: it tunes what we do not insist on, and how we are let in.
+    fn with_options(&self, mut config: ClientConfig, client: Client) -> ClientConfig {
+        for (name, option) in self.options.iter().filter(|(name, _)| client.takes(name)) {
+            config.set(name, option.expose());
+        }
+        config
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -36,13 +74,15 @@ impl Cluster {
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             // Batches of ours are as large as rows may be.
-            .set("receive.message.max.bytes", "1000000000");
+            .set("receive.message.max.bytes", "1000000000")
+            // Why a broker cuts us off is said on this level.
+            .set_log_level(RDKafkaLogLevel::Info);
         config
     }
 
     /// For topics and their settings.
     pub(crate) fn admin(&self) -> ClientConfig {
-        self.config()
+        self.with_options(self.config(), Client::Admin)
     }
 
     /// For a writer whose largest record has so many bytes.
@@ -58,7 +98,7 @@ impl Cluster {
             .set("queue.buffering.max.messages", "200000")
             .set("message.max.bytes", record_bytes_max.to_string())
             .set("message.timeout.ms", DELIVERY_MS_MAX.to_string());
-        config
+        self.with_options(config, Client::Producer)
     }
 
     /// For a reader of so many partitions. It belongs to no group and commits nothing.
@@ -80,7 +120,7 @@ impl Cluster {
             .set("fetch.error.backoff.ms", "20")
             // Its default of a second would stop a reader that is faster than its queue is long.
             .set("fetch.queue.backoff.ms", "1");
-        config
+        self.with_options(config, Client::Consumer)
     }
 
     pub(crate) fn error(&self, error: &KafkaError) -> LogError {
@@ -93,7 +133,34 @@ impl Cluster {
                 hint,
             ));
         }
-        self.unavailable(&error.to_string())
+        match (error, trouble::of(&self.brokers)) {
+            // It would repeat a value that may be secret.
+            (KafkaError::ClientConfig(_, _, name, _), _) => self.turned_away(
+                &format!("the client library does not take `{name}`"),
+                "run `strangler check`, which names the place in the plan",
+            ),
+            (KafkaError::ClientCreation(why), _) => {
+                // It names the option, and not the file.
+                let mut files = self.options.iter().filter(|(name, _)| name.ends_with(".location"));
+                let file = files.find(|(name, _)| why.contains(name)).map(|(_, file)| file.expose());
+                let why = file.map_or(why.clone(), |file| format!("{why} ({file})"));
+                self.turned_away(&why, "correct `log.kafka.options` in the plan, then restart the bridge")
+            }
+            (_, Some(trouble)) => match trouble.remedy() {
+                Some(remedy) => self.turned_away(&trouble.words, remedy),
+                None => self.unavailable(&format!("{error}: {}", trouble.words)),
+            },
+            (_, None) => self.unavailable(&error.to_string()),
+        }
+    }
+
+    /// The cluster is there and does not let us in. Someone may mend it there, so that it is tried again.
+    fn turned_away(&self, why: &str, hint: &str) -> LogError {
+        LogError::Unavailable {
+            place: format!("Kafka {}", self.brokers),
+            why: why.to_owned(),
+            hint: hint.to_owned(),
+        }
     }
 
     /// The cluster does not do what it should, for now.
@@ -101,8 +168,9 @@ impl Cluster {
         LogError::Unavailable {
             place: format!("Kafka {}", self.brokers),
             why: why.to_owned(),
-            hint: "check that the brokers run and are reached from here (`log.kafka.brokers` in the plan); \
-                   the bridge goes on by itself when they answer"
+            hint: "check that the brokers run and are reached from here (`log.kafka.brokers` in the plan), and that \
+                   `security.protocol` under `log.kafka.options` is their listener's; the bridge goes on by itself when \
+                   they answer"
                 .into(),
         }
     }

@@ -3,6 +3,7 @@
 //! While brokers are away, every client says the same many times a second. One memory serves all clients of the process.
 
 use super::lock::locked;
+use super::trouble;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -34,6 +35,7 @@ impl ClientContext for Listener {
 impl ConsumerContext for Listener {}
 
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    trouble::hear(text);
     use RDKafkaLogLevel::{Debug, Info};
     if matches!(level, Info | Debug) {
         tracing::debug!("Kafka: {facility}: {text}");
@@ -43,6 +45,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
 }
 
 pub(super) fn fail(error: &KafkaError, reason: &str) {
+    trouble::hear(reason);
     let kind = error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| format!("{code:?}"));
     if let Some(untold) = locked(&HEARD).take(&kind, Instant::now()) {
         tracing::warn!(untold, "Kafka: {error}: {reason}");

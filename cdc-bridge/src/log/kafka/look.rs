@@ -2,14 +2,20 @@
 
 use super::client::{ANSWER_MAX, Cluster};
 use super::listener::Listener;
+use super::trouble;
 use crate::log::contract::LogError;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
-use rdkafka::metadata::MetadataPartition;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 use std::time::{Duration, Instant};
+
+/// A question about topics is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// News of the client library that are taken at once.
+const NEWS_MAX: usize = 64;
 
 /// A consumer that is pointed at one partition after the other.
 pub(crate) struct Look {
@@ -32,10 +38,7 @@ impl Look {
 
     /// A topic's partitions, also those that have no leader now; none if the topic does not exist.
     fn list(&self, topic: &str) -> Result<Vec<i32>, LogError> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), ANSWER_MAX)
-            .map_err(|error| self.cluster.error(&error))?;
+        let metadata = self.metadata(topic)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Ok(Vec::new());
         };
@@ -46,6 +49,38 @@ impl Look {
             }
             Some(code) => Err(self.cluster.unavailable(&format!("topic {topic}: {code}"))),
         }
+    }
+
+    /// Asks several times, so that brokers that turn us away are noticed before the time is over.
+    fn metadata(&self, topic: &str) -> Result<Metadata, LogError> {
+        let deadline = Instant::now() + ANSWER_MAX;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.consumer.fetch_metadata(Some(topic), left.min(ASK_AGAIN)) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) if is_passing(&error) && left > ASK_AGAIN && !self.is_turned_away() => {}
+                Err(error) => return Err(self.wrong(&error)),
+            }
+        }
+    }
+
+    fn is_turned_away(&self) -> bool {
+        self.listen();
+        trouble::of(&self.cluster.brokers).is_some_and(|trouble| trouble.remedy().is_some())
+    }
+
+    /// The client library says what is wrong only if it is asked for news.
+    fn listen(&self) {
+        for _ in 0..NEWS_MAX {
+            if self.consumer.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
+    }
+
+    fn wrong(&self, error: &KafkaError) -> LogError {
+        self.listen();
+        self.cluster.error(error)
     }
 
     /// How many partitions a topic has that was just made, which not every broker knows at once.
@@ -69,7 +104,7 @@ impl Look {
         match self.consumer.fetch_watermarks(topic, partition, ANSWER_MAX) {
             Ok(bounds) => Ok(Some(bounds)),
             Err(error) if is_missing(&error) && !self.list(topic)?.contains(&partition) => Ok(None),
-            Err(error) => Err(self.cluster.error(&error)),
+            Err(error) => Err(self.wrong(&error)),
         }
     }
 
@@ -85,7 +120,7 @@ impl Look {
         if from >= to {
             return Ok(found);
         }
-        let wrong = |error: KafkaError| self.cluster.error(&error);
+        let wrong = |error: KafkaError| self.wrong(&error);
         let mut place = TopicPartitionList::new();
         place.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(wrong)?;
         self.consumer.assign(&place).map_err(wrong)?;
@@ -142,6 +177,7 @@ pub(crate) fn is_passing(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use migrations::plan::KafkaOptions;
     use rdkafka::mocking::MockCluster;
     use rdkafka::types::RDKafkaRespErr;
 
@@ -149,7 +185,7 @@ mod tests {
     fn a_topic_without_a_leader_is_not_taken_for_none() {
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("there", 2, 1).unwrap();
-        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        let look = Look::new(&Cluster::new(&mock.bootstrap_servers(), &KafkaOptions::default())).unwrap();
         assert_eq!(look.partitions("there").unwrap(), Some(2));
         let told = |error| {
             mock.topic_error("there", error).unwrap();
@@ -164,11 +200,11 @@ mod tests {
     fn a_partition_without_a_leader_is_not_taken_for_none() {
         let mock = MockCluster::new(2).unwrap();
         mock.create_topic("there", 2, 1).unwrap();
-        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        let look = Look::new(&Cluster::new(&mock.bootstrap_servers(), &KafkaOptions::default())).unwrap();
         assert_eq!(look.bounds("there", 1).unwrap(), Some((0, 0)));
         assert_eq!(look.bounds("there", 2).unwrap(), None);
         mock.partition_leader("there", 1, None).unwrap();
-        let look = Look::new(&Cluster { brokers: mock.bootstrap_servers() }).unwrap();
+        let look = Look::new(&Cluster::new(&mock.bootstrap_servers(), &KafkaOptions::default())).unwrap();
         assert_eq!(look.partitions("there").unwrap(), Some(2));
         let leaderless = look.bounds("there", 1);
         assert!(matches!(leaderless, Err(LogError::Unavailable { .. })), "{leaderless:?}");

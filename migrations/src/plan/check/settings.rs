@@ -1,6 +1,7 @@
 //! The parts of the plan that say how strangler itself runs: log, proxy, controller, bridge, limits, acceptances.
 
 use super::address::{self, Listener};
+use super::kafka;
 use super::reading::{self, Fields};
 use crate::code::Code;
 use crate::names::PlanName;
@@ -19,8 +20,6 @@ const GIB: u64 = 1 << 30;
 const EMBEDDED_BYTES_MIN: u64 = 64 * MIB;
 /// What the embedded log may take of the disk by default.
 const EMBEDDED_BYTES: u64 = 8 * GIB;
-/// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
-const TOPIC_PREFIX_LEN_MAX: usize = 100;
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
 /// Bridges report twice a second, so a copy always counts as a little old.
 const STALENESS_MS: std::ops::RangeInclusive<u64> = 2_000..=3_600_000;
@@ -83,7 +82,7 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
         return None;
     }
     if let Some(node) = kafka {
-        return kafka_log(node, name, notes);
+        return kafka::log(node, name, notes);
     }
     let mut bytes_max = Some(EMBEDDED_BYTES);
     if let Some(node) = embedded {
@@ -93,68 +92,6 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
         }
     }
     bytes_max.map(|bytes_max| LogChoice::Embedded { bytes_max })
-}
-
-fn kafka_log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<LogChoice> {
-    let keys = ["brokers", "topic_prefix", "partitions", "replication", "schemas"];
-    let fields = Fields::open(node, "log.kafka", &keys, notes)?;
-    let brokers = fields
-        .need("brokers", "write `brokers: localhost:9092`", notes)
-        .and_then(|node| brokers(node, notes));
-    let topic_prefix = match fields.get("topic_prefix") {
-        Some(node) => topic_prefix(node, notes),
-        None => name.map(|name| name.as_str().to_owned()),
-    };
-    let mut count = |key, what, max| match fields.get(key) {
-        Some(node) => reading::integer(node, what, 1..=max, notes).and_then(|n| u16::try_from(n).ok()),
-        None => Some(1),
-    };
-    let partitions = count("partitions", "a number of partitions", 1000);
-    let replication = count("replication", "a number of replicas", 32);
-    let schemas = match fields.get("schemas") {
-        Some(node) => reading::boolean(node, "a choice of `schemas`", notes),
-        None => Some(false),
-    };
-    Some(LogChoice::Kafka {
-        brokers: brokers?,
-        topic_prefix: topic_prefix?,
-        partitions: partitions?,
-        replication: replication?,
-        schemas: schemas?,
-    })
-}
-
-fn brokers(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
-    let meant = reading::text(node, "brokers", notes)?;
-    let one = |broker: &str| {
-        let (host, port) = broker.trim().rsplit_once(':')?;
-        let fits = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
-        port.parse::<u16>().ok().filter(|port| *port != 0 && fits)
-    };
-    if meant.split(',').all(|broker| one(broker).is_some()) {
-        return Some(meant.split(',').map(str::trim).collect::<Vec<_>>().join(","));
-    }
-    let message = "these are not brokers of a Kafka cluster";
-    notes.error(
-        node.spot,
-        Code::PlanBadValue,
-        message,
-        "write `host:port`, several with commas between them",
-    );
-    None
-}
-
-fn topic_prefix(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
-    let scalar = reading::scalar(node, "a topic prefix", notes)?;
-    let meant = scalar.meant.as_deref()?;
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if (1..=TOPIC_PREFIX_LEN_MAX).contains(&meant.len()) && meant.bytes().all(fits) {
-        return Some(meant.to_owned());
-    }
-    let message = format!("`{}` is not a topic prefix", reading::shown(&scalar.written));
-    let hint = format!("use 1 to {TOPIC_PREFIX_LEN_MAX} of A-Z, a-z, 0-9, `.`, `_` and `-`");
-    notes.error(node.spot, Code::PlanBadValue, message, hint);
-    None
 }
 
 fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>) -> ProxySettings {
