@@ -18,13 +18,14 @@ mod narrowed;
 mod next;
 mod patience;
 pub(crate) mod plan;
+mod publication;
 mod refusal;
 mod removal;
 mod sink;
 pub(crate) mod state;
 
 use crate::feed::Feed;
-use crate::feed::end::waits;
+use crate::feed::end::{other_table, waits};
 use crate::feed::status::Status;
 use crate::log::{Cursor, Log, Reader};
 use border::{Foreign, Watch};
@@ -60,6 +61,8 @@ use tokio_postgres::Client;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often a lane looks for tables that cannot be captured.
+const APART_INTERVAL: Duration = Duration::from_secs(1);
 const COPY_REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An order with the journal's length when it was given: a longer journal wakes a stopped lane.
@@ -126,7 +129,7 @@ struct Lane<'a> {
 impl Lane<'_> {
     /// Does what the order says; returns only when it cannot go on.
     async fn pursue(&self) -> Result<Infallible, Halt> {
-        let (plan, order) = (&self.context.plan, self.order);
+        let (plan, order, feed) = (&self.context.plan, self.order, &self.context.feed);
         let (mut captured, mut open): (_, Option<(Client, Option<Kept>)>) = (None, None);
         loop {
             let kept = open.as_ref().map(|(_, kept)| kept.as_ref());
@@ -147,6 +150,7 @@ impl Lane<'_> {
                 (Next::AwaitCapture, held, _) => {
                     // Lets the lane's lock go: it may be another bridge's turn.
                     drop(held);
+                    publication::publish(plan, order, feed).await?;
                     captured = Some(self.captured().await?);
                 }
                 (Next::Copy { epoch, filled, is_read }, Some((client, _)), Some(captured)) => {
@@ -154,11 +158,14 @@ impl Lane<'_> {
                     open = Some((client, Some(kept)));
                 }
                 (Next::Begin, Some((client, _)), Some(captured)) => {
-                    let (feed, captured) = (&self.context.feed, captured.clone());
+                    let captured = captured.clone();
                     let kept = back::begin(plan, feed, self.log, order.attempt, captured, &client).await?;
                     open = Some((client, Some(kept)));
                 }
-                (Next::Follow, Some((client, Some(kept))), _) => return self.follow(client, kept).await,
+                (Next::Follow, Some((client, Some(kept))), _) => {
+                    publication::retire(plan, order, feed).await?;
+                    return self.follow(client, kept).await;
+                }
                 (Next::Pause, Some((client, Some(kept))), _) => {
                     drop(client);
                     self.take_up(&kept);
@@ -172,18 +179,19 @@ impl Lane<'_> {
                 }
                 (Next::Rest, ..) => {
                     self.context.state.send_modify(LaneState::reset);
+                    publication::retire(plan, order, feed).await?;
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Remove(epoch), ..) => {
                     self.context.state.send_modify(LaneState::reset);
                     let tell =
                         || self.set(Condition::Waiting { finding: waits("the copy is being removed") });
-                    removal::remove(plan, &self.context.feed, self.log, epoch, tell).await?;
+                    removal::remove(plan, order, feed, self.log, epoch, tell).await?;
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Forget, ..) => {
                     self.context.state.send_modify(LaneState::reset);
-                    removal::forget(plan).await?;
+                    removal::forget(plan, order, feed).await?;
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Halt(halt), ..) => return Err(halt),
@@ -286,7 +294,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Waits until the feed captures the lane's tables; of which server, and as what.
+    /// Waits until the feed captures the lane's tables; of which server, and as what. Says which cannot be captured.
     async fn captured(&self) -> Result<(Timeline, Captured), Halt> {
         let tables = self.context.plan.wanted(self.order);
         let mut status = self.context.feed.status.subscribe();
@@ -305,7 +313,22 @@ impl Lane<'_> {
                 Some(finding) => self.set(Condition::Waiting { finding }),
                 None => {}
             }
-            status.changed().await.map_err(|_| Halt::away("capture has ended"))?;
+            let refused = tables.iter().find_map(|table| now.refused.get(table)).cloned();
+            let is_apart = refused.is_none() && !now.apart.is_disjoint(&tables);
+            if let Some(finding) = refused {
+                self.set(Condition::Stopped { finding, position: None });
+            }
+            if is_apart {
+                // Capture may have looked before they were published.
+                let missing = publication::missing(&self.context.feed, &tables).await?;
+                if !missing.is_empty() {
+                    self.set(Condition::Stopped { finding: other_table(&missing), position: None });
+                }
+            }
+            tokio::select! {
+                open = status.changed() => open.map_err(|_| Halt::away("capture has ended"))?,
+                () = sleep(APART_INTERVAL), if is_apart => {}
+            }
         }
     }
 
@@ -326,7 +349,8 @@ impl Lane<'_> {
                 return halt;
             }
             // Nobody may read a copy any more that may have gone on over a gap.
-            if let Some(table) = self.context.plan.wanted(self.order).intersection(&now.torn).next() {
+            let wanted = self.context.plan.wanted(self.order);
+            if let Some(table) = now.torn.union(&now.apart).find(|table| wanted.contains(*table)) {
                 return Halt::Lost(format!(
                     "changes of table {table} may not have been captured for a while"
                 ));

@@ -97,7 +97,19 @@ fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
     if !needed.is_empty() {
         lines.push_str("    reference:   # tables they reference: copied and followed, never moved\n");
         for name in needed {
-            let _ = writeln!(lines, "      - {}", scalar(name));
+            let secrets = survey.table(name).map(|table| table.secrets.as_slice()).unwrap_or_default();
+            let _ = match secrets {
+                [] => writeln!(lines, "      - {}", scalar(name)),
+                secrets => {
+                    let secrets: Vec<String> = secrets.iter().map(|column| scalar(column)).collect();
+                    writeln!(
+                        lines,
+                        "      - {{ from: {}, drop: [{}] }}   # they look like secrets",
+                        scalar(name),
+                        secrets.join(", ")
+                    )
+                }
+            };
         }
     }
     let behind = survey.tables.iter().filter(|table| !moved.contains(table.name.as_str()));
@@ -134,6 +146,7 @@ mod tests {
             key: owned(key),
             rows_estimated: 0,
             points_to: owned(points_to),
+            secrets: Vec::new(),
         }
     }
 
@@ -174,14 +187,17 @@ mod tests {
             tables: vec![
                 orders.clone(),
                 odd.clone(),
-                table("public.customers", &["id"], &[]),
+                SurveyedTable {
+                    secrets: vec!["password_hash".to_owned(), "card number".to_owned()],
+                    ..table("public.customers", &["id"], &[])
+                },
                 table("public.invoices", &["id"], &["public.orders"]),
             ],
         };
         let text = text(&draft(vec![orders, odd]), Some(&survey));
         assert_eq!(findings(&text), Vec::<String>::new(), "{text}");
         assert!(text.contains("- 'sales.order items'   # no primary key"), "{text}");
-        assert!(text.contains("    reference:   # tables they reference: copied and followed, never moved\n      - public.customers\n"));
+        assert!(text.contains("    reference:   # tables they reference: copied and followed, never moved\n      - { from: public.customers, drop: [password_hash, 'card number'] }"));
         assert!(
             text.contains("# public.invoices stays in the monolith and references public.orders"),
             "{text}"

@@ -3,6 +3,7 @@
 //! Reads the catalog of Postgres and nothing else; no row is looked at.
 
 use migrations::code::Code;
+use migrations::preflight::looks_secret;
 use migrations::problem::Problem;
 use postgres::{catalog, connect_unplanned, in_words};
 use std::collections::BTreeSet;
@@ -28,6 +29,8 @@ pub(crate) struct SurveyedTable {
     pub(crate) key: Vec<String>,
     pub(crate) rows_estimated: u64,
     pub(crate) points_to: Vec<String>,
+    /// Columns beside its key that look like secrets.
+    pub(crate) secrets: Vec<String>,
 }
 
 impl Survey {
@@ -66,8 +69,11 @@ async fn ask(url: &str) -> Result<Survey, Problem> {
             .filter(|key| key.from == listed.table && key.to != listed.table)
             .map(|key| key.to.to_string())
             .collect();
+        let is_secret = |column: &String| looks_secret(column) && !listed.key.contains(column);
+        let secrets = listed.columns.iter().filter(|column| is_secret(column)).cloned().collect();
         SurveyedTable {
             name: listed.table.to_string(),
+            secrets,
             key: listed.key,
             rows_estimated: listed.rows_estimated,
             points_to: points_to.into_iter().collect(),

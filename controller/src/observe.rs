@@ -38,7 +38,8 @@ const SERVER: &str = "
            (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
            (SELECT array_to_string(ARRAY[d.datcollate::text, d.datctype::text]
                        || ARRAY[to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'], ' ')
-              FROM pg_database d WHERE d.datname = current_database())";
+              FROM pg_database d WHERE d.datname = current_database()),
+           current_setting('server_encoding')";
 const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
 const ROLE: &str = "
     SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolreplication OR EXISTS (
@@ -227,6 +228,7 @@ async fn look(
     let megabytes: Option<i64> = row.get(7);
     let server = ServerSeen {
         version: count(row.get(1)),
+        encoding: row.get(9),
         is_standby: row.get(2),
         wal_level: row.get(3),
         slots_max: count(row.get(4)),
@@ -333,7 +335,7 @@ async fn installed(
         plan: any.get(1),
         facts: ours.map(|row| row.get(2)),
         functions: functions.iter().map(|row| row.get(0)).collect(),
-        published: published.map(|tables| tables.into_iter().map(|published| published.table).collect()),
+        published: published.map(|tables| tables.into_iter().map(|one| (one.table, one.columns)).collect()),
         filled: filled.iter().map(filled_by).collect(),
     }))
 }

@@ -10,6 +10,7 @@ use migrations::sql::{self, Database};
 use migrations::stage::Epoch;
 use postgres::gate;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use world::{World, refusal};
 
 /// Everything of strangler's that catalogs could still hold.
@@ -36,6 +37,8 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
     assert_eq!(world.monolith("SELECT id::text FROM strangler.journal_id"), id);
     assert_eq!(world.codes().await, []);
     let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
+    assert_eq!(world.monolith(published), "", "no slice is started");
+    world.publish(true).await;
     assert_eq!(world.monolith(published), "customers lines orders");
 
     // A gate that is shut, a slot that nobody reads: all of it goes.
@@ -339,6 +342,8 @@ async fn no_table_of_a_followed_slice_leaves_the_publication() {
     let world = World::new("").await;
     world.monolith(MORE);
     world.install().await;
+    world.stands("following", 1);
+    world.install().await;
     let before = (world.monolith(PUBLISHED), world.monolith("SELECT facts::text FROM strangler.installed"));
     let edits = [
         (world.plan_with(LINES, ""), "public.lines"),
@@ -383,24 +388,83 @@ async fn what_takes_no_table_away_may_be_installed_while_slices_are_followed() {
         world.cluster.sql(database, MORE);
     }
     world.install().await;
-    let before = world.monolith(PUBLISHED);
     world.stands("following", 1);
+    world.publish(true).await;
+    let before = world.monolith(PUBLISHED);
     world.install().await;
     assert_eq!(world.monolith(PUBLISHED), before, "a second install touches nothing");
     let other =
         |tables: &str| format!("triggers: {{ audit: skip }}\n  other: {{ service: orders, {tables} }}");
     let added = world.plan_with("triggers: { audit: skip }", &other("tables: [public.more]"));
     try_install(&world, &added).await.unwrap();
-    assert!(world.monolith(PUBLISHED).starts_with(&before), "{}", world.monolith(PUBLISHED));
-    // A table that only moves to another slice stays published.
+    assert_eq!(world.monolith(PUBLISHED), before, "nobody follows the other slice");
+    // A table that moves to a slice that nobody follows would leave.
     let text =
         format!("reference: []\n    {}", other("tables: [public.more], reference: [public.customers]"));
     let moved = world.plan_with("reference: [public.customers]\n    triggers: { audit: skip }", &text);
-    try_install(&world, &moved).await.unwrap();
-    assert!(world.monolith(PUBLISHED).starts_with(&before), "{}", world.monolith(PUBLISHED));
-    // Nobody follows the other slice.
+    assert!(told(try_install(&world, &moved).await).contains("its table public.customers would leave"));
     try_install(&world, &world.plan).await.unwrap();
     assert_eq!(world.monolith(PUBLISHED), before);
+}
+
+/// What is published of which columns.
+const COLUMNS: &str = "SELECT string_agg(tablename || ' ' || attnames::text, ' ' ORDER BY tablename) FROM pg_publication_tables";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_the_plan_keeps_out_are_not_published() {
+    let world = World::new("").await;
+    world.monolith("ALTER TABLE customers ADD email text, ADD password text");
+    // Two slices of two services need different columns of one table; the second service is never asked.
+    let service =
+        format!("orders: {{ upstream: \"http://127.0.0.1:2\", database: \"{}\" }}", world.url("service"));
+    let mail = format!(
+        "{service}, mail: {{ upstream: \"http://127.0.0.1:3\", database: \"{}\" }}",
+        world.url("postgres")
+    );
+    let both = "reference: [{ from: public.customers, drop: [email, password] }]\n    triggers: { audit: skip }\n  \
+                mail: { service: mail, reference: [{ from: public.customers, drop: [name, password] }] }";
+    let edit = |from: &str, to: &str| world.plan_with_all(&[(service.as_str(), mail.as_str()), (from, to)]);
+    let reference = "reference: [public.customers]\n    triggers: { audit: skip }";
+    let plan = edit(reference, both);
+    let whole = edit(reference, &both.replace("drop: [name, password]", "drop: [name]"));
+    let less = edit(reference, &both.replace("[email, password]", "[email, password, name]"));
+    let at_monolith = |plan: &migrations::plan::Plan| {
+        let steps = migrations::sql::install(plan, &migrations::sql::Database::Monolith).unwrap();
+        let steps: Vec<String> = steps.into_iter().map(|step| step.sql).collect();
+        format!("BEGIN; {}; COMMIT", steps.join(";\n"))
+    };
+    world.monolith(&at_monolith(&plan));
+    world.publish(true).await;
+    let listed = "customers {id,name,email} lines {order_id,no,qty} orders {id,customer_id,note,total}";
+    assert_eq!(world.monolith(COLUMNS), listed);
+    let app = world.client("app", "monolith").await;
+    let writes = "INSERT INTO customers VALUES (1, 'a', 'b', 'c'); UPDATE customers SET password = 'd'; DELETE FROM customers";
+    assert_eq!(refusal(&app, writes).await, None);
+    // A column that the plan keeps out no longer is not in the copy. More columns to keep out change nothing.
+    world.stands("following", 1);
+    let before = world.monolith(PUBLISHED);
+    let refused =
+        std::panic::catch_unwind(AssertUnwindSafe(|| world.monolith(&at_monolith(&whole)))).unwrap_err();
+    let refused = refused.downcast_ref::<String>().unwrap();
+    assert!(refused.contains("column password of its table public.customers is not published"), "{refused}");
+    world.monolith(&at_monolith(&less));
+    assert_eq!(world.monolith(PUBLISHED), before);
+    // Once it is given up, the next copy gets what the plan says.
+    world.stands("monolith", 1);
+    world.publish(false).await;
+    world.monolith(&at_monolith(&whole));
+    world.publish(true).await;
+    assert!(
+        world.monolith(COLUMNS).starts_with("customers {id,name,email,password} "),
+        "{}",
+        world.monolith(COLUMNS)
+    );
+    // Under REPLICA IDENTITY FULL there can be no list of columns.
+    world.publish(false).await;
+    world.monolith("ALTER TABLE customers REPLICA IDENTITY FULL");
+    world.monolith(&at_monolith(&plan));
+    world.publish(true).await;
+    assert_eq!(refusal(&app, writes).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,7 @@ const FILL: &str = "customers DISTU, items DISTU, orders DISTU, orders_id_seq SU
 async fn each_database_can_be_source_and_sink_of_what_has_a_way_back() {
     let mut world = World::new("").await;
     world.install().await;
+    world.publish(true).await;
     assert_eq!(world.monolith(MAY), WRITE);
     assert_eq!(world.service(MAY), format!("{FILL}; published items orders; replication"));
     let us = world.client("strangler", "service").await;

@@ -192,6 +192,7 @@ codes! {
     SliceUnknown = "slice.unknown", Usage;
     SliceWayBack = "slice.way-back", NotReady;
 
+    DatabaseEncoding = "database.encoding", NotReady;
     DatabasePooler = "database.pooler", NotReady;
     DatabaseUnreachable = "database.unreachable", Unavailable;
 
@@ -217,6 +218,7 @@ codes! {
     InstallOutdated = "install.outdated", NotReady;
     InstallRefused = "install.refused", Error;
 
+    SourceColumnSent = "source.column-sent", NotReady;
     SourceForeignKeyAcross = "source.foreign-key-across", NotReady;
     SourceGeneratedColumn = "source.generated-column", NotReady;
     SourceGeneratedInSet = "source.generated-in-set", NotReady;
@@ -224,6 +226,7 @@ codes! {
     SourceIdentity = "source.identity", Stopped;
     SourceLargeObject = "source.large-object", NotReady;
     SourceLatePrimaryKey = "source.late-primary-key", NotReady;
+    SourceListedIdentity = "source.listed-identity", NotReady;
     SourceLongTransaction = "source.long-transaction", NotReady;
     SourceNoColumn = "source.no-column", NotReady;
     SourceNoFreeSlot = "source.no-free-slot", NotReady;
@@ -237,6 +240,7 @@ codes! {
     SourceRefuses = "source.refuses", NotReady;
     SourceReplicaIdentity = "source.replica-identity", NotReady;
     SourceSchemaChanged = "source.schema-changed", Stopped;
+    SourceSecretColumn = "source.secret-column", NotReady;
     SourceSharedSequence = "source.shared-sequence", NotReady;
     SourceSlotIdle = "source.slot-idle", NotReady;
     SourceSlotLost = "source.slot-lost", NotReady;

@@ -348,6 +348,18 @@ impl Table {
         (!self.set.contains_key(sink)).then_some(sink)
     }
 
+    /// The source columns that the plan names and that nothing at the sink is made of: their values belong into no log. A
+    /// dropped column that a `set` reads is none of them.
+    pub fn left_out(&self) -> BTreeSet<String> {
+        let renamed = self.rename.iter().filter(|(_, sink)| self.set.contains_key(*sink));
+        let replaced = renamed.map(|(source, _)| source).chain(self.set.keys());
+        let mut named: BTreeSet<String> =
+            replaced.chain(&self.drop).chain(self.reverse.keys()).cloned().collect();
+        named.retain(|column| self.sink_column(column).is_none());
+        named.retain(|column| self.set.values().all(|set| !set.columns.contains(column)));
+        named
+    }
+
     /// The way back: source and sink exchanged, with `reverse` in the place of `set`.
     pub fn reversed(&self) -> Table {
         let is_taken = |column: &&String| self.rename.values().any(|renamed| renamed == *column);
@@ -413,7 +425,7 @@ pub enum Acceptance {
 pub struct Limits {
     /// The bridge gives the slot up once it keeps more WAL than this, in bytes.
     pub wal_kept_bytes_max: u64,
-    /// A row larger than this stops capture, for all slices, with a finding, in bytes.
+    /// A row larger than this stops the slices that have its table, with a finding, in bytes.
     pub row_bytes_max: u64,
     /// A copy that is older than this is not read.
     pub staleness_ms_max: u64,

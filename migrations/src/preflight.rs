@@ -12,6 +12,7 @@ mod installed;
 mod leftovers;
 mod references;
 mod room;
+mod secrets;
 mod server;
 mod sight;
 mod tables;
@@ -21,6 +22,7 @@ mod writers;
 use crate::code::Code;
 pub use cutover::{Precondition, preconditions};
 pub use diagnosis::{Aim, Diagnosis, Readiness};
+pub use secrets::looks_secret;
 pub use server::too_old;
 pub use sight::{
     ActionSeen, BlockerSeen, ColumnSeen, DatabaseSeen, ForeignKeySeen, GateSeen, HeadSeen, HolderSeen,
@@ -59,6 +61,7 @@ pub fn judge(plan: &Plan, slice: &Slice, seen: &Sight) -> Vec<Finding> {
         references::strict(slice, source, sink, &mut found);
         for table in slice.all_tables() {
             columns::judge(table, source, sink, &mut found);
+            secrets::judge(table, source, &mut found);
         }
         tables::unknown_triggers(slice, source, sink, &mut found);
     }

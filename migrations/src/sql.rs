@@ -8,11 +8,12 @@ mod login;
 
 use crate::code::Code;
 use crate::names::{PlanName, ServiceName, TableName, quote_literal};
-use crate::plan::{DatabaseUrl, Plan, Slice, TriggerFate};
+use crate::plan::{DatabaseUrl, Plan, Slice, Table, TriggerFate};
 use crate::problem::Diagnostic;
 use crate::text::BadText;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt;
 
 pub use login::Login;
@@ -266,9 +267,15 @@ pub fn facts(plan: &Plan, database: &Database, role: &str) -> Value {
 pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
     let name = |table: &TableName| json!({ "schema": table.schema, "name": table.name });
     let is_monolith = *database == Database::Monolith;
-    let names = |tables: &[crate::plan::Table]| -> Vec<Value> {
+    let names = |tables: &[Table]| -> Vec<Value> {
         tables.iter().map(|table| name(if is_monolith { &table.from } else { &table.to })).collect()
     };
+    let stream = |table: &Table| {
+        let read: BTreeSet<&String> = table.set.values().flat_map(|set| &set.columns).collect();
+        let kind = if slice.reference.contains(table) { "reference" } else { "moved" };
+        json!({ "schema": table.from.schema, "name": table.from.name, "kind": kind, "left_out": table.left_out(), "read": read })
+    };
+    let published: Vec<Value> = captured(slice, database).iter().map(stream).collect();
     let skip: Vec<&String> = slice
         .triggers
         .iter()
@@ -281,7 +288,17 @@ pub fn slice_facts(slice: &Slice, database: &Database) -> Value {
         "moved": names(&slice.tables),
         "reference": names(&slice.reference),
         "skip": skip,
+        "published": published,
     })
+}
+
+/// The slice's tables whose changes are captured from this database, as the lane from there sees them.
+pub fn captured(slice: &Slice, database: &Database) -> Vec<Table> {
+    match database {
+        Database::Monolith => slice.all_tables().cloned().collect(),
+        Database::Service(_) if slice.may_return() => slice.tables.iter().map(Table::reversed).collect(),
+        Database::Service(_) => Vec::new(),
+    }
 }
 
 /// The functions of schema strangler that its role must be able to call for a slice.
@@ -291,6 +308,9 @@ pub fn functions(slice: &Slice, database: &Database) -> Vec<String> {
             .map(str::to_owned)
             .into();
     functions.push(format!("gate_of_{}", slice.name));
+    if !captured(slice, database).is_empty() {
+        functions.push("publish".to_owned());
+    }
     if *database == Database::Monolith {
         functions.extend([
             "abort".to_owned(),

@@ -141,7 +141,8 @@ const FOREIGN_KEYS: &str = "
        AND ($1::oid[] IS NULL OR k.conrelid = ANY ($1) OR k.confrelid = ANY ($1))
      ORDER BY 2, 3, 1";
 
-/// A publication's tables, each with its membership; whole if every row, column and kind of change is published. A row
+/// A publication's tables, each with its membership; whole if every row and kind of change is published, with the columns
+/// that are listed, or all. A row
 /// without a table says that the publication is there. An ALTER of the publication's settings rewrites its row (`xmin`,
 /// which no vacuum changes). A table's filter and columns are those of its entry (`r`): others are another entry. Whole
 /// schemas are entries of a catalog that servers before 15 lack.
@@ -151,8 +152,9 @@ const PUBLISHED: &str = "
                SELECT string_agg(d.objid::text, ',' ORDER BY d.objid) FROM pg_depend d
                 WHERE d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid
                       AND d.classid <> 'pg_publication_rel'::regclass)), 0),
-           p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate
-               AND to_jsonb(r)->>'prqual' IS NULL AND to_jsonb(r)->>'prattrs' IS NULL
+           p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND to_jsonb(r)->>'prqual' IS NULL,
+           (SELECT array_agg(a.attname::text) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum::text IN (
+               SELECT jsonb_array_elements_text(nullif(to_jsonb(r)->'prattrs', 'null'))))
       FROM pg_publication p LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname
       LEFT JOIN pg_namespace n ON n.nspname = t.schemaname
       LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
@@ -173,7 +175,9 @@ const LISTED: &str = "
                        FROM pg_index i
                       CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, ordinal)
                        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-                      WHERE i.indrelid = c.oid AND i.indisprimary), '{}')
+                      WHERE i.indrelid = c.oid AND i.indisprimary), '{}'),
+           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                  ORDER BY a.attnum)
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
        AND n.nspname NOT IN ('information_schema', 'strangler') AND n.nspname !~ '^pg_'
@@ -196,8 +200,10 @@ pub struct Published {
     pub table: TableName,
     /// Another one after every change of how the table is published, even if the change was taken back.
     pub membership: i64,
-    /// Every row, column and kind of change is published.
+    /// Every row and kind of change is published.
     pub is_whole: bool,
+    /// The columns that are published; none if all are.
+    pub columns: Option<BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,6 +212,7 @@ pub struct Listed {
     pub rows_estimated: u64,
     /// The columns of its primary key; none without one.
     pub key: Vec<String>,
+    pub columns: Vec<String>,
 }
 
 /// A table's shape, read in one question so that all of it is of one moment; none if there is no such table, or one
@@ -245,6 +252,7 @@ pub async fn published(client: &Client, publication: &str) -> Result<Option<Vec<
             table: TableName { schema: row.get(1), name: row.get(2) },
             membership: row.get(3),
             is_whole: row.get(4),
+            columns: row.get::<_, Option<Vec<String>>>(5).map(|columns| columns.into_iter().collect()),
         })
     });
     Ok((!rows.is_empty()).then(|| published.collect()))
@@ -303,6 +311,7 @@ pub async fn listed(client: &Client, tables_max: i64) -> Result<Vec<Listed>, Err
         table: TableName { schema: row.get(0), name: row.get(1) },
         rows_estimated: u64::try_from(row.get::<_, i64>(2)).unwrap_or_default(),
         key: row.get(3),
+        columns: row.get(4),
     });
     Ok(listed.collect())
 }

@@ -16,7 +16,7 @@ use crate::connect::{
 };
 use crate::tls::{Connector, TlsError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use frame::{Frame, FrameError, Message, ServerError, missing};
+use frame::{Frame, FrameError, Message, ServerError, missing, too_large};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::plan::DatabaseUrl;
 use postgres_protocol::message::frontend;
@@ -86,6 +86,8 @@ pub struct Replication {
     end_point: Option<Vec<u8>>,
     inbound: BytesMut,
     message_bytes_max: usize,
+    /// What is to be passed over of what comes next, in bytes.
+    passed_over: usize,
 }
 
 impl Replication {
@@ -162,6 +164,16 @@ impl Replication {
             "START_REPLICATION SLOT \"{slot}\" LOGICAL {from} (proto_version '1', publication_names '\"{publication}\"', \
              messages 'true')"
         );
+        // Such a database holds any bytes. As UTF-8 the server would send none of its stream after the first text that is not:
+        // so it sends them as they are, and only who needs that text stops at it.
+        let encoding = self.ask("SHOW server_encoding").await?;
+        if encoding
+            .first()
+            .and_then(|row| row.first())
+            .is_some_and(|found| found.as_deref() == Some("SQL_ASCII"))
+        {
+            self.ask("SET client_encoding = 'SQL_ASCII'").await?;
+        }
         self.send(|out| frontend::query(&command, out)).await?;
         loop {
             let message = self.message().await?;
@@ -177,7 +189,8 @@ impl Replication {
     pub async fn read(&mut self) -> Result<usize, ReplicationError> {
         if self.inbound.capacity() - self.inbound.len() < READ_BYTES / 2 {
             // A large message is announced by its length, and checked against the bound before it is waited for.
-            self.inbound.reserve(READ_BYTES.max(missing(&self.inbound)));
+            let missing = missing(&self.inbound).min(self.message_bytes_max);
+            self.inbound.reserve(READ_BYTES.max(missing));
         }
         match self.socket.read_buf(&mut self.inbound).await? {
             0 => Err(Error::from(ErrorKind::UnexpectedEof).into()),
@@ -187,8 +200,20 @@ impl Replication {
 
     /// The next message of the stream among what was read.
     pub fn frame(&mut self) -> Result<Option<Frame>, ReplicationError> {
+        self.pass_over();
+        if let Some((relation, bytes)) = too_large(&self.inbound, self.message_bytes_max)? {
+            self.passed_over = bytes;
+            self.pass_over();
+            return Ok(Some(Frame::TooLarge { relation, bytes }));
+        }
         let message = Message::cut(&mut self.inbound, self.message_bytes_max)?;
         Ok(message.map(Message::into_frame).transpose()?)
+    }
+
+    fn pass_over(&mut self) {
+        let come = self.passed_over.min(self.inbound.len());
+        self.inbound.advance(come);
+        self.passed_over -= come;
     }
 
     /// Tells the server that everything before `end` is durable here, and can ask it for a sign of life. (`Standby status
@@ -303,7 +328,8 @@ async fn enter_at(
             protected(address, name, connector, way, tcp).await?
         }
     };
-    let mut connection = Replication { socket, end_point, inbound: BytesMut::new(), message_bytes_max };
+    let mut connection =
+        Replication { socket, end_point, inbound: BytesMut::new(), message_bytes_max, passed_over: 0 };
     connection.log_in(address).await?;
     let settled = connection.ask(SETTLE).await?;
     let pinned = settled.first().and_then(|row| row.first()).and_then(Option::as_deref);

@@ -6,7 +6,7 @@
 
 pub mod shape;
 
-use crate::change::{Change, Operation, Relation, ReplicaIdentity, Transaction, Tuple};
+use crate::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transaction, Tuple};
 use crate::pgoutput::{OldTuple, WireMessage, WireRelation};
 use crate::progress::Message;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use migrations::code::Code;
 use migrations::lane::Mark;
 use migrations::lsn::{CommitLsn, EndLsn, Position};
 use migrations::problem::Diagnostic;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Logical messages with this beginning are strangler's own and are kept; others are counted and dropped.
@@ -86,8 +86,35 @@ pub struct Assembler {
 
 #[derive(Debug)]
 enum Known {
-    Wanted(Arc<Relation>),
+    Wanted(Wanted),
     Ignored,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    /// As the stream has it.
+    sent: Relation,
+    /// As changes have it.
+    relation: Arc<Relation>,
+    /// For each column of the stream whether changes have it; none if they have all.
+    kept: Option<Vec<bool>>,
+}
+
+impl Wanted {
+    fn of(sent: Relation, left_out: &BTreeSet<String>) -> Wanted {
+        let relation = Arc::new(sent.without(left_out));
+        let is_kept = |column: &Column| relation.index_of(&column.name).is_some();
+        let kept: Vec<bool> = sent.columns.iter().map(is_kept).collect();
+        let kept = kept.contains(&false).then_some(kept);
+        Wanted { sent, relation, kept }
+    }
+
+    fn only(&self, tuple: Tuple) -> Tuple {
+        match &self.kept {
+            Some(kept) => tuple.only(kept),
+            None => tuple,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +140,12 @@ impl Assembler {
 
     /// A wanted table's shape: the stream's columns with the catalog's facts. It holds until the next one.
     pub fn learn(&mut self, oid: u32, relation: Relation) {
-        self.relations.insert(oid, Known::Wanted(Arc::new(relation)));
+        self.learn_without(oid, relation, &BTreeSet::new());
+    }
+
+    /// The same for a table of which no change has these columns.
+    pub fn learn_without(&mut self, oid: u32, relation: Relation, left_out: &BTreeSet<String>) {
+        self.relations.insert(oid, Known::Wanted(Wanted::of(relation, left_out)));
     }
 
     /// The table's rows are counted, and otherwise dropped.
@@ -121,10 +153,17 @@ impl Assembler {
         self.relations.insert(oid, Known::Ignored);
     }
 
+    /// A row was passed over. It is counted like one that is not wanted.
+    pub fn pass_over(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.next();
+        }
+    }
+
     /// The shape that holds now, if the table is wanted.
     pub fn relation(&self, oid: u32) -> Option<&Arc<Relation>> {
         match self.relations.get(&oid) {
-            Some(Known::Wanted(relation)) => Some(relation),
+            Some(Known::Wanted(wanted)) => Some(&wanted.relation),
             _ => None,
         }
     }
@@ -137,18 +176,18 @@ impl Assembler {
     /// Takes the next message; `wal_start` is where the server says that it starts in the WAL.
     pub fn push(&mut self, wal_start: u64, message: WireMessage) -> Result<Step, AssembleError> {
         match message {
-            WireMessage::Insert { oid, new } => self.row(wal_start, oid, "row", |relation| {
-                fits(relation, &new)?;
-                Ok(Operation::Insert { new })
+            WireMessage::Insert { oid, new } => self.row(wal_start, oid, "row", |table| {
+                fits(&table.sent, &new)?;
+                Ok(Operation::Insert { new: table.only(new) })
             }),
-            WireMessage::Update { oid, old, new } => self.row(wal_start, oid, "row", |relation| {
-                fits(relation, &new)?;
-                let old = old.map(|old| old_row(relation, old)).transpose()?;
-                Ok(Operation::Update { old, new })
+            WireMessage::Update { oid, old, new } => self.row(wal_start, oid, "row", |table| {
+                fits(&table.sent, &new)?;
+                let old = old.map(|old| old_row(table, old)).transpose()?;
+                Ok(Operation::Update { old, new: table.only(new) })
             }),
-            WireMessage::Delete { oid, old } => self.row(wal_start, oid, "row", |relation| {
-                Ok(Operation::Delete { old: old_row(relation, old)? })
-            }),
+            WireMessage::Delete { oid, old } => {
+                self.row(wal_start, oid, "row", |table| Ok(Operation::Delete { old: old_row(table, old)? }))
+            }
             WireMessage::Truncate { oids, .. } => self.truncate(wal_start, &oids),
             WireMessage::Begin { final_lsn, committed_pg_us, xid } => {
                 self.begin(CommitLsn(final_lsn), committed_pg_us, xid)
@@ -187,22 +226,22 @@ impl Assembler {
         lsn: u64,
         oid: u32,
         what: &'static str,
-        operation: impl FnOnce(&Relation) -> Result<Operation, AssembleError>,
+        operation: impl FnOnce(&Wanted) -> Result<Operation, AssembleError>,
     ) -> Result<Step, AssembleError> {
         let open = self.open.as_mut().ok_or(AssembleError::Outside { what, at: EndLsn(lsn) })?;
         let position = open.next();
-        let relation = match self.relations.get(&oid) {
-            Some(Known::Wanted(relation)) => relation,
+        let table = match self.relations.get(&oid) {
+            Some(Known::Wanted(wanted)) => wanted,
             Some(Known::Ignored) => return Ok(Step::Nothing),
             None => return Err(AssembleError::UnknownRelation { oid }),
         };
-        let operation = operation(relation)?;
+        let operation = operation(table)?;
         let (transaction, mark) = (open.transaction, open.mark.clone());
         Ok(Step::Change(Change {
             position,
             lsn,
             transaction,
-            relation: Arc::clone(relation),
+            relation: Arc::clone(&table.relation),
             mark,
             operation,
         }))
@@ -258,14 +297,15 @@ fn fits(relation: &Relation, tuple: &Tuple) -> Result<(), AssembleError> {
 }
 
 /// A key-only row under `FULL`, or a whole row otherwise, would be read as something it is not.
-fn old_row(relation: &Relation, old: OldTuple) -> Result<Tuple, AssembleError> {
+fn old_row(table: &Wanted, old: OldTuple) -> Result<Tuple, AssembleError> {
+    let relation = &table.sent;
     fits(relation, &old.tuple)?;
     if old.full != (relation.identity == ReplicaIdentity::Full) {
         let sent = if old.full { "all columns" } else { "the key only" };
         let why = format!("its old row holds {sent}, its replica identity is {:?}", relation.identity);
         return Err(AssembleError::OtherShape { table: relation.table.to_string(), why });
     }
-    Ok(old.tuple)
+    Ok(table.only(old.tuple))
 }
 
 #[cfg(test)]

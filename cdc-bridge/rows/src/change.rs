@@ -9,6 +9,7 @@ use migrations::lsn::Position;
 use migrations::names::TableName;
 use migrations::preflight::{ColumnSeen, IdentitySeen};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,6 +40,13 @@ impl Relation {
             IdentitySeen::Nothing => ReplicaIdentity::Nothing,
         };
         Relation { table: table.clone(), identity, columns: columns.collect() }
+    }
+
+    /// The same without these columns. The key stays.
+    pub fn without(&self, left_out: &BTreeSet<String>) -> Relation {
+        let mut relation = self.clone();
+        relation.columns.retain(|column| column.is_key || !left_out.contains(&column.name));
+        relation
     }
 
     /// The indexes of the key columns.
@@ -174,6 +182,12 @@ impl Tuple {
             (Value::Unchanged, older) => older,
             (newer, _) => newer,
         });
+        Tuple::of(values.collect::<Vec<_>>().into_iter())
+    }
+
+    /// This row without the columns that are not kept.
+    pub fn only(&self, kept: &[bool]) -> Tuple {
+        let values = self.values().zip(kept).filter(|(_, kept)| **kept).map(|(value, _)| value);
         Tuple::of(values.collect::<Vec<_>>().into_iter())
     }
 

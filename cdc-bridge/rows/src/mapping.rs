@@ -168,6 +168,11 @@ impl Mapping {
         self.inputs.iter().map(|input| input.index).collect()
     }
 
+    /// The source columns that are read.
+    pub fn reads(&self) -> impl Iterator<Item = &str> {
+        self.inputs.iter().map(|input| input.name.as_str())
+    }
+
     /// The source columns' quoted names, in the same order.
     pub fn source_columns(&self) -> String {
         list(self.inputs.iter().map(|input| quote_identifier(&input.name)))

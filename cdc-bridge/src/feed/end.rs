@@ -31,9 +31,15 @@ pub(crate) enum SessionEnd {
     /// What was written to these tables meanwhile may not have been captured.
     #[error("the publication was changed, also if it is as before by now: {} may lack changes", names(.0))]
     Republished(BTreeSet<TableName>),
-    /// These tables were captured, and are not published any more.
-    #[error("{} not published completely any more", names(.0))]
+    /// These tables cannot be captured. The next session begins without the lanes that need them.
+    #[error("not published completely, or under another name: {}", names(.0))]
     Unpublished(BTreeSet<TableName>),
+    /// Tables can be captured that could not when the session began.
+    #[error("more tables are published")]
+    Regrouped,
+    /// A row of this table is larger than the plan allows. The next session begins without the table.
+    #[error("{}", .1.message)]
+    TooLarge(TableName, Box<Finding>),
     #[error("the server ended the stream")]
     Ended,
 }
@@ -46,8 +52,12 @@ impl SessionEnd {
             SessionEnd::Assemble(error) => Problem::of(error).into(),
             SessionEnd::Decode(error) => Problem::of(error).into(),
             SessionEnd::Stop(finding) => (**finding).clone(),
-            SessionEnd::Unpublished(tables) => other_table(tables),
-            SessionEnd::Lost(_) | SessionEnd::Republished(_) | SessionEnd::Ended => waits(self.to_string()),
+            SessionEnd::Lost(_)
+            | SessionEnd::Republished(_)
+            | SessionEnd::Unpublished(_)
+            | SessionEnd::Regrouped
+            | SessionEnd::TooLarge(..)
+            | SessionEnd::Ended => waits(self.to_string()),
         }
     }
 
@@ -55,6 +65,7 @@ impl SessionEnd {
     pub(crate) fn torn(&self) -> BTreeSet<TableName> {
         match self {
             SessionEnd::Republished(tables) | SessionEnd::Unpublished(tables) => tables.clone(),
+            SessionEnd::TooLarge(table, _) => [table.clone()].into(),
             _ => BTreeSet::new(),
         }
     }
@@ -74,7 +85,7 @@ impl From<ReplicationError> for SessionEnd {
     fn from(error: ReplicationError) -> Self {
         match error {
             ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
-                SessionEnd::Stop(Box::new(row_too_large(bytes)))
+                SessionEnd::Stop(Box::new(message_too_large(bytes)))
             }
             // The stream is read with the catalog as it was then, so it can never be read past this place.
             error if error.code() == Some(SqlState::UNDEFINED_OBJECT) => {
@@ -105,15 +116,27 @@ pub(crate) fn other_table(tables: &BTreeSet<TableName>) -> Finding {
             "the changes of {} cannot be followed: not published completely, or renamed, or another table has the name now",
             names(tables)
         ),
-        "run `strangler sync drop` for its slice, correct the table or the plan, run `strangler install` again, then \
-         `strangler sync start`; the other slices wait until then",
+        "give the table its name back, or run `strangler sync drop` for its slice, correct the table or the plan, run \
+         `strangler install` again, then `strangler sync start`; the other slices go on",
     )
 }
 
-fn row_too_large(bytes: usize) -> Finding {
+pub(crate) fn row_too_large(table: &TableName, bytes: u64) -> Finding {
     Finding::error(
         Code::CaptureRowTooLarge,
-        format!("the change stream holds a message of {bytes} bytes, more than four times limits.max_row"),
+        format!(
+            "a row of {table} has {bytes} bytes, more than limits.max_row allows; the other slices go on"
+        ),
+        "raise `limits.max_row` in the plan, then restart the bridge; the table's slice is copied again",
+    )
+}
+
+fn message_too_large(bytes: usize) -> Finding {
+    Finding::error(
+        Code::CaptureRowTooLarge,
+        format!(
+            "the change stream holds a message of {bytes} bytes that is no row, more than four times limits.max_row"
+        ),
         "raise `limits.max_row` in the plan, then restart the bridge",
     )
 }

@@ -3,11 +3,11 @@
 //! [`super::session`] reads the stream then; what it read is written here.
 
 use super::begin::{Begin, decide, other_plan, other_server, set_back};
-use super::end::{SessionEnd, other_table};
+use super::end::SessionEnd;
 use super::pending::Pending;
 use super::seal;
 use super::session::{SEAL_INTERVAL, Sealed, Session};
-use super::source::{Published, Source, SourceError, blocked, create_slot, published, slots};
+use super::source::{Source, SourceError, blocked, create_slot, published, slots};
 use super::status::{Order, Status};
 use crate::log::{Flush, Log, Owner};
 use migrations::lsn::{EndLsn, Timeline};
@@ -15,8 +15,8 @@ use migrations::names::PlanName;
 use migrations::sql;
 use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::Assembler;
-use rows::progress::{Captured, Membership, Progress, Seals};
-use std::collections::{BTreeMap, BTreeSet};
+use rows::progress::{Captured, Progress, Seals};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -36,9 +36,14 @@ pub(crate) async fn session(
     let client = source.connect("strangler capture").await?;
     let timeline = source.replication().await?.identify_system().await?.timeline;
     must_be_ours(source, log, &client, &timeline).await?;
-    log.prepare(&order.tables, source.row_bytes_max, &timeline).await?;
+    let mut published = published(&client, &source.plan).await?;
+    let (fit, apart) = status.borrow().split(order, published.values().map(|one| one.table.clone()));
+    if fit.tables.is_empty() {
+        return Err(SessionEnd::Unpublished(apart));
+    }
+    published.retain(|_, one| fit.tables.contains(&one.table));
+    log.prepare(&fit.tables, source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
-    let published = wanted(source, log, &client, order).await?;
     let captured: Captured =
         published.values().map(|published| (published.table.clone(), published.membership)).collect();
     let begins = Progress {
@@ -62,7 +67,9 @@ pub(crate) async fn session(
             slot: slot.clone(),
             timeline: Some(timeline.clone()),
             tables: captured,
-            touched: order.tables.clone(),
+            touched: fit.tables.clone(),
+            apart,
+            refused: std::mem::take(&mut status.refused),
             captured: from.max(status.captured),
             changes: status.changes,
             server_end: status.server_end.max(server_end),
@@ -72,7 +79,7 @@ pub(crate) async fn session(
             ..Status::default()
         };
     });
-    tracing::info!(%slot, %from, tables = order.tables.len(), "capture began");
+    tracing::info!(%slot, %from, tables = fit.tables.len(), "capture began");
 
     let (flushes, waiting) = mpsc::channel(FLUSHES_WAITING_MAX);
     let (durable, confirmed) = watch::channel(from);
@@ -97,39 +104,6 @@ pub(crate) async fn session(
     stream.close(end).await;
     written?;
     read
-}
-
-/// The tables of the order, as they are published.
-async fn wanted(
-    source: &Source,
-    log: &Log,
-    client: &Client,
-    order: &Order,
-) -> Result<BTreeMap<u32, Published>, SessionEnd> {
-    let mut published = published(client, &source.plan).await?;
-    if let Some(end) = unpublished(&published, order, log.end().await?.as_ref()) {
-        return Err(end);
-    }
-    published.retain(|_, one| order.tables.contains(&one.table));
-    Ok(published)
-}
-
-/// Why a session cannot begin, if wanted tables are not published. If everything that was captured last is published still,
-/// they were only renamed, and may get their names back.
-fn unpublished(
-    published: &BTreeMap<u32, Published>,
-    order: &Order,
-    last: Option<&Progress>,
-) -> Option<SessionEnd> {
-    let mut missing = order.tables.clone();
-    missing.retain(|table| published.values().all(|one| one.table != *table));
-    let known: BTreeSet<Membership> = published.values().map(|one| one.membership).collect();
-    let are_gone = last.is_some_and(|last| !last.captured.is_subset(&known));
-    match (missing.is_empty(), are_gone) {
-        (true, _) => None,
-        (false, true) => Some(SessionEnd::Unpublished(missing)),
-        (false, false) => Some(SessionEnd::Stop(Box::new(other_table(&missing)))),
-    }
 }
 
 /// Begins to read the slot; how far the server is.

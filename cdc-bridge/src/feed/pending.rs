@@ -8,7 +8,8 @@ use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use rows::change::{Change, Column, Relation};
 use rows::pgoutput::{WireColumn, WireRelation};
-use rows::progress::{Message, Progress, Seals};
+use rows::progress::{Membership, Message, Progress, Seals};
+use std::collections::BTreeSet;
 
 /// A flush is closed after this many bytes of changes.
 const FLUSH_BYTES_MAX: usize = 1 << 20;
@@ -26,6 +27,10 @@ pub(crate) struct Pending {
     read: usize,
     messages: Vec<Message>,
     template: Progress,
+    /// The tables whose changes are not kept now.
+    missing: BTreeSet<Membership>,
+    /// Those of which something may be missing in the transactions that have ended, and in the open one.
+    missed: [BTreeSet<Membership>; 2],
     /// The last complete transaction, if it is not yet part of a progress record.
     boundary: Option<Boundary>,
     /// The end in the last progress record.
@@ -52,6 +57,8 @@ impl Pending {
             bytes: 0,
             read: 0,
             messages: Vec::new(),
+            missing: BTreeSet::new(),
+            missed: Default::default(),
             boundary: None,
             told: begins.end,
             quiet_until: begins.end,
@@ -88,7 +95,10 @@ impl Pending {
         self.told = boundary.end;
         let open = self.messages.split_off(boundary.messages);
         let messages = std::mem::replace(&mut self.messages, open);
-        flush.progress = Some(Progress { end: boundary.end, messages, ..self.template.clone() });
+        let mut captured = self.template.captured.clone();
+        captured.retain(|one| self.missed.iter().all(|missed| !missed.contains(one)));
+        self.missed[0].clear();
+        flush.progress = Some(Progress { end: boundary.end, messages, captured, ..self.template.clone() });
         flush
     }
 
@@ -109,12 +119,25 @@ impl Pending {
         self.flush.changes.push(change);
     }
 
+    /// From here on changes of a table are kept, or not. Each record that covers one that is not says so.
+    pub(crate) fn keeps(&mut self, table: Membership, is_kept: bool) {
+        if is_kept {
+            self.missing.remove(&table);
+        } else {
+            self.missing.insert(table);
+            self.missed[1].insert(table);
+        }
+    }
+
     pub(crate) fn note(&mut self, message: Message) {
         self.messages.push(message);
     }
 
     pub(crate) fn committed(&mut self, end: EndLsn, committed_us: i64) {
         self.template.committed_us = committed_us;
+        let [ended, open] = &mut self.missed;
+        ended.append(open);
+        open.clone_from(&self.missing);
         self.end_at(end);
     }
 
@@ -169,7 +192,7 @@ mod tests {
     use migrations::lsn::{CommitLsn, Position, Timeline};
     use proptest::prelude::*;
     use rows::change::{Operation, ReplicaIdentity, Transaction};
-    use rows::progress::{LogId, Membership};
+    use rows::progress::LogId;
     use std::sync::Arc;
 
     fn pending() -> Pending {
@@ -201,6 +224,28 @@ mod tests {
     fn message(commit: u64, ordinal: u64) -> Message {
         let position = Position { commit: CommitLsn(commit), ordinal };
         Message { position, prefix: "strangler.barrier".into(), content: String::new() }
+    }
+
+    #[test]
+    fn a_record_says_of_which_tables_changes_are_missing_until_it() {
+        let mut pending = pending();
+        let captured = |pending: &mut Pending, end| {
+            pending.committed(EndLsn(end), 0);
+            !pending.take().progress.unwrap().captured.is_empty()
+        };
+        assert!(captured(&mut pending, 10));
+        pending.keeps(Membership(7), false);
+        assert!(!captured(&mut pending, 20));
+        assert!(!captured(&mut pending, 30), "it is missing still");
+        pending.keeps(Membership(7), true);
+        assert!(!captured(&mut pending, 40), "it was missing when the transaction began");
+        assert!(captured(&mut pending, 50));
+        // A record for what ended before does not settle what the open transaction lacks.
+        pending.committed(EndLsn(60), 0);
+        pending.keeps(Membership(7), false);
+        pending.keeps(Membership(7), true);
+        assert!(pending.take().progress.unwrap().captured.is_empty());
+        assert!(!captured(&mut pending, 70));
     }
 
     proptest! {

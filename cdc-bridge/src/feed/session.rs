@@ -2,14 +2,12 @@
 //!
 //! It ends when the order changes or something fails; [`super::capture`] begins the next one.
 
-use super::end::{SessionEnd, other_table};
+use super::end::{SessionEnd, row_too_large};
 use super::pending::{Pending, joined};
 use super::seal;
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
 use crate::log::Flush;
-use migrations::code::Code;
-use migrations::finding::Finding;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use postgres::catalog;
@@ -18,7 +16,7 @@ use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Relation};
 use rows::pgoutput::{WireMessage, WireRelation, decode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -52,7 +50,7 @@ const GULP_BYTES: usize = 16 << 10;
 const REST: Duration = PATIENCE_BEHIND;
 
 pub(crate) struct Session<'a> {
-    /// For the lanes that are not lost.
+    /// For the lanes that are not lost. Those whose tables cannot be captured are left out.
     pub(crate) order: &'a Order,
     /// For the catalog and the slot.
     pub(crate) client: &'a Client,
@@ -185,6 +183,15 @@ impl Session<'_> {
                         stream.confirm(confirmed, false).await?;
                     }
                 }
+                Some(Frame::TooLarge { relation, bytes }) => {
+                    if let Some(known) = self.published.get(&relation) {
+                        return Err(SessionEnd::TooLarge(
+                            known.table.clone(),
+                            Box::new(row_too_large(&known.table, bytes as u64)),
+                        ));
+                    }
+                    self.assembler.pass_over();
+                }
                 Some(Frame::Ended) => return Err(SessionEnd::Ended),
                 Some(Frame::Aside) => {}
             }
@@ -224,7 +231,7 @@ impl Session<'_> {
             Step::Nothing => {}
             Step::NeedRelation(relation) => self.learn(relation).await?,
             Step::Change(change) => {
-                self.check_size(&change).map_err(SessionEnd::Stop)?;
+                self.check_size(&change)?;
                 self.pending.push(change);
             }
             Step::Truncated(changes) => changes.into_iter().for_each(|change| self.pending.push(change)),
@@ -251,12 +258,13 @@ impl Session<'_> {
 
     async fn learn(&mut self, wire: WireRelation) -> Result<(), SessionEnd> {
         let table = TableName { schema: wire.schema.clone(), name: wire.name.clone() };
-        let published = self.published.get(&wire.oid).map(|published| &published.table);
-        let is_wanted = self.order.tables.contains(&table);
-        if published.is_some_and(|known| *known != table) || (published.is_none() && is_wanted) {
-            return Err(stop(published.unwrap_or(&table)));
+        // One that had another name then is not followed. Who needs its rows learns that they are missing.
+        let known = self.published.get(&wire.oid);
+        let is_kept = known.is_some_and(|known| known.table == table);
+        if let Some(known) = known {
+            self.pending.keeps(known.membership, is_kept);
         }
-        if !is_wanted {
+        if !is_kept {
             self.assembler.ignore(wire.oid);
             return Ok(());
         }
@@ -264,7 +272,9 @@ impl Session<'_> {
         self.check_tables().await?;
         let facts = catalog::shape(self.client, &table).await?;
         let facts = facts.map(|facts| Relation::of(&table, facts.identity, &facts.columns));
-        self.assembler.learn(wire.oid, joined(table, wire, facts));
+        let (oid, none) = (wire.oid, BTreeSet::new());
+        let left_out = self.source.left_out.get(&table).unwrap_or(&none);
+        self.assembler.learn_without(oid, joined(table.clone(), wire, facts), left_out);
         Ok(())
     }
 
@@ -272,19 +282,27 @@ impl Session<'_> {
     /// that is committed by now is seen, so what was read until now has no gap.
     async fn check_tables(&mut self) -> Result<(), SessionEnd> {
         let now = source::published(self.client, &self.source.plan).await?;
-        let is_kept = |(oid, known): &(&u32, &Published)| {
-            now.get(oid).is_some_and(|found| found.membership == known.membership)
-        };
-        let (kept, torn): (Vec<_>, Vec<_>) = self.published.iter().partition(is_kept);
+        let (mut torn, mut renamed) = (BTreeSet::new(), BTreeSet::new());
+        for (oid, known) in &self.published {
+            match now.get(oid) {
+                Some(found) if found == known => {}
+                Some(found) if found.membership == known.membership => drop(renamed.insert(&known.table)),
+                _ => drop(torn.insert(&known.table)),
+            }
+        }
         if !torn.is_empty() {
             // The next session reports other memberships, so its slices see the gap.
-            let torn = torn.into_iter().map(|(_, known)| known.table.clone()).collect();
-            return Err(SessionEnd::Republished(torn));
+            return Err(SessionEnd::Republished(torn.into_iter().cloned().collect()));
         }
-        match kept.into_iter().find(|(oid, known)| now.get(oid) != Some(known)) {
-            Some((_, renamed)) => Err(stop(&renamed.table)),
-            None => self.look_at_shapes().await,
+        if !renamed.is_empty() {
+            return Err(SessionEnd::Unpublished(renamed.into_iter().cloned().collect()));
         }
+        let (fit, _) = self.status.borrow().split(self.order, now.into_values().map(|one| one.table));
+        let has = |table: &TableName| self.published.values().any(|one| one.table == *table);
+        if !fit.tables.iter().all(has) {
+            return Err(SessionEnd::Regrouped);
+        }
+        self.look_at_shapes().await
     }
 
     /// Renews the seal if anything was captured since, so that a moment within a long session is found, too, to which one
@@ -322,24 +340,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn check_size(&self, change: &Change) -> Result<(), Box<Finding>> {
+    fn check_size(&self, change: &Change) -> Result<(), SessionEnd> {
         let bytes_max = self.source.row_bytes_max;
         // The exact size matters only if the change as a whole is too large.
         let bytes = if change.size() as u64 > bytes_max { change.row_bytes() } else { 0 };
         if bytes as u64 <= bytes_max {
             return Ok(());
         }
-        Err(Box::new(Finding::error(
-            Code::CaptureRowTooLarge,
-            format!(
-                "the change stream holds a row of {bytes} bytes in {} ({}), more than limits.max_row allows",
-                change.relation.table, change.position
-            ),
-            "raise `limits.max_row` in the plan, then restart the bridge",
-        )))
+        let table = &change.relation.table;
+        Err(SessionEnd::TooLarge(table.clone(), Box::new(row_too_large(table, bytes as u64))))
     }
-}
-
-fn stop(table: &TableName) -> SessionEnd {
-    SessionEnd::Stop(Box::new(other_table(&[table.clone()].into())))
 }

@@ -4,7 +4,7 @@
 
 use migrations::code::Code;
 use migrations::lsn::{CommitLsn, EndLsn};
-use migrations::names::{PlanName, TableName};
+use migrations::names::{PlanName, SliceName, TableName};
 use migrations::plan::{DatabaseUrl, Plan};
 use migrations::preflight::SlotSeen;
 use migrations::problem::Diagnostic;
@@ -12,7 +12,9 @@ use migrations::sql::{self, Database};
 use postgres::replication::{Replication, ReplicationError};
 use postgres::{ConnectError, catalog, connect, in_words, slot};
 use rows::progress::Membership;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -77,6 +79,8 @@ pub(crate) struct Source {
     pub(crate) row_bytes_max: u64,
     /// The slot is given up before it keeps more, in bytes.
     pub(crate) wal_kept_bytes_max: u64,
+    /// By table, the columns that no lane needs. They are kept out of the log, whether the server sends them or not.
+    pub(crate) left_out: Arc<BTreeMap<TableName, BTreeSet<String>>>,
 }
 
 impl Source {
@@ -88,6 +92,7 @@ impl Source {
             plan: plan.name.clone(),
             row_bytes_max: plan.limits.row_bytes_max,
             wal_kept_bytes_max: plan.limits.wal_kept_bytes_max,
+            left_out: Arc::new(left_out(plan, database)),
         })
     }
 
@@ -104,6 +109,21 @@ impl Source {
     }
 }
 
+/// By table of this database, the columns that none of the plan's slices needs.
+fn left_out(plan: &Plan, database: &Database) -> BTreeMap<TableName, BTreeSet<String>> {
+    let mut columns: BTreeMap<TableName, BTreeSet<String>> = BTreeMap::new();
+    for slice in database.slices(plan) {
+        for table in sql::captured(slice, database) {
+            let left_out = table.left_out();
+            match columns.entry(table.from) {
+                Entry::Vacant(first) => drop(first.insert(left_out)),
+                Entry::Occupied(mut known) => known.get_mut().retain(|column| left_out.contains(column)),
+            }
+        }
+    }
+    columns
+}
+
 /// The plan's slots in this database, of this log and of others.
 pub(crate) async fn slots(client: &Client, plan: &PlanName) -> Result<Vec<SlotSeen>, SourceError> {
     let mut slots = slot::list(client, &sql::slot_pattern(plan)).await?;
@@ -117,7 +137,7 @@ pub(crate) struct Published {
     pub(crate) membership: Membership,
 }
 
-/// The tables that the plan's publication holds whole, with every row, column and kind of change, by their oids.
+/// The tables of which the plan's publication holds every row and kind of change, by their oids.
 pub(crate) async fn published(
     client: &Client,
     plan: &PlanName,
@@ -127,6 +147,24 @@ pub(crate) async fn published(
     Ok(whole
         .map(|one| (one.oid, Published { table: one.table, membership: Membership(one.membership) }))
         .collect())
+}
+
+/// The tables of the plan's publication of which not all columns are published, with those that are.
+pub(crate) async fn listed(
+    client: &Client,
+    plan: &PlanName,
+) -> Result<BTreeMap<TableName, BTreeSet<String>>, SourceError> {
+    let published = catalog::published(client, &sql::publication(plan)).await?.unwrap_or_default();
+    Ok(published.into_iter().filter_map(|one| Some((one.table, one.columns?))).collect())
+}
+
+/// Publishes a slice's tables of these kinds, and no others of the slice.
+pub(crate) async fn publish(
+    client: &Client,
+    slice: &SliceName,
+    kinds: &[&str],
+) -> Result<(), tokio_postgres::Error> {
+    client.execute("SELECT strangler.publish($1, $2)", &[&slice.as_str(), &kinds]).await.map(drop)
 }
 
 pub(crate) async fn create_slot(source: &Source, client: &Client, slot: &str) -> Result<EndLsn, SourceError> {
@@ -195,4 +233,33 @@ pub(crate) async fn blocked(source: &Source, slot: &str) -> SourceError {
     }
     let blocker = slot::blocker(&client).await.ok().flatten();
     SourceError::Blocked(blocker.unwrap_or_else(|| "it has ended meanwhile".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: &str = "{ version: 1, name: shop, monolith: { upstream: 'http://a:1', database: 'postgres://s@h/a' }, \
+        services: { orders: { upstream: 'http://b:1', database: 'postgres://s@h/b' }, \
+        mail: { upstream: 'http://c:1', database: 'postgres://s@h/c' } }, slices: { \
+        orders: { service: orders, routes: { list: GET /orders }, tables: [{ from: public.orders, rename: { note: text }, \
+            drop: [flags, total], set: { cents: 'total * 100', text: \"'-'\" }, reverse: { total: 'cents / 100' } }], \
+            reference: [{ from: public.users, drop: [email, password] }] }, \
+        mail: { service: mail, routes: { list: GET /mail }, reference: [{ from: public.users, drop: [name, password] }] } } }";
+
+    #[test]
+    fn only_what_no_slice_needs_is_left_out() {
+        let (plan, _) = migrations::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
+        let told = |database: &Database| -> Vec<String> {
+            let columns = left_out(&plan, database);
+            columns.iter().map(|(table, columns)| format!("{table} {columns:?}")).collect()
+        };
+        let there =
+            ["public.orders {\"cents\", \"flags\", \"note\", \"text\"}", "public.users {\"password\"}"];
+        assert_eq!(told(&Database::Monolith), there);
+        let orders = Database::Service("orders".parse().unwrap());
+        // On the way back `text` has no column to go to, and `cents` is read.
+        assert_eq!(told(&orders), ["public.orders {\"flags\", \"text\", \"total\"}"]);
+        assert_eq!(told(&Database::Service("mail".parse().unwrap())), [""; 0]);
+    }
 }

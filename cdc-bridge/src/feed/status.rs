@@ -34,6 +34,13 @@ impl Order {
         self.lanes.keys()
     }
 
+    /// The lanes all of whose tables are among these, and the tables of the others that are not.
+    fn split(&self, published: &BTreeSet<TableName>) -> (Order, BTreeSet<TableName>) {
+        let mut lanes = self.lanes.clone();
+        lanes.retain(|_, tables| tables.is_subset(published));
+        (Order::of(lanes), self.tables.difference(published).cloned().collect())
+    }
+
     /// The same without the lanes whose changes are lost.
     pub(crate) fn without(&self, lost: &BTreeMap<Attempt, String>) -> Order {
         let mut lanes = self.lanes.clone();
@@ -61,8 +68,12 @@ pub(crate) struct Status {
     pub(crate) changes: u64,
     /// What keeps capture from running; an error if someone must act.
     pub(crate) finding: Option<Finding>,
-    /// Tables that capture has stopped for, because changes of them may be missing.
+    /// Tables that the last session ended for, because changes of them may be missing.
     pub(crate) torn: BTreeSet<TableName>,
+    /// Wanted tables that cannot be captured. Their lanes are left out until they can.
+    pub(crate) apart: BTreeSet<TableName>,
+    /// Tables that no session captures before the bridge is started again, and why.
+    pub(crate) refused: BTreeMap<TableName, Finding>,
     /// The ordered lanes whose changes are lost, and why. The others go on without them.
     pub(crate) lost: BTreeMap<Attempt, String>,
     /// Slot and log are to be given up: what they held is lost to every lane.
@@ -90,9 +101,25 @@ impl Status {
         self.is_full = matches!(end, SessionEnd::Log(LogError::Full { .. }));
         self.finding = Some(end.finding());
         self.torn = end.torn();
+        if let SessionEnd::Unpublished(tables) = &end {
+            self.apart.extend(tables.iter().cloned());
+        }
+        if let SessionEnd::TooLarge(table, finding) = &end {
+            self.refused.insert(table.clone(), (**finding).clone());
+        }
         if let SessionEnd::Lost(why) = end {
             self.lose_all(order, &why);
         }
+    }
+
+    /// The lanes of an order that a session can capture, if these tables are published, and the tables of the others that
+    /// it cannot.
+    pub(crate) fn split(
+        &self,
+        order: &Order,
+        published: impl Iterator<Item = TableName>,
+    ) -> (Order, BTreeSet<TableName>) {
+        order.split(&published.filter(|table| !self.refused.contains_key(table)).collect())
     }
 
     /// The changes of one lane are lost. Slot and log stay for the others.

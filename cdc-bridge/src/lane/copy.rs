@@ -11,8 +11,9 @@ use super::hold::Hold;
 use super::kept::{self, Kept, Shapes};
 use super::narrowed;
 use super::plan::LanePlan;
+use super::publication;
 use super::refusal::for_function;
-use crate::feed::source::{Snapshot, Source, SourceError};
+use crate::feed::source::{Snapshot, Source, SourceError, listed};
 use crate::log::Log;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -186,6 +187,7 @@ async fn tables(
 ) -> Result<(Tables, Shapes), Halt> {
     let keys = catalog::foreign_keys(sink, None).await.map_err(Halt::of)?;
     let (mut tables, mut shapes) = (Tables::new(), Shapes::new());
+    let lists = listed(source, &job.source.plan).await?;
     let (mut estimated, mut missing) = (0, None);
     for table in job.plan.slice.all_tables() {
         let from = catalog::shape(source, &table.from).await.map_err(SourceError::from)?;
@@ -196,6 +198,7 @@ async fn tables(
         };
         let relation = Relation::of(&table.from, from.identity, &from.columns);
         let mapping = Mapping::new(table, &relation, &to.columns, |_| true).map_err(Halt::stop)?;
+        publication::must_be_listed(&mapping, &lists)?;
         let (blocks, rows) = catalog::extent(source, &table.from).await.map_err(SourceError::from)?;
         estimated += rows;
         let is_whole = order::refers_to_itself(&table.to, &keys);
@@ -404,6 +407,11 @@ fn refused(from: &impl std::fmt::Display, error: tokio_postgres::Error) -> Halt 
 fn unread(from: &TableName, error: tokio_postgres::Error) -> Halt {
     match Refusal::of(&error) {
         Refusal::Contended => Halt::no_progress(&format!("the source, asked for {from},"), &in_words(&error)),
+        Refusal::Rows => Halt::stop(Finding::error(
+            Code::CopyRefusedRow,
+            format!("a row of {from} cannot be read at the source: {}", in_words(&error)),
+            "correct the row, or leave the column out with `drop` in the plan, then `strangler sync resume`",
+        )),
         _ => SourceError::from(error).into(),
     }
 }

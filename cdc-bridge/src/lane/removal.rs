@@ -6,10 +6,12 @@ use super::filled;
 use super::halt::Halt;
 use super::kept::{self, Origin};
 use super::plan::LanePlan;
+use super::publication;
 use super::sink::Sink;
 use crate::feed::Feed;
 use crate::feed::source::SourceError;
 use crate::log::{Log, Owner};
+use migrations::control::LaneOrder;
 use migrations::names::TableName;
 use migrations::stage::Epoch;
 use postgres::gate;
@@ -19,13 +21,18 @@ use std::collections::BTreeSet;
 /// something to remove.
 pub(crate) async fn remove(
     plan: &LanePlan,
+    order: &LaneOrder,
     feed: &Feed,
     log: &Log,
     epoch: Epoch,
     begins: impl FnOnce(),
 ) -> Result<(), Halt> {
     let client = Sink::enter(plan).await?;
-    let Some(origin) = kept::origin(&client, plan).await? else { return Ok(()) };
+    let Some(origin) = kept::origin(&client, plan).await? else {
+        // A copy may have ended before it began. Where nothing is installed, nothing is published.
+        let _ = publication::publish(plan, order, feed).await;
+        return Ok(());
+    };
     begins();
     let source = feed.source.connect("strangler").await.map_err(SourceError::from)?;
     // No chunk of a copy that lost its lock comes after this.
@@ -35,6 +42,7 @@ pub(crate) async fn remove(
     if is_filled_from(log, &origin).await? {
         log.forget(&own).await?;
     }
+    publication::publish(plan, order, feed).await?;
     for client in [&source, &client] {
         gate::unmake(client, &plan.slice.name).await.map_err(Halt::of)?;
     }
@@ -43,9 +51,10 @@ pub(crate) async fn remove(
 }
 
 /// Removes what is kept about a lane that brought no copy.
-pub(crate) async fn forget(plan: &LanePlan) -> Result<(), Halt> {
+pub(crate) async fn forget(plan: &LanePlan, order: &LaneOrder, feed: &Feed) -> Result<(), Halt> {
     let client = Sink::enter(plan).await?;
     if kept::origin(&client, plan).await?.is_some() {
+        publication::publish(plan, order, feed).await?;
         kept::forget(&client, &plan.id).await?;
     }
     Ok(())

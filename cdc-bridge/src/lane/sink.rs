@@ -350,7 +350,14 @@ impl Sink {
             let sink = self.tables.get(&table.to).map(Vec::as_slice).unwrap_or_default();
             table.sink_column(name).is_some_and(|target| sink.iter().any(|c| c.name == target))
         };
-        assemble::shape::compatible(copied, relation, |name| self.knows(Some(copied), name) || has(name))
+        let used = |name: &str| self.knows(Some(copied), name) || has(name);
+        let mut left_out = table.left_out();
+        // One that has another name now is a column that the plan does not know.
+        left_out.retain(|name| {
+            let number = copied.index_of(name).map_or(0, |index| copied.columns[index].number);
+            relation.columns.iter().all(|now| now.number != number || number == 0 || now.name == *name)
+        });
+        assemble::shape::compatible(&copied.without(&left_out), &relation.without(&left_out), used)
             .map_err(Halt::stop)
     }
 

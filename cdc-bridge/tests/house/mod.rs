@@ -75,10 +75,16 @@ pub fn kafka() -> String {
 impl House {
     /// Two databases with these tables, `install`ed for this plan; the bridge is not started yet.
     pub async fn new(source_sql: &str, sink_sql: &str, plan: &str) -> House {
+        House::new_with("", source_sql, sink_sql, plan).await
+    }
+
+    /// The same with a source database that is made with these options.
+    pub async fn new_with(options: &str, source_sql: &str, sink_sql: &str, plan: &str) -> House {
         let _ = tracing_subscriber::fmt().with_env_filter("cdc_bridge=info").with_test_writer().try_init();
         let (source, sink) = (Cluster::start(), Cluster::start());
         for (cluster, name, ddl) in [(&source, "shop", source_sql), (&sink, "orders", sink_sql)] {
-            cluster.database(name);
+            let options = if name == "shop" { options } else { "" };
+            cluster.sql("postgres", &format!("CREATE DATABASE {name} {options}"));
             cluster.sql("postgres", "CREATE ROLE app LOGIN");
             cluster.sql(name, &format!("GRANT ALL ON SCHEMA public TO app; SET ROLE app; {ddl}"));
         }

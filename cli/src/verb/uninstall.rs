@@ -7,6 +7,9 @@ use crate::verb::install::{AdminUrl, addressed};
 use migrations::code::Code;
 use migrations::problem::Problem;
 use serde_json::json;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::path::Path;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,10 +43,37 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     };
     let controller = call.house().dir().join(Part::Controller.name());
     part::uninstall(&plan, &urls, &controller, &mut report).await?;
+    for log in remove_logs(&call.house().dir().join(Part::Bridge.name()))? {
+        report(&format!("embedded log {log}"));
+    }
     call.ui.tick(left(&steps));
     call.ui.json(&json!({ "uninstalled": steps, "next_steps": ["strangler install"] }));
-    call.ui.hint(&format!("{} still holds the logs and the token", call.house().dir().display()));
+    call.ui
+        .hint(&format!("{} still holds the logs of the parts and the token", call.house().dir().display()));
     Ok(())
+}
+
+/// Deletes the files of embedded logs, which hold rows; their names.
+fn remove_logs(folder: &Path) -> Result<Vec<String>, Problem> {
+    let failed = |path: &Path, error: std::io::Error| {
+        let message = format!("the embedded log {} cannot be deleted: {error}", path.display());
+        Problem::new(Code::CommandFailed, message, "delete the file: it holds rows of the tables")
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(folder, error)),
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed(folder, error))?.path();
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if name.starts_with("log") && name.ends_with(".redb") {
+            std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+            removed.push(path.display().to_string());
+        }
+    }
+    Ok(removed)
 }
 
 /// The steps include the servers' warnings, each about something that could not be removed.
@@ -58,6 +88,20 @@ fn left(steps: &[String]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_embedded_log_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(remove_logs(&folder.path().join("none")).unwrap(), [""; 0]);
+        for name in ["log.redb", "log-orders.redb", "desired.json", "bridge.log"] {
+            std::fs::write(folder.path().join(name), "rows").unwrap();
+        }
+        assert_eq!(remove_logs(folder.path()).unwrap().len(), 2);
+        let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["bridge.log", "desired.json"]);
+    }
 
     #[test]
     fn a_warning_is_something_that_is_left() {

@@ -86,14 +86,13 @@ fn a_second_bridge_on_the_same_topics_is_fenced_out_and_status_says_so() {
 }
 
 #[test]
-fn a_capture_that_has_stopped_is_said_of_a_slice_that_follows() {
+fn a_table_that_cannot_be_captured_is_said_of_its_slice() {
     let house = House::following(&Log::Embedded);
     house.at_source("ALTER TABLE orders RENAME TO orders_of_old");
     house.eventually("the finding", || {
         let (exit, said) = house.tried(&["sync", "status", "orders"]);
         exit == 1 && said.contains("capture.other-table")
     });
-    assert_eq!(house.status()["slices"]["orders"]["lanes"]["forward"]["condition"]["condition"], "following");
     house.at_source("ALTER TABLE orders_of_old RENAME TO orders");
     house.eventually("the slice to go on", || house.tried(&["sync", "status", "orders"]).0 == 0);
     house.assert_equal();

@@ -81,6 +81,34 @@ impl World {
         plan(&text.replace(from, to))
     }
 
+    pub fn plan_with_all(&self, edits: &[(&str, &str)]) -> Plan {
+        let mut all = text(&self.cluster);
+        for (from, to) in edits {
+            assert!(all.contains(from), "{from}");
+            all = all.replace(from, to);
+        }
+        plan(&all)
+    }
+
+    /// strangler's URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        url(&self.cluster, "strangler", database)
+    }
+
+    /// Starts, or gives up, what is captured for the slice in both databases, as a bridge does.
+    pub async fn publish(&self, is_wanted: bool) {
+        let kinds = if is_wanted { "'moved', 'reference'" } else { "" };
+        for database in ["monolith", "service"] {
+            let us = self.client("strangler", database).await;
+            let publish = format!("SELECT strangler.publish('orders', ARRAY[{kinds}]::text[])");
+            // Not every test installs both.
+            match us.batch_execute(&publish).await {
+                Err(error) if database == "monolith" => panic!("{error:?}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Whether a plan may compute a column by this expression.
     pub fn takes(&self, expression: &str) -> bool {
         let text = text(&self.cluster).replace("(total * 100)::bigint", expression);

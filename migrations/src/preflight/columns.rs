@@ -222,7 +222,7 @@ impl Pair<'_> {
                 found.push(Finding::error(
                     Code::SourceToastInSet,
                     format!("`set` of {target} reads column {column} of {}, whose large values the stream leaves out when they did not change", self.table.from),
-                    run(&self.sources.database, &statement),
+                    self.before_full(run(&self.sources.database, &statement)),
                 ));
             }
         }
@@ -253,6 +253,17 @@ impl Pair<'_> {
                     quote_identifier(&column.name)
                 ),
             ));
+        }
+    }
+
+    /// While only some columns are published, the application's updates would fail under REPLICA IDENTITY FULL.
+    fn before_full(&self, hint: String) -> String {
+        let published = self.sources.installed.as_ref().and_then(|installed| installed.published.as_ref());
+        match published.and_then(|published| published.get(&self.table.from)) {
+            Some(Some(_)) => {
+                format!("run `strangler sync drop` for its slice and `strangler install` first, then {hint}")
+            }
+            _ => hint,
         }
     }
 

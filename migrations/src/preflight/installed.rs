@@ -1,9 +1,8 @@
 //! Findings about what `strangler install` left: is it there, and is it about the plan as it is now?
 
-use super::sight::{DatabaseSeen, InstalledSeen};
+use super::sight::DatabaseSeen;
 use crate::code::Code;
 use crate::finding::Finding;
-use crate::names::TableName;
 use crate::plan::{Plan, Slice};
 use crate::sql::{self, Database};
 use serde_json::Value;
@@ -26,8 +25,13 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
         return;
     }
     let slices = installed.facts.as_ref().and_then(|facts| facts.get("slices")).and_then(Value::as_array);
-    let wanted = sql::slice_facts(slice, &seen.database);
-    let is_current = slices.is_some_and(|slices| slices.contains(&wanted));
+    // Which columns are published matters to a copy, which checks it.
+    let known = |mut facts: Value| {
+        let _ = facts.as_object_mut().and_then(|facts| facts.remove("published"));
+        facts
+    };
+    let wanted = known(sql::slice_facts(slice, &seen.database));
+    let is_current = slices.is_some_and(|slices| slices.iter().any(|slice| known(slice.clone()) == wanted));
     let missing = sql::functions(slice, &seen.database)
         .into_iter()
         .find(|function| !installed.functions.contains(function));
@@ -44,39 +48,18 @@ pub(super) fn judge(plan: &Plan, slice: &Slice, seen: &DatabaseSeen, found: &mut
             install_command(plan),
         ));
     }
-    if seen.database == Database::Monolith {
-        published(plan, slice, seen, installed, found);
+    // Its tables are put there when the slice is started.
+    if seen.database == Database::Monolith && installed.published.is_none() {
+        found.push(no_publication(plan, seen));
     }
 }
 
-fn published(
-    plan: &Plan,
-    slice: &Slice,
-    seen: &DatabaseSeen,
-    installed: &InstalledSeen,
-    found: &mut Vec<Finding>,
-) {
-    let name = sql::publication(&plan.name);
-    let Some(tables) = &installed.published else {
-        found.push(Finding::error(
-            Code::InstallNoPublication,
-            format!("{} has no publication {name}", seen.database),
-            install_command(plan),
-        ));
-        return;
-    };
-    let left_out: Vec<&TableName> = slice
-        .all_tables()
-        .map(|table| &table.from)
-        .filter(|table| seen.tables.contains_key(table) && !tables.contains(table))
-        .collect();
-    for table in left_out {
-        found.push(Finding::error(
-            Code::InstallNotPublished,
-            format!("publication {name} does not hold table {table}"),
-            format!("give the table a primary key if it has none, then {}", install_command(plan)),
-        ));
-    }
+pub(super) fn no_publication(plan: &Plan, seen: &DatabaseSeen) -> Finding {
+    Finding::error(
+        Code::InstallNoPublication,
+        format!("{} has no publication {}", seen.database, sql::publication(&plan.name)),
+        install_command(plan),
+    )
 }
 
 fn install_command(plan: &Plan) -> String {

@@ -23,6 +23,7 @@ pub(super) const LOGICAL: &str = "run as a superuser: ALTER SYSTEM SET wal_level
 pub(super) fn judge(plan: &Plan, seen: &DatabaseSeen, found: &mut Vec<Finding>) {
     version(seen, found);
     role(plan, seen, found);
+    encoding(seen, found);
     if seen.server.is_standby {
         found.push(Finding::error(
             Code::ServerStandby,
@@ -50,6 +51,26 @@ pub fn too_old(database: &Database, version: u32) -> Option<Finding> {
             "upgrade the server",
         )
     })
+}
+
+/// Everything travels as UTF-8. A database without an encoding may hold bytes that are none.
+fn encoding(seen: &DatabaseSeen, found: &mut Vec<Finding>) {
+    let encoding = seen.server.encoding.as_str();
+    let what = match (encoding, &seen.database) {
+        ("SQL_ASCII", Database::Monolith) => {
+            "it may hold text that is not UTF-8, and the first such text that is copied or followed stops its slice"
+        }
+        ("UTF8", _) | (_, Database::Monolith) => return,
+        ("SQL_ASCII", Database::Service(_)) => {
+            "it takes any byte, and its own rows may be no UTF-8 when they go back"
+        }
+        _ => "a character of the monolith's that it lacks stops the slice",
+    };
+    found.push(Finding::warning(
+        Code::DatabaseEncoding,
+        format!("{} has the encoding {encoding}: {what}", seen.database),
+        "restore a dump of it into a database that is made with `ENCODING 'UTF8'`; a dump shows each text that is not UTF-8",
+    ));
 }
 
 /// A commit is in the stream once it is on the primary's disk, and is seen at the primary once the replica has it, too

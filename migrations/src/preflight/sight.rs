@@ -67,6 +67,8 @@ impl DatabaseSeen {
 pub struct ServerSeen {
     /// `server_version_num`, e.g. 150018 for 15.18.
     pub version: u32,
+    /// The database's encoding, e.g. `UTF8`.
+    pub encoding: String,
     pub is_standby: bool,
     pub wal_level: String,
     /// `max_replication_slots`.
@@ -112,8 +114,9 @@ pub struct InstalledSeen {
     pub facts: Option<Value>,
     /// The functions in schema `strangler` that we may call, by name.
     pub functions: BTreeSet<String>,
-    /// The tables of the plan's publication; none where there is no such publication.
-    pub published: Option<BTreeSet<TableName>>,
+    /// The tables of the plan's publication, each with the columns that are listed, or none; none where there is no such
+    /// publication.
+    pub published: Option<BTreeMap<TableName, Option<BTreeSet<String>>>>,
     /// Slices that are copied here, with the tables that were filled by us.
     pub filled: BTreeMap<String, BTreeSet<TableName>>,
 }

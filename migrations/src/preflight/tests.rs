@@ -92,6 +92,7 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
         system_id: Some("7".to_owned()),
         server: ServerSeen {
             version: 150_018,
+            encoding: "UTF8".to_owned(),
             is_standby: false,
             wal_level: "logical".to_owned(),
             slots_max: 10,
@@ -112,8 +113,8 @@ fn database(plan: &Plan, database: Database, tables: BTreeMap<TableName, TableSe
             facts: Some(crate::sql::facts(plan, &database, "strangler")),
             functions: functions.into_iter().collect(),
             published: Some(match database {
-                Database::Monolith => slice.all_tables().map(|table| table.from.clone()).collect(),
-                Database::Service(_) => slice.tables.iter().map(|table| table.to.clone()).collect(),
+                Database::Monolith => slice.all_tables().map(|table| (table.from.clone(), None)).collect(),
+                Database::Service(_) => slice.tables.iter().map(|table| (table.to.clone(), None)).collect(),
             }),
             filled: BTreeMap::new(),
         }),
@@ -287,9 +288,60 @@ fn what_is_installed() {
     brings(Code::InstallNoPublication, "strangler install", |w| {
         w.source.installed.as_mut().unwrap().published = None
     });
-    brings(Code::InstallNotPublished, "strangler install", |w| {
-        w.source.installed.as_mut().unwrap().published.as_mut().unwrap().remove(&table("customers"));
-    });
+}
+
+#[test]
+fn encodings() {
+    for is_source in [true, false] {
+        let with = |encoding: &str, change: &str| {
+            let mut world = World::sound();
+            let seen = if is_source { &mut world.source } else { &mut world.sink };
+            seen.server.encoding = encoding.to_owned();
+            let found = world.findings();
+            let found: Vec<&Finding> =
+                found.iter().filter(|finding| finding.code == Code::DatabaseEncoding).collect();
+            assert_eq!(found.len(), usize::from(!change.is_empty()), "{encoding}: {found:#?}");
+            assert!(found.iter().all(|finding| finding.message.contains(change)), "{found:#?}");
+        };
+        with("UTF8", "");
+        with("SQL_ASCII", "SQL_ASCII");
+        with("LATIN1", if is_source { "" } else { "LATIN1" });
+    }
+}
+
+#[test]
+fn secrets_and_columns_that_are_kept_out() {
+    let column = |w: &mut World, name: &str| {
+        let nullable = ColumnSeen { is_nullable: true, ..super::tests::column(name, "text") };
+        w.source().columns.push(nullable.clone());
+        w.sink().columns.push(nullable);
+    };
+    brings(Code::SourceSecretColumn, "drop: [", |w| column(w, "password_hash"));
+    let text = PLAN.replace("rename: {", "drop: [password_hash]\n        rename: {");
+    assert_ne!(text, PLAN);
+    let kept_out = |change: &dyn Fn(&mut World)| {
+        let mut world = World::of(&text);
+        column(&mut world, "password_hash");
+        change(&mut world);
+        let codes: Vec<Code> = world.findings().iter().map(|finding| finding.code).collect();
+        assert!(!codes.contains(&Code::SourceSecretColumn), "{codes:?}");
+        (codes.contains(&Code::SourceColumnSent), codes.contains(&Code::SourceListedIdentity))
+    };
+    assert_eq!(kept_out(&|_| {}), (false, false));
+    assert_eq!(kept_out(&|w| w.source.server.version = 140_019), (true, false));
+    assert_eq!(kept_out(&|w| w.source().identity = IdentitySeen::Full), (true, false));
+    let list = |w: &mut World, columns: &[&str]| {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        let published = w.source.installed.as_mut().unwrap().published.as_mut().unwrap();
+        published.insert(table("orders"), Some(columns));
+    };
+    assert_eq!(kept_out(&|w| list(w, &["id", "note"])), (false, false));
+    assert_eq!(kept_out(&|w| list(w, &["note"])), (false, true));
+    let full = |w: &mut World| {
+        list(w, &["id", "note"]);
+        w.source().identity = IdentitySeen::Full;
+    };
+    assert_eq!(kept_out(&full), (true, true));
 }
 
 #[test]

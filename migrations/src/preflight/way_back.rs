@@ -8,7 +8,6 @@ use crate::code::Code;
 use crate::finding::Finding;
 use crate::names::{TableName, quote_identifier};
 use crate::plan::{Plan, Slice};
-use crate::sql;
 
 pub(super) fn judge(
     plan: &Plan,
@@ -28,19 +27,11 @@ pub(super) fn judge(
         let statement = format!("ALTER ROLE {} REPLICATION;", quote_identifier(&service.role.name));
         hinders(Code::SourceNoReplicationRight, what, run(&service.database, &statement));
     }
-    let published = service.installed.as_ref().and_then(|installed| installed.published.as_ref());
+    if service.installed.as_ref().is_some_and(|installed| installed.published.is_none()) {
+        found.push(super::installed::no_publication(plan, service));
+    }
+    let mut hinders = |code, what: String, hint: String| found.push(Finding::error(code, what, hint));
     for table in &slice.tables {
-        if !published.is_some_and(|published| published.contains(&table.to)) {
-            let publication = sql::publication(&plan.name);
-            hinders(
-                Code::InstallNotPublished,
-                format!("publication {publication} in {} does not hold table {}", service.database, table.to),
-                format!(
-                    "give the table a primary key if it has none, then run `{}`",
-                    sql::install_command(plan)
-                ),
-            );
-        }
         let missing = |name: &TableName| {
             let rights = &monolith.tables.get(name)?.rights;
             let missing: Vec<&str> =

@@ -10,6 +10,9 @@ use migrations::lsn::EndLsn;
 /// A message's kind and its length, which counts itself.
 const HEADER_LEN: usize = 5;
 
+/// The beginning of `XLogData` with a row: the message's header, `w` and three numbers, the row's kind and its table.
+const ROW_HEADER_LEN: usize = HEADER_LEN + 25 + 5;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     pub kind: u8,
@@ -30,6 +33,11 @@ pub enum Frame {
         /// The server has sent everything before this.
         wal_end: EndLsn,
         reply_requested: bool,
+    },
+    /// A row of this table that is too large to be read. It is passed over.
+    TooLarge {
+        relation: u32,
+        bytes: usize,
     },
     Ended,
     /// A notice, or a setting's new value.
@@ -78,7 +86,7 @@ impl Message {
     /// Cuts the next message off the front of `bytes`; none if it has not come whole.
     pub(super) fn cut(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Message>, FrameError> {
         let Some(len) = message_len(bytes)? else { return Ok(None) };
-        if len > bytes_max {
+        if len > bytes_max && bytes.len() >= ROW_HEADER_LEN {
             return Err(FrameError::TooLarge { bytes: len, bytes_max });
         }
         if bytes.len() < len {
@@ -98,6 +106,16 @@ impl Message {
             _ => Ok(Frame::Aside),
         }
     }
+}
+
+/// The table and the length of a row that is larger than this, if the next message is one.
+pub(super) fn too_large(bytes: &[u8], bytes_max: usize) -> Result<Option<(u32, usize)>, FrameError> {
+    let Some(len) = message_len(bytes)?.filter(|len| *len > bytes_max) else { return Ok(None) };
+    let Some(mut header) = bytes.get(HEADER_LEN..ROW_HEADER_LEN) else { return Ok(None) };
+    let is_data = header.get_u8() == b'w';
+    header.advance(24);
+    let is_row = b"IUD".contains(&header.get_u8());
+    Ok((is_data && is_row).then(|| (header.get_u32(), len)))
 }
 
 /// How many bytes are missing until the first message of `bytes` is whole; 0 if its length is not known yet.
@@ -185,8 +203,15 @@ mod tests {
     #[test]
     fn a_large_message_is_refused_before_it_has_come() {
         let whole = data(1, &[0; 1000]);
-        let mut bytes = BytesMut::from(&whole[..20]);
-        assert_eq!(missing(&bytes), whole.len() - 20);
+        let mut bytes = BytesMut::from(&whole[..40]);
+        assert_eq!(missing(&bytes), whole.len() - 40);
+        let row = data(1, &[b"U\0\0\0\x07".as_slice(), &[0; 1000]].concat());
+        for parted in 0..row.len() {
+            let found = too_large(&row[..parted], 500).unwrap();
+            assert_eq!(found, (parted >= 35).then_some((7, row.len())), "parted at {parted}");
+        }
+        assert_eq!(too_large(&row, 5000), Ok(None));
+        assert_eq!(too_large(&bytes, 500), Ok(None), "it is no row");
         assert_eq!(
             Message::cut(&mut bytes, 500),
             Err(FrameError::TooLarge { bytes: whole.len(), bytes_max: 500 })

@@ -17,6 +17,7 @@ pub(super) const FLUSHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 pub(super) const RELATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("relations");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STATE: &str = "state";
+const FIRST_KEY: u64 = 1;
 
 /// What the log says about itself, kept beside the values in the same transactions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,16 +40,16 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A new log's, whose first key is this.
-    pub(crate) fn new((plan, database): &(String, String), first: u64) -> Self {
+    /// A new log's.
+    pub(crate) fn new((plan, database): &(String, String)) -> Self {
         Self {
             version: VERSION,
             log: LogId(uuid::Uuid::new_v4().to_string()),
             plan: plan.clone(),
             database: database.clone(),
-            first,
+            first: FIRST_KEY,
             before: None,
-            promised: first,
+            promised: FIRST_KEY,
             bytes: 0,
             last: None,
         }
@@ -111,7 +112,7 @@ fn first_state(database: &Database, names: &(String, String)) -> Result<State, F
         Some(Ok(state)) => Ok(state),
         Some(Err(error)) => Err(Failure::Redb(redb::Error::Corrupted(error.to_string()))),
         None => {
-            let state = State::new(names, 1);
+            let state = State::new(names);
             transaction.open_table(FLUSHES)?;
             transaction.open_table(RELATIONS)?;
             put_state(&transaction, &state)?;

@@ -136,18 +136,19 @@ impl Store {
         }
     }
 
-    /// Empties the store; it is another log afterwards, and every writer's session is over.
+    /// Deletes the file, with everything that it ever held, and makes another one. It is another log, and every writer's
+    /// session is over.
     pub(crate) fn destroy(&self) -> Result<(), LogError> {
         let mut session = self.lock();
-        self.change(|transaction, state| {
-            let next = next_key(&transaction.open_table(FLUSHES)?, state)?;
-            transaction.delete_table(FLUSHES)?;
-            transaction.delete_table(RELATIONS)?;
-            transaction.open_table(FLUSHES)?;
-            transaction.open_table(RELATIONS)?;
-            *state = State::new(&(state.plan.clone(), state.database.clone()), next);
-            Ok(())
-        })?;
+        self.with(|open| self.check_file(open))?;
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = None;
+        let removed = std::fs::remove_file(&self.path);
+        removed.map_err(|error| self.unavailable(&error.to_string(), HINT_DISK))?;
+        let (open, state) = open(&self.path, &self.names)?;
+        *slot = Some(open);
+        drop(slot);
+        self.published.send_replace(state);
         *session += 1;
         Ok(())
     }

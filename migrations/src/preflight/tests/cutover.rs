@@ -58,7 +58,9 @@ fn the_way_back() {
     finds(Code::SourceNoReplicationRight, "database: ALTER ROLE \"strangler\" REPLICATION;", |w| {
         w.sink.role.may_replicate = false;
     });
-    finds(Code::InstallNotPublished, "primary key", |w| w.sink.installed.as_mut().unwrap().published = None);
+    finds(Code::InstallNoPublication, "strangler install", |w| {
+        w.sink.installed.as_mut().unwrap().published = None
+    });
     finds(Code::TableNoRight, "GRANT INSERT ON TABLE", |w| {
         w.source().rights.remove("INSERT");
     });
