@@ -89,6 +89,7 @@ pub struct House {
     pub source: Cluster,
     pub sink: Cluster,
     pub proxy: u16,
+    pub controller: u16,
     /// The monolith's and the service's, for strangler's administrator.
     admin: [String; 2],
 }
@@ -133,7 +134,7 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
             format!("monolith={}", source.url("postgres", "shop")),
             format!("orders={}", sink.url("postgres", "orders")),
         ];
-        let house = Self { source, sink, proxy, folder, admin };
+        let house = Self { source, sink, proxy, controller, folder, admin };
         house.ok(&["install", "--admin-url", &house.admin[0], "--admin-url", &house.admin[1]]);
         house
     }
@@ -161,7 +162,12 @@ bridge: {{ listen: '127.0.0.1:{bridge}' }}
 
     /// The same command in another folder beside this one, with the plan changed by `edit`, and with this token.
     pub fn command_elsewhere(&self, arguments: &[&str], edit: impl Fn(&str) -> String) -> Command {
-        let elsewhere = self.path().join("elsewhere");
+        self.command_in("elsewhere", arguments, edit)
+    }
+
+    /// As [`House::command_elsewhere`], in a folder of this name.
+    pub fn command_in(&self, folder: &str, arguments: &[&str], edit: impl Fn(&str) -> String) -> Command {
+        let elsewhere = self.path().join(folder);
         fs::create_dir_all(&elsewhere).unwrap();
         let plan = fs::read_to_string(self.plan()).unwrap();
         fs::write(elsewhere.join("strangler.yaml"), edit(&plan)).unwrap();
