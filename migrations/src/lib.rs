@@ -21,6 +21,7 @@ pub mod journal;
 pub mod lane;
 pub mod lsn;
 pub mod names;
+pub mod path;
 pub mod pattern;
 pub mod plan;
 pub mod preflight;

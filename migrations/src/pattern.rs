@@ -2,6 +2,7 @@
 //!
 //! Matching many patterns fast is the proxy's; here a pattern is parsed, shown, matched alone, and compared with another.
 
+use crate::path;
 use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,7 +30,7 @@ pub enum Access {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Segment {
-    /// Itself, byte for byte, on the raw (still percent-encoded) path.
+    /// Itself, byte for byte, in the [normal spelling](crate::path::normal) of a path.
     Literal(String),
     /// `{name}`: any one segment that is not empty.
     Name(String),
@@ -86,7 +87,7 @@ impl Pattern {
         if is_safe_method(&self.method) { Access::Read } else { Access::Write }
     }
 
-    /// Whether one request matches, by its method and raw path. A HEAD request matches a GET pattern.
+    /// Whether one request matches, by its method and the normal spelling of its path. A HEAD request matches a GET pattern.
     pub fn matches(&self, method: &str, path: &str) -> bool {
         let method_fits = self.method == method || (self.method == "GET" && method == "HEAD");
         let Some(path) = path.strip_prefix('/') else { return false };
@@ -186,11 +187,12 @@ impl FromStr for Pattern {
             let remedy = "write for example `/orders/{id}`, without query or blanks";
             BadText::new(path, "is not a path", remedy)
         };
-        let rest = path.strip_prefix('/').ok_or_else(bad_path)?;
         let odd = |b: u8| b <= b' ' || b == 0x7f || b == b'?' || b == b'#' || !b.is_ascii();
-        if text.len() > PATTERN_LEN_MAX || rest.bytes().any(odd) {
+        if text.len() > PATTERN_LEN_MAX || !path.starts_with('/') || path.bytes().any(odd) {
             return Err(bad_path());
         }
+        let path = plainly(path)?;
+        let rest = path.strip_prefix('/').unwrap_or_default();
         let mut segments: Vec<Segment> = Vec::new();
         if !rest.is_empty() {
             for part in rest.split('/') {
@@ -208,6 +210,20 @@ impl FromStr for Pattern {
             }
         }
         Ok(Self { method: method.to_owned(), segments })
+    }
+}
+
+/// The normal spelling of a template. What servers read in different ways names no route.
+fn plainly(path: &str) -> Result<String, BadText> {
+    let bytes = path::normal(path.as_bytes()).unwrap_or_else(|| path.into());
+    // The signs of a template are none of a path.
+    let bare: Vec<u8> = bytes.iter().copied().filter(|b| !matches!(b, b'{' | b'}' | b'*')).collect();
+    match String::from_utf8(bytes) {
+        Ok(plain) if path::readings(&bare).is_empty() => Ok(plain),
+        _ => {
+            let remedy = "spell it without encoded signs, backslashes, `;` and empty segments";
+            Err(BadText::new(path, "is read by servers in different ways", remedy))
+        }
     }
 }
 
@@ -259,7 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_the_raw_path() {
+    fn patterns_match_the_normal_path() {
+        assert_eq!(pattern("GET /%7euser/./{id}/caf%c3%a9").path(), "/~user/{id}/caf%C3%A9");
         let show = pattern("GET /orders/{id}");
         assert!(show.matches("GET", "/orders/7"));
         assert!(show.matches("HEAD", "/orders/7"));
@@ -286,6 +303,11 @@ mod tests {
             "GET /{*r}/x",
             "GET /{}",
             "GET /ä",
+            "GET /a%2Fb",
+            "GET /a/%5C",
+            "GET /a;v=1",
+            "GET /a//b",
+            "GET /a%00",
         ] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }

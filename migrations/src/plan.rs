@@ -157,6 +157,8 @@ pub struct ProxySettings {
     pub hold: HoldBounds,
     /// None: the plan is for one proxy.
     pub consistency: Option<Consistency>,
+    /// Whether a request passes whose path other servers read as another route.
+    pub takes_ambiguous_paths: bool,
 }
 
 /// What keeps a client from reading older data than it has seen, while reads are shared.

@@ -26,7 +26,7 @@ const WRITE_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     pub(crate) method: &'a str,
-    /// The raw path without the query: a query may hold secrets.
+    /// The path without the query: a query may hold secrets.
     pub(crate) path: &'a [u8],
     pub(crate) status: u16,
     /// A name from the plan, like the next two: letters, digits and hyphens.

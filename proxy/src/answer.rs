@@ -47,6 +47,12 @@ impl Answer {
                 "send a smaller body, or raise `proxy.max_body` in the plan",
             ),
             Failure::Malformed(Malformed(why)) => (400, "the request is malformed", why),
+            Failure::AmbiguousPath => (
+                400,
+                "servers read this path in different ways, and not all of them find the same route",
+                "send it without encoded slashes, backslashes, empty segments, `;` and `#`; `proxy.ambiguous_paths: pass` in \
+                 the plan lets it through",
+            ),
             Failure::ClientLate => (408, "the request did not arrive in time", "send it again"),
             Failure::ConnectLate => (
                 504,

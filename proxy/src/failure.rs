@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     HoldFull,
     /// The request is not HTTP, or two servers could read it in two ways.
     Malformed(Malformed),
+    /// Other servers read the path of the request as another route's.
+    AmbiguousPath,
     TooLarge,
     /// The client was too slow to send the request or to take the answer.
     ClientLate,

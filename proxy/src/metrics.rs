@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     /// Marks that send a client to the monolith until a barrier has passed.
     pub(crate) marks: IntCounter,
     pub(crate) overrides_refused: IntCounter,
+    /// Requests whose route was found only by the normal spelling of their path.
+    pub(crate) respelled: IntCounter,
     /// Our own answers with 502, 503 or 504.
     pub(crate) failed: IntCounter,
     /// Access log lines dropped because the writer fell behind.
@@ -124,6 +126,10 @@ impl Metrics {
             overrides_refused: one(
                 "strangler_proxy_overrides_refused_total",
                 "Overrides without the secret",
+            )?,
+            respelled: one(
+                "strangler_proxy_paths_respelled_total",
+                "Requests whose path had to be respelled to find its route",
             )?,
             failed: one("strangler_proxy_failed_total", "Own answers with 502, 503 or 504")?,
             log_lines_dropped: one("strangler_proxy_log_lines_dropped_total", "Access log lines dropped")?,

@@ -15,11 +15,12 @@ use crate::metrics::Metrics;
 use crate::passage::Passage;
 use crate::relay;
 use crate::route::decision::{Side, Why};
-use crate::table::Tables;
+use crate::table::{Live, Tables};
 use crate::upstream::Target;
 use crate::visit::Visit;
 use async_trait::async_trait;
 use http1::{Fields, Framing, Name, RequestHead};
+use migrations::path;
 use migrations::plan::ProxySettings;
 use pingora::apps::ServerApp;
 use pingora::connectors::TransportConnector;
@@ -99,18 +100,31 @@ impl Requests {
     }
 
     /// Checks what the head alone can tell, and finds out who answers. Returns the exchange and the request's body.
-    fn admit(&self, visit: &Visit, arrived: Arrived) -> Result<(Exchange, Passage), Failure> {
-        let request = &visit.request;
+    fn admit(&self, visit: &mut Visit, arrived: Arrived) -> Result<(Exchange, Passage), Failure> {
+        let request = &mut visit.request;
         let framing = Framing::of_request(request).map_err(Failure::Malformed)?;
         let upload = Passage::new(framing, framing).limited_to(self.settings.body_bytes_max);
         let mut upload = upload.ok_or(Failure::TooLarge)?;
         let live = self.tables.live().ok_or(Failure::NoTable)?;
+        self.respell(request, &live);
+        if !self.settings.takes_ambiguous_paths && live.is_ambiguous(request.method(), request.path()) {
+            return Err(Failure::AmbiguousPath);
+        }
         let asked = self.asked_side(&request.fields);
         let exchange = Exchange::place(arrived, live, request, asked, self.tag, &self.tables.count);
         if exchange.is_read() && framing != Framing::Empty {
             upload.keep_copy();
         }
         Ok((exchange, upload))
+    }
+
+    /// Gives the path the one spelling that is matched and sent.
+    fn respell(&self, request: &mut RequestHead, live: &Live) {
+        let Some(path) = path::normal(request.path()) else { return };
+        if live.route(request.method(), request.path()) != live.route(request.method(), &path) {
+            self.metrics.respelled.inc();
+        }
+        request.respell(&path);
     }
 
     /// Gets the request answered by an upstream, and by another one if the first fails and it is safe.
@@ -295,6 +309,7 @@ impl Requests {
         let why = match failure {
             Failure::NoTable => "no-table",
             Failure::TooLarge => "too-large",
+            Failure::AmbiguousPath => "path",
             _ => "framing",
         };
         let Some(answer) = Answer::to(failure, None) else { return (CLIENT_LEFT, 0) };

@@ -1,4 +1,4 @@
-//! Finds a request's route by its method and raw path: one tree of path templates per method. Pure. [`decision`] says
+//! Finds a request's route by its method and the normal spelling of its path: one tree of path templates per method. Pure. [`decision`] says
 //! who answers.
 
 pub(crate) mod decision;

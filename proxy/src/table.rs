@@ -19,6 +19,7 @@ use link::ActsOn;
 use migrations::code::Code;
 use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
 use migrations::names::{ServiceName, SliceName};
+use migrations::path;
 use migrations::plan::{Consistency, HoldBounds, Sticky};
 use migrations::problem::Diagnostic;
 use migrations::stage::Hold;
@@ -68,6 +69,15 @@ pub(crate) struct Follower {
 impl Live {
     pub(crate) fn route(&self, method: &str, path: &[u8]) -> Option<usize> {
         self.routes.find(method, path).map(|number| number as usize)
+    }
+
+    /// Whether some server would read the path as that of another route, or of none.
+    pub(crate) fn is_ambiguous(&self, method: &str, path: &[u8]) -> bool {
+        let readings = path::readings(path);
+        !readings.is_empty() && {
+            let route = self.route(method, path);
+            readings.iter().any(|reading| self.route(method, reading) != route)
+        }
     }
 
     pub(crate) fn nth(&self, number: usize) -> Option<&LiveRoute> {

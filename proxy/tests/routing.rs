@@ -5,7 +5,7 @@
 mod rig;
 
 use migrations::plan::Sticky;
-use rig::{Browser, Rig, SECRET, ask, route};
+use rig::{Browser, Rig, SECRET, ask, route, text};
 
 fn by_user(share: &str) -> Vec<migrations::control::TableRoute> {
     let list = migrations::control::TableRoute {
@@ -32,6 +32,72 @@ fn unmatched_requests_go_to_the_monolith_and_matched_ones_by_share() {
     assert_eq!(rig.ask("GET", "/orders/").text(), "monolith");
     assert_eq!(rig.ask("POST", "/orders").text(), "service");
     assert_eq!(rig.ask("DELETE", "/orders").text(), "monolith");
+}
+
+#[test]
+fn another_spelling_does_not_go_round_a_route() {
+    let routes = || {
+        let moved = ["POST /orders", "POST /orders/{id}/pay", "GET /files/{*rest}", "GET /caf%c3%a9"];
+        let named =
+            moved.iter().enumerate().map(|(n, pattern)| route(&format!("r{n}"), pattern, "service", false));
+        named.collect::<Vec<_>>()
+    };
+    let rig = Rig::new(routes());
+    let plain = [
+        "/%6frders",
+        "/%6F%72ders?x=%2F",
+        "/./orders",
+        "/x/../orders",
+        "/x/%2e%2E/orders",
+        "http://shop.example/%6frders",
+    ];
+    for spelled in plain {
+        assert_eq!(rig.ask("POST", spelled).text(), "service", "{spelled}");
+        assert!(rig.service.last().target.starts_with("/orders"), "{spelled}: {}", rig.service.last().target);
+    }
+    assert_eq!(rig.ask("POST", "/orders/7/../8/%70ay").text(), "service");
+    assert_eq!(rig.ask("GET", "/caf%C3%a9").text(), "service");
+    // What leaves the files is none of them, and arrives as what it was matched as.
+    assert_eq!(rig.ask("GET", "/files/../internal?a").text(), "monolith");
+    assert_eq!(rig.monolith.last().target, "/internal?a");
+    assert_eq!(rig.proxy.metric("strangler_proxy_paths_respelled_total "), 9.0);
+    let doubtful = [
+        "//orders",
+        "/orders;v=1",
+        "/;a/orders",
+        "/orders;/7/pay",
+        "/orders#x",
+        "/orders%23",
+        "/orders%00",
+        "/%2forders",
+        "/x%2f..%2forders",
+        "/x/..%2Forders",
+        "/x%5c..%5corders",
+        "/orders/7%2fpay",
+        "/orders/7//pay",
+        "/%252forders",
+        "/orders%3fx",
+        "/x/..;/orders",
+        "/orders\\7\\pay",
+    ];
+    let before = (rig.monolith.count(), rig.service.count());
+    for spelled in doubtful {
+        let got = rig.ask("POST", spelled);
+        assert_eq!(got.status, 400, "{spelled}");
+        assert!(got.text().contains("proxy.ambiguous_paths"), "{}", got.text());
+    }
+    assert_eq!(rig.ask("GET", "/files/a%2F..%2F..%2Finternal").status, 400);
+    assert_eq!((rig.monolith.count(), rig.service.count()), before);
+    // No route is near: they go as they came.
+    for target in ["/a//b", "/a;b", "/a%2fb%20c", "/100%", "/a%zz"] {
+        assert_eq!(rig.ask("POST", target).text(), "monolith", "{target}");
+        assert_eq!(rig.monolith.last().target.to_lowercase(), target);
+    }
+    let rig =
+        Rig::with("  ambiguous_paths: pass\n", routes(), |_| text(200, "monolith"), |_| text(200, "service"));
+    assert_eq!(rig.ask("POST", "/orders;v=1").text(), "monolith");
+    assert_eq!(rig.ask("GET", "/files/a%2fb").text(), "service");
+    assert_eq!(rig.service.last().target, "/files/a%2Fb");
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("hold_bytes", proxy.hold.bytes_max);
     print.put("hold_wait", proxy.hold.wait_ms_max);
     print.put("consistency", proxy.consistency.map(Consistency::word).unwrap_or_default());
+    print.put("ambiguous_paths", proxy.takes_ambiguous_paths);
     print.put("controller", &plan.controller.listen);
     print.put("bridge", &plan.bridge.listen);
     print.put("max_wal_kept", plan.limits.wal_kept_bytes_max);

@@ -116,6 +116,13 @@ impl Fields {
         &self.text
     }
 
+    /// Keeps a text that did not arrive.
+    pub(crate) fn keep(&mut self, parts: [&[u8]; 2]) -> Span {
+        let start = self.text.len() as u32;
+        parts.iter().for_each(|part| self.text.extend_from_slice(part));
+        Span { start, end: self.text.len() as u32 }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.places.iter().map(|(name, spelled, value)| Field {
             name: *name,

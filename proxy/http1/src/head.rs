@@ -60,7 +60,7 @@ impl RequestHead {
         std::str::from_utf8(self.method.within(self.fields.text())).unwrap_or_default()
     }
 
-    /// How long it was as it arrived.
+    /// How much memory its text takes.
     pub fn bytes(&self) -> usize {
         self.fields.text().len()
     }
@@ -71,7 +71,14 @@ impl RequestHead {
         authority(target).map_or(target, |(_, rest)| rest)
     }
 
-    /// The raw path without the query.
+    /// Puts another spelling of the path in the place of the one that arrived. The query stays.
+    pub fn respell(&mut self, path: &[u8]) {
+        let query = self.target().splitn(2, |b| *b == b'?').nth(1).map(<[u8]>::to_vec);
+        let query = query.map(|query| [&b"?"[..], &query].concat()).unwrap_or_default();
+        self.target = self.fields.keep([path, &query]);
+    }
+
+    /// The path without the query.
     pub fn path(&self) -> &[u8] {
         let target = self.target();
         target.split(|b| *b == b'?').next().unwrap_or(target)
@@ -261,6 +268,16 @@ mod tests {
         assert_eq!((head.target(), head.path(), head.method()), (&b"/b/c?d"[..], &b"/b/c"[..], "GET"));
         let head = RequestHead::from_text("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(head.path(), b"*");
+    }
+
+    #[test]
+    fn another_spelling_of_the_path_keeps_the_query_and_the_fields() {
+        for (target, respelled) in [("/%61", "/a"), ("/%61?", "/a?"), ("http://a/%61?b?c", "/a?b?c")] {
+            let mut head = RequestHead::from_text(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            head.respell(b"/a");
+            assert_eq!((head.target(), head.path()), (respelled.as_bytes(), &b"/a"[..]));
+            assert_eq!(head.fields.first(Name::Host), Some(&b"a"[..]));
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Trie {
         self.nodes[at].here.get_or_insert(Number::of(number));
     }
 
-    /// The number of the best template for a raw path without its query.
+    /// The number of the best template for a path without its query.
     pub(crate) fn find(&self, path: &[u8]) -> Option<u32> {
         let path = path.strip_prefix(b"/")?;
         let found = if path.is_empty() { self.nodes[0].here } else { self.walk(0, path) };
@@ -227,11 +227,16 @@ mod tests {
             let mut names = 0;
             let mut path = String::new();
             for part in parts {
+                if path.ends_with('/') {
+                    // An empty segment names no route, but at the end.
+                    path.pop();
+                }
                 names += 1;
                 path.push('/');
                 path.push_str(&part.replace("{x}", &format!("{{x{names}}}")));
             }
             if rest {
+                path.truncate(path.trim_end_matches('/').len());
                 path.push_str("/{*rest}");
             }
             let path = if path.is_empty() { "/" } else { &path };

@@ -106,6 +106,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "max_body",
         "hold",
         "consistency",
+        "ambiguous_paths",
     ];
     let fields = plan.get("proxy").and_then(|node| Fields::open(node, "proxy", &keys, notes));
     let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
@@ -132,6 +133,12 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
             .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
         hold: hold(get("hold"), notes),
         consistency: get("consistency").and_then(|node| consistency(node, notes)),
+        takes_ambiguous_paths: get("ambiguous_paths")
+            .and_then(|node| {
+                let words = [("refuse", false), ("pass", true)];
+                reading::choice(node, "a choice of `ambiguous_paths`", &words, notes)
+            })
+            .unwrap_or(false),
     }
 }
 
