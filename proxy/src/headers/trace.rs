@@ -42,9 +42,10 @@ impl Trace {
         Trace { id }
     }
 
-    /// The header's value for a request in this trace. It asks for sampling. `parent` is a random number.
+    /// The header's value for a request in this trace. `parent` is a random number. The proxy records nothing, so it does not
+    /// claim that a trace is sampled: whether to sample is left to the service.
     pub(crate) fn value(&self, parent: u64) -> [u8; VALUE_LEN] {
-        let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
         value[ID_AT..ID_AT + self.id.len()].copy_from_slice(&self.id);
         write_hex(&mut value[PARENT_AT..], &parent.max(1).to_be_bytes());
         value
@@ -89,7 +90,7 @@ mod tests {
             let id = format!("{:032x}", trace.max(1));
             prop_assert_eq!(started.id().as_slice(), id.as_bytes());
             let value = started.value(parent);
-            prop_assert_eq!(std::str::from_utf8(&value).unwrap(), format!("00-{id}-{:016x}-01", parent.max(1)));
+            prop_assert_eq!(std::str::from_utf8(&value).unwrap(), format!("00-{id}-{:016x}-00", parent.max(1)));
             prop_assert_eq!(Trace::read(&value), Some(started));
         }
 
