@@ -2,6 +2,8 @@
 //!
 //! Nothing has to run before: it starts a Kafka broker, and the tests start their own Postgres. Nothing is skipped.
 
+mod programs;
+
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -89,11 +91,9 @@ fn tests(running: Option<String>) -> Result<()> {
     let broker = if running.is_none() { Some(Broker::start(None)?) } else { None };
     let address = running.or_else(|| broker.as_ref().map(Broker::address)).unwrap_or_default();
     terminal::note(&format!("{KAFKA_VARIABLE}={address}"));
-    process::succeed(
-        process::cargo()
-            .args(["test", "--locked", "--workspace", "--no-fail-fast"])
-            .env(KAFKA_VARIABLE, address),
-    )
+    programs::run(&address)?;
+    // Cargo runs the examples in the docs by a program of its own.
+    process::succeed(process::cargo().args(["test", "--locked", "--workspace", "--doc", "--quiet"]))
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
