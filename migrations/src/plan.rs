@@ -70,12 +70,18 @@ pub struct Upstream {
     pub port: u16,
 }
 
+impl Upstream {
+    /// `host:port`. An IPv6 address is written in brackets (RFC 3986, 3.2.2) and kept without.
+    pub fn authority(&self) -> String {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        format!("{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        // An IPv6 address is written in brackets (RFC 3986, 3.2.2) and kept without.
-        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-        write!(f, "{scheme}://{open}{}{close}:{}", self.host, self.port)
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 

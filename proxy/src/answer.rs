@@ -77,6 +77,7 @@ impl Answer {
                 "cannot use TLS with the upstream",
                 "check its certificate and this host's certificate authorities",
             ),
+            Failure::BadAnswer(Malformed(why)) => (502, "the upstream's answer cannot be passed on", why),
             Failure::Broken => (
                 502,
                 "the upstream closed the connection before it answered",

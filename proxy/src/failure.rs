@@ -22,8 +22,10 @@ pub(crate) enum Failure {
     Refused,
     ConnectLate,
     NoTls,
-    /// The upstream closed the connection, or its answer is not HTTP.
+    /// The upstream closed the connection.
     Broken,
+    /// The upstream answered, but not in HTTP that can be passed on.
+    BadAnswer(Malformed),
     Late,
     AnswerTooLarge,
 }
@@ -45,7 +47,11 @@ impl Failure {
     }
 
     pub(crate) fn is_upstreams(self) -> bool {
-        self.is_unconnected() || matches!(self, Failure::Broken | Failure::Late | Failure::AnswerTooLarge)
+        self.is_unconnected()
+            || matches!(
+                self,
+                Failure::Broken | Failure::BadAnswer(_) | Failure::Late | Failure::AnswerTooLarge
+            )
     }
 
     pub(crate) fn is_late(self) -> bool {

@@ -69,8 +69,7 @@ impl Forwarded<'_> {
         }
         if !fields.has(Name::Host) {
             // An HTTP/1.0 request may have no `Host`, but every HTTP/1.1 server wants one.
-            let address = self.upstream.to_string();
-            head.field(b"Host", address.split("://").nth(1).unwrap_or_default().as_bytes());
+            head.field(b"Host", self.upstream.authority().as_bytes());
         }
         self.write_way(fields, &mut head);
         if !keeps_trace {

@@ -46,9 +46,11 @@ async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
     let mut addresses = tokio::task::spawn_blocking(move || resolver.look_up()).await.unwrap_or_default();
     // The address in use is kept while the name still has it and it answers.
     addresses.sort_by_key(|address| Some(*address) != target.address());
-    for address in addresses {
+    for number in 0..addresses.len() {
+        let address = addresses[number];
         if TcpStream::connect(address).await.is_ok() {
-            target.resolve_to(address);
+            addresses.rotate_left(number);
+            target.resolve_to(&addresses);
             return match asker {
                 Some(asker) => answers(target, address, asker).await,
                 None => true,
@@ -62,12 +64,9 @@ async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
 async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
     let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return false };
     let asked = async {
-        let (mut session, _) = asker.connector.get_http_session(&*peer).await?;
+        let (mut session, _) = asker.connector.get_http_session(&peer).await?;
         let mut request = RequestHeader::build("GET", asker.path.as_bytes(), Some(3))?;
-        request.insert_header(
-            http::header::HOST,
-            format!("{}:{}", target.upstream.host, target.upstream.port),
-        )?;
+        request.insert_header(http::header::HOST, target.upstream.authority())?;
         request.insert_header(http::header::USER_AGENT, "strangler-health")?;
         request.insert_header(http::header::CONNECTION, "close")?;
         session.write_request_header(Box::new(request)).await?;

@@ -45,10 +45,7 @@ impl Relay<'_> {
                 match self.answer.read(&mut self.upstream.inbox) {
                     Ok(true) => return Poll::Ready(Ok(())),
                     Ok(false) => {}
-                    Err(malformed) => {
-                        tracing::debug!(why = malformed.0, "an upstream's answer is not HTTP");
-                        return Poll::Ready(Err(Failure::Broken));
-                    }
+                    Err(malformed) => return Poll::Ready(Err(Failure::BadAnswer(malformed))),
                 }
                 match self.upstream.poll_read(cx) {
                     Poll::Ready(Ok(1..)) => {}
@@ -219,6 +216,7 @@ fn of_answer(fault: Fault) -> Failure {
     match fault {
         Fault::Closed(End::Sink) => Failure::ClientLeft,
         Fault::TooLarge => Failure::AnswerTooLarge,
-        Fault::Closed(End::Source) | Fault::Malformed(_) => Failure::Broken,
+        Fault::Malformed(malformed) => Failure::BadAnswer(malformed),
+        Fault::Closed(End::Source) => Failure::Broken,
     }
 }

@@ -19,7 +19,7 @@ use crate::table::{Live, Tables};
 use crate::upstream::Target;
 use crate::visit::Visit;
 use async_trait::async_trait;
-use http1::{Fields, Framing, Name, RequestHead};
+use http1::{Fields, Framing, Malformed, Name, RequestHead};
 use migrations::path;
 use migrations::plan::ProxySettings;
 use pingora::apps::ServerApp;
@@ -162,9 +162,7 @@ impl Requests {
             }
             sent => sent?,
         };
-        if !target.is_well() {
-            target.note_success();
-        }
+        target.note_answer();
         let mut download = self.take_answer(visit, exchange, trace, upload)?;
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
@@ -227,10 +225,10 @@ impl Requests {
         upload: &Passage,
     ) -> Result<Passage, Failure> {
         let (request, answer) = (&visit.request, &visit.answer);
-        let comes = Framing::of_answer(answer, request).map_err(|_| Failure::Broken)?;
+        let comes = Framing::of_answer(answer, request).map_err(Failure::BadAnswer)?;
         if answer.status == 101 && !upload.is_whole() {
             // The other protocol would read the rest of the request's body as its own.
-            return Err(Failure::Broken);
+            return Err(Failure::BadAnswer(Malformed("it switches protocols before the request has ended")));
         }
         // An HTTP/1.0 client does not know chunks: its answer ends with the connection.
         let goes = match comes {
@@ -274,10 +272,15 @@ impl Requests {
             let counters = &pool.counters;
             if failure.is_late() { counters.timeouts.inc() } else { counters.broken.inc() }
         }
+        if let Failure::BadAnswer(Malformed(why)) = failure {
+            // The upstream has done what was asked for. Another one must not do it again.
+            tracing::warn!(upstream = &*pool.name, why, "an upstream's answer cannot be passed on");
+            return false;
+        }
         let may_again = if failure == Failure::Unresolved {
             false
         } else if failure.is_unconnected() {
-            attempts.target.iter().for_each(|target| target.note_failure());
+            attempts.target.iter().for_each(|target| target.note_unconnected());
             // Nothing was sent, so even a write may try another address of the same upstream.
             attempts.repeats < REPEATS_MAX.min(pool.targets.len().saturating_sub(1))
         } else if exchange.is_repeatable() && upload.is_repeatable() {

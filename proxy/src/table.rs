@@ -405,7 +405,8 @@ mod tests {
     /// Writers race with tables that come and go. A write that is sent after its slice was drained would be lost.
     #[test]
     fn no_write_slips_between_a_hold_and_its_drain() {
-        let patience = Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1) };
+        let patience =
+            Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1), is_asked: false };
         let metrics = Arc::new(Metrics::new().unwrap());
         let tables = Tables::new(patience, HoldBounds::default(), Consistency::Session, metrics);
         tables.take(desired(0, None)).unwrap();

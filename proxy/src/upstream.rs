@@ -7,7 +7,7 @@ use crate::connection::{Connection, Kept};
 use crate::failure::Failure;
 use crate::metrics::PoolCounters;
 use address::BadAddress;
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use migrations::plan::{ProxySettings, Upstream};
 use pingora::connectors::TransportConnector;
 use pingora::protocols::TcpKeepalive;
@@ -20,12 +20,17 @@ use std::time::Duration;
 
 /// This many failures in a row, of checks or connections, make an address unwell. One success makes it well.
 const FAILURES_TO_UNWELL: u32 = 2;
+/// Of a name with more addresses, the others are not tried.
+const ADDRESSES_MAX: usize = 4;
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Includes TLS.
+    /// Includes TLS. Each address of a name gets it.
     pub(crate) connect: Duration,
     /// The wait for the next byte.
     pub(crate) read: Duration,
+    /// Whether an upstream is asked how it is. Then what requests meet says nothing about that.
+    pub(crate) is_asked: bool,
 }
 
 impl Patience {
@@ -33,6 +38,7 @@ impl Patience {
         Self {
             connect: Duration::from_millis(settings.connect_timeout_ms),
             read: Duration::from_millis(settings.read_timeout_ms),
+            is_asked: settings.health_path.is_some(),
         }
     }
 }
@@ -42,7 +48,8 @@ pub(crate) struct Target {
     pub(crate) upstream: Upstream,
     pub(crate) kept: Kept,
     pub(crate) patience: Patience,
-    peer: ArcSwapOption<HttpPeer>,
+    /// The addresses of its name. The first is in use.
+    peers: ArcSwap<Vec<HttpPeer>>,
     unwell: AtomicBool,
     failures: AtomicU32,
 }
@@ -50,11 +57,25 @@ pub(crate) struct Target {
 impl Target {
     fn new(upstream: Upstream, patience: Patience) -> Self {
         let (unwell, failures) = (AtomicBool::new(false), AtomicU32::new(0));
-        Self { upstream, kept: Kept::default(), patience, peer: ArcSwapOption::empty(), unwell, failures }
+        Self { upstream, kept: Kept::default(), patience, peers: ArcSwap::default(), unwell, failures }
     }
 
     pub(crate) fn is_well(&self) -> bool {
         !self.unwell.load(Relaxed)
+    }
+
+    /// A request was answered.
+    pub(crate) fn note_answer(&self) {
+        if !self.patience.is_asked && !self.is_well() {
+            self.note_success();
+        }
+    }
+
+    /// A request found nobody to connect to.
+    pub(crate) fn note_unconnected(&self) {
+        if !self.patience.is_asked {
+            self.note_failure();
+        }
     }
 
     pub(crate) fn note_success(&self) {
@@ -73,13 +94,18 @@ impl Target {
 
     /// The socket address in use. `None` until the name is resolved.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.peer.load().as_ref().and_then(|peer| peer._address.as_inet().copied())
+        self.peers.load().first().and_then(of_peer)
     }
 
-    pub(crate) fn resolve_to(&self, address: SocketAddr) {
-        if self.address() == Some(address) {
-            return;
+    /// Takes these addresses into use, the first before the others.
+    pub(crate) fn resolve_to(&self, addresses: &[SocketAddr]) {
+        let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
+        if !self.peers.load().iter().filter_map(of_peer).eq(addresses.iter().copied()) {
+            self.peers.store(Arc::new(addresses.iter().map(|address| self.peer_at(*address)).collect()));
         }
+    }
+
+    fn peer_at(&self, address: SocketAddr) -> HttpPeer {
         let sni = if self.upstream.tls { self.upstream.host.clone() } else { String::new() };
         let mut peer = HttpPeer::new(address, self.upstream.tls, sni);
         let options = &mut peer.options;
@@ -95,28 +121,41 @@ impl Target {
             #[cfg(target_os = "linux")]
             user_timeout: Duration::ZERO,
         });
-        self.peer.store(Some(Arc::new(peer)));
+        peer
     }
 
-    /// Takes a kept connection, or makes a new one. `fresh` asks for a new one.
+    /// Takes a kept connection, or makes a new one. `fresh` asks for a new one. If the address in use cannot be connected to,
+    /// the name's next one comes into use.
     pub(crate) async fn connect(
         &self,
         connector: &TransportConnector,
         fresh: bool,
     ) -> Result<Connection, Failure> {
-        let address = self.address().ok_or(Failure::Unresolved)?;
-        if !fresh && let Some(kept) = self.kept.take(address) {
+        let peers = self.peers.load_full();
+        if !fresh && let Some(kept) = self.address().and_then(|address| self.kept.take(address)) {
             return Ok(kept);
         }
-        let peer = self.peer().ok_or(Failure::Unresolved)?;
-        let address = peer._address.as_inet().copied().unwrap_or(address);
-        let stream = connector.new_stream(&*peer).await.map_err(|error| Failure::to_connect(&error))?;
-        Ok(Connection::new(stream, address))
+        let mut failure = Failure::Unresolved;
+        for (number, peer) in peers.iter().enumerate() {
+            let Some(address) = of_peer(peer) else { continue };
+            match connector.new_stream(peer).await {
+                Ok(stream) => {
+                    if number > 0 {
+                        let mut addresses: Vec<_> = peers.iter().filter_map(of_peer).collect();
+                        addresses.rotate_left(number);
+                        self.resolve_to(&addresses);
+                    }
+                    return Ok(Connection::new(stream, address));
+                }
+                Err(error) => failure = Failure::to_connect(&error),
+            }
+        }
+        Err(failure)
     }
 
     /// What Pingora connects to. `None` until the name is resolved.
-    pub(crate) fn peer(&self) -> Option<Box<HttpPeer>> {
-        Some(Box::new(HttpPeer::clone(self.peer.load().as_ref()?)))
+    pub(crate) fn peer(&self) -> Option<HttpPeer> {
+        self.peers.load().first().cloned()
     }
 
     /// All addresses of the name. Blocks on the resolver.
@@ -126,6 +165,10 @@ impl Target {
             .map(Iterator::collect)
             .unwrap_or_default()
     }
+}
+
+fn of_peer(peer: &HttpPeer) -> Option<SocketAddr> {
+    peer._address.as_inet().copied()
 }
 
 pub(crate) struct Pool {
@@ -191,10 +234,36 @@ impl Targets {
             return Ok(target.clone());
         }
         let target = Arc::new(Target::new(upstream, self.patience));
-        if let Some(first) = target.look_up().first() {
-            target.resolve_to(*first);
-        }
+        target.resolve_to(&target.look_up());
         known.insert(target.upstream.to_string(), target.clone());
         Ok(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_next_address_of_a_name_serves_when_the_first_is_dead() {
+        let (dead, alive) = (
+            TcpListener::bind("[::1]:0").or(TcpListener::bind("127.0.0.2:0")),
+            TcpListener::bind("127.0.0.1:0"),
+        );
+        let dead = dead.unwrap().local_addr().unwrap();
+        let alive = alive.unwrap();
+        let living = alive.local_addr().unwrap();
+        let patience =
+            Patience { connect: Duration::from_secs(5), read: Duration::from_secs(5), is_asked: false };
+        let target = Target::new(address::parse("http://shop.internal:80").unwrap(), patience);
+        let connector = TransportConnector::new(None);
+        assert_eq!(target.connect(&connector, false).await.err(), Some(Failure::Unresolved));
+        target.resolve_to(&[dead, living]);
+        assert_eq!(target.address(), Some(dead));
+        assert!(target.connect(&connector, false).await.is_ok());
+        assert_eq!(target.address(), Some(living), "it stays in use");
+        drop(alive);
+        assert_eq!(target.connect(&connector, false).await.err(), Some(Failure::Refused));
     }
 }

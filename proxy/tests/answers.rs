@@ -42,13 +42,54 @@ fn an_ambiguous_answer_is_502() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        "HTTP/1.1 700 Odd\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
         "SSH-2.0-OpenSSH\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX\0: y\r\nContent-Length: 0\r\n\r\n",
     ] {
         let back = told(&Rig::before("", &Bare::breaking_off_after(sent.as_bytes())), GET);
         assert!(back.starts_with("HTTP/1.1 502 "), "{sent:?} was answered {back:?}");
+        assert!(back.contains("cannot be passed on") && back.contains("\"hint\":\"it"), "{sent:?}: {back}");
     }
+}
+
+#[test]
+fn what_old_servers_do_is_passed_on() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nok", "X: y\r\n".repeat(1000));
+    for (sent, status) in [
+        ("HTTP/1.1 600 Odd\r\nContent-Length: 2\r\n\r\nok", 600),
+        ("HTTP/1.1 999 Request denied\r\nContent-Length: 2\r\n\r\nok", 999),
+        ("HTTP/1.1 200 OK\r\nConnection: keep-alive; timeout=5\r\nContent-Length: 2\r\n\r\nok", 200),
+        (
+            "HTTP/1.1 200 OK\r\nConnection: \"keep-alive\", a b, X-Forwarded-For\r\nContent-Length: 2\r\n\r\nok",
+            200,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            200,
+        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200),
+        (&many, 200),
+    ] {
+        let back = told(&Rig::before("", &Bare::breaking_off_after(sent.as_bytes())), GET);
+        let got = read_answer(&mut BufReader::new(back.as_bytes()), "GET").unwrap();
+        assert_eq!((got.status, got.text().as_str()), (status, "ok"), "{sent:?} was answered {back:?}");
+        assert!(back.matches("ransfer-Encoding").count() < 2 && !back.contains("timeout=5"), "{back}");
+    }
+}
+
+#[test]
+fn a_malformed_answer_is_not_asked_for_again() {
+    let odd = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
+    let service = Bare::saying(odd);
+    let rig = Rig::beside(&service, vec![route("list", "GET /orders", "service", false)]);
+    let get = GET.replace("GET /", "GET /orders");
+    let (first, second) = (told(&rig, &get), told(&rig, &get));
+    assert!(
+        first.contains("two different values") && second.contains("two different values"),
+        "{first}{second}"
+    );
+    assert_eq!((service.count(), rig.monolith.count()), (2, 0));
 }
 
 #[test]

@@ -124,6 +124,36 @@ fn several_addresses_take_turns_and_a_dead_one_is_skipped_even_for_writes() {
     });
 }
 
+/// `localhost` is 127.0.0.1 and, where there is IPv6, `::1`, at which nobody listens.
+#[test]
+fn a_name_serves_by_the_address_at_which_somebody_listens() {
+    let mut rig = rig_with(|_| text(200, "service"));
+    let by_name = rig.monolith.url().replace("127.0.0.1", "localhost");
+    rig.publish_with(reads_and_writes(), |table| table.monolith = vec![by_name]);
+    for _ in 0..3 {
+        assert_eq!(rig.ask("POST", "/anything").text(), "monolith");
+    }
+}
+
+#[test]
+fn only_the_check_decides_whether_a_checked_service_is_well() {
+    let asked_host = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let seen = asked_host.clone();
+    let service = move |asked: &Asked| {
+        if asked.target == "/health" {
+            *seen.lock().unwrap() = asked.header("host").unwrap_or_default().to_owned();
+        }
+        text(500, "service")
+    };
+    let rig = Rig::with("  health_path: /health\n", reads_and_writes(), |_| text(200, "monolith"), service);
+    rig.proxy.until("the service is unwell", || rig.ask("GET", "/orders").text() == "monolith");
+    for _ in 0..20 {
+        assert_eq!(rig.ask("POST", "/orders").text(), "service");
+        assert_eq!(rig.ask("GET", "/orders").text(), "monolith", "an answer to a write says nothing");
+    }
+    assert_eq!(format!("http://{}", asked_host.lock().unwrap()), rig.service.url());
+}
+
 #[test]
 fn an_unwell_service_is_not_asked_for_reads() {
     let lines = "  health_path: /health\n";

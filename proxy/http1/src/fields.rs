@@ -6,7 +6,7 @@
 use crate::Malformed;
 use Name::*;
 
-pub(crate) const FIELDS_MAX: usize = 256;
+pub(crate) const FIELDS_MAX: usize = 1024;
 /// The memory of a larger head is freed.
 const KEPT_BYTES_MAX: usize = 16 << 10;
 
@@ -146,6 +146,12 @@ impl Fields {
     /// The value of the first field with this name, which the proxy need not know.
     pub fn called(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|field| field.spelled.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
+    }
+
+    /// What `Transfer-Encoding` names, in its order.
+    pub(crate) fn codings(&self) -> impl Iterator<Item = &[u8]> {
+        let listed = self.all(Name::TransferEncoding).flat_map(|value| value.split(|b| *b == b','));
+        listed.map(<[u8]>::trim_ascii)
     }
 
     /// The value of `Content-Length`. Several equal ones count as one.

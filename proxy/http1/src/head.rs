@@ -10,8 +10,9 @@ use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
+const BAD_STATUS: Malformed = Malformed("its status is not between 100 and 999");
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
-const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 256 fields");
+const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 1024 fields");
 
 #[derive(Debug, Default)]
 pub struct RequestHead {
@@ -182,12 +183,9 @@ impl AnswerHead {
         self.fields.replace(text, parsed.headers);
         self.searched = 0;
         inbox.advance(end);
-        self.options = Options::read(&self.fields)?;
-        if (100..600).contains(&self.status) {
-            Ok(true)
-        } else {
-            Err(Malformed("its status is not between 100 and 599"))
-        }
+        self.options = Options::read_of_answer(&self.fields);
+        // RFC 9110, 15: a client takes an unknown class for 5xx. Old servers use them.
+        if self.status < 100 { Err(BAD_STATUS) } else { Ok(true) }
     }
 
     /// The fields that are passed on to the next hop, in their order.
@@ -216,8 +214,8 @@ impl AnswerHead {
     /// Whether the upstream keeps its connection. An upstream that is not clear about the end of its answer is not
     /// trusted.
     pub fn wants_more(&self) -> bool {
-        let is_coded = self.fields.has(Name::TransferEncoding);
-        let is_doubtful = is_coded && (self.is_old || self.fields.has(Name::ContentLength));
+        let codings = self.fields.codings().count();
+        let is_doubtful = codings > 1 || codings > 0 && (self.is_old || self.fields.has(Name::ContentLength));
         !is_doubtful && !self.options.close && (!self.is_old || self.options.keep_alive)
     }
 }
@@ -252,7 +250,7 @@ fn why(error: httparse::Error) -> Malformed {
     match error {
         httparse::Error::TooManyHeaders => TOO_LARGE,
         httparse::Error::Version => Malformed("it is not HTTP/1.1 or HTTP/1.0"),
-        httparse::Error::Status => Malformed("its status is not between 100 and 599"),
+        httparse::Error::Status => BAD_STATUS,
         _ => Malformed("its head is not HTTP"),
     }
 }

@@ -45,6 +45,19 @@ impl Options {
         Ok(options)
     }
 
+    /// Old servers write parameters (`keep-alive; timeout=5`) or no tokens. What cannot be understood closes the connection.
+    pub(crate) fn read_of_answer(fields: &Fields) -> Options {
+        let mut options = Options::default();
+        for (count, option) in listed(fields).enumerate() {
+            let token = option.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            let is_understood = count < OPTIONS_MAX && token.iter().all(|b| is_token_byte(*b));
+            options.close |= !is_understood || token.eq_ignore_ascii_case(b"close");
+            options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            options.has_names |= !token.is_empty();
+        }
+        options
+    }
+
     /// The fields that are passed on (RFC 9110, 7.6.1). Those that frame the body are not: each hop writes its own.
     /// `Upgrade` is, although `Connection` names it: only the caller knows whether both sides agreed on it.
     pub(crate) fn onward(self, fields: &Fields) -> impl Iterator<Item = Field<'_>> {
@@ -72,7 +85,7 @@ fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::head::RequestHead;
+    use crate::head::{AnswerHead, RequestHead};
     use bytes::BytesMut;
 
     #[test]
@@ -84,5 +97,18 @@ mod tests {
         };
         assert!(read(", close,, X").is_ok_and(|options| options.close && options.has_names));
         assert!(read(&",".repeat(1000)).is_err());
+    }
+
+    #[test]
+    fn an_answers_options_may_have_parameters_and_what_is_not_understood_closes() {
+        let read = |value: &str| {
+            let mut head = AnswerHead::default();
+            let text = format!("HTTP/1.0 200 OK\r\nConnection: {value}\r\nContent-Length: 0\r\n\r\n");
+            assert_eq!(head.read(&mut BytesMut::from(&text[..])), Ok(true));
+            head.wants_more()
+        };
+        assert!(read("Keep-Alive; timeout=5, X-Once"));
+        assert!(!read("keep-alive, a b") && !read("keep-alive, close") && !read("keep-alive, \"x\""));
+        assert!(!read(&format!("keep-alive{}", ",".repeat(1000))));
     }
 }
