@@ -15,8 +15,10 @@ pub fn normal(path: &[u8]) -> Option<Vec<u8>> {
     (plain != path).then_some(plain)
 }
 
+type Quirk = fn(&[u8]) -> Vec<u8>;
+
 /// What servers are known to do with a path beyond RFC 3986, in the order in which they do it.
-const QUIRKS: [fn(&[u8]) -> Vec<u8>; 6] = [
+const QUIRKS: [Quirk; 6] = [
     // Decode what is reserved, too: `%2F`, `%5C`, `%3B`, `%23`, `%00`.
     |path| decoded(path, is_sign).0,
     // Decode once more: `%252F`.

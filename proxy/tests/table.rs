@@ -45,7 +45,7 @@ fn a_stored_table_of_a_slice_with_tables_is_used_when_no_controller_answers_for_
     let mut rig = Rig::new(follows());
     let nobody = format!("http://{}", rig::free_address());
     rig.restart(&nobody);
-    assert_eq!(rig.proxy.metric("strangler_proxy_table_in_doubt "), 1.0);
+    rig.proxy.until("doubt", || rig.proxy.metric("strangler_proxy_table_in_doubt ") == 1.0);
     assert_eq!(rig.ask("GET", "/").text(), "monolith", "what matches no route waits for nobody");
     assert_eq!(rig.proxy.metric("strangler_proxy_table_in_doubt "), 1.0);
     assert_eq!(rig.ask("GET", "/orders").status, 200);
