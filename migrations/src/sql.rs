@@ -329,7 +329,7 @@ fn facts_script(plan: &Plan, database: &Database, role: &str) -> Script {
     let facts = quote_literal(&facts(plan, database, role).to_string());
     // Whoever may make functions in a schema of the administrator's path would run them with his rights.
     let sql = format!(
-        "SET LOCAL client_min_messages = warning;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\
+        "SET LOCAL client_min_messages = warning;\nSET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL jit = off;\n\
          SELECT pg_catalog.set_config('strangler.facts', {facts}, true);"
     );
     Script { title: format!("what plan {} says about {database}", plan.name), sql, is_secret: false }
