@@ -591,7 +591,7 @@ async fn making_a_gate_outlasts_an_autovacuum_and_names_who_does_not_yield() {
     let busy = busy.as_db_error().unwrap();
     let told = busy.detail().unwrap();
     assert!(
-        busy.code().code() == "STR05" && told.contains("nightly") && told.contains("pg_cancel_backend("),
+        busy.code().code() == "STR05" && told.contains("nightly") && told.contains("pg_terminate_backend("),
         "{busy:?}"
     );
     index.batch_execute("COMMIT").await.unwrap();

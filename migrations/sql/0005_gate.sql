@@ -246,10 +246,15 @@ BEGIN
     PERFORM strangler.gate_work(what, deed, at_epoch);
 EXCEPTION WHEN lock_not_available THEN
     -- Another user's statement is not shown to us, but that it is a vacuum is.
-    SELECT string_agg(DISTINCT coalesce(format('process %s (%s; SELECT pg_cancel_backend(%1$s) ends it)', l.pid, CASE
-            WHEN EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = l.pid) THEN 'a vacuum'
-            WHEN EXISTS (SELECT FROM pg_stat_progress_analyze v WHERE v.pid = l.pid) THEN 'an analyze'
-            ELSE coalesce(nullif(a.application_name, ''), 'unnamed') || ', ' || l.mode END), 'a prepared transaction'), ', ') INTO holders
+    -- Nor is what the user's session does. If it waits for its client, there is nothing to cancel.
+    SELECT string_agg(DISTINCT coalesce(CASE
+            WHEN EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = l.pid)
+                THEN format('process %s (a vacuum; SELECT pg_cancel_backend(%1$s) ends it)', l.pid)
+            WHEN EXISTS (SELECT FROM pg_stat_progress_analyze v WHERE v.pid = l.pid)
+                THEN format('process %s (an analyze; SELECT pg_cancel_backend(%1$s) ends it)', l.pid)
+            ELSE format('process %s (%s, %s; SELECT %s(%1$s) ends it)', l.pid, coalesce(nullif(a.application_name, ''), 'unnamed'), l.mode,
+                        CASE a.state WHEN 'active' THEN 'pg_cancel_backend' ELSE 'pg_terminate_backend' END)
+            END, 'a prepared transaction'), ', ') INTO holders
         FROM pg_locks l
         JOIN strangler.relations(ARRAY(SELECT jsonb_array_elements_text((what->'moved') || (what->'reference')))::regclass[]) r
             ON r.rel = l.relation
