@@ -87,7 +87,9 @@ async fn a_table_that_was_replaced_after_the_locks_were_lost_is_not_followed() {
     assert_eq!(house.at_source(LOCKS), "t");
     house.at_source(REPLACE);
     go_on(&held).await;
-    house.until_agent("told", |said| said.contains("capture.other-table")).await;
+    // What replaced it has neither rights nor gate, and is not published.
+    let (finding, _) = house.stopped(&house::crossing::there()).await;
+    assert!(finding.remedy.contains("`strangler install`"), "{finding}");
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let now = house.report(&house::crossing::there()).unwrap().condition;
     assert_ne!(now, Condition::Following);
