@@ -5,6 +5,7 @@ mod house;
 
 use house::House;
 use house::crossing::there;
+use house::one_table::PLAN;
 use migrations::code::Code;
 use migrations::control::Condition;
 use migrations::stage::Event;
@@ -13,15 +14,6 @@ const TABLE: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'ok');
     CREATE TABLE orders (id bigint PRIMARY KEY, note text, at timestamptz, price numeric(10,2), size varchar(20), n int,
                          mood mood, moods mood[], code char(4)[]);";
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables: [public.orders]
-";
 const ALL: &str = "SELECT * FROM orders ORDER BY id";
 
 const REWRITES: [&str; 11] = [
