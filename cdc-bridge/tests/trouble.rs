@@ -284,6 +284,46 @@ async fn rows_of_the_service_are_not_deleted_unasked() {
     house.stop().await;
 }
 
+/// Tables of the service that refer to the slice's, as a framework makes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_service_that_refers_to_the_copy_neither_stops_it_nor_loses_rows() {
+    let own =
+        "CREATE TABLE own (id int PRIMARY KEY, of bigint REFERENCES orders DEFERRABLE INITIALLY DEFERRED);
+               CREATE TABLE strict (id int PRIMARY KEY, of bigint REFERENCES orders ON DELETE RESTRICT);";
+    let house = House::following(SOURCE, &format!("{SINK}{own}"), PLAN).await;
+    house.at_source("TRUNCATE orders; INSERT INTO orders VALUES (1, 'anew')");
+    house.same(ALL, ALL).await;
+    house.decide(Event::SyncDropped);
+    house.until("idle", |report| report.condition == Condition::Idle).await;
+    assert_eq!(house.at_sink("SELECT count(*) FROM orders"), "0");
+    house.decide(Event::SyncStarted { replace: false });
+    house.until("following", |report| report.condition == Condition::Following).await;
+    for own in ["own", "strict"] {
+        house.at_sink(&format!("INSERT INTO {own} VALUES (1, 1)"));
+        house.decide(Event::SyncDropped);
+        let (finding, _) = house.stopped(&there()).await;
+        assert_eq!(finding.code, Code::SinkReferenced, "{finding}");
+        assert!(finding.message.contains(own), "{finding}");
+        assert_eq!(house.at_sink(&format!("SELECT count(*) FROM {own}")), "1");
+        house.at_sink(&format!("DELETE FROM {own}"));
+        house.decide(Event::SyncStarted { replace: false });
+        house.until("following", |report| report.condition == Condition::Following).await;
+    }
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_a_copy_up_deletes_no_row_of_another_table() {
+    let own = "CREATE TABLE own (id int PRIMARY KEY, of bigint REFERENCES orders ON DELETE CASCADE);";
+    let house = House::following(SOURCE, &format!("{SINK}{own}"), PLAN).await;
+    house.at_sink("INSERT INTO own SELECT 1, min(id) FROM orders");
+    house.decide(Event::SyncDropped);
+    let (finding, _) = house.stopped(&there()).await;
+    assert_eq!(finding.code, Code::SinkReferenced, "{finding}");
+    assert_eq!(house.at_sink("SELECT count(*) FROM own"), "1");
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_came_to_the_slice_later_keeps_its_rows_when_the_copy_is_dropped() {
     // One with rows of the service's own, and one that is empty and refers to what is emptied.

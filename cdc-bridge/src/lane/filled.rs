@@ -9,7 +9,7 @@ use migrations::code::Code;
 use migrations::filled::{all, ours};
 use migrations::finding::Finding;
 use migrations::lane::{LaneId, Mark};
-use migrations::names::TableName;
+use migrations::names::{TableName, quote_literal};
 use migrations::plan::Slice;
 use migrations::stage::Epoch;
 use postgres::{gate, in_words};
@@ -37,17 +37,17 @@ pub(crate) async fn must_be_ours(
     Ok(())
 }
 
-/// Empties tables together, in one transaction with the mark.
+/// Empties tables together, in one transaction with the mark. A table to which others refer cannot be truncated. Its rows are
+/// deleted then, unless that would write the others.
 pub(crate) async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableName>) -> Result<(), Halt> {
     let slice = &mark.lane.slice;
     if tables.is_empty() {
         return Ok(());
     }
     let names: Vec<String> = tables.iter().map(TableName::quoted).collect();
-    let truncated =
-        client.batch_execute(&format!("{}; TRUNCATE {}", kept::leave(mark), names.join(", "))).await;
-    truncated.map_err(|error| match error.code().map(|code| code.code()) {
-        Some("0A000") => Halt::stop(Finding::error(
+    let emptied = client.batch_execute(&format!("{}; {}", kept::leave(mark), emptying(&names))).await;
+    emptied.map_err(|error| match error.code().map(|code| code.code()) {
+        Some("0A000" | "23503") => Halt::stop(Finding::error(
             Code::SinkReferenced,
             format!("the tables of slice {slice} cannot be emptied: {}", in_words(&error)),
             "another table refers to them: drop that foreign key in the service's database, or add that table to the slice; \
@@ -55,6 +55,31 @@ pub(crate) async fn empty(client: &Client, mark: &Mark, tables: &BTreeSet<TableN
         )),
         _ => Halt::of(error),
     })
+}
+
+/// One statement deletes from all tables, so that keys between them are checked when all are empty. Tables without rows
+/// are referred to by none.
+fn emptying(names: &[String]) -> String {
+    let ours: Vec<String> = names.iter().map(|name| format!("{}::regclass", quote_literal(name))).collect();
+    let ours = ours.join(", ");
+    let with_rows: Vec<String> = names.iter().map(|name| format!("EXISTS (SELECT FROM {name})")).collect();
+    let with_rows = with_rows.join(" OR ");
+    let deletes: Vec<String> = names.iter().map(|name| format!("DELETE FROM {name}")).collect();
+    let deletes = match deletes.split_last() {
+        Some((last, others)) if !others.is_empty() => {
+            let others = others.iter().enumerate().map(|(number, delete)| format!("d{number} AS ({delete})"));
+            format!("WITH {} {last}", others.collect::<Vec<_>>().join(", "))
+        }
+        _ => deletes.concat(),
+    };
+    let body = format!(
+        "BEGIN TRUNCATE {}; EXCEPTION WHEN feature_not_supported THEN \
+         IF EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confdeltype NOT IN ('a', 'r') \
+         AND confrelid IN ({ours}) AND conrelid NOT IN ({ours})) AND ({with_rows}) THEN RAISE; END IF; \
+         {deletes}; SET CONSTRAINTS ALL IMMEDIATE; END",
+        names.join(", "),
+    );
+    format!("DO {}", quote_literal(&body))
 }
 
 /// Empties the tables that a copy filled, to give it up; not where the gate says that they are the service's own, or
