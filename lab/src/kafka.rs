@@ -32,10 +32,18 @@ const FORMAT_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+pub fn is_fetched() -> bool {
+    libraries().join(FETCH_MARK).exists()
+}
+
+fn libraries() -> PathBuf {
+    crate::target().join("kafka").join(VERSION).join("libs")
+}
+
 /// Fetches Kafka and what it needs into `target/kafka/VERSION`, once.
 pub fn fetch() -> Result<PathBuf> {
-    let libraries = crate::target().join("kafka").join(VERSION).join("libs");
-    if libraries.join(FETCH_MARK).exists() {
+    let libraries = libraries();
+    if is_fetched() {
         return Ok(libraries);
     }
     must_be_on(&path(), "mvn", "Maven")?;

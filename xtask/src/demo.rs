@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use clap::Args;
-use lab::{Broker, free_port, interrupt, process};
+use lab::{Broker, free_port, interrupt, kafka, process};
 
 use crate::prerequisites::{self, Need};
 use crate::{kept, lock, terminal};
@@ -134,13 +134,20 @@ pub fn build() -> Result<()> {
     process::succeed(cargo.args(["build", "-p", "strangler-cli", "-p", "monolith-demo"]))
 }
 
+fn broker() -> Result<Broker> {
+    if !kafka::is_fetched() {
+        terminal::during("fetching Kafka from Maven Central, 43 MB, this once", kafka::fetch)?;
+    }
+    terminal::during("starting Kafka", || Broker::start(None))
+}
+
 /// Sets the stage, tells the story, and stays up unless `--once` was given.
 fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
     let broker = match log {
-        Log::Kafka => Some(Broker::start(None)?),
+        Log::Kafka => Some(broker()?),
         Log::Embedded => None,
     };
-    let shop = Shop::open()?;
+    let shop = terminal::during("starting two Postgres clusters, the monolith and the service", Shop::open)?;
     let listen = format!("127.0.0.1:{}", free_port()?);
     let kafka = broker.as_ref().map(Broker::address);
     let strangler = Strangler::unpack(&demo_folder(), &shop, &listen, kafka.as_deref())?;
@@ -164,10 +171,8 @@ fn tell(wish: &Wish, log: Log, claims: &mut Claims) -> Result<()> {
         }
         return Err(error);
     }
-    if !wish.once {
-        story::stay(&mut stage)?;
-    }
-    story::end(&mut stage, claims).inspect_err(|_| stage.show_logs())
+    let was_stopped = if wish.once { false } else { story::stay(&mut stage)? };
+    story::end(&mut stage, claims, was_stopped).inspect_err(|_| stage.show_logs())
 }
 
 impl Stage {

@@ -3,7 +3,8 @@
 //! Colour only on a terminal, and never when `NO_COLOR` is set.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::time::{Duration, Instant};
 
 fn painted(code: &str, text: &str) -> String {
     static COLOUR: OnceLock<bool> = OnceLock::new();
@@ -47,6 +48,31 @@ pub fn command(line: &str) {
 pub fn verdict(held: bool, text: &str) {
     println!("  {} {text}", if held { green("✓") } else { red("✗") });
     flush();
+}
+
+/// Says what is being done and how long it took. On a terminal the seconds count meanwhile.
+pub fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    if !std::io::stdout().is_terminal() {
+        note(&format!("{what} …"));
+        return work();
+    }
+    let show = |end: &str| {
+        print!("\r{}{end}", dim(&format!("{what} … {} s", begun.elapsed().as_secs())));
+        flush();
+    };
+    std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while is_done.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                show("");
+            }
+            show("\n");
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// Children write to the same terminal; without this their lines would overtake ours.

@@ -196,8 +196,8 @@ fn move_writes(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
     stage.still_running()
 }
 
-/// Stays up for the audience until Ctrl-C.
-pub fn stay(stage: &mut Stage) -> Result<()> {
+/// Stays up for the audience until Ctrl-C. Returns whether someone stopped strangler meanwhile.
+pub fn stay(stage: &mut Stage) -> Result<bool> {
     terminal::heading("it stays up until Ctrl-C; then the customers prove what they were promised");
     println!("the shop, through the proxy:  http://{}/", stage.strangler.proxy);
     println!("the monolith alone:           {}/orders", stage.shop.monolith_url);
@@ -214,30 +214,46 @@ pub fn stay(stage: &mut Stage) -> Result<()> {
     ] {
         println!("  strangler {line}");
     }
+    let mut was_stopped = false;
     loop {
-        match interrupt::sleep(Duration::from_secs(1)) {
-            Ok(()) => stage.still_running()?,
-            Err(_) => {
-                interrupt::forgive();
-                println!();
-                return Ok(());
-            }
+        if interrupt::sleep(Duration::from_secs(1)).is_err() {
+            interrupt::forgive();
+            println!();
+            return Ok(was_stopped);
+        }
+        stage.still_running()?;
+        if !was_stopped && !stage.strangler.is_up() {
+            was_stopped = true;
+            terminal::note(
+                "strangler was stopped in another terminal, so the customers' requests fail; there, `strangler up --detach` \
+                 goes on, and here Ctrl-C ends the demo",
+            );
         }
     }
 }
 
 /// The end: the customers' proof, and strangler gone without a trace.
-pub fn end(stage: &mut Stage, claims: &mut Claims) -> Result<()> {
+pub fn end(stage: &mut Stage, claims: &mut Claims, was_stopped: bool) -> Result<()> {
     terminal::heading("the customers' proof");
+    if !stage.strangler.is_up() {
+        stage.strangler.show("up --detach")?;
+    }
     terminal::note(&stage.traffic.last_words());
     let proof = stage.traffic.finish()?;
-    claims.proof(&proof);
+    claims.proof(&proof, was_stopped);
     for sample in proof.samples.iter().chain(&proof.proof_samples) {
         println!("    {sample}");
     }
     terminal::heading("and gone without a trace");
-    stage.strangler.show("rollback orders")?;
-    stage.strangler.show("sync drop orders --yes")?;
+    // Whoever tried commands may have gone back, shared reads or dropped the copy already.
+    if stage.owner()? == "service" {
+        stage.strangler.show("rollback orders")?;
+    } else {
+        stage.strangler.show("route set orders monolith")?;
+    }
+    if stage.stands()? != "monolith" {
+        stage.strangler.show("sync drop orders --yes")?;
+    }
     stage.strangler.show("down")?;
     stage.strangler.show_as_admin("uninstall --yes")?;
     let left = leftovers::find(&stage.shop, stage.broker.as_ref())?;
@@ -256,9 +272,18 @@ impl Stage {
 
     /// Who owns the orders, by the journal.
     fn owner(&self) -> Result<String> {
+        self.of_orders("owner")
+    }
+
+    /// The stage of the orders.
+    fn stands(&self) -> Result<String> {
+        self.of_orders("stage")
+    }
+
+    fn of_orders(&self, what: &str) -> Result<String> {
         let status = self.strangler.ask("status")?;
-        let owner = status.pointer("/slices/orders/owner").and_then(serde_json::Value::as_str);
-        Ok(owner.unwrap_or_default().to_owned())
+        let found = status.pointer(&format!("/slices/orders/{what}")).and_then(serde_json::Value::as_str);
+        Ok(found.unwrap_or_default().to_owned())
     }
 
     /// Whether the monolith still answers these reads through the proxy.

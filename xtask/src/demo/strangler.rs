@@ -145,6 +145,11 @@ impl Strangler {
         )
     }
 
+    /// Whether `up` keeps it running.
+    pub fn is_up(&self) -> bool {
+        self.folder.join(".strangler").join("run").join("up.json").exists()
+    }
+
     pub fn await_proxy(&self, limit: Duration) -> Result<()> {
         interrupt::await_until("an answer of the proxy", limit, Duration::from_millis(100), || {
             let answer = super::probe::send(&self.proxy, "GET", "/orders", None);
