@@ -1,10 +1,11 @@
 //! The command line as typed. Each verb's options are in its own file in `verb/`.
 
 use crate::crossing;
+use crate::examples;
 use crate::failed::Failed;
 use crate::invocation::{Global, Invocation};
 use crate::verb;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Moves a running system out of a monolith, one slice at a time, and back.
 ///
@@ -22,6 +23,18 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// The command line, with the help that people see.
+pub(crate) fn command() -> Command {
+    examples::shown(Cli::command())
+}
+
+impl Cli {
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = command().try_get_matches()?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,7 +123,7 @@ impl Verb {
             Self::Writers(args) => verb::writers::run(call, args).await?,
             Self::Readers(args) => verb::readers::run(call, args).await?,
             Self::Journal(args) => verb::journal::run(call, args).await?,
-            Self::Completions(args) => verb::completions::run(call, args, &mut Cli::command())?,
+            Self::Completions(args) => verb::completions::run(call, args)?,
         }
         Ok(())
     }

@@ -9,9 +9,9 @@ use std::fmt::Write;
 pub(crate) struct Draft {
     pub(crate) name: String,
     pub(crate) upstream: String,
-    /// The slice has the same name.
     pub(crate) service: String,
     pub(crate) service_upstream: String,
+    pub(crate) slice: String,
     pub(crate) listen: String,
     /// Tables that move; empty for a plan that only routes.
     pub(crate) tables: Vec<SurveyedTable>,
@@ -34,33 +34,92 @@ pub(crate) fn variable(service: &str) -> String {
 }
 
 pub(crate) fn text(draft: &Draft, survey: Option<&Survey>) -> String {
-    let Draft { name, upstream, service, service_upstream, listen, tables } = draft;
-    let with_tables = !tables.is_empty();
-    let database = |variable: &str, comment: &str| {
-        if with_tables { format!("\n{variable}{comment}") } else { String::new() }
+    let Draft { name, upstream, listen, .. } = draft;
+    let database = match draft.tables.is_empty() {
+        true => "",
+        false => {
+            "\n  database: ${MONOLITH_DATABASE_URL}   # with strangler's own role, which `strangler install` creates"
+        }
     };
-    let monolith_database = database(
-        "  database: ${MONOLITH_DATABASE_URL}",
-        "   # with strangler's own role, which `strangler install` creates",
-    );
-    let service_database = database(&format!("    database: ${{{}}}", variable(service)), "   # the same");
-    let mut plan = format!(
+    format!(
         "# A strangler plan, written by `strangler init`. Edit it, then run `strangler check`.
 version: 1
 name: {name}
 monolith:
-  upstream: {upstream}   # the monolith's address today{monolith_database}
+  upstream: {upstream}   # the monolith's address today{database}
 services:
-  {service}:
-    upstream: {service_upstream}   # the new service's address{service_database}
-proxy: {{ listen: \"{listen}\" }}   # clients connect here from now on
+{}proxy: {{ listen: \"{listen}\" }}   # clients connect here from now on
 slices:
-  {service}:
+{}",
+        service_lines(draft),
+        slice_lines(draft, survey)
+    )
+}
+
+/// The plan's text with the slice, and with its service if that is new; the rest stays as it is. Fails with the name of a
+/// block that is not written with one entry a line.
+pub(crate) fn added(
+    plan: &str,
+    draft: &Draft,
+    survey: Option<&Survey>,
+    is_new: bool,
+) -> Result<String, &'static str> {
+    let with_service = match is_new {
+        true => grown(plan, "services", &service_lines(draft))?,
+        false => plan.to_owned(),
+    };
+    grown(&with_service, "slices", &slice_lines(draft, survey))
+}
+
+/// Adds entries, indented by two, to the end of a block. Makes the block if there is none.
+fn grown(plan: &str, block: &'static str, entries: &str) -> Result<String, &'static str> {
+    let lines: Vec<&str> = plan.lines().collect();
+    let key = format!("{block}:");
+    let Some(start) = lines.iter().position(|line| line.starts_with(&key)) else {
+        return Ok(format!("{}\n{key}\n{entries}", plan.trim_end()));
+    };
+    let after = lines[start][key.len()..].trim_start();
+    if !after.is_empty() && !after.starts_with('#') {
+        return Err(block);
+    }
+    let is_entry = |line: &&str| line.starts_with(' ') && !line.trim_start().starts_with('#');
+    let is_inside = |line: &&str| line.starts_with([' ', '#']) || line.trim().is_empty();
+    let inside = lines[start + 1..].iter().take_while(|line| is_inside(line)).count();
+    let body = &lines[start + 1..start + 1 + inside];
+    let end = start + 1 + body.iter().rposition(|line| line.starts_with(' ')).map_or(0, |last| last + 1);
+    let indent =
+        body.iter().find(|line| is_entry(line)).map_or(2, |line| line.len() - line.trim_start().len());
+    let entries: Vec<String> = entries
+        .lines()
+        .map(|line| format!("{}{}", " ".repeat(indent), line.get(2..).unwrap_or("")))
+        .collect();
+    let all: Vec<&str> = lines[..end]
+        .iter()
+        .copied()
+        .chain(entries.iter().map(String::as_str))
+        .chain(lines[end..].iter().copied())
+        .collect();
+    Ok(all.join("\n") + "\n")
+}
+
+fn service_lines(draft: &Draft) -> String {
+    let Draft { service, service_upstream, tables, .. } = draft;
+    let database = match tables.is_empty() {
+        true => String::new(),
+        false => format!("    database: ${{{}}}   # with strangler's own role, too\n", variable(service)),
+    };
+    format!("  {service}:\n    upstream: {service_upstream}   # the new service's address\n{database}")
+}
+
+fn slice_lines(draft: &Draft, survey: Option<&Survey>) -> String {
+    let Draft { service, slice, tables, .. } = draft;
+    let mut lines = format!(
+        "  {slice}:
     service: {service}
     routes:   # guessed from the name: replace them with the application's real routes
 "
     );
-    let path = tables.first().map_or_else(|| service.clone(), |table| bare(&table.name).to_owned());
+    let path = tables.first().map_or_else(|| slice.clone(), |table| bare(&table.name).to_owned());
     for (route, method, rest) in [
         ("list", "GET", ""),
         ("show", "GET", "/{id}"),
@@ -69,12 +128,12 @@ slices:
         ("remove", "DELETE", "/{id}"),
     ] {
         // Writing to a string cannot fail.
-        let _ = writeln!(plan, "      {route}: {method} /{path}{rest}");
+        let _ = writeln!(lines, "      {route}: {method} /{path}{rest}");
     }
-    if let Some(survey) = survey.filter(|_| with_tables) {
-        plan.push_str(&table_lines(tables, survey));
+    if let Some(survey) = survey.filter(|_| !tables.is_empty()) {
+        lines.push_str(&table_lines(tables, survey));
     }
-    plan
+    lines
 }
 
 fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
@@ -122,6 +181,18 @@ fn table_lines(tables: &[SurveyedTable], survey: &Survey) -> String {
             );
         }
     }
+    for view in &survey.views {
+        let read: Vec<&str> =
+            view.reads.iter().map(String::as_str).filter(|table| moved.contains(table)).collect();
+        if !read.is_empty() {
+            let _ = writeln!(
+                lines,
+                "    # materialized view {} reads {}: a view is not followed; make it at the service, and refresh it there",
+                view.name,
+                read.join(", ")
+            );
+        }
+    }
     lines
 }
 
@@ -138,6 +209,7 @@ fn scalar(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::SurveyedView;
 
     fn table(name: &str, key: &[&str], points_to: &[&str]) -> SurveyedTable {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -156,6 +228,7 @@ mod tests {
             upstream: "http://127.0.0.1:4000".to_owned(),
             service: "orders".to_owned(),
             service_upstream: "http://127.0.0.1:4001".to_owned(),
+            slice: "orders".to_owned(),
             listen: "127.0.0.1:8080".to_owned(),
             tables,
         }
@@ -193,6 +266,10 @@ mod tests {
                 },
                 table("public.invoices", &["id"], &["public.orders"]),
             ],
+            views: vec![SurveyedView {
+                name: "public.totals".to_owned(),
+                reads: vec!["public.invoices".to_owned(), "public.orders".to_owned()],
+            }],
         };
         let text = text(&draft(vec![orders, odd]), Some(&survey));
         assert_eq!(findings(&text), Vec::<String>::new(), "{text}");
@@ -202,6 +279,45 @@ mod tests {
             text.contains("# public.invoices stays in the monolith and references public.orders"),
             "{text}"
         );
+        assert!(text.contains("# materialized view public.totals reads public.orders: "), "{text}");
+    }
+
+    #[test]
+    fn a_slice_is_added_where_the_others_stand_and_nothing_else_changes() {
+        let reviews = Draft {
+            service: "reviews".to_owned(),
+            slice: "stars".to_owned(),
+            service_upstream: "http://127.0.0.1:4002".to_owned(),
+            ..draft(Vec::new())
+        };
+        let two = text(&draft(Vec::new()), None);
+        let four = two.lines().map(|line| {
+            let indent = line.len() - line.trim_start().len();
+            format!("{}{}", " ".repeat(indent), line)
+        });
+        let four = four.collect::<Vec<_>>().join("\n");
+        let commented = format!("{two}\n  # the last word\n\n# limits\nlimits: {{ max_wal_kept: 4GiB }}\n");
+        for plan in [
+            two,
+            four,
+            commented,
+            "version: 1\nname: shop\nmonolith: { upstream: http://127.0.0.1:4000 }".to_owned(),
+        ] {
+            let grown = added(&plan, &reviews, None, true).unwrap();
+            let found = findings(&grown);
+            assert_eq!(found, Vec::<String>::new(), "{grown}");
+            let mut left = plan.lines().filter(|line| !line.trim().is_empty());
+            let mut next = left.next();
+            for line in grown.lines() {
+                if next == Some(line) {
+                    next = left.by_ref().next();
+                }
+            }
+            assert_eq!(next, None, "a line is gone from:\n{plan}\nin:\n{grown}");
+            assert!(grown.contains("stars:") && grown.contains("reviews:"));
+        }
+        let flow = "version: 1\nname: shop\nmonolith: { upstream: http://127.0.0.1:4000 }\nservices: {}\n";
+        assert_eq!(added(flow, &reviews, None, true), Err("services"));
     }
 
     #[test]

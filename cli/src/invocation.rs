@@ -68,7 +68,10 @@ impl<'a> Invocation<'a> {
     }
 
     pub(crate) fn checked(&self) -> Result<(Plan, Vec<Finding>), Problem> {
-        let file = self.plan_file().display().to_string();
+        self.check(&self.plan_text()?, environment)
+    }
+
+    pub(crate) fn plan_text(&self) -> Result<String, Problem> {
         let mut text = String::new();
         let read =
             File::open(self.plan_file()).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
@@ -79,9 +82,20 @@ impl<'a> Invocation<'a> {
                 }
                 _ => "name a readable file with `--plan FILE`",
             };
+            let file = self.plan_file().display();
             Problem::new(Code::PlanUnreadable, format!("could not read the plan {file}: {error}"), remedy)
         })?;
-        let checked = migrations::plan::check(&file, &text, &environment);
+        Ok(text)
+    }
+
+    /// Checks a text in the place of the plan.
+    pub(crate) fn check(
+        &self,
+        text: &str,
+        environment: fn(&str) -> Option<String>,
+    ) -> Result<(Plan, Vec<Finding>), Problem> {
+        let file = self.plan_file().display().to_string();
+        let checked = migrations::plan::check(&file, text, &environment);
         let checked = checked.and_then(|(plan, mut findings)| {
             let unknown = crate::part::unknown_options(&plan.log);
             let is_sound = unknown.is_empty();
@@ -149,6 +163,25 @@ impl<'a> Invocation<'a> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| named("HOSTNAME"));
         format!("{user}@{}", host.as_deref().map_or("localhost", str::trim))
     }
+}
+
+/// The plan of this folder or of the environment, if there is one; its variables need no values.
+pub(crate) fn plan_that_is_here() -> Option<Plan> {
+    let file = std::env::var_os("STRANGLER_PLAN").map_or_else(|| "strangler.yaml".into(), PathBuf::from);
+    let mut text = String::new();
+    File::open(&file).ok()?.take(READ_MAX).read_to_string(&mut text).ok()?;
+    migrations::plan::check("strangler.yaml", &text, &environment_or_any).ok().map(|(plan, _)| plan)
+}
+
+/// As [`environment`], with a value that fits for a variable that is not set.
+pub(crate) fn environment_or_any(name: &str) -> Option<String> {
+    environment(name).or_else(|| {
+        Some(match name {
+            name if name.contains("DATABASE") => format!("postgres://{name}@localhost/{name}"),
+            name if name.contains("LISTEN") => "127.0.0.1:8080".to_owned(),
+            name => format!("http://{}.invalid", name.to_lowercase().replace('_', "-")),
+        })
+    })
 }
 
 /// A variable that the plan names; a value that is not Unicode counts as unset.

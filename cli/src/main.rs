@@ -6,6 +6,7 @@ mod accesses;
 mod args;
 mod crossing;
 mod draft;
+mod examples;
 mod failed;
 mod house;
 mod invocation;
@@ -22,7 +23,6 @@ mod ui;
 mod verb;
 
 use args::{Cli, Verb};
-use clap::Parser;
 use failed::Failed;
 use invocation::Invocation;
 use migrations::code::Code;
@@ -37,7 +37,8 @@ use ui::{Output, Ui};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    verb::completions::answer(args::command);
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return misread(&error),
     };

@@ -19,6 +19,15 @@ const TABLES_MAX: i64 = 5_000;
 pub(crate) struct Survey {
     /// Every table, by name.
     pub(crate) tables: Vec<SurveyedTable>,
+    /// Every materialized view, by name.
+    pub(crate) views: Vec<SurveyedView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SurveyedView {
+    pub(crate) name: String,
+    /// Tables and views.
+    pub(crate) reads: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +45,39 @@ pub(crate) struct SurveyedTable {
 impl Survey {
     /// The table of that name; one without a schema is looked for in `public`.
     pub(crate) fn table(&self, name: &str) -> Option<&SurveyedTable> {
-        let full = if name.contains('.') { name.to_owned() } else { format!("public.{name}") };
+        let full = in_full(name);
         self.tables.iter().find(|table| table.name == full)
     }
+
+    /// The tables that a pattern matches: `*` stands for any characters.
+    pub(crate) fn matching(&self, pattern: &str) -> Vec<SurveyedTable> {
+        let pattern = in_full(pattern);
+        self.tables.iter().filter(|table| matches(&pattern, &table.name)).cloned().collect()
+    }
+
+    pub(crate) fn view(&self, pattern: &str) -> Option<&SurveyedView> {
+        let pattern = in_full(pattern);
+        self.views.iter().find(|view| matches(&pattern, &view.name))
+    }
+}
+
+fn in_full(name: &str) -> String {
+    if name.contains('.') { name.to_owned() } else { format!("public.{name}") }
+}
+
+/// The first piece stands at the beginning, the last at the end, each other as early as it can.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(first) else { return false };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        match left.split_once(piece) {
+            Some((_, after)) => left = after,
+            None => return false,
+        }
+    }
+    left.ends_with(last)
 }
 
 pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
@@ -79,5 +118,36 @@ async fn ask(url: &str) -> Result<Survey, Problem> {
             points_to: points_to.into_iter().collect(),
         }
     });
-    Ok(Survey { tables: tables.collect() })
+    let tables = tables.collect();
+    let views = catalog::materialized_views(&client, TABLES_MAX).await.map_err(refused)?;
+    let views = views.into_iter().map(|(view, reads)| SurveyedView { name: view.to_string(), reads });
+    Ok(Survey { tables, views: views.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, name) in [
+            ("public.orders", "public.orders"),
+            ("public.order*", "public.orders"),
+            ("*.orders", "sales.orders"),
+            ("*", "public.orders"),
+            ("public.*_*s", "public.order_items"),
+            ("public.a*a", "public.aa"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("public.order", "public.orders"),
+            ("public.order*s_x", "public.orders"),
+            ("order*", "public.orders"),
+            ("public.a*a", "public.a"),
+            ("public.*_*x", "public.order_items"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
 }

@@ -101,7 +101,8 @@ impl Ui {
     pub(crate) fn next_steps(&self, steps: &[String]) {
         let quoted =
             |step: &String| if step.starts_with("strangler ") { format!("`{step}`") } else { step.clone() };
-        let steps: Vec<String> = steps.iter().map(quoted).collect();
+        let mut steps: Vec<String> = steps.iter().map(quoted).collect();
+        steps.dedup();
         if !steps.is_empty() {
             self.hint(&format!("next: {}", steps.join(", or ")));
         }

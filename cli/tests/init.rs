@@ -15,6 +15,7 @@ const SHOP: &str = "
     CREATE TABLE days (day date PRIMARY KEY, order_id bigint REFERENCES orders) PARTITION BY RANGE (day);
     CREATE TABLE days_2026 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
     CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY);
+    CREATE MATERIALIZED VIEW order_days AS SELECT day, customer FROM days JOIN orders ON orders.id = order_id;
     CREATE SCHEMA \"Old\"; CREATE TABLE \"Old\".\"Stock\" (id int PRIMARY KEY);
     INSERT INTO customers SELECT g FROM generate_series(1, 300) g; ANALYZE customers;";
 
@@ -50,18 +51,35 @@ fn init_from_a_live_database_writes_a_plan_that_check_accepts() {
         table("public.orders", &["id"], 0, &["public.customers"]),
     ];
     assert_eq!(listed["tables"], json!(expected));
+    let view = json!({ "view": "public.order_days", "reads": ["public.days", "public.orders"] });
+    assert_eq!(listed["materialized_views"], json!([view]));
 
-    ok(
-        folder.path(),
-        &["init", &url, "--table", "orders", "--table", "public.order_items", "--name", "shop"],
-    );
+    ok(folder.path(), &["init", &url, "--table", "order*", "--service", "orders", "--name", "shop"]);
     let plan = std::fs::read_to_string(folder.path().join("strangler.yaml")).unwrap();
     assert!(!plan.contains(&url), "the URL is not for a file");
-    for line in ["- public.orders", "- public.order_items", "- public.customers"] {
+    for line in [
+        "- public.orders",
+        "- public.order_items",
+        "- public.customers",
+        "# materialized view public.order_days",
+    ] {
         assert!(plan.contains(line), "no `{line}` in:\n{plan}");
     }
     ok(folder.path(), &["check"]);
 
+    let notes = ["init", &url, "--table", "no*", "--service", "notes=http://127.0.0.1:4002", "--add"];
+    ok(folder.path(), &notes);
+    let grown = std::fs::read_to_string(folder.path().join("strangler.yaml")).unwrap();
+    assert!(plan.lines().all(|line| grown.lines().any(|other| other == line)), "{grown}");
+    for line in ["  notes:", "    database: ${NOTES_DATABASE_URL}", "      - public.notes"] {
+        assert!(grown.contains(line), "no `{line}` in:\n{grown}");
+    }
+    let again = strangler(folder.path(), &notes);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("has a slice `notes` already"));
+
+    let view = strangler(folder.path(), &["init", &url, "--table", "order_days", "--force"]);
+    assert!(String::from_utf8_lossy(&view.stderr).contains("is a materialized view"));
     let refused = strangler(folder.path(), &["init", &url, "--table", "baskets"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no table `baskets`"));

@@ -208,8 +208,39 @@ fn completions_are_written_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let said = strangler(folder.path(), &["completions", shell]);
         assert_eq!(said.code, Some(0));
-        assert!(said.out.contains("strangler") && said.out.len() > 1_000, "{shell}");
+        assert!(said.out.contains("strangler") && said.out.contains("COMPLETE"), "{shell}: {}", said.out);
     }
+}
+
+/// As bash asks, by the script that `completions` prints. The plan's variables are not set.
+#[test]
+fn slices_routes_and_folded_options_are_completed() {
+    let folder = folder(&PLAN.replace("http://127.0.0.1:4000", "${SHOP_URL}"));
+    let script = strangler(folder.path(), &["completions", "bash"]).out;
+    fs::write(folder.path().join("complete.sh"), script).unwrap();
+    let completed = |words: &[&str]| {
+        let ask = format!(
+            "source ./complete.sh; COMP_WORDS=({} ''); COMP_CWORD={}; COMP_TYPE=9; $(complete -p strangler | \
+             sed 's/.*-F \\([^ ]*\\).*/\\1/') strangler '' ''; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            words.join(" "),
+            words.len()
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &ask]).current_dir(folder.path());
+        let here = Path::new(env!("CARGO_BIN_EXE_strangler")).parent().unwrap();
+        let path = std::env::join_paths(
+            std::iter::once(here.to_owned()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        );
+        let answered = bash.env("PATH", path.unwrap()).output().unwrap();
+        String::from_utf8(answered.stdout).unwrap() + &String::from_utf8_lossy(&answered.stderr)
+    };
+    assert!(
+        completed(&["strangler", "cutover"]).contains("orders"),
+        "{}",
+        completed(&["strangler", "cutover"])
+    );
+    let routes = completed(&["strangler", "route", "set"]);
+    assert!(routes.contains("orders.list"), "{routes}");
 }
 
 #[test]

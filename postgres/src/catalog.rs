@@ -184,6 +184,20 @@ const LISTED: &str = "
      ORDER BY 1, 2
      LIMIT $1";
 
+/// Materialized views, and the tables that each reads. A view is a rule on itself, and the rule depends on what it reads
+/// (PostgreSQL manual, 52.44).
+const MATERIALIZED: &str = "
+    SELECT n.nspname::text, c.relname::text,
+           ARRAY(SELECT DISTINCT format('%s.%s', tn.nspname, t.relname)
+                   FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                   JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid AND t.oid <> c.oid
+                   JOIN pg_namespace tn ON tn.oid = t.relnamespace
+                  WHERE r.ev_class = c.oid ORDER BY 1)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'm' AND n.nspname NOT IN ('information_schema', 'strangler') AND n.nspname !~ '^pg_'
+     ORDER BY 1, 2
+     LIMIT $1";
+
 /// A table's columns in their order, and what the stream says of an old row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
@@ -314,6 +328,16 @@ pub async fn listed(client: &Client, tables_max: i64) -> Result<Vec<Listed>, Err
         columns: row.get(4),
     });
     Ok(listed.collect())
+}
+
+/// Materialized views, each with the tables that it reads.
+pub async fn materialized_views(
+    client: &Client,
+    views_max: i64,
+) -> Result<Vec<(TableName, Vec<String>)>, Error> {
+    let rows = client.query(MATERIALIZED, &[&views_max]).await?;
+    let views = rows.iter().map(|row| (TableName { schema: row.get(0), name: row.get(1) }, row.get(2)));
+    Ok(views.collect())
 }
 
 /// Those of the tables that exist, and every foreign key from or to them. `with_rows` asks also whether they are empty.
