@@ -16,6 +16,7 @@ use crate::lane::{self, Ordered, loss};
 use crate::port::{Port, Watched};
 use crate::verify::subject::Subject;
 use crate::verify::{Runs, Verifier};
+use link::handover::{self, NoPlace};
 use link::{Agent, Link, Told};
 use migrations::code::Code;
 use migrations::control::{
@@ -30,9 +31,9 @@ use migrations::stage::Stage;
 use postgres::Address;
 use postgres::clock;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -52,6 +53,8 @@ pub enum BridgeError {
     Url(#[from] postgres::ConnectError),
     #[error("the bridge cannot ask its controller")]
     Http(#[from] reqwest::Error),
+    #[error("the bridge that runs here keeps its place")]
+    Place(#[source] std::io::Error),
     #[error("a part of the bridge ended unexpectedly: {0}")]
     Ended(String),
 }
@@ -62,7 +65,10 @@ impl Diagnostic for BridgeError {
             BridgeError::NoDatabase => Code::PlanMissingDatabase,
             BridgeError::Listen { .. } => Code::PartListen,
             BridgeError::Url(error) => error.code(),
-            BridgeError::Folder { .. } | BridgeError::Http(_) | BridgeError::Ended(_) => Code::PartFailed,
+            BridgeError::Folder { .. }
+            | BridgeError::Http(_)
+            | BridgeError::Place(_)
+            | BridgeError::Ended(_) => Code::PartFailed,
         }
     }
 
@@ -72,9 +78,20 @@ impl Diagnostic for BridgeError {
             BridgeError::Listen { .. } => "stop the other bridge, or change `bridge.listen` in the plan",
             BridgeError::Folder { .. } => "check the disk and the rights of its parent folder",
             BridgeError::Url(error) => return error.remedy(),
+            BridgeError::Place(_) => "stop it, then start this one again",
             BridgeError::Http(_) | BridgeError::Ended(_) => "start the bridge again",
         }
         .to_owned()
+    }
+}
+
+impl BridgeError {
+    fn without_place(why: NoPlace, listen: &str, folder: &Path) -> Self {
+        match why {
+            NoPlace::Listen(source) => BridgeError::Listen { listen: listen.to_owned(), source },
+            NoPlace::Kept(source) => BridgeError::Place(source),
+            NoPlace::Folder(source) => BridgeError::Folder { folder: folder.display().to_string(), source },
+        }
     }
 }
 
@@ -96,15 +113,16 @@ struct Bridge {
     news: Arc<Notify>,
 }
 
+/// Runs the bridge until `shutdown` comes or another process takes its place. If one runs with this state folder, its place
+/// is taken: its listener passes on, and its work ends before this one begins.
 pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
     let bridge = Arc::new(Bridge::of(&plan)?);
     let folder = link.state_dir.clone();
     std::fs::create_dir_all(&folder)
         .map_err(|source| BridgeError::Folder { folder: folder.display().to_string(), source })?;
     let listen = plan.bridge.listen.clone();
-    let listener = TcpListener::bind(&listen)
-        .await
-        .map_err(|source| BridgeError::Listen { listen: listen.clone(), source })?;
+    let place = handover::place(&folder, &listen).await;
+    let (listener, offer) = place.map_err(|why| BridgeError::without_place(why, &listen, &folder))?;
     let address = listener.local_addr().map_or(listen, |address| address.to_string());
     let address = format!("http://{address}");
     let agent = Agent::new(link.clone(), AgentKind::Bridge, rand::random())?;
@@ -158,12 +176,21 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     let directing = bridge.clone();
     parts.spawn(async move { directing.direct(told).await });
     let shutdown = async {
-        shutdown.await;
+        let successor = tokio::select! {
+            () = shutdown => None,
+            successor = offer.taken() => Some(successor),
+        };
         bridge.close().await;
+        successor
     };
     tokio::select! {
         ended = parts.join_next() => Err(BridgeError::Ended(format!("{ended:?}"))),
-        () = shutdown => Ok(()),
+        successor = shutdown => {
+            parts.shutdown().await;
+            // It opens the log only now.
+            drop(successor);
+            Ok(())
+        }
     }
 }
 
@@ -363,7 +390,7 @@ impl Bridge {
             findings.push(Finding::warning(
                 Code::BridgeOtherPlan,
                 "the bridge runs another plan than the controller",
-                "start the older of the two again: `strangler down`, `strangler up`",
+                "run `strangler reload`, or start the older of the two again",
             ));
         }
         let feeds = self.feeds.iter().filter_map(|(name, feed)| Some((name.clone(), feed_report(feed)?)));

@@ -21,8 +21,10 @@ use tokio::time::Instant;
 
 /// An agent that reported within this time is live: it reports twice a second.
 const LIVE: Duration = Duration::from_secs(5);
-/// An agent that has been silent for so long is no longer shown and blocks nothing. Agents do not sign off, so a stopped
-/// one must be forgotten at some point.
+/// A proxy that said that it leaves, and is silent for so long, has ended: it reports twice a second until then.
+const LEFT: Duration = Duration::from_secs(2);
+/// An agent that has been silent for so long is no longer shown and blocks nothing. An agent that is killed does not sign
+/// off, so it must be forgotten at some point.
 const SHOWN: Duration = Duration::from_secs(60);
 /// So long after the start of this controller every agent that lives has reported: it does so twice a second.
 pub(crate) const HEARD_AFTER: Duration = Duration::from_secs(2);
@@ -80,6 +82,7 @@ impl Agents {
         let seen = self.lock();
         let shown = seen.values().filter(|agent| now.duration_since(agent.at) < SHOWN);
         shown
+            .filter(|agent| !has_left(agent, now))
             .map(|agent| {
                 let silent = now.duration_since(agent.at);
                 let observed = agent.observed.clone();
@@ -130,10 +133,11 @@ impl Agents {
         })
     }
 
-    /// The proxies that may serve clients now.
+    /// The proxies that take clients now.
     pub(crate) fn proxy_names(&self) -> Vec<String> {
         let seen = self.lock();
-        self.serving(&seen).map(|agent| agent.observed.agent.name.clone()).collect()
+        let serving = self.serving(&seen).filter(|agent| !is_leaving(agent));
+        serving.map(|agent| agent.observed.agent.name.clone()).collect()
     }
 
     /// How the live proxies stand to a slice's crossing: those that act on one of these generations, and those that hold
@@ -178,6 +182,7 @@ impl Agents {
             acts_on.is_some_and(|(id, held)| id != journal || held <= shared)
         };
         let remembered = seen.values().filter(|agent| now.duration_since(agent.at) < SHOWN);
+        let remembered = remembered.filter(|agent| !has_left(agent, now));
         let mut behind = remembered.filter(is_proxy).filter(acts);
         let one = behind.find(|agent| !seen.values().any(|other| took_the_place(other, agent)))?;
         Some((one.observed.agent.name.clone(), now.duration_since(one.at)))
@@ -222,7 +227,9 @@ impl Agents {
         let proxies = seen.values().filter(|agent| agent.observed.agent.kind == AgentKind::Proxy);
         proxies.filter(move |agent| {
             let silent = now.duration_since(agent.at);
-            silent < LIVE || silent < SHOWN && !seen.values().any(|other| took_the_place(other, agent))
+            !has_left(agent, now)
+                && (silent < LIVE
+                    || silent < SHOWN && !seen.values().any(|other| took_the_place(other, agent)))
         })
     }
 
@@ -238,7 +245,7 @@ impl Agents {
 
     fn live<'a>(&self, seen: &'a BTreeMap<AgentId, Seen>) -> impl Iterator<Item = &'a Seen> + use<'a> {
         let now = self.clock.now();
-        seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE)
+        seen.values().filter(move |agent| now.duration_since(agent.at) < LIVE && !has_left(agent, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Seen>> {
@@ -252,6 +259,14 @@ impl Agents {
 fn took_the_place(new: &Seen, old: &Seen) -> bool {
     let place = |agent: &Seen| (agent.observed.agent.host().to_owned(), agent.observed.address.clone());
     new.observed.agent.kind == old.observed.agent.kind && new.since > old.at && place(new) == place(old)
+}
+
+fn is_leaving(agent: &Seen) -> bool {
+    matches!(&agent.observed.report, Report::Proxy(proxy) if proxy.is_leaving)
+}
+
+fn has_left(agent: &Seen, now: Instant) -> bool {
+    is_leaving(agent) && now.duration_since(agent.at) >= LEFT
 }
 
 /// Of two bridges the one that captures counts; if none or both capture, the one that reported last.
@@ -329,6 +344,28 @@ mod tests {
         assert_eq!(known(&[(one("a-1-0"), 0), (one("b-1-0"), 12)]), (1, 1, 1));
         assert_eq!(known(&[(one("a-1-0"), 0), (one("b-1-0"), 61)]), (1, 1, 0), "forgotten");
         assert_eq!(known(&[(one("a-2-0"), 0), (one("a-1-0"), 12)]), (1, 1, 0), "started again");
+    }
+
+    #[test]
+    fn a_proxy_that_leaves_counts_until_it_is_silent_and_is_no_second_one() {
+        let leaving = |name: &str| {
+            let report = Report::Proxy(ProxyReport { is_leaving: true, ..ProxyReport::default() });
+            Observed { report, ..proxy(name, Some((JOURNAL, 7))) }
+        };
+        let known = |ago: u64| {
+            let agents = heard(&[(leaving("a-1-0"), ago), (proxy("b-2-0", Some((JOURNAL, 8))), 0)]);
+            let proxies = agents.acknowledged(JOURNAL, &(Generation(8)..=Generation(8)), "");
+            let is_behind = agents.left_behind(JOURNAL, Generation(7)).is_some();
+            (
+                agents.proxy_names().len(),
+                proxies.live,
+                proxies.silent,
+                agents.status(JOURNAL).len(),
+                is_behind,
+            )
+        };
+        assert_eq!(known(1), (1, 2, 0, 2, true), "what is under way may still read");
+        assert_eq!(known(3), (1, 1, 0, 1, false), "it has ended");
     }
 
     #[test]

@@ -4,13 +4,13 @@ use crate::api;
 use crate::coordinator::{self, Line};
 use crate::desk::Desk;
 use crate::store::Store;
+use link::handover::{self, NoPlace};
 use migrations::code::Code;
 use migrations::plan::{Plan, Secret};
 use migrations::problem::Diagnostic;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// How often the journal is read for what other controllers wrote.
@@ -26,6 +26,8 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the controller that serves here keeps its place")]
+    Place(#[source] std::io::Error),
     #[error("the controller cannot serve any longer")]
     Serve(#[source] std::io::Error),
 }
@@ -34,7 +36,7 @@ impl Diagnostic for ServeError {
     fn code(&self) -> Code {
         match self {
             ServeError::Listen { .. } => Code::PartListen,
-            ServeError::Serve(_) => Code::PartFailed,
+            ServeError::Place(_) | ServeError::Serve(_) => Code::PartFailed,
         }
     }
 
@@ -43,13 +45,15 @@ impl Diagnostic for ServeError {
             ServeError::Listen { .. } => {
                 "stop what listens there (`strangler down`), or change `controller.listen` in the plan"
             }
+            ServeError::Place(_) => "stop it, then start this one again",
             ServeError::Serve(_) => "start it again with `strangler controller`",
         }
         .to_owned()
     }
 }
 
-/// Serves the API of a plan until `shutdown` comes. `state_dir` holds the journal where the plan has no database. A
+/// Serves the API of a plan until `shutdown` comes or another process takes its place. If one serves with this `state_dir`,
+/// its place is taken: its listener passes on, and its work ends before this one begins. `state_dir` holds the journal where the plan has no database. A
 /// database that is down does not keep it from starting: it says so and tries again.
 pub async fn serve(
     plan: Plan,
@@ -58,9 +62,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let address = plan.controller.listen.clone();
-    let listener = TcpListener::bind(&address)
-        .await
-        .map_err(|source| ServeError::Listen { address: address.clone(), source })?;
+    std::fs::create_dir_all(&state_dir).map_err(ServeError::Serve)?;
+    let place = handover::place(&state_dir, &address).await;
+    let (listener, offer) = place.map_err(|no_place| match no_place {
+        NoPlace::Listen(source) => ServeError::Listen { address: address.clone(), source },
+        NoPlace::Kept(source) => ServeError::Place(source),
+        NoPlace::Folder(source) => ServeError::Serve(source),
+    })?;
+    let shutdown = async move {
+        tokio::select! {
+            () = shutdown => None,
+            successor = offer.taken() => Some(successor),
+        }
+    };
     let store = Store::of(&plan, &state_dir);
     let desk = Arc::new(Desk::new(plan, store));
     // A journal that cannot be read is said in the log, in every answer and in `status`; see `Desk::trouble`.
@@ -76,9 +90,12 @@ pub async fn serve(
     let app = api::router(Arc::clone(&desk), token, ends.clone());
     let server = axum::serve(listener, app).with_graceful_shutdown(ended(ends));
     let mut server = tokio::spawn(server.into_future());
+    // It waits until this process ends.
+    let _successor;
     let outcome = tokio::select! {
         served = &mut server => served,
-        () = shutdown => {
+        successor = shutdown => {
+            _successor = successor;
             // Long polls see it and answer; what still runs after the grace is cut off. A crossing that is not decided yet
             // is given up, or else nobody would own its slice.
             ending.send_replace(true);

@@ -287,6 +287,8 @@ async fn a_long_poll_is_woken_by_a_decision_and_by_nothing_else() {
 async fn a_decision_of_another_controller_wakes_too() {
     let folder = tempfile::tempdir().unwrap();
     let one = Running::with_file(folder.path()).await;
+    // Both serve: the other one finds nobody whose place it could take.
+    std::fs::remove_file(folder.path().join("handover")).unwrap();
     let other = Running::with_file(folder.path()).await;
     let first: Desired = one.get("/v1/desired").await;
     let waiting = one.poll(&first, 20_000);

@@ -1,11 +1,13 @@
 //! How agents and their controller speak over HTTP: an agent pulls `desired` by a long poll, keeps the last one on disk,
-//! and posts `observed` when something changed. The words themselves are `migrations::control`'s.
+//! and posts `observed` when something changed. The words themselves are `migrations::control`'s. How a part's process hands
+//! over to the next one is in `handover`.
 
 #![warn(unreachable_pub)]
 
 mod agent;
 pub mod bearer;
 pub mod file;
+pub mod handover;
 mod stored;
 
 pub use agent::{ActsOn, Agent, Confirmation, Told};

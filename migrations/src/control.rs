@@ -167,6 +167,9 @@ pub struct ProxyReport {
     pub unhealthy: Vec<String>,
     /// The slices whose writes wait or are under way.
     pub slices: BTreeMap<SliceName, SliceTraffic>,
+    /// Whether it takes no new connections, and ends with what is under way.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_leaving: bool,
 }
 
 /// The writes of a slice at one proxy.

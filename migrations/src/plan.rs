@@ -142,7 +142,7 @@ pub enum LogChoice {
     },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProxySettings {
     /// Where clients connect, `address:port`.
@@ -158,6 +158,8 @@ pub struct ProxySettings {
     pub connect_timeout_ms: u64,
     /// Waiting for the next byte of an upstream, ms.
     pub read_timeout_ms: u64,
+    /// What is under way when the proxy ends, or another process takes its place, has this long to end, ms.
+    pub drain_ms: u64,
     /// Request and response bodies beyond this many bytes are refused; none: streamed without a bound.
     pub body_bytes_max: Option<u64>,
     pub hold: HoldBounds,

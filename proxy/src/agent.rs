@@ -3,9 +3,11 @@
 //!
 //! No request waits for anything here. If the controller is down, the proxy serves with the table it has.
 
+use crate::drain::Drain;
 use crate::freshness::BridgeLink;
 use crate::health;
 use crate::metrics::Metrics;
+use crate::succession::Place;
 use crate::table::{BadDesired, Tables};
 use async_trait::async_trait;
 use link::Told;
@@ -14,7 +16,9 @@ use migrations::control::{Observed, ProxyReport, Report, VERSION};
 use migrations::problem::Problem;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use std::convert::Infallible;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 pub(crate) struct Agent {
     pub(crate) tables: Arc<Tables>,
@@ -25,6 +29,8 @@ pub(crate) struct Agent {
     pub(crate) listen: String,
     pub(crate) health_path: Option<String>,
     pub(crate) bridge: BridgeLink,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) place: watch::Receiver<Place>,
 }
 
 #[async_trait]
@@ -35,7 +41,7 @@ impl BackgroundService for Agent {
         tokio::select! {
             _ = shutdown.changed() => {}
             never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},
-            never = self.agent.report(&self.tables.news, || self.observed()) => match never {},
+            never = self.report() => match never {},
             never = self.tables.doubt.watch(&self.agent, || self.tables.acts_on(), &self.metrics) => match never {},
         }
         health.abort();
@@ -64,6 +70,13 @@ impl Agent {
         Ok(())
     }
 
+    /// A proxy that has not taken its place yet answers nobody, and is not counted.
+    async fn report(&self) -> Infallible {
+        let mut place = self.place.clone();
+        let _ = place.wait_for(|place| *place == Place::Ours).await;
+        self.agent.report(&self.tables.news, || self.observed()).await
+    }
+
     fn observed(&self) -> Observed {
         let live = self.tables.live();
         let unwell = live.iter().flat_map(|live| live.targets()).filter(|target| !target.is_well());
@@ -76,6 +89,7 @@ impl Agent {
             failed: self.metrics.failed.get(),
             unhealthy,
             slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
+            is_leaving: self.drain.has_begun(),
         };
         Observed {
             version: VERSION,

@@ -6,6 +6,7 @@
 use crate::access_log::{AccessLog, Line};
 use crate::answer::Answer;
 use crate::connection::Connection;
+use crate::drain::Drain;
 use crate::exchange::{Arrived, CLIENT_LEFT, Exchange};
 use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
@@ -42,6 +43,7 @@ pub(crate) struct Requests {
     /// Names this process in cookies.
     pub(crate) tag: ProxyTag,
     pub(crate) connector: TransportConnector,
+    pub(crate) drain: Arc<Drain>,
 }
 
 /// The attempts to get an answer, one after the other.
@@ -57,8 +59,8 @@ struct Attempts {
 
 #[async_trait]
 impl ServerApp for Requests {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let mut visit = Visit::new(stream, shutdown);
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        let mut visit = Visit::new(stream, &self.drain);
         while visit.is_kept {
             match visit.next_request().await {
                 Ok(true) => self.serve(&mut visit).await,
@@ -244,6 +246,9 @@ impl Requests {
         exchange.answer(trace, answer.status);
         exchange.mark(&self.tables, request, false, &self.metrics);
         let location = self.kept_on_host(visit, exchange);
+        if exchange.is_read() || answer.status == 101 {
+            visit.lesson = None;
+        }
         let cookies = exchange.cookies(self.tag);
         Returned {
             request,

@@ -5,13 +5,16 @@
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::agent::Agent;
+use crate::drain::Drain;
 use crate::freshness::BridgeLink;
 use crate::freshness::seen::ProxyTag;
 use crate::metrics::Metrics;
 use crate::request::Requests;
+use crate::shutdown::Shutdown;
+use crate::succession::{Course, Given, Listeners, Place, Succession};
 use crate::table::Tables;
 use crate::upstream::Patience;
-use async_trait::async_trait;
+use link::handover::Inherited;
 use link::{Link, Told};
 use migrations::code::Code;
 use migrations::control::AgentKind;
@@ -19,22 +22,17 @@ use migrations::plan::{Consistency, ProxySettings};
 use migrations::problem::Diagnostic;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Requests under way have this long to end after a stop.
-const GRACE_S: u64 = 3;
-/// Then the runtimes have this long to end.
-const RUNTIME_END_S: u64 = 1;
-/// Then the last lines of the access log have this long.
+/// After the end, the last lines of the access log have this long.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +56,8 @@ pub enum ProxyError {
     Metrics(#[from] prometheus::Error),
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
+    #[error("another process took the place of the proxy that serves here: {0}")]
+    Place(String),
     #[error("the proxy's server panicked")]
     Panicked,
 }
@@ -79,68 +79,20 @@ impl Diagnostic for ProxyError {
             ProxyError::Client(_) => "check the system's resolver and limits",
             ProxyError::Thread(_) => "raise the limit that `ulimit -u` shows",
             ProxyError::Metrics(_) => "report this",
+            ProxyError::Place(_) => "start one proxy for each state folder",
             ProxyError::Panicked => "report what it printed",
         }
         .to_owned()
     }
 }
 
-#[derive(Debug)]
-pub struct Shutdown(Option<watch::Receiver<Stop>>);
-
-/// Stops a proxy that was started with [`Shutdown::by_hand`]. Dropping it stops the proxy at once.
-#[derive(Debug)]
-pub struct Stopper(watch::Sender<Stop>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    No,
-    Gracefully,
-    AtOnce,
-}
-
-impl Shutdown {
-    pub fn by_signal() -> Self {
-        Self(None)
-    }
-
-    pub fn by_hand() -> (Stopper, Self) {
-        let (sender, receiver) = watch::channel(Stop::No);
-        (Stopper(sender), Self(Some(receiver)))
-    }
-}
-
-impl Stopper {
-    /// Takes no new connections. Requests under way may end.
-    pub fn stop(&self) {
-        self.0.send_replace(Stop::Gracefully);
-    }
-
-    pub fn stop_at_once(&self) {
-        self.0.send_replace(Stop::AtOnce);
-    }
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Shutdown {
-    async fn recv(&self) -> ShutdownSignal {
-        match &self.0 {
-            Some(by_hand) => {
-                let mut by_hand = by_hand.clone();
-                let stop =
-                    by_hand.wait_for(|stop| *stop != Stop::No).await.map_or(Stop::AtOnce, |stop| *stop);
-                if stop == Stop::AtOnce {
-                    ShutdownSignal::FastShutdown
-                } else {
-                    ShutdownSignal::GracefulTerminate
-                }
-            }
-            None => {
-                either_signal().await;
-                ShutdownSignal::GracefulTerminate
-            }
-        }
-    }
+/// The inherited sockets, or new ones.
+fn listeners(settings: &ProxySettings, inherited: &mut Inherited) -> Result<Listeners, ProxyError> {
+    let mut at = |key, address: &str| {
+        let failed = |source| ProxyError::Listen { key, address: address.to_owned(), source };
+        inherited.listener(address).map_err(failed)
+    };
+    Ok(Listeners { clients: at("listen", &settings.listen)?, admin: at("admin", &settings.admin)? })
 }
 
 /// Runs the proxy until it is stopped, with the access log on standard output.
@@ -160,23 +112,46 @@ pub fn run_logging_to(
 ) -> Result<(), ProxyError> {
     std::fs::create_dir_all(&link.state_dir)
         .map_err(|source| ProxyError::State { path: link.state_dir.clone(), source })?;
-    can_listen("listen", &settings.listen)?;
-    can_listen("admin", &settings.admin)?;
+    let mut inherited = Inherited::of(&link.state_dir);
+    let listeners = listeners(settings, &mut inherited)?;
     let metrics = Arc::new(Metrics::new()?);
     let consistency = settings.consistency.unwrap_or(Consistency::Session);
     let tables = Tables::new(Patience::of(settings), settings.hold, consistency, metrics.clone());
     let tables = Arc::new(tables);
+    let predecessor = inherited.predecessor();
+    // A socket that is not served must not keep its clients waiting.
+    drop(inherited);
+    if predecessor.is_some() {
+        tables.await_predecessor();
+    }
     let tag = ProxyTag(rand::random::<u64>() >> 16);
     let agent = link::Agent::new(link.clone(), AgentKind::Proxy, tag.0)?;
     let stored = restore(&agent, &tables);
     let (log, writer) =
         AccessLog::start(access_log, metrics.log_lines_dropped.clone()).map_err(ProxyError::Thread)?;
-    let server = assembled(settings, Conversation { link, agent, stored }, tag, tables, metrics, log)?;
+    let (place, drain) = (Arc::new(watch::Sender::new(Place::Awaited)), Arc::new(Drain::new()));
+    let course = Course {
+        shutdown,
+        place: place.clone(),
+        folder: link.state_dir.clone(),
+        listeners: Mutex::new(Some(listeners.again().map_err(ProxyError::Thread)?)),
+        tables: tables.clone(),
+        drain: drain.clone(),
+        patience: Duration::from_millis(settings.drain_ms),
+    };
+    let parts = Parts { settings, tag, tables, metrics, log, drain };
+    let succession = Succession { predecessor: Mutex::new(predecessor), tables: parts.tables.clone(), place };
+    let decided = succession.place.subscribe();
+    let server = assembled(parts, Conversation { link, agent, stored }, listeners, succession)?;
     let thread = std::thread::Builder::new().name("proxy".to_owned());
-    let run = move || server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
+    let run = move || server.run(RunArgs { shutdown_signal: Box::new(course) });
     let ended = thread.spawn(run).map_err(ProxyError::Thread)?.join();
     finish_log(writer);
-    ended.map_err(|_| ProxyError::Panicked)
+    ended.map_err(|_| ProxyError::Panicked)?;
+    match &*decided.borrow() {
+        Place::Lost(why) => Err(ProxyError::Place(why.clone())),
+        Place::Awaited | Place::Ours => Ok(()),
+    }
 }
 
 /// Puts the stored table in use, if there is one that can be used.
@@ -209,19 +184,26 @@ struct Conversation {
     stored: Option<Told>,
 }
 
-fn assembled(
-    settings: &ProxySettings,
-    conversation: Conversation,
+/// What the services of one proxy share.
+struct Parts<'s> {
+    settings: &'s ProxySettings,
     tag: ProxyTag,
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
     log: AccessLog,
+    drain: Arc<Drain>,
+}
+
+fn assembled(
+    parts: Parts<'_>,
+    conversation: Conversation,
+    listeners: Listeners,
+    succession: Succession,
 ) -> Result<Server, ProxyError> {
+    let Parts { settings, tag, tables, metrics, log, drain } = parts;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads,
-        grace_period_seconds: Some(GRACE_S),
-        graceful_shutdown_timeout_seconds: Some(RUNTIME_END_S),
         // With one thread there is nothing to steal, and Tokio's scheduler for one thread costs less. With more
         // threads, `false` would give each its own runtime, and kept connections would wander between them.
         work_stealing: threads > 1,
@@ -236,16 +218,16 @@ fn assembled(
         settings: settings.clone(),
         tag,
         connector,
+        drain: drain.clone(),
     };
-    let mut proxy = Service::new("proxy".to_owned(), requests);
-    proxy.add_tcp(&settings.listen);
-    server.add_service(proxy);
+    let place = || succession.place.subscribe();
+    let proxy = Service::new("proxy".to_owned(), requests);
+    server.add_service(Given::new(proxy, &settings.listen, listeners.clients, place(), drain.clone()));
 
     let mut admin =
         Service::new("admin".to_owned(), Admin { tables: tables.clone(), metrics: metrics.clone() });
-    admin.add_tcp(&settings.admin);
     admin.threads = Some(1);
-    server.add_service(admin);
+    server.add_service(Given::new(admin, &settings.admin, listeners.admin, place(), drain.clone()));
 
     let Conversation { link, agent, stored } = conversation;
     let bridge = BridgeLink { address: tables.bridge.clone(), token: link.token, http: link::client()? };
@@ -257,26 +239,12 @@ fn assembled(
         listen: settings.listen.clone(),
         health_path: settings.health_path.clone(),
         bridge,
+        drain,
+        place: place(),
     };
     server.add_service(background_service("agent", agent));
+    server.add_service(background_service("succession", succession));
     Ok(server)
-}
-
-/// Pingora panics in its own thread when it cannot listen. So it is tried here first.
-fn can_listen(key: &'static str, address: &str) -> Result<(), ProxyError> {
-    match std::net::TcpListener::bind(address) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(ProxyError::Listen { key, address: address.to_owned(), source }),
-    }
-}
-
-async fn either_signal() {
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 fn finish_log(writer: JoinHandle<()>) {

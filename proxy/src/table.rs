@@ -25,7 +25,7 @@ use migrations::problem::Diagnostic;
 use migrations::stage::Hold;
 use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Notify;
 
@@ -160,6 +160,8 @@ pub(crate) struct Tables {
     alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
     consistency: Consistency,
+    /// Whether clients may still learn something from the proxy whose place this one takes: no raised share counts yet.
+    has_predecessor: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -190,8 +192,22 @@ impl Tables {
             alive: Mutex::default(),
             targets: Targets::new(patience),
             consistency,
+            has_predecessor: AtomicBool::new(false),
             metrics,
         }
+    }
+
+    /// No raised share counts before [`Tables::settle_now`].
+    pub(crate) fn await_predecessor(&self) {
+        // With strong consistency each read waits for a barrier of its own.
+        self.has_predecessor.store(self.consistency == Consistency::Session, SeqCst);
+    }
+
+    /// Clients have learned everything from the predecessor: a barrier from now on covers it.
+    pub(crate) fn settle_now(&self) {
+        let _no_table_is_taken = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_predecessor.store(false, SeqCst);
+        self.live().iter().for_each(|live| self.settle(live));
     }
 
     pub(crate) fn live(&self) -> Option<Arc<Live>> {
@@ -286,6 +302,9 @@ impl Tables {
 
     /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
     fn settle(&self, live: &Live) {
+        if self.has_predecessor.load(SeqCst) {
+            return;
+        }
         for route in live.live_routes.iter().filter(|route| route.waits_for_its_number()) {
             route.settle_at(self.count.mark());
         }
@@ -381,7 +400,7 @@ mod tests {
     use super::*;
     use migrations::crossing::Moment;
     use migrations::stage::Epoch;
-    use std::sync::atomic::AtomicBool;
+
     use std::time::Duration;
 
     fn desired(generation: u64, hold: Option<u64>) -> Desired {

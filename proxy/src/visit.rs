@@ -3,15 +3,16 @@
 //! A visit knows when a request is here, not what happens to it. The heads and buffers of one request serve the next.
 
 use crate::deadline::Deadline;
+use crate::drain::{Counted, Drain};
 use crate::failure::Failure;
 use crate::relay::{CLIENT_PATIENCE, Relay};
 use crate::wire::Wire;
 use http1::{AnswerHead, RequestHead};
 use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::oneshot::Receiver;
@@ -31,11 +32,14 @@ pub(crate) struct Visit {
     pub(crate) deadline: Deadline,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) is_kept: bool,
+    /// While the client may learn something from the request under way.
+    pub(crate) lesson: Option<Counted>,
     ending: Ending,
+    _counted: Counted,
 }
 
 impl Visit {
-    pub(crate) fn new(stream: Stream, shutdown: &ShutdownWatch) -> Self {
+    pub(crate) fn new(stream: Stream, drain: &Arc<Drain>) -> Self {
         let digest = stream.get_socket_digest();
         let address = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet());
         Self {
@@ -45,19 +49,23 @@ impl Visit {
             answer: AnswerHead::default(),
             deadline: Deadline::after(IDLE_MAX),
             is_kept: true,
-            ending: Ending::new(shutdown),
+            lesson: None,
+            ending: Ending::new(drain),
+            _counted: drain.visit(),
         }
     }
 
-    /// Waits for the next request's head. `false` if there is none: the client left or is silent, or the proxy stops.
+    /// Waits for the next request's head. `false` if there is none: the client left or is silent, or the proxy ends.
     pub(crate) async fn next_request(&mut self) -> Result<bool, Failure> {
+        self.lesson = None;
         self.wire.rest();
-        let mut has_begun = false;
+        let (mut has_begun, mut lingers) = (false, false);
         self.deadline.set(IDLE_MAX);
         poll_fn(|cx| {
             loop {
                 if self.request.read(&mut self.wire.inbox).map_err(Failure::Malformed)? {
                     self.is_kept = self.request.wants_more();
+                    self.lesson = Some(self.ending.drain.lesson());
                     return Poll::Ready(Ok(true));
                 }
                 // A head must arrive soon after its first byte, however slowly the bytes come. Empty lines do not
@@ -72,8 +80,9 @@ impl Visit {
                     Poll::Pending => break,
                 }
             }
-            if !has_begun && self.ending.poll(cx) {
-                return Poll::Ready(Ok(false));
+            if !has_begun && !lingers && self.ending.poll(cx) {
+                lingers = true;
+                self.deadline.set(self.ending.drain.linger());
             }
             ready!(self.deadline.poll(cx));
             Poll::Ready(if has_begun { Err(Failure::ClientLate) } else { Ok(false) })
@@ -94,7 +103,7 @@ impl Visit {
             if let Poll::Ready(called) = Pin::new(&mut *call).poll(cx) {
                 return Poll::Ready(called.map(Some).map_err(|_| Failure::HoldExpired));
             }
-            if self.ending.poll(cx) {
+            if self.ending.poll(cx) && self.ending.drain.is_last() {
                 return Poll::Ready(Err(Failure::HoldExpired));
             }
             if self.wire.poll_closed(cx).is_ready() {
@@ -110,7 +119,7 @@ impl Visit {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.ending.is_asked_for()
+        self.ending.drain.has_begun()
     }
 
     pub(crate) fn relay<'a>(&'a mut self, upstream: &'a mut Wire, patience: Duration) -> Relay<'a> {
@@ -126,6 +135,7 @@ impl Visit {
 
     /// Ends the connection. It still reads for a while, so that the last answer is not lost.
     pub(crate) async fn leave(mut self) {
+        self.lesson = None;
         self.deadline.set(DRAIN_PATIENCE);
         poll_fn(|cx| {
             if self.wire.poll_end(cx).is_ready() {
@@ -146,22 +156,18 @@ impl Visit {
 
 /// The end of the proxy, as a silent connection sees it.
 struct Ending {
-    watch: ShutdownWatch,
+    drain: Arc<Drain>,
     notice: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     is_awaited: bool,
 }
 
 impl Ending {
-    fn new(shutdown: &ShutdownWatch) -> Self {
-        let mut heard = shutdown.clone();
+    fn new(drain: &Arc<Drain>) -> Self {
+        let mut heard = drain.begun();
         let notice = Box::pin(async move {
             let _ = heard.wait_for(|is_asked_for| *is_asked_for).await;
         });
-        Self { watch: shutdown.clone(), notice, is_awaited: false }
-    }
-
-    fn is_asked_for(&self) -> bool {
-        *self.watch.borrow()
+        Self { drain: drain.clone(), notice, is_awaited: false }
     }
 
     /// The notice wakes the connection's task, which stays the same. So one poll is enough.
@@ -171,6 +177,6 @@ impl Ending {
             // Tokio must not put this poll off: there is no other.
             return pin!(unconstrained(self.notice.as_mut())).poll(cx).is_ready();
         }
-        self.is_asked_for()
+        self.drain.has_begun()
     }
 }

@@ -91,6 +91,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("health_path", proxy.health_path.as_deref().unwrap_or_default());
     print.put("connect_timeout", proxy.connect_timeout_ms);
     print.put("read_timeout", proxy.read_timeout_ms);
+    print.put("drain", proxy.drain_ms);
     print.put("max_body", proxy.body_bytes_max.unwrap_or_default());
     print.put("hold_writes", proxy.hold.writes_max);
     print.put("hold_bytes", proxy.hold.bytes_max);

@@ -13,6 +13,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub log: Arc<Mutex<Vec<u8>>>,
+    settings: ProxySettings,
     stopper: proxy::Stopper,
     thread: Option<JoinHandle<Result<(), proxy::ProxyError>>>,
 }
@@ -54,12 +55,21 @@ impl Running {
         let (stopper, shutdown) = proxy::Shutdown::by_hand();
         let page = Page(Arc::default());
         let log = page.0.clone();
-        let thread =
-            std::thread::spawn(move || proxy::run_logging_to(&settings, link, shutdown, Box::new(page)));
-        let running = Self { address, admin, log, stopper, thread: Some(thread) };
+        let run = settings.clone();
+        let thread = std::thread::spawn(move || proxy::run_logging_to(&run, link, shutdown, Box::new(page)));
+        let running = Self { address, admin, log, settings, stopper, thread: Some(thread) };
         running
             .until("it listens", || TcpStream::connect(address).is_ok() && TcpStream::connect(admin).is_ok());
         running
+    }
+
+    /// Another proxy with the same addresses.
+    pub fn again(&self, controller: &str, state: &std::path::Path) -> Self {
+        Self::start(self.settings.clone(), controller, state)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     pub fn is_ready(&self) -> bool {

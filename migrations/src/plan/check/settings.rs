@@ -103,6 +103,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "health_path",
         "connect_timeout",
         "read_timeout",
+        "drain",
         "max_body",
         "hold",
         "consistency",
@@ -119,6 +120,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
     };
     let (connect_timeout_ms, read_timeout_ms) =
         (timeout("connect_timeout", 2_000), timeout("read_timeout", 30_000));
+    let drain_ms = timeout("drain", 30_000);
     ProxySettings {
         listen,
         admin,
@@ -129,6 +131,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         health_path: get("health_path").and_then(|node| health_path(node, notes)),
         connect_timeout_ms,
         read_timeout_ms,
+        drain_ms,
         body_bytes_max: get("max_body")
             .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
         hold: hold(get("hold"), notes),

@@ -1,0 +1,206 @@
+//! One proxy after the other at the same sockets: takes the place of the proxy that runs, and gives its own to the next.
+//!
+//! The new one has its table before it takes the place. While the old one drains, the new one lets no client read from a copy
+//! that may lack what the client learned from the old one.
+
+use crate::drain::Drain;
+use crate::shutdown::Shutdown;
+use crate::table::Tables;
+use async_trait::async_trait;
+use link::handover::{Offer, Predecessor};
+use pingora::apps::ServerApp;
+use pingora::server::{Fds, ListenFds, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::Service as ServiceTrait;
+use pingora::services::background::BackgroundService;
+use pingora::services::listening::Service;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Whether this process may accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Awaited,
+    Ours,
+    /// Another process took it.
+    Lost(String),
+}
+
+/// The sockets that the proxy listens at.
+pub(crate) struct Listeners {
+    pub(crate) clients: TcpListener,
+    pub(crate) admin: TcpListener,
+}
+
+impl Listeners {
+    /// The same sockets once more.
+    pub(crate) fn again(&self) -> std::io::Result<Self> {
+        Ok(Self { clients: self.clients.try_clone()?, admin: self.admin.try_clone()? })
+    }
+
+    fn into_all(self) -> Vec<TcpListener> {
+        vec![self.clients, self.admin]
+    }
+}
+
+/// Takes the place of the proxy that runs, if one does.
+pub(crate) struct Succession {
+    pub(crate) predecessor: Mutex<Option<Predecessor>>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) place: Arc<watch::Sender<Place>>,
+}
+
+#[async_trait]
+impl BackgroundService for Succession {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Some(predecessor) = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            self.place.send_replace(Place::Ours);
+            return;
+        };
+        tokio::select! {
+            _ = shutdown.changed() => {}
+            () = self.succeed(predecessor) => {}
+        }
+    }
+}
+
+impl Succession {
+    async fn succeed(&self, predecessor: Predecessor) {
+        tracing::info!("a proxy serves here; this one takes its place when it is ready");
+        while self.tables.acts_on().is_none() || self.tables.doubt.is_at(Instant::now()) {
+            sleep(LOOK_EVERY).await;
+        }
+        match predecessor.replace().await {
+            Ok(leaving) => {
+                self.place.send_replace(Place::Ours);
+                tracing::info!("took the place of the proxy that served here");
+                if let Some(mut leaving) = leaving {
+                    leaving.quiet().await;
+                }
+                self.tables.settle_now();
+            }
+            Err(error) => _ = self.place.send_replace(Place::Lost(error.to_string())),
+        }
+    }
+}
+
+/// A service at a socket that is there already. It accepts when the place is ours, and no more when the proxy drains.
+pub(crate) struct Given<A> {
+    service: Service<A>,
+    sockets: ListenFds,
+    place: watch::Receiver<Place>,
+    drain: Arc<Drain>,
+}
+
+impl<A> Given<A> {
+    pub(crate) fn new(
+        mut service: Service<A>,
+        address: &str,
+        listener: TcpListener,
+        place: watch::Receiver<Place>,
+        drain: Arc<Drain>,
+    ) -> Self {
+        let mut sockets = Fds::new();
+        // Pingora takes it over by its number.
+        sockets.add(address.to_owned(), listener.into_raw_fd());
+        service.add_tcp(address);
+        Self { service, sockets: Arc::new(sockets.into()), place, drain }
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServiceTrait for Given<A> {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
+        if self.place.wait_for(|place| *place == Place::Ours).await.is_ok() {
+            let sockets = Some(self.sockets.clone());
+            self.service.start_service(sockets, self.drain.begun(), listeners_per_fd).await;
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.service.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.service.threads()
+    }
+}
+
+/// When and how the proxy ends.
+pub(crate) struct Course {
+    pub(crate) shutdown: Shutdown,
+    pub(crate) place: Arc<watch::Sender<Place>>,
+    pub(crate) folder: PathBuf,
+    /// For the successor.
+    pub(crate) listeners: Mutex<Option<Listeners>>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) drain: Arc<Drain>,
+    pub(crate) patience: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Course {
+    /// Pingora stops at once when this returns: what was under way has ended by then, or its time is over.
+    async fn recv(&self) -> ShutdownSignal {
+        let mut place = self.place.subscribe();
+        let lost = async {
+            let _ = place.wait_for(|place| matches!(place, Place::Lost(_))).await;
+        };
+        tokio::select! {
+            () = lost => {}
+            is_graceful = self.shutdown.asked() => if is_graceful {
+                self.drain(false).await;
+            },
+            mut successor = self.succeeded() => {
+                tracing::info!("another process took this proxy's place; what is under way is ended");
+                let quiet = async {
+                    self.drain.quiet().await;
+                    successor.be_quiet().await;
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = self.drain(true) => {}
+                    () = quiet => {}
+                }
+            }
+        }
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Course {
+    /// Offers the sockets once the place is ours, until another process takes it.
+    async fn succeeded(&self) -> link::handover::Successor {
+        let mut place = self.place.subscribe();
+        let _ = place.wait_for(|place| *place == Place::Ours).await;
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match Offer::at(&self.folder, listeners.map(Listeners::into_all).unwrap_or_default()) {
+            Ok(offer) => offer.taken().await,
+            Err(error) => {
+                let folder = self.folder.display();
+                tracing::warn!(%error, remedy = %format!("give this user ownership of {folder}"), "no other proxy can take this one's place");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Lets what is under way end. A second request to stop ends it at once.
+    async fn drain(&self, has_successor: bool) {
+        self.drain.begin(has_successor);
+        self.tables.news.notify_one();
+        // A queue that nobody serves would keep its clients waiting.
+        drop(self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take());
+        tokio::select! {
+            ended = timeout(self.patience, self.drain.empty()) => if ended.is_err() {
+                tracing::warn!("connections were cut off: `proxy.drain` is over");
+            },
+            _ = self.shutdown.asked_again() => {}
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One proxy takes the place of another at the same sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use migrations::plan::Sticky;
+use rig::{Asked, Rig, Running, ask, route, text, wait_until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+fn again(rig: &Rig) -> Running {
+    rig.proxy.again(&rig.controller.origin.url(), rig.state.path())
+}
+
+/// The side that answers this client, which keeps no cookies.
+fn user(rig: &Rig, name: &str, method: &str) -> String {
+    ask(rig.proxy.address, method, "/orders", &[("X-User", name)], b"").text()
+}
+
+/// Asks until the new proxy answers.
+fn until_it_serves(rig: &Rig, next: &Running) {
+    wait_until("the new proxy serves", || {
+        user(rig, "bob", "GET");
+        !next.log_text().is_empty()
+    });
+}
+
+#[test]
+fn what_a_client_writes_at_the_old_proxy_it_reads_at_the_new_one() {
+    let may_answer = Arc::new(AtomicBool::new(false));
+    let answers = may_answer.clone();
+    let monolith = move |asked: &Asked| {
+        while asked.method == "POST" && !answers.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        text(200, "monolith")
+    };
+    let mut routes =
+        vec![route("list", "GET /orders", "service", true), route("place", "POST /orders", "monolith", true)];
+    routes.iter_mut().for_each(|route| route.sticky = Sticky::Header("X-User".to_owned()));
+    let rig = Rig::with("", routes, monolith, |_| text(200, "service"));
+    rig.proxy.until("the share is settled", || user(&rig, "ann", "GET") == "service");
+
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| user(&rig, "ann", "POST"));
+        rig.proxy.until("the write is under way", || {
+            rig.monolith.asked.lock().unwrap().iter().any(|asked| asked.method == "POST")
+        });
+        let next = again(&rig);
+        until_it_serves(&rig, &next);
+        for _ in 0..20 {
+            assert_eq!(user(&rig, "ann", "GET"), "monolith", "what ann writes is not known here yet");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!rig.proxy.has_ended());
+        may_answer.store(true, SeqCst);
+        assert_eq!(write.join().unwrap(), "monolith", "a write under way ends");
+        wait_until("the new one has settled", || user(&rig, "ann", "GET") == "service");
+        wait_until("the old one has ended", || rig.proxy.has_ended());
+        assert_eq!(user(&rig, "ann", "GET"), "service");
+    });
+}
+
+#[test]
+fn a_proxy_without_a_table_takes_no_place() {
+    let rig = Rig::new(vec![route("list", "GET /orders", "service", false)]);
+    rig.proxy.until("it serves", || user(&rig, "bob", "GET") == "service");
+    std::fs::remove_file(rig.state.path().join("desired.json")).unwrap();
+    let next = rig.proxy.again("http://127.0.0.1:9", rig.state.path());
+    std::thread::sleep(Duration::from_millis(500));
+    for _ in 0..20 {
+        assert_eq!(user(&rig, "bob", "GET"), "service");
+    }
+    assert!(next.log_text().is_empty() && !rig.proxy.has_ended());
+}
