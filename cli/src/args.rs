@@ -51,6 +51,8 @@ pub(crate) enum Verb {
     Doctor(verb::doctor::Args),
     /// Start controller, proxy and bridge on this machine, and restart any that die
     Up(verb::up::Args),
+    /// Take an edited plan into what runs, without losing a request
+    Reload,
     /// Stop everything that `up` started
     Down,
     /// Run the controller in the foreground
@@ -111,6 +113,7 @@ impl Verb {
             Self::Uninstall(args) => verb::uninstall::run(call, args).await?,
             Self::Doctor(args) => verb::doctor::run(call, args).await?,
             Self::Up(args) => verb::up::run(call, args).await?,
+            Self::Reload => verb::reload::run(call).await?,
             Self::Down => verb::down::run(call).await?,
             Self::Controller(args) => verb::part::controller(call, args).await?,
             Self::Proxy(args) => verb::part::proxy(call, args)?,

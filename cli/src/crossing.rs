@@ -6,6 +6,7 @@ mod trace;
 mod watch;
 mod words;
 
+use crate::edit;
 use crate::failed::Failed;
 use crate::invocation::{Invocation, typed};
 use crate::remote::Remote;
@@ -87,6 +88,7 @@ pub(crate) async fn decide(
     done: &str,
 ) -> Result<(), Failed> {
     let remote = call.remote()?;
+    edit::warn(call, &remote).await;
     let outcome = match remote.cross(&named.slice, verb, &named.wish(call)).await {
         Ok(outcome) => outcome,
         Err(problem) => return Err(refused(call, &remote, &named.slice, problem).await),
@@ -138,6 +140,7 @@ pub(crate) async fn follow(
     patience: Duration,
 ) -> Result<(), Failed> {
     let remote = call.remote()?;
+    edit::warn(call, &remote).await;
     let mut signals = Signals::listen()?;
     let asked = tokio::select! {
         asked = remote.cross(slice, verb, wish) => asked,

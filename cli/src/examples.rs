@@ -40,6 +40,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("doctor", &["strangler doctor", "strangler doctor orders --cutover"]),
     ("up", &["strangler up --detach", "strangler up"]),
+    ("reload", &["strangler reload"]),
     ("down", &["strangler down"]),
     ("controller", &["strangler controller --plan /etc/strangler/strangler.yaml"]),
     ("proxy", &["strangler proxy --controller http://10.0.0.5:7401"]),

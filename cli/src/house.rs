@@ -28,6 +28,15 @@ pub(crate) struct House {
     dir: PathBuf,
 }
 
+/// Which copy of the plan: a part's restart must not meet an edit that nobody accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlanCopy {
+    /// The plan that runs.
+    Running,
+    /// One that is being put in its place.
+    Next,
+}
+
 /// Held by the one `up` of a folder while it runs.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
@@ -57,6 +66,15 @@ pub(crate) struct Kept {
     /// The slices whose gate in the monolith's database is shut: their service owns them.
     #[serde(default)]
     pub(crate) shut: Vec<String>,
+}
+
+impl PlanCopy {
+    fn name(self) -> &'static str {
+        match self {
+            PlanCopy::Running => "run/plan.yaml",
+            PlanCopy::Next => "run/plan.next.yaml",
+        }
+    }
 }
 
 impl House {
@@ -142,6 +160,29 @@ impl House {
 
     pub(crate) fn note_up(&self, watch: &Watch) -> Result<(), Problem> {
         self.write_note("up", watch)
+    }
+
+    pub(crate) fn plan_copy(&self, copy: PlanCopy) -> PathBuf {
+        self.dir.join(copy.name())
+    }
+
+    pub(crate) fn keep_plan(&self, copy: PlanCopy, text: &str) -> Result<(), Problem> {
+        self.write(copy.name(), text.as_bytes())
+    }
+
+    pub(crate) fn drop_plan(&self, copy: PlanCopy) {
+        let _ = fs::remove_file(self.plan_copy(copy));
+    }
+
+    /// The next plan is the one that runs.
+    pub(crate) fn adopt_plan(&self) -> Result<(), Problem> {
+        let (next, running) = (self.plan_copy(PlanCopy::Next), self.plan_copy(PlanCopy::Running));
+        fs::rename(next, &running).map_err(|error| unusable(&running, &error))
+    }
+
+    /// The process that has a part's place, by its own word.
+    pub(crate) fn holder(&self, part: Part) -> Option<u32> {
+        link::handover::holder(&self.dir.join(part.name()))
     }
 
     pub(crate) fn forget(&self, part: Part) {

@@ -8,6 +8,9 @@ use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
 use migrations::problem::{Diagnostic, Problem};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -29,6 +32,9 @@ pub(crate) struct Global {
         env = "STRANGLER_PLAN"
     )]
     pub(crate) plan: PathBuf,
+    /// The text of the plan that was accepted; findings still name --plan
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub(crate) plan_copy: Option<PathBuf>,
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
     pub(crate) output: Output,
@@ -41,6 +47,14 @@ pub(crate) struct Global {
     /// Also show the causes of an error
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
+}
+
+/// What a plan was made of. Not `Debug`: what the variables hold may be secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) text: String,
+    /// Each variable that the plan names.
+    pub(crate) variables: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug)]
@@ -71,10 +85,24 @@ impl<'a> Invocation<'a> {
         self.check(&self.plan_text()?, environment)
     }
 
+    /// The checked plan, its warnings, and what it was made of.
+    pub(crate) fn read(&self) -> Result<(Plan, Vec<Finding>, Source), Problem> {
+        let text = self.plan_text()?;
+        let variables = RefCell::default();
+        let note = |name: &str| {
+            let value = environment(name);
+            let variables: &RefCell<BTreeMap<_, _>> = &variables;
+            variables.borrow_mut().insert(name.to_owned(), value.clone());
+            value
+        };
+        let (plan, findings) = checked_with(&self.plan_file().display().to_string(), &text, &note)?;
+        Ok((plan, findings, Source { text, variables: variables.into_inner() }))
+    }
+
     pub(crate) fn plan_text(&self) -> Result<String, Problem> {
+        let read = self.global.plan_copy.as_deref().unwrap_or(self.plan_file());
         let mut text = String::new();
-        let read =
-            File::open(self.plan_file()).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
+        let read = File::open(read).and_then(|file| file.take(READ_MAX).read_to_string(&mut text));
         read.map_err(|error| {
             let remedy = match error.kind() {
                 std::io::ErrorKind::NotFound => {
@@ -94,24 +122,7 @@ impl<'a> Invocation<'a> {
         text: &str,
         environment: fn(&str) -> Option<String>,
     ) -> Result<(Plan, Vec<Finding>), Problem> {
-        let file = self.plan_file().display().to_string();
-        let checked = migrations::plan::check(&file, text, &environment);
-        let checked = checked.and_then(|(plan, mut findings)| {
-            let unknown = crate::part::unknown_options(&plan.log);
-            let is_sound = unknown.is_empty();
-            findings.extend(unknown);
-            if is_sound { Ok((plan, findings)) } else { Err(findings) }
-        });
-        checked.map_err(|findings| {
-            let count = findings.iter().filter(|finding| finding.is_error()).count();
-            let errors = if count == 1 { "error" } else { "errors" };
-            Problem::new(
-                Code::PlanUnsound,
-                format!("the plan {file} has {count} {errors}"),
-                "fix the plan, then run `strangler check`",
-            )
-            .with(findings)
-        })
+        checked_with(&self.plan_file().display().to_string(), text, &environment)
     }
 
     pub(crate) fn plan(&self) -> Result<Plan, Problem> {
@@ -181,6 +192,36 @@ pub(crate) fn environment_or_any(name: &str) -> Option<String> {
             name if name.contains("LISTEN") => "127.0.0.1:8080".to_owned(),
             name => format!("http://{}.invalid", name.to_lowercase().replace('_', "-")),
         })
+    })
+}
+
+/// Checks a plan again, with the variables that it was checked with.
+pub(crate) fn checked(file: &str, source: &Source) -> Result<(Plan, Vec<Finding>), Problem> {
+    let known = |name: &str| source.variables.get(name).cloned().unwrap_or_else(|| environment(name));
+    checked_with(file, &source.text, &known)
+}
+
+fn checked_with(
+    file: &str,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Plan, Vec<Finding>), Problem> {
+    let checked = migrations::plan::check(file, text, environment);
+    let checked = checked.and_then(|(plan, mut findings)| {
+        let unknown = crate::part::unknown_options(&plan.log);
+        let is_sound = unknown.is_empty();
+        findings.extend(unknown);
+        if is_sound { Ok((plan, findings)) } else { Err(findings) }
+    });
+    checked.map_err(|findings| {
+        let count = findings.iter().filter(|finding| finding.is_error()).count();
+        let errors = if count == 1 { "error" } else { "errors" };
+        Problem::new(
+            Code::PlanUnsound,
+            format!("the plan {file} has {count} {errors}"),
+            "fix the plan, then run `strangler check`",
+        )
+        .with(findings)
     })
 }
 

@@ -195,6 +195,7 @@ mod tests {
             live,
             seen_ms_ago: 0,
             generation: None,
+            plan: String::new(),
             report,
         }
     }
@@ -202,6 +203,7 @@ mod tests {
     fn status(agents: Vec<AgentStatus>) -> Status {
         Status {
             plan: "shop".to_owned(),
+            plan_hash: String::new(),
             journal: JournalId(Default::default()),
             generation: Generation(0),
             now: Moment(0),

@@ -72,11 +72,14 @@ impl Process {
         true
     }
 
-    /// Sends SIGTERM, and SIGKILL if the process still runs after `patience`. True if SIGTERM was enough.
+    /// Sends SIGTERM, once more after two thirds of `patience` (a proxy that drains ends at once then), and SIGKILL if the
+    /// process still runs after `patience`. True if SIGTERM was enough.
     pub(crate) async fn end(&self, patience: Duration) -> bool {
-        self.signal(Signal::SIGTERM);
-        if self.wait(patience).await {
-            return true;
+        for part in [patience * 2 / 3, patience / 3] {
+            self.signal(Signal::SIGTERM);
+            if self.wait(part).await {
+                return true;
+            }
         }
         self.signal(Signal::SIGKILL);
         self.wait(Duration::from_secs(2)).await;

@@ -3,7 +3,8 @@
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use migrations::api::{
-    CrossingReport, CrossingVerb, CrossingWish, Outcome, Reconciled, SetShares, Status, SyncVerb, SyncWish,
+    CrossingReport, CrossingVerb, CrossingWish, Outcome, Outline, Reconciled, SetShares, Status, SyncVerb,
+    SyncWish,
 };
 use migrations::code::Code;
 use migrations::control::VERSION;
@@ -63,6 +64,12 @@ impl Remote {
     pub(crate) async fn journal(&self, after: Generation, wait: Duration) -> Result<Vec<Entry>, Problem> {
         let query = [("after", after.0.to_string()), ("wait_ms", wait.as_millis().to_string())];
         self.answer(self.request(Method::GET, "/v1/journal", ASK_TIMEOUT + wait).query(&query)).await
+    }
+
+    /// Whether the controller would take an edited plan. Nothing is changed.
+    pub(crate) async fn may_reload(&self, plan: &Outline) -> Result<(), Problem> {
+        let request = self.request(Method::POST, "/v1/plan", ASK_TIMEOUT).json(plan);
+        accepted(request.send().await.map_err(|error| self.unreachable(&error, &self.base))?).await.map(drop)
     }
 
     pub(crate) async fn set_shares(&self, wish: &SetShares) -> Result<Outcome, Problem> {

@@ -1,21 +1,27 @@
 //! Keeps the parts alive on this machine: starts them, restarts any that die, and stops them in order.
 //!
 //! Each part is a child process with its own process group, so that a Ctrl-C at the terminal reaches only the
-//! supervisor.
+//! supervisor. A part that is replaced hands its place over (`renewing`).
 
-use crate::house::{House, Watch};
+mod renewing;
+
+use crate::house::{House, PlanCopy, Watch};
+use crate::invocation::Source;
 use crate::outlook;
 use crate::part::Part;
 use crate::process::Process;
 use crate::remote::Remote;
+use crate::renewal;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::progress::Progress;
 use migrations::api::Status;
+use migrations::plan::{Plan, ProxySettings};
 use migrations::problem::Problem;
+use renewing::Renewing;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -32,18 +38,25 @@ const STOP_PATIENCE: Duration = Duration::from_millis(4_500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TRIM_EVERY: Duration = Duration::from_secs(30);
 
-#[derive(Debug)]
+/// Not `Debug`: what the plan's variables hold may be secret.
 pub(crate) struct Starter {
     pub(crate) executable: PathBuf,
     pub(crate) plan: PathBuf,
     pub(crate) controller: String,
+    /// The plan that was accepted. A restart runs it, too, whatever became of the file.
+    pub(crate) source: Source,
 }
 
-#[derive(Debug)]
 pub(crate) struct Supervisor {
     house: House,
     starter: Starter,
+    plan: Plan,
+    /// What the proxy was started with.
+    served: ProxySettings,
     parts: Vec<Kept>,
+    /// Processes whose place was taken. They end by themselves.
+    leaving: Vec<Child>,
+    renewing: Option<Renewing>,
     watch: Watch,
     progress: Progress,
     trimmed: Instant,
@@ -53,6 +66,10 @@ pub(crate) struct Supervisor {
 pub(crate) async fn end_leftovers(house: &House, ui: &Ui) {
     for part in Part::ALL {
         if let Some(record) = house.running(part) {
+            // A proxy that can hand over serves until the new one is ready.
+            if part == Part::Proxy && house.holder(part) == Some(record.pid) {
+                continue;
+            }
             ui.note(format!(
                 "the {} of an earlier `up` is still running (pid {}); stopping it",
                 part.name(),
@@ -80,27 +97,28 @@ impl Supervisor {
     pub(crate) fn new(
         house: House,
         starter: Starter,
-        parts: Vec<Part>,
+        plan: Plan,
         progress: Progress,
     ) -> Result<Self, Problem> {
-        let now = Instant::now();
         let watch = Watch {
             process: Process::of(std::process::id(), 0),
             controller: starter.controller.clone(),
             kept: None,
         };
+        house.keep_plan(PlanCopy::Running, &starter.source.text)?;
         house.note_up(&watch)?;
-        let fresh = |part| Kept {
-            part,
-            child: None,
-            since: now,
-            due: now,
-            backoff: BACKOFF_MIN / 2,
-            restarts: 0,
-            ended: None,
-        };
-        let parts = parts.into_iter().map(fresh).collect();
-        Ok(Self { house, starter, parts, watch, progress, trimmed: now })
+        Ok(Self {
+            house,
+            starter,
+            served: plan.proxy.clone(),
+            parts: Part::of(&plan).into_iter().map(Kept::new).collect(),
+            plan,
+            leaving: Vec::new(),
+            renewing: None,
+            watch,
+            progress,
+            trimmed: Instant::now(),
+        })
     }
 
     /// Keeps the parts alive until SIGINT, SIGTERM or SIGHUP, then stops them. The result names a slot that still keeps
@@ -109,11 +127,14 @@ impl Supervisor {
         let mut signals = Signals::listen()?;
         let (sender, mut status) = watch::channel(None);
         let looking = tokio::spawn(look(remote, sender));
+        let mut wishes = self.wishes();
         loop {
+            self.renew();
             self.tick();
             self.take_in(status.borrow_and_update().as_ref());
             tokio::select! {
                 () = signals.received() => break,
+                Some(asked) = async { wishes.as_mut()?.recv().await }, if wishes.is_some() => self.begin(asked),
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -129,8 +150,24 @@ impl Supervisor {
         Ok(self.watch)
     }
 
+    /// Wishes of other commands to replace the parts; none where no socket can be made.
+    fn wishes(&self) -> Option<tokio::sync::mpsc::Receiver<renewal::Asked>> {
+        match renewal::listen(&self.house) {
+            Ok(wishes) => Some(wishes),
+            Err(error) => {
+                self.progress.note(&format!("`strangler reload` cannot reach this process: {error}"));
+                None
+            }
+        }
+    }
+
     fn tick(&mut self) {
+        self.leaving.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        let replaced = self.renewing.as_ref().and_then(Renewing::part);
         for at in 0..self.parts.len() {
+            if Some(self.parts[at].part) == replaced {
+                continue;
+            }
             self.bury(at);
             let kept = &self.parts[at];
             if kept.child.is_none() && Instant::now() >= kept.due {
@@ -165,8 +202,13 @@ impl Supervisor {
     fn start(&mut self, at: usize) {
         let part = self.parts[at].part;
         let spawned = self.house.log(part.name()).map_err(|problem| problem.message).and_then(|log| {
-            self.command(part, log).and_then(|mut command| command.spawn()).map_err(|error| error.to_string())
+            let (executable, source) = (&self.starter.executable, &self.starter.source);
+            let command = self.command(part, log, PlanCopy::Running, executable, source);
+            command.and_then(|mut command| command.spawn()).map_err(|error| error.to_string())
         });
+        if part == Part::Proxy {
+            self.served = self.plan.proxy.clone();
+        }
         let kept = &mut self.parts[at];
         kept.since = Instant::now();
         match spawned {
@@ -190,9 +232,23 @@ impl Supervisor {
         }
     }
 
-    fn command(&self, part: Part, log: File) -> std::io::Result<Command> {
-        let mut command = Command::new(&self.starter.executable);
-        command.arg("--plan").arg(&self.starter.plan).arg("--controller").arg(&self.starter.controller);
+    fn command(
+        &self,
+        part: Part,
+        log: File,
+        copy: PlanCopy,
+        executable: &Path,
+        source: &Source,
+    ) -> std::io::Result<Command> {
+        let mut command = Command::new(executable);
+        command.arg("--plan").arg(&self.starter.plan).arg("--plan-copy").arg(self.house.plan_copy(copy));
+        command.arg("--controller").arg(&self.starter.controller);
+        for (name, value) in &source.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.arg(part.name()).process_group(0);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
@@ -216,13 +272,23 @@ impl Supervisor {
 
     /// Stops bridge and controller first and the proxy last, so that requests are served until the end.
     async fn stop(&mut self) {
+        self.leaving.extend(self.renewing.take().and_then(Renewing::into_child));
+        let leaving = std::mem::take(&mut self.leaving);
+        let left = leaving.into_iter().map(|mut child| async move {
+            Process::of(child.id(), 0).end(STOP_PATIENCE).await;
+            let _ = child.wait();
+        });
         let (proxies, others): (Vec<_>, Vec<_>) =
             self.parts.iter_mut().partition(|kept| kept.part == Part::Proxy);
         futures_util::future::join_all(others.into_iter().map(|kept| end_child(&self.house, kept))).await;
-        futures_util::future::join_all(proxies.into_iter().map(|kept| end_child(&self.house, kept))).await;
+        let proxies = proxies.into_iter().map(|kept| end_child(&self.house, kept));
+        tokio::join!(futures_util::future::join_all(proxies), futures_util::future::join_all(left));
     }
 
     fn kill(&mut self) {
+        for mut child in self.leaving.drain(..) {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
         for kept in &mut self.parts {
             if let Some(mut child) = kept.child.take() {
                 // It may have just ended by itself.
@@ -230,6 +296,13 @@ impl Supervisor {
             }
             self.house.forget(kept.part);
         }
+    }
+}
+
+impl Kept {
+    fn new(part: Part) -> Self {
+        let now = Instant::now();
+        Self { part, child: None, since: now, due: now, backoff: BACKOFF_MIN / 2, restarts: 0, ended: None }
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod part;
 pub(crate) mod readers;
 pub(crate) mod reconcile;
 pub(crate) mod rehearse;
+pub(crate) mod reload;
 pub(crate) mod rollback;
 pub(crate) mod route;
 pub(crate) mod status;

@@ -13,6 +13,8 @@ mod folder;
 mod house;
 #[path = "crash/luck.rs"]
 mod luck;
+#[path = "crash/reload.rs"]
+mod reload;
 #[path = "crash/shop.rs"]
 mod shop;
 #[path = "crash/writers.rs"]

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
 mod folder;
+#[path = "house/reload.rs"]
+mod reload;
 
 use folder::{Folder, PATIENCE, signal};
 use nix::sys::signal::Signal;
@@ -221,7 +223,9 @@ fn a_route_changes_under_load_and_survives_kills_and_down_leaves_nothing() {
     let left = house.processes();
     signal(house.pid("controller").unwrap(), Signal::SIGKILL);
     house.ok(&["up", "--detach"]);
-    assert!(house.processes().iter().all(|pid| !left.contains(pid)), "{}", house.logs());
+    house.eventually("the end of those that were left", || {
+        house.processes().iter().all(|pid| !left.contains(pid))
+    });
     assert!(!house.tried(&["status"]).1.contains("nobody restarts"));
     house.kill("proxy");
     house.eventually("the service's answer from a watched proxy", || house.ask() == "service");

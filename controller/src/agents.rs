@@ -95,6 +95,7 @@ impl Agents {
                         .acts_on
                         .filter(|(id, _)| *id == journal)
                         .map(|(_, generation)| generation),
+                    plan: observed.plan,
                     report: observed.report,
                 }
             })

@@ -19,10 +19,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use migrations::api::{
-    Acknowledged, Outcome, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
+    Acknowledged, Outcome, Outline, SetShares, Status, SyncVerb, SyncWish, Wish, known_slice, plan_event,
 };
 use migrations::code::Code;
-use migrations::control::{self, Confirmed, Observed, Report, TableRoute};
+use migrations::control::{self, Condition, Confirmed, Observed, Report, TableRoute};
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::lane::Direction;
@@ -66,6 +66,7 @@ pub(crate) fn router(desk: Arc<Desk>, token: Secret, ends: watch::Receiver<bool>
         .route("/v1/slices/{slice}/reconcile", post(crossing::reconcile))
         .route("/v1/slices/{slice}/{verb}", post(crossing::cross))
         .route("/v1/reconcile", post(crossing::reconcile_all))
+        .route("/v1/plan", post(reload))
         .route("/v1/desired", get(desired))
         .route("/v1/observed", post(observed))
         .fallback(|| async { answer::not_found() })
@@ -179,6 +180,24 @@ async fn doctor(State(shared): State<Shared>, Path(slice): Path<String>) -> Resu
         known_slice(&shared.desk.plan, &state, &slice)?;
     }
     Ok(Json(observe::doctor(&shared.desk.plan, Some(&slice)).await))
+}
+
+/// Whether an edited plan may take the place of the one that runs. Nothing is changed: a controller that starts with it takes it.
+async fn reload(
+    State(shared): State<Shared>,
+    next: Result<Json<Outline>, JsonRejection>,
+) -> Result<StatusCode, Failure> {
+    let Json(next) = next?;
+    let state = shared.desk.present().await?;
+    let is_copied_otherwise = |slice: &SliceName| {
+        let lanes = shared.desk.agents.lanes(slice);
+        lanes.values().any(|lane| {
+            matches!(&lane.condition, Condition::Stopped { finding, .. } if finding.code == Code::PlanCopiedOtherwise)
+        })
+    };
+    let stopped = state.slices.keys().filter(|slice| is_copied_otherwise(slice)).cloned().collect();
+    Outline::of(&shared.desk.plan).reloaded(&next, &state, &stopped)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]

@@ -3,19 +3,22 @@
 //! Paths (all under a bearer token): `GET /v1/status`, `GET /v1/journal?after=N&wait_ms=N`, `POST /v1/shares`,
 //! `POST /v1/slices/{slice}/sync/{start|pause|resume|drop}`, `GET /v1/slices/{slice}/doctor`,
 //! `POST /v1/slices/{slice}/{cutover|rehearse|rollback|confirm|abort|complete}` (with `?dry_run=true`: the steps),
-//! `GET /v1/slices/{slice}/crossing`, `POST /v1/slices/{slice}/reconcile` and `POST /v1/reconcile`; for agents
+//! `GET /v1/slices/{slice}/crossing`, `POST /v1/slices/{slice}/reconcile` and `POST /v1/reconcile`, `POST /v1/plan` (whether an
+//! edited plan may be taken); for agents
 //! `GET /v1/desired?journal=ID&generation=N&plan=HASH&wait_ms=N` (204 when nothing is newer) and `POST /v1/observed`.
 
 mod crossing;
 mod known;
 mod mismatch;
 mod moves;
+mod reload;
 mod report;
 
 pub use crossing::{CrossingVerb, CrossingWish, dry_run};
 pub use known::known_slice;
 pub use mismatch::mismatches;
 pub use moves::{SyncVerb, Wish, next_steps, plan_event};
+pub use reload::Outline;
 pub use report::{CrossingEnd, CrossingReport, Phase, Reconciled};
 
 use crate::control::{AgentId, LaneReport, Report};
@@ -35,6 +38,9 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub plan: String,
+    /// The hash of the plan that the controller runs.
+    #[serde(default)]
+    pub plan_hash: String,
     pub journal: JournalId,
     pub generation: Generation,
     /// The controller's clock, for what is left of a hold and of `--for`.
@@ -104,6 +110,9 @@ pub struct AgentStatus {
     pub seen_ms_ago: u64,
     /// The generation it acts on, if it is of the present journal.
     pub generation: Option<Generation>,
+    /// The hash of the plan that it acts on.
+    #[serde(default)]
+    pub plan: String,
     pub report: Report,
 }
 

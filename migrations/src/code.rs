@@ -111,6 +111,7 @@ codes! {
     CommandTimedOut = "command.timed-out", TimedOut;
     CommandUsage = "command.usage", Usage;
 
+    UpNone = "up.none", Conflict;
     UpRunning = "up.running", Conflict;
 
     PartFailed = "part.failed", Error;
@@ -139,8 +140,10 @@ codes! {
     PlanColumnTwice = "plan.column-twice", Usage;
     PlanCopiedOtherwise = "plan.copied-otherwise", Stopped;
     PlanDuplicateKey = "plan.duplicate-key", Usage;
+    PlanEdited = "plan.edited", Conflict;
     PlanEmptySlice = "plan.empty-slice", Usage;
     PlanFilter = "plan.filter", Usage;
+    PlanInUse = "plan.in-use", Conflict;
     PlanIncomplete = "plan.incomplete", Usage;
     PlanKafkaOption = "plan.kafka-option", Usage;
     PlanKeyLost = "plan.key-lost", NotReady;

@@ -127,7 +127,7 @@ pub(crate) fn row_too_large(table: &TableName, bytes: u64) -> Finding {
         format!(
             "a row of {table} has {bytes} bytes, more than limits.max_row allows; the other slices go on"
         ),
-        "raise `limits.max_row` in the plan, then restart the bridge; the table's slice is copied again",
+        "raise `limits.max_row` in the plan, then `strangler reload`; the table's slice is copied again",
     )
 }
 
@@ -137,6 +137,6 @@ fn message_too_large(bytes: usize) -> Finding {
         format!(
             "the change stream holds a message of {bytes} bytes that is no row, more than four times limits.max_row"
         ),
-        "raise `limits.max_row` in the plan, then restart the bridge",
+        "raise `limits.max_row` in the plan, then `strangler reload`",
     )
 }

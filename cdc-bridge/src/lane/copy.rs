@@ -421,7 +421,7 @@ fn other_count(from: &TableName, read: u64, inserted: u64) -> Finding {
     Finding::error(
         Code::CopyOtherCount,
         format!("the plan's mapping turned {read} rows of {from} into {inserted}"),
-        "a `set` must give one value for each row: correct the plan, restart the bridge, then `strangler sync resume`",
+        "a `set` must give one value for each row: correct the plan, `strangler reload`, then `strangler sync resume`",
     )
 }
 

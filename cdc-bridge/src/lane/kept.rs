@@ -100,7 +100,7 @@ impl Kept {
             format!("the plan of slice {} changed since it was copied: {told}", plan.slice.name),
             format!(
                 "copy it again: `strangler sync drop {0}`, then `strangler sync start {0}`; or restore its tables in the plan \
-                 and restart the bridge (if writes were missed meanwhile, it is copied again by itself)",
+                 and run `strangler reload` (if writes were missed meanwhile, it is copied again by itself)",
                 plan.slice.name,
             ),
         )

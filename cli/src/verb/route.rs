@@ -1,5 +1,6 @@
 //! `strangler route`: shows and sets where requests go.
 
+use crate::edit;
 use crate::invocation::{Invocation, typed};
 use crate::outlook::destination;
 use crate::remote::Remote;
@@ -97,6 +98,7 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
         actor: call.actor(),
         reason: set.reason.clone(),
     };
+    edit::warn(call, remote).await;
     let outcome = remote.set_shares(&wish).await?;
     let Acknowledged { live, have, silent } = outcome.proxies;
     // The decision is made. If the controller fails to answer now, the message only has fewer details.

@@ -1,5 +1,6 @@
 //! `strangler status`: each slice's stage, owner, reads and lag, the live parts, and every finding.
 
+use crate::edit::edited;
 use crate::invocation::Invocation;
 use crate::outlook::{condition, foreign, lag, lane, percent};
 use crate::part::Part;
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     if !args.watch {
-        let status = remote.status().await?;
+        let status = seen(call, remote.status().await?);
         show(call.ui, &status, remote.base());
         say_unwatched(call);
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
@@ -47,6 +48,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         };
         match answer {
             Ok(status) => {
+                let status = seen(call, status);
                 call.ui.clear();
                 show(call.ui, &status, remote.base());
             }
@@ -62,6 +64,12 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         }
     }
     Ok(())
+}
+
+/// The status, with what only this machine knows.
+fn seen(call: &Invocation<'_>, mut status: Status) -> Status {
+    status.findings.extend(edited(call, &status));
+    status
 }
 
 /// If this folder's `up` was killed alone, its parts run on, but nobody restarts them.

@@ -2,6 +2,7 @@
 
 mod copy;
 
+use crate::edit;
 use crate::invocation::{Invocation, typed};
 use crate::outlook::bridge;
 use crate::remote::Remote;
@@ -136,6 +137,7 @@ async fn order(
         replace: false,
     };
     let remote = call.remote()?;
+    edit::warn(call, &remote).await;
     let outcome = remote.sync(slice, verb, &wish).await?;
     if let Err(problem) = settled(call.ui, &remote, slice, verb).await {
         call.ui.json(&outcome);
@@ -201,6 +203,7 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
 
 async fn begin(call: &Invocation<'_>, start: &Start) -> Result<(), Problem> {
     let remote = call.remote()?;
+    edit::warn(call, &remote).await;
     let slice = &start.wish.named.slice;
     let wish = SyncWish {
         actor: call.actor(),

@@ -1,11 +1,14 @@
-//! `strangler up`: runs controller, proxy and bridge on this machine until `down`, Ctrl-C or SIGTERM.
+//! `strangler up`: runs controller, proxy and bridge on this machine until `down`, Ctrl-C or SIGTERM. If they run already, new
+//! processes take their places.
 
+use crate::edit::{self, Taken};
 use crate::house::{House, Lock};
-use crate::invocation::{Invocation, local};
+use crate::invocation::{Invocation, Source, local};
 use crate::outlook::bridge;
 use crate::part::Part;
 use crate::process::Process;
 use crate::remote::Remote;
+use crate::renewal::Renewal;
 use crate::span::{patience, written};
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
@@ -64,7 +67,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         // leads a group, which needs no session.
         let _ = nix::unistd::setsid();
     }
-    let plan = call.plan()?;
+    let (plan, _, source) = call.read()?;
     let house = call.house();
     let token = call.token_or_new()?;
     let gauge = Gauge {
@@ -73,19 +76,29 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         has_bridge: Part::of(&plan).contains(&Part::Bridge),
     };
     match house.lock()? {
-        None => already(call, &plan, &house, &gauge).await,
+        None => already(call, &plan, source, &house, &gauge).await,
         Some(lock) if args.detach => detach(call, &plan, &house, &gauge, lock, args.timeout).await,
-        Some(lock) => stay(call, &plan, house, gauge, lock).await,
+        Some(lock) => stay(call, plan, source, house, gauge, lock).await,
     }
 }
 
-/// Another `up` holds the folder. That is a success if it is ready, otherwise a conflict.
-async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge) -> Result<(), Problem> {
+/// Another `up` holds the folder. If it is ready, it replaces its parts by this program and this plan; otherwise that is a
+/// conflict.
+async fn already(
+    call: &Invocation<'_>,
+    plan: &Plan,
+    source: Source,
+    house: &House,
+    gauge: &Gauge,
+) -> Result<(), Problem> {
     let pid = house.up().map(|watch| format!(" (pid {})", watch.process.pid)).unwrap_or_default();
     match gauge.ready().await {
-        Ok(status) => {
+        Ok(_) => {
             call.ui.line(format!("already up{pid}"));
-            report(call, plan, house, gauge, &status, true);
+            let renewal = Renewal { source, executable: executable()?, every_part: true };
+            let taken = edit::take(call, &gauge.remote, plan, &renewal).await?;
+            let status = gauge.remote.status().await?;
+            report(call, plan, house, gauge, &status, Some(taken));
             Ok(())
         }
         Err(why) => Err(Problem::new(
@@ -101,7 +114,8 @@ async fn already(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gaug
 
 async fn stay(
     call: &Invocation<'_>,
-    plan: &Plan,
+    plan: Plan,
+    source: Source,
     house: House,
     gauge: Gauge,
     lock: Lock,
@@ -110,10 +124,11 @@ async fn stay(
         executable: executable()?,
         plan: call.plan_file_absolute(),
         controller: gauge.remote.base().to_owned(),
+        source,
     };
     call.ui.note(format!("proxy http://{}  controller {}", plan.proxy.listen, gauge.remote.base()));
     end_leftovers(&house, call.ui).await;
-    let supervisor = Supervisor::new(house, starter, Part::of(plan), call.ui.progress())?;
+    let supervisor = Supervisor::new(house, starter, plan, call.ui.progress())?;
     let watch = supervisor.run(gauge.remote).await?;
     drop(lock);
     call.ui.tick("stopped");
@@ -178,7 +193,7 @@ async fn detach(
         tokio::time::sleep(LOOK_EVERY).await;
     };
     progress.clear();
-    report(call, plan, house, gauge, &status, false);
+    report(call, plan, house, gauge, &status, None);
     Ok(())
 }
 
@@ -254,7 +269,14 @@ async fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, status: &Status, already: bool) {
+fn report(
+    call: &Invocation<'_>,
+    plan: &Plan,
+    house: &House,
+    gauge: &Gauge,
+    status: &Status,
+    taken: Option<Taken>,
+) {
     let proxy = format!("http://{}", plan.proxy.listen);
     let next: Vec<String> =
         status.slices.values().flat_map(|slice| slice.next_steps.iter().cloned()).take(2).collect();
@@ -267,7 +289,7 @@ fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, stat
         call.ui.finding(finding);
     }
     call.ui.json(&json!({
-        "already": already, "controller": gauge.remote.base(), "proxy": proxy,
+        "already": taken.is_some(), "replaced": taken.unwrap_or_default().replaced, "controller": gauge.remote.base(), "proxy": proxy,
         "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
         "findings": status.findings, "next_steps": next,
     }));
@@ -275,7 +297,7 @@ fn report(call: &Invocation<'_>, plan: &Plan, house: &House, gauge: &Gauge, stat
 }
 
 /// If the executable was replaced meanwhile, its path names the new one.
-fn executable() -> Result<PathBuf, Problem> {
+pub(crate) fn executable() -> Result<PathBuf, Problem> {
     let path = std::env::current_exe().map_err(|error| {
         Problem::new(
             Code::CommandFailed,

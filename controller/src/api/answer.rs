@@ -113,7 +113,7 @@ pub(super) fn several(plan: &Plan, proxies: &[String]) -> Option<Finding> {
         proxies.join(", ")
     );
     let remedy = "write `consistency: strong` under `proxy:`, or `session` if your balancer keeps each client at one proxy, and \
-                  restart controller, bridge and proxies; a proxy that was stopped is forgotten after 60 s";
+                  run `strangler reload`, and start proxies of other machines again; a proxy that was stopped is forgotten after 60 s";
     Some(Finding::error(Code::ProxySeveral, message, remedy))
 }
 
@@ -288,6 +288,7 @@ pub(super) fn status(
     }));
     Status {
         plan: plan.name.to_string(),
+        plan_hash: plan.hash.clone(),
         journal: state.journal,
         generation: state.generation,
         now: clock(),

@@ -17,7 +17,7 @@ pub fn known_slice<'p>(plan: &'p Plan, state: &State, name: &SliceName) -> Resul
         return Err(Problem::new(
             Code::SliceUnknown,
             message,
-            "put it back into the plan and restart controller and bridge",
+            "put it back into the plan and run `strangler reload`",
         ));
     }
     let names = plan.slices.keys().map(SliceName::as_str);

@@ -41,7 +41,7 @@ fn named(name: &SliceName, slice: &SliceState, of: impl Fn(&RouteName) -> bool) 
 fn forgotten(name: &SliceName, slice: &SliceState, lacks: &str, put: &str) -> Finding {
     let message = format!("slice {name} is {} by the journal, and the plan {lacks}", slice.stage.name());
     let hint = format!(
-        "put {put} back into the plan and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
+        "put {put} back into the plan and run `strangler reload`; to end it, run `strangler sync drop {name}` then"
     );
     Finding::error(Code::JournalForgottenSlice, message, hint)
 }
@@ -55,7 +55,7 @@ fn forgotten_routes(routes: &[String], forget: &[String]) -> Finding {
     let forget: Vec<String> =
         forget.iter().map(|name| format!("`strangler route set {name} monolith`")).collect();
     let hint = format!(
-        "put it back under its old name and restart the controller; or let the journal forget it: {}",
+        "put it back under its old name and run `strangler reload`; or let the journal forget it: {}",
         forget.join(", ")
     );
     Finding::warning(Code::JournalForgottenRoute, message, hint)
@@ -69,7 +69,7 @@ fn gained(slice: &Slice) -> Finding {
         slice.service
     );
     let hint = format!(
-        "take its tables out of the plan and restart controller and bridge; or run `strangler route set {name} monolith`, bring what the service wrote into the monolith, then `strangler sync start {name}`"
+        "take its tables out of the plan and run `strangler reload`; or run `strangler route set {name} monolith`, bring what the service wrote into the monolith, then `strangler sync start {name}`"
     );
     Finding::error(Code::JournalGainedTables, message, hint)
 }

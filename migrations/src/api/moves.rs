@@ -172,7 +172,7 @@ fn without_its_tables(slice: &Slice, state: &SliceState) -> Problem {
         state.stage.name()
     );
     let hint = format!(
-        "put its tables back and restart controller and bridge; to end it, run `strangler sync drop {name}` then"
+        "put its tables back and run `strangler reload`; to end it, run `strangler sync drop {name}` then"
     );
     Problem::new(Code::SliceImpossible, message, hint)
 }

@@ -39,7 +39,7 @@ fn remedy(slice: &Slice, writer: &AccessSeen) -> String {
     let (slice, name) = (&slice.name, key(writer.name()));
     let mark = format!(
         "write under slice {slice} of the plan `writers: {{ {name}: moved }}` if it will write at the service, `disabled` if it is \
-         switched off, or `accepted` if it may fail; then restart controller and bridge"
+         switched off, or `accepted` if it may fail; then `strangler reload`"
     );
     match writer.by {
         Evidence::Statements => format!(

@@ -144,7 +144,7 @@ impl Cluster {
                 let mut files = self.options.iter().filter(|(name, _)| name.ends_with(".location"));
                 let file = files.find(|(name, _)| why.contains(name)).map(|(_, file)| file.expose());
                 let why = file.map_or(why.clone(), |file| format!("{why} ({file})"));
-                self.turned_away(&why, "correct `log.kafka.options` in the plan, then restart the bridge")
+                self.turned_away(&why, "correct `log.kafka.options` in the plan, then `strangler reload`")
             }
             (_, Some(trouble)) => match trouble.remedy() {
                 Some(remedy) => self.turned_away(&trouble.words, remedy),

@@ -80,22 +80,22 @@ impl Trouble {
         let says = |sign: &str| self.words.contains(sign);
         Some(match self.kind {
             Kind::Login => {
-                "correct `sasl.mechanism`, `sasl.username` and `sasl.password` under `log.kafka.options`, then restart the \
-                 bridge; an administrator makes the user with `kafka-configs.sh --alter --entity-type users --entity-name \
+                "correct `sasl.mechanism`, `sasl.username` and `sasl.password` under `log.kafka.options`, then run \
+                 `strangler reload`; an administrator makes the user with `kafka-configs.sh --alter --entity-type users --entity-name \
                  USER --add-config 'SCRAM-SHA-512=[password=…]'`"
             }
             Kind::Tls if says("certificate verify failed") => {
                 "name the file with the authority that signed the brokers' certificates with `ssl.ca.location` under \
-                 `log.kafka.options`, and the brokers in `log.kafka.brokers` as their certificates do; then restart the bridge"
+                 `log.kafka.options`, and the brokers in `log.kafka.brokers` as their certificates do; then `strangler reload`"
             }
             Kind::Tls if says("alert") || says("client SSL authentication") => {
                 "name a certificate that the brokers' authority signed with `ssl.certificate.location` and \
-                 `ssl.key.location` under `log.kafka.options`, then restart the bridge"
+                 `ssl.key.location` under `log.kafka.options`, then `strangler reload`"
             }
             Kind::Connection if !says("security.protocol") => return None,
             Kind::Tls | Kind::Connection => {
                 "write the listener's `security.protocol` under `log.kafka.options` (`SSL`, `SASL_SSL`, `SASL_PLAINTEXT` or \
-                 `PLAINTEXT`), or the port of another listener in `log.kafka.brokers`; then restart the bridge"
+                 `PLAINTEXT`), or the port of another listener in `log.kafka.brokers`; then `strangler reload`"
             }
         })
     }
