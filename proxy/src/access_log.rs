@@ -3,10 +3,12 @@
 //! Each thread adds its lines to its own page. A writer thread takes the pages and writes them. If the writer falls
 //! behind, lines are dropped and counted. Requests never wait for the writer or for each other.
 
+use crate::exchange::{Arrived, CLIENT_LEFT};
 use crate::headers::address::AddressText;
 use crate::headers::trace::Trace;
 use crate::route::decision::Why;
 use crossbeam_utils::atomic::AtomicCell;
+use http1::RequestHead;
 use prometheus::IntCounter;
 use std::io::Write;
 use std::net::IpAddr;
@@ -41,6 +43,26 @@ pub(crate) struct Line<'a> {
     pub(crate) bytes: u64,
     pub(crate) client: IpAddr,
     pub(crate) trace: Option<&'a Trace>,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a refused request that ends now. The caller sets status and bytes.
+    pub(crate) fn of(request: &'a RequestHead, arrived: Arrived) -> Self {
+        Self {
+            method: request.method(),
+            path: request.path(),
+            status: CLIENT_LEFT,
+            upstream: "",
+            slice: None,
+            route: None,
+            why: None,
+            took: arrived.at.elapsed(),
+            held: None,
+            bytes: 0,
+            client: arrived.address,
+            trace: None,
+        }
+    }
 }
 
 #[derive(Clone)]

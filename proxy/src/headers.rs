@@ -6,6 +6,7 @@
 pub(crate) mod address;
 pub(crate) mod location;
 pub(crate) mod trace;
+pub(crate) mod twin;
 
 use address::AddressText;
 use bytes::BytesMut;
@@ -13,20 +14,22 @@ use http1::{AnswerHead, Fields, Framing, Name, OutgoingHead, RequestHead};
 use migrations::plan::Upstream;
 use std::net::IpAddr;
 use trace::Trace;
+use twin::Twins;
 
 /// The client's address: the peer's, or the first one that a trusted load balancer names.
 pub(crate) fn client_address(fields: &Fields, peer: IpAddr, trust_forwarded: bool) -> IpAddr {
-    if !trust_forwarded {
-        return peer;
-    }
-    let first = fields.first(Name::ForwardedFor).and_then(|value| text(value).split(',').next());
-    first.and_then(|text| text.trim().parse().ok()).unwrap_or(peer)
+    let lists = fields.all(Name::ForwardedFor).filter(|_| trust_forwarded);
+    let first = lists.flat_map(|list| list.split(|b| *b == b',')).find_map(address::read);
+    first.unwrap_or(peer)
 }
 
-/// Whether the client used TLS. The proxy itself listens without TLS, so only a trusted load balancer can say so.
+/// Whether the client used TLS. The proxy itself listens without TLS, so only a trusted load balancer can say so. Of several
+/// balancers, the first one saw the client.
 pub(crate) fn client_uses_tls(fields: &Fields, trust_forwarded: bool) -> bool {
     let told = fields.first(Name::ForwardedProto).filter(|_| trust_forwarded);
-    told.is_some_and(|value| value.eq_ignore_ascii_case(b"https"))
+    let first = told.and_then(|list| list.split(|b| *b == b',').next()).unwrap_or_default().trim_ascii();
+    // Some balancers name a WebSocket's scheme.
+    first.eq_ignore_ascii_case(b"https") || first.eq_ignore_ascii_case(b"wss")
 }
 
 /// The request's trace: the client's, or the one that was started for it, or a new one.
@@ -53,11 +56,12 @@ impl Forwarded<'_> {
     pub(crate) fn write(&self, request: &RequestHead, out: &mut BytesMut) {
         let fields = &request.fields;
         let keeps_trace = fields.first(Name::Traceparent).and_then(Trace::read).is_some();
+        let twins = Twins::of(request);
         let mut head = OutgoingHead::request(request, out);
         for field in request.onward() {
             let passes = match field.name {
-                // CGI would read it as the field that it imitates (RFC 3875, 4.1.18).
-                Name::Other => self.trust || !is_disguised(field.spelled),
+                Name::Other => !twins.has(field.spelled),
+                Name::MaxForwards => request.forwards_left().is_none(),
                 Name::Cookie | Name::Host | Name::Date | Name::Location => true,
                 Name::Traceparent | Name::Tracestate => keeps_trace,
                 Name::Forwarded | Name::ForwardedHost | Name::ForwardedProto => self.trust,
@@ -70,6 +74,9 @@ impl Forwarded<'_> {
         if !fields.has(Name::Host) {
             // An HTTP/1.0 request may have no `Host`, but every HTTP/1.1 server wants one.
             head.field(b"Host", self.upstream.authority().as_bytes());
+        }
+        if let Some(left) = request.forwards_left() {
+            head.field(b"Max-Forwards", left.saturating_sub(1).to_string().as_bytes());
         }
         self.write_way(fields, &mut head);
         if !keeps_trace {
@@ -145,20 +152,6 @@ pub(crate) fn write_interim(answer: &AnswerHead, out: &mut BytesMut) {
         .filter(|field| field.name == Name::Other)
         .for_each(|field| head.field(field.spelled, field.value));
     head.end();
-}
-
-/// Whether a name is one of the fields that say where a request came from, written with underscores.
-fn is_disguised(spelled: &[u8]) -> bool {
-    let plain: Vec<u8> = match spelled.contains(&b'_') {
-        true => spelled.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect(),
-        false => return false,
-    };
-    let ours = [Name::Forwarded, Name::ForwardedFor, Name::ForwardedHost, Name::ForwardedProto];
-    ours.contains(&Name::of(&plain))
-}
-
-fn text(value: &[u8]) -> &str {
-    std::str::from_utf8(value).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -241,10 +234,14 @@ pub(crate) mod tests {
     }
 
     fn goes_on_as(request: &str) -> String {
+        goes_on_with(request, false)
+    }
+
+    fn goes_on_with(request: &str, trust: bool) -> String {
         let (request, trace) = (super::tests::request(request), Trace::start(7));
         let upstream = &upstream();
         let mut out = BytesMut::new();
-        Forwarded { peer: Some(PEER), trust: false, framing: Framing::Empty, trace: &trace, upstream }
+        Forwarded { peer: Some(PEER), trust, framing: Framing::Empty, trace: &trace, upstream }
             .write(&request, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
@@ -257,13 +254,38 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_forwarding_claim_with_underscores_is_dropped_too() {
-        let sent = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 203.0.113.1\r\nx-forwarded_proto: https\r\nX_Other: b\r\n\r\n";
-        let text = goes_on_as(sent);
-        assert!(
-            !text.contains("203.0.113.1") && !text.contains("https") && text.contains("X_Other: b"),
-            "{text}"
-        );
+    fn a_field_that_imitates_another_is_dropped() {
+        let sent = "GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 203.0.113.1\r\nx-forwarded_proto: https\r\nContent_Length: \
+                    9\r\nX-A-B: 1\r\nx_a_b: 2\r\nX_Other: b\r\n\r\n";
+        for text in [goes_on_as(sent), goes_on_with(sent, true)] {
+            let kept = ["X-A-B: 1\r\n", "X_Other: b\r\n"];
+            assert!(kept.iter().all(|field| text.contains(field)), "{text}");
+            let dropped = ["203.0.113.1", "https", "Content_Length", "x_a_b"];
+            assert!(!dropped.iter().any(|field| text.contains(field)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_host_of_an_absolute_target_and_the_rest_of_the_forwards_go_on() {
+        let text = goes_on_as("OPTIONS http://Shop:80 HTTP/1.1\r\nHost: shop\r\nMax-Forwards: 3\r\n\r\n");
+        assert!(text.starts_with("OPTIONS * HTTP/1.1\r\nHost: Shop:80\r\nMax-Forwards: 2\r\n"), "{text}");
+        let text = goes_on_as("GET / HTTP/1.1\r\nHost: shop\r\nMax-Forwards: 3\r\n\r\n");
+        assert!(text.contains("\r\nMax-Forwards: 3\r\n"), "{text}");
+    }
+
+    #[test]
+    fn a_balancers_lists_and_ports_are_read() {
+        let of = |lines: &str| request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")).fields;
+        let client =
+            |value: &str| client_address(&of(&format!("X-Forwarded-For: {value}")), PEER, true).to_string();
+        assert_eq!(client("203.0.113.1:5678, 10.0.0.1"), "203.0.113.1");
+        assert_eq!(client("[2001:db8::1]:99"), "2001:db8::1");
+        assert_eq!(client("unknown, ,10.0.0.1"), "10.0.0.1");
+        assert_eq!(client("unknown\r\nX-Forwarded-For: 10.0.0.2:1"), "10.0.0.2");
+        assert_eq!(client("nobody"), PEER.to_string());
+        let tls = |value: &str| client_uses_tls(&of(&format!("X-Forwarded-Proto: {value}")), true);
+        assert!(tls("https,http") && tls(" HTTPS , http") && tls("wss"));
+        assert!(!tls("http,https") && !tls("") && !tls(",https"));
     }
 
     #[test]

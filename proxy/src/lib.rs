@@ -24,6 +24,7 @@ mod freshness;
 mod headers;
 mod health;
 mod hold;
+mod last_hop;
 mod metrics;
 mod passage;
 mod relay;

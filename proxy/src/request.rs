@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
 use crate::headers::trace::Trace;
 use crate::headers::{self, Forwarded, Returned};
+use crate::last_hop;
 use crate::metrics::Metrics;
 use crate::passage::Passage;
 use crate::relay;
@@ -65,9 +66,7 @@ impl ServerApp for Requests {
             match visit.next_request().await {
                 Ok(true) => self.serve(&mut visit).await,
                 Ok(false) => return None,
-                Err(failure) => {
-                    self.refuse(&mut visit, failure).await;
-                }
+                Err(failure) => self.turn_away(&mut visit, failure).await,
             }
         }
         visit.leave().await;
@@ -77,10 +76,10 @@ impl ServerApp for Requests {
 
 impl Requests {
     async fn serve(&self, visit: &mut Visit) {
-        let trust = self.settings.trust_forwarded;
-        let peer = visit.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let address = headers::client_address(&visit.request.fields, peer, trust);
-        let arrived = Arrived { at: Instant::now(), address };
+        if last_hop::is_reached(&visit.request) {
+            return self.answer_here(visit).await;
+        }
+        let arrived = self.arrived(visit);
         match self.admit(visit, arrived) {
             Ok((mut exchange, mut upload)) => {
                 let attended = match self.wait(visit, &mut exchange).await {
@@ -93,12 +92,36 @@ impl Requests {
                 exchange.mark(&self.tables, &visit.request, true, &self.metrics);
                 self.count(visit, &exchange);
             }
-            Err(failure) => {
-                let (status, bytes) = self.refuse(visit, failure).await;
-                let line = Line { status, bytes, ..Line::of(&visit.request, arrived) };
-                self.log.write(&line);
-            }
+            Err(failure) => self.turn_away(visit, failure).await,
         }
+    }
+
+    /// The request's head is here, or it is clear that it cannot be read.
+    fn arrived(&self, visit: &Visit) -> Arrived {
+        let peer = visit.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let address = headers::client_address(&visit.request.fields, peer, self.settings.trust_forwarded);
+        Arrived { at: Instant::now(), address }
+    }
+
+    /// Refuses a request before a table is asked, and logs it.
+    async fn turn_away(&self, visit: &mut Visit, failure: Failure) {
+        let arrived = self.arrived(visit);
+        let (status, bytes) = self.refuse(visit, failure).await;
+        self.log.write(&Line { status, bytes, ..Line::of(&visit.request, arrived) });
+    }
+
+    async fn answer_here(&self, visit: &mut Visit) {
+        let arrived = self.arrived(visit);
+        visit.is_kept = false;
+        let bytes = last_hop::answer(&visit.request, &mut visit.wire.outbox);
+        let _ = relay::flush(&mut visit.wire, &mut visit.deadline).await;
+        self.metrics.decided(Why::Here);
+        self.log.write(&Line {
+            status: 200,
+            bytes,
+            why: Some(Why::Here),
+            ..Line::of(&visit.request, arrived)
+        });
     }
 
     /// Checks what the head alone can tell, and finds out who answers. Returns the exchange and the request's body.
@@ -383,25 +406,5 @@ impl Requests {
             pool.counters.answered.inc();
         }
         self.log.write(&line);
-    }
-}
-
-impl<'a> Line<'a> {
-    /// The line of a refused request that ends now. The caller sets status and bytes.
-    fn of(request: &'a RequestHead, arrived: Arrived) -> Self {
-        Self {
-            method: request.method(),
-            path: request.path(),
-            status: CLIENT_LEFT,
-            upstream: "",
-            slice: None,
-            route: None,
-            why: None,
-            took: arrived.at.elapsed(),
-            held: None,
-            bytes: 0,
-            client: arrived.address,
-            trace: None,
-        }
     }
 }

@@ -85,7 +85,11 @@ impl Visit {
                 self.deadline.set(self.ending.drain.linger());
             }
             ready!(self.deadline.poll(cx));
-            Poll::Ready(if has_begun { Err(Failure::ClientLate) } else { Ok(false) })
+            if !has_begun {
+                return Poll::Ready(Ok(false));
+            }
+            self.request.glimpse(&self.wire.inbox);
+            Poll::Ready(Err(Failure::ClientLate))
         })
         .await
     }

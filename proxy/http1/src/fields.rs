@@ -25,6 +25,7 @@ pub enum Name {
     /// A field for one hop only, whatever `Connection` says, without a use here.
     HopByHop,
     Location,
+    MaxForwards,
     /// `x-strangler-secret`
     Secret,
     /// `x-strangler-side`
@@ -48,6 +49,7 @@ impl Name {
             9 => &[("forwarded", Forwarded)],
             10 => &[("connection", Connection), ("keep-alive", HopByHop), ("tracestate", Tracestate)],
             11 => &[("traceparent", Traceparent)],
+            12 => &[("max-forwards", MaxForwards)],
             14 => &[("content-length", ContentLength), ("http2-settings", HopByHop)],
             15 => &[("x-forwarded-for", ForwardedFor)],
             16 => &[
@@ -123,7 +125,18 @@ impl Fields {
         Span { start, end: self.text.len() as u32 }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+    /// Says which host the request is for, whatever its `Host` said.
+    pub(crate) fn set_host(&mut self, host: Span) {
+        match self.places.iter_mut().find(|place| place.0 == Host) {
+            Some(place) => place.2 = host,
+            None => {
+                let spelled = self.keep([b"Host", b""]);
+                self.places.push((Host, spelled, host));
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.places.iter().map(|(name, spelled, value)| Field {
             name: *name,
             spelled: spelled.within(&self.text),
@@ -166,12 +179,25 @@ impl Fields {
         }
         Ok(length)
     }
+
+    /// The value of `Max-Forwards`. A number that is too large counts as the largest.
+    pub(crate) fn max_forwards(&self) -> Result<Option<u64>, Malformed> {
+        let mut told = self.all(Name::MaxForwards);
+        match (told.next(), told.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) if is_number(value) => Ok(Some(digits(value).unwrap_or(u64::MAX))),
+            _ => Err(Malformed("its `Max-Forwards` is not a number")),
+        }
+    }
 }
 
 /// Digits only: no sign, no overflow.
 fn digits(text: &[u8]) -> Option<u64> {
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+    std::str::from_utf8(text).ok().filter(|_| is_number(text))?.parse().ok()
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

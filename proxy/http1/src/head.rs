@@ -4,12 +4,15 @@
 
 use crate::Malformed;
 use crate::fields::{FIELDS_MAX, Field, Fields, Name, Span};
-use crate::options::Options;
+use crate::host;
+use crate::options::{Options, is_token_byte};
 use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
 const HEAD_BYTES_MAX: usize = 1 << 20;
+/// Of a head that is refused, so much of the first line is kept for the log.
+const LINE_BYTES_MAX: usize = 2 << 10;
 const BAD_STATUS: Malformed = Malformed("its status is not between 100 and 999");
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
 const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 1024 fields");
@@ -21,14 +24,42 @@ pub struct RequestHead {
     pub is_old: bool,
     pub(crate) options: Options,
     method: Span,
+    /// The path and query.
     target: Span,
+    forwards_left: Option<u64>,
     searched: usize,
 }
 
 impl RequestHead {
-    /// Takes a head from the front of what arrived. `false` if it is not complete.
+    /// Takes a head from the front of what arrived. `false` if it is not complete. Of a head that is refused, the method
+    /// and the target are kept if they can be recognised.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
         self.method = Span::default();
+        let read = self.take(inbox);
+        if read.is_err() && self.method == Span::default() {
+            self.glimpse(inbox);
+        }
+        read
+    }
+
+    /// Keeps the method and the target of a head that will not be read.
+    pub fn glimpse(&mut self, inbox: &[u8]) {
+        let line = &inbox[..inbox.len().min(LINE_BYTES_MAX)];
+        let line = line.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
+        self.fields.replace(line, &[]);
+        let text = self.fields.text();
+        let mut words = text.split(|b| *b == b' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (is_method, is_first) = (method.iter().all(|b| is_token_byte(*b)), words.next().is_some());
+        let target = absolute(target).map_or(target, |absolute| absolute.rest);
+        // The end of the line may be missing; its beginning is not guessed.
+        (self.method, self.target) = match is_method && (is_first || target.first() == Some(&b'/')) {
+            true => (Span::of(method, text), Span::of(target, text)),
+            false => (Span::default(), Span::default()),
+        };
+    }
+
+    fn take(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
         // Empty lines before a request do not belong to it (RFC 9112, 2.2).
         while inbox.starts_with(b"\r\n") {
             inbox.advance(2);
@@ -66,10 +97,9 @@ impl RequestHead {
         self.fields.text().len()
     }
 
-    /// The path and query: the target without the scheme and host of an absolute one.
+    /// The path and query. An absolute target has lost its scheme and host.
     pub fn target(&self) -> &[u8] {
-        let target = self.target.within(self.fields.text());
-        authority(target).map_or(target, |(_, rest)| rest)
+        self.target.within(self.fields.text())
     }
 
     /// Puts another spelling of the path in the place of the one that arrived. The query stays.
@@ -93,12 +123,18 @@ impl RequestHead {
     /// Whether it asks for a WebSocket. Other upgrades are not offered to upstreams. Nor is a request with a body: an
     /// upstream could read the body as the other protocol.
     pub fn is_upgrade(&self) -> bool {
-        let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
+        let is_websocket = |value: &[u8]| value.trim_ascii().eq_ignore_ascii_case(b"websocket");
         self.options.upgrade
             && !self.is_old
-            && self.fields.first(Name::Upgrade).is_some_and(is_websocket)
-            && !self.fields.has(Name::ContentLength)
+            && self.fields.all(Name::Upgrade).flat_map(|value| value.split(|b| *b == b',')).any(is_websocket)
+            && matches!(self.fields.content_length(), Ok(None | Some(0)))
             && !self.fields.has(Name::TransferEncoding)
+    }
+
+    /// How often an OPTIONS or TRACE request may still be forwarded (RFC 9110, 7.6.2). For other methods the field means
+    /// nothing.
+    pub fn forwards_left(&self) -> Option<u64> {
+        self.forwards_left
     }
 
     /// The fields that are passed on to the next hop, in their order.
@@ -121,24 +157,54 @@ impl RequestHead {
         if self.method() == "CONNECT" {
             return Err(Malformed("it uses CONNECT, which is not supported"));
         }
-        let mut hosts = self.fields.all(Name::Host);
-        let (host, another) = (hosts.next(), hosts.next());
-        if another.is_some()
-            || host.is_none() && !self.is_old
-            || host.is_some_and(|host| host.contains(&b'@'))
-        {
-            return Err(Malformed("it must have exactly one `Host` field"));
-        }
-        let target = self.target.within(text);
-        let is_rooted = target.first() == Some(&b'/') || target == b"*" && self.method() == "OPTIONS";
-        if !is_rooted {
-            // If the target's host differed from `Host`, one server would route by it and another refuse it.
-            match authority(target) {
-                Some((authority, rest)) if Some(authority) == host && rest.first() == Some(&b'/') => {}
-                _ => return Err(Malformed("its target is not a path, or its host differs from `Host`")),
-            }
-        }
+        self.place()?;
+        self.forwards_left = match self.method() {
+            "OPTIONS" | "TRACE" => self.fields.max_forwards()?,
+            _ => None,
+        };
         self.options = Options::read(&self.fields)?;
+        Ok(())
+    }
+
+    fn only_host(&self) -> Result<Option<&[u8]>, Malformed> {
+        let mut hosts = self.fields.all(Name::Host);
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if !host::is_valid(host) => {
+                Err(Malformed("its `Host` is not a host with or without a port"))
+            }
+            (None, None) if !self.is_old => Err(Malformed("it must have exactly one `Host` field")),
+            (host, None) => Ok(host),
+            (_, Some(_)) => Err(Malformed("it must have exactly one `Host` field")),
+        }
+    }
+
+    /// Finds out which path of which host it is for. The host of an absolute target wins over `Host` (RFC 9112, 3.2.2).
+    /// But if the two were different hosts, one server would follow the first, another the second.
+    fn place(&mut self) -> Result<(), Malformed> {
+        let (text, host) = (self.fields.text(), self.only_host()?);
+        let (target, for_all) = (self.target.within(text), self.method() == "OPTIONS");
+        if target.first() == Some(&b'/') || target == b"*" && for_all {
+            return Ok(());
+        }
+        let absolute = absolute(target).filter(|target| host::is_valid(target.authority));
+        let absolute = absolute.filter(|target| {
+            host.is_none_or(|host| host::is_same(host, target.authority, target.default_port))
+        });
+        let Some(Absolute { authority, rest, .. }) = absolute else {
+            return Err(Malformed("its target is not a path, or its host differs from `Host`"));
+        };
+        let (authority, path) = (Span::of(authority, text), Span::of(rest, text));
+        self.target = match rest.first() {
+            Some(b'/') => path,
+            None if for_all => self.fields.keep([b"*", b""]),
+            None => self.fields.keep([b"/", b""]),
+            Some(b'?') => {
+                let query = rest.to_vec();
+                self.fields.keep([b"/", &query])
+            }
+            Some(_) => return Err(Malformed("its target is not a path, or its host differs from `Host`")),
+        };
+        self.fields.set_host(authority);
         Ok(())
     }
 }
@@ -237,13 +303,25 @@ fn not_whole(inbox: &[u8]) -> Result<bool, Malformed> {
     if inbox.len() > HEAD_BYTES_MAX { Err(TOO_LARGE) } else { Ok(false) }
 }
 
-/// The authority of an absolute target, and what follows it.
-fn authority(target: &[u8]) -> Option<(&[u8], &[u8])> {
-    let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
-    let scheme = scheme.or(target.get(..8).filter(|scheme| scheme.eq_ignore_ascii_case(b"https://")))?;
+/// An absolute target (RFC 9112, 3.2.2), cut up.
+struct Absolute<'a> {
+    default_port: u16,
+    authority: &'a [u8],
+    /// Path and query.
+    rest: &'a [u8],
+}
+
+fn absolute(target: &[u8]) -> Option<Absolute<'_>> {
+    let scheme =
+        |scheme: &[u8]| target.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme));
+    let (scheme, default_port) = match scheme(b"http://") {
+        Some(scheme) => (scheme, 80),
+        None => (scheme(b"https://")?, 443),
+    };
     let rest = &target[scheme.len()..];
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\')).unwrap_or(rest.len());
-    Some(rest.split_at(end))
+    let (authority, rest) = rest.split_at(end);
+    Some(Absolute { default_port, authority, rest })
 }
 
 fn why(error: httparse::Error) -> Malformed {
@@ -269,6 +347,67 @@ mod tests {
     }
 
     #[test]
+    fn an_absolute_targets_host_wins_and_may_be_spelled_in_another_way() {
+        for (target, host, path, sent) in [
+            ("http://Shop.example/a", "shop.example", "/a", "Shop.example"),
+            ("http://a:80/", "a", "/", "a:80"),
+            ("https://a/", "A:443", "/", "a"),
+            ("http://a", "a", "/", "a"),
+            ("http://a?b=/c", "a", "/?b=/c", "a"),
+            ("http://[::1]:80/x", "[::1]", "/x", "[::1]:80"),
+        ] {
+            let head = RequestHead::from_text(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(head.target(), path.as_bytes(), "{target}");
+            assert_eq!(head.fields.first(Name::Host), Some(sent.as_bytes()), "{target}");
+        }
+        let head = RequestHead::from_text("GET http://a/b HTTP/1.0\r\nX: y\r\n\r\n");
+        assert_eq!((head.target(), head.fields.first(Name::Host)), (&b"/b"[..], Some(&b"a"[..])));
+        let head = RequestHead::from_text("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(head.target(), b"*");
+        for (target, host) in [
+            ("http://b/", "a"),
+            ("http://a:81/", "a"),
+            ("https://a/", "a:80"),
+            ("http://u@a/", "a"),
+            ("http:///x", "a"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert!(RequestHead::default().read(&mut text.as_str().into()).is_err(), "{target} {host}");
+        }
+    }
+
+    #[test]
+    fn of_a_refused_head_the_log_gets_what_can_be_recognised() {
+        let seen = |text: &str| {
+            let mut head = RequestHead::from_text("PUT /before HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(head.read(&mut text.into()).is_err(), "{text}");
+            (head.method().to_owned(), String::from_utf8_lossy(head.path()).into_owned())
+        };
+        let is = |method: &str, path: &str| (method.to_owned(), path.to_owned());
+        assert_eq!(seen("GET /a?secret HTTP/1.1\r\nno colon\r\n\r\n"), is("GET", "/a"));
+        assert_eq!(seen("GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), is("GET", "/a"));
+        assert_eq!(seen("GET http://u:p@a/b HTTP/3.1\r\n\r\n"), is("GET", "/b"));
+        assert_eq!(seen("\n\n"), is("", ""));
+        assert_eq!(seen("\u{16}\u{3}\u{1} / HTTP/1.1\r\n\r\n"), is("", ""));
+    }
+
+    #[test]
+    fn only_options_and_trace_count_their_forwards() {
+        let left = |method: &str, value: &str| {
+            let text = format!("{method} /a HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n");
+            let mut head = RequestHead::default();
+            head.read(&mut text.as_str().into()).map(|_| head.forwards_left())
+        };
+        assert_eq!(left("OPTIONS", "7"), Ok(Some(7)));
+        assert_eq!(left("TRACE", "0"), Ok(Some(0)));
+        assert_eq!(left("TRACE", "99999999999999999999999"), Ok(Some(u64::MAX)));
+        assert_eq!(left("GET", "-1"), Ok(None));
+        for bad in ["", "-1", "+1", "1.0", "1, 2", "1\r\nMax-Forwards: 1"] {
+            assert!(left("OPTIONS", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn another_spelling_of_the_path_keeps_the_query_and_the_fields() {
         for (target, respelled) in [("/%61", "/a"), ("/%61?", "/a?"), ("http://a/%61?b?c", "/a?b?c")] {
             let mut head = RequestHead::from_text(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -288,6 +427,8 @@ mod tests {
         assert!(!asks("1.1", "Upgrade: websocket"));
         assert!(!asks("1.1", "Upgrade: h2c\r\nConnection: upgrade"));
         assert!(!asks("1.0", "Upgrade: websocket\r\nConnection: upgrade"));
+        assert!(asks("1.1", "Upgrade: h2c, websocket\r\nConnection: upgrade"));
+        assert!(asks("1.1", "Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 0"));
         assert!(!asks("1.1", "Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 5"));
     }
 

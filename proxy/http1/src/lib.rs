@@ -10,6 +10,7 @@ mod body;
 mod fields;
 mod framing;
 mod head;
+mod host;
 mod options;
 mod outgoing;
 
@@ -17,6 +18,7 @@ pub use body::Body;
 pub use fields::{Field, Fields, Name};
 pub use framing::Framing;
 pub use head::{AnswerHead, RequestHead};
+pub use options::is_relied_on;
 pub use outgoing::OutgoingHead;
 
 /// Bytes that are not HTTP, or that two servers could read in two ways. Says why, as a sentence about "it".

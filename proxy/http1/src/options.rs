@@ -6,6 +6,20 @@ use crate::fields::{Field, Fields, Name};
 
 /// More options are refused, empty ones included. Nobody needs them, and each is compared with each field.
 const OPTIONS_MAX: usize = 32;
+/// Fields that are meant for the last server, beside those that the proxy knows. Whoever named one here would take it from
+/// the request that the last server gets.
+const FOR_THE_LAST: [&str; 9] = [
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "origin",
+    "range",
+    "x-real-ip",
+];
+const FORWARDED_PREFIX: &[u8] = b"x-forwarded-";
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -37,7 +51,7 @@ impl Options {
                 options.upgrade = true;
             } else {
                 options.has_names = true;
-                if is_protected(Name::of(token)) {
+                if is_relied_on(token) {
                     return Err(Malformed("its `Connection` field names a field that must be passed on"));
                 }
             }
@@ -74,12 +88,22 @@ fn listed(fields: &Fields) -> impl Iterator<Item = &[u8]> {
     listed.map(<[u8]>::trim_ascii)
 }
 
-fn is_protected(name: Name) -> bool {
-    matches!(name, Name::Host | Name::ForwardedFor | Name::ForwardedHost | Name::ForwardedProto)
+/// Whether the last server relies on the field of this name. The name may be in upper or lower case.
+pub fn is_relied_on(name: &[u8]) -> bool {
+    match Name::of(name) {
+        Name::Connection | Name::HopByHop | Name::TransferEncoding | Name::Upgrade => false,
+        Name::Other => {
+            FOR_THE_LAST.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+                || name
+                    .get(..FORWARDED_PREFIX.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED_PREFIX))
+        }
+        _ => true,
+    }
 }
 
 /// RFC 9110, 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -97,6 +121,37 @@ mod tests {
         };
         assert!(read(", close,, X").is_ok_and(|options| options.close && options.has_names));
         assert!(read(&",".repeat(1000)).is_err());
+    }
+
+    #[test]
+    fn only_fields_for_one_hop_may_be_named() {
+        let reads = |name: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, {name}\r\n\r\n");
+            RequestHead::default().read(&mut BytesMut::from(&text[..])).is_ok()
+        };
+        for name in
+            ["X-Once", "TE", "Transfer-Encoding", "HTTP2-Settings", "Proxy-Authorization", "X_Forwarded_For"]
+        {
+            assert!(reads(name), "{name}");
+        }
+        for name in [
+            "host",
+            "Content-Length",
+            "Cookie",
+            "X-Forwarded-For",
+            "x-forwarded-port",
+            "Forwarded",
+            "traceparent",
+            "tracestate",
+            "X-Strangler-Side",
+            "X-Strangler-Secret",
+            "Max-Forwards",
+            "Authorization",
+            "X-Real-IP",
+            "Content-Type",
+        ] {
+            assert!(!reads(name), "{name}");
+        }
     }
 
     #[test]

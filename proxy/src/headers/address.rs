@@ -1,12 +1,20 @@
-//! An IP address as text, for headers and the access log.
+//! An IP address as text, in headers and the access log.
 //!
-//! Every request needs one. `Display` and a `String` each cost more than writing the text.
+//! Every request writes one. `Display` and a `String` each cost more than writing the text.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::io::Write;
 
 /// The longest is an IPv4 address in IPv6 notation, `0000:0000:0000:0000:0000:ffff:255.255.255.255`.
 const LEN_MAX: usize = 45;
+
+/// Reads an address as load balancers write it: alone, in brackets, or with a port.
+pub(crate) fn read(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text.trim_ascii()).ok()?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(with_port).or_else(|| bracketed().map(IpAddr::V6))
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AddressText {
@@ -67,6 +75,24 @@ mod tests {
                 let text = AddressText::of(address);
                 prop_assert_eq!(text.as_bytes().to_vec(), address.to_string().into_bytes());
             }
+        }
+    }
+
+    #[test]
+    fn an_address_is_read_with_and_without_a_port() {
+        for (text, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            (" 192.0.2.1:5678 ", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[::1]:99", "::1"),
+        ] {
+            assert_eq!(read(text.as_bytes()), address.parse().ok(), "{text}");
+        }
+        for other in
+            ["", "unknown", "_hidden", "192.0.2.1:", "192.0.2.1:x", "[192.0.2.1]", "[::1", "192.0.2.1:99999"]
+        {
+            assert_eq!(read(other.as_bytes()), None, "{other}");
         }
     }
 

@@ -31,10 +31,12 @@ pub(crate) enum Why {
     Fallback,
     /// Writes of the slice are held, and this one was not sent.
     Held,
+    /// The request may not be forwarded, so the proxy itself answers.
+    Here,
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 12] = [
+    pub(crate) const ALL: [Why; 13] = [
         Why::Unmatched,
         Why::Share,
         Why::Override,
@@ -47,6 +49,7 @@ impl Why {
         Why::Unwell,
         Why::Fallback,
         Why::Held,
+        Why::Here,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Why {
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
             Why::Held => "held",
+            Why::Here => "here",
         }
     }
 
