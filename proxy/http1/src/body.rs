@@ -4,6 +4,7 @@
 
 use crate::Malformed;
 use crate::framing::Framing;
+use crate::options::is_token_byte;
 use bytes::{Buf, BytesMut};
 
 /// The longest head of a chunk, extensions included, and the longest trailers.
@@ -83,6 +84,9 @@ impl Body {
                 },
                 Next::Trailers(passed) => {
                     let Some(length) = line(inbox, TRAILER_BYTES_MAX - passed)? else { return Ok(0) };
+                    if length > 0 && !is_field(&inbox[..length]) {
+                        return Err(BAD_CHUNK);
+                    }
                     self.0 = match length {
                         0 => Next::Whole,
                         _ => Next::Trailers((passed + length + 2).min(TRAILER_BYTES_MAX)),
@@ -118,13 +122,27 @@ fn line(inbox: &[u8], bytes_max: usize) -> Result<Option<usize>, Malformed> {
 fn chunk_size(head: &[u8]) -> Result<u64, Malformed> {
     let end = head.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(head.len());
     let (digits, rest) = head.split_at(end);
-    let extension = rest.trim_ascii_start();
+    let extension = rest.iter().position(|b| !matches!(b, b' ' | b'\t')).map_or(&[][..], |at| &rest[at..]);
     // Longer numbers do not fit.
-    if digits.is_empty() || digits.len() > 16 || !(extension.is_empty() || extension.starts_with(b";")) {
+    let is_number = (1..=16).contains(&digits.len());
+    if !is_number || !(extension.is_empty() || extension.starts_with(b";")) || !extension.iter().all(is_text)
+    {
         return Err(BAD_CHUNK);
     }
     let text = std::str::from_utf8(digits).unwrap_or_default();
     u64::from_str_radix(text, 16).map_err(|_| BAD_CHUNK)
+}
+
+/// Whether a trailer is a field line (RFC 9112, 5). A server that reads trailers must find the same ones, and their end.
+fn is_field(line: &[u8]) -> bool {
+    let name = line.split(|b| *b == b':').next().unwrap_or_default();
+    let is_named = name.len() < line.len() && !name.is_empty() && name.iter().all(|b| is_token_byte(*b));
+    is_named && line.iter().all(is_text)
+}
+
+/// Visible signs, blanks, and what is not ASCII (RFC 9110, 5.5).
+fn is_text(byte: &u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
 #[cfg(test)]
