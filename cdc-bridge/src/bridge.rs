@@ -16,7 +16,7 @@ use crate::lane::{self, Ordered, loss};
 use crate::port::{Port, Watched};
 use crate::verify::subject::Subject;
 use crate::verify::{Runs, Verifier};
-use link::handover::{self, NoPlace};
+use link::handover::{self, NoPlace, Offer, Successor};
 use link::{Agent, Link, Told};
 use migrations::code::Code;
 use migrations::control::{
@@ -175,17 +175,9 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     parts.spawn(expiry::run(plan.monolith.database.clone(), agent, told.clone()));
     let directing = bridge.clone();
     parts.spawn(async move { directing.direct(told).await });
-    let shutdown = async {
-        let successor = tokio::select! {
-            () = shutdown => None,
-            successor = offer.taken() => Some(successor),
-        };
-        bridge.close().await;
-        successor
-    };
     tokio::select! {
         ended = parts.join_next() => Err(BridgeError::Ended(format!("{ended:?}"))),
-        successor = shutdown => {
+        successor = bridge.ended(shutdown, offer) => {
             parts.shutdown().await;
             // It opens the log only now.
             drop(successor);
@@ -304,6 +296,16 @@ impl Bridge {
 
     fn of_feed(&self, database: &Database) -> impl Iterator<Item = (&LaneId, &Lane)> {
         self.lanes.iter().filter(move |(_, lane)| lane.plan.feed == *database)
+    }
+
+    /// Waits until the bridge is to end, and closes it. The result waits for the end of this process.
+    async fn ended(&self, shutdown: impl Future<Output = ()>, offer: Offer) -> Option<Successor> {
+        let successor = tokio::select! {
+            () = shutdown => None,
+            successor = offer.taken() => Some(successor),
+        };
+        self.close().await;
+        successor
     }
 
     /// Lets the feeds write what they have read, and confirm it: then the next start reads nothing twice.

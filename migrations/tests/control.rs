@@ -380,10 +380,12 @@ fn status_and_outcome_read_back_in_every_stage() {
             live: true,
             seen_ms_ago: 5,
             generation: Some(Generation(3)),
+            plan: "hash".into(),
             report: Report::Proxy(Default::default()),
         };
         reads_back(&Status {
             plan: "shop".into(),
+            plan_hash: "hash".into(),
             journal: JournalId(Uuid::nil()),
             generation: Generation(3),
             now: Moment(1),
