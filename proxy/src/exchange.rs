@@ -9,6 +9,7 @@ use crate::freshness::marks::Count;
 use crate::freshness::seen::{Carried, ProxyTag, SEEN_COOKIE, Seen};
 use crate::freshness::{Freshness, Wait};
 use crate::headers;
+use crate::headers::preflight;
 use crate::headers::trace::Trace;
 use crate::hold::Ending;
 use crate::hold::stay::Stay;
@@ -48,6 +49,8 @@ pub(crate) struct Exchange {
     access: Access,
     /// An upgraded connection may write, whatever its route says.
     is_upgrade: bool,
+    /// A preflight shows no data, and browsers keep no cookies of it.
+    is_preflight: bool,
     matched: Option<Matched>,
     asked: Option<Side>,
     seen: Seen,
@@ -65,7 +68,7 @@ enum Reached {
     /// It was sent, once or more often. An upstream may have acted on it.
     Sent(Trace),
     /// An upstream's answer has begun. `new_id` is the id that the client gets.
-    Answered { trace: Trace, status: u16, new_id: Option<String> },
+    Answered { trace: Trace, status: u16, new_id: Option<u64> },
     /// The proxy itself answered. An upstream may still have acted on a request that was sent.
     Failed { sent: Option<Trace>, status: u16 },
 }
@@ -93,10 +96,14 @@ impl Exchange {
         tag: ProxyTag,
         count: &Count,
     ) -> Self {
-        let number = live.route(request.method(), request.path());
+        let number = live.route_at(request, request.path());
+        let is_preflight = preflight::asked_for(request).is_some()
+            && number.is_none_or(|_| live.route(request.method(), request.path()).is_none());
         let route = number.and_then(|number| Some((number, live.nth(number)?)));
         let access = match route {
-            Some((_, route)) => route.access,
+            // It may ask about a write, but writes nothing.
+            Some((_, route)) if !is_preflight => route.access,
+            Some(_) => Access::Read,
             None if is_safe_method(request.method()) => Access::Read,
             None => Access::Write,
         };
@@ -115,6 +122,7 @@ impl Exchange {
             reached: Reached::Decided,
             access,
             is_upgrade: request.is_upgrade(),
+            is_preflight,
             matched,
             asked,
             seen: Seen::default(),
@@ -190,12 +198,13 @@ impl Exchange {
         trace
     }
 
-    /// An upstream's answer begins. A new client at a shared route gets an id, so that it keeps its side.
+    /// An upstream's answer begins. A new client at a shared route gets its id, so that it keeps its side wherever it goes.
     pub(crate) fn answer(&mut self, trace: Trace, status: u16) {
-        let is_new = self
-            .placed()
-            .is_some_and(|(route, client)| client.kind == KeyKind::Address && route.is_between());
-        let new_id = is_new.then(|| format!("{:016x}", rand::random::<u64>()));
+        let new_id = self.placed().filter(|(route, _)| route.is_between() && !self.is_preflight);
+        let new_id = new_id.and_then(|(_, client)| match client.kind {
+            KeyKind::Named(id) => Some(id),
+            KeyKind::Chosen | KeyKind::Own => None,
+        });
         self.reached = Reached::Answered { trace, status, new_id };
         self.stay.note_answer();
     }
@@ -272,6 +281,9 @@ impl Exchange {
     pub(crate) fn mark(&mut self, tables: &Tables, request: &RequestHead, is_end: bool, metrics: &Metrics) {
         let now = tables.peek();
         let Some(now) = now.as_ref().filter(|now| !now.followers.is_empty()) else { return };
+        if self.is_preflight {
+            return;
+        }
         let is_write = self.may_write();
         let is_marked = if is_write && self.trace().is_some() {
             self.mark_write(now, tables.count.mark(), &request.fields, is_end);
@@ -288,7 +300,8 @@ impl Exchange {
 
     pub(crate) fn cookies(&self, tag: ProxyTag) -> Vec<String> {
         let mut cookies = Vec::new();
-        if let Reached::Answered { new_id: Some(id), .. } = &self.reached {
+        if let Reached::Answered { new_id: Some(id), .. } = self.reached {
+            let id = client::cookie_value(id);
             cookies.push(format!("{CLIENT_COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax"));
         }
         let waits = self.seen.wrote > 0 || !self.seen.saw.is_empty();
@@ -369,7 +382,8 @@ impl Exchange {
 
     fn mark_write(&mut self, now: &Arc<Live>, mark: u64, fields: &Fields, is_end: bool) {
         for follower in &now.followers {
-            let client = Client::of(fields, &follower.sticky, self.arrived.address, follower.salt);
+            let client =
+                Client::of(fields, &follower.sticky, self.arrived.address, follower.salt, follower.naming);
             follower.freshness.marks.wrote(client.hash, mark);
             if is_end {
                 follower.freshness.want(mark);
@@ -378,30 +392,20 @@ impl Exchange {
         self.seen.note_write(mark);
     }
 
-    /// Marks a client whose read belongs to the service by its present bucket, and was answered by the monolith. A
-    /// client that gets an id returns with that id's bucket.
+    /// Marks a client whose read belongs to the service by its bucket, and was answered by the monolith.
     fn mark_read(&mut self, now: &Arc<Live>, mark: u64, request: &RequestHead, is_end: bool) -> bool {
         let number = match Arc::ptr_eq(&self.live, now) {
             true => self.route_number(),
-            false => now.route(request.method(), request.path()),
+            false => now.route_at(request, request.path()),
         };
         let Some(route) = number.and_then(|number| now.nth(number)) else { return false };
         let Some(freshness) = route.slice.freshness.as_ref().filter(|_| route.access == Access::Read) else {
             return false;
         };
         let client = route.client(&request.fields, self.arrived.address);
-        let next = match &self.reached {
-            Reached::Answered { new_id: Some(id), .. } => Some(Client::with_own_cookie(id, route.slice.salt)),
-            _ => None,
-        };
-        let mut is_marked = false;
-        for client in [Some(client), next].into_iter().flatten() {
-            if route.share.takes(client.bucket()) {
-                freshness.marks.saw(client.hash, mark);
-                is_marked = true;
-            }
-        }
+        let is_marked = route.share.takes(client.bucket());
         if is_marked {
+            freshness.marks.saw(client.hash, mark);
             if is_end {
                 freshness.want(mark);
             }

@@ -4,7 +4,9 @@
 //! (RFC 9110, 7.6.1) and those that frame the body are never copied. They are written as this hop needs them.
 
 pub(crate) mod address;
+pub(crate) mod caching;
 pub(crate) mod location;
+pub(crate) mod preflight;
 pub(crate) mod trace;
 pub(crate) mod twin;
 
@@ -164,7 +166,7 @@ pub(crate) mod tests {
         head
     }
 
-    fn answer(text: &str) -> AnswerHead {
+    pub(crate) fn answer(text: &str) -> AnswerHead {
         let mut head = AnswerHead::default();
         assert_eq!(head.read(&mut text.into()), Ok(true), "{text}");
         head

@@ -132,7 +132,7 @@ impl Requests {
         let mut upload = upload.ok_or(Failure::TooLarge)?;
         let live = self.tables.live().ok_or(Failure::NoTable)?;
         self.respell(request, &live);
-        if !self.settings.takes_ambiguous_paths && live.is_ambiguous(request.method(), request.path()) {
+        if !self.settings.takes_ambiguous_paths && live.is_ambiguous(request) {
             return Err(Failure::AmbiguousPath);
         }
         let asked = self.asked_side(&request.fields);
@@ -146,7 +146,7 @@ impl Requests {
     /// Gives the path the one spelling that is matched and sent.
     fn respell(&self, request: &mut RequestHead, live: &Live) {
         let Some(path) = path::normal(request.path()) else { return };
-        if live.route(request.method(), request.path()) != live.route(request.method(), &path) {
+        if live.route_at(request, request.path()) != live.route_at(request, &path) {
             self.metrics.respelled.inc();
         }
         request.respell(&path);
@@ -272,7 +272,11 @@ impl Requests {
         if exchange.is_read() || answer.status == 101 {
             visit.lesson = None;
         }
-        let cookies = exchange.cookies(self.tag);
+        let mut cookies = exchange.cookies(self.tag);
+        if !cookies.is_empty() && headers::caching::may_be_shared(request, answer) {
+            // The client stays known by its key.
+            cookies.clear();
+        }
         Returned {
             request,
             framing: goes,

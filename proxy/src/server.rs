@@ -5,6 +5,7 @@
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::agent::Agent;
+use crate::client::Naming;
 use crate::drain::Drain;
 use crate::freshness::BridgeLink;
 use crate::freshness::seen::ProxyTag;
@@ -116,7 +117,8 @@ pub fn run_logging_to(
     let listeners = listeners(settings, &mut inherited)?;
     let metrics = Arc::new(Metrics::new()?);
     let consistency = settings.consistency.unwrap_or(Consistency::Session);
-    let tables = Tables::new(Patience::of(settings), settings.hold, consistency, metrics.clone());
+    let naming = Naming::of(link.token.expose());
+    let tables = Tables::new(Patience::of(settings), settings.hold, consistency, naming, metrics.clone());
     let tables = Arc::new(tables);
     let predecessor = inherited.predecessor();
     // A socket that is not served must not keep its clients waiting.

@@ -4,10 +4,11 @@
 
 pub(crate) mod route;
 
-use crate::client;
+use crate::client::{self, Naming};
 use crate::doubt::Doubt;
 use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
+use crate::headers::preflight;
 use crate::hold::Holds;
 use crate::hold::traffic::{InFlight, Traffic};
 use crate::metrics::{Metrics, RouteCounters};
@@ -15,6 +16,7 @@ use crate::route::Routes;
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
+use http1::RequestHead;
 use link::ActsOn;
 use migrations::code::Code;
 use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
@@ -64,6 +66,7 @@ pub(crate) struct Follower {
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) sticky: Sticky,
     pub(crate) salt: u64,
+    pub(crate) naming: Naming,
 }
 
 impl Live {
@@ -71,12 +74,19 @@ impl Live {
         self.routes.find(method, path).map(|number| number as usize)
     }
 
-    /// Whether some server would read the path as that of another route, or of none.
-    pub(crate) fn is_ambiguous(&self, method: &str, path: &[u8]) -> bool {
-        let readings = path::readings(path);
+    /// The number of a request's route, if this were its path. A preflight takes the route of the method that it asks for, unless
+    /// it matches a route itself.
+    pub(crate) fn route_at(&self, request: &RequestHead, path: &[u8]) -> Option<usize> {
+        let own = self.route(request.method(), path);
+        own.or_else(|| self.route(preflight::asked_for(request)?, path))
+    }
+
+    /// Whether some server would read the request's path as that of another route, or of none.
+    pub(crate) fn is_ambiguous(&self, request: &RequestHead) -> bool {
+        let readings = path::readings(request.path());
         !readings.is_empty() && {
-            let route = self.route(method, path);
-            readings.iter().any(|reading| self.route(method, reading) != route)
+            let route = self.route_at(request, request.path());
+            readings.iter().any(|reading| self.route_at(request, reading) != route)
         }
     }
 
@@ -162,6 +172,7 @@ pub(crate) struct Tables {
     consistency: Consistency,
     /// Whether clients may still learn something from the proxy whose place this one takes: no raised share counts yet.
     has_predecessor: AtomicBool,
+    naming: Naming,
     metrics: Arc<Metrics>,
 }
 
@@ -179,6 +190,7 @@ impl Tables {
         patience: Patience,
         bounds: HoldBounds,
         consistency: Consistency,
+        naming: Naming,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -193,6 +205,7 @@ impl Tables {
             targets: Targets::new(patience),
             consistency,
             has_predecessor: AtomicBool::new(false),
+            naming,
             metrics,
         }
     }
@@ -335,7 +348,7 @@ impl Tables {
                     let of_slice = |f: &&Follower| entry.follows && f.freshness.slice == entry.slice;
                     let freshness = followers.iter().find(of_slice).map(|f| f.freshness.clone());
                     let traffic = self.traffic(&entry.slice, lasting);
-                    Arc::new(LiveSlice::new(entry, service.clone(), freshness, traffic))
+                    Arc::new(LiveSlice::new(entry, service.clone(), freshness, traffic, self.naming))
                 }
             };
             slice = Some(common.clone());
@@ -389,7 +402,8 @@ impl Tables {
                 fresh
             });
             let salt = client::salt(slice.as_str());
-            followers.push(Follower { freshness: freshness.clone(), sticky: sticky.clone(), salt });
+            let (freshness, sticky) = (freshness.clone(), sticky.clone());
+            followers.push(Follower { freshness, sticky, salt, naming: self.naming });
         }
         followers
     }
@@ -427,7 +441,8 @@ mod tests {
         let patience =
             Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1), is_asked: false };
         let metrics = Arc::new(Metrics::new().unwrap());
-        let tables = Tables::new(patience, HoldBounds::default(), Consistency::Session, metrics);
+        let tables =
+            Tables::new(patience, HoldBounds::default(), Consistency::Session, Naming::of(""), metrics);
         tables.take(desired(0, None)).unwrap();
         let orders: SliceName = "orders".parse().unwrap();
         let (is_drained, is_over) = (AtomicBool::new(false), AtomicBool::new(false));

@@ -1,6 +1,7 @@
 //! One client's connection to the shop, and its identity: cookies or a header.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
@@ -41,6 +42,9 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// How many there were.
+static LINES: AtomicU64 = AtomicU64::new(0);
+
 pub struct Line {
     http: reqwest::Client,
     /// The shop's URLs, without a slash at the end.
@@ -56,7 +60,10 @@ impl Line {
     /// `bases` are URLs such as `http://127.0.0.1:8080`, which a client takes in turn.
     pub fn new(bases: &[String], identity: Identity, tally: Arc<Tally>) -> anyhow::Result<Self> {
         anyhow::ensure!(!bases.is_empty(), "no address of the shop was given: name one with --proxy");
+        // Each is another browser: the proxy tells clients without a cookie apart by their agents.
+        let agent = format!("traffic/{}", LINES.fetch_add(1, Ordering::Relaxed));
         let http = reqwest::Client::builder()
+            .user_agent(agent)
             .timeout(TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::none())

@@ -2,7 +2,7 @@
 //!
 //! Pure. [`crate::route::decision`] decides where a request goes.
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Naming};
 use crate::freshness::Freshness;
 use crate::hold::traffic::Traffic;
 use crate::upstream::Pool;
@@ -29,6 +29,7 @@ pub(crate) struct LiveSlice {
     /// Whether the monolith's data are behind the service's, so that it answers nothing.
     pub(crate) leads: bool,
     sticky: Sticky,
+    naming: Naming,
 }
 
 impl LiveSlice {
@@ -37,6 +38,7 @@ impl LiveSlice {
         service: Arc<Pool>,
         freshness: Option<Arc<Freshness>>,
         traffic: Arc<Traffic>,
+        naming: Naming,
     ) -> Self {
         Self {
             name: entry.slice.as_str().into(),
@@ -47,6 +49,7 @@ impl LiveSlice {
             follows: entry.follows,
             leads: entry.leads,
             sticky: entry.sticky.clone(),
+            naming,
         }
     }
 
@@ -125,6 +128,6 @@ impl LiveRoute {
     }
 
     pub(crate) fn client(&self, fields: &Fields, address: core::net::IpAddr) -> Client {
-        Client::of(fields, &self.slice.sticky, address, self.slice.salt)
+        Client::of(fields, &self.slice.sticky, address, self.slice.salt, self.slice.naming)
     }
 }

@@ -5,21 +5,31 @@ use super::wire::{Got, read_answer};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// How many there were.
+static BROWSERS: AtomicUsize = AtomicUsize::new(0);
 
 pub struct Browser {
     pub to: SocketAddr,
+    /// Each is another one.
+    pub agent: String,
     pub jar: BTreeMap<String, String>,
 }
 
 impl Browser {
     pub fn new(to: SocketAddr) -> Self {
-        Self { to, jar: BTreeMap::new() }
+        let number = BROWSERS.fetch_add(1, Relaxed);
+        Self { to, agent: format!("Browser/{number}"), jar: BTreeMap::new() }
     }
 
     pub fn ask(&mut self, method: &str, target: &str) -> Got {
         let line: Vec<String> = self.jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
         let line = line.join("; ");
-        let headers: Vec<(&str, &str)> = if line.is_empty() { vec![] } else { vec![("Cookie", &line)] };
+        let mut headers = vec![("User-Agent", &*self.agent), ("Accept-Language", "de")];
+        if !line.is_empty() {
+            headers.push(("Cookie", &line));
+        }
         let got = ask(self.to, method, target, &headers, b"");
         for (name, value) in got.cookies() {
             if value.is_empty() {
