@@ -155,6 +155,8 @@ pub struct ProxySettings {
     pub trust_forwarded: bool,
     /// Path that an upstream answers with 2xx when it is well; none: a TCP connection is enough.
     pub health_path: Option<String>,
+    /// The `Host` of that question; none: the upstream's address.
+    pub health_host: Option<String>,
     pub connect_timeout_ms: u64,
     /// Waiting for the next byte of an upstream, ms.
     pub read_timeout_ms: u64,

@@ -146,6 +146,7 @@ fn every_key_is_read() {
     let hold = plan.proxy.hold;
     assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (500, 8 << 20, 2_000));
     assert_eq!(plan.proxy.consistency, Some(Consistency::Strong));
+    assert_eq!(plan.proxy.health_host.as_deref(), Some("shop.example:8080"));
     assert!(plan.proxy.takes_ambiguous_paths);
     assert!(plan.proxy.trust_forwarded && plan.proxy.override_secret.is_some());
     let slice = &plan.slices[&slice("orders")];

@@ -5,7 +5,7 @@
 
 use crate::drain::Drain;
 use crate::freshness::BridgeLink;
-use crate::health;
+use crate::health::{self, Question};
 use crate::metrics::Metrics;
 use crate::succession::Place;
 use crate::table::{BadDesired, Tables};
@@ -27,7 +27,7 @@ pub(crate) struct Agent {
     /// The stored table, if it is in use.
     pub(crate) stored: Option<Told>,
     pub(crate) listen: String,
-    pub(crate) health_path: Option<String>,
+    pub(crate) health: Option<Question>,
     pub(crate) bridge: BridgeLink,
     pub(crate) drain: Arc<Drain>,
     pub(crate) place: watch::Receiver<Place>,
@@ -37,7 +37,7 @@ pub(crate) struct Agent {
 impl BackgroundService for Agent {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         self.serve_barriers();
-        let health = tokio::spawn(health::keep_checking(self.tables.clone(), self.health_path.clone()));
+        let health = tokio::spawn(health::keep_checking(self.tables.clone(), self.health.clone()));
         tokio::select! {
             _ = shutdown.changed() => {}
             never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},

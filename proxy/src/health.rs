@@ -5,6 +5,7 @@
 
 use crate::table::Tables;
 use crate::upstream::Target;
+use migrations::plan::ProxySettings;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use std::net::SocketAddr;
@@ -17,9 +18,9 @@ const ROUND: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks all addresses of the live table in rounds. Never returns.
-pub(crate) async fn keep_checking(tables: Arc<Tables>, health_path: Option<String>) {
+pub(crate) async fn keep_checking(tables: Arc<Tables>, question: Option<Question>) {
     // A connector reads the machine's certificate authorities, so all checks use one.
-    let asker = health_path.map(|path| Arc::new(Asker { path, connector: Connector::new(None) }));
+    let asker = question.map(|question| Arc::new(Asker { question, connector: Connector::new(None) }));
     loop {
         let mut checks = JoinSet::new();
         for target in tables.live().iter().flat_map(|live| live.targets()) {
@@ -31,8 +32,23 @@ pub(crate) async fn keep_checking(tables: Arc<Tables>, health_path: Option<Strin
     }
 }
 
-struct Asker {
+/// What an upstream is asked.
+#[derive(Clone)]
+pub(crate) struct Question {
     path: String,
+    /// `None`: the upstream's address.
+    host: Option<String>,
+}
+
+impl Question {
+    /// `None` if a connection is enough.
+    pub(crate) fn of(settings: &ProxySettings) -> Option<Self> {
+        Some(Self { path: settings.health_path.clone()?, host: settings.health_host.clone() })
+    }
+}
+
+struct Asker {
+    question: Question,
     connector: Connector,
 }
 
@@ -65,8 +81,9 @@ async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
     let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return false };
     let asked = async {
         let (mut session, _) = asker.connector.get_http_session(&peer).await?;
-        let mut request = RequestHeader::build("GET", asker.path.as_bytes(), Some(3))?;
-        request.insert_header(http::header::HOST, target.upstream.authority())?;
+        let mut request = RequestHeader::build("GET", asker.question.path.as_bytes(), Some(3))?;
+        let host = asker.question.host.clone().unwrap_or_else(|| target.upstream.authority());
+        request.insert_header(http::header::HOST, host)?;
         request.insert_header(http::header::USER_AGENT, "strangler-health")?;
         request.insert_header(http::header::CONNECTION, "close")?;
         session.write_request_header(Box::new(request)).await?;

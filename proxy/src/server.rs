@@ -9,6 +9,7 @@ use crate::client::Naming;
 use crate::drain::Drain;
 use crate::freshness::BridgeLink;
 use crate::freshness::seen::ProxyTag;
+use crate::health::Question;
 use crate::metrics::Metrics;
 use crate::request::Requests;
 use crate::shutdown::Shutdown;
@@ -239,7 +240,7 @@ fn assembled(
         agent,
         stored,
         listen: settings.listen.clone(),
-        health_path: settings.health_path.clone(),
+        health: Question::of(settings),
         bridge,
         drain,
         place: place(),

@@ -156,9 +156,12 @@ fn only_the_check_decides_whether_a_checked_service_is_well() {
 
 #[test]
 fn an_unwell_service_is_not_asked_for_reads() {
-    let lines = "  health_path: /health\n";
-    let service =
-        |asked: &Asked| if asked.target == "/health" { text(500, "") } else { text(200, "service") };
+    let lines = "  health_path: /health\n  health_host: shop.example:81\n";
+    // It is unwell for the host that it is asked as, and well for every other one.
+    let service = |asked: &Asked| match (&*asked.target, asked.header("host")) {
+        ("/health", Some("shop.example:81")) => text(500, ""),
+        _ => text(200, "service"),
+    };
     let rig = Rig::with(lines, reads_and_writes(), |_| text(200, "monolith"), service);
     rig.proxy.until("the service is unwell", || rig.ask("GET", "/orders").text() == "monolith");
     assert_eq!(rig.ask("POST", "/orders").text(), "service", "a write has nowhere else to go");

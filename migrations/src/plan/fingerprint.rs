@@ -89,6 +89,9 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("override", proxy.override_secret.is_some());
     print.put("trust_forwarded", proxy.trust_forwarded);
     print.put("health_path", proxy.health_path.as_deref().unwrap_or_default());
+    if let Some(host) = &proxy.health_host {
+        print.put("health_host", host);
+    }
     print.put("connect_timeout", proxy.connect_timeout_ms);
     print.put("read_timeout", proxy.read_timeout_ms);
     print.put("drain", proxy.drain_ms);

@@ -101,6 +101,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "override_secret",
         "trust_forwarded",
         "health_path",
+        "health_host",
         "connect_timeout",
         "read_timeout",
         "drain",
@@ -129,6 +130,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
             .and_then(|node| reading::boolean(node, "a choice of `trust_forwarded`", notes))
             .unwrap_or(false),
         health_path: get("health_path").and_then(|node| health_path(node, notes)),
+        health_host: get("health_host").and_then(|node| health_host(node, get("health_path"), notes)),
         connect_timeout_ms,
         read_timeout_ms,
         drain_ms,
@@ -198,6 +200,40 @@ fn health_path(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
     let message = format!("`{}` is not a path", reading::shown(&scalar.written));
     notes.error(node.spot, Code::PlanBadValue, message, "write for example `health_path: /healthz`");
     None
+}
+
+/// The `Host` of a health check. Without a path nothing is asked, so nobody would get it.
+fn health_host(node: &Node, path: Option<&Node>, notes: &mut Notes<'_>) -> Option<String> {
+    let scalar = reading::scalar(node, "the health check's host", notes)?;
+    let meant = scalar.meant.as_deref()?;
+    let (host, port) = match meant.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (meant, None),
+    };
+    let is_literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match is_literal {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let is_sign = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            !host.is_empty() && host.len() <= 253 && host.bytes().all(is_sign)
+        }
+    };
+    if !is_host || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        let message = format!("`{}` is not a host", reading::shown(&scalar.written));
+        notes.error(node.spot, Code::PlanBadValue, message, "write for example `health_host: shop.example`");
+        return None;
+    }
+    if path.is_none() {
+        let message = "`health_host` without `health_path` has no effect";
+        notes.error(
+            node.spot,
+            Code::PlanBadValue,
+            message,
+            "add for example `health_path: /healthz`, or remove it",
+        );
+        return None;
+    }
+    Some(meant.to_owned())
 }
 
 /// A part of the plan whose only key is `listen`; loopback by default, a warning elsewhere.
