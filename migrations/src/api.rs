@@ -98,6 +98,9 @@ pub struct RouteStatus {
     pub access: Access,
     /// How much of it goes to the service.
     pub share: Share,
+    /// Whether the plan keeps it at the monolith.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub pinned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -161,6 +161,7 @@ codes! {
     PlanOtherSide = "plan.other-side", Usage;
     PlanReverseDiffers = "plan.reverse-differs", NotReady;
     PlanRouteTwice = "plan.route-twice", Usage;
+    PlanRoutesAmbiguous = "plan.routes-ambiguous", Usage;
     PlanRoutesCross = "plan.routes-cross", Usage;
     PlanSameDatabase = "plan.same-database", Usage;
     PlanSameListen = "plan.same-listen", Usage;

@@ -90,12 +90,15 @@ pub struct TableRoute {
     /// so it answers no read of the slice.
     #[serde(default)]
     pub leads: bool,
+    /// Whether the monolith answers it whatever becomes of the slice, as it answers what matches no route.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub pinned: bool,
 }
 
 impl TableRoute {
     /// Whether the service answers reads with a copy of the monolith's rows.
     pub fn reads_a_copy(&self) -> bool {
-        self.follows && self.access == Access::Read && self.share != Share::MONOLITH
+        self.follows && !self.pinned && self.access == Access::Read && self.share != Share::MONOLITH
     }
 }
 

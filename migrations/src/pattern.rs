@@ -2,6 +2,11 @@
 //!
 //! Matching many patterns fast is the proxy's; here a pattern is parsed, shown, matched alone, and compared with another.
 
+mod foreign;
+mod kind;
+
+pub use kind::Kind;
+
 use crate::path;
 use crate::text::{BadText, travels_as_text};
 use serde::{Deserialize, Serialize};
@@ -10,6 +15,8 @@ use std::str::FromStr;
 
 /// The longest pattern, in bytes.
 pub const PATTERN_LEN_MAX: usize = 1024;
+
+const SEGMENTS: &str = "write a path of text, `{name}` for one segment, `{name:int}` for one of a kind, or `{*rest}` for the rest, each name once";
 
 pub const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
@@ -32,6 +39,8 @@ pub enum Access {
 pub enum Segment {
     /// Itself, byte for byte, in the [normal spelling](crate::path::normal) of a path.
     Literal(String),
+    /// `{name:kind}`: one segment of a kind.
+    Typed { name: String, written: String, kind: Kind },
     /// `{name}`: any one segment that is not empty.
     Name(String),
     /// `{*rest}`: all that follows, at least one byte; only at the end.
@@ -75,6 +84,7 @@ impl Pattern {
             path.push('/');
             match segment {
                 Segment::Literal(text) => path.push_str(text),
+                Segment::Typed { name, written, .. } => path.extend(["{", name, ":", written, "}"]),
                 Segment::Name(name) => path.extend(["{", name, "}"]),
                 Segment::Rest(name) => path.extend(["{*", name, "}"]),
             }
@@ -92,6 +102,34 @@ impl Pattern {
         let method_fits = self.method == method || (self.method == "GET" && method == "HEAD");
         let Some(path) = path.strip_prefix('/') else { return false };
         method_fits && matches_from(&self.segments, path)
+    }
+
+    /// Whether it gets the requests that both match. At the first difference text wins over `{name:kind}`, a narrower kind over
+    /// a wider one, any kind over `{name}`, and `{name}` over `{*rest}`. None if two kinds differ there of which neither is
+    /// narrower.
+    pub fn wins(&self, other: &Pattern) -> Option<bool> {
+        let rank = |segment: &Segment| match segment {
+            Segment::Literal(_) => 0,
+            Segment::Typed { .. } => 1,
+            Segment::Name(_) => 2,
+            Segment::Rest(_) => 3,
+        };
+        for pair in self.segments.iter().zip(&other.segments) {
+            match pair {
+                (Segment::Typed { kind: a, .. }, Segment::Typed { kind: b, .. }) if a != b => {
+                    return if b.covers(*a) {
+                        Some(true)
+                    } else if a.covers(*b) {
+                        Some(false)
+                    } else {
+                        None
+                    };
+                }
+                (a, b) if rank(a) != rank(b) => return Some(rank(a) < rank(b)),
+                _ => {}
+            }
+        }
+        Some(true)
     }
 
     /// How the sets of requests of two patterns meet.
@@ -119,6 +157,7 @@ fn matches_from(segments: &[Segment], path: &str) -> bool {
     };
     let fits = match first {
         Segment::Literal(text) => text == head,
+        Segment::Typed { kind, .. } => kind.takes(head.as_bytes()),
         Segment::Name(_) => !head.is_empty(),
         Segment::Rest(_) => return !path.is_empty(),
     };
@@ -139,7 +178,10 @@ fn overlap(a: &[Segment], b: &[Segment]) -> bool {
         (Some((x, a)), Some((y, b))) => {
             let meet = match (x, y) {
                 (Segment::Literal(x), Segment::Literal(y)) => x == y,
+                (Segment::Literal(x), Segment::Typed { kind, .. })
+                | (Segment::Typed { kind, .. }, Segment::Literal(x)) => kind.takes(x.as_bytes()),
                 (Segment::Literal(x), _) | (_, Segment::Literal(x)) => !x.is_empty(),
+                (Segment::Typed { kind: x, .. }, Segment::Typed { kind: y, .. }) => x.meets(*y),
                 _ => true,
             };
             meet && overlap(a, b)
@@ -161,7 +203,9 @@ fn covers(wide: &[Segment], narrow: &[Segment]) -> bool {
             let inside = match (x, y) {
                 (Segment::Literal(x), Segment::Literal(y)) => x == y,
                 (Segment::Name(_), Segment::Literal(y)) => !y.is_empty(),
-                (Segment::Name(_), Segment::Name(_)) => true,
+                (Segment::Name(_), Segment::Name(_) | Segment::Typed { .. }) => true,
+                (Segment::Typed { kind, .. }, Segment::Literal(y)) => kind.takes(y.as_bytes()),
+                (Segment::Typed { kind: x, .. }, Segment::Typed { kind: y, .. }) => x.covers(*y),
                 _ => false,
             };
             inside && covers(wide, narrow)
@@ -187,6 +231,11 @@ impl FromStr for Pattern {
             let remedy = "write for example `/orders/{id}`, without query or blanks";
             BadText::new(path, "is not a path", remedy)
         };
+        if text.len() <= PATTERN_LEN_MAX
+            && let Some(foreign) = foreign::recognise(path)
+        {
+            return Err(respell(method, path, foreign.respelled));
+        }
         let odd = |b: u8| b <= b' ' || b == 0x7f || b == b'?' || b == b'#' || !b.is_ascii();
         if text.len() > PATTERN_LEN_MAX || !path.starts_with('/') || path.bytes().any(odd) {
             return Err(bad_path());
@@ -217,7 +266,8 @@ impl FromStr for Pattern {
 fn plainly(path: &str) -> Result<String, BadText> {
     let bytes = path::normal(path.as_bytes()).unwrap_or_else(|| path.into());
     // The signs of a template are none of a path.
-    let bare: Vec<u8> = bytes.iter().copied().filter(|b| !matches!(b, b'{' | b'}' | b'*')).collect();
+    let text = |part: &[u8]| if part.starts_with(b"{") { b"x".to_vec() } else { part.to_vec() };
+    let bare = bytes.split(|b| *b == b'/').map(text).collect::<Vec<_>>().join(&b'/');
     match String::from_utf8(bytes) {
         Ok(plain) if path::readings(&bare).is_empty() => Ok(plain),
         _ => {
@@ -230,14 +280,21 @@ fn plainly(path: &str) -> Result<String, BadText> {
 fn name_of(segment: &Segment) -> Option<&str> {
     match segment {
         Segment::Literal(_) => None,
-        Segment::Name(name) | Segment::Rest(name) => Some(name),
+        Segment::Typed { name, .. } | Segment::Name(name) | Segment::Rest(name) => Some(name),
     }
 }
 
 /// A brace that does not enclose a whole segment, or an empty or repeated name.
 fn bad_segment(part: &str) -> BadText {
-    let remedy = "write text, `{name}` for one segment, or `{*rest}` for the rest, each name once";
-    BadText::new(part, "is not a segment", remedy)
+    BadText::new(part, "is not a segment", SEGMENTS)
+}
+
+/// Text, it would match nothing.
+fn respell(method: &str, path: &str, respelled: Option<String>) -> BadText {
+    let here =
+        respelled.map(|path| format!("{method} {path}")).filter(|here| here.parse::<Pattern>().is_ok());
+    let remedy = here.map_or_else(|| SEGMENTS.to_owned(), |here| format!("write `{here}`"));
+    BadText::new(path, "is not how a path is written here", remedy)
 }
 
 fn parse_segment(part: &str) -> Result<Segment, BadText> {
@@ -250,12 +307,20 @@ fn parse_segment(part: &str) -> Result<Segment, BadText> {
         Some(name) => (true, name),
         None => (false, inner),
     };
+    let (name, kind) = match name.split_once(':') {
+        Some((name, written)) if !is_rest => (name, Some((written, written.parse::<Kind>()?))),
+        _ => (name, None),
+    };
     let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    match (fits, is_rest) {
-        (false, _) => Err(bad()),
-        (true, true) => Ok(Segment::Rest(name.to_owned())),
-        (true, false) => Ok(Segment::Name(name.to_owned())),
+    if !fits {
+        return Err(bad());
     }
+    let name = name.to_owned();
+    Ok(match kind {
+        Some((written, kind)) => Segment::Typed { name, written: written.to_owned(), kind },
+        None if is_rest => Segment::Rest(name),
+        None => Segment::Name(name),
+    })
 }
 
 travels_as_text!(Pattern);
@@ -288,6 +353,12 @@ mod tests {
         assert!(!files.matches("GET", "/files/"));
         assert!(!files.matches("GET", "/files"));
         assert!(pattern("GET /").matches("GET", "/"));
+        let typed = pattern("GET /orders/{id:int}/{code:[A-Z]{3}}");
+        assert_eq!(typed.path(), "/orders/{id:int}/{code:[A-Z]{3}}");
+        assert!(typed.matches("GET", "/orders/7/ABC"));
+        assert!(!typed.matches("GET", "/orders/x/ABC"));
+        assert!(!typed.matches("GET", "/orders/7/ABCD"));
+        assert!(pattern(r"GET /y/{n:\d{4}}").matches("GET", "/y/2026"));
     }
 
     #[test]
@@ -308,6 +379,16 @@ mod tests {
             "GET /a;v=1",
             "GET /a//b",
             "GET /a%00",
+            "GET /{a:int}/{a}",
+            "GET /{a:}",
+            "GET /{:int}",
+            "GET /{*a:int}",
+            "GET /{a:[/]+}",
+            "GET /{a:int}//b",
+            "GET /orders/*",
+            "GET /orders/:id",
+            "GET /orders/<int:id>",
+            r"GET ^orders/(\d+)$",
         ] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }
@@ -323,5 +404,15 @@ mod tests {
         assert_eq!(meet("GET /a", "POST /a"), Meeting::Apart);
         assert_eq!(meet("GET /a/", "GET /a/{*r}"), Meeting::Apart);
         assert_eq!(meet("GET /a", "GET /b"), Meeting::Apart);
+        assert_eq!(meet("GET /a/{x:int}", "GET /a/{y}"), Meeting::Within);
+        assert_eq!(meet("GET /a/{*r}", "GET /a/{y:int}"), Meeting::Around);
+        assert_eq!(meet("GET /a/7", "GET /a/{y:int}"), Meeting::Within);
+        assert_eq!(meet("GET /a/b", "GET /a/{y:int}"), Meeting::Apart);
+        assert_eq!(meet("GET /a/{x:int}", "GET /a/{y:[0-9]+}"), Meeting::Same);
+        assert_eq!(meet("GET /a/{x:int}", "GET /a/{y:slug}"), Meeting::Within);
+        assert_eq!(meet("GET /a/{x:[a-c]+}", "GET /a/{y:[c-e]+}"), Meeting::Crossing);
+        assert_eq!(meet("GET /a/{x:[a-c]+}/p", "GET /a/{y:[c-e]+}/q"), Meeting::Apart);
+        assert_eq!(pattern("GET /a/{x:int}").wins(&pattern("GET /a/{y:slug}")), Some(true));
+        assert_eq!(pattern("GET /a/{x:[a-c]+}").wins(&pattern("GET /a/{y:[c-e]+}")), None);
     }
 }

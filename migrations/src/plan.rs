@@ -308,9 +308,9 @@ impl Slice {
         self.routes.iter().find(|route| route.name == *name)
     }
 
-    /// Whether a route's requests may be shared by percent: reads always, writes only without tables.
+    /// Whether a route's requests may be shared by percent: reads, and without tables writes, unless it is pinned.
     pub fn may_share(&self, route: &Route) -> bool {
-        route.access == Access::Read || self.is_stateless()
+        !route.is_pinned && (route.access == Access::Read || self.is_stateless())
     }
 }
 
@@ -320,6 +320,8 @@ pub struct Route {
     pub name: RouteName,
     pub pattern: Pattern,
     pub access: Access,
+    /// It stays at the monolith, whatever becomes of the slice.
+    pub is_pinned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,7 +36,12 @@ services:
 slices:
   orders:
     service: orders
-    routes: { list: GET /orders, show: "GET /orders/{id}", place: POST /orders }
+    routes:
+      list: GET /orders
+      show: GET /orders/{id:int}
+      place: POST /orders
+      new: { match: GET /orders/new, side: monolith }
+      draft: { match: POST /orders/new, side: monolith }
     tables: [public.orders]
     reference: [public.customers]
   pages:
@@ -184,6 +189,26 @@ fn a_slice_without_tables_shares_its_writes_too() {
 }
 
 #[test]
+fn a_pinned_route_stays_at_the_monolith_in_every_stage() {
+    let plan = plan();
+    let mut shared = following();
+    // It was shared before the plan pinned it.
+    let routes = [("new", "50%"), ("list", "50%")];
+    let routes = routes.iter().map(|(name, share)| (name.parse().unwrap(), share.parse().unwrap())).collect();
+    shared.push(("orders", Event::Shared { routes }));
+    for events in [Vec::new(), shared, split()] {
+        let desired = Desired::from(&plan, &state(&events), None);
+        for name in ["new", "draft"] {
+            assert_eq!(share_of(&desired, name).0, Share::MONOLITH);
+            assert!(desired.table.routes.iter().any(|row| row.route.as_str() == name && row.pinned));
+        }
+        let row = serde_json::to_value(&desired.table.routes[0]).unwrap();
+        assert!(row.get("pinned").is_none(), "what is not pinned travels as before");
+    }
+    assert_eq!(share_of(&Desired::from(&plan, &state(&split()), None), "place").0, Share::SERVICE);
+}
+
+#[test]
 fn wishes_are_refused_with_a_way_on() {
     let plan = plan();
     let (start, follow) = (state(&[]), state(&following()));
@@ -206,6 +231,7 @@ fn wishes_are_refused_with_a_way_on() {
         share(&start, "zebra", None, "10%"),
         share(&follow, "orders", Some("lst"), "10%"),
         share(&follow, "orders", Some("place"), "10%"),
+        share(&follow, "orders", Some("new"), "10%"),
         share(&start, "orders", None, "10%"),
         share(&copying, "orders", Some("list"), "10%"),
         share(&state(&split()), "orders", None, "10%"),
@@ -349,6 +375,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             pattern: "GET /orders/{id}".parse().unwrap(),
             access: migrations::pattern::Access::Read,
             share: "12.5%".parse().unwrap(),
+            pinned: false,
         };
         let one = SliceStatus {
             stage,

@@ -154,6 +154,8 @@ fn every_key_is_read() {
     assert_eq!(slice.route(&"peek".parse().unwrap()).unwrap().access, Access::Write);
     assert!(!slice.is_stateless() && slice.tables.is_empty());
     assert_eq!(plan.accept.len(), 1);
+    let route = |name: &str| slice.route(&name.parse().unwrap()).unwrap();
+    assert!(route("add").is_pinned && !route("number").is_pinned);
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Exchange {
             number,
             client: route.client(&request.fields, arrived.address),
         });
-        let freshness = route.and_then(|(_, route)| route.slice.freshness.as_ref());
+        let of_slice = route.filter(|(_, route)| !route.is_pinned);
+        let freshness = of_slice.and_then(|(_, route)| route.slice.freshness.as_ref());
         let consistency = freshness.map(|freshness| freshness.consistency);
         let mut exchange = Self {
             arrived,
@@ -151,7 +152,7 @@ impl Exchange {
     /// Whether the wrong side would answer it wrongly: its slice has tables, whose rows are the newest at one side only. A
     /// hold has an end of its own.
     pub(crate) fn needs_right_side(&self) -> bool {
-        let Some(route) = self.route() else { return false };
+        let Some(route) = self.route().filter(|route| !route.is_pinned) else { return false };
         let is_held = || self.may_write() && self.live.hold(&route.slice.traffic.slice).is_some();
         (route.slice.follows || route.slice.leads) && !is_held()
     }
@@ -177,12 +178,12 @@ impl Exchange {
         *self = Self { stay, ..again };
     }
 
-    /// The writes of its slice, if it is one of them.
+    /// The writes of its slice, if it is one of them. What the plan keeps at the monolith is none.
     pub(crate) fn traffic(&self) -> Option<&Arc<Traffic>> {
         if !self.may_write() {
             return None;
         }
-        Some(&self.route()?.slice.traffic)
+        Some(&self.route().filter(|route| !route.is_pinned)?.slice.traffic)
     }
 
     /// It met a hold and is not sent.
@@ -318,6 +319,10 @@ impl Exchange {
     /// reads would stay at the monolith while it keeps reading.
     fn decide(&mut self) -> Option<Wait> {
         let (route, client) = self.placed()?;
+        if route.is_pinned {
+            self.decision = Decision { side: Side::Monolith, why: Why::Pinned };
+            return None;
+        }
         let freshness = route.slice.freshness.as_ref();
         let stale = freshness.and_then(|freshness| self.stale(freshness, client));
         let decision = decide(&Case {

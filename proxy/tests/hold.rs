@@ -81,6 +81,27 @@ fn a_write_is_held_before_its_body_and_goes_to_the_owner_of_the_newer_table() {
 }
 
 #[test]
+fn what_the_plan_pins_is_neither_held_nor_counted_nor_moved() {
+    let pinned = |service_leads: bool| {
+        let mut routes = orders("monolith");
+        let draft = TableRoute { pinned: true, ..route("draft", "PUT /orders/{id:int}", "monolith", true) };
+        routes.push(TableRoute { leads: service_leads, follows: !service_leads, ..draft });
+        routes
+    };
+    let mut rig = Rig::new(pinned(false));
+    rig.hold(pinned(false), 1, LONG);
+    assert_eq!(rig.ask("PUT", "/orders/7").text(), "monolith", "it is held");
+    let held = send(&rig, "PUT /orders/seven HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 2\r\n\r\n{}");
+    until_held(&rig, 1);
+    rig.publish(pinned(true));
+    assert_eq!(answer(&held).text(), "monolith");
+    let headers = [("X-Strangler-Side", "service"), ("X-Strangler-Secret", rig::SECRET)];
+    assert_eq!(rig::ask(rig.proxy.address, "PUT", "/orders/7", &headers, b"").text(), "monolith");
+    let pinned = || rig.proxy.metric("strangler_proxy_decisions_total{why=\"pinned\"} ");
+    rig.proxy.until("both are counted", || pinned() == 2.0);
+}
+
+#[test]
 fn a_client_that_waits_for_100_gets_it_from_the_owner_after_the_hold() {
     let bare = Bare::new(|stream, _| {
         let head = String::from_utf8(read_past(stream, b"\r\n\r\n")).unwrap();

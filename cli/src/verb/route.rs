@@ -67,7 +67,9 @@ fn list(call: &Invocation<'_>, status: &Status) {
     for (slice, stands) in &status.slices {
         for route in &stands.routes {
             let name = format!("{slice}.{}", route.name);
-            let goes = if route.share == Share::MONOLITH {
+            let goes = if route.pinned {
+                plain("monolith, always")
+            } else if route.share == Share::MONOLITH {
                 plain(destination(route.share))
             } else {
                 good(destination(route.share))
@@ -80,7 +82,7 @@ fn list(call: &Invocation<'_>, status: &Status) {
             ]);
             rows.push(json!({
                 "slice": slice, "route": route.name, "match": route.pattern, "access": route.access,
-                "share": route.share, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
+                "share": route.share, "pinned": route.pinned, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
             }));
         }
     }

@@ -158,8 +158,11 @@ fn stage(slice: &SliceStatus, now: Moment) -> Cell {
 
 /// Where a slice's reads or writes go; a range if its routes differ.
 fn shared(slice: &SliceStatus, access: Access) -> String {
-    let shares = slice.routes.iter().filter(|route| route.access == access).map(|route| route.share);
-    let Some(least) = shares.clone().min() else { return "–".to_owned() };
+    let routes = || slice.routes.iter().filter(|route| route.access == access);
+    let shares = routes().filter(|route| !route.pinned).map(|route| route.share);
+    let Some(least) = shares.clone().min() else {
+        return if routes().next().is_some() { "monolith" } else { "–" }.to_owned();
+    };
     let most = shares.max().unwrap_or(least);
     if access == Access::Read && slice.withheld && most > Share::MONOLITH {
         return "monolith for now".to_owned();

@@ -260,6 +260,7 @@ pub(super) fn status(
                 access: route.access,
                 // The same question that the proxies' table answers, so that both can never differ.
                 share: control::share(slice, route, &now),
+                pinned: route.is_pinned,
             });
             let lanes = if slice.is_stateless() { Lanes::new() } else { lanes(&slice.name) };
             let next_steps = steps(plan, &slice.name, state, &lanes);

@@ -221,6 +221,11 @@ fn shareable<'s>(slice: &'s Slice, name: &RouteName) -> Result<&'s Route, Proble
     if slice.may_share(route) {
         return Ok(route);
     }
+    if route.is_pinned {
+        let message = format!("the plan keeps {}.{name} ({}) at the monolith", slice.name, route.pattern);
+        let hint = "take `side: monolith` out of the route in the plan, and run `strangler reload`";
+        return Err(Problem::new(Code::SliceImpossible, message, hint));
+    }
     let message = format!(
         "{}.{name} ({}) writes the slice's tables, and their writes are never shared: they move whole, by cutover",
         slice.name, route.pattern

@@ -56,6 +56,7 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
         sticky: slice.sticky.clone(),
         follows: !slice.is_stateless() && !state.stage.is_at_service() && !gained_tables(slice, state),
         leads: state.stage.is_at_service(),
+        pinned: route.is_pinned,
     }
 }
 
@@ -63,6 +64,9 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
 /// nobody owns them they still point at the monolith, whose gate refuses them. Of a slice that gained its tables
 /// meanwhile everything stays where it was decided to go: reads without their writes would miss what was promised.
 pub fn share(slice: &Slice, route: &Route, state: &SliceState) -> Share {
+    if route.is_pinned {
+        return Share::MONOLITH;
+    }
     if slice.may_share(route) || gained_tables(slice, state) {
         return state.share(&route.name);
     }

@@ -154,7 +154,8 @@ impl<'a> Names<'a> {
                 format!("keep the changes of service {service} for the way back")
             }
             Event::CutoverStarted { .. } | Event::RollbackStarted { .. } => {
-                let writes = self.slice.routes.iter().filter(|route| !self.slice.may_share(route));
+                let writes =
+                    self.slice.routes.iter().filter(|route| !route.is_pinned && !self.slice.may_share(route));
                 let writes: Vec<_> = writes.map(|route| route.pattern.to_string()).collect();
                 format!("hold {} at the proxies of {}", writes.join(", "), self.plan.name)
             }

@@ -132,6 +132,9 @@ fn slices(plan: &Plan, print: &mut Fingerprint) {
                     Access::Write => "write",
                 },
             );
+            if route.is_pinned {
+                print.put("side", "monolith");
+            }
         }
         slice.tables.iter().for_each(|table| put_table(print, "table", table));
         slice.reference.iter().for_each(|table| put_table(print, "reference", table));

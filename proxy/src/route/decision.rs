@@ -14,6 +14,8 @@ pub(crate) enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
     Unmatched,
+    /// The plan keeps the route at the monolith.
+    Pinned,
     Share,
     Override,
     /// The client wrote, and the service may not have the write yet.
@@ -36,8 +38,9 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 13] = [
+    pub(crate) const ALL: [Why; 14] = [
         Why::Unmatched,
+        Why::Pinned,
         Why::Share,
         Why::Override,
         Why::Wrote,
@@ -55,6 +58,7 @@ impl Why {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Why::Unmatched => "unmatched",
+            Why::Pinned => "pinned",
             Why::Share => "share",
             Why::Override => "override",
             Why::Wrote => "wrote",

@@ -1,11 +1,11 @@
 //! Many path templates in one tree of segments. The time to find one grows with the path, not with the number of
 //! templates.
 //!
-//! A literal wins over `{name}`, and `{name}` over `{*rest}`, segment by segment from the left, with backtracking.
-//! Only where templates fork into a literal and a name at one place after the other are more nodes visited than the
-//! path has segments, and no node twice. A tree does not know methods, queries or what a template stands for.
+//! A literal wins over `{name:kind}`, a narrower kind over a wider one, any kind over `{name}`, and `{name}` over `{*rest}`,
+//! segment by segment from the left, with backtracking. Only where templates fork at one place after the other are more
+//! nodes visited than the path has segments, and no node twice. A tree does not know methods, queries or what a template stands for.
 
-use migrations::pattern::Segment;
+use migrations::pattern::{Kind, Segment};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroU32;
@@ -18,6 +18,8 @@ use std::num::NonZeroU32;
 pub(crate) struct Trie {
     nodes: Vec<Node>,
     literals: HashMap<Edge, NonZeroU32, BuildHasherDefault<Mix>>,
+    /// The children by kind of the nodes that have some, a narrower kind before a wider one.
+    kinds: HashMap<usize, Vec<(Kind, NonZeroU32)>, BuildHasherDefault<Mix>>,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ struct Node {
     rest: Option<Number>,
     here: Option<Number>,
     has_literals: bool,
+    has_kinds: bool,
 }
 
 const _: () = assert!(size_of::<Node>() == 16);
@@ -53,7 +56,7 @@ struct Edge([u64; 3]);
 
 impl Default for Trie {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], literals: HashMap::default() }
+        Self { nodes: vec![Node::default()], literals: HashMap::default(), kinds: HashMap::default() }
     }
 }
 
@@ -66,6 +69,7 @@ impl Trie {
                 Segment::Literal(text) => {
                     pieces(text.as_bytes()).fold(at, |at, (piece, is_last)| self.grow(at, piece, is_last))
                 }
+                Segment::Typed { kind, .. } => self.grow_kind(at, *kind),
                 Segment::Name(_) => {
                     let next = self.next();
                     let child = *self.nodes[at].name.get_or_insert(next);
@@ -91,6 +95,20 @@ impl Trie {
         let next = self.next();
         self.nodes[at].has_literals = true;
         let child = *self.literals.entry(Edge::new(at, piece, is_last)).or_insert(next);
+        self.grown(child)
+    }
+
+    fn grow_kind(&mut self, at: usize, kind: Kind) -> usize {
+        let next = self.next();
+        self.nodes[at].has_kinds = true;
+        let children = self.kinds.entry(at).or_default();
+        let child = match children.binary_search_by_key(&kind, |(kind, _)| *kind) {
+            Ok(known) => children[known].1,
+            Err(place) => {
+                children.insert(place, (kind, next));
+                next
+            }
+        };
         self.grown(child)
     }
 
@@ -124,6 +142,13 @@ impl Trie {
             && let Some(found) = below(child)
         {
             return Some(found);
+        }
+        if node.has_kinds {
+            let children = self.kinds.get(&at).into_iter().flatten();
+            let mut fitting = children.filter(|(kind, _)| kind.takes(head));
+            if let Some(found) = fitting.find_map(|(_, child)| below(child.get() as usize)) {
+                return Some(found);
+            }
         }
         if let (false, Some(child)) = (head.is_empty(), node.name)
             && let Some(found) = below(child.get() as usize)
@@ -203,13 +228,18 @@ mod tests {
         trie
     }
 
+    /// Kinds from narrow to wide. Each takes all that any earlier one takes, but for `int` and `[a-c]+`, which take nothing in
+    /// common.
+    const KINDS: [&str; 5] = ["int", "[a-c]+", "[0-9a-f]+", "[0-9a-z]+", "slug"];
+
     /// The rule without a tree: of all that match, the one that is smallest segment by segment.
     fn best(patterns: &[Pattern], path: &str) -> Option<u32> {
-        let rank = |pattern: &Pattern| -> Vec<u8> {
+        let rank = |pattern: &Pattern| -> Vec<usize> {
             let kind = |segment: &Segment| match segment {
                 Segment::Literal(_) => 0,
-                Segment::Name(_) => 1,
-                Segment::Rest(_) => 2,
+                Segment::Typed { written, .. } => 1 + KINDS.iter().position(|kind| kind == written).unwrap(),
+                Segment::Name(_) => 10,
+                Segment::Rest(_) => 20,
             };
             pattern.segments().iter().map(kind).collect()
         };
@@ -217,9 +247,12 @@ mod tests {
         matching.min_by_key(|(number, p)| (rank(p), *number)).map(|(number, _)| number as u32)
     }
 
+    const TEXTS: [&str; 9] = ["a", "b", "7", "f7", "z7", "A-z", "", LONG, LONGER];
+
     fn segment() -> impl Strategy<Value = String> {
         let words = ["a", "b", "", "{x}", LONG, LONGER].map(str::to_owned);
-        proptest::sample::select(words.to_vec())
+        let kinds = KINDS.map(|kind| format!("{{x:{kind}}}"));
+        proptest::sample::select([words.to_vec(), kinds.to_vec()].concat())
     }
 
     fn pattern() -> impl Strategy<Value = Pattern> {
@@ -233,7 +266,7 @@ mod tests {
                 }
                 names += 1;
                 path.push('/');
-                path.push_str(&part.replace("{x}", &format!("{{x{names}}}")));
+                path.push_str(&part.replace("{x", &format!("{{x{names}")));
             }
             if rest {
                 path.truncate(path.trim_end_matches('/').len());
@@ -248,11 +281,23 @@ mod tests {
         #[test]
         fn the_tree_finds_what_the_rule_says(
             patterns in proptest::collection::vec(pattern(), 0..12),
-            path in proptest::collection::vec(proptest::sample::select(vec!["a", "b", "c", "", LONG, LONGER]), 0..6),
+            path in proptest::collection::vec(proptest::sample::select(TEXTS.to_vec()), 0..6),
         ) {
             let path = format!("/{}", path.join("/"));
             prop_assert_eq!(trie_of(&patterns).find(path.as_bytes()), best(&patterns, &path), "{}", path);
         }
+    }
+
+    #[test]
+    fn what_fits_no_kind_goes_on_to_the_name() {
+        let patterns = ["GET /p/{s}/r/{id:int}", "GET /p/{s}/r/add", "GET /p/{s:slug}/{*rest}"];
+        let patterns: Vec<Pattern> = patterns.iter().map(|p| p.parse().unwrap()).collect();
+        let trie = trie_of(&patterns);
+        assert_eq!(trie.find(b"/p/x.y/r/7"), Some(0));
+        assert_eq!(trie.find(b"/p/x.y/r/add"), Some(1));
+        assert_eq!(trie.find(b"/p/x/r/7"), Some(2), "the first difference decides");
+        assert_eq!(trie.find(b"/p/x.y/r/\xff"), None);
+        assert_eq!(trie.find(b"/p//r/7"), None);
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub(crate) struct LiveRoute {
     pub(crate) share: Share,
     before: Share,
     pub(crate) access: Access,
+    /// The monolith answers it, as it answers what matches no route.
+    pub(crate) is_pinned: bool,
     pub(crate) name: Box<str>,
     entry: Box<TableRoute>,
 }
@@ -94,6 +96,7 @@ impl LiveRoute {
             share: entry.share,
             before,
             access: entry.access,
+            is_pinned: entry.pinned,
             name: entry.route.as_str().into(),
             entry: Box::new(entry.clone()),
         }

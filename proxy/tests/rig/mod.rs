@@ -177,6 +177,7 @@ pub fn route(name: &str, pattern: &str, share: &str, follows: bool) -> TableRout
         sticky: Sticky::Own,
         follows,
         leads: false,
+        pinned: false,
     }
 }
 

@@ -69,7 +69,15 @@ fn routes(slices: &[SliceDraft], notes: &mut Notes<'_>) {
         notes.warning(b.spot, Code::PlanRoutesCross, message, "check these first, then run the check again");
     }
     for (a, b) in shown {
-        let (winner, loser) = if wins(&a.route.pattern, &b.route.pattern) { (a, b) } else { (b, a) };
+        let Some(first_wins) = a.route.pattern.wins(&b.route.pattern) else {
+            let message =
+                format!("some requests match both this route and {}, and neither is narrower", a.name());
+            let hint =
+                "write kinds of which one takes all that the other takes, or that take nothing in common";
+            notes.error(b.spot, Code::PlanRoutesAmbiguous, message, hint);
+            continue;
+        };
+        let (winner, loser) = if first_wins { (a, b) } else { (b, a) };
         let message = format!("some requests match both this route and {}", a.name());
         let hint = format!(
             "`{}` takes them, not `{}`; if that is wrong, write a third route",
@@ -85,6 +93,7 @@ fn shape(pattern: &Pattern) -> String {
     for segment in pattern.segments() {
         match segment {
             Segment::Literal(text) => shape.extend(["/", text]),
+            Segment::Typed { kind, .. } => shape.push_str(&format!("/{{:{kind:?}}}")),
             Segment::Name(_) => shape.push_str("/{}"),
             Segment::Rest(_) => shape.push_str("/{*}"),
         }
@@ -94,17 +103,6 @@ fn shape(pattern: &Pattern) -> String {
 
 fn has_names(pattern: &Pattern) -> bool {
     pattern.segments().iter().any(|segment| !matches!(segment, Segment::Literal(_)))
-}
-
-/// Whether `a` gets the requests that both match: at the first difference text beats `{name}` beats `{*rest}`.
-fn wins(a: &Pattern, b: &Pattern) -> bool {
-    let rank = |segment: &Segment| match segment {
-        Segment::Literal(_) => 0,
-        Segment::Name(_) => 1,
-        Segment::Rest(_) => 2,
-    };
-    let mut ranks = a.segments().iter().zip(b.segments()).map(|(a, b)| (rank(a), rank(b)));
-    ranks.find(|(a, b)| a != b).is_none_or(|(a, b)| a < b)
 }
 
 struct Named<'d> {

@@ -133,22 +133,27 @@ fn routes(node: Option<&Node>, notes: &mut Notes<'_>) -> Vec<(Spot, Route)> {
 fn route(key: &Key, node: &Node, notes: &mut Notes<'_>) -> Option<(Spot, Route)> {
     let name: Option<RouteName> = reading::parse_key(key, "a route's name", notes);
     let what = "a route such as `GET /orders/{id}`";
+    let mut is_pinned = false;
     let (spot, pattern, access): (Spot, Option<Pattern>, Option<Access>) = match &node.value {
         Value::Map(_) => {
-            let fields = Fields::open(node, &format!("route `{}`", key.text), &["match", "access"], notes)?;
+            let keys = ["match", "access", "side"];
+            let fields = Fields::open(node, &format!("route `{}`", key.text), &keys, notes)?;
             let matched = fields.need("match", "write `match: GET /orders/{id}`", notes)?;
             let words = [("read", Access::Read), ("write", Access::Write)];
             let access = match fields.get("access") {
                 Some(node) => Some(reading::choice(node, "an access", &words, notes)?),
                 None => None,
             };
+            if let Some(node) = fields.get("side") {
+                is_pinned = reading::choice(node, "a side of a route", &[("monolith", true)], notes)?;
+            }
             (matched.spot, reading::parse(matched, what, notes), access)
         }
         _ => (node.spot, reading::parse(node, what, notes), None),
     };
     let pattern = pattern?;
     let access = access.unwrap_or_else(|| pattern.default_access());
-    Some((spot, Route { name: name?, pattern, access }))
+    Some((spot, Route { name: name?, pattern, access, is_pinned }))
 }
 
 fn sticky(node: &Node, notes: &mut Notes<'_>) -> Option<Sticky> {
