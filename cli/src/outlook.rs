@@ -208,6 +208,7 @@ mod tests {
             generation: Generation(0),
             now: Moment(0),
             slices: BTreeMap::new(),
+            unmatched: Vec::new(),
             agents,
             findings: Vec::new(),
         }

@@ -9,6 +9,8 @@ mod controller;
 mod crossing;
 #[path = "verbs/doubt.rs"]
 mod doubt;
+#[path = "verbs/upstreams.rs"]
+mod upstreams;
 
 use controller::{bridge, outcome, status};
 use nix::sys::signal::{Signal, kill};

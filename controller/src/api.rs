@@ -3,6 +3,7 @@
 
 mod answer;
 mod crossing;
+mod fared;
 
 use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;

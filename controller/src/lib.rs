@@ -29,6 +29,6 @@ mod trial;
 
 pub use access::{readers, writers};
 pub use install::{InstallError, install, uninstall};
-pub use observe::doctor;
+pub use observe::{doctor, upstreams};
 pub use serve::{ServeError, serve};
 pub use store::{Draft, Loaded, Store, StoreError, forget_elsewhere};

@@ -8,7 +8,7 @@ use crate::access;
 use crate::trial;
 use futures_util::future::join_all;
 use migrations::code::Code;
-use migrations::finding::Finding;
+use migrations::finding::{Finding, Severity};
 use migrations::names::{SliceName, TableName};
 use migrations::plan::{Plan, Slice, Upstream};
 use migrations::preflight::{
@@ -109,7 +109,7 @@ async fn diagnose(plan: &Plan, slice: Option<&SliceName>, look: Look) -> Diagnos
         })
         .collect();
     let looking = join_all(databases.iter().map(|database| observe(plan, database, &slices, look)));
-    let (mut following, looked) = tokio::join!(upstreams(plan, &slices), looking);
+    let (mut following, looked) = tokio::join!(unreachable(plan, &slices), looking);
     let mut seen = BTreeMap::new();
     for (database, outcome) in databases.iter().zip(looked) {
         match outcome {
@@ -346,8 +346,28 @@ fn filled_by(row: &tokio_postgres::Row) -> (String, BTreeSet<TableName>) {
     (row.get(0), serde_json::from_value(filled).unwrap_or_default())
 }
 
+/// Upstreams of the plan that take no connection from this machine. One without any address that does is an error.
+pub async fn upstreams(plan: &Plan, slice: Option<&SliceName>) -> Vec<Finding> {
+    let is_meant = |one: &&Slice| slice.is_none_or(|name| one.name == *name);
+    let slices: Vec<&Slice> = plan.slices.values().filter(is_meant).collect();
+    let mut found = unreachable(plan, &slices).await;
+    let names = slices.iter().map(|slice| &slice.service).collect::<BTreeSet<_>>();
+    let services = names.into_iter().filter_map(|name| plan.services.get(name)).map(|one| &one.upstreams);
+    for addresses in std::iter::once(&plan.monolith.upstreams).chain(services) {
+        let of_these =
+            |finding: &Finding| addresses.iter().any(|one| finding.message.contains(&format!(" at {one}: ")));
+        if found.iter().filter(|finding| of_these(finding)).count() >= addresses.len() {
+            found
+                .iter_mut()
+                .filter(|finding| of_these(finding))
+                .for_each(|one| one.severity = Severity::Error);
+        }
+    }
+    found
+}
+
 /// Upstreams that take no connection now. It hinders no copy, so it is a warning.
-async fn upstreams(plan: &Plan, slices: &[&Slice]) -> Vec<Finding> {
+async fn unreachable(plan: &Plan, slices: &[&Slice]) -> Vec<Finding> {
     let monolith = plan.monolith.upstreams.iter().map(|upstream| ("the monolith".to_owned(), upstream));
     let services: BTreeSet<_> = slices.iter().map(|slice| &slice.service).collect();
     let services = services.into_iter().filter_map(|name| Some((name, plan.services.get(name)?)));

@@ -24,6 +24,7 @@ pub use report::{CrossingEnd, CrossingReport, Phase, Reconciled};
 use crate::control::{AgentId, LaneReport, Report};
 use crate::crossing::{Moment, Preparing};
 use crate::finding::Finding;
+use crate::gate::Side;
 use crate::journal::{Generation, JournalId};
 use crate::lane::Direction;
 use crate::lsn::{Monolith, Of, Position};
@@ -47,6 +48,9 @@ pub struct Status {
     pub now: Moment,
     /// Every slice of the plan.
     pub slices: BTreeMap<SliceName, SliceStatus>,
+    /// How the requests fared that match no route.
+    #[serde(default)]
+    pub unmatched: Vec<RouteTraffic>,
     /// Every agent that reported within the last minute.
     pub agents: Vec<AgentStatus>,
     /// What is wrong now, e.g. a journal that cannot be reached.
@@ -101,6 +105,24 @@ pub struct RouteStatus {
     /// Whether the plan keeps it at the monolith.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub pinned: bool,
+    /// How its requests fared lately, by the sides that got some.
+    #[serde(default)]
+    pub traffic: Vec<RouteTraffic>,
+}
+
+/// How requests fared at a side in the last half to whole minute, at all live proxies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteTraffic {
+    pub side: Side,
+    pub per_second: f64,
+    pub requests: u64,
+    /// Those that the side answered with 5xx.
+    pub errors: u64,
+    /// Those that the side did not answer.
+    pub unanswered: u64,
+    /// 99 of 100 took no longer, within a class of times. None if that is more than 30 s.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub p99_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

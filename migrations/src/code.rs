@@ -305,7 +305,9 @@ codes! {
     TableRule = "table.rule", NotReady;
     TableUnlogged = "table.unlogged", NotReady;
 
+    UpstreamErrors = "upstream.errors", Unavailable;
     UpstreamUnreachable = "upstream.unreachable", NotReady;
+    UpstreamUnwell = "upstream.unwell", Stopped;
 
     WriterUnmarked = "writer.unmarked", NotReady;
     WriterUnwatched = "writer.unwatched", NotReady;

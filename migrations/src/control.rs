@@ -7,6 +7,7 @@ pub(crate) mod derive;
 use crate::code::Code;
 pub use derive::share;
 
+use crate::fared::RouteFared;
 use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lane::{LaneId, Right};
@@ -93,6 +94,9 @@ pub struct TableRoute {
     /// Whether the monolith answers it whatever becomes of the slice, as it answers what matches no route.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub pinned: bool,
+    /// Whether the monolith answers a read that the service answered with 5xx, as long as the service does not lead.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub falls_back: bool,
 }
 
 impl TableRoute {
@@ -173,6 +177,12 @@ pub struct ProxyReport {
     /// Whether it takes no new connections, and ends with what is under way.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_leaving: bool,
+    /// How far `fared` reaches back.
+    #[serde(default)]
+    pub window_ms: u64,
+    /// How requests fared lately. Of many routes, those with the most failures and requests.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub fared: Vec<RouteFared>,
 }
 
 /// The writes of a slice at one proxy.

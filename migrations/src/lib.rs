@@ -13,6 +13,7 @@ pub mod column_type;
 pub mod control;
 pub mod crossing;
 pub mod cutover;
+pub mod fared;
 pub mod filled;
 pub mod finding;
 pub mod fingerprint;

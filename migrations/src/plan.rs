@@ -277,6 +277,8 @@ pub struct Slice {
     /// Tables that the service only reads: copied and followed, never gated.
     pub reference: Vec<Table>,
     pub sticky: Sticky,
+    /// Whether the monolith answers reads that the service answers with 5xx, until a cutover.
+    pub falls_back_on_5xx: bool,
     /// Who else writes its tables, and what becomes of them.
     pub writers: BTreeMap<String, WriterFate>,
     /// What user triggers of sink tables do when changes are applied.

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by falling over")]
 
 use migrations::api::{
-    Acknowledged, AgentStatus, Outcome, RouteStatus, SetShares, SliceStatus, Status, SyncVerb, SyncWish,
-    Wish, next_steps, plan_event,
+    Acknowledged, AgentStatus, Outcome, RouteStatus, RouteTraffic, SetShares, SliceStatus, Status, SyncVerb,
+    SyncWish, Wish, next_steps, plan_event,
 };
 use migrations::code::Code;
 use migrations::control::{
@@ -13,6 +13,7 @@ use migrations::control::{
 };
 use migrations::crossing::{Crossing, Digest, Intent, Moment, Preparing};
 use migrations::finding::Finding;
+use migrations::gate::Side;
 use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::lane::{Direction, LaneId, Right};
 use migrations::lsn::{CommitLsn, EndLsn, Of, Position, Timeline};
@@ -367,6 +368,11 @@ fn orders_and_reports_read_back() {
     }
 }
 
+fn traffic() -> Vec<RouteTraffic> {
+    let side = Side::Service;
+    vec![RouteTraffic { side, per_second: 1.5, requests: 90, errors: 1, unanswered: 2, p99_ms: None }]
+}
+
 #[test]
 fn status_and_outcome_read_back_in_every_stage() {
     for stage in stages() {
@@ -376,6 +382,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             access: migrations::pattern::Access::Read,
             share: "12.5%".parse().unwrap(),
             pinned: false,
+            traffic: traffic(),
         };
         let one = SliceStatus {
             stage,
@@ -417,6 +424,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             generation: Generation(3),
             now: Moment(1),
             slices: BTreeMap::from([(slice("orders"), one)]),
+            unmatched: Vec::new(),
             agents: vec![agent],
             findings: vec![Finding::warning(Code::BridgeWaits, "b", "c")],
         });

@@ -155,6 +155,7 @@ fn every_key_is_read() {
     assert!(!slice.is_stateless() && slice.tables.is_empty());
     assert_eq!(plan.accept.len(), 1);
     let route = |name: &str| slice.route(&name.parse().unwrap()).unwrap();
+    assert!(slice.falls_back_on_5xx);
     assert!(route("add").is_pinned && !route("number").is_pinned);
 }
 

@@ -18,6 +18,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 
 pub(crate) struct Agent {
@@ -83,6 +84,7 @@ impl Agent {
         let mut unhealthy: Vec<String> = unwell.map(|target| target.upstream.to_string()).collect();
         unhealthy.sort();
         unhealthy.dedup();
+        let (window, fared) = live.as_ref().map(|live| live.fared(Instant::now())).unwrap_or_default();
         self.metrics.unwell.set(unhealthy.len() as i64);
         let report = ProxyReport {
             answered: self.metrics.answered_by_upstream(),
@@ -90,6 +92,8 @@ impl Agent {
             unhealthy,
             slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
             is_leaving: self.drain.has_begun(),
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
+            fared,
         };
         Observed {
             version: VERSION,

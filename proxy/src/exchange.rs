@@ -18,13 +18,14 @@ use crate::metrics::Metrics;
 use crate::route::decision::{Case, Decision, Side, Stale, Why, decide};
 use crate::table::route::LiveRoute;
 use crate::table::{Live, Tables};
+use crate::tally::End;
 use crate::upstream::Pool;
 use http1::{Fields, RequestHead};
 use migrations::pattern::{Access, is_safe_method};
 use migrations::plan::Consistency;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The logged status of a request whose client left without an answer.
 pub(crate) const CLIENT_LEFT: u16 = 499;
@@ -266,13 +267,34 @@ impl Exchange {
         self.matched.map(|matched| matched.number)
     }
 
+    /// How it ended at the side that it was sent to.
+    pub(crate) fn end(&self) -> End {
+        match self.reached {
+            Reached::Answered { status, .. } => End::Answered(status),
+            Reached::Failed { status: 502 | 504, .. } => End::Unanswered,
+            _ => End::Left,
+        }
+    }
+
+    /// How long it has been under way, without what it waited for the end of a hold.
+    pub(crate) fn took(&self) -> Duration {
+        self.arrived.at.elapsed().saturating_sub(self.stay.waited.unwrap_or_default())
+    }
+
+    /// Whether the monolith shall answer it because of this status, as the plan says. A tester sees what the service says.
+    pub(crate) fn is_unwanted(&self, status: u16) -> bool {
+        let falls_back = self.route().is_some_and(|route| route.slice.falls_back);
+        falls_back && (500..600).contains(&status) && self.decision.why != Why::Override
+    }
+
     /// Lets the monolith answer after the service failed. `false` if that is not safe, or its data may be older than what
     /// the client has seen.
-    pub(crate) fn fall_back(&mut self) -> bool {
+    pub(crate) fn fall_back(&mut self, why: Why, end: End) -> bool {
         let leads = self.route().is_some_and(|route| route.slice.leads);
         let may = self.is_repeatable() && self.decision.side == Side::Service && !leads;
         if may {
-            self.decision = Decision { side: Side::Monolith, why: Why::Fallback };
+            self.live.tally(self.route_number(), Side::Service, end, self.took());
+            self.decision = Decision { side: Side::Monolith, why };
         }
         may
     }

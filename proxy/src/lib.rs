@@ -34,6 +34,7 @@ mod server;
 mod shutdown;
 mod succession;
 mod table;
+mod tally;
 mod upstream;
 mod visit;
 mod wait;

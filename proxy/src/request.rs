@@ -18,6 +18,7 @@ use crate::passage::Passage;
 use crate::relay;
 use crate::route::decision::{Side, Why};
 use crate::table::{Live, Tables};
+use crate::tally::End;
 use crate::upstream::Target;
 use crate::visit::Visit;
 use async_trait::async_trait;
@@ -56,6 +57,13 @@ struct Attempts {
     was_kept: bool,
     /// How many attempts at the same side came before it.
     repeats: usize,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done,
+    /// The service answered with 5xx, and the monolith shall answer instead.
+    Unwanted,
 }
 
 #[async_trait]
@@ -162,8 +170,10 @@ impl Requests {
         let mut attempts = Attempts::default();
         loop {
             match self.attempt(visit, exchange, upload, &mut attempts).await {
+                Ok(Attempt::Unwanted) => attempts = Attempts::default(),
+                Ok(Attempt::Done) => return Ok(()),
                 Err(failure) if self.may_repeat(failure, exchange, upload, &mut attempts) => {}
-                ended => return ended,
+                Err(failure) => return Err(failure),
             }
         }
     }
@@ -174,7 +184,7 @@ impl Requests {
         exchange: &mut Exchange,
         upload: &mut Passage,
         attempts: &mut Attempts,
-    ) -> Result<(), Failure> {
+    ) -> Result<Attempt, Failure> {
         (attempts.target, attempts.was_kept) = (exchange.pool().pick().cloned(), false);
         let target = attempts.target.clone().ok_or(Failure::Unresolved)?;
         // A repeat because of a stale kept connection must not get another kept one.
@@ -188,6 +198,14 @@ impl Requests {
             sent => sent?,
         };
         target.note_answer();
+        let status = visit.answer.status;
+        // Nothing of the answer has gone to the client yet.
+        if exchange.is_unwanted(status)
+            && upload.is_repeatable()
+            && exchange.fall_back(Why::Erred, End::Answered(status))
+        {
+            return Ok(Attempt::Unwanted);
+        }
         let mut download = self.take_answer(visit, exchange, trace, upload)?;
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
@@ -197,7 +215,7 @@ impl Requests {
             if is_cut {
                 exchange.stay.note_cut(exchange.arrived.address);
             }
-            return Ok(());
+            return Ok(Attempt::Done);
         }
         let passed = relay.bring(upload, &mut download).await;
         exchange.answer_bytes = download.bytes;
@@ -205,7 +223,7 @@ impl Requests {
         if upload.is_whole() && download.comes != Framing::UntilClose && visit.answer.wants_more() {
             target.kept.keep(connection);
         }
-        Ok(())
+        Ok(Attempt::Done)
     }
 
     /// Sends the request until the head of its answer is here. Passes interim answers on.
@@ -323,7 +341,7 @@ impl Requests {
             return false;
         };
         attempts.repeats = if may_again { attempts.repeats + 1 } else { 0 };
-        may_again || exchange.fall_back()
+        may_again || exchange.fall_back(Why::Fallback, End::Unanswered)
     }
 
     /// Tells the client what went wrong, unless an answer has already begun.
@@ -405,6 +423,14 @@ impl Requests {
         };
         exchange.live.counters.count(exchange.route_number(), exchange.decision.side, status);
         self.metrics.decided(why);
+        if why != Why::Held {
+            exchange.live.tally(
+                exchange.route_number(),
+                exchange.decision.side,
+                exchange.end(),
+                exchange.took(),
+            );
+        }
         pool.counters.latency.observe(line.took.as_secs_f64());
         if exchange.is_answered() {
             pool.counters.answered.inc();

@@ -13,6 +13,8 @@ use crate::hold::Holds;
 use crate::hold::traffic::{InFlight, Traffic};
 use crate::metrics::{Metrics, RouteCounters};
 use crate::route::Routes;
+use crate::route::decision::Side;
+use crate::tally::{self, End, Tally, Terms};
 use crate::upstream::address::{self, BadAddress};
 use crate::upstream::{Patience, Pool, Target, Targets};
 use arc_swap::ArcSwapOption;
@@ -20,6 +22,7 @@ use http1::RequestHead;
 use link::ActsOn;
 use migrations::code::Code;
 use migrations::control::{Desired, SliceTraffic, Table, TableRoute};
+use migrations::fared::RouteFared;
 use migrations::names::{ServiceName, SliceName};
 use migrations::path;
 use migrations::plan::{Consistency, HoldBounds, Sticky};
@@ -29,6 +32,7 @@ use route::{LiveRoute, LiveSlice};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 pub(crate) struct Live {
@@ -40,6 +44,9 @@ pub(crate) struct Live {
     pub(crate) followers: Vec<Follower>,
     routes: Routes,
     live_routes: Vec<LiveRoute>,
+    /// Of each route, and last of what matches none. They outlive a swap.
+    tallies: Vec<Arc<Tally>>,
+    terms: Arc<Terms>,
     services: Vec<Arc<Pool>>,
     /// Every slice that has routes or a hold.
     slices: BTreeMap<SliceName, Slice>,
@@ -92,6 +99,25 @@ impl Live {
 
     pub(crate) fn nth(&self, number: usize) -> Option<&LiveRoute> {
         self.live_routes.get(number)
+    }
+
+    /// Counts how a request fared at a side.
+    pub(crate) fn tally(&self, route: Option<usize>, side: Side, end: End, took: Duration) {
+        let side = match side {
+            Side::Monolith => migrations::gate::Side::Monolith,
+            Side::Service => migrations::gate::Side::Service,
+        };
+        if let Some(tally) = self.tallies.get(route.unwrap_or(self.live_routes.len())) {
+            tally.count(&self.terms, side, end, took);
+        }
+    }
+
+    /// How requests fared lately, and how far that reaches back.
+    pub(crate) fn fared(&self, now: Instant) -> (Duration, Vec<RouteFared>) {
+        let window = self.terms.turn(now, &self.tallies);
+        let routes = self.live_routes.iter().map(LiveRoute::entry);
+        let names = routes.map(|entry| Some((&entry.slice, &entry.route))).chain([None]);
+        (window, tally::rows(names.zip(&self.tallies)))
     }
 
     pub(crate) fn hold(&self, slice: &SliceName) -> Option<Hold> {
@@ -169,6 +195,8 @@ pub(crate) struct Tables {
     /// The table in use, and earlier ones that requests still hold.
     alive: Mutex<Vec<Weak<Live>>>,
     targets: Targets,
+    terms: Arc<Terms>,
+    unmatched: Arc<Tally>,
     consistency: Consistency,
     /// Whether clients may still learn something from the proxy whose place this one takes: no raised share counts yet.
     has_predecessor: AtomicBool,
@@ -203,6 +231,8 @@ impl Tables {
             lasting: Mutex::default(),
             alive: Mutex::default(),
             targets: Targets::new(patience),
+            terms: Arc::new(Terms::new(Instant::now())),
+            unmatched: Arc::default(),
             consistency,
             has_predecessor: AtomicBool::new(false),
             naming,
@@ -335,9 +365,14 @@ impl Tables {
         let followers = self.followers(&table.routes, lasting);
         let slices = self.slices(table, lasting);
         let before = self.live();
-        let old_routes = before.iter().flat_map(|live| &live.live_routes);
+        let old_routes = before.iter().flat_map(|live| live.live_routes.iter().zip(&live.tallies));
         let old: HashMap<_, _> =
-            old_routes.map(|old| ((&old.entry().slice, &old.entry().route), old)).collect();
+            old_routes.map(|(old, tally)| ((&old.entry().slice, &old.entry().route), (old, tally))).collect();
+        let tally = |entry: &TableRoute| {
+            let known = old.get(&(&entry.slice, &entry.route));
+            known.map_or_else(Arc::default, |(_, tally)| Arc::clone(tally))
+        };
+        let tallies = table.routes.iter().map(tally).chain([self.unmatched.clone()]).collect();
         let mut slice: Option<Arc<LiveSlice>> = None;
         let routes = table.routes.iter().map(|entry| {
             let common = match slice.take().filter(|slice| slice.is_of(entry)) {
@@ -352,8 +387,7 @@ impl Tables {
                 }
             };
             slice = Some(common.clone());
-            let old = old.get(&(&entry.slice, &entry.route)).copied();
-            Ok(LiveRoute::new(entry, common, old))
+            Ok(LiveRoute::new(entry, common, old.get(&(&entry.slice, &entry.route)).map(|(old, _)| *old)))
         });
         Ok(Live {
             acts_on: ActsOn::of(desired),
@@ -361,6 +395,8 @@ impl Tables {
             counters: RouteCounters::new(table.routes.len()),
             routes: Routes::new(table.routes.iter().map(|entry| &entry.pattern)),
             live_routes: routes.collect::<Result<_, BadDesired>>()?,
+            tallies,
+            terms: self.terms.clone(),
             services: services.into_values().collect(),
             followers: if self.consistency == Consistency::Session { followers } else { Vec::new() },
             slices,
@@ -414,8 +450,6 @@ mod tests {
     use super::*;
     use migrations::crossing::Moment;
     use migrations::stage::Epoch;
-
-    use std::time::Duration;
 
     fn desired(generation: u64, hold: Option<u64>) -> Desired {
         let hold = hold.map(|epoch| serde_json::json!({ "epoch": epoch, "until": Moment(u64::MAX) }));

@@ -37,6 +37,81 @@ fn a_read_that_the_service_breaks_off_is_answered_by_the_monolith() {
     assert!(rig.proxy.metric("strangler_proxy_decisions_total{why=\"fallback\"} ") >= 2.0);
 }
 
+/// Reads whose 5xx the plan does not want.
+fn falling_back() -> Vec<migrations::control::TableRoute> {
+    let mut routes = reads_and_writes();
+    routes.iter_mut().for_each(|route| route.falls_back = true);
+    routes
+}
+
+#[test]
+fn a_read_that_the_service_answers_with_5xx_is_answered_by_the_monolith_if_the_plan_says_so() {
+    let broken = |_: &Asked| text(500, "service");
+    let mut rig = Rig::with(QUICK, falling_back(), |_| text(200, "monolith"), broken);
+    assert_eq!(rig.ask("GET", "/orders").text(), "monolith");
+    let found = ask(rig.proxy.address, "POST", "/orders/search", &[], b"what");
+    assert_eq!((found.text(), rig.monolith.last().body.as_slice()), ("monolith".to_owned(), &b"what"[..]));
+    for (method, target) in [("POST", "/orders"), ("PUT", "/orders/7"), ("DELETE", "/orders/7")] {
+        assert_eq!(rig.ask(method, target).status, 500, "{method} was sent twice");
+    }
+    let large = ask(rig.proxy.address, "POST", "/orders/search", &[], &vec![b'x'; 200_000]);
+    assert_eq!(large.status, 500, "its body was not kept");
+    let headers = [("X-Strangler-Side", "service"), ("X-Strangler-Secret", rig::SECRET)];
+    assert_eq!(ask(rig.proxy.address, "GET", "/orders", &headers, b"").status, 500, "a tester sees it");
+    assert_eq!(rig.monolith.count(), 2);
+    assert_eq!(rig.proxy.metric("strangler_proxy_decisions_total{why=\"erred\"} "), 2.0);
+    let mut led = falling_back();
+    led.iter_mut().for_each(|route| route.leads = true);
+    rig.publish(led);
+    assert_eq!(rig.ask("GET", "/orders").status, 500, "the monolith is behind");
+    rig.publish(reads_and_writes());
+    assert_eq!(rig.ask("GET", "/orders").status, 500, "the plan does not say so");
+    assert_eq!(rig.monolith.count(), 2);
+}
+
+#[test]
+fn how_requests_fared_is_reported_by_route_and_side() {
+    let service = |asked: &Asked| match asked.method.as_str() {
+        "GET" => text(500, "service"),
+        "PUT" => Reply::Close,
+        _ => text(200, "service"),
+    };
+    let mut rig = Rig::with(QUICK, falling_back(), |_| text(200, "monolith"), service);
+    for (method, target) in
+        [("GET", "/orders"), ("GET", "/orders"), ("PUT", "/orders/7"), ("POST", "/orders")]
+    {
+        rig.ask(method, target);
+    }
+    // The counts outlive a swap of the table.
+    rig.publish(falling_back());
+    rig.ask("GET", "/about");
+    let fared = || {
+        let reports = rig.controller.observed.lock().unwrap();
+        let Some(migrations::control::Report::Proxy(last)) = reports.last().map(|o| o.report.clone()) else {
+            return Vec::new();
+        };
+        let row = |row: &migrations::fared::RouteFared| {
+            let route = row.route.as_ref().map_or("-", |(_, route)| route.as_str());
+            format!(
+                "{route} {:?} {} {} {}",
+                row.side, row.fared.requests, row.fared.errors, row.fared.unanswered
+            )
+        };
+        assert!(last.fared.iter().all(|row| row.fared.took.iter().sum::<u64>() == row.fared.requests));
+        let mut rows: Vec<String> = last.fared.iter().map(row).collect();
+        rows.sort();
+        rows
+    };
+    let expected = [
+        "- Monolith 1 0 0",
+        "list Monolith 2 0 0",
+        "list Service 2 2 0",
+        "place Service 1 0 0",
+        "put Service 1 0 1",
+    ];
+    rig.proxy.until("it is reported", || fared() == expected);
+}
+
 #[test]
 fn a_read_of_what_the_service_owns_is_never_answered_by_the_monolith() {
     let mut routes = reads_and_writes();

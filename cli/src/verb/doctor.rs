@@ -29,6 +29,9 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     let mut progress = call.ui.progress();
     progress.state("checking the live systems");
     let mut diagnosis = crate::part::doctor(&plan, args.slice.as_ref()).await;
+    // No copy needs an upstream, but its clients do.
+    diagnosis.following.retain(|finding| finding.code != Code::UpstreamUnreachable);
+    diagnosis.following.extend(crate::part::upstreams(&plan, args.slice.as_ref()).await);
     diagnosis.following.extend(disk(&plan, call.house().dir()));
     diagnosis.following.extend(crate::part::out_of_reach(&plan.log).await);
     progress.clear();

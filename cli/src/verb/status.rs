@@ -1,5 +1,7 @@
 //! `strangler status`: each slice's stage, owner, reads and lag, the live parts, and every finding.
 
+mod traffic;
+
 use crate::edit::edited;
 use crate::invocation::Invocation;
 use crate::outlook::{condition, foreign, lag, lane, percent};
@@ -38,7 +40,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         say_unwatched(call);
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
         call.ui.next_steps(steps.first_chunk::<1>().map_or(&[], |first| first));
-        return stopped(&status).map_or(Ok(()), Err);
+        return stopped(&status).or_else(|| unwell(&status)).map_or(Ok(()), Err);
     }
     let mut signals = Signals::listen()?;
     while !call.ui.is_gone() {
@@ -101,12 +103,25 @@ fn stopped(status: &Status) -> Option<Problem> {
     ))
 }
 
+/// That an upstream has no address left at which it answers.
+fn unwell(status: &Status) -> Option<Problem> {
+    let mut findings = status.findings.iter();
+    findings
+        .find(|finding| finding.code == Code::UpstreamUnwell && finding.is_error())
+        .cloned()
+        .map(Problem::from)
+}
+
 fn show(ui: &Ui, status: &Status, base: &str) {
     ui.json(status);
     ui.line(format!("{}  generation {}  controller {base}", status.plan, status.generation));
     ui.line("");
     ui.line(slices(status));
     ui.line("");
+    if let Some(traffic) = traffic::table(status) {
+        ui.line(traffic);
+        ui.line("");
+    }
     ui.line(agents(status));
     let lanes = status.slices.values().flat_map(|slice| slice.lanes.values());
     let streams = lanes.filter_map(|lane| match &lane.condition {

@@ -98,7 +98,7 @@ async fn already(
             let renewal = Renewal { source, executable: executable()?, every_part: true };
             let taken = edit::take(call, &gauge.remote, plan, &renewal).await?;
             let status = gauge.remote.status().await?;
-            report(call, plan, house, gauge, &status, Some(taken));
+            report(call, plan, house, gauge, &status, Some(taken)).await;
             Ok(())
         }
         Err(why) => Err(Problem::new(
@@ -193,7 +193,7 @@ async fn detach(
         tokio::time::sleep(LOOK_EVERY).await;
     };
     progress.clear();
-    report(call, plan, house, gauge, &status, None);
+    report(call, plan, house, gauge, &status, None).await;
     Ok(())
 }
 
@@ -269,7 +269,7 @@ async fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn report(
+async fn report(
     call: &Invocation<'_>,
     plan: &Plan,
     house: &House,
@@ -285,13 +285,16 @@ fn report(
         call.ui.tick(&format!("bridge      {}", local(&plan.bridge.listen)));
     }
     call.ui.tick(&format!("proxy       {proxy}"));
-    for finding in &status.findings {
+    // The proxy has had no time yet to see which upstreams answer.
+    let mut findings = crate::part::upstreams(plan, None).await;
+    findings.extend(status.findings.iter().filter(|finding| finding.code != Code::UpstreamUnwell).cloned());
+    for finding in &findings {
         call.ui.finding(finding);
     }
     call.ui.json(&json!({
         "already": taken.is_some(), "replaced": taken.unwrap_or_default().replaced, "controller": gauge.remote.base(), "proxy": proxy,
         "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
-        "findings": status.findings, "next_steps": next,
+        "findings": findings, "next_steps": next,
     }));
     call.ui.next_steps(&next);
 }

@@ -54,8 +54,8 @@ fn a_second_bridge_is_fenced_out(log: &Log) {
     let second = Second::start(&house);
     house.eventually("two bridges", || bridges(&house.status()) == 2);
     house.eventually("a word about the second", || {
-        let (exit, said) = house.tried(&["status"]);
-        exit == 0 && (said.contains("another bridge") || said.contains("another log"))
+        let (_, said) = house.tried(&["status"]);
+        said.contains("another bridge") || said.contains("another log")
     });
     let update = "UPDATE orders SET hits = hits + 1 WHERE id <= 5000";
     house.at_source(update);

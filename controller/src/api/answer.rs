@@ -1,5 +1,6 @@
 //! What the API answers, put together from plan, state and reports; and its refusals with their HTTP status.
 
+use super::fared::{self, Seen};
 use crate::copies::Withheld;
 use crate::store::StoreError;
 use migrations::api::{
@@ -244,11 +245,12 @@ fn clock() -> Moment {
 pub(super) fn status(
     plan: &Plan,
     state: &State,
-    agents: Vec<AgentStatus>,
+    mut agents: Vec<AgentStatus>,
     trouble: Vec<Finding>,
     withheld: &BTreeMap<SliceName, Withheld>,
     lanes: impl Fn(&SliceName) -> Lanes,
 ) -> Status {
+    let seen = Seen::of(&agents);
     let slices: BTreeMap<SliceName, SliceStatus> = plan
         .slices
         .values()
@@ -261,6 +263,7 @@ pub(super) fn status(
                 // The same question that the proxies' table answers, so that both can never differ.
                 share: control::share(slice, route, &now),
                 pinned: route.is_pinned,
+                traffic: seen.traffic(&Some((slice.name.clone(), route.name.clone()))),
             });
             let lanes = if slice.is_stateless() { Lanes::new() } else { lanes(&slice.name) };
             let next_steps = steps(plan, &slice.name, state, &lanes);
@@ -287,6 +290,14 @@ pub(super) fn status(
         Report::Bridge(bridge) => bridge.findings.clone(),
         Report::Proxy(_) => Vec::new(),
     }));
+    findings.extend(fared::unwell(plan, &agents));
+    findings.extend(seen.failing(plan, |slice| state.slice(slice).stage.owner() == Owner::Service));
+    // It is shown with the routes, added up.
+    agents.iter_mut().for_each(|agent| {
+        if let Report::Proxy(proxy) = &mut agent.report {
+            proxy.fared.clear();
+        }
+    });
     Status {
         plan: plan.name.to_string(),
         plan_hash: plan.hash.clone(),
@@ -294,6 +305,7 @@ pub(super) fn status(
         generation: state.generation,
         now: clock(),
         slices,
+        unmatched: seen.traffic(&None),
         agents,
         findings,
     }

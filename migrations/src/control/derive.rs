@@ -57,6 +57,7 @@ fn table_route(slice: &Slice, route: &Route, state: &SliceState) -> TableRoute {
         follows: !slice.is_stateless() && !state.stage.is_at_service() && !gained_tables(slice, state),
         leads: state.stage.is_at_service(),
         pinned: route.is_pinned,
+        falls_back: slice.falls_back_on_5xx,
     }
 }
 

@@ -143,6 +143,9 @@ fn slices(plan: &Plan, print: &mut Fingerprint) {
             Sticky::Cookie(name) => print.put("cookie", name),
             Sticky::Header(name) => print.put("header", name),
         }
+        if slice.falls_back_on_5xx {
+            print.put("fallback", "on-5xx");
+        }
         for (writer, fate) in &slice.writers {
             print.put("writer", writer);
             print.put(

@@ -31,6 +31,8 @@ pub(crate) enum Why {
     Old,
     Unwell,
     Fallback,
+    /// The service answered a read with 5xx.
+    Erred,
     /// Writes of the slice are held, and this one was not sent.
     Held,
     /// The request may not be forwarded, so the proxy itself answers.
@@ -38,7 +40,7 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    pub(crate) const ALL: [Why; 14] = [
+    pub(crate) const ALL: [Why; 15] = [
         Why::Unmatched,
         Why::Pinned,
         Why::Share,
@@ -51,6 +53,7 @@ impl Why {
         Why::Old,
         Why::Unwell,
         Why::Fallback,
+        Why::Erred,
         Why::Held,
         Why::Here,
     ];
@@ -69,6 +72,7 @@ impl Why {
             Why::Old => "old",
             Why::Unwell => "unwell",
             Why::Fallback => "fallback",
+            Why::Erred => "erred",
             Why::Held => "held",
             Why::Here => "here",
         }

@@ -28,6 +28,8 @@ pub(crate) struct LiveSlice {
     pub(crate) follows: bool,
     /// Whether the monolith's data are behind the service's, so that it answers nothing.
     pub(crate) leads: bool,
+    /// Whether the monolith answers a read that the service answered with 5xx, unless the service leads.
+    pub(crate) falls_back: bool,
     sticky: Sticky,
     naming: Naming,
 }
@@ -48,6 +50,7 @@ impl LiveSlice {
             salt: client::salt(entry.slice.as_str()),
             follows: entry.follows,
             leads: entry.leads,
+            falls_back: entry.falls_back,
             sticky: entry.sticky.clone(),
             naming,
         }
@@ -57,7 +60,7 @@ impl LiveSlice {
     pub(crate) fn is_of(&self, entry: &TableRoute) -> bool {
         *self.name == *entry.slice.as_str()
             && *self.service.name == *entry.service.as_str()
-            && (self.follows, self.leads) == (entry.follows, entry.leads)
+            && (self.follows, self.leads, self.falls_back) == (entry.follows, entry.leads, entry.falls_back)
             && self.sticky == entry.sticky
     }
 }

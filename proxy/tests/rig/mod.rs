@@ -178,6 +178,7 @@ pub fn route(name: &str, pattern: &str, share: &str, follows: bool) -> TableRout
         follows,
         leads: false,
         pinned: false,
+        falls_back: false,
     }
 }
 

@@ -12,7 +12,8 @@ use crate::plan::written::Notes;
 use crate::plan::{Route, Slice, Table, TriggerFate, WriterFate};
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 7] = ["service", "routes", "tables", "reference", "sticky", "writers", "triggers"];
+const KEYS: [&str; 8] =
+    ["service", "routes", "tables", "reference", "sticky", "fallback", "writers", "triggers"];
 
 /// A slice as far as it could be read, with the places of what is compared across slices.
 pub(super) struct SliceDraft {
@@ -25,6 +26,7 @@ pub(super) struct SliceDraft {
     /// There are tables, even if they could not be read: both databases are needed.
     pub wants_databases: bool,
     sticky: Sticky,
+    falls_back_on_5xx: bool,
     writers: BTreeMap<String, WriterFate>,
     triggers: BTreeMap<String, TriggerFate>,
 }
@@ -39,6 +41,7 @@ impl SliceDraft {
             tables: bare(self.tables),
             reference: bare(self.reference),
             sticky: self.sticky,
+            falls_back_on_5xx: self.falls_back_on_5xx,
             writers: self.writers,
             triggers: self.triggers,
         })
@@ -93,6 +96,10 @@ fn slice(
         reference,
         wants_databases,
         sticky: fields.get("sticky").and_then(|node| sticky(node, notes)).unwrap_or_default(),
+        falls_back_on_5xx: fields
+            .get("fallback")
+            .and_then(|node| falls_back(node, notes))
+            .unwrap_or_default(),
         writers: words(fields.get("writers"), "writers", "what becomes of a writer", &fates, notes),
         triggers: words(fields.get("triggers"), "triggers", "what a trigger does", &deeds, notes),
         label,
@@ -154,6 +161,10 @@ fn route(key: &Key, node: &Node, notes: &mut Notes<'_>) -> Option<(Spot, Route)>
     let pattern = pattern?;
     let access = access.unwrap_or_else(|| pattern.default_access());
     Some((spot, Route { name: name?, pattern, access, is_pinned }))
+}
+
+fn falls_back(node: &Node, notes: &mut Notes<'_>) -> Option<bool> {
+    reading::choice(node, "a reason to fall back", &[("on-5xx", true)], notes)
 }
 
 fn sticky(node: &Node, notes: &mut Notes<'_>) -> Option<Sticky> {
