@@ -49,6 +49,8 @@ monolith:
   upstream: {upstream}   # the monolith's address today{database}
 services:
 {}proxy: {{ listen: \"{listen}\" }}   # clients connect here from now on
+  # If TLS ends at a balancer in front, write `proxy: {{ listen: …, trust_forwarded: true }}`: otherwise applications that
+  # insist on https redirect for ever.
 slices:
 {}",
         service_lines(draft),

@@ -344,6 +344,7 @@ codes! {
     LogUnknown = "log.unknown", Stopped;
 
     BridgeOtherPlan = "bridge.other-plan", NotReady;
+    ProxyForwardedIgnored = "proxy.forwarded-ignored", NotReady;
     ProxySeveral = "proxy.several", NotReady;
     BridgeWaits = "bridge.waits", Unavailable;
 

@@ -177,6 +177,9 @@ pub struct ProxyReport {
     /// Whether it takes no new connections, and ends with what is under way.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_leaving: bool,
+    /// Whether it lately threw away what a balancer says of clients, because the plan does not trust it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub ignores_forwarded: bool,
     /// How far `fared` reaches back.
     #[serde(default)]
     pub window_ms: u64,

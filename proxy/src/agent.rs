@@ -17,8 +17,8 @@ use migrations::problem::Problem;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub(crate) struct Agent {
@@ -32,6 +32,24 @@ pub(crate) struct Agent {
     pub(crate) bridge: BridgeLink,
     pub(crate) drain: Arc<Drain>,
     pub(crate) place: watch::Receiver<Place>,
+    pub(crate) ignored: Ignored,
+}
+
+/// Whether requests with a balancer's word were met lately, by their number.
+#[derive(Default)]
+pub(crate) struct Ignored(Mutex<(u64, Option<Instant>)>);
+
+impl Ignored {
+    /// The word of one request counts for so long.
+    const LASTS: Duration = Duration::from_secs(60);
+
+    fn is_met(&self, number: u64, now: Instant) -> bool {
+        let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if number > met.0 {
+            *met = (number, Some(now));
+        }
+        met.1.is_some_and(|last| now.duration_since(last) < Self::LASTS)
+    }
 }
 
 #[async_trait]
@@ -92,6 +110,7 @@ impl Agent {
             unhealthy,
             slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
             is_leaving: self.drain.has_begun(),
+            ignores_forwarded: self.ignored.is_met(self.metrics.forwarded_ignored.get(), Instant::now()),
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             fared,
         };
@@ -111,5 +130,20 @@ impl Agent {
             let bridge = self.bridge.clone();
             tokio::spawn(async move { freshness.keep_asking(bridge).await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balancers_word_is_met_until_it_has_not_come_for_a_while() {
+        let (ignored, begin) = (Ignored::default(), Instant::now());
+        assert!(!ignored.is_met(0, begin));
+        assert!(ignored.is_met(1, begin));
+        assert!(ignored.is_met(1, begin + Ignored::LASTS - Duration::from_secs(1)));
+        assert!(!ignored.is_met(1, begin + Ignored::LASTS));
+        assert!(ignored.is_met(2, begin + Ignored::LASTS));
     }
 }

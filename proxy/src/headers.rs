@@ -25,6 +25,11 @@ pub(crate) fn client_address(fields: &Fields, peer: IpAddr, trust_forwarded: boo
     first.unwrap_or(peer)
 }
 
+/// Whether a balancer, or who says to be one, tells by which scheme the client came.
+pub(crate) fn is_forwarded(fields: &Fields) -> bool {
+    fields.has(Name::ForwardedProto) || fields.has(Name::Forwarded)
+}
+
 /// Whether the client used TLS. The proxy itself listens without TLS, so only a trusted load balancer can say so. Of several
 /// balancers, the first one saw the client.
 pub(crate) fn client_uses_tls(fields: &Fields, trust_forwarded: bool) -> bool {

@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     /// Marks that send a client to the monolith until a barrier has passed.
     pub(crate) marks: IntCounter,
     pub(crate) overrides_refused: IntCounter,
+    /// Requests of which a balancer said how their client came, and was not believed.
+    pub(crate) forwarded_ignored: IntCounter,
     /// Requests whose route was found only by the normal spelling of their path.
     pub(crate) respelled: IntCounter,
     /// Our own answers with 502, 503 or 504.
@@ -126,6 +128,10 @@ impl Metrics {
             overrides_refused: one(
                 "strangler_proxy_overrides_refused_total",
                 "Overrides without the secret",
+            )?,
+            forwarded_ignored: one(
+                "strangler_proxy_forwarded_ignored_total",
+                "Requests whose Forwarded or X-Forwarded-Proto was thrown away",
             )?,
             respelled: one(
                 "strangler_proxy_paths_respelled_total",

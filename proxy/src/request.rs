@@ -88,6 +88,9 @@ impl Requests {
             return self.answer_here(visit).await;
         }
         let arrived = self.arrived(visit);
+        if !self.settings.trust_forwarded && headers::is_forwarded(&visit.request.fields) {
+            self.metrics.forwarded_ignored.inc();
+        }
         match self.admit(visit, arrived) {
             Ok((mut exchange, mut upload)) => {
                 let attended = match self.wait(visit, &mut exchange).await {

@@ -4,7 +4,7 @@
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::agent::Agent;
+use crate::agent::{Agent, Ignored};
 use crate::client::Naming;
 use crate::drain::Drain;
 use crate::freshness::BridgeLink;
@@ -244,6 +244,7 @@ fn assembled(
         bridge,
         drain,
         place: place(),
+        ignored: Ignored::default(),
     };
     server.add_service(background_service("agent", agent));
     server.add_service(background_service("succession", succession));

@@ -26,6 +26,15 @@ fn forwarded_headers_are_replaced_and_host_stays() {
     assert_eq!(asked.header("x-forwarded-proto"), Some("http"));
     assert_eq!(asked.header("x-forwarded-host"), None);
     assert_eq!(asked.header("forwarded"), None);
+    assert_eq!(rig.proxy.metric("strangler_proxy_forwarded_ignored_total "), 1.0);
+    ask(rig.proxy.address, "GET", "/", &[("X-Forwarded-For", "203.0.113.9")], b"");
+    assert_eq!(rig.proxy.metric("strangler_proxy_forwarded_ignored_total "), 1.0, "it says nothing of TLS");
+    rig.proxy.until("the controller hears of it", || {
+        let reports = rig.controller.observed.lock().unwrap();
+        reports
+            .last()
+            .is_some_and(|last| serde_json::to_string(last).unwrap().contains("\"ignores_forwarded\":true"))
+    });
 }
 
 #[test]

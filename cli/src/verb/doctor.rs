@@ -32,6 +32,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     // No copy needs an upstream, but its clients do.
     diagnosis.following.retain(|finding| finding.code != Code::UpstreamUnreachable);
     diagnosis.following.extend(crate::part::upstreams(&plan, args.slice.as_ref()).await);
+    diagnosis.following.extend(balancer(call).await);
     diagnosis.following.extend(disk(&plan, call.house().dir()));
     diagnosis.following.extend(crate::part::out_of_reach(&plan.log).await);
     progress.clear();
@@ -62,6 +63,12 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     }));
     call.ui.next_steps(&next);
     Ok(())
+}
+
+/// What only running proxies can see, if some run: a balancer in front that is not believed.
+async fn balancer(call: &Invocation<'_>) -> Option<Finding> {
+    let status = call.remote().ok()?.status().await.ok()?;
+    status.findings.into_iter().find(|finding| finding.code == Code::ProxyForwardedIgnored)
 }
 
 /// Slices that can never be cut over as the plan is. Without a name, those that only route are not meant.

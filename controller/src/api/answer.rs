@@ -291,6 +291,7 @@ pub(super) fn status(
         Report::Proxy(_) => Vec::new(),
     }));
     findings.extend(fared::unwell(plan, &agents));
+    findings.extend(fared::ignoring(&agents));
     findings.extend(seen.failing(plan, |slice| state.slice(slice).stage.owner() == Owner::Service));
     // It is shown with the routes, added up.
     agents.iter_mut().for_each(|agent| {

@@ -127,6 +127,27 @@ fn unwell_upstream(who: &str, upstreams: &[Upstream], agents: &[AgentStatus]) ->
     }
 }
 
+/// The proxies that throw away what a balancer says: an application that insists on https redirects for ever behind them.
+pub(super) fn ignoring(agents: &[AgentStatus]) -> Option<Finding> {
+    let ignores = |agent: &&AgentStatus| match &agent.report {
+        Report::Proxy(proxy) => agent.live && proxy.ignores_forwarded,
+        Report::Bridge(_) => false,
+    };
+    let names: Vec<&str> = agents.iter().filter(ignores).map(|agent| agent.agent.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "requests come with X-Forwarded-Proto or Forwarded, and {} does not believe them: applications hear `http`, and one \
+         that insists on https redirects for ever",
+        names.join(", ")
+    );
+    let remedy = "if a balancer of yours, where TLS ends, stands in front of every proxy and sets X-Forwarded-Proto and \
+                  X-Forwarded-For, write `trust_forwarded: true` under `proxy:` and run `strangler reload`; otherwise clients send this, and \
+                  it is right to throw it away";
+    Some(Finding::warning(Code::ProxyForwardedIgnored, message, remedy))
+}
+
 fn live_proxies(agents: &[AgentStatus]) -> impl Iterator<Item = &ProxyReport> {
     agents.iter().filter(|agent| agent.live).filter_map(|agent| match &agent.report {
         Report::Proxy(proxy) => Some(proxy),
@@ -182,6 +203,15 @@ mod tests {
         assert!(monolith.is_error() && service.is_error() && service.message.starts_with("service orders"));
         let silent = AgentStatus { live: false, ..unhealthy(&["http://b:1"]) };
         assert_eq!(found(&[silent]), []);
+    }
+
+    #[test]
+    fn a_proxy_that_throws_a_balancers_word_away_is_named() {
+        let ignoring_one =
+            |live| agent(live, ProxyReport { ignores_forwarded: true, ..ProxyReport::default() });
+        assert_eq!(ignoring(&[agent(true, ProxyReport::default()), ignoring_one(false)]), None);
+        let found = ignoring(&[ignoring_one(true)]).unwrap();
+        assert!(found.message.contains("p-1-a") && found.remedy.contains("trust_forwarded: true"), "{found}");
     }
 
     #[test]
