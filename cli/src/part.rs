@@ -2,7 +2,7 @@
 //! `doctor`. Only this file names their crates.
 
 pub(crate) use cdc_bridge::log::{out_of_reach, unknown_options};
-pub(crate) use controller::{doctor, readers, upstreams, writers};
+pub(crate) use controller::{doctor, locked_out, readers, upstreams, writers};
 
 use crate::signals::Signals;
 use link::Link;

@@ -5,7 +5,7 @@
 use migrations::code::Code;
 use migrations::preflight::looks_secret;
 use migrations::problem::Problem;
-use postgres::{catalog, connect_unplanned, in_words};
+use postgres::{catalog, connect_as_other, in_words};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(crate) async fn survey(url: &str) -> Result<Survey, Problem> {
 }
 
 async fn ask(url: &str) -> Result<Survey, Problem> {
-    let client = connect_unplanned(url, "the database", "strangler init").await?.client;
+    let client = connect_as_other(url, "the database", "strangler init").await?.client;
     let refused = |error: tokio_postgres::Error| {
         Problem::new(
             Code::CommandFailed,

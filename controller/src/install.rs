@@ -2,10 +2,11 @@
 //! connection. `strangler install --print` shows the same text instead.
 
 use migrations::code::Code;
+use migrations::finding::Finding;
 use migrations::plan::{LogChoice, Plan};
-use migrations::problem::Diagnostic;
+use migrations::problem::{Diagnostic, Problem};
 use migrations::sql::{self, Database, NoScript, Script};
-use postgres::{ConnectError, Session, connect_unplanned, in_words};
+use postgres::{ConnectError, Session, connect, connect_as_other, in_words};
 use std::collections::BTreeMap;
 use tokio_postgres::error::SqlState;
 
@@ -17,7 +18,8 @@ const HAS_JOURNAL: &str = "SELECT to_regclass('strangler.slice') IS NOT NULL";
 /// Each slice with its stage.
 const HEADS: &str = "SELECT slice, coalesce(stage->>'stage', '') FROM strangler.slice ORDER BY slice";
 
-/// Why a database could not be prepared or left. What was begun in that one was undone; those before it stay done.
+/// Why a database could not be prepared or left. What was begun in that one was undone. Those before it stay done, if it went
+/// through the trial of an `install`.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("no administrator's URL is given for {database}")]
@@ -109,14 +111,32 @@ fn end_first(slice: &str, stage: &str) -> String {
 }
 
 /// Makes everything that the plan needs in its databases: role, schema, gates' functions, rights, publication. It may
-/// be run again at any time. `admin_urls` by `monolith` or the service's name; `report` gets a line for each step and
+/// be run again at any time. All of it is tried in every database and rolled back, before anything stays in one: two databases
+/// of one server cannot be changed at once, because both make the same role. `admin_urls` by `monolith` or the service's name; `report` gets a line for each step and
 /// each warning of a server.
 pub async fn install(
     plan: &Plan,
     admin_urls: &BTreeMap<String, String>,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
+    for database in &known(plan, admin_urls)? {
+        run(database, admin_urls, &sql::install(plan, database)?, "ROLLBACK", &mut |_| {}).await?;
+    }
     run_all(plan, admin_urls, sql::install, report).await
+}
+
+/// Whether strangler's own role can enter each database by the plan's URL: a role that existed keeps its password.
+pub async fn locked_out(plan: &Plan) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for database in Database::all(plan) {
+        let Some(url) = database.url(plan) else { continue };
+        if let Err(error) = connect(url, "strangler install").await {
+            let problem = Problem::from(error);
+            let message = format!("strangler's role cannot enter {database}: {}", problem.message);
+            found.push(Finding::error(problem.code, message, problem.remedy));
+        }
+    }
+    found
 }
 
 /// Takes everything away again: slots, publication, gates, schema, rights, role. The monolith goes first, because it
@@ -182,7 +202,7 @@ async fn run_all(
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
     for database in &known(plan, admin_urls)? {
-        run(database, admin_urls, &scripts(plan, database)?, report).await?;
+        run(database, admin_urls, &scripts(plan, database)?, "COMMIT", report).await?;
     }
     Ok(())
 }
@@ -207,6 +227,7 @@ async fn run(
     database: &Database,
     admin_urls: &BTreeMap<String, String>,
     scripts: &[Script],
+    end: &str,
     report: &mut (dyn FnMut(&str) + Send),
 ) -> Result<(), InstallError> {
     let mut session = enter(database, admin_urls).await?;
@@ -219,12 +240,12 @@ async fn run(
             report(&format!("{database}: warning: {warning}"));
         }
     }
-    execute(database, &session, "commit", "COMMIT").await
+    execute(database, &session, "commit", end).await
 }
 
 async fn enter(database: &Database, admin_urls: &BTreeMap<String, String>) -> Result<Session, InstallError> {
     let url = admin_urls.get(database.as_str()).map(String::as_str).unwrap_or_default();
-    connect_unplanned(url, "the administrator's URL", "strangler install")
+    connect_as_other(url, "the administrator's URL", "strangler install")
         .await
         .map_err(|source| InstallError::Connect { database: database.clone(), source })
 }
@@ -263,7 +284,6 @@ fn remedy_of(code: Option<&SqlState>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migrations::problem::Problem;
 
     #[test]
     fn a_slice_that_has_left_is_to_be_given_back_first() {

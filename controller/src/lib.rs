@@ -28,7 +28,7 @@ mod store;
 mod trial;
 
 pub use access::{readers, writers};
-pub use install::{InstallError, install, uninstall};
+pub use install::{InstallError, install, locked_out, uninstall};
 pub use observe::{doctor, upstreams};
 pub use serve::{ServeError, serve};
 pub use store::{Draft, Loaded, Store, StoreError, forget_elsewhere};

@@ -65,6 +65,23 @@ async fn install_can_be_repeated_and_uninstall_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_database_refuses_leaves_nothing_in_another() {
+    let world = World::new("").await;
+    world.cluster.sql("postgres", "CREATE ROLE weak LOGIN");
+    for part in ["monolith", "orders"] {
+        let mut admin = world.admin.clone();
+        let database = if part == "orders" { "service" } else { part };
+        admin.insert(part.to_owned(), world::url(&world.cluster, "weak", database));
+        let refused = controller::install(&world.plan, &admin, &mut |_| {}).await.unwrap_err();
+        assert!(matches!(refused, controller::InstallError::Refused { .. }), "{refused}");
+        for database in ["monolith", "service"] {
+            assert_eq!(world.cluster.sql(database, LEFT), "0", "{database} after {part} refused");
+        }
+    }
+    world.install().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_printed_script_makes_the_same() {
     let world = World::new("").await;
     for database in Database::all(&world.plan) {

@@ -216,6 +216,7 @@ codes! {
     InstallMissing = "install.missing", NotReady;
     InstallNoFunction = "install.no-function", NotReady;
     InstallNoPublication = "install.no-publication", NotReady;
+    InstallLockedOut = "install.locked-out", NotReady;
     InstallNoUrl = "install.no-url", Usage;
     InstallNotPublished = "install.not-published", NotReady;
     InstallOtherPlan = "install.other-plan", NotReady;

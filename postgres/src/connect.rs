@@ -112,6 +112,21 @@ fn remedy_of(code: Option<&str>, role: &str, database: &str) -> String {
     }
 }
 
+/// As [`remedy_of`], for a role that strangler does not make: an administrator's.
+fn remedy_of_other(code: Option<&str>, role: &str, database: &str) -> String {
+    let quoted = quote_identifier(role);
+    match code.unwrap_or_default() {
+        "28P01" => {
+            format!("correct the role or its password in this URL: the server does not take it for {quoted}")
+        }
+        "28000" => format!(
+            "give the URL of a role that may log in from here; for {quoted}, pg_hba.conf must let it in, with a client's \
+             certificate if it asks for one (`sslcert` and `sslkey` in the URL)"
+        ),
+        _ => remedy_of(code, role, database),
+    }
+}
+
 /// Where a database is, as whom it is entered, and how the connection is protected.
 #[derive(Debug)]
 pub struct Address {
@@ -119,6 +134,8 @@ pub struct Address {
     shown: String,
     config: Config,
     pub(crate) tls: Tls,
+    /// Whether the role is strangler's own, which `install` makes.
+    is_ours: bool,
 }
 
 /// One of the places that a URL names.
@@ -150,6 +167,12 @@ pub async fn connect_unplanned(url: &str, shown: &str, application: &str) -> Res
     Address::read(url, shown.to_owned())?.open(application).await
 }
 
+/// As [`connect_unplanned`], as a role that strangler does not make: an administrator's. Its refusals say so.
+pub async fn connect_as_other(url: &str, shown: &str, application: &str) -> Result<Session, ConnectError> {
+    let address = Address { is_ours: false, ..Address::read(url, shown.to_owned())? };
+    address.open(application).await
+}
+
 /// A connection, driven by a task of its own until it is dropped.
 #[derive(Debug)]
 pub struct Session {
@@ -178,7 +201,7 @@ impl Address {
             let why = "`sslnegotiation=direct` needs `sslmode=require`, `verify-ca` or `verify-full`";
             return Err(bad(why.to_owned()));
         }
-        Ok(Address { shown, config, tls })
+        Ok(Address { shown, config, tls, is_ours: true })
     }
 
     pub fn database(&self) -> &str {
@@ -261,7 +284,10 @@ impl Address {
     }
 
     pub(crate) fn refused(&self, why: String, code: Option<&str>) -> ConnectError {
-        let remedy = remedy_of(code, self.role(), self.database());
+        let remedy = match self.is_ours {
+            true => remedy_of(code, self.role(), self.database()),
+            false => remedy_of_other(code, self.role(), self.database()),
+        };
         ConnectError::Refused { url: self.shown.clone(), why, remedy }
     }
 
@@ -362,6 +388,16 @@ mod tests {
             let remedy = remedy_of(Some(code), "us", "sh\"op");
             assert!(remedy.contains(statement) && !remedy.contains("start the server"), "{code}: {remedy}");
         }
+    }
+
+    #[test]
+    fn an_administrators_password_is_to_be_corrected_and_not_set() {
+        for code in ["28P01", "28000"] {
+            let remedy = remedy_of_other(Some(code), "postgres", "shop");
+            assert!(!remedy.contains("ALTER ROLE") && !remedy.contains("strangler install"), "{remedy}");
+            assert!(remedy.contains("URL"), "{remedy}");
+        }
+        assert_eq!(remedy_of_other(Some("3D000"), "p", "d"), remedy_of(Some("3D000"), "p", "d"));
     }
 
     #[test]

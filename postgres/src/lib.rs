@@ -17,5 +17,5 @@ pub mod slot;
 pub mod stamp;
 mod tls;
 
-pub use connect::{Address, ConnectError, Session, connect, connect_unplanned};
+pub use connect::{Address, ConnectError, Session, connect, connect_as_other, connect_unplanned};
 pub use refusal::{Refusal, function_of, in_words};

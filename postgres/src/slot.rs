@@ -6,11 +6,16 @@ use migrations::preflight::SlotSeen;
 use tokio_postgres::{Client, Error};
 
 const SLOTS: &str = "
-    SELECT slot_name::text, coalesce(database = current_database(), false), temporary, active,
+    SELECT slot_name::text, coalesce(s.database = current_database(), false), temporary, active,
            coalesce(wal_status = 'lost', false), coalesce(confirmed_flush_lsn::text, '0/0'),
            CASE WHEN pg_is_in_recovery() THEN 0
-                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END
-      FROM pg_replication_slots WHERE slot_name::text ~ $1 ORDER BY slot_name";
+                ELSE greatest(0, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0))::bigint END,
+           -- Of another role's session only the process is shown.
+           'process ' || active_pid || coalesce(' (' || nullif(a.application_name, '') || ')', '')
+             || CASE WHEN a.client_addr IS NOT NULL THEN ' from ' || host(a.client_addr)
+                     WHEN a.client_port = -1 THEN ' from the server''s own machine' ELSE '' END
+      FROM pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
+     WHERE slot_name::text ~ $1 ORDER BY slot_name";
 
 /// The server's slots whose names match this regular expression; all of them if it is empty.
 pub async fn list(client: &Client, pattern: &str) -> Result<Vec<SlotSeen>, Error> {
@@ -23,6 +28,7 @@ pub async fn list(client: &Client, pattern: &str) -> Result<Vec<SlotSeen>, Error
         is_lost: row.get(4),
         confirmed: row.get::<_, &str>(5).parse().unwrap_or_default(),
         kept_bytes: u64::try_from(row.get::<_, i64>(6)).unwrap_or_default(),
+        reader: row.get(7),
     });
     Ok(slots.collect())
 }

@@ -24,7 +24,8 @@ pub(crate) enum Begin {
 
 /// Decides how a session begins. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
 pub(crate) fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, server: &Timeline) -> Begin {
-    if let Some(foreign) = slots.iter().find(|slot| slot.name != own) {
+    // One that is read now says more than one that was left.
+    if let Some(foreign) = slots.iter().filter(|slot| slot.name != own).max_by_key(|slot| slot.is_active) {
         return Begin::Stop(foreign_slot(foreign, own));
     }
     let Some(end) = end else {
@@ -51,15 +52,28 @@ pub(crate) fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, serv
 }
 
 fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
+    if slot.is_active {
+        let reader = slot.reader.as_deref().unwrap_or("a session that is not shown");
+        return Finding::error(
+            Code::CaptureForeignSlot,
+            format!(
+                "another bridge of this plan runs, with another log: {reader} reads replication slot {} (the slot of this \
+                 log is {own})",
+                slot.name
+            ),
+            "stop one of the two: run `strangler down` in the folder from which it was started, on that machine; leave the \
+             slot as it is, the other bridge needs it",
+        );
+    }
     Finding::error(
         Code::CaptureForeignSlot,
         format!(
             "replication slot {} keeps WAL for another log of this plan (the slot of this log is {own}): that log was \
-             moved or deleted, or another bridge uses it",
+             moved or deleted, or its bridge is down",
             slot.name
         ),
         format!(
-            "restore that log; or give it up: `SELECT pg_drop_replication_slot('{}')`, then `strangler sync drop` and \
+            "restore that log, or start its bridge; or give it up: `SELECT pg_drop_replication_slot('{}')`, then `strangler sync drop` and \
              `strangler sync start` for each slice",
             slot.name
         ),
@@ -124,6 +138,7 @@ mod tests {
             is_temporary: false,
             is_active: false,
             is_lost: false,
+            reader: None,
             confirmed: EndLsn(confirmed),
             kept_bytes: 0,
         }
@@ -151,6 +166,19 @@ mod tests {
         assert_eq!(decide("s", &[slot("s", 9)], Some(&end(9)), &s), Begin::Resume(EndLsn(9)));
         assert!(matches!(decide("s", &[slot("s", 10)], Some(&end(9)), &s), Begin::Lost(_)));
         assert!(matches!(decide("s", &[], Some(&end(9)), &s), Begin::Lost(_)));
+    }
+
+    #[test]
+    fn the_slot_of_a_bridge_that_runs_is_never_to_be_dropped() {
+        let reader = Some("process 7 (strangler bridge) from 10.0.0.7".to_owned());
+        let active = SlotSeen { is_active: true, reader, ..slot("live", 5) };
+        for slots in [vec![active.clone()], vec![slot("old", 1), active.clone(), slot("older", 1)]] {
+            let Begin::Stop(found) = decide("s", &slots, None, &server()) else { panic!("it begins") };
+            assert!(found.message.contains("process 7 (strangler bridge) from 10.0.0.7"), "{found}");
+            assert!(!found.remedy.contains("drop") && found.remedy.contains("strangler down"), "{found}");
+        }
+        let Begin::Stop(found) = decide("s", &[slot("old", 1)], None, &server()) else { panic!("it begins") };
+        assert!(found.remedy.contains("pg_drop_replication_slot('old')"), "{found}");
     }
 
     #[test]

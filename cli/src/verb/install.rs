@@ -4,6 +4,7 @@ use crate::invocation::Invocation;
 use crate::part::{self, AdminUrls};
 use crate::ui::harmless::harmless;
 use migrations::code::Code;
+use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
 use migrations::problem::Problem;
 use migrations::sql::{self, Database};
@@ -62,11 +63,29 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         steps.push(step.to_owned());
     };
     part::install(&plan, &urls, &mut report).await?;
+    let locked_out = part::locked_out(&plan).await;
+    if !locked_out.is_empty() {
+        return Err(shut_out(call, locked_out));
+    }
     let next = next(&plan);
     call.ui.tick("installed; run `strangler install` again whenever the plan's tables change");
     call.ui.json(&json!({ "installed": steps, "next_steps": next }));
     call.ui.next_steps(&next);
     Ok(())
+}
+
+/// A role that existed before keeps its password, and `pg_hba.conf` may not know the role.
+fn shut_out(call: &Invocation<'_>, findings: Vec<Finding>) -> Problem {
+    let problem = Problem::new(
+        Code::InstallLockedOut,
+        "everything is installed, but strangler's own role cannot enter by the plan's URL",
+        "set what is wrong, then run `strangler install` again",
+    );
+    if call.ui.is_json() {
+        return problem.with(findings);
+    }
+    findings.iter().for_each(|finding| call.ui.finding(finding));
+    problem
 }
 
 fn print(call: &Invocation<'_>, plan: &Plan) -> Result<(), Problem> {

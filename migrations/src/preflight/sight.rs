@@ -302,6 +302,8 @@ pub struct SlotSeen {
     pub is_of_this_database: bool,
     pub is_temporary: bool,
     pub is_active: bool,
+    /// The session that reads it now, in words: its process, what it calls itself, and from where it is connected.
+    pub reader: Option<String>,
     /// Whether the server has thrown away WAL that it needs.
     pub is_lost: bool,
     /// Everything before is confirmed: the server no longer keeps it for the reader.

@@ -242,6 +242,7 @@ fn slots_and_open_transactions() {
         is_temporary: false,
         is_active,
         is_lost,
+        reader: None,
         confirmed: EndLsn(0),
         kept_bytes: 9,
     };

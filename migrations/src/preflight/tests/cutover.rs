@@ -232,6 +232,7 @@ fn what_an_earlier_attempt_left() {
             is_temporary: false,
             is_active: false,
             is_lost: false,
+            reader: None,
             confirmed: EndLsn(0),
             kept_bytes: 9,
         });
