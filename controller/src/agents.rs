@@ -134,6 +134,21 @@ impl Agents {
         })
     }
 
+    /// How many live proxies let the monolith answer a slice that was taken back in an emergency.
+    pub(crate) fn withholding(&self, slice: &SliceName) -> Acknowledged {
+        let now = self.clock.now();
+        let seen = self.lock();
+        self.serving(&seen).fold(Acknowledged::default(), |mut sum, agent| {
+            let is_live = now.duration_since(agent.at) < LIVE;
+            let has =
+                matches!(&agent.observed.report, Report::Proxy(proxy) if proxy.withholds.contains(slice));
+            sum.live += u32::from(is_live);
+            sum.have += u32::from(is_live && has);
+            sum.silent += u32::from(!is_live);
+            sum
+        })
+    }
+
     /// The proxies that take clients now.
     pub(crate) fn proxy_names(&self) -> Vec<String> {
         let seen = self.lock();

@@ -8,6 +8,7 @@ mod fared;
 use crate::agents::HEARD_AFTER;
 use crate::desk::Desk;
 use crate::drive;
+use crate::emergency;
 use crate::metrics;
 use crate::observe;
 use crate::store::{Draft, StoreError};
@@ -102,10 +103,21 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     let table = desk.desired().map(|desired| desired.table);
     let shares_copies = table.is_some_and(|table| table.routes.iter().any(TableRoute::reads_a_copy));
     let several = answer::several(&desk.plan, &desk.agents.proxy_names()).filter(|_| shares_copies);
-    let trouble = trouble.into_iter().chain(desk.courses.alarms()).chain(several).collect();
+    let trouble = trouble
+        .into_iter()
+        .chain(desk.courses.alarms())
+        .chain(several)
+        .chain(desk.recalls.findings())
+        .collect();
     let (agents, withheld) = (desk.agents.status(state.journal), desk.withheld());
     let lanes = |slice: &SliceName| desk.agents.lanes(slice);
-    Ok(Json(answer::status(&desk.plan, &state, agents, trouble, &withheld, lanes)))
+    let mut status = answer::status(&desk.plan, &state, agents, trouble, &withheld, lanes);
+    for slice in desk.recalls.slices() {
+        if let Some(stands) = status.slices.get_mut(&slice) {
+            stands.withheld = true;
+        }
+    }
+    Ok(Json(status))
 }
 
 #[derive(Deserialize)]
@@ -139,8 +151,21 @@ async fn shares(
     let Json(wish) = wish?;
     detached(async move {
         let asked = Wish::Shares(&wish);
+        if wish.emergency && shared.desk.trouble().is_some() {
+            return shared.recall(&wish).await;
+        }
         shared.may_share(&wish).await?;
-        shared.decide(&wish.slice, asked, (&wish.actor, &wish.reason), Vec::new()).await
+        match shared.decide(&wish.slice, asked, (&wish.actor, &wish.reason), Vec::new()).await {
+            Err(Failure(why)) if why.code == Code::JournalUnreachable && wish.share == Share::MONOLITH => {
+                if wish.emergency {
+                    return shared.recall(&wish).await;
+                }
+                let way =
+                    format!("if it is urgent: `strangler route set {} monolith --emergency`", wish.slice);
+                Err(Failure(why.remedy(&way)))
+            }
+            decided => decided,
+        }
     })
     .await
 }
@@ -275,7 +300,8 @@ async fn observed(
     if !is_newest {
         return Ok(StatusCode::ACCEPTED.into_response());
     }
-    let withheld: BTreeSet<SliceName> = shared.desk.withheld().into_keys().collect();
+    let mut withheld: BTreeSet<SliceName> = shared.desk.withheld().into_keys().collect();
+    withheld.extend(shared.desk.recalls.slices());
     if withheld.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -361,6 +387,27 @@ impl Shared {
                 () = tokio::time::sleep_until(silence.min(deadline)) => {}
             }
         }
+    }
+
+    /// Takes a slice back without the journal, and waits until the live proxies have it, but not for ever.
+    async fn recall(&self, wish: &SetShares) -> Result<Json<Outcome>, Failure> {
+        let desk = &self.desk;
+        let state = emergency::take_back(desk, wish)?;
+        let (deadline, mut reports) = (Instant::now() + ACKNOWLEDGE_MAX, desk.agents.reports());
+        let proxies = loop {
+            reports.mark_unchanged();
+            let proxies = desk.agents.withholding(&wish.slice);
+            if proxies.have >= proxies.live || Instant::now() >= deadline {
+                break proxies;
+            }
+            let silence = desk.agents.next_silence().unwrap_or(deadline);
+            tokio::select! {
+                _ = reports.changed() => {}
+                () = tokio::time::sleep_until(silence.min(deadline)) => {}
+            }
+        };
+        let lanes = desk.agents.lanes(&wish.slice);
+        Ok(Json(answer::outcome(&desk.plan, &state, &wish.slice, &lanes, proxies, desk.recalls.findings())))
     }
 
     /// Journals a wish. The work goes on if the asker hangs up.

@@ -8,6 +8,7 @@ use crate::coordinator::ready::Spare;
 use crate::copies::Withheld;
 use crate::course::Courses;
 use crate::place::Place;
+use crate::recall::Recalls;
 use crate::store::{Draft, Store, StoreError};
 use migrations::code::Code;
 use migrations::control::Desired;
@@ -33,6 +34,7 @@ pub(crate) struct Desk {
     pub(crate) agents: Agents,
     pub(crate) courses: Courses,
     pub(crate) spare: Spare,
+    pub(crate) recalls: Recalls,
     store: Store,
     known: Mutex<Known>,
     reading: tokio::sync::Mutex<()>,
@@ -73,6 +75,7 @@ impl Desk {
             agents: Agents::default(),
             courses: Courses::new(),
             spare: Spare::default(),
+            recalls: Recalls::default(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),

@@ -15,11 +15,13 @@ mod copies;
 mod course;
 mod desk;
 mod drive;
+mod emergency;
 mod ends;
 mod install;
 mod metrics;
 mod observe;
 mod place;
+mod recall;
 mod reconcile;
 mod serve;
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use crate::api;
 use crate::coordinator::{self, Line};
 use crate::desk::Desk;
+use crate::emergency;
+use crate::recall::Recalls;
 use crate::store::Store;
 use link::handover::{self, NoPlace};
 use migrations::code::Code;
@@ -76,7 +78,10 @@ pub async fn serve(
         }
     };
     let store = Store::of(&plan, &state_dir);
-    let desk = Arc::new(Desk::new(plan, store));
+    let recalls = Recalls::read(state_dir.join("recalled.json"));
+    let mut desk = Desk::new(plan, store);
+    desk.recalls = recalls;
+    let desk = Arc::new(desk);
     // A journal that cannot be read is said in the log, in every answer and in `status`; see `Desk::trouble`.
     let _ = desk.refresh().await;
     tracing::info!(%address, "the controller listens");
@@ -131,7 +136,9 @@ pub(crate) async fn watch_journal(desk: Arc<Desk>, mut ends: watch::Receiver<boo
             _ = tick.tick() => {}
             _ = ends.wait_for(|ended| *ended) => return,
         }
-        let _ = desk.refresh().await;
+        if desk.refresh().await.is_ok() {
+            emergency::tell_journal(&desk).await;
+        }
         desk.look_for_bridge();
     }
 }

@@ -580,6 +580,92 @@ async fn an_old_copy_is_withheld_until_it_follows_again(api: &Running) {
     assert!(status.slices.values().all(|slice| slice.withheld), "the bridge is silent: {status:?}");
 }
 
+async fn with_its_journal_in_a_database() -> (Cluster, Plan) {
+    let cluster = Cluster::start_with("");
+    cluster.database("shop");
+    let url = world::url(&cluster, "strangler", "shop");
+    let text = PLAN.replace("PORT", &lab::free_port().unwrap().to_string());
+    let text = text.replace(
+        "upstream: \"http://127.0.0.1:1\"",
+        &format!("upstream: \"http://127.0.0.1:1\", database: \"{url}\""),
+    );
+    let plan = world::plan(&text);
+    let admin = [("monolith".to_owned(), world::url(&cluster, "postgres", "shop"))].into();
+    controller::install(&plan, &admin, &mut |_| {}).await.unwrap();
+    (cluster, plan)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_emergency_a_slice_comes_back_without_the_journal_which_learns_of_it_afterwards() {
+    let (cluster, plan) = with_its_journal_in_a_database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let api = Running::start(plan.clone(), folder.path()).await;
+    let wish = |emergency: bool, share: &str| json!({ "slice": "orders", "share": share, "emergency": emergency, "actor": "ann", "reason": "it burns" });
+    let given = api.post("/v1/shares", wish(false, "service")).await;
+    assert_eq!(given.status(), StatusCode::OK);
+    let now: Desired = api.get("/v1/desired").await;
+    let report = async |withholds: bool| {
+        let mut observed = proxy("a-1-0", Some((now.journal, now.generation)), &now.plan);
+        if let Report::Proxy(proxy) = &mut observed.report {
+            proxy.withholds = withholds.then(|| "orders".parse().unwrap()).into_iter().collect();
+        }
+        api.post("/v1/observed", serde_json::to_value(observed).unwrap()).await
+    };
+    let withheld = async || match report(false).await {
+        answer if answer.status() == StatusCode::OK => {
+            answer.json::<Confirmed>().await.unwrap().withheld.len()
+        }
+        _ => 0,
+    };
+    assert_eq!(withheld().await, 0);
+    cluster.stop().unwrap();
+    let (_, refusal) = api.refusal("/v1/shares", wish(false, "monolith")).await;
+    assert!(
+        refusal.code == Code::JournalUnreachable && refusal.remedy.contains("--emergency"),
+        "{refusal:?}"
+    );
+    let (_, refusal) = api.refusal("/v1/shares", wish(true, "service")).await;
+    assert_eq!(refusal.exit(), 2, "only back: {refusal:?}");
+    let taken =
+        async { api.post("/v1/shares", wish(true, "monolith")).await.json::<Outcome>().await.unwrap() };
+    let obeyed = async {
+        while withheld().await != 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        report(true).await
+    };
+    let (outcome, _) = tokio::join!(taken, obeyed);
+    assert_eq!((outcome.proxies.live, outcome.proxies.have), (1, 1));
+    assert_eq!(world::codes_of(&outcome.findings), [Code::ReadsRecalled]);
+    let status: Status = api.get("/v1/status").await;
+    assert!(status.slices.values().all(|slice| slice.withheld), "{status:?}");
+
+    // Another controller of this folder keeps to it, and the journal hears of it when it is back.
+    api.end().await;
+    cluster.restart();
+    let api = Running::start(plan, folder.path()).await;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let entries: Vec<Entry> = api.get("/v1/journal").await;
+        let last = entries.last().unwrap();
+        if last.generation == Generation(2) {
+            assert_eq!((last.actor.as_str(), last.reason.as_str()), ("ann", "in an emergency: it burns"));
+            break;
+        }
+        assert!(Instant::now() < until, "the journal never heard of it");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status: Status = api.get("/v1/status").await;
+    assert!(
+        status.slices.values().all(|slice| slice.routes.iter().all(|route| route.share == Share::MONOLITH))
+    );
+    let until = Instant::now() + Duration::from_secs(5);
+    while std::fs::read_to_string(folder.path().join("recalled.json")).unwrap() != "{}" {
+        assert!(Instant::now() < until, "it is kept for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_that_was_set_back_is_not_believed_until_it_has_a_new_id() {
     let (folder, api) = Running::alone().await;

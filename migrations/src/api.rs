@@ -147,6 +147,9 @@ pub struct SetShares {
     /// One route; left out: all of the slice's routes that may be shared.
     pub route: Option<RouteName>,
     pub share: Share,
+    /// Back to the monolith also while the journal cannot be written: it learns of it afterwards.
+    #[serde(default)]
+    pub emergency: bool,
     pub actor: String,
     #[serde(default)]
     pub reason: String,

@@ -360,6 +360,7 @@ codes! {
     JournalUncertain = "journal.uncertain", Unavailable;
     JournalUnreachable = "journal.unreachable", Unavailable;
 
+    ReadsRecalled = "reads.recalled", Unavailable;
     ReadsWait = "reads.wait", Unavailable;
     ReadsWithheld = "reads.withheld", Unavailable;
 

@@ -177,6 +177,9 @@ pub struct ProxyReport {
     /// Whether it takes no new connections, and ends with what is under way.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_leaving: bool,
+    /// The slices that it lets the monolith answer, because a controller said so ([`Confirmed`]).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub withholds: BTreeSet<SliceName>,
     /// Whether it lately threw away what a balancer says of clients, because the plan does not trust it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub ignores_forwarded: bool,
@@ -305,8 +308,9 @@ pub enum Condition {
     },
 }
 
-/// The controller's answer to a report that acts on the newest, if copies are too old: until another answer, no proxy reads
-/// from the copies of these slices. Without such copies the answer is empty.
+/// The controller's answer to a report that acts on the newest, if copies are too old, or slices were taken back in an
+/// emergency: until another answer, no proxy reads from the copies of these slices, and of one without tables nothing goes to
+/// the service. Without such copies the answer is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {
     /// [`VERSION`].

@@ -77,6 +77,7 @@ fn shares(name: &str, route: Option<&str>, share: &str) -> SetShares {
         slice: slice(name),
         route: route.map(|route| route.parse().unwrap()),
         share: share.parse().unwrap(),
+        emergency: false,
         actor: "a@b".into(),
         reason: String::new(),
     }

@@ -52,6 +52,10 @@ impl Doubt {
         self.ms(now) >= self.alone_from_ms.load(SeqCst)
     }
 
+    pub(crate) fn withheld(&self) -> BTreeSet<SliceName> {
+        self.withheld.load().as_ref().clone()
+    }
+
     pub(crate) fn withholds(&self, slice: &SliceName) -> bool {
         self.withheld.load().contains(slice)
     }

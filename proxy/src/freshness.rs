@@ -94,11 +94,6 @@ impl Freshness {
         self.doubt.is_alone_at(Instant::now())
     }
 
-    /// Whether a controller says that the copy is too old.
-    pub(crate) fn is_old(&self) -> bool {
-        self.doubt.withholds(&self.slice)
-    }
-
     /// Says whether the table shares reads of the slice. If not, no client needs its barriers.
     pub(crate) fn set_followed(&self, followed: bool) {
         if self.followed.swap(followed, Relaxed) != followed {

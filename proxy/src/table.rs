@@ -383,7 +383,8 @@ impl Tables {
                     let of_slice = |f: &&Follower| entry.follows && f.freshness.slice == entry.slice;
                     let freshness = followers.iter().find(of_slice).map(|f| f.freshness.clone());
                     let traffic = self.traffic(&entry.slice, lasting);
-                    Arc::new(LiveSlice::new(entry, service.clone(), freshness, traffic, self.naming))
+                    let (doubt, naming) = (self.doubt.clone(), self.naming);
+                    Arc::new(LiveSlice::new(entry, service.clone(), freshness, traffic, doubt, naming))
                 }
             };
             slice = Some(common.clone());

@@ -30,6 +30,9 @@ pub(crate) struct Set {
     /// `monolith`, `service`, or a percentage of clients such as `25%`; each client stays on its side
     #[arg(value_name = "monolith|service|N%", value_parser = typed::<Share>)]
     share: Share,
+    /// Take a whole slice back to the monolith even while its database, and with it the journal, is down
+    #[arg(long)]
+    emergency: bool,
     /// The reason, for the journal
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
@@ -97,6 +100,7 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
         slice: slice.clone(),
         route: route.clone(),
         share: set.share,
+        emergency: set.emergency,
         actor: call.actor(),
         reason: set.reason.clone(),
     };

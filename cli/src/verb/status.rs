@@ -179,7 +179,8 @@ fn shared(slice: &SliceStatus, access: Access) -> String {
         return if routes().next().is_some() { "monolith" } else { "–" }.to_owned();
     };
     let most = shares.max().unwrap_or(least);
-    if access == Access::Read && slice.withheld && most > Share::MONOLITH {
+    let is_withheld = slice.withheld && (access == Access::Read || !slice.has_tables);
+    if is_withheld && most > Share::MONOLITH {
         return "monolith for now".to_owned();
     }
     let short = |share: Share| match share {

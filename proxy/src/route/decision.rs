@@ -106,7 +106,7 @@ pub(crate) struct Case {
     pub(crate) leads: bool,
     /// Whether no controller has confirmed the table lately.
     pub(crate) is_alone: bool,
-    /// Whether the controller says that the copy is too old.
+    /// Whether the controller says that the copy is too old, or that the slice was taken back in an emergency.
     pub(crate) is_old: bool,
     /// The side that a tester with the right secret asked for.
     pub(crate) asked: Option<Side>,
@@ -141,6 +141,10 @@ pub(crate) fn decide(case: &Case) -> Decision {
             None if !case.settled.takes(case.bucket) => return monolith(Why::Raised),
             None => {}
         }
+    }
+    // It has no tables: a controller withholds it only because somebody took it back.
+    if case.is_old && !case.follows && !case.leads {
+        return monolith(Why::Old);
     }
     if case.is_read && !case.leads && !case.service_is_well {
         return monolith(Why::Unwell);
@@ -204,11 +208,11 @@ mod tests {
             assert_eq!(outcome(&kept_back), (Side::Monolith, why));
             let owned = Case { follows: false, leads: true, ..kept_back };
             assert_eq!(outcome(&owned), (Side::Service, Why::Share));
-            assert_eq!(
-                outcome(&Case { leads: false, ..owned }),
-                (Side::Service, Why::Share),
-                "it has no tables"
-            );
+            let without_tables = Case { leads: false, ..owned };
+            let (side, why) =
+                if why == Why::Old { (Side::Monolith, why) } else { (Side::Service, Why::Share) };
+            assert_eq!(outcome(&without_tables), (side, why), "it has no tables");
+            assert_eq!(outcome(&Case { is_read: false, ..without_tables }), (side, why), "a write likewise");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Pure. [`crate::route::decision`] decides where a request goes.
 
 use crate::client::{self, Client, Naming};
+use crate::doubt::Doubt;
 use crate::freshness::Freshness;
 use crate::hold::traffic::Traffic;
 use crate::upstream::Pool;
@@ -30,6 +31,7 @@ pub(crate) struct LiveSlice {
     pub(crate) leads: bool,
     /// Whether the monolith answers a read that the service answered with 5xx, unless the service leads.
     pub(crate) falls_back: bool,
+    doubt: Arc<Doubt>,
     sticky: Sticky,
     naming: Naming,
 }
@@ -40,6 +42,7 @@ impl LiveSlice {
         service: Arc<Pool>,
         freshness: Option<Arc<Freshness>>,
         traffic: Arc<Traffic>,
+        doubt: Arc<Doubt>,
         naming: Naming,
     ) -> Self {
         Self {
@@ -51,9 +54,16 @@ impl LiveSlice {
             follows: entry.follows,
             leads: entry.leads,
             falls_back: entry.falls_back,
+            doubt,
             sticky: entry.sticky.clone(),
             naming,
         }
+    }
+
+    /// Whether a controller says that the monolith shall answer for now: the copy is too old, or somebody took the slice back
+    /// in an emergency.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.doubt.withholds(&self.traffic.slice)
     }
 
     /// Whether `entry` belongs to the same slice, unchanged.
