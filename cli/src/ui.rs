@@ -165,6 +165,10 @@ impl Ui {
         }
     }
 
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.verbose > 0
+    }
+
     /// The error of a rejected command line, in clap's own format.
     pub(crate) fn misread(&self, styled: &str) {
         self.err(styled.trim_end());

@@ -3,7 +3,7 @@
 use crate::invocation::{Invocation, typed};
 use crate::verb::no_slice;
 use migrations::code::Code;
-use migrations::finding::Finding;
+use migrations::finding::{Finding, Severity};
 use migrations::names::SliceName;
 use migrations::plan::{LogChoice, Plan, Slice};
 use migrations::preflight::{Aim, Diagnosis, Readiness};
@@ -46,7 +46,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     }
     call.ui.tick(&format!("{subject}: the live systems are ready"));
     for (slice, readiness) in &diagnosis.cutover {
-        show_readiness(call, slice, readiness);
+        show_readiness(call, slice, readiness, args.cutover || readiness.is_next);
     }
     let one_way = if args.cutover { one_way(&plan, args.slice.as_ref()) } else { Vec::new() };
     if !one_way.is_empty() {
@@ -98,14 +98,39 @@ fn show(call: &Invocation<'_>, finding: &Finding) {
     }
 }
 
-fn show_readiness(call: &Invocation<'_>, slice: &SliceName, readiness: &Readiness) {
+fn show_readiness(call: &Invocation<'_>, slice: &SliceName, readiness: &Readiness, is_asked: bool) {
     call.ui.line(format!("for a cutover of {slice}:"));
     for precondition in &readiness.preconditions {
-        precondition.findings.iter().for_each(|finding| show(call, finding));
+        let findings = match is_asked || call.ui.is_verbose() {
+            true => precondition.findings.clone(),
+            false => folded(slice, &precondition.findings),
+        };
+        findings.iter().for_each(|finding| show(call, finding));
         if precondition.is_met() {
             call.ui.tick(&precondition.says);
         }
     }
+}
+
+/// Long before a cutover nobody shall remove foreign keys yet: they are counted, and the statements are left out.
+fn folded(slice: &SliceName, findings: &[Finding]) -> Vec<Finding> {
+    let is_key = |finding: &&Finding| finding.code == Code::SourceForeignKeyAcross;
+    let (keys, others): (Vec<&Finding>, Vec<&Finding>) = findings.iter().partition(is_key);
+    let mut folded: Vec<Finding> = others.into_iter().cloned().collect();
+    if let Some(first) = keys.first() {
+        let removed = keys.iter().filter(|key| key.is_error()).count();
+        let message = format!(
+            "{} foreign keys lead over the border of slice {slice}, and {removed} of them must go before a cutover",
+            keys.len()
+        );
+        let remedy = format!("nothing is to be done now; `strangler doctor {slice} --verbose` lists them");
+        folded.push(Finding { message, remedy, severity: severest(&keys, first), ..(*first).clone() });
+    }
+    folded
+}
+
+fn severest(findings: &[&Finding], first: &Finding) -> Severity {
+    findings.iter().find(|finding| finding.is_error()).map_or(first.severity, |finding| finding.severity)
 }
 
 fn not_ready(
@@ -179,6 +204,28 @@ mod tests {
         assert_eq!(too_small(8 << 30, 8 << 30, folder), None);
         let finding = too_small(8 << 30, 100 << 20, folder).unwrap();
         assert!(finding.message.contains("8192 MiB") && finding.message.contains("100 MiB"), "{finding}");
+    }
+
+    #[test]
+    fn foreign_keys_are_counted_long_before_a_cutover() {
+        let orders: SliceName = "orders".parse().unwrap();
+        let key = |n: u32| {
+            let remedy = "ALTER TABLE lines DROP CONSTRAINT lines_fk;";
+            Finding::error(Code::SourceForeignKeyAcross, format!("key {n}"), remedy)
+        };
+        let may_stay = Finding::warning(Code::SourceForeignKeyAcross, "key 3", "");
+        let other = Finding::warning(Code::SourceUnmarkedTrigger, "a trigger", "");
+        let [first, second] = &folded(&orders, &[key(1), other.clone(), key(2), may_stay])[..] else {
+            panic!("two")
+        };
+        assert_eq!(first, &other);
+        assert!(
+            second.is_error()
+                && second.message.starts_with("3 foreign keys")
+                && second.message.contains("2 of them")
+        );
+        assert!(!second.remedy.contains("DROP") && second.remedy.contains("--verbose"), "{second}");
+        assert_eq!(folded(&orders, std::slice::from_ref(&other)), [other]);
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
     let remote = call.remote()?;
     if !args.watch {
-        let status = seen(call, remote.status().await?);
+        let status = remote.status().await.map_err(|problem| crashing(call, problem))?;
+        let status = seen(call, status);
         show(call.ui, &status, remote.base());
         say_unwatched(call);
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
@@ -72,6 +73,24 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
 fn seen(call: &Invocation<'_>, mut status: Status) -> Status {
     status.findings.extend(edited(call, &status));
     status
+}
+
+/// Why the controller of this folder does not stay up, if `up` starts it again and again.
+fn crashing(call: &Invocation<'_>, problem: Problem) -> Problem {
+    let house = call.house();
+    let record = house.up().and_then(|_| house.noted(Part::Controller)).filter(|record| record.restarts > 0);
+    match record {
+        Some(record) if problem.code == Code::ApiUnreachable => {
+            let ended = record.ended.unwrap_or_else(|| "ended".to_owned());
+            let words = house.log_end(Part::Controller.name(), 4).join("\n  ");
+            let message = format!(
+                "{}; `up` has started it again {} times, and it last {ended}\n  {words}",
+                problem.message, record.restarts
+            );
+            Problem { message, ..problem }
+        }
+        _ => problem,
+    }
 }
 
 /// If this folder's `up` was killed alone, its parts run on, but nobody restarts them.

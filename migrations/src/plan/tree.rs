@@ -107,9 +107,12 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
     // The place is shown beside the message already.
     let message = rendered.split(" at line ").next().unwrap_or_default().trim();
     let line = usize::try_from(spot.line).ok().and_then(|line| text.lines().nth(line.saturating_sub(1)));
-    let hint = match line.is_some_and(|line| line.contains("${")) {
-        true => "inside `{ }` and `[ ]` put a value with `${…}` in quotes: `\"${NAME}\"`",
-        false => "fix it here or just above; other findings are shown after that",
+    let hint = if line.is_some_and(|line| line.contains("${")) {
+        "inside `{ }` and `[ ]` put a value with `${…}` in quotes: `\"${NAME}\"`"
+    } else if line.is_some_and(names_segment) {
+        "inside `{ }` and `[ ]` put a route with `{…}` in quotes: `{ match: \"GET /orders/{id}\" }`"
+    } else {
+        "fix it here or just above; other findings are shown after that"
     };
     Unreadable {
         spot,
@@ -117,6 +120,11 @@ fn unreadable(error: &serde_saphyr::Error, text: &str) -> Unreadable {
         message: format!("this is not YAML that can be read: {message}"),
         hint: hint.to_owned(),
     }
+}
+
+/// Whether a line has a route with a named segment, whose braces YAML takes for its own.
+fn names_segment(line: &str) -> bool {
+    line.split_once("/{").is_some_and(|(_, rest)| rest.contains('}'))
 }
 
 fn spot(location: Location) -> Option<Spot> {

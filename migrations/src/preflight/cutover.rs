@@ -154,7 +154,7 @@ fn failover(plan: &Plan, monolith: &DatabaseSeen, found: &mut Vec<Finding>) {
         standby.application
     );
     let hint = format!(
-        "run as a superuser: ALTER SYSTEM SET synchronous_standby_names = {}; SELECT pg_reload_conf(); or accept that in the \
+        "run as a superuser: ALTER SYSTEM SET synchronous_standby_names = {};\nthen: SELECT pg_reload_conf();\nor accept that in the \
          plan: `accept: [async-failover]`",
         quote_literal(&quote_identifier(&standby.application))
     );

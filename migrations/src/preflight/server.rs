@@ -211,7 +211,7 @@ fn wal_kept(plan: &Plan, server: &ServerSeen, found: &mut Vec<Finding>) {
     let wanted = plan.limits.wal_kept_bytes_max;
     let megabytes = wanted.saturating_mul(2) / (1024 * 1024);
     let hint = format!(
-        "run as a superuser: ALTER SYSTEM SET max_slot_wal_keep_size = '{}MB'; SELECT pg_reload_conf();",
+        "run as a superuser: ALTER SYSTEM SET max_slot_wal_keep_size = '{}MB';\nthen: SELECT pg_reload_conf();",
         megabytes.max(1)
     );
     match server.slot_wal_bytes_max {
