@@ -24,6 +24,7 @@ use migrations::control::{
 };
 use migrations::finding::Finding;
 use migrations::lane::{Direction, LaneId, Right};
+use migrations::names::SliceName;
 use migrations::plan::Plan;
 use migrations::problem::Diagnostic;
 use migrations::sql::Database;
@@ -132,20 +133,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
     let acts_on =
         |told: &Option<Told>| told.as_ref().map(|told| (told.desired.journal, told.desired.generation));
     parts.spawn(tell_of(told.clone(), bridge.news.clone(), acts_on));
-    let puller = agent.clone();
-    parts.spawn(async move {
-        let held = tell.borrow().clone();
-        let stored = puller.stored();
-        let take = |told: Told| {
-            // Kept first: after a crash no older orders may be carried out.
-            if tell.borrow().as_ref().is_none_or(|held| held.desired != told.desired) {
-                stored.write(&told.desired);
-            }
-            tell.send_replace(Some(told));
-            std::future::ready(Ok(()))
-        };
-        puller.pull(held, take).await;
-    });
+    parts.spawn(pull(agent.clone(), tell));
     let (reporting, held, reporter) = (bridge.clone(), told.clone(), agent.clone());
     parts.spawn(async move {
         let observed = || {
@@ -203,6 +191,21 @@ fn stored(agent: &Agent, plan: &Plan) -> Option<Told> {
             None
         }
     }
+}
+
+/// Hands every newer `desired` on, and keeps it.
+async fn pull(agent: Agent, tell: watch::Sender<Option<Told>>) {
+    let held = tell.borrow().clone();
+    let stored = agent.stored();
+    let take = |told: Told| {
+        // Kept first: after a crash no older orders may be carried out.
+        if tell.borrow().as_ref().is_none_or(|held| held.desired != told.desired) {
+            stored.write(&told.desired);
+        }
+        tell.send_replace(Some(told));
+        std::future::ready(Ok(()))
+    };
+    agent.pull(held, take).await;
 }
 
 /// Notifies `news` whenever what `of` returns is another one.
@@ -386,6 +389,11 @@ impl Bridge {
         readers
     }
 
+    fn rows(&self) -> BTreeMap<SliceName, String> {
+        let slices = self.lanes.values().map(|lane| &lane.plan.slice);
+        slices.map(|slice| (slice.name.clone(), slice.mapping_hash())).collect()
+    }
+
     fn report(&self, held: Option<&Desired>) -> BridgeReport {
         let mut findings: Vec<Finding> = self.feeds.values().filter_map(Feed::finding).collect();
         if held.is_some_and(|held| held.plan != self.plan) {
@@ -406,6 +414,7 @@ impl Bridge {
             holds_nothing: self.feeds.values().all(|feed| feed.status.borrow().holds_nothing),
             feeds: feeds.collect(),
             lanes,
+            rows: self.rows(),
             findings,
         }
     }

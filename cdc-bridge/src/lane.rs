@@ -3,12 +3,14 @@
 //! It owns what it reports and decides nothing about the slice's life. Every wait can be cut short: an order that
 //! changed drops what is being done, and the databases roll back what was not committed.
 
+mod addition;
 mod back;
 mod border;
 pub(crate) mod changed;
 mod chunk;
 mod copy;
 mod filled;
+mod following;
 pub(crate) mod halt;
 mod hold;
 pub(crate) mod kept;
@@ -27,26 +29,23 @@ pub(crate) mod state;
 use crate::feed::Feed;
 use crate::feed::end::{other_table, waits};
 use crate::feed::status::Status;
-use crate::log::{Cursor, Log, Reader};
-use border::{Foreign, Watch};
+use crate::log::Log;
 use changed::Changed;
 use copy::Job;
 pub use halt::Halt;
-use kept::{Kept, Shapes};
+use kept::Kept;
 pub use kept::{begin_chunk, hold};
 use mending::Mending;
 use migrations::control::{Condition, LaneOrder, READERS_LEAVE};
 use migrations::journal::Generation;
-use migrations::lane::{Direction, Right, Turn};
-use migrations::lsn::{EndLsn, Of, Position, Timeline};
+use migrations::lane::Direction;
+use migrations::lsn::{EndLsn, Of, Timeline};
 use migrations::names::TableName;
 use migrations::stage::{Epoch, Stage};
 use next::{Next, Seen, asks_for_more, next};
 use patience::{Patience, Place};
 use plan::LanePlan;
-use postgres::clock;
-use rows::change::Change;
-use rows::progress::{Captured, Progress};
+use rows::progress::Captured;
 use sink::Sink;
 use state::LaneState;
 use std::collections::BTreeSet;
@@ -137,16 +136,7 @@ impl Lane<'_> {
             let id = self.log.id();
             let next = next(plan, order, Seen { log: &id, is_captured: captured.is_some(), kept });
             match (next, open.take(), &captured) {
-                (Next::Look, ..) => {
-                    let (client, kept) = Sink::open(plan).await?;
-                    // If the lane is lost, this is what it had.
-                    let (passed, noted_us) =
-                        kept.as_ref().map_or((EndLsn(0), 0), |kept| (kept.passed, kept.noted_us));
-                    self.context
-                        .state
-                        .send_modify(|state| (state.passed, state.noted_us) = (passed, noted_us));
-                    open = Some((client, kept));
-                }
+                (Next::Look, ..) => open = Some(self.look().await?),
                 (Next::AwaitCapture, held, _) => {
                     // Lets the lane's lock go: it may be another bridge's turn.
                     drop(held);
@@ -161,6 +151,9 @@ impl Lane<'_> {
                     let captured = captured.clone();
                     let kept = back::begin(plan, feed, self.log, order.attempt, captured, &client).await?;
                     open = Some((client, Some(kept)));
+                }
+                (Next::Add, Some((client, Some(kept))), Some((_, captured))) => {
+                    self.add(client, kept, captured.clone()).await?;
                 }
                 (Next::Follow, Some((client, Some(kept))), _) => {
                     publication::retire(plan, order, feed).await?;
@@ -196,9 +189,21 @@ impl Lane<'_> {
                 }
                 (Next::Halt(halt), ..) => return Err(halt),
                 // What is missing is looked for again.
-                (Next::Copy { .. } | Next::Begin | Next::Follow | Next::Pause | Next::Copied, ..) => {}
+                (
+                    Next::Copy { .. } | Next::Begin | Next::Add | Next::Follow | Next::Pause | Next::Copied,
+                    ..,
+                ) => {}
             }
         }
+    }
+
+    /// Reads what the sink keeps.
+    async fn look(&self) -> Result<(Client, Option<Kept>), Halt> {
+        let (client, kept) = Sink::open(&self.context.plan).await?;
+        // If the lane is lost, this is what it had.
+        let (passed, noted_us) = kept.as_ref().map_or((EndLsn(0), 0), |kept| (kept.passed, kept.noted_us));
+        self.context.state.send_modify(|state| (state.passed, state.noted_us) = (passed, noted_us));
+        Ok((client, kept))
     }
 
     /// What was asked is done, and stays so until the order changes.
@@ -322,7 +327,14 @@ impl Lane<'_> {
                 // Capture may have looked before they were published.
                 let missing = publication::missing(&self.context.feed, &tables).await?;
                 if !missing.is_empty() {
-                    self.set(Condition::Stopped { finding: other_table(&missing), position: None });
+                    let is_added = self.order.stage != Stage::Copying
+                        && self.context.plan.id.direction == Direction::Forward;
+                    let finding = if is_added {
+                        addition::unpublished(&self.context.plan, &missing)
+                    } else {
+                        other_table(&missing)
+                    };
+                    self.set(Condition::Stopped { finding, position: None });
                 }
             }
             tokio::select! {
@@ -349,7 +361,9 @@ impl Lane<'_> {
                 return halt;
             }
             // Nobody may read a copy any more that may have gone on over a gap.
-            let wanted = self.context.plan.wanted(self.order);
+            let mut wanted = self.context.plan.wanted(self.order);
+            // One that is only being added has no copy yet.
+            wanted.retain(|table| kept.is_none_or(|kept| kept.shapes.contains_key(table)));
             if let Some(table) = now.torn.union(&now.apart).find(|table| wanted.contains(*table)) {
                 return Halt::Lost(format!(
                     "changes of table {table} may not have been captured for a while"
@@ -369,159 +383,5 @@ impl Lane<'_> {
     fn take_up(&self, kept: &Kept) {
         let direction = self.context.plan.id.direction;
         self.context.state.send_modify(|state| state.take_up(kept, direction));
-    }
-
-    async fn follow(&self, client: Client, mut kept: Kept) -> Result<Infallible, Halt> {
-        kept.foreign = kept.unsettled(self.order).cloned();
-        self.take_up(&kept);
-        self.context.changed.resume(kept.position);
-        let plan = &self.context.plan;
-        let reader = self.log.reader(plan.wanted(self.order), &kept.cursor).await?;
-        let right = self.right(&mut self.orders.clone());
-        let sink = Sink::follow(client, plan, right, &kept).await?;
-        self.set(Condition::Following);
-        tokio::select! {
-            ended = self.apply(reader, sink, right, &kept) => ended,
-            halt = self.lost(Some(&kept)) => Err(halt),
-        }
-    }
-
-    /// The newest order's right, if that order asks for no more than another epoch.
-    fn right(&self, orders: &mut watch::Receiver<Ordered>) -> Right {
-        let newest = orders.borrow_and_update();
-        let newest = newest.as_ref().map(|(_, order)| order).filter(|next| !asks_for_more(self.order, next));
-        newest.unwrap_or(self.order).right
-    }
-
-    async fn apply(
-        &self,
-        mut reader: Reader,
-        mut sink: Sink,
-        mut right: Right,
-        kept: &Kept,
-    ) -> Result<Infallible, Halt> {
-        let (plan, mut orders) = (&self.context.plan, self.orders.clone());
-        let (wanted, direction) = (plan.wanted(self.order), plan.id.direction);
-        let mut watch = Watch::new(direction, kept.border, kept.foreign.clone());
-        let mut checked = Arc::default();
-        // A lane that only watches must not move past what it may get the right to apply.
-        let mut is_held = false;
-        let mut mends = self.context.mending.receive().await;
-        loop {
-            let batch = tokio::select! {
-                batch = reader.next() => batch?,
-                Some(mend) = mends.recv(), if sink.is_between() => {
-                    sink.mend(mend, &self.context.changed).await?;
-                    continue;
-                }
-                Ok(()) = orders.changed() => {
-                    let newest = self.right(&mut orders);
-                    if newest != right {
-                        right = newest;
-                        checked = Arc::default();
-                        sink.grant(right).await?;
-                    }
-                    continue;
-                }
-            };
-            if let Some((progress, _)) = &batch.progress
-                && let Some(table) = kept.missed(progress, &wanted)
-            {
-                return Err(Halt::Lost(format!("changes of table {table} were not captured for a while")));
-            }
-            self.check_shapes(&sink, right, &mut checked)?;
-            let mut changes = batch.changes;
-            changes.retain(|change| self.is_wanted(change, kept));
-            if !matches!(right, Right::Apply(_)) {
-                watch.take(changes.extract_if(.., |change| !plan.is_reference(&change.relation.table)));
-            }
-            if let Some((progress, _)) = &batch.progress {
-                let judged = watch.judge(self.turns(progress));
-                if let Some(foreign) = &judged.foreign {
-                    self.report_foreign(&watch, foreign);
-                }
-                is_held |= judged.has_own || (judged.foreign.is_some() && direction == Direction::Reverse);
-            }
-            if is_held {
-                sink.abandon().await?;
-                continue;
-            }
-            sink.note(&watch);
-            self.context.changed.note(&changes);
-            let durable = sink.apply(&changes, batch.progress.as_ref()).await?;
-            if let Some((progress, cursor)) = batch.progress {
-                self.report_progress(&watch, durable, &changes, &progress, cursor);
-            }
-        }
-    }
-
-    /// Compares the tables with their copies, if capture saw that they changed. It has looked before it passed on what
-    /// the next batch promises, so a barrier or a fence covers this. In tables that are only watched nothing is applied.
-    fn check_shapes(&self, sink: &Sink, right: Right, checked: &mut Arc<Shapes>) -> Result<(), Halt> {
-        let (plan, now) = (&self.context.plan, self.context.feed.status.borrow().shapes.clone());
-        if Arc::ptr_eq(&now, checked) {
-            return Ok(());
-        }
-        let wanted = plan.wanted(self.order);
-        let is_ours = |table: &TableName| {
-            wanted.contains(table) && (matches!(right, Right::Apply(_)) || plan.is_reference(table))
-        };
-        for shape in now.values().filter(|shape| is_ours(&shape.table)) {
-            sink.check_shape(shape)?;
-        }
-        *checked = now;
-        Ok(())
-    }
-
-    /// The turns of the slice's gate that came with a record.
-    fn turns(&self, progress: &Progress) -> Vec<(Position, Turn)> {
-        let turns = progress
-            .messages
-            .iter()
-            .filter_map(|message| Some((message.position, Turn::read(&message.prefix, &message.content)?)));
-        turns.filter(|(_, turn)| turn.slice == self.context.plan.id.slice).collect()
-    }
-
-    /// Someone else than our own lanes wrote the slice's rows where they must not change.
-    fn report_foreign(&self, watch: &Watch, found: &Foreign) {
-        let (lane, Foreign { count, table, first, .. }) = (&self.context.plan.id, found);
-        tracing::error!(%lane, count, %table, position = %first, "a write that is not strangler's own");
-        self.context.state.send_modify(|state| state.foreign.clone_from(&watch.foreign));
-        self.context.news.notify_one();
-    }
-
-    fn report_progress(
-        &self,
-        watch: &Watch,
-        durable: Option<EndLsn>,
-        applied: &[Change],
-        progress: &Progress,
-        cursor: Cursor,
-    ) {
-        let mut is_news = false;
-        self.context.state.send_modify(|state| {
-            state.passed = state.passed.max(progress.end);
-            state.barriers(&progress.messages);
-            if let Some(durable) = durable {
-                is_news = watch.border.fenced > state.fenced;
-                (state.durable, state.fenced) = (durable, watch.border.fenced);
-                state.noted_us = clock::now_us();
-                state.cursor = Some(cursor.clone());
-            }
-            state.seen = Some(cursor);
-            let last = applied.last().map(|change| change.transaction.committed_us);
-            state.changes += applied.len() as u64;
-            state.committed(progress.committed_us, last, clock::now_us());
-        });
-        if is_news {
-            self.context.news.notify_one();
-        }
-    }
-
-    fn is_wanted(&self, change: &Change, kept: &Kept) -> bool {
-        let is_new = change.position > kept.position
-            && kept.copied_at.is_some_and(|copied_at| change.position.commit >= copied_at);
-        let is_echo = change.mark.as_deref().is_some_and(|mark| self.context.plan.is_echo(mark));
-        is_new && !is_echo && !self.order.skips.contains(&change.position)
     }
 }

@@ -9,10 +9,11 @@ use migrations::control::{BridgeReport, Condition, LaneReport, Report};
 use migrations::crossing::{Intent, Moment};
 use migrations::finding::Finding;
 use migrations::lane::Direction;
+use migrations::names::TableName;
 use migrations::share::Share;
 use migrations::sql::Database;
 use migrations::stage::Stage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What stays in the databases if everything stops now. While no bridge reports its slots, they are those that are `known`.
 pub(crate) fn kept(status: &Status, known: Option<&Kept>) -> Option<Kept> {
@@ -88,12 +89,21 @@ pub(crate) fn condition(slice: &SliceStatus, now: Option<Moment>) -> String {
             format!("copying {} %", figure::percent(*rows, *rows_estimated))
         }
         Some(Condition::Copying { .. }) => "copying".to_owned(),
+        Some(Condition::Adding { tables, rows, rows_estimated, .. }) => {
+            let share = now.map(|_| format!(" {} %", figure::percent(*rows, *rows_estimated)));
+            format!("{stands}, adding {}{}", listed(tables), share.unwrap_or_default())
+        }
         Some(Condition::Paused) => format!("{stands}, paused"),
         Some(Condition::Waiting { .. }) => format!("{stands}, waiting"),
         Some(Condition::Lost { .. }) => format!("{stands}, lost"),
         Some(Condition::Stopped { .. }) => format!("{stands}, stopped"),
         Some(Condition::Idle | Condition::Copied { .. } | Condition::Following) | None => stands,
     }
+}
+
+/// Tables' names, with commas.
+pub(crate) fn listed(tables: &BTreeSet<TableName>) -> String {
+    tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A slice that is on its way from one owner to the other, or returns by itself.

@@ -11,6 +11,7 @@ use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::lane::Direction;
 use migrations::names::SliceName;
+use migrations::plan::Plan;
 use migrations::stage::Epoch;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -47,11 +48,18 @@ struct Seen {
 }
 
 impl Agents {
-    pub(crate) fn report(&self, observed: Observed) {
+    /// Takes a report. A bridge that copies a slice otherwise than this plan proves nothing of the copy: a route may read a table
+    /// that it lacks.
+    pub(crate) fn report(&self, observed: Observed, plan: &Plan) {
         let now = self.clock.now();
         if let Report::Bridge(bridge) = &observed.report {
             let mut copies = self.copies();
+            let is_ours = |name: &SliceName| {
+                let made = bridge.rows.get(name).zip(plan.slices.get(name));
+                made.is_none_or(|(rows, slice)| *rows == slice.mapping_hash())
+            };
             let forward = bridge.lanes.iter().filter(|(lane, _)| lane.direction == Direction::Forward);
+            let forward = forward.filter(|(lane, _)| is_ours(&lane.slice));
             forward.for_each(|(lane, report)| copies.note(&lane.slice, report, now));
         }
         let mut seen = self.lock();
@@ -294,7 +302,8 @@ fn weight(agent: &Seen) -> (bool, Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use migrations::control::{ProxyReport, VERSION};
+    use migrations::control::{BridgeReport, Condition, ProxyReport, VERSION};
+    use migrations::lane::LaneId;
     use uuid::Uuid;
 
     const JOURNAL: JournalId = JournalId(Uuid::nil());
@@ -318,6 +327,38 @@ mod tests {
             agents.lock().insert(observed.agent.clone(), Seen { since: at, at, observed: observed.clone() });
         }
         agents
+    }
+
+    #[test]
+    fn a_bridge_that_copies_other_tables_proves_nothing_of_a_copy() {
+        let text = "{ version: 1, name: shop, monolith: { upstream: 'http://a:1', database: 'postgres://s@h/a' }, services: \
+            { orders: { upstream: 'http://b:1', database: 'postgres://s@h/b' } }, slices: { orders: { service: orders, routes: \
+            { list: GET /orders }, tables: [public.orders] } } }";
+        let (plan, _) = migrations::plan::check("plan.yaml", text, &|_| None).unwrap();
+        let slice: SliceName = "orders".parse().unwrap();
+        let withheld = |rows: &str| {
+            let lane = LaneReport {
+                condition: Condition::Following,
+                lag_bytes: 0,
+                lag_ms: 0,
+                changes: 0,
+                foreign: 0,
+                fenced: None,
+                began: None,
+            };
+            let report = BridgeReport {
+                lanes: [(LaneId::forward(slice.clone()), lane)].into(),
+                rows: [(slice.clone(), rows.to_owned())].into(),
+                ..BridgeReport::default()
+            };
+            let agent = AgentId { kind: AgentKind::Bridge, name: "one".to_owned() };
+            let observed = Observed { agent, report: Report::Bridge(report), ..proxy("a", None) };
+            let agents = Agents::default();
+            agents.report(observed, &plan);
+            agents.withheld(&slice, Duration::from_secs(60))
+        };
+        assert_eq!(withheld(&plan.slices[&slice].mapping_hash()), None);
+        assert_eq!(withheld("another"), Some(Withheld::Unknown));
     }
 
     #[test]

@@ -286,7 +286,7 @@ async fn observed(
         return Err(answer::other_version(observed.version));
     }
     let (report, acts_on) = (observed.report.clone(), (observed.acts_on, observed.plan.clone()));
-    shared.desk.agents.report(observed);
+    shared.desk.agents.report(observed, &shared.desk.plan);
     shared.desk.look_for_bridge();
     if let Report::Bridge(report) = report {
         // A bridge that hangs up does not take back what its report proves.

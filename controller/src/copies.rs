@@ -24,6 +24,8 @@ struct Copy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Withheld {
     Stopped,
+    /// Routes of the plan may read a table that is not there yet.
+    Adding,
     Old(Duration),
     /// No bridge has reported since this controller started that the slice is followed.
     Unknown,
@@ -33,6 +35,7 @@ impl fmt::Display for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Withheld::Stopped => f.write_str("its stream has stopped"),
+            Withheld::Adding => f.write_str("a table is being added to it"),
             Withheld::Old(age) => write!(f, "the copy is {} s old", age.as_secs()),
             Withheld::Unknown => f.write_str("no bridge says how old the copy is"),
         }
@@ -65,6 +68,9 @@ impl Copies {
         };
         let why = match copy.holds.map(|holds| now.saturating_duration_since(holds)) {
             _ if forward.is_some_and(halted) => Some(Withheld::Stopped),
+            _ if forward.is_some_and(|report| matches!(report.condition, Condition::Adding { .. })) => {
+                Some(Withheld::Adding)
+            }
             None => Some(Withheld::Unknown),
             Some(age) if age > bound => Some(Withheld::Old(age)),
             Some(_) => None,
@@ -127,6 +133,14 @@ mod tests {
             let said = told(&[(0, follows(0)), (1, Some(lane(halted, 0))), (2, follows(0))]);
             assert_eq!(said, [None, Some(Withheld::Stopped), None]);
         }
+    }
+
+    #[test]
+    fn a_copy_that_lacks_a_table_of_the_plan_is_not_read() {
+        let tables = ["public.prices".parse().unwrap()].into();
+        let adding = Condition::Adding { tables, rows: 0, rows_estimated: 0, waits: None };
+        let said = told(&[(0, follows(0)), (1, Some(lane(adding, 0))), (2, follows(0))]);
+        assert_eq!(said, [None, Some(Withheld::Adding), None]);
     }
 
     #[test]

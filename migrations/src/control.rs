@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lane::{LaneId, Right};
 use crate::lsn::{CommitLsn, EndLsn, Monolith, Of, Position, Timeline};
-use crate::names::{RouteName, ServiceName, SliceName};
+use crate::names::{RouteName, ServiceName, SliceName, TableName};
 use crate::pattern::{Access, Pattern};
 use crate::plan::Sticky;
 use crate::share::Share;
@@ -220,6 +220,9 @@ pub struct BridgeReport {
     pub feeds: BTreeMap<Database, FeedReport>,
     /// Each lane that is ordered, or would be by the bridge's plan.
     pub lanes: BTreeMap<LaneId, LaneReport>,
+    /// By slice, a hash of what its rows are made of and by in the bridge's plan.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rows: BTreeMap<SliceName, String>,
     /// What is wrong with the bridge as a whole.
     pub findings: Vec<Finding>,
     /// Whether nothing is to be captured, and neither a slot nor a log of ours is left.
@@ -293,6 +296,16 @@ pub enum Condition {
         copied_at: Of<Monolith, CommitLsn>,
     },
     Following,
+    /// Tables that came into the plan are copied beside those that it follows.
+    Adding {
+        /// In the source's database.
+        tables: BTreeSet<TableName>,
+        rows: u64,
+        rows_estimated: u64,
+        /// Why it has not begun, if the source's database makes it wait.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waits: Option<String>,
+    },
     Paused,
     /// It cannot be kept and must be copied again.
     Lost {

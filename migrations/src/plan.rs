@@ -296,6 +296,15 @@ impl Slice {
         self.tables.iter().chain(&self.reference)
     }
 
+    /// The same slice with only some of its tables.
+    #[must_use]
+    pub fn only(&self, is_meant: impl Fn(&Table) -> bool) -> Slice {
+        let mut part = self.clone();
+        part.tables.retain(&is_meant);
+        part.reference.retain(&is_meant);
+        part
+    }
+
     /// Whether its tables can come back from the service after a cutover: it has tables that move, and each has a way back.
     pub fn may_return(&self) -> bool {
         !self.tables.is_empty() && self.tables.iter().all(Table::has_way_back)

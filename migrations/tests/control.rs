@@ -316,6 +316,12 @@ fn conditions() -> Vec<Condition> {
         Condition::Copying { rows: 5, rows_estimated: 10 },
         Condition::Copied { attempt: Generation(4), copied_at: Of::monolith(CommitLsn(7)) },
         Condition::Following,
+        Condition::Adding {
+            tables: ["public.prices".parse().unwrap()].into(),
+            rows: 5,
+            rows_estimated: 10,
+            waits: None,
+        },
         Condition::Paused,
         Condition::Lost { attempt: Generation(4), why: "slot".into() },
         Condition::Stopped { finding, position: Some(Position { commit: CommitLsn(9), ordinal: 2 }) },
@@ -355,6 +361,7 @@ fn orders_and_reports_read_back() {
                 (LaneId::forward(slice("orders")), lane.clone()),
                 (LaneId::reverse(slice("orders")), lane),
             ]),
+            rows: [("orders".parse().unwrap(), "0123456789abcdef".to_owned())].into(),
             findings: vec![],
             holds_nothing: false,
         };

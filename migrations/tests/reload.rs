@@ -93,7 +93,12 @@ const HARMLESS: &[(&str, &str)] = &[
     ("postgres://s@db3/carts", "postgres://s@db9/carts"),
     ("    routes: { show: GET /pages }", "    sticky: { cookie: s }\n    routes: { show: GET /page }"),
     ("place: POST /orders", "put: POST /orders"),
+    MORE,
 ];
+
+/// A table comes.
+const MORE: (&str, &str) =
+    ("    tables:\n", "    reference: [public.prices]\n    tables:\n      - public.notes\n");
 
 #[test]
 fn what_a_followed_slice_stands_on_does_not_change() {
@@ -109,6 +114,11 @@ fn what_a_followed_slice_stands_on_does_not_change() {
     for edit in HARMLESS {
         reloaded(&[*edit], &following()).unwrap();
     }
+    let with = Outline::of(&plan(&[MORE]));
+    with.reloaded(&Outline::of(&plan(&[])), &following(), &BTreeSet::new()).unwrap_err();
+    let both = [MORE, TEARING[0]];
+    assert!(reloaded(&both, &following()).is_err(), "a table came, and another is mapped otherwise");
+    assert!(reloaded(&[MORE], &split()).is_err(), "the way back would stop");
 }
 
 #[test]

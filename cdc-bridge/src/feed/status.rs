@@ -34,10 +34,12 @@ impl Order {
         self.lanes.keys()
     }
 
-    /// The lanes all of whose tables are among these, and the tables of the others that are not.
+    /// The lanes with those of their tables that are among these, and the tables that are not. A lane may go on with some
+    /// of its tables when the others are added to it later.
     fn split(&self, published: &BTreeSet<TableName>) -> (Order, BTreeSet<TableName>) {
         let mut lanes = self.lanes.clone();
-        lanes.retain(|_, tables| tables.is_subset(published));
+        lanes.values_mut().for_each(|tables| tables.retain(|table| published.contains(table)));
+        lanes.retain(|_, tables| !tables.is_empty());
         (Order::of(lanes), self.tables.difference(published).cloned().collect())
     }
 
@@ -112,8 +114,7 @@ impl Status {
         }
     }
 
-    /// The lanes of an order that a session can capture, if these tables are published, and the tables of the others that
-    /// it cannot.
+    /// What a session can capture of an order, if these tables are published, and the tables that it cannot.
     pub(crate) fn split(
         &self,
         order: &Order,

@@ -99,6 +99,11 @@ impl Changed {
         noted.last = at;
     }
 
+    /// The lane has passed this place by itself, and changed nothing that is not noted.
+    pub(crate) fn reach(&self, at: Position) {
+        self.noted().last = at;
+    }
+
     /// Notes what is about to be applied.
     pub(crate) fn note(&self, changes: &[Change]) {
         let Some(last) = changes.last() else { return };

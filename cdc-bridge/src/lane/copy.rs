@@ -71,7 +71,7 @@ pub(crate) struct RowCount {
     pub(crate) estimated: AtomicU64,
 }
 
-struct Table {
+pub(super) struct Table {
     mapping: Mapping,
     extent: Extent,
     is_binary: bool,
@@ -163,23 +163,26 @@ async fn make_gates(job: &Job<'_>, source: &Client, sink: &Client) -> Result<(),
         gate::raise(sink, slice, job.epoch).await?;
         gate::open(source, slice, job.epoch).await
     };
-    made.await.map_err(|error| match Refusal::of(&error) {
-        Refusal::NoRight | Refusal::NotInstalled => {
-            Halt::stop(not_installed(&job.plan.slice, &in_words(&error)))
-        }
+    made.await.map_err(|error| no_gate(&job.plan.slice, error))
+}
+
+/// A gate could not be made.
+pub(super) fn no_gate(slice: &Slice, error: tokio_postgres::Error) -> Halt {
+    match Refusal::of(&error) {
+        Refusal::NoRight | Refusal::NotInstalled => Halt::stop(not_installed(slice, &in_words(&error))),
         Refusal::OtherShape => Halt::stop(Finding::error(
             Code::CopyNoTable,
-            format!("the gate of slice {slice} cannot be made: {}", in_words(&error)),
+            format!("the gate of slice {} cannot be made: {}", slice.name, in_words(&error)),
             "run `strangler doctor`: it names the table and the statement that fixes it",
         )),
         _ => Halt::of(error),
-    })
+    }
 }
 
-type Tables = BTreeMap<TableName, Table>;
+pub(super) type Tables = BTreeMap<TableName, Table>;
 
 /// Joins the plan with both catalogs, by sink table.
-async fn tables(
+pub(super) async fn tables(
     job: &Job<'_>,
     source: &Client,
     sink: &Client,
@@ -318,12 +321,7 @@ struct Worker {
 
 impl Worker {
     async fn run(self) -> Result<(), Halt> {
-        let source = self.source.connect("strangler copy").await?;
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            migrations::names::quote_literal(&self.snapshot)
-        );
-        source.batch_execute(&begin).await.map_err(SourceError::from)?;
+        let source = under(&self.source, &self.snapshot).await?;
         let sink = connect(&self.sink, "strangler copy").await?;
         let mut staged: BTreeSet<String> = BTreeSet::new();
         let mut copied: BTreeSet<TableName> = BTreeSet::new();
@@ -354,6 +352,36 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// A session of the source that sees what the snapshot holds.
+pub(super) async fn under(source: &Source, snapshot: &str) -> Result<Client, Halt> {
+    let client = source.connect("strangler copy").await?;
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        migrations::names::quote_literal(snapshot)
+    );
+    client.batch_execute(&begin).await.map_err(SourceError::from)?;
+    Ok(client)
+}
+
+/// Copies the `n`-th table within the sink's open transaction.
+pub(super) async fn fill(
+    source: &Client,
+    sink: &Client,
+    table: &Table,
+    n: usize,
+    progress: &RowCount,
+) -> Result<(), Halt> {
+    let work = Work::of(table, n);
+    if let Some((make, _)) = &work.staging {
+        sink.batch_execute(make).await.map_err(Halt::of)?;
+    }
+    for condition in chunk::chunks(&table.extent) {
+        let rows = copy_chunk(source, sink, &work, &condition).await?;
+        progress.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 async fn copy_chunk(source: &Client, sink: &Client, work: &Work, condition: &str) -> Result<u64, Halt> {

@@ -56,6 +56,15 @@ impl Kept {
         self.mapping == plan.slice.mapping_hash()
     }
 
+    /// The tables that the plan has and the copy has not, if the plan is otherwise as it was. None if it is not, or if there
+    /// are none.
+    pub(crate) fn added(&self, plan: &LanePlan) -> Option<BTreeSet<TableName>> {
+        let is_copied = |from: &TableName| self.shapes.contains_key(from);
+        let before = plan.slice.only(|table| is_copied(&table.from));
+        let added: BTreeSet<TableName> = plan.sources().into_iter().filter(|from| !is_copied(from)).collect();
+        Some(added).filter(|added| !added.is_empty() && before.mapping_hash() == self.mapping)
+    }
+
     /// A wanted table whose changes a part of the log did not keep, if there is one. What lies before the copy does not
     /// matter.
     pub(crate) fn missed<'a>(
@@ -225,6 +234,40 @@ pub(crate) async fn keep(
         .await
         .map_err(Halt::of)?;
     Ok(())
+}
+
+/// Notes that tables were added to a lane, at its place. False if another copy has begun since.
+pub(crate) async fn grow(
+    client: &Client,
+    lane: &LaneId,
+    kept: &Kept,
+    filled: &BTreeSet<TableName>,
+    rooms: &impl Serialize,
+) -> Result<bool, Halt> {
+    let sql = "UPDATE strangler.stream SET commit_lsn = $4::text::pg_lsn, ordinal = $5, passed = $6::text::pg_lsn, \
+               cursor = $7, shapes = $8, mapping = $9, captured = $10, filled = filled || $11, \
+               sink_columns = sink_columns || $12, updated_at = clock_timestamp() \
+               WHERE slice = $1 AND direction = $2 AND attempt = $3";
+    let written = client
+        .execute(
+            sql,
+            &[
+                &lane.slice.as_str(),
+                &lane.direction.to_string(),
+                &(kept.attempt.0 as i64),
+                &kept.position.commit.to_string(),
+                &(kept.position.ordinal as i64),
+                &kept.passed.to_string(),
+                &to_json(&kept.cursor)?,
+                &to_json(&kept.shapes)?,
+                &kept.mapping,
+                &to_json(&kept.captured)?,
+                &to_json(filled)?,
+                &to_json(rooms)?,
+            ],
+        )
+        .await;
+    Ok(written.map_err(Halt::of)? == 1)
 }
 
 /// Notes who copies the slice from now on. It waits until no chunk of an earlier copy is under way, and no later chunk

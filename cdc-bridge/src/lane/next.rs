@@ -1,5 +1,6 @@
 //! What a lane does next: its order against what its sink keeps and what its feed captures. Pure.
 
+use super::addition;
 use super::halt::Halt;
 use super::kept::Kept;
 use super::plan::LanePlan;
@@ -36,6 +37,8 @@ pub(crate) enum Next {
     Begin,
     /// Stay where the sink is.
     Pause,
+    /// Copy the tables that came into the plan, beside those that are followed.
+    Add,
     /// Go on from where the sink is.
     Follow,
     Halt(Halt),
@@ -70,7 +73,7 @@ fn forward(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
             // Either capture has just found that the old log's changes are lost, or someone removed that log. The log
             // may also be another bridge's.
             Some(Some(kept)) if kept.log != *seen.log && !seen.is_captured => Next::AwaitCapture,
-            Some(kept) => follow(plan, order, kept, seen.log),
+            Some(kept) => follow(plan, order, kept, seen),
         },
     }
 }
@@ -107,12 +110,12 @@ fn reverse(plan: &LanePlan, order: &LaneOrder, seen: Seen<'_>) -> Next {
                 Next::AwaitCapture
             }
         }
-        (_, Some(kept)) => follow(plan, order, kept, seen.log),
+        (_, Some(kept)) => follow(plan, order, kept, seen),
     }
 }
 
 /// What is kept must be of this copy, and read from this log.
-fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, log: &LogId) -> Next {
+fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, seen: Seen<'_>) -> Next {
     let lost = |why: &str| Next::Halt(Halt::Lost(why.to_owned()));
     match kept {
         None => lost("the sink's database knows nothing of the copy"),
@@ -120,9 +123,9 @@ fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, log: &LogId) 
             lost("the sink's database holds another copy than the journal says")
         }
         // A deleted log whose slot still lives was refused before; without a slot only a new copy helps.
-        Some(kept) if kept.log != *log => lost("the log that the slice was following is gone"),
+        Some(kept) if kept.log != *seen.log => lost("the log that the slice was following is gone"),
         // Rows of a table that came later were never copied, and older rows do not know of a changed mapping.
-        Some(kept) if !kept.is_made_by(plan) => {
+        Some(kept) if !kept.is_made_by(plan) && !addition::is_due(plan, order, kept) => {
             Next::Halt(Halt::Stopped(Box::new(kept.other_mapping(plan)), None))
         }
         Some(_) if order.paused => Next::Pause,
@@ -130,7 +133,9 @@ fn follow(plan: &LanePlan, order: &LaneOrder, kept: Option<&Kept>, log: &LogId) 
             (Right::Apply(_), Some(foreign)) => {
                 Next::Halt(Halt::Stopped(Box::new(foreign.unsettled(plan)), Some(foreign.last)))
             }
-            _ => Next::Follow,
+            _ if kept.is_made_by(plan) => Next::Follow,
+            _ if seen.is_captured => Next::Add,
+            _ => Next::AwaitCapture,
         },
     }
 }
@@ -183,6 +188,11 @@ mod tests {
     fn plans_of(text: &str) -> [LanePlan; 2] {
         let (plan, _) = migrations::plan::check("plan.yaml", text, &|_| None).unwrap();
         LanePlan::all(&plan).try_into().unwrap()
+    }
+
+    fn forward_of(text: &str) -> LanePlan {
+        let [forward, _] = plans_of(text);
+        forward
     }
 
     fn order(stage: Stage) -> LaneOrder {
@@ -287,6 +297,51 @@ mod tests {
         assert_eq!(told(&plan, &order, true, Some(Some(&elsewhere))), "Halt(Lost(\"the");
         let paused = LaneOrder { paused: true, ..order };
         assert_eq!(told(&plan, &paused, false, Some(Some(&ours))), "Pause");
+    }
+
+    #[test]
+    fn only_tables_that_came_into_the_plan_are_added_and_only_where_nobody_else_writes_them() {
+        let [mut before, back] = plans();
+        let relation = |table: &str| {
+            let identity = rows::change::ReplicaIdentity::Default;
+            (
+                table.parse().unwrap(),
+                rows::change::Relation { table: table.parse().unwrap(), identity, columns: Vec::new() },
+            )
+        };
+        let kept = Kept { shapes: [relation("public.orders")].into(), ..kept(&before) };
+        let with = |tables: &str| forward_of(&PLAN.replace("tables: [public.orders]", tables));
+        let follows = order(following());
+        let retired = LaneOrder { right: Right::Watch, ..order(Stage::Retired) };
+        let stopped = "Halt(Stopped(Finding";
+        let moved = with("tables: [public.orders, public.notes]");
+        let read = with("tables: [public.orders], reference: [public.prices]");
+        let all = with("tables: [public.orders, public.notes], reference: [public.prices]");
+        let both = with("tables: [{ from: public.orders, drop: [flags] }], reference: [public.prices]");
+        for (plan, order, is_captured, expected) in [
+            (&moved, &follows, false, "AwaitCapture"),
+            (&moved, &follows, true, "Add"),
+            (&read, &follows, true, "Add"),
+            (&read, &retired, true, "Add"),
+            (&all, &retired, true, stopped),
+            (&both, &follows, true, stopped),
+            (&read, &LaneOrder { paused: true, ..follows.clone() }, true, "Pause"),
+            (&read, &LaneOrder { right: Right::Watch, ..order(split()) }, true, stopped),
+            (&read, &order(cutting()), true, stopped),
+        ] {
+            assert_eq!(
+                told(plan, order, is_captured, Some(Some(&kept))),
+                expected,
+                "{:?} {order:?}",
+                plan.tables
+            );
+        }
+        before.slice.tables.clear();
+        assert_eq!(kept.added(&before), None, "a table that went");
+        assert_eq!(
+            told(&back, &follows, true, Some(Some(&Kept { mapping: String::new(), ..kept.clone() }))),
+            stopped
+        );
     }
 
     #[test]

@@ -45,6 +45,16 @@ impl LanePlan {
         lanes
     }
 
+    /// The same lane with only these of its feed's tables.
+    pub(crate) fn part(&self, tables: &BTreeSet<TableName>) -> LanePlan {
+        let is_meant = |table: &Table| tables.contains(&table.from);
+        LanePlan {
+            slice: self.slice.only(is_meant),
+            tables: self.tables.iter().filter(|table| is_meant(table)).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// Its tables in the feed's database.
     pub(crate) fn sources(&self) -> BTreeSet<TableName> {
         self.tables.iter().map(|table| table.from.clone()).collect()

@@ -3,6 +3,7 @@
 //! Rows go by COPY, by arrays, or one by one if the database refuses them together. Which statement does what is decided
 //! in `rows`.
 
+mod grow;
 mod mend;
 mod replay;
 mod together;
@@ -30,7 +31,6 @@ use rows::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
 use rows::copy_text;
 use rows::mapping::{self, Mapping};
 use rows::order::{self, Cascades};
-use rows::progress::Progress;
 use rows::reduce::{self, Group, TableRows};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -157,14 +157,13 @@ impl Sink {
         })
     }
 
-    /// Applies changes, which continue the last ones, and commits where `progress` says that a transaction ends
-    /// there. Returns what is durable in the sink from then on; none if nothing new is.
+    /// Applies changes, which continue the last ones, and commits where a transaction ends at `end`. Returns what is durable in the sink from then on; none if nothing new is.
     pub(crate) async fn apply(
         &mut self,
         changes: &[Change],
-        progress: Option<&(Progress, Cursor)>,
+        end: Option<(EndLsn, &Cursor)>,
     ) -> Result<Option<EndLsn>, Halt> {
-        let applied = self.apply_inner(changes, progress).await;
+        let applied = self.apply_inner(changes, end).await;
         let Err(halt) = applied else { return applied };
         self.carried.clear();
         if std::mem::take(&mut self.in_transaction) {
@@ -182,23 +181,23 @@ impl Sink {
     async fn apply_inner(
         &mut self,
         changes: &[Change],
-        progress: Option<&(Progress, Cursor)>,
+        end: Option<(EndLsn, &Cursor)>,
     ) -> Result<Option<EndLsn>, Halt> {
-        self.apply_or_carry(changes, progress.is_none()).await?;
-        let Some((progress, cursor)) = progress else { return Ok(None) };
+        self.apply_or_carry(changes, end.is_none()).await?;
+        let Some((end, cursor)) = end else { return Ok(None) };
         if !self.in_transaction && !self.is_urgent && self.written.elapsed() < IDLE_POSITION_INTERVAL {
             return Ok(None);
         }
         if self.in_transaction {
             self.check_constraints().await?;
-            self.write_position(progress.end, cursor).await?;
+            self.write_position(end, cursor).await?;
             self.client.batch_execute("COMMIT").await.map_err(Halt::of)?;
             self.in_transaction = false;
         } else {
-            self.write_position(progress.end, cursor).await?;
+            self.write_position(end, cursor).await?;
         }
         (self.written, self.is_urgent) = (Instant::now(), false);
-        Ok(Some(progress.end))
+        Ok(Some(end))
     }
 
     /// Applies changes with those that waited for them. While their transaction is still open, some may have to wait on.
@@ -222,6 +221,10 @@ impl Sink {
             self.carried = carried.split_off(applied);
         }
         Ok(())
+    }
+
+    pub(crate) fn right(&self) -> Right {
+        self.right
     }
 
     /// Takes another right over. What is under way ends under the old one.

@@ -115,8 +115,10 @@ impl LaneState {
 
     /// The report, with the lag against where the source and the log are.
     pub(crate) fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
-        let follows =
-            matches!(self.condition, Condition::Following | Condition::Paused | Condition::Stopped { .. });
+        let follows = matches!(
+            self.condition,
+            Condition::Following | Condition::Adding { .. } | Condition::Paused | Condition::Stopped { .. }
+        );
         let is_behind = follows && self.passed < capture.captured;
         let ms_since = |us: i64| u64::try_from((now_us - us) / 1000).unwrap_or(0);
         let age_ms = ms_since(self.committed_us);

@@ -87,6 +87,7 @@ impl Barrier {
     fn why(&self) -> String {
         match &self.state.borrow().condition {
             Condition::Paused => "the slice is paused".to_owned(),
+            Condition::Adding { .. } => "a table is being added to the slice".to_owned(),
             Condition::Waiting { finding } => finding.message.clone(),
             _ => "the copy is behind".to_owned(),
         }

@@ -184,7 +184,12 @@ fn stage(slice: &SliceStatus, now: Moment) -> Cell {
     match lane(slice).map(|lane| &lane.condition) {
         Some(Condition::Stopped { .. } | Condition::Lost { .. }) => bad(text),
         _ if slice.preparing.is_some() || slice.hold.is_some() => doubtful(text),
-        Some(Condition::Copying { .. } | Condition::Waiting { .. } | Condition::Paused) => doubtful(text),
+        Some(
+            Condition::Copying { .. }
+            | Condition::Adding { .. }
+            | Condition::Waiting { .. }
+            | Condition::Paused,
+        ) => doubtful(text),
         Some(Condition::Following | Condition::Copied { .. }) => good(text),
         Some(Condition::Idle) | None => plain(text),
     }

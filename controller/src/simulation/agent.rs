@@ -164,7 +164,7 @@ impl Agent {
                 }
                 let Some(desk) = world.desk(number) else { return };
                 let report = observed.report.clone();
-                desk.agents.report(observed);
+                desk.agents.report(observed, &desk.plan);
                 desk.look_for_bridge();
                 let agent = world.agents().find(|agent| agent.name == name).unwrap();
                 agent.held.lock().unwrap().heard = Some(Instant::now());

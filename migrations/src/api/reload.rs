@@ -5,7 +5,7 @@
 use crate::code::Code;
 use crate::finding::Finding;
 use crate::journal::{SliceState, State};
-use crate::names::{PlanName, RouteName, ServiceName, SliceName};
+use crate::names::{PlanName, RouteName, ServiceName, SliceName, TableName};
 use crate::plan::{LogChoice, Plan, Slice};
 use crate::problem::Problem;
 use crate::sql::Database;
@@ -32,8 +32,8 @@ pub struct Outline {
 struct SliceOutline {
     service: ServiceName,
     has_tables: bool,
-    /// What its rows are made of and by.
-    rows: String,
+    /// What its rows are made of, and by what, as a hash for each table of the monolith's.
+    rows: BTreeMap<TableName, String>,
     may_return: bool,
     routes: BTreeSet<RouteName>,
 }
@@ -157,10 +157,19 @@ impl SliceOutline {
         Self {
             service: slice.service.clone(),
             has_tables: !slice.is_stateless(),
-            rows: slice.mapping_hash(),
+            rows: slice
+                .all_tables()
+                .map(|table| (table.from.clone(), slice.only(|one| one.from == table.from).mapping_hash()))
+                .collect(),
             may_return: slice.may_return(),
             routes: slice.routes.iter().map(|route| route.name.clone()).collect(),
         }
+    }
+
+    /// Whether tables came, and nothing else changed, while they can be added to the copy.
+    fn only_grew(&self, next: &SliceOutline, stage: Stage) -> bool {
+        matches!(stage, Stage::Following { .. })
+            && self.rows.iter().all(|(table, made)| next.rows.get(table) == Some(made))
     }
 }
 
@@ -176,7 +185,8 @@ fn changed(
             if held.service != wanted.service {
                 changes.push(format!("its service ({} → {})", held.service, wanted.service));
             }
-            if held.rows != wanted.rows && stage != Stage::Retired && !is_copied_otherwise {
+            let is_whole = held.rows == wanted.rows || held.only_grew(wanted, stage);
+            if !is_whole && stage != Stage::Retired && !is_copied_otherwise {
                 changes.push("its tables or how their rows are mapped".to_owned());
             }
             if stage.is_at_service() && stage != Stage::Retired && held.may_return && !wanted.may_return {

@@ -1,7 +1,7 @@
 //! The state of a slice's copy as the controller's status shows it, and whether the bridge has done what was decided.
 //! Pure.
 
-use crate::outlook::{bridge, lag, lane};
+use crate::outlook::{bridge, lag, lane, listed};
 use crate::ui::figure;
 use crate::ui::harmless::harmless;
 use crate::verb::no_slice;
@@ -45,6 +45,18 @@ impl<'a> CopyState<'a> {
                 CopyState::Waiting(format!("waiting: {}", finding.message))
             }
             (Condition::Copying { rows, rows_estimated }, _) => CopyState::Copying(*rows, *rows_estimated),
+            (Condition::Adding { tables, rows, rows_estimated, waits }, stage) => {
+                let added = match waits {
+                    Some(why) => format!("waits: {why}"),
+                    None => of_about(*rows, *rows_estimated),
+                };
+                let lag = figure::span(stream.lag_ms);
+                CopyState::Following(format!(
+                    "{}  adding {}: {added}  lag {lag}",
+                    stage.name(),
+                    listed(tables)
+                ))
+            }
             (Condition::Copied { .. }, Stage::Copying) => {
                 match bridge.and_then(|(_, bridge)| bridge.other_plan()) {
                     Some(other) => {
@@ -70,13 +82,14 @@ impl<'a> CopyState<'a> {
         match self {
             CopyState::Dropped => "not copied".to_owned(),
             CopyState::Waiting(why) | CopyState::Following(why) => harmless(why),
-            CopyState::Copying(rows, estimated) => {
-                let whole = figure::count((*estimated).max(*rows));
-                format!("copied {} of about {whole} rows", figure::count(*rows))
-            }
+            CopyState::Copying(rows, estimated) => format!("copied {}", of_about(*rows, *estimated)),
             CopyState::Stopped(finding, _) => format!("stopped: {}", harmless(&finding.message)),
         }
     }
+}
+
+fn of_about(rows: u64, estimated: u64) -> String {
+    format!("{} of about {} rows", figure::count(rows), figure::count(estimated.max(rows)))
 }
 
 pub(crate) fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a SliceStatus, Problem> {
@@ -128,7 +141,13 @@ pub(crate) fn has_settled(status: &Status, slice: &SliceName, verb: SyncVerb) ->
 }
 
 fn moves(condition: &Condition) -> bool {
-    matches!(condition, Condition::Following | Condition::Copying { .. } | Condition::Copied { .. })
+    matches!(
+        condition,
+        Condition::Following
+            | Condition::Adding { .. }
+            | Condition::Copying { .. }
+            | Condition::Copied { .. }
+    )
 }
 
 /// Why it is not done: a resumed stream may have stopped again, or the bridge has not acted yet.
@@ -220,6 +239,9 @@ mod tests {
         let goes_on = |condition: &Value| has_settled(&status(condition), &slice, SyncVerb::Resume);
         assert!(goes_on(&json!({ "condition": "following" })));
         assert!(goes_on(&json!({ "condition": "copying", "rows": 1, "rows_estimated": 9 })));
+        let adding =
+            json!({ "condition": "adding", "tables": ["public.prices"], "rows": 1, "rows_estimated": 9 });
+        assert!(goes_on(&adding));
         assert!(!goes_on(&json!({ "condition": "paused" })));
         assert!(!goes_on(&waiting("the service's database is away")));
 
