@@ -4,6 +4,7 @@
 
 pub(crate) mod begin;
 pub(crate) mod capture;
+mod converted;
 pub(crate) mod end;
 mod opening;
 pub(crate) mod pending;
@@ -12,6 +13,7 @@ mod seal;
 mod session;
 pub(crate) mod source;
 pub(crate) mod status;
+mod unsendable;
 
 use crate::log::Log;
 use migrations::finding::Finding;

@@ -328,6 +328,7 @@ codes! {
     CaptureOtherServer = "capture.other-server", Stopped;
     CaptureOtherTable = "capture.other-table", Stopped;
     CaptureRowTooLarge = "capture.row-too-large", Stopped;
+    CaptureUnsendable = "capture.unsendable", Stopped;
 
     LaneNoProgress = "lane.no-progress", Stopped;
 

@@ -18,6 +18,7 @@ use crate::tls::{Connector, TlsError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use frame::{Frame, FrameError, Message, ServerError, missing, too_large};
 use migrations::lsn::{EndLsn, Timeline};
+use migrations::names::quote_literal;
 use migrations::plan::DatabaseUrl;
 use postgres_protocol::message::frontend;
 use std::io::{Error, ErrorKind};
@@ -59,10 +60,25 @@ impl From<ServerError> for ReplicationError {
 impl ReplicationError {
     /// The server's SQLSTATE, if it spoke.
     pub fn code(&self) -> Option<SqlState> {
+        self.server().map(|error| SqlState::from_code(&error.code))
+    }
+
+    fn server(&self) -> Option<&ServerError> {
         match self {
-            ReplicationError::Frame(FrameError::Server(error)) => Some(SqlState::from_code(&error.code)),
+            ReplicationError::Frame(FrameError::Server(error)) => Some(error),
             _ => None,
         }
+    }
+
+    /// The server's words, if it says that something is larger than it can allocate: a text, a message, or what its
+    /// machine has left.
+    pub fn too_large_for_server(&self) -> Option<&ServerError> {
+        self.server().filter(|error| match error.code.as_str() {
+            "54000" | "53200" => true,
+            // Such an error has no code of its own, and its words are in the server's language.
+            "XX000" => error.context().is_some_and(|context| context.contains("pgoutput")),
+            _ => false,
+        })
     }
 }
 
@@ -153,32 +169,27 @@ impl Replication {
         }
     }
 
-    /// Begins the stream of a slot after `from`.
+    /// Begins the stream of a slot after `from`. Returns the encoding that its texts have, which is the database's own: one
+    /// text that the server cannot convert would end the stream for all.
     pub async fn start(
         &mut self,
         slot: &str,
         from: EndLsn,
         publication: &str,
-    ) -> Result<(), ReplicationError> {
+    ) -> Result<String, ReplicationError> {
         let command = format!(
             "START_REPLICATION SLOT \"{slot}\" LOGICAL {from} (proto_version '1', publication_names '\"{publication}\"', \
              messages 'true')"
         );
-        // Such a database holds any bytes. As UTF-8 the server would send none of its stream after the first text that is not:
-        // so it sends them as they are, and only who needs that text stops at it.
-        let encoding = self.ask("SHOW server_encoding").await?;
-        if encoding
-            .first()
-            .and_then(|row| row.first())
-            .is_some_and(|found| found.as_deref() == Some("SQL_ASCII"))
-        {
-            self.ask("SET client_encoding = 'SQL_ASCII'").await?;
-        }
+        let found = self.ask("SHOW server_encoding").await?;
+        let encoding = found.into_iter().flatten().flatten().next();
+        let encoding = encoding.ok_or(FrameError::Malformed("an answer to SHOW server_encoding"))?;
+        self.ask(&format!("SET client_encoding = {}", quote_literal(&encoding))).await?;
         self.send(|out| frontend::query(&command, out)).await?;
         loop {
             let message = self.message().await?;
             match message.kind {
-                b'W' => return Ok(()),
+                b'W' => return Ok(encoding),
                 b'E' => return Err(ServerError::read(&message.body).into()),
                 _ => {}
             }

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod binary;
 pub mod change;
+pub mod characters;
 pub mod copy_text;
 pub mod envelope;
 pub mod mapping;

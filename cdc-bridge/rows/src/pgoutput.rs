@@ -5,9 +5,11 @@
 //! that came in, never copies. Whatever the bytes are, the answer is a message or an error, never a panic.
 
 use crate::change::{BadTuple, ReplicaIdentity, Tuple};
+use crate::characters::Characters;
 use bytes::{Buf, Bytes};
 use migrations::code::Code;
 use migrations::problem::Diagnostic;
+use std::collections::BTreeSet;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WireMessage {
@@ -99,6 +101,9 @@ pub enum DecodeError {
     Tuple { kind: char, source: BadTuple },
     #[error("the change stream holds a message of the unknown kind {0:#04x}")]
     Kind(u8),
+    /// What these characters are must be learnt first. Then the message can be read.
+    #[error("the change stream holds {} unknown characters", .0.len())]
+    Unknown(BTreeSet<Vec<u8>>),
 }
 
 impl Diagnostic for DecodeError {
@@ -111,32 +116,43 @@ impl Diagnostic for DecodeError {
     }
 }
 
+/// Reads a message whose texts are UTF-8.
 pub fn decode(bytes: Bytes) -> Result<WireMessage, DecodeError> {
-    let mut reader = Reader { kind: '?', bytes };
+    decode_in(bytes, &Characters::default())
+}
+
+/// Reads a message whose texts are of these characters.
+pub fn decode_in(bytes: Bytes, characters: &Characters) -> Result<WireMessage, DecodeError> {
+    let mut reader = Reader { kind: '?', bytes, characters, unknown: BTreeSet::new() };
+    let read = read(&mut reader);
+    if reader.unknown.is_empty() { read } else { Err(DecodeError::Unknown(reader.unknown)) }
+}
+
+fn read(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let kind = reader.u8()?;
     reader.kind = char::from(kind);
     let message = match kind {
-        b'I' => insert(&mut reader)?,
-        b'U' => update(&mut reader)?,
-        b'D' => delete(&mut reader)?,
+        b'I' => insert(reader)?,
+        b'U' => update(reader)?,
+        b'D' => delete(reader)?,
         b'B' => WireMessage::Begin {
             final_lsn: reader.u64()?,
             committed_pg_us: reader.u64()? as i64,
             xid: reader.u32()?,
         },
-        b'C' => commit(&mut reader)?,
-        b'O' => WireMessage::Origin { commit_lsn: reader.u64()?, name: reader.name()? },
-        b'R' => WireMessage::Relation(relation(&mut reader)?),
+        b'C' => commit(reader)?,
+        b'O' => WireMessage::Origin { commit_lsn: reader.u64()?, name: reader.other_name()? },
+        b'R' => WireMessage::Relation(relation(reader)?),
         b'Y' => WireMessage::Type { oid: reader.u32()?, schema: reader.schema()?, name: reader.name()? },
-        b'T' => truncate(&mut reader)?,
-        b'M' => message(&mut reader)?,
+        b'T' => truncate(reader)?,
+        b'M' => message(reader)?,
         unknown => return Err(DecodeError::Kind(unknown)),
     };
     reader.end()?;
     Ok(message)
 }
 
-fn insert(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn insert(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let oid = reader.u32()?;
     match reader.u8()? {
         b'N' => Ok(WireMessage::Insert { oid, new: reader.tuple()? }),
@@ -144,7 +160,7 @@ fn insert(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
     }
 }
 
-fn update(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn update(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let oid = reader.u32()?;
     let mut kind = reader.u8()?;
     let mut old = None;
@@ -158,7 +174,7 @@ fn update(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
     }
 }
 
-fn delete(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn delete(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let oid = reader.u32()?;
     let full = match reader.u8()? {
         b'K' => false,
@@ -168,7 +184,7 @@ fn delete(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
     Ok(WireMessage::Delete { oid, old: OldTuple { full, tuple: reader.tuple()? } })
 }
 
-fn commit(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn commit(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     match reader.u8()? {
         0 => Ok(WireMessage::Commit {
             commit_lsn: reader.u64()?,
@@ -179,7 +195,7 @@ fn commit(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
     }
 }
 
-fn relation(reader: &mut Reader) -> Result<WireRelation, DecodeError> {
+fn relation(reader: &mut Reader<'_>) -> Result<WireRelation, DecodeError> {
     let oid = reader.u32()?;
     let schema = reader.schema()?;
     let name = reader.name()?;
@@ -207,7 +223,7 @@ fn relation(reader: &mut Reader) -> Result<WireRelation, DecodeError> {
     Ok(WireRelation { oid, schema, name, identity, columns })
 }
 
-fn truncate(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn truncate(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let count = reader.u32()?;
     let options = reader.u8()?;
     if options > 3 {
@@ -220,14 +236,14 @@ fn truncate(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
     Ok(WireMessage::Truncate { oids, cascade: options & 1 != 0, restart_identity: options & 2 != 0 })
 }
 
-fn message(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
+fn message(reader: &mut Reader<'_>) -> Result<WireMessage, DecodeError> {
     let transactional = match reader.u8()? {
         0 => false,
         1 => true,
         flags => return Err(reader.field("flags", flags.into())),
     };
     let lsn = reader.u64()?;
-    let prefix = reader.name()?;
+    let prefix = reader.other_name()?;
     let len = reader.u32()? as usize;
     if len > reader.bytes.len() {
         return Err(reader.short());
@@ -237,12 +253,14 @@ fn message(reader: &mut Reader) -> Result<WireMessage, DecodeError> {
 }
 
 /// What is left of one message.
-struct Reader {
+struct Reader<'a> {
     kind: char,
     bytes: Bytes,
+    characters: &'a Characters,
+    unknown: BTreeSet<Vec<u8>>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn short(&self) -> DecodeError {
         DecodeError::Short { kind: self.kind }
     }
@@ -269,10 +287,20 @@ impl Reader {
 
     /// A string that ends with a zero byte.
     fn name(&mut self) -> Result<String, DecodeError> {
+        let name = self.any_name()?;
+        String::from_utf8(name).map_err(|_| DecodeError::Name { kind: self.kind })
+    }
+
+    /// A name of others, which may have any bytes.
+    fn other_name(&mut self) -> Result<String, DecodeError> {
+        Ok(String::from_utf8_lossy(&self.any_name()?).into_owned())
+    }
+
+    fn any_name(&mut self) -> Result<Vec<u8>, DecodeError> {
         let len = self.bytes.iter().position(|byte| *byte == 0).ok_or_else(|| self.short())?;
         let name = self.bytes.split_to(len);
         self.bytes.advance(1);
-        std::str::from_utf8(&name).map(str::to_owned).map_err(|_| DecodeError::Name { kind: self.kind })
+        Ok(self.characters.text(&name, &mut self.unknown).into_owned())
     }
 
     /// A schema's name, which is empty for `pg_catalog`.
@@ -282,7 +310,9 @@ impl Reader {
     }
 
     fn tuple(&mut self) -> Result<Tuple, DecodeError> {
-        Tuple::take(&mut self.bytes).map_err(|source| DecodeError::Tuple { kind: self.kind, source })
+        let tuple =
+            Tuple::take(&mut self.bytes).map_err(|source| DecodeError::Tuple { kind: self.kind, source })?;
+        Ok(self.characters.tuple(tuple, &mut self.unknown))
     }
 
     fn end(&self) -> Result<(), DecodeError> {

@@ -7,6 +7,7 @@ use super::end::SessionEnd;
 use super::opening;
 use super::source::{Source, SourceError, slots};
 use super::status::{Order, Status};
+use super::unsendable::Search;
 use crate::log::{Log, Owner};
 use migrations::names::TableName;
 use migrations::preflight::SlotSeen;
@@ -57,7 +58,7 @@ pub(crate) async fn run(
     mut orders: watch::Receiver<Option<Order>>,
     status: watch::Sender<Status>,
 ) {
-    let mut wait = RETRY_MIN;
+    let (mut wait, mut search) = (RETRY_MIN, Search::default());
     loop {
         let order = orders.borrow_and_update().clone();
         if let Some(order) = &order {
@@ -83,7 +84,8 @@ pub(crate) async fn run(
                 // A lane that drops a slice gets its order after us: it sees what we touch, or we see that the slice is not wanted.
                 let is_wanted = *orders.borrow() == order;
                 if is_wanted {
-                    opening::session(&source, &log, left, &mut orders, &status).await
+                    let ended = opening::session(&source, &log, left, &mut orders, &status).await;
+                    search.explained(&source, &log, left, ended).await
                 } else {
                     Ok(())
                 }

@@ -7,7 +7,7 @@ use migrations::finding::Finding;
 use migrations::names::TableName;
 use migrations::problem::Problem;
 use postgres::replication::ReplicationError;
-use postgres::replication::frame::FrameError;
+use postgres::replication::frame::{FrameError, ServerError};
 use rows::assemble::AssembleError;
 use rows::pgoutput::DecodeError;
 use std::collections::BTreeSet;
@@ -40,6 +40,9 @@ pub(crate) enum SessionEnd {
     /// A row of this table is larger than the plan allows. The next session begins without the table.
     #[error("{}", .1.message)]
     TooLarge(TableName, Box<Finding>),
+    /// The server cannot send what comes next.
+    #[error("the server cannot send a change: {0}")]
+    Unsendable(Box<ServerError>),
     #[error("the server ended the stream")]
     Ended,
 }
@@ -57,6 +60,7 @@ impl SessionEnd {
             | SessionEnd::Unpublished(_)
             | SessionEnd::Regrouped
             | SessionEnd::TooLarge(..)
+            | SessionEnd::Unsendable(_)
             | SessionEnd::Ended => waits(self.to_string()),
         }
     }
@@ -83,6 +87,9 @@ pub(crate) fn waits(why: impl Into<String>) -> Finding {
 
 impl From<ReplicationError> for SessionEnd {
     fn from(error: ReplicationError) -> Self {
+        if let Some(why) = error.too_large_for_server() {
+            return SessionEnd::Unsendable(Box::new(why.clone()));
+        }
         match error {
             ReplicationError::Frame(FrameError::TooLarge { bytes, .. }) => {
                 SessionEnd::Stop(Box::new(message_too_large(bytes)))

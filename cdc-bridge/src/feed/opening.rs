@@ -15,6 +15,7 @@ use migrations::names::PlanName;
 use migrations::sql;
 use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::Assembler;
+use rows::characters::Characters;
 use rows::progress::{Captured, Progress, Seals};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
@@ -46,19 +47,9 @@ pub(crate) async fn session(
     let slot = sql::slot(&source.plan, &log.id().0);
     let captured: Captured =
         published.values().map(|published| (published.table.clone(), published.membership)).collect();
-    let begins = Progress {
-        version: 1,
-        log: log.id(),
-        timeline: timeline.clone(),
-        end: EndLsn(0),
-        committed_us: 0,
-        messages: Vec::new(),
-        captured: captured.values().copied().collect(),
-        seals: None,
-    };
-    let begins = begin(source, log, &client, &slot, begins).await?;
+    let begins = begin(source, log, &client, &slot, record(log, &timeline, &captured)).await?;
     let from = begins.end;
-    let (mut stream, server_end) = stream(source, log, &client, &slot, &begins).await?;
+    let (mut stream, server_end, characters) = stream(source, log, &client, &slot, &begins).await?;
     // The slot is ours now: no other bridge changes the seal.
     let (seals, due) = sealed(log, &client, &source.plan, &begins).await?;
     let begins = Progress { seals: Some(seals), ..begins };
@@ -89,6 +80,7 @@ pub(crate) async fn session(
         order,
         client: &client,
         status,
+        characters,
         assembler: Assembler::new(),
         pending: Pending::new(begins),
         sealed: Sealed { at: from, changes: status.borrow().changes, due },
@@ -106,6 +98,20 @@ pub(crate) async fn session(
     read
 }
 
+/// A record that has no end yet.
+fn record(log: &Log, timeline: &Timeline, captured: &Captured) -> Progress {
+    Progress {
+        version: 1,
+        log: log.id(),
+        timeline: timeline.clone(),
+        end: EndLsn(0),
+        committed_us: 0,
+        messages: Vec::new(),
+        captured: captured.values().copied().collect(),
+        seals: None,
+    }
+}
+
 /// Begins to read the slot; how far the server is.
 async fn stream(
     source: &Source,
@@ -113,7 +119,7 @@ async fn stream(
     client: &Client,
     slot: &str,
     begins: &Progress,
-) -> Result<(Replication, EndLsn), SessionEnd> {
+) -> Result<(Replication, EndLsn, Characters), SessionEnd> {
     let mut stream = source.replication().await?;
     // The name may lead to another server by now, where the positions mean nothing.
     let system = stream.identify_system().await?;
@@ -126,8 +132,8 @@ async fn stream(
         return Err(SessionEnd::Stop(Box::new(set_back(begins.end, &begins.timeline))));
     }
     let publication = sql::publication(&source.plan);
-    stream.start(slot, begins.end, &publication).await.map_err(|error| taken(slot, error))?;
-    Ok((stream, system.end))
+    let encoding = stream.start(slot, begins.end, &publication).await.map_err(|error| taken(slot, error))?;
+    Ok((stream, system.end, Characters::of(&encoding)))
 }
 
 /// Refuses a log that another database or another plan fills. A slot of ours with the log's name proves that the log is

@@ -2,12 +2,14 @@
 //!
 //! It ends when the order changes or something fails; [`super::capture`] begins the next one.
 
+use super::converted;
 use super::end::{SessionEnd, row_too_large};
 use super::pending::{Pending, joined};
 use super::seal;
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
 use crate::log::Flush;
+use bytes::Bytes;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use postgres::catalog;
@@ -15,7 +17,8 @@ use postgres::replication::frame::Frame;
 use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Relation};
-use rows::pgoutput::{WireMessage, WireRelation, decode};
+use rows::characters::Characters;
+use rows::pgoutput::{DecodeError, WireMessage, WireRelation, decode_in};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +58,8 @@ pub(crate) struct Session<'a> {
     /// For the catalog and the slot.
     pub(crate) client: &'a Client,
     pub(crate) status: &'a watch::Sender<Status>,
+    /// What the texts of the stream are made of.
+    pub(crate) characters: Characters,
     pub(crate) assembler: Assembler,
     pub(crate) pending: Pending,
     pub(crate) sealed: Sealed,
@@ -166,7 +171,7 @@ impl Session<'_> {
                 None => break,
                 Some(Frame::Data { wal_start, sent_pg_us, data }) => {
                     self.pending.passed(data.len());
-                    let message = decode(data)?;
+                    let message = self.read_message(data).await?;
                     if let WireMessage::Begin { committed_pg_us, .. } = &message {
                         self.committed_pg_us = *committed_pg_us;
                     }
@@ -197,6 +202,18 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads a message. What its characters are is asked for when they are met first.
+    async fn read_message(&mut self, data: Bytes) -> Result<WireMessage, SessionEnd> {
+        loop {
+            match decode_in(data.clone(), &self.characters) {
+                Err(DecodeError::Unknown(unknown)) => {
+                    converted::learn(self.client, &mut self.characters, unknown).await?;
+                }
+                read => return Ok(read?),
+            }
+        }
     }
 
     /// Whether something else is asked for by now than what the session reads for.

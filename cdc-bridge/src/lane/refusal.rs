@@ -91,7 +91,19 @@ pub(crate) fn refused(plan: &LanePlan, change: &Change, error: &RowError) -> Fin
             change.relation.table,
             shown(change)
         ),
-        mend(&cure(error), plan, change),
+        match (error, plan.id.direction) {
+            (RowError::NotText(_), Direction::Forward) => correct(plan, change),
+            _ => mend(&cure(error), plan, change),
+        },
+    )
+}
+
+/// What to do about a text that is no UTF-8: its change stays as it is.
+fn correct(plan: &LanePlan, change: &Change) -> String {
+    format!(
+        "correct the text in the monolith's database, then copy the slice again: `strangler sync drop {0}`, `strangler sync start \
+         {0}`; or skip this one change for good: `strangler sync resume {0} --skip {1}`",
+        plan.id.slice, change.position
     )
 }
 

@@ -62,9 +62,15 @@ pub struct ServerError {
     pub code: String,
     message: String,
     detail: Option<String>,
+    context: Option<String>,
 }
 
 impl ServerError {
+    /// Where it happened, in the server's words: for a stream its slot, its plugin, and the place in the WAL.
+    pub fn context(&self) -> Option<&str> {
+        self.context.as_deref()
+    }
+
     /// Reads the fields, each a letter and a text that ends with a zero (PostgreSQL manual, 55.8).
     pub(super) fn read(body: &[u8]) -> ServerError {
         let mut error = ServerError::default();
@@ -75,6 +81,7 @@ impl ServerError {
                 b'C' => error.code = text,
                 b'M' => error.message = text,
                 b'D' => error.detail = Some(text),
+                b'W' => error.context = Some(text),
                 _ => {}
             }
         }
