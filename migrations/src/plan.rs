@@ -164,11 +164,34 @@ pub struct ProxySettings {
     pub drain_ms: u64,
     /// Request and response bodies beyond this many bytes are refused; none: streamed without a bound.
     pub body_bytes_max: Option<u64>,
+    /// A longer head, of a request or of an answer, is refused.
+    pub head_bytes_max: u64,
+    /// Clients' connections at one time; none: as many as the limit of open files allows.
+    pub connections_max: Option<u64>,
+    pub reuse: Reuse,
     pub hold: HoldBounds,
     /// None: the plan is for one proxy.
     pub consistency: Option<Consistency>,
     /// Whether a request passes whose path other servers read as another route.
     pub takes_ambiguous_paths: bool,
+}
+
+/// Whose requests a connection to an upstream serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those of the client connection for which it was opened.
+    Own,
+    /// Everyone's, one after the other.
+    Shared,
+}
+
+impl Reuse {
+    pub fn word(self) -> &'static str {
+        match self {
+            Reuse::Own => "own",
+            Reuse::Shared => "shared",
+        }
+    }
 }
 
 /// What keeps a client from reading older data than it has seen, while reads are shared.

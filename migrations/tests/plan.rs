@@ -8,7 +8,7 @@ use migrations::crossing::Moment;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::{Consistency, HoldBounds, LogChoice, Plan, Sticky, check};
+use migrations::plan::{Consistency, HoldBounds, LogChoice, Plan, Reuse, Sticky, check};
 use migrations::stage::{Epoch, Hold};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -143,6 +143,8 @@ fn every_key_is_read() {
     assert_eq!(plan.log, LogChoice::Embedded { bytes_max: 2_000_000_000 });
     assert_eq!((plan.proxy.connect_timeout_ms, plan.proxy.read_timeout_ms), (500, 60_000));
     assert_eq!(plan.proxy.body_bytes_max, Some(10 << 20));
+    assert_eq!(plan.proxy.head_bytes_max, 32 << 10);
+    assert_eq!((plan.proxy.connections_max, plan.proxy.reuse), (Some(2000), Reuse::Shared));
     let hold = plan.proxy.hold;
     assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (500, 8 << 20, 2_000));
     assert_eq!(plan.proxy.consistency, Some(Consistency::Strong));

@@ -96,6 +96,9 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("read_timeout", proxy.read_timeout_ms);
     print.put("drain", proxy.drain_ms);
     print.put("max_body", proxy.body_bytes_max.unwrap_or_default());
+    print.put("max_head", proxy.head_bytes_max);
+    print.put("max_connections", proxy.connections_max.unwrap_or_default());
+    print.put("reuse", proxy.reuse.word());
     print.put("hold_writes", proxy.hold.writes_max);
     print.put("hold_bytes", proxy.hold.bytes_max);
     print.put("hold_wait", proxy.hold.wait_ms_max);

@@ -9,7 +9,7 @@ use crate::plan::tree::Node;
 use crate::plan::written::{Notes, is_variable};
 use crate::plan::{
     Acceptance, BridgeSettings, Consistency, ControllerSettings, HoldBounds, Limits, LogChoice,
-    ProxySettings, Secret,
+    ProxySettings, Reuse, Secret,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,6 +21,8 @@ const EMBEDDED_BYTES_MIN: u64 = 64 * MIB;
 /// What the embedded log may take of the disk by default.
 const EMBEDDED_BYTES: u64 = 8 * GIB;
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
+/// A head takes memory before anything is known of the request. Browsers send a few KiB, cookies included.
+const HEAD_BYTES: std::ops::RangeInclusive<u64> = 4096..=MIB;
 /// Bridges report twice a second, so a copy always counts as a little old.
 const STALENESS_MS: std::ops::RangeInclusive<u64> = 2_000..=3_600_000;
 /// A shorter override secret could be guessed.
@@ -106,6 +108,9 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         "read_timeout",
         "drain",
         "max_body",
+        "max_head",
+        "max_connections",
+        "reuse",
         "hold",
         "consistency",
         "ambiguous_paths",
@@ -136,6 +141,17 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
         drain_ms,
         body_bytes_max: get("max_body")
             .and_then(|node| reading::bytes(node, "a size of a body", 1..=1024 * GIB, notes)),
+        head_bytes_max: get("max_head")
+            .and_then(|node| reading::bytes(node, "a size of a head", HEAD_BYTES, notes))
+            .unwrap_or(64 << 10),
+        connections_max: get("max_connections")
+            .and_then(|node| reading::integer(node, "a number of connections", 1..=1_000_000, notes)),
+        reuse: get("reuse")
+            .and_then(|node| {
+                let words = [Reuse::Own, Reuse::Shared].map(|one| (one.word(), one));
+                reading::choice(node, "a reuse of connections", &words, notes)
+            })
+            .unwrap_or(Reuse::Own),
         hold: hold(get("hold"), notes),
         consistency: get("consistency").and_then(|node| consistency(node, notes)),
         takes_ambiguous_paths: get("ambiguous_paths")
