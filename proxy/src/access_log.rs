@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thread_local::ThreadLocal;
 use time::OffsetDateTime;
 
+/// A longer path or method is cut.
+const TEXT_BYTES_MAX: usize = 2 << 10;
 /// A page this long takes no more lines. It has about 8 000.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 /// The writer frees a larger page.
@@ -130,8 +132,11 @@ impl Page {
         text.extend_from_slice(b"{\"time\":\"");
         text.extend_from_slice(&self.time);
         text.push(b'"');
-        string(text, b",\"method\":", line.method.as_bytes());
-        string(text, b",\"path\":", line.path);
+        string(text, b",\"method\":", cut(line.method.as_bytes()));
+        string(text, b",\"path\":", cut(line.path));
+        if line.path.len() > TEXT_BYTES_MAX {
+            number(text, b",\"cut\":", line.path.len() as u64);
+        }
         number(text, b",\"status\":", line.status.into());
         word(text, b",\"upstream\":", line.upstream.as_bytes());
         if let Some(slice) = line.slice {
@@ -167,6 +172,10 @@ impl Page {
         }
         self.time[20..23].copy_from_slice(&three_digits(now.subsec_millis()));
     }
+}
+
+fn cut(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(TEXT_BYTES_MAX)]
 }
 
 /// Adds a key and a string that needs no escapes.
@@ -321,6 +330,16 @@ mod tests {
         page.text.clear();
         page.add(&Line { held: Some(Duration::from_micros(250_007)), ..line() }, Duration::ZERO);
         assert!(String::from_utf8_lossy(&page.text).contains(r#""ms":1020.305,"held":250.007,"bytes":3"#));
+    }
+
+    #[test]
+    fn a_long_path_is_cut_and_marked() {
+        let (mut page, path) = (Page::default(), [b'x'; 60_000]);
+        page.add(&Line { path: &path, method: "y".repeat(9_000).as_str(), ..line() }, Duration::ZERO);
+        let read: serde_json::Value = serde_json::from_slice(&page.text).unwrap();
+        assert_eq!(read["path"].as_str().map(str::len), Some(TEXT_BYTES_MAX));
+        assert_eq!(read["method"].as_str().map(str::len), Some(TEXT_BYTES_MAX));
+        assert_eq!(read["cut"], 60_000);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::failure::Failure;
 use bytes::BytesMut;
-use http1::{Framing, Malformed, OutgoingHead};
+use http1::{Framing, HEAD_TOO_LARGE, Malformed, OutgoingHead, TOO_MANY_FIELDS};
 use migrations::code::Code;
 use serde::Serialize;
 
@@ -46,6 +46,9 @@ impl Answer {
                 "the request's body is too large",
                 "send a smaller body, or raise `proxy.max_body` in the plan",
             ),
+            Failure::Malformed(malformed @ (HEAD_TOO_LARGE | TOO_MANY_FIELDS)) => {
+                (431, "the request's head is too large", malformed.0)
+            }
             Failure::Malformed(Malformed(why)) => (400, "the request is malformed", why),
             Failure::AmbiguousPath => (
                 400,

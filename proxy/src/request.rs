@@ -22,7 +22,7 @@ use crate::tally::End;
 use crate::upstream::Target;
 use crate::visit::Visit;
 use async_trait::async_trait;
-use http1::{Fields, Framing, Malformed, Name, RequestHead};
+use http1::{Fields, Framing, HEAD_TOO_LARGE, Malformed, Name, RequestHead, TOO_MANY_FIELDS};
 use migrations::path;
 use migrations::plan::ProxySettings;
 use pingora::apps::ServerApp;
@@ -69,7 +69,8 @@ enum Attempt {
 #[async_trait]
 impl ServerApp for Requests {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
-        let mut visit = Visit::new(stream, &self.drain);
+        let head_bytes_max = usize::try_from(self.settings.head_bytes_max).unwrap_or(usize::MAX);
+        let mut visit = Visit::new(stream, head_bytes_max, &self.drain);
         while visit.is_kept {
             match visit.next_request().await {
                 Ok(true) => self.serve(&mut visit).await,
@@ -366,6 +367,7 @@ impl Requests {
             Failure::NoTable => "no-table",
             Failure::TooLarge => "too-large",
             Failure::AmbiguousPath => "path",
+            Failure::Malformed(HEAD_TOO_LARGE | TOO_MANY_FIELDS) => "head",
             _ => "framing",
         };
         let Some(answer) = Answer::to(failure, None) else { return (CLIENT_LEFT, 0) };

@@ -39,14 +39,14 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn new(stream: Stream, drain: &Arc<Drain>) -> Self {
+    pub(crate) fn new(stream: Stream, head_bytes_max: usize, drain: &Arc<Drain>) -> Self {
         let digest = stream.get_socket_digest();
         let address = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet());
         Self {
             peer: address.map(|address| address.ip()),
             wire: Wire::new(stream),
-            request: RequestHead::default(),
-            answer: AnswerHead::default(),
+            request: RequestHead::at_most(head_bytes_max),
+            answer: AnswerHead::at_most(head_bytes_max),
             deadline: Deadline::after(IDLE_MAX),
             is_kept: true,
             lesson: None,

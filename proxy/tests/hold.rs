@@ -189,7 +189,7 @@ fn a_write_waits_no_longer_than_the_plan_says() {
 
 #[test]
 fn more_writes_or_bytes_than_the_bounds_are_refused_at_once_and_room_is_used_again() {
-    let lines = "  hold: { max_writes: 3, max_bytes: 1MiB }\n";
+    let lines = "  max_head: 1MiB\n  hold: { max_writes: 3, max_bytes: 1MiB }\n";
     let mut rig = Rig::with(lines, orders("monolith"), |_| text(200, "monolith"), |_| text(200, ""));
     rig.hold(orders("monolith"), 1, LONG);
     let mut held: Vec<TcpStream> = (0..3).map(|_| post(&rig)).collect();

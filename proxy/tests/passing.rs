@@ -276,6 +276,6 @@ fn heads_beyond_the_limit_are_refused() {
     let _ = stream.write_all(b"\r\n");
     let mut back = Vec::new();
     let _ = stream.read_to_end(&mut back);
-    assert!(back.is_empty() || back.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&back));
+    assert!(back.is_empty() || back.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&back));
     assert_eq!(rig.monolith.count(), 0);
 }

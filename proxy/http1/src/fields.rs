@@ -85,7 +85,7 @@ impl Span {
     /// `part` is a part of `text`.
     pub(crate) fn of(part: &[u8], text: &[u8]) -> Span {
         let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-        // A head has at most a mebibyte.
+        // A head is far shorter than 4 GiB.
         Span { start: start as u32, end: (start + part.len()) as u32 }
     }
 

@@ -10,12 +10,31 @@ use bytes::{Buf, BytesMut};
 use httparse::{ParserConfig, Status};
 use std::mem::MaybeUninit;
 
-const HEAD_BYTES_MAX: usize = 1 << 20;
+/// A head is at most this long unless [`RequestHead::at_most`] or [`AnswerHead::at_most`] says otherwise.
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Of a head that is refused, so much of the first line is kept for the log.
 const LINE_BYTES_MAX: usize = 2 << 10;
 const BAD_STATUS: Malformed = Malformed("its status is not between 100 and 999");
 const BARE_LINE_FEED: Malformed = Malformed("its lines end without a carriage return");
-const TOO_LARGE: Malformed = Malformed("its head is larger than 1 MiB or has more than 1024 fields");
+/// The head is longer than it may be.
+pub const HEAD_TOO_LARGE: Malformed =
+    Malformed("its head is larger than `proxy.max_head` in the plan allows");
+pub const TOO_MANY_FIELDS: Malformed = Malformed("its head has more than 1024 fields");
+
+#[derive(Debug, Clone, Copy)]
+struct BytesMax(usize);
+
+impl BytesMax {
+    fn check(self, bytes: usize) -> Result<(), Malformed> {
+        if bytes > self.0 { Err(HEAD_TOO_LARGE) } else { Ok(()) }
+    }
+}
+
+impl Default for BytesMax {
+    fn default() -> Self {
+        Self(HEAD_BYTES_MAX)
+    }
+}
 
 #[derive(Debug, Default)]
 pub struct RequestHead {
@@ -28,9 +47,15 @@ pub struct RequestHead {
     target: Span,
     forwards_left: Option<u64>,
     searched: usize,
+    bytes_max: BytesMax,
 }
 
 impl RequestHead {
+    /// Reads heads of at most `bytes_max` bytes.
+    pub fn at_most(bytes_max: usize) -> Self {
+        Self { bytes_max: BytesMax(bytes_max), ..Self::default() }
+    }
+
     /// Takes a head from the front of what arrived. `false` if it is not complete. Of a head that is refused, the method
     /// and the target are kept if they can be recognised.
     pub fn read(&mut self, inbox: &mut BytesMut) -> Result<bool, Malformed> {
@@ -68,14 +93,15 @@ impl RequestHead {
         if inbox.first() == Some(&b'\n') {
             return Err(BARE_LINE_FEED);
         }
-        if !may_be_whole(inbox, &mut self.searched)? {
+        if !may_be_whole(inbox, &mut self.searched, self.bytes_max)? {
             return Ok(false);
         }
         let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let status =
             ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, inbox, &mut found);
-        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox) };
+        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox, self.bytes_max) };
+        self.bytes_max.check(end)?;
         let text = &inbox[..end];
         let method = parsed.method.unwrap_or_default().as_bytes();
         let target = parsed.path.unwrap_or_default().as_bytes();
@@ -218,9 +244,15 @@ pub struct AnswerHead {
     options: Options,
     reason: Span,
     searched: usize,
+    bytes_max: BytesMax,
 }
 
 impl AnswerHead {
+    /// Reads heads of at most `bytes_max` bytes.
+    pub fn at_most(bytes_max: usize) -> Self {
+        Self { bytes_max: BytesMax(bytes_max), ..Self::default() }
+    }
+
     /// Starts with the answer of another connection.
     pub fn begin(&mut self) {
         self.searched = 0;
@@ -231,7 +263,7 @@ impl AnswerHead {
         if matches!(inbox.first(), Some(b'\r' | b'\n')) {
             return Err(Malformed("it begins with an empty line"));
         }
-        if !may_be_whole(inbox, &mut self.searched)? {
+        if !may_be_whole(inbox, &mut self.searched, self.bytes_max)? {
             return Ok(false);
         }
         let mut found = [MaybeUninit::uninit(); FIELDS_MAX];
@@ -241,7 +273,8 @@ impl AnswerHead {
         config.allow_spaces_after_header_name_in_responses(true);
         config.allow_obsolete_multiline_headers_in_responses(true);
         let status = config.parse_response_with_uninit_headers(&mut parsed, inbox, &mut found);
-        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox) };
+        let Status::Complete(end) = status.map_err(why)? else { return not_whole(inbox, self.bytes_max) };
+        self.bytes_max.check(end)?;
         let text = &inbox[..end];
         self.reason = Span::of(parsed.reason.unwrap_or_default().as_bytes(), text);
         self.status = parsed.code.unwrap_or_default();
@@ -287,20 +320,20 @@ impl AnswerHead {
 }
 
 /// Whether a head may be complete. A head that arrives byte by byte is parsed once, not once per byte.
-fn may_be_whole(inbox: &[u8], searched: &mut usize) -> Result<bool, Malformed> {
+fn may_be_whole(inbox: &[u8], searched: &mut usize, bytes_max: BytesMax) -> Result<bool, Malformed> {
     let is_first_look = *searched == 0;
     let rest = &inbox[searched.saturating_sub(3).min(inbox.len())..];
     let ends = |at: usize| matches!(rest.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..]));
     let is_whole = is_first_look || rest.iter().enumerate().any(|(at, b)| *b == b'\n' && ends(at));
-    if inbox.len() > HEAD_BYTES_MAX && !is_whole {
-        return Err(TOO_LARGE);
+    if !is_whole {
+        bytes_max.check(inbox.len())?;
     }
     *searched = inbox.len();
     Ok(is_whole && !inbox.is_empty())
 }
 
-fn not_whole(inbox: &[u8]) -> Result<bool, Malformed> {
-    if inbox.len() > HEAD_BYTES_MAX { Err(TOO_LARGE) } else { Ok(false) }
+fn not_whole(inbox: &[u8], bytes_max: BytesMax) -> Result<bool, Malformed> {
+    bytes_max.check(inbox.len()).map(|()| false)
 }
 
 /// An absolute target (RFC 9112, 3.2.2), cut up.
@@ -326,7 +359,7 @@ fn absolute(target: &[u8]) -> Option<Absolute<'_>> {
 
 fn why(error: httparse::Error) -> Malformed {
     match error {
-        httparse::Error::TooManyHeaders => TOO_LARGE,
+        httparse::Error::TooManyHeaders => TOO_MANY_FIELDS,
         httparse::Error::Version => Malformed("it is not HTTP/1.1 or HTTP/1.0"),
         httparse::Error::Status => BAD_STATUS,
         _ => Malformed("its head is not HTTP"),
@@ -433,14 +466,27 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_an_end_is_refused_when_it_is_too_long() {
-        let (mut head, mut inbox) = (RequestHead::default(), BytesMut::from("GET / HTTP/1.1\r\n"));
-        let line = format!("X: {}\r\n", "x".repeat(30_000));
-        let refused = (0..40).find_map(|_| {
-            inbox.extend_from_slice(line.as_bytes());
-            head.read(&mut inbox).err()
-        });
-        assert_eq!(refused, Some(TOO_LARGE));
+    fn a_head_is_refused_as_soon_as_it_is_too_long() {
+        for (first, is_request) in [("GET / HTTP/1.1\r\nHost: a\r\n", true), ("HTTP/1.1 200 OK\r\n", false)] {
+            let read = |text: &str| match is_request {
+                true => RequestHead::at_most(9000).read(&mut BytesMut::from(text)),
+                false => AnswerHead::at_most(9000).read(&mut BytesMut::from(text)),
+            };
+            let of = |bytes: usize, end: &str| {
+                format!("{first}X: {}{end}", "x".repeat(bytes - first.len() - "X: ".len() - end.len()))
+            };
+            assert_eq!(read(&of(9000, "\r\n\r\n")), Ok(true));
+            assert_eq!(read(&of(9001, "\r\n\r\n")), Err(HEAD_TOO_LARGE), "it arrived whole");
+            assert_eq!(read(&of(9000, "")), Ok(false));
+            assert_eq!(read(&of(9001, "")), Err(HEAD_TOO_LARGE), "its end is not awaited");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_head_does_not_count() {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{}", "x".repeat(HEAD_BYTES_MAX + 1));
+        let mut inbox = BytesMut::from(&text[..]);
+        assert_eq!((RequestHead::default().read(&mut inbox), inbox.len()), (Ok(true), HEAD_BYTES_MAX + 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod outgoing;
 pub use body::Body;
 pub use fields::{Field, Fields, Name};
 pub use framing::Framing;
-pub use head::{AnswerHead, RequestHead};
+pub use head::{AnswerHead, HEAD_TOO_LARGE, RequestHead, TOO_MANY_FIELDS};
 pub use options::is_relied_on;
 pub use outgoing::OutgoingHead;
 
