@@ -56,7 +56,9 @@ impl Ignored {
 impl BackgroundService for Agent {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         self.serve_barriers();
-        let health = tokio::spawn(health::keep_checking(self.tables.clone(), self.health.clone()));
+        let shortages = self.metrics.shortages.with_label_values(&["check"]);
+        let checks = health::keep_checking(self.tables.clone(), self.health.clone(), shortages);
+        let health = tokio::spawn(checks);
         tokio::select! {
             _ = shutdown.changed() => {}
             never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},

@@ -75,6 +75,11 @@ impl Answer {
                 "cannot connect to the upstream",
                 "check that it is up and listens at the address in the plan",
             ),
+            Failure::Exhausted => (
+                503,
+                "this proxy has no file descriptor or local port left for the upstream; the request was not sent",
+                "send it again; raise the proxy's limit of open files (`ulimit -n`), or start more proxies",
+            ),
             Failure::NoTls => (
                 502,
                 "cannot use TLS with the upstream",
@@ -87,12 +92,7 @@ impl Answer {
                 "check its log; a write may have happened",
             ),
         };
-        let code = match failure {
-            Failure::HoldExpired => Some(Code::HoldExpired),
-            Failure::HoldFull => Some(Code::HoldFull),
-            _ => None,
-        };
-        Some(Self { status, error, code, upstream, hint })
+        Some(Self { status, error, code: failure.code(), upstream, hint })
     }
 
     /// Writes it; for a HEAD request without the body. Returns the length of the body that was written.

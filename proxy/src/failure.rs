@@ -1,6 +1,8 @@
 //! Why no upstream answered a request. Each case has its own consequence.
 
+use crate::descriptors::comes_of_shortage;
 use http1::Malformed;
+use migrations::code::Code;
 use pingora::{Error, ErrorType};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +30,28 @@ pub(crate) enum Failure {
     BadAnswer(Malformed),
     Late,
     AnswerTooLarge,
+    /// The proxy itself has no descriptor, port or place for a connection to the upstream. Nothing was sent.
+    Exhausted,
 }
 
 impl Failure {
     pub(crate) fn to_connect(error: &Error) -> Failure {
         match error.etype() {
+            _ if comes_of_shortage(error) => Failure::Exhausted,
             ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectLate,
             ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
                 Failure::NoTls
             }
             _ => Failure::Refused,
+        }
+    }
+
+    /// Where the manual explains it, if it does.
+    pub(crate) fn code(self) -> Option<Code> {
+        match self {
+            Failure::HoldExpired => Some(Code::HoldExpired),
+            Failure::HoldFull => Some(Code::HoldFull),
+            _ => None,
         }
     }
 

@@ -3,11 +3,13 @@
 //!
 //! It decides nothing about requests. [`crate::upstream::Target`] counts the results.
 
+use crate::descriptors::{comes_of_shortage, is_shortage};
 use crate::table::Tables;
 use crate::upstream::Target;
 use migrations::plan::ProxySettings;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use prometheus::IntCounter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +20,13 @@ const ROUND: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks all addresses of the live table in rounds. Never returns.
-pub(crate) async fn keep_checking(tables: Arc<Tables>, question: Option<Question>) {
+pub(crate) async fn keep_checking(tables: Arc<Tables>, question: Option<Question>, shortages: IntCounter) {
     // A connector reads the machine's certificate authorities, so all checks use one.
     let asker = question.map(|question| Arc::new(Asker { question, connector: Connector::new(None) }));
     loop {
         let mut checks = JoinSet::new();
         for target in tables.live().iter().flat_map(|live| live.targets()) {
-            checks.spawn(check(target, asker.clone()));
+            checks.spawn(check(target, asker.clone(), shortages.clone()));
         }
         while checks.join_next().await.is_some() {}
         tables.sweep();
@@ -52,33 +54,47 @@ struct Asker {
     connector: Connector,
 }
 
-async fn check(target: Arc<Target>, asker: Option<Arc<Asker>>) {
-    let found = tokio::time::timeout(CHECK_TIMEOUT, is_well(&target, asker.as_deref())).await;
-    if found.unwrap_or(false) { target.note_success() } else { target.note_failure() }
+async fn check(target: Arc<Target>, asker: Option<Arc<Asker>>, shortages: IntCounter) {
+    match tokio::time::timeout(CHECK_TIMEOUT, is_well(&target, asker.as_deref())).await {
+        Ok(Ok(true)) => target.note_success(),
+        Ok(Ok(false)) | Err(_) => target.note_failure(),
+        Ok(Err(Shortage)) => {
+            shortages.inc();
+            tracing::warn!(upstream = %target.upstream, "cannot check it: no file descriptor or local port is left");
+        }
+    }
 }
 
-async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> bool {
+/// This machine or process had no means to ask.
+struct Shortage;
+
+async fn is_well(target: &Arc<Target>, asker: Option<&Asker>) -> Result<bool, Shortage> {
     let resolver = target.clone();
     let mut addresses = tokio::task::spawn_blocking(move || resolver.look_up()).await.unwrap_or_default();
     // The address in use is kept while the name still has it and it answers.
     addresses.sort_by_key(|address| Some(*address) != target.address());
+    let mut is_short = false;
     for number in 0..addresses.len() {
         let address = addresses[number];
-        if TcpStream::connect(address).await.is_ok() {
-            addresses.rotate_left(number);
-            target.resolve_to(&addresses);
-            return match asker {
-                Some(asker) => answers(target, address, asker).await,
-                None => true,
-            };
+        match TcpStream::connect(address).await {
+            Ok(_) => {
+                addresses.rotate_left(number);
+                target.resolve_to(&addresses);
+                return match asker {
+                    Some(asker) => answers(target, address, asker).await,
+                    None => Ok(true),
+                };
+            }
+            Err(error) if is_shortage(&error) => is_short = true,
+            Err(_) => {}
         }
     }
-    false
+    if is_short { Err(Shortage) } else { Ok(false) }
 }
 
 /// Whether the health path answers 2xx, on its own connection.
-async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
-    let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return false };
+async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> Result<bool, Shortage> {
+    let Some(peer) = target.peer().filter(|_| target.address() == Some(address)) else { return Ok(false) };
     let asked = async {
         let (mut session, _) = asker.connector.get_http_session(&peer).await?;
         let mut request = RequestHeader::build("GET", asker.question.path.as_bytes(), Some(3))?;
@@ -92,5 +108,8 @@ async fn answers(target: &Target, address: SocketAddr, asker: &Asker) -> bool {
         let status = session.response_header().map(|header| header.status);
         Ok::<_, Box<pingora::Error>>(status.is_some_and(|status| status.is_success()))
     };
-    asked.await.unwrap_or(false)
+    match asked.await {
+        Err(error) if comes_of_shortage(&error) => Err(Shortage),
+        asked => Ok(asked.unwrap_or(false)),
+    }
 }

@@ -38,6 +38,14 @@ pub(crate) struct Metrics {
     pub(crate) failed: IntCounter,
     /// Access log lines dropped because the writer fell behind.
     pub(crate) log_lines_dropped: IntCounter,
+    /// Clients' connections.
+    pub(crate) connections: IntGauge,
+    /// Clients that had to leave because others came.
+    pub(crate) evicted: IntCounter,
+    /// What could not be done for want of a descriptor, port or place: accept, connect, check.
+    pub(crate) shortages: IntCounterVec,
+    /// Times that an upstream sent bytes that nobody asked for.
+    pub(crate) unasked: IntCounter,
     pub(crate) generation: IntGauge,
     pub(crate) ready: IntGauge,
     pub(crate) in_doubt: IntGauge,
@@ -139,6 +147,10 @@ impl Metrics {
             )?,
             failed: one("strangler_proxy_failed_total", "Own answers with 502, 503 or 504")?,
             log_lines_dropped: one("strangler_proxy_log_lines_dropped_total", "Access log lines dropped")?,
+            connections: gauge("strangler_proxy_connections", "Connections of clients")?,
+            evicted: one("strangler_proxy_evicted_total", "Waiting clients that left for others")?,
+            shortages: vec("strangler_proxy_shortages_total", "What lacked a descriptor or port", &["at"])?,
+            unasked: one("strangler_proxy_unasked_total", "Bytes of upstreams that nobody asked for")?,
             generation: gauge("strangler_proxy_generation", "Generation of the table in use")?,
             ready: gauge("strangler_proxy_ready", "1 with a table")?,
             in_doubt: gauge(

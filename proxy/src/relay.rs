@@ -3,6 +3,7 @@
 //! Both directions move at the same time. An upstream may answer before it has read everything, and may stop reading
 //! until its answer is taken. A relay decides nothing about requests.
 
+use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::passage::{End, Fault, Passage};
@@ -185,13 +186,13 @@ impl Relay<'_> {
 }
 
 /// Waits until the upstream has answered, although no client waits for the answer any more.
-pub(crate) async fn outlast(mut upstream: Wire, patience: Duration) {
+pub(crate) async fn outlast(mut upstream: Connection, patience: Duration) {
     let (mut answer, mut deadline) = (AnswerHead::default(), Deadline::after(patience));
     poll_fn(|cx| {
         loop {
-            match answer.read(&mut upstream.inbox) {
+            match answer.read(&mut upstream.wire.inbox) {
                 Ok(true) if answer.is_interim() => {}
-                Ok(false) => match upstream.poll_read(cx) {
+                Ok(false) => match upstream.wire.poll_read(cx) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return deadline.poll(cx),

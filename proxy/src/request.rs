@@ -10,6 +10,7 @@ use crate::drain::Drain;
 use crate::exchange::{Arrived, CLIENT_LEFT, Exchange};
 use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
+use crate::guests::Seat;
 use crate::headers::trace::Trace;
 use crate::headers::{self, Forwarded, Returned};
 use crate::last_hop;
@@ -21,18 +22,15 @@ use crate::table::{Live, Tables};
 use crate::tally::End;
 use crate::upstream::Target;
 use crate::visit::Visit;
-use async_trait::async_trait;
 use http1::{Fields, Framing, HEAD_TOO_LARGE, Malformed, Name, RequestHead, TOO_MANY_FIELDS};
 use migrations::path;
-use migrations::plan::ProxySettings;
-use pingora::apps::ServerApp;
+use migrations::plan::{ProxySettings, Reuse};
 use pingora::connectors::TransportConnector;
-use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
+use tokio::net::TcpStream;
 
 /// If an address cannot be connected to, this many other addresses of the same upstream are tried.
 const REPEATS_MAX: usize = 2;
@@ -66,24 +64,22 @@ enum Attempt {
     Unwanted,
 }
 
-#[async_trait]
-impl ServerApp for Requests {
-    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+impl Requests {
+    /// Serves a client until it leaves.
+    pub(crate) async fn receive(&self, stream: TcpStream, peer: IpAddr, seat: Seat) {
         let head_bytes_max = usize::try_from(self.settings.head_bytes_max).unwrap_or(usize::MAX);
-        let mut visit = Visit::new(stream, head_bytes_max, &self.drain);
+        let mut visit = Visit::new(stream, peer, head_bytes_max, seat, &self.drain);
         while visit.is_kept {
             match visit.next_request().await {
-                Ok(true) => self.serve(&mut visit).await,
-                Ok(false) => return None,
+                // In a box, because most connections wait most of the time.
+                Ok(true) => Box::pin(self.serve(&mut visit)).await,
+                Ok(false) => return,
                 Err(failure) => self.turn_away(&mut visit, failure).await,
             }
         }
         visit.leave().await;
-        None
     }
-}
 
-impl Requests {
     async fn serve(&self, visit: &mut Visit) {
         if last_hop::is_reached(&visit.request) {
             return self.answer_here(visit).await;
@@ -189,14 +185,20 @@ impl Requests {
         upload: &mut Passage,
         attempts: &mut Attempts,
     ) -> Result<Attempt, Failure> {
-        (attempts.target, attempts.was_kept) = (exchange.pool().pick().cloned(), false);
+        let pool = exchange.pool();
+        (attempts.target, attempts.was_kept) =
+            (visit.own.target_of(pool).or_else(|| pool.pick()).cloned(), false);
         let target = attempts.target.clone().ok_or(Failure::Unresolved)?;
         // A repeat because of a stale kept connection must not get another kept one.
-        let mut connection = target.connect(&self.connector, attempts.repeats > 0).await?;
+        let is_repeat = attempts.repeats > 0;
+        let mut connection = match visit.own.take(&target).filter(|_| !is_repeat) {
+            Some(own) => own,
+            None => target.connect(&self.connector, is_repeat).await?,
+        };
         attempts.was_kept = connection.is_used;
         let trace = match self.send(visit, exchange, &target, &mut connection, upload).await {
             Err(Failure::ClientLeft) if upload.is_whole() => {
-                exchange.stay.outlive_client(connection.wire, target.patience.read);
+                exchange.stay.outlive_client(connection, target.patience.read);
                 return Err(Failure::ClientLeft);
             }
             sent => sent?,
@@ -210,6 +212,7 @@ impl Requests {
         {
             return Ok(Attempt::Unwanted);
         }
+        let is_clear = has_an_end_for_both(visit, upload, &mut connection);
         let mut download = self.take_answer(visit, exchange, trace, upload)?;
         let mut relay = visit.relay(&mut connection.wire, target.patience.read);
         if relay.answer.status == 101 {
@@ -224,8 +227,12 @@ impl Requests {
         let passed = relay.bring(upload, &mut download).await;
         exchange.answer_bytes = download.bytes;
         passed?;
-        if upload.is_whole() && download.comes != Framing::UntilClose && visit.answer.wants_more() {
-            target.kept.keep(connection);
+        let has_end = download.comes != Framing::UntilClose && visit.answer.wants_more();
+        if is_clear && upload.is_whole() && has_end {
+            match self.settings.reuse {
+                Reuse::Own => visit.own.keep(target, connection),
+                Reuse::Shared => target.shared.keep(connection),
+            }
         }
         Ok(Attempt::Done)
     }
@@ -318,6 +325,9 @@ impl Requests {
         upload: &Passage,
         attempts: &mut Attempts,
     ) -> bool {
+        if failure == Failure::Exhausted {
+            self.metrics.shortages.with_label_values(&["connect"]).inc();
+        }
         if !failure.is_upstreams() {
             return false;
         }
@@ -442,4 +452,17 @@ impl Requests {
         }
         self.log.write(&line);
     }
+}
+
+/// Whether the upstream and the proxy agree on where the request ends. They may not, if it answered before the body came that
+/// it was asked about (`Expect: 100-continue`): it may take what follows for the next request. Then nothing follows.
+fn has_an_end_for_both(visit: &Visit, upload: &mut Passage, connection: &mut Connection) -> bool {
+    let expected = visit.request.fields.called("expect");
+    let is_asked = expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    let is_clear = !is_asked || upload.is_whole() && connection.wire.has_sent();
+    if !is_clear {
+        connection.wire.outbox.clear();
+        upload.refuse();
+    }
+    is_clear
 }

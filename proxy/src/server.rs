@@ -6,9 +6,12 @@ use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::agent::{Agent, Ignored};
 use crate::client::Naming;
+use crate::descriptors::{Bounds, Budget, raised_limit};
 use crate::drain::Drain;
+use crate::entrance::Entrance;
 use crate::freshness::BridgeLink;
 use crate::freshness::seen::ProxyTag;
+use crate::guests::Guests;
 use crate::health::Question;
 use crate::metrics::Metrics;
 use crate::request::Requests;
@@ -27,6 +30,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
+use socket2::SockRef;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -34,6 +38,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// Connections that wait to be accepted. The system may have a lower bound.
+const BACKLOG: i32 = 4096;
 /// After the end, the last lines of the access log have this long.
 const LOG_END_MAX: Duration = Duration::from_secs(1);
 
@@ -92,7 +98,8 @@ impl Diagnostic for ProxyError {
 fn listeners(settings: &ProxySettings, inherited: &mut Inherited) -> Result<Listeners, ProxyError> {
     let mut at = |key, address: &str| {
         let failed = |source| ProxyError::Listen { key, address: address.to_owned(), source };
-        inherited.listener(address).map_err(failed)
+        let listener = inherited.listener(address).map_err(failed)?;
+        SockRef::from(&listener).listen(BACKLOG).map_err(failed).map(|()| listener)
     };
     Ok(Listeners { clients: at("listen", &settings.listen)?, admin: at("admin", &settings.admin)? })
 }
@@ -114,12 +121,16 @@ pub fn run_logging_to(
 ) -> Result<(), ProxyError> {
     std::fs::create_dir_all(&link.state_dir)
         .map_err(|source| ProxyError::State { path: link.state_dir.clone(), source })?;
+    let limit = raised_limit();
+    let bounds = Bounds::of(limit, settings.connections_max.and_then(|max| usize::try_from(max).ok()));
     let mut inherited = Inherited::of(&link.state_dir);
     let listeners = listeners(settings, &mut inherited)?;
+    tracing::info!(clients = bounds.clients, open_files = limit, "connections are bounded");
     let metrics = Arc::new(Metrics::new()?);
     let consistency = settings.consistency.unwrap_or(Consistency::Session);
     let naming = Naming::of(link.token.expose());
-    let tables = Tables::new(Patience::of(settings), settings.hold, consistency, naming, metrics.clone());
+    let (patience, budget) = (Patience::of(settings), Budget::new(bounds));
+    let tables = Tables::new(patience, settings.hold, consistency, naming, budget, metrics.clone());
     let tables = Arc::new(tables);
     let predecessor = inherited.predecessor();
     // A socket that is not served must not keep its clients waiting.
@@ -142,7 +153,7 @@ pub fn run_logging_to(
         drain: drain.clone(),
         patience: Duration::from_millis(settings.drain_ms),
     };
-    let parts = Parts { settings, tag, tables, metrics, log, drain };
+    let parts = Parts { settings, tag, tables, metrics, log, drain, bounds };
     let succession = Succession { predecessor: Mutex::new(predecessor), tables: parts.tables.clone(), place };
     let decided = succession.place.subscribe();
     let server = assembled(parts, Conversation { link, agent, stored }, listeners, succession)?;
@@ -195,6 +206,7 @@ struct Parts<'s> {
     metrics: Arc<Metrics>,
     log: AccessLog,
     drain: Arc<Drain>,
+    bounds: Bounds,
 }
 
 fn assembled(
@@ -203,7 +215,7 @@ fn assembled(
     listeners: Listeners,
     succession: Succession,
 ) -> Result<Server, ProxyError> {
-    let Parts { settings, tag, tables, metrics, log, drain } = parts;
+    let Parts { settings, tag, tables, metrics, log, drain, bounds } = parts;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads,
@@ -224,9 +236,14 @@ fn assembled(
         drain: drain.clone(),
     };
     let place = || succession.place.subscribe();
-    let proxy = Service::new("proxy".to_owned(), requests);
-    server.add_service(Given::new(proxy, &settings.listen, listeners.clients, place(), drain.clone()));
-
+    server.add_service(Entrance {
+        listener: Some(listeners.clients),
+        requests: Arc::new(requests),
+        guests: Guests::new(bounds.clients, metrics.connections.clone(), metrics.evicted.clone()),
+        place: place(),
+        drain: drain.clone(),
+        failures: metrics.shortages.with_label_values(&["accept"]),
+    });
     let mut admin =
         Service::new("admin".to_owned(), Admin { tables: tables.clone(), metrics: metrics.clone() });
     admin.threads = Some(1);

@@ -5,6 +5,7 @@
 pub(crate) mod route;
 
 use crate::client::{self, Naming};
+use crate::descriptors::Budget;
 use crate::doubt::Doubt;
 use crate::freshness::Freshness;
 use crate::freshness::marks::Count;
@@ -219,6 +220,7 @@ impl Tables {
         bounds: HoldBounds,
         consistency: Consistency,
         naming: Naming,
+        budget: Arc<Budget>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -230,7 +232,7 @@ impl Tables {
             live: ArcSwapOption::empty(),
             lasting: Mutex::default(),
             alive: Mutex::default(),
-            targets: Targets::new(patience),
+            targets: Targets::new(patience, budget, metrics.unasked.clone()),
             terms: Arc::new(Terms::new(Instant::now())),
             unmatched: Arc::default(),
             consistency,
@@ -449,6 +451,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::descriptors::Bounds;
     use migrations::crossing::Moment;
     use migrations::stage::Epoch;
 
@@ -476,8 +479,9 @@ mod tests {
         let patience =
             Patience { connect: Duration::from_secs(1), read: Duration::from_secs(1), is_asked: false };
         let metrics = Arc::new(Metrics::new().unwrap());
+        let (naming, budget) = (Naming::of(""), Budget::new(Bounds::of(1024, None)));
         let tables =
-            Tables::new(patience, HoldBounds::default(), Consistency::Session, Naming::of(""), metrics);
+            Tables::new(patience, HoldBounds::default(), Consistency::Session, naming, budget, metrics);
         tables.take(desired(0, None)).unwrap();
         let orders: SliceName = "orders".parse().unwrap();
         let (is_drained, is_over) = (AtomicBool::new(false), AtomicBool::new(false));

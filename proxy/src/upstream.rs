@@ -3,15 +3,18 @@
 
 pub(crate) mod address;
 
-use crate::connection::{Connection, Kept};
+use crate::connection::{Connection, Shared};
+use crate::descriptors::Budget;
 use crate::failure::Failure;
 use crate::metrics::PoolCounters;
+use crate::trust::Trust;
 use address::BadAddress;
 use arc_swap::ArcSwap;
 use migrations::plan::{ProxySettings, Upstream};
 use pingora::connectors::TransportConnector;
 use pingora::protocols::TcpKeepalive;
 use pingora::upstreams::peer::HttpPeer;
+use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -46,8 +49,10 @@ impl Patience {
 /// One address of an upstream. It outlives table swaps, with its health.
 pub(crate) struct Target {
     pub(crate) upstream: Upstream,
-    pub(crate) kept: Kept,
+    pub(crate) shared: Shared,
     pub(crate) patience: Patience,
+    trust: Arc<Trust>,
+    budget: Arc<Budget>,
     /// The addresses of its name. The first is in use.
     peers: ArcSwap<Vec<HttpPeer>>,
     unwell: AtomicBool,
@@ -55,9 +60,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    fn new(upstream: Upstream, patience: Patience) -> Self {
-        let (unwell, failures) = (AtomicBool::new(false), AtomicU32::new(0));
-        Self { upstream, kept: Kept::default(), patience, peers: ArcSwap::default(), unwell, failures }
+    fn new(upstream: Upstream, patience: Patience, budget: Arc<Budget>, unasked: IntCounter) -> Self {
+        let trust = Arc::new(Trust::new(upstream.to_string(), unasked));
+        Self {
+            upstream,
+            shared: Shared::default(),
+            patience,
+            trust,
+            budget,
+            peers: ArcSwap::default(),
+            unwell: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        }
     }
 
     pub(crate) fn is_well(&self) -> bool {
@@ -132,9 +146,10 @@ impl Target {
         fresh: bool,
     ) -> Result<Connection, Failure> {
         let peers = self.peers.load_full();
-        if !fresh && let Some(kept) = self.address().and_then(|address| self.kept.take(address)) {
+        if !fresh && let Some(kept) = self.shared.take(self.address()) {
             return Ok(kept);
         }
+        let lease = self.budget.lease().ok_or(Failure::Exhausted)?;
         let mut failure = Failure::Unresolved;
         for (number, peer) in peers.iter().enumerate() {
             let Some(address) = of_peer(peer) else { continue };
@@ -145,7 +160,7 @@ impl Target {
                         addresses.rotate_left(number);
                         self.resolve_to(&addresses);
                     }
-                    return Ok(Connection::new(stream, address));
+                    return Ok(Connection::new(stream, address, self.trust.clone(), lease));
                 }
                 Err(error) => failure = Failure::to_connect(&error),
             }
@@ -199,18 +214,20 @@ impl Pool {
 pub(crate) struct Targets {
     known: Mutex<HashMap<String, Arc<Target>>>,
     patience: Patience,
+    budget: Arc<Budget>,
+    unasked: IntCounter,
 }
 
 impl Targets {
-    pub(crate) fn new(patience: Patience) -> Self {
-        Self { known: Mutex::new(HashMap::new()), patience }
+    pub(crate) fn new(patience: Patience, budget: Arc<Budget>, unasked: IntCounter) -> Self {
+        Self { known: Mutex::new(HashMap::new()), patience, budget, unasked }
     }
 
     /// Closes kept connections that are useless by now.
     pub(crate) fn sweep(&self) {
         let known: Vec<_> =
             self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        known.iter().for_each(|target| target.kept.sweep(target.address()));
+        known.iter().for_each(|target| target.shared.sweep(target.address()));
     }
 
     /// A pool of these addresses. A new address is resolved at once, which may block.
@@ -233,7 +250,8 @@ impl Targets {
         if let Some(target) = known.get(&upstream.to_string()) {
             return Ok(target.clone());
         }
-        let target = Arc::new(Target::new(upstream, self.patience));
+        let (budget, unasked) = (self.budget.clone(), self.unasked.clone());
+        let target = Arc::new(Target::new(upstream, self.patience, budget, unasked));
         target.resolve_to(&target.look_up());
         known.insert(target.upstream.to_string(), target.clone());
         Ok(target)
@@ -243,6 +261,7 @@ impl Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::descriptors::Bounds;
     use std::net::TcpListener;
 
     #[tokio::test]
@@ -256,7 +275,9 @@ mod tests {
         let living = alive.local_addr().unwrap();
         let patience =
             Patience { connect: Duration::from_secs(5), read: Duration::from_secs(5), is_asked: false };
-        let target = Target::new(address::parse("http://shop.internal:80").unwrap(), patience);
+        let (budget, unasked) = (Budget::new(Bounds::of(1024, None)), IntCounter::new("a", "a").unwrap());
+        let target =
+            Target::new(address::parse("http://shop.internal:80").unwrap(), patience, budget, unasked);
         let connector = TransportConnector::new(None);
         assert_eq!(target.connect(&connector, false).await.err(), Some(Failure::Unresolved));
         target.resolve_to(&[dead, living]);

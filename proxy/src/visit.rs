@@ -5,16 +5,19 @@
 use crate::deadline::Deadline;
 use crate::drain::{Counted, Drain};
 use crate::failure::Failure;
+use crate::guests::Seat;
+use crate::own::{OWN_IDLE_MAX, Own};
 use crate::relay::{CLIENT_PATIENCE, Relay};
 use crate::wire::Wire;
+use crate::wire::socket::Socket;
 use http1::{AnswerHead, RequestHead};
-use pingora::protocols::Stream;
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot::Receiver;
 use tokio::task::coop::unconstrained;
 
@@ -34,39 +37,49 @@ pub(crate) struct Visit {
     pub(crate) is_kept: bool,
     /// While the client may learn something from the request under way.
     pub(crate) lesson: Option<Counted>,
+    /// Connections to upstreams that wait for its next request.
+    pub(crate) own: Own,
+    seat: Seat,
     ending: Ending,
     _counted: Counted,
 }
 
 impl Visit {
-    pub(crate) fn new(stream: Stream, head_bytes_max: usize, drain: &Arc<Drain>) -> Self {
-        let digest = stream.get_socket_digest();
-        let address = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet());
+    pub(crate) fn new(
+        stream: TcpStream,
+        peer: IpAddr,
+        head_bytes_max: usize,
+        seat: Seat,
+        drain: &Arc<Drain>,
+    ) -> Self {
         Self {
-            peer: address.map(|address| address.ip()),
-            wire: Wire::new(stream),
+            peer: Some(peer),
+            wire: Wire::new(Socket::Client(stream)),
             request: RequestHead::at_most(head_bytes_max),
             answer: AnswerHead::at_most(head_bytes_max),
             deadline: Deadline::after(IDLE_MAX),
             is_kept: true,
             lesson: None,
+            own: Own::default(),
+            seat,
             ending: Ending::new(drain),
             _counted: drain.visit(),
         }
     }
 
-    /// Waits for the next request's head. `false` if there is none: the client left or is silent, or the proxy ends.
+    /// Waits for the next request's head. `false` if there is none: the client left or is silent, others need its place, or
+    /// the proxy ends.
     pub(crate) async fn next_request(&mut self) -> Result<bool, Failure> {
         self.lesson = None;
-        self.wire.rest();
-        let (mut has_begun, mut lingers) = (false, false);
-        self.deadline.set(IDLE_MAX);
+        self.rest();
+        let (mut has_begun, mut lingers, mut has_own) = (false, false, !self.own.is_empty());
+        self.deadline.set(if has_own { OWN_IDLE_MAX } else { IDLE_MAX });
         poll_fn(|cx| {
             loop {
                 if self.request.read(&mut self.wire.inbox).map_err(Failure::Malformed)? {
                     self.is_kept = self.request.wants_more();
                     self.lesson = Some(self.ending.drain.lesson());
-                    return Poll::Ready(Ok(true));
+                    return Poll::Ready(Ok(self.seat.begin()));
                 }
                 // A head must arrive soon after its first byte, however slowly the bytes come. Empty lines do not
                 // count.
@@ -81,10 +94,17 @@ impl Visit {
                 }
             }
             if !has_begun && !lingers && self.ending.poll(cx) {
-                lingers = true;
+                (lingers, has_own) = (true, false);
                 self.deadline.set(self.ending.drain.linger());
             }
+            self.own.watch(cx);
             ready!(self.deadline.poll(cx));
+            if has_own && !has_begun {
+                has_own = false;
+                self.own.clear();
+                self.deadline.set(IDLE_MAX - OWN_IDLE_MAX);
+                ready!(self.deadline.poll(cx));
+            }
             if !has_begun {
                 return Poll::Ready(Ok(false));
             }
@@ -92,6 +112,14 @@ impl Visit {
             Poll::Ready(Err(Failure::ClientLate))
         })
         .await
+    }
+
+    /// It waits from now on, and needs little memory.
+    fn rest(&mut self) {
+        self.wire.rest();
+        self.request.rest();
+        self.answer.rest();
+        self.seat.rest();
     }
 
     /// Waits for a call before anything of the request is passed on. `None` after `patience` or earlier: then it
@@ -140,17 +168,13 @@ impl Visit {
     /// Ends the connection. It still reads for a while, so that the last answer is not lost.
     pub(crate) async fn leave(mut self) {
         self.lesson = None;
+        self.own.clear();
+        self.wire.inbox.clear();
+        self.rest();
         self.deadline.set(DRAIN_PATIENCE);
         poll_fn(|cx| {
-            if self.wire.poll_end(cx).is_ready() {
-                loop {
-                    self.wire.inbox.clear();
-                    match self.wire.poll_read(cx) {
-                        Poll::Ready(Ok(1..)) => {}
-                        Poll::Ready(_) => return Poll::Ready(()),
-                        Poll::Pending => break,
-                    }
-                }
+            if self.wire.poll_end(cx).is_ready() && self.wire.poll_drain(cx).is_ready() {
+                return Poll::Ready(());
             }
             self.deadline.poll(cx)
         })

@@ -2,25 +2,24 @@
 //!
 //! It moves bytes. The crate `http1` knows what they mean.
 
+pub(crate) mod socket;
+
 use bytes::{Buf, BytesMut};
-use pingora::protocols::Stream;
+use socket::{Rested, Socket};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::unconstrained;
 
 /// Room for one read. Most messages are smaller.
 const READ_BYTES: usize = 4 << 10;
 /// Room for the next read when the last one was filled.
 const MORE_READ_BYTES: usize = 32 << 10;
-/// A larger buffer is freed after its message.
-const KEPT_BYTES_MAX: usize = 8 << 10;
 /// So much is read of a message whose turn has not come, to notice the end of the connection.
 const AHEAD_BYTES: usize = 4 << 10;
-/// The state of a socket whose two directions are open (Linux, `TCP_ESTABLISHED`).
-const TCP_ESTABLISHED: u8 = 1;
 
 pub(crate) struct Wire {
     /// Arrived, unread.
@@ -29,27 +28,54 @@ pub(crate) struct Wire {
     pub(crate) outbox: BytesMut,
     /// Bytes read and sent so far. A change shows that the connection is alive.
     pub(crate) moved: u64,
-    stream: Stream,
+    socket: Socket,
     is_flushed: bool,
     was_full: bool,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(socket: Socket) -> Self {
         let (inbox, outbox) = (BytesMut::new(), BytesMut::new());
-        Self { inbox, outbox, moved: 0, stream, is_flushed: true, was_full: false }
+        Self { inbox, outbox, moved: 0, socket, is_flushed: true, was_full: false }
     }
 
     /// Reads what has arrived. Returns the number of bytes; 0 at the end of the connection.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.inbox.capacity() == 0 {
+            return self.poll_first(cx);
+        }
         if self.inbox.capacity() - self.inbox.len() < READ_BYTES / 4 {
             self.inbox.reserve(if self.was_full { MORE_READ_BYTES } else { READ_BYTES });
         }
         let room = self.inbox.capacity() - self.inbox.len();
-        let count = ready!(pin!(self.stream.read_buf(&mut self.inbox)).poll(cx))?;
+        let count = ready!(pin!(self.socket.read_buf(&mut self.inbox)).poll(cx))?;
         self.was_full = count == room;
         self.moved += count as u64;
         Poll::Ready(Ok(count))
+    }
+
+    /// Reads without memory of its own until something has arrived: most connections wait most of the time.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room))?;
+        let arrived = room.filled();
+        self.inbox.extend_from_slice(arrived);
+        self.was_full = arrived.len() == READ_BYTES;
+        self.moved += arrived.len() as u64;
+        Poll::Ready(Ok(arrived.len()))
+    }
+
+    /// Reads and forgets what arrives. Ready at the end of the connection.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut room = [MaybeUninit::uninit(); READ_BYTES];
+            let mut room = ReadBuf::uninit(&mut room);
+            match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room)) {
+                Ok(()) if !room.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 
     /// Ready when the other side has closed the connection or its direction of it.
@@ -64,8 +90,7 @@ impl Wire {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let state = self.stream.get_socket_digest().and_then(|socket| Some(socket.tcp_info()?.tcpi_state));
-        if state.is_none_or(|state| state == TCP_ESTABLISHED) { Poll::Pending } else { Poll::Ready(()) }
+        if self.socket.is_closed() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether more has arrived than is read ahead.
@@ -82,7 +107,7 @@ impl Wire {
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
             self.is_flushed = false;
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outbox))?;
+            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.outbox))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -90,7 +115,7 @@ impl Wire {
             self.moved += count as u64;
         }
         if !self.is_flushed {
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             self.is_flushed = true;
         }
         Poll::Ready(Ok(()))
@@ -103,28 +128,40 @@ impl Wire {
 
     /// Closes our direction of the connection.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
-    /// Frees the memory of a large message. Called before it waits.
+    /// Frees its memory. Called before it waits.
     pub(crate) fn rest(&mut self) {
         self.was_full = false;
-        if self.inbox.is_empty() && self.inbox.capacity() > KEPT_BYTES_MAX {
+        if self.inbox.is_empty() {
             self.inbox = BytesMut::new();
         }
-        if self.outbox.is_empty() && self.outbox.capacity() > KEPT_BYTES_MAX {
+        if self.outbox.is_empty() {
             self.outbox = BytesMut::new();
         }
     }
 
-    /// Whether it can carry another message: the other side has not closed it and has sent nothing unasked.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    /// What the other side did while it rested. Only a quiet one can carry another message.
+    pub(crate) fn rested(&mut self) -> Rested {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        if !self.inbox.is_empty() || !self.has_sent() {
-            return false;
-        }
         // Tokio makes a busy task wait. Here that would look like silence.
-        let read = unconstrained(poll_fn(|cx| self.poll_read(cx)));
-        pin!(read).poll(&mut cx).is_pending()
+        let look = unconstrained(poll_fn(|cx| self.poll_rested(cx)));
+        match pin!(look).poll(&mut cx) {
+            Poll::Ready(rested) => rested,
+            Poll::Pending => self.socket.rested(),
+        }
+    }
+
+    /// Ready when it cannot rest any more. Wakes the task then.
+    pub(crate) fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<Rested> {
+        if !self.has_sent() {
+            return Poll::Ready(Rested::Closed);
+        }
+        if !self.inbox.is_empty() {
+            return Poll::Ready(Rested::Spoke);
+        }
+        let read = ready!(self.poll_read(cx));
+        Poll::Ready(if matches!(read, Ok(1..)) { Rested::Spoke } else { Rested::Closed })
     }
 }

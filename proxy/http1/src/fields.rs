@@ -94,6 +94,9 @@ impl Span {
     }
 }
 
+/// While a connection rests, a larger head's memory is freed, too.
+const RESTING_BYTES_MAX: usize = 1 << 10;
+
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
@@ -112,6 +115,12 @@ impl Fields {
             let spelled = header.name.as_bytes();
             (Name::of(spelled), Span::of(spelled, text), Span::of(header.value, text))
         }));
+    }
+
+    pub(crate) fn rest(&mut self) {
+        if self.text.capacity() > RESTING_BYTES_MAX {
+            *self = Self::default();
+        }
     }
 
     pub(crate) fn text(&self) -> &[u8] {

@@ -114,6 +114,11 @@ impl RequestHead {
         Ok(true)
     }
 
+    /// Frees the memory of a head that is not needed any more, unless it is little.
+    pub fn rest(&mut self) {
+        self.fields.rest();
+    }
+
     pub fn method(&self) -> &str {
         std::str::from_utf8(self.method.within(self.fields.text())).unwrap_or_default()
     }
@@ -251,6 +256,11 @@ impl AnswerHead {
     /// Reads heads of at most `bytes_max` bytes.
     pub fn at_most(bytes_max: usize) -> Self {
         Self { bytes_max: BytesMax(bytes_max), ..Self::default() }
+    }
+
+    /// Frees the memory of a head that is not needed any more, unless it is little.
+    pub fn rest(&mut self) {
+        self.fields.rest();
     }
 
     /// Starts with the answer of another connection.

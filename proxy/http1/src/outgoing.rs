@@ -4,16 +4,21 @@ use crate::Framing;
 use crate::head::{AnswerHead, RequestHead};
 use bytes::BytesMut;
 
+/// Room for the fields that a proxy adds, and for a short body behind the head.
+const MORE_BYTES: usize = 1536;
+
 /// A head that is being written: its first line is there. [`OutgoingHead::end`] writes the empty line.
 pub struct OutgoingHead<'a>(&'a mut BytesMut);
 
 impl<'a> OutgoingHead<'a> {
     pub fn request(request: &RequestHead, out: &'a mut BytesMut) -> Self {
+        out.reserve(request.bytes() + MORE_BYTES);
         put(out, &[request.method().as_bytes(), b" ", request.target(), b" HTTP/1.1\r\n"]);
         Self(out)
     }
 
     pub fn answer(answer: &AnswerHead, out: &'a mut BytesMut) -> Self {
+        out.reserve(answer.fields.text().len() + MORE_BYTES);
         Self::status(answer.status, answer.reason(), out)
     }
 

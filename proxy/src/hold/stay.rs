@@ -2,8 +2,8 @@
 
 use super::traffic::{InFlight, Traffic};
 use super::{Ending, Going, Held, Holds, Turn};
+use crate::connection::Connection;
 use crate::relay;
-use crate::wire::Wire;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Stay {
     }
 
     /// Its client left. The upstream works on, and a hold must not miss that.
-    pub(crate) fn outlive_client(&mut self, upstream: Wire, patience: Duration) {
+    pub(crate) fn outlive_client(&mut self, upstream: Connection, patience: Duration) {
         let is_bounded = |one: &InFlight| one.0.seen().in_flight <= OUTLIVING_MAX;
         let Some(in_flight) = self.in_flight.take().filter(is_bounded) else { return };
         tokio::spawn(async move {

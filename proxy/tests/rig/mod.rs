@@ -3,6 +3,7 @@
 // Each test file uses a part of the rig, and a failure here is a failed test.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
+mod apart;
 mod bare;
 mod browser;
 mod controller;
@@ -10,6 +11,7 @@ mod origin;
 mod running;
 mod wire;
 
+pub use apart::Apart;
 pub use bare::{Bare, connect, read_past};
 pub use browser::{Browser, ask, raw};
 pub use controller::{Controller, Gate};
@@ -25,6 +27,7 @@ use migrations::pattern::Access;
 use migrations::plan::Sticky;
 use migrations::stage::{Epoch, Hold};
 use std::collections::BTreeMap;
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -80,6 +83,20 @@ impl Rig {
         let mut rig = Self::with(lines, vec![], |_| text(200, ""), |_| text(200, "service"));
         rig.publish_with(vec![], |table| table.monolith = vec![bare.url()]);
         rig
+    }
+
+    /// Asks on one connection until the proxy uses a connection to its monolith again.
+    pub fn earn_trust(&self, bare: &Bare) {
+        let mut stream = connect(self.proxy.address);
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let (deadline, mut before) = (Instant::now() + PATIENCE, usize::MAX);
+        while bare.count() != before {
+            assert!(Instant::now() < deadline, "no connection is used again");
+            before = bare.count();
+            stream.write_all(b"GET /trust HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            assert!(read_answer(&mut reader, "GET").is_some());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// A proxy whose service is this server.

@@ -1,0 +1,165 @@
+//! How many file descriptors the proxy may use, and for what.
+//!
+//! A client's connection, and the connection to an upstream that its request needs, take one each. What else the proxy opens
+//! has a reserve: listeners, health checks, the admin port, the controller, the log.
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Without a word in the plan, there are not more clients' connections than this.
+const CLIENTS_MAX: usize = 65_536;
+/// The reserve: so many descriptors, and one of 32.
+const RESERVE: usize = 64;
+const RESERVE_SHARE: usize = 32;
+/// Below it, some of the above cannot be kept.
+const CLIENTS_MIN: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Clients' connections.
+    pub(crate) clients: usize,
+    /// Connections to upstreams that rest between two requests.
+    pub(crate) kept: usize,
+}
+
+impl Bounds {
+    /// As many as fit under a limit of open files, and not more than the plan says.
+    pub(crate) fn of(limit: usize, wanted: Option<usize>) -> Self {
+        let usable = limit.saturating_sub(RESERVE + limit / RESERVE_SHARE);
+        // Four clients take eight descriptors, and one for a connection that rests.
+        let most = (usable / 9).saturating_mul(4).max(CLIENTS_MIN);
+        let clients = wanted.unwrap_or(CLIENTS_MAX).min(most);
+        if wanted.is_some_and(|wanted| wanted > clients) {
+            tracing::warn!(
+                clients,
+                limit,
+                "the limit of open files is too low for `proxy.max_connections`; raise it (`ulimit -n`) to two and a half \
+                 times that number"
+            );
+        }
+        Self { clients, kept: (clients / 4).max(1) }
+    }
+}
+
+/// Raises this process's limit of open files as far as it may. Returns the limit.
+pub(crate) fn raised_limit() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    usize::try_from(if is_raised { hard } else { soft }).unwrap_or(usize::MAX)
+}
+
+/// Whether this machine or process has no descriptor, port or buffer left for a connection. It says nothing about the other
+/// side.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw(code)))
+}
+
+/// Whether such an error lies behind this one.
+pub(crate) fn comes_of_shortage(error: &pingora::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error.root_cause());
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(is_shortage) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The connections to upstreams: how many there are, and how many of them rest.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    open: AtomicUsize,
+    kept: AtomicUsize,
+    bounds: Bounds,
+}
+
+/// A place for a connection to an upstream.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Budget>);
+
+/// A place for one that rests.
+#[derive(Debug)]
+pub(crate) struct Rest(Arc<Budget>);
+
+impl Budget {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), kept: AtomicUsize::new(0), bounds })
+    }
+
+    /// `None` if there are as many as there may be.
+    pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
+        let lease = Lease(self.clone());
+        let before = self.open.fetch_add(1, Relaxed);
+        (before < self.bounds.clients + self.bounds.kept).then_some(lease)
+    }
+}
+
+impl Lease {
+    /// `None` if too many rest already.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        let rest = Rest(self.0.clone());
+        let before = self.0.kept.fetch_add(1, Relaxed);
+        (before < self.0.bounds.kept).then_some(rest)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.kept.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_finds_a_descriptor_for_its_upstream() {
+        for limit in [0, 100, 256, 1024, 20_000, 1 << 20, usize::MAX] {
+            for wanted in [None, Some(1), Some(300), Some(usize::MAX)] {
+                let bounds = Bounds::of(limit, wanted);
+                assert!(bounds.clients >= 1 && bounds.clients <= wanted.unwrap_or(CLIENTS_MAX), "{bounds:?}");
+                if limit >= 256 {
+                    let used = bounds.clients.saturating_mul(2) + bounds.kept;
+                    assert!(used <= limit - RESERVE, "{bounds:?} of {limit}");
+                }
+            }
+        }
+        assert_eq!(Bounds::of(1024, None), Bounds { clients: 412, kept: 103 });
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let budget = Budget::new(Bounds { clients: 1, kept: 1 });
+        let leases = [budget.lease().unwrap(), budget.lease().unwrap()];
+        assert!(budget.lease().is_none());
+        let rest = leases[0].rest().unwrap();
+        assert!(leases[1].rest().is_none());
+        drop((leases, rest));
+        assert!(budget.lease().is_some_and(|lease| lease.rest().is_some()));
+    }
+
+    #[test]
+    fn only_what_this_side_lacks_is_a_shortage() {
+        for (code, is_short) in
+            [(Errno::EMFILE, true), (Errno::EADDRNOTAVAIL, true), (Errno::ECONNREFUSED, false)]
+        {
+            let error = io::Error::from_raw_os_error(code as i32);
+            assert_eq!(is_shortage(&error), is_short, "{error}");
+            let wrapped = pingora::Error::because(pingora::ErrorType::ConnectError, "", error);
+            assert_eq!(comes_of_shortage(&wrapped.more_context("a name")), is_short);
+        }
+    }
+}

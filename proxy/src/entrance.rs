@@ -1,0 +1,98 @@
+//! Where clients come in: the accept loop of the proxy's listener.
+//!
+//! It is not Pingora's. That one has no bound, goes round without a pause when the system has no descriptor left, and gives
+//! each connection a read buffer of 64 KiB for its whole life. Runtimes and the order of the end are still Pingora's.
+
+use crate::descriptors::is_shortage;
+use crate::drain::Drain;
+use crate::guests::Guests;
+use crate::request::Requests;
+use crate::succession::Place;
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use prometheus::IntCounter;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// After a failure that will come again at once.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Failures are logged this often at most. All are counted.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) struct Entrance {
+    pub(crate) listener: Option<std::net::TcpListener>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) guests: Arc<Guests>,
+    pub(crate) place: watch::Receiver<Place>,
+    pub(crate) drain: Arc<Drain>,
+    /// Counts connections that could not be accepted.
+    pub(crate) failures: IntCounter,
+}
+
+#[async_trait]
+impl Service for Entrance {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let Some(listener) = self.listener.take() else { return };
+        if self.place.wait_for(|place| *place == Place::Ours).await.is_err() {
+            return;
+        }
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot accept connections; start the proxy again"),
+        };
+        let mut drain = self.drain.begun();
+        tokio::select! {
+            _ = drain.wait_for(|has_begun| *has_begun) => {}
+            never = self.welcome(listener) => match never {},
+        }
+    }
+
+    fn name(&self) -> &str {
+        "proxy"
+    }
+}
+
+impl Entrance {
+    async fn welcome(&self, listener: TcpListener) -> std::convert::Infallible {
+        let mut logged: Option<Instant> = None;
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    self.guests.room().await;
+                    let _ = stream.set_nodelay(true);
+                    let requests = self.requests.clone();
+                    self.guests.seat(move |seat| async move {
+                        requests.receive(stream, address.ip(), seat).await;
+                    });
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    self.failures.inc();
+                    if logged.is_none_or(|at| at.elapsed() > LOG_EVERY) {
+                        logged = Some(Instant::now());
+                        tracing::error!(%error, "cannot accept a connection; raise the limit of open files (`ulimit -n`)");
+                    }
+                    if is_shortage(&error) {
+                        self.guests.make_room();
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether only the one connection failed, which its client broke off.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
