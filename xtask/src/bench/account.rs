@@ -3,6 +3,7 @@
 //! Other programs on the machine hardly change these counts, so they are the steadiest figures here.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,22 +13,34 @@ use lab::process;
 
 /// CPU time, user and system, that the living processes of a process group have used so far.
 pub fn cpu_seconds(group: i32) -> Result<f64> {
-    let mut ticks = 0;
-    let mut found = false;
-    for entry in fs::read_dir("/proc").context("CPU time is measured on Linux only")?.flatten() {
-        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-        if !is_process {
-            continue;
-        }
+    let used = members(group)?.into_iter().filter_map(|folder| {
         // A process may end between being listed and being read.
-        let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        if let Some((_, used)) = group_and_ticks(&text).filter(|(of, _)| *of == group) {
-            ticks += used;
-            found = true;
+        Some(group_and_ticks(&fs::read_to_string(folder.join("stat")).ok()?)?.1)
+    });
+    Ok(used.sum::<u64>() as f64 / ticks_per_second()?)
+}
+
+/// Memory that the living processes of a process group have resident, in KiB.
+pub fn resident_kib(group: i32) -> Result<f64> {
+    let sizes = members(group)?.into_iter().filter_map(|folder| {
+        // A process may end between being listed and being read.
+        kibibytes(&fs::read_to_string(folder.join("status")).ok()?, "VmRSS")
+    });
+    Ok(sizes.sum())
+}
+
+/// The folders of a process group's processes under `/proc`.
+fn members(group: i32) -> Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir("/proc").context("processes are measured on Linux only")?.flatten() {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let stat = || fs::read_to_string(entry.path().join("stat")).ok();
+        if is_process && stat().and_then(|text| group_and_ticks(&text)).is_some_and(|(of, _)| of == group) {
+            folders.push(entry.path());
         }
     }
-    anyhow::ensure!(found, "the process group {group} is gone");
-    Ok(ticks as f64 / ticks_per_second()?)
+    anyhow::ensure!(!folders.is_empty(), "the process group {group} is gone");
+    Ok(folders)
 }
 
 /// Process group and utime + stime: fields 5, 14 and 15. The name in field 2 may hold blanks and parentheses.

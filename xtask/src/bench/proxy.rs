@@ -3,6 +3,7 @@
 //! All servers run on one CPU, the origin and the load on another, and one server is measured at a time. CPU
 //! time is the main figure: other work on the machine changes how long a request takes, but hardly what it costs.
 
+mod crowd;
 mod load;
 mod rivals;
 
@@ -29,6 +30,8 @@ const SERVER_CPU: usize = 0;
 const PLAIN: &str = "pass-through";
 /// Requests of a route whose reads are at the service.
 const READS: &str = "reads at the service";
+/// Connections that do nothing.
+const CROWD: &str = "memory of a connection";
 const ROUTES: &str = "10 000 routes";
 const FEW: usize = 10;
 const MANY: usize = 10_000;
@@ -73,7 +76,7 @@ pub fn measure(course: &mut Course) -> Result<()> {
         fs::write(&script, load::script(paths))?;
         Ok(Load { script, warm_up: Some(WARM_UP), time, cpu: cpus - 1 })
     };
-    if course.wants(PLAIN) || course.wants(READS) {
+    if course.wants(PLAIN) || course.wants(READS) || course.wants(CROWD) {
         let plain = load("plain", &["/plain/7".to_owned()])?;
         let reads = load("reads", &["/items/7".to_owned()])?;
         against_rivals(course, &folder, &origin, &plain, &reads)?;
@@ -127,7 +130,27 @@ fn against_rivals(
             course.take(Figure::of(&title, unit, Better::Less, rounds.of(case, what), &peers));
         }
     }
+    if course.wants(CROWD) {
+        crowds(course, &mut ours, &rivals)?;
+    }
     ours.end()
+}
+
+/// Memory is measured once, after the load, when each server has what it needs for its work.
+fn crowds(course: &mut Course, ours: &mut Ours, rivals: &[Server]) -> Result<()> {
+    let mine = crowd::costs(&ours.proxy, ours.port)?;
+    ours.proxy.must_run()?;
+    let mut theirs = Vec::new();
+    for rival in rivals.iter().filter(|rival| matches!(rival.name, "nginx" | "haproxy")) {
+        theirs.push((rival.name, crowd::costs(&rival.process, rival.port)?));
+    }
+    let cases = ["idle after an answer", "idle for 7 s", "a head of 1 MiB without an end"];
+    for (at, what) in cases.iter().enumerate() {
+        let peers: Vec<(&str, &[f64])> =
+            theirs.iter().map(|(name, costs)| (*name, &costs[at..=at])).collect();
+        course.take(Figure::of(&format!("{CROWD}: {what}"), "KiB", Better::Less, &mine[at..=at], &peers));
+    }
+    Ok(())
 }
 
 fn against_itself(course: &mut Course, origin: &Server, few: &Load, many: &Load) -> Result<()> {

@@ -75,7 +75,7 @@ fn nginx(name: &'static str, folder: &Path, port: u16, cpu: usize, http: &str) -
         .map(|kind| format!("{kind}_temp_path {};\n", home.join(kind).display()))
         .concat();
     let config = format!(
-        "user root;\ndaemon off;\nworker_processes 1;\npid {};\nevents {{ worker_connections 1024; }}\nhttp {{\n\
+        "user root;\ndaemon off;\nworker_processes 1;\npid {};\nworker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\nhttp {{\n\
          {scratch}keepalive_requests 1000000000;\nserver_tokens off;\n{http}\n}}\n",
         home.join("pid").display()
     );
