@@ -156,7 +156,7 @@ async fn shares(
         }
         shared.may_share(&wish).await?;
         match shared.decide(&wish.slice, asked, (&wish.actor, &wish.reason), Vec::new()).await {
-            Err(Failure(why)) if why.code == Code::JournalUnreachable && wish.share == Share::MONOLITH => {
+            Err(Failure(why)) if emergency::is_journals(&why) && wish.share == Share::MONOLITH => {
                 if wish.emergency {
                     return shared.recall(&wish).await;
                 }

