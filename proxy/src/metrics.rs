@@ -91,6 +91,11 @@ impl RouteCounters {
     }
 }
 
+fn latency() -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new("strangler_proxy_request_seconds", "Time from request to end of answer");
+    HistogramVec::new(options.buckets(LATENCY_BUCKETS.to_vec()), &["upstream"])
+}
+
 impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
@@ -109,11 +114,7 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let latency = HistogramVec::new(
-            HistogramOpts::new("strangler_proxy_request_seconds", "Time from request to end of answer")
-                .buckets(LATENCY_BUCKETS.to_vec()),
-            &["upstream"],
-        )?;
+        let latency = latency()?;
         registry.register(Box::new(latency.clone()))?;
         let decisions =
             vec("strangler_proxy_decisions_total", "Requests by why their side was chosen", &["why"])?;
