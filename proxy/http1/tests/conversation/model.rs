@@ -290,8 +290,9 @@ fn answer(to: To, bytes: &[u8]) -> Read<(u16, Note, Framing, &[u8])> {
     let codings = list(&head, "transfer-encoding");
     let framing = answer_framing(to, &head, status, is_old, &codings)?;
     let options: Vec<String> = list(&head, "connection");
-    let plain =
-        |option: &str| option.split(';').next().unwrap_or_default().trim_matches([' ', '\t']).to_owned();
+    let plain = |option: &str| {
+        option.split(';').next().unwrap_or_default().trim_matches([' ', '\t', '\r', '\n']).to_owned()
+    };
     let options: Vec<String> = options.iter().map(|option| plain(option)).collect();
     let is_clear =
         options.len() <= 32 && options.iter().all(|option| option.is_empty() || is_token(option.as_bytes()));
