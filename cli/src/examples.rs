@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_global_options_are_explained_once() {
-        for argument in Cli::command().get_arguments().filter(|argument| argument.is_global_set()) {
+        let shown = |argument: &&clap::Arg| argument.is_global_set() && !argument.is_hide_set();
+        for argument in Cli::command().get_arguments().filter(shown) {
             let long = format!("--{}", argument.get_long().unwrap());
             assert!(GLOBAL.contains(&long), "{long}");
         }

@@ -70,10 +70,11 @@ impl Folder {
         (output.status.code().unwrap_or(-1), said(&output))
     }
 
-    /// How things stand, or null while no controller answers.
+    /// How things stand, or null while no controller answers. What is wrong comes as a second document.
     pub fn status(&self) -> Value {
         let output = self.command(&["status", "--output", "json"]).output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        let first = serde_json::Deserializer::from_slice(&output.stdout).into_iter().next();
+        first.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Kills a part with -9 and waits until `up` has put another in its place.

@@ -275,7 +275,7 @@ impl<'a> Mover<'a> {
     /// None while no controller answers.
     fn look(&mut self) -> Result<Option<Standing>> {
         let status = self.strangler.tried("status", COMMAND_LIMIT)?;
-        let standing = Standing::read(status.last());
+        let standing = Standing::read(status.first());
         for alarm in standing.iter().flat_map(|standing| standing.alarms.clone()) {
             if !self.faults.contains(&alarm) {
                 self.fault(alarm);

@@ -45,6 +45,11 @@ pub struct Tried {
 }
 
 impl Tried {
+    /// What a command shows. A failure comes after it. Null if there was nothing.
+    pub fn first(&self) -> &Value {
+        self.documents.first().unwrap_or(&Value::Null)
+    }
+
     /// The last document: what a command that moves writes prints, or a failure. Null if there was none.
     pub fn last(&self) -> &Value {
         self.documents.last().unwrap_or(&Value::Null)
@@ -118,9 +123,13 @@ impl Strangler {
         process::succeed_within(&mut command, SHOW_LIMIT)
     }
 
+    /// What a command answers. A failure comes as a document of its own: `status` answers, and fails if something is wrong.
     pub fn ask(&self, line: &str) -> Result<Value> {
-        let text = process::output(&mut self.in_json(line), ASK_LIMIT)?;
-        serde_json::from_str(&text).with_context(|| format!("`strangler {line}` answered no JSON: {text}"))
+        let tried = self.tried(line, ASK_LIMIT)?;
+        let failures = usize::from(tried.exit != 0);
+        let mut documents = tried.documents;
+        anyhow::ensure!(documents.len() > failures, "`strangler {line}` failed: {documents:?}");
+        Ok(documents.swap_remove(0))
     }
 
     /// Runs a command to its end, however it ends. Fails only if it takes longer than `limit`.
