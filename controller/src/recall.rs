@@ -62,23 +62,27 @@ impl Recalls {
     }
 
     pub(crate) fn note(&self, slice: &SliceName, recall: Recall) -> io::Result<()> {
-        self.change(|held| drop(held.insert(slice.clone(), recall)))
-    }
-
-    pub(crate) fn forget(&self, slice: &SliceName) -> io::Result<()> {
-        self.change(|held| drop(held.remove(slice)))
-    }
-
-    /// The file comes first: what is not kept is not promised.
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<SliceName, Recall>)) -> io::Result<()> {
         let mut held = self.lock();
         let mut next = held.clone();
-        change(&mut next);
-        if let Some(path) = &self.path {
-            link::file::replace(path, &serde_json::to_vec(&next)?)?;
-        }
+        next.insert(slice.clone(), recall);
+        // The file comes first: what is not kept is not promised.
+        self.keep(&next)?;
         *held = next;
         Ok(())
+    }
+
+    /// The journal has it. It is not told again by this process, even if the file cannot be written.
+    pub(crate) fn forget(&self, slice: &SliceName) -> io::Result<()> {
+        let mut held = self.lock();
+        held.remove(slice);
+        self.keep(&held)
+    }
+
+    fn keep(&self, held: &BTreeMap<SliceName, Recall>) -> io::Result<()> {
+        match &self.path {
+            Some(path) => link::file::replace(path, &serde_json::to_vec(held)?),
+            None => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SliceName, Recall>> {

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as Blocking;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -66,11 +67,13 @@ pub struct Predecessor {
 #[derive(Debug)]
 pub struct Leaving(UnixStream);
 
-/// The sockets of this process, for the one that takes its place. The socket in the folder goes with it.
+/// The sockets of this process, for the one that takes its place.
 #[derive(Debug)]
 pub struct Offer {
     socket: UnixListener,
     listeners: Arc<Vec<TcpListener>>,
+    /// Whether a process was told that the place is its own. Only one is.
+    given: Arc<AtomicBool>,
 }
 
 /// The process that took the place.
@@ -78,7 +81,7 @@ pub struct Offer {
 pub struct Successor(UnixStream);
 
 impl Inherited {
-    /// What the process that runs with this folder, or `systemd`, passes on. Whoever passes nothing is not there.
+    /// What the process that runs with this folder, or `systemd`, passes on. A process that passes nothing counts as ended.
     pub fn of(folder: &Path) -> Inherited {
         let mut inherited = Inherited { listeners: passed(), predecessor: None };
         match asked(folder) {
@@ -160,7 +163,7 @@ impl Offer {
         }
         let socket = UnixListener::bind(door.path())?;
         file::replace(&folder.join(HOLDER), std::process::id().to_string().as_bytes())?;
-        Ok(Offer { socket, listeners: Arc::new(listeners) })
+        Ok(Offer { socket, listeners: Arc::new(listeners), given: Arc::default() })
     }
 
     /// Waits until another process has made itself ready, and takes the place.
@@ -170,8 +173,8 @@ impl Offer {
             tokio::select! {
                 asker = self.socket.accept(), if asking.len() < ASKING_MAX => match asker {
                     Ok((stream, _)) => {
-                        let listeners = Arc::clone(&self.listeners);
-                        asking.spawn(async move { timeout(READY_MAX, negotiated(stream, &listeners)).await });
+                        let (listeners, given) = (Arc::clone(&self.listeners), Arc::clone(&self.given));
+                        asking.spawn(async move { timeout(READY_MAX, negotiated(stream, &listeners, &given)).await });
                     }
                     Err(_) => sleep(Duration::from_millis(100)).await,
                 },
@@ -228,7 +231,11 @@ pub fn holder(folder: &Path) -> Option<u32> {
 }
 
 /// Passes the sockets on, and waits until the other takes the place.
-async fn negotiated(mut stream: UnixStream, listeners: &[TcpListener]) -> io::Result<UnixStream> {
+async fn negotiated(
+    mut stream: UnixStream,
+    listeners: &[TcpListener],
+    given: &AtomicBool,
+) -> io::Result<UnixStream> {
     let sockets: Vec<_> = listeners.iter().take(SOCKETS_MAX).map(AsFd::as_fd).collect();
     stream.writable().await?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
@@ -238,7 +245,13 @@ async fn negotiated(mut stream: UnixStream, listeners: &[TcpListener]) -> io::Re
     if stream.read_u8().await? != TAKE {
         return Err(ErrorKind::InvalidData.into());
     }
-    stream.write_all(&[YOURS]).await?;
+    if given.swap(true, SeqCst) {
+        return Err(ErrorKind::AlreadyExists.into());
+    }
+    if let Err(error) = stream.write_all(&[YOURS]).await {
+        given.store(false, SeqCst);
+        return Err(error);
+    }
     Ok(stream)
 }
 
@@ -351,6 +364,21 @@ mod tests {
         assert!(two.replace().await.is_err());
         assert_eq!(holder(folder.path()), Some(std::process::id()));
         drop(successor);
+    }
+
+    /// Two that speak at once: both words are read before either answer.
+    #[tokio::test]
+    async fn one_of_two_that_ask_at_once_gets_the_place() {
+        let given = AtomicBool::new(false);
+        let (mut one, ours) = UnixStream::pair().unwrap();
+        let (mut two, also_ours) = UnixStream::pair().unwrap();
+        for asker in [&mut one, &mut two] {
+            asker.write_all(&[TAKE]).await.unwrap();
+        }
+        let sockets = [listener()];
+        let (first, second) =
+            tokio::join!(negotiated(ours, &sockets, &given), negotiated(also_ours, &sockets, &given));
+        assert_ne!(first.is_ok(), second.is_ok(), "{first:?} {second:?}");
     }
 
     #[tokio::test]

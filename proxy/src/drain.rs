@@ -86,8 +86,12 @@ impl Drain {
         settled(&self.visits).await;
     }
 
-    /// Waits until no client learns anything more.
+    /// Waits until no client learns anything more. A silent connection may bring a request while it lingers.
     pub(crate) async fn quiet(&self) {
+        tokio::select! {
+            () = sleep(self.linger()) => {}
+            () = self.empty() => {}
+        }
         settled(&self.lessons).await;
     }
 }
