@@ -162,7 +162,7 @@ async fn tables_come_while_all_is_written(log: &str) {
     let held = session(&house.sink.url("postgres", "orders")).await;
     held.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
     // Each time it is killed somewhere else, the last time while the rows are in the sink's transaction.
-    for pause in [0, 150, 300, 600] {
+    for pause in [0, 20, 50, 600] {
         house.stop().await;
         house.start();
         let report = house.until("adding", is_adding).await;
