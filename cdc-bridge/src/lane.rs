@@ -308,7 +308,11 @@ impl Lane<'_> {
             self.check_lost(&now)?;
             let captured: Captured =
                 now.tables.into_iter().filter(|(table, _)| tables.contains(table)).collect();
-            if let (true, Some(timeline)) = (captured.len() == tables.len(), now.timeline) {
+            let is_captured = captured.len() == tables.len();
+            // A session that is about to end may know the tables as what they were published before.
+            if let (true, Some(timeline)) = (is_captured, now.timeline)
+                && publication::now(&self.context.feed, &tables).await? == captured
+            {
                 return Ok((timeline, captured));
             }
             match now.finding {
@@ -325,7 +329,9 @@ impl Lane<'_> {
             }
             if is_apart {
                 // Capture may have looked before they were published.
-                let missing = publication::missing(&self.context.feed, &tables).await?;
+                let published = publication::now(&self.context.feed, &tables).await?;
+                let mut missing = tables.clone();
+                missing.retain(|table| !published.contains_key(table));
                 if !missing.is_empty() {
                     let is_added = self.order.stage != Stage::Copying
                         && self.context.plan.id.direction == Direction::Forward;
@@ -339,7 +345,7 @@ impl Lane<'_> {
             }
             tokio::select! {
                 open = status.changed() => open.map_err(|_| Halt::away("capture has ended"))?,
-                () = sleep(APART_INTERVAL), if is_apart => {}
+                () = sleep(APART_INTERVAL), if is_apart || is_captured => {}
             }
         }
     }

@@ -125,6 +125,27 @@ async fn writes_of_others_at_the_service_are_reported_before_the_cutover_and_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_back_that_is_prepared_again_at_once_begins_with_what_is_published_then() {
+    let house = prepared().await;
+    // The session that captures for the first way back takes a while to end.
+    let reader = house.at_sink("SELECT active_pid FROM pg_replication_slots").parse().unwrap();
+    house.sink.freeze_one(reader);
+    let abort = Event::CutoverAborted { epoch: house.epoch().next(), why: "rehearsed".to_owned() };
+    house.journal_with(abort, "");
+    house.until_lane(&back(), "at rest", |lane| lane.condition == Condition::Idle).await;
+    let thaw = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        house.sink.thaw();
+    };
+    tokio::join!(house.prepare(), thaw);
+    house.at_source("UPDATE orders SET note = 'between' WHERE id <= 10");
+    house.same(AT_SOURCE, AT_SINK).await;
+    house.cut_over().await;
+    house.at_sink("SET ROLE app; UPDATE orders SET note = 'after' WHERE id <= 20");
+    until_back(&house).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_of_others_at_the_monolith_are_not_forgotten_and_stop_the_slice_after_a_rollback() {
     let house = prepared().await;
     house.cut_over().await;

@@ -230,6 +230,11 @@ impl Cluster {
         }
     }
 
+    /// Stops one of its processes where it is, by its number.
+    pub fn freeze_one(&self, pid: i32) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+    }
+
     /// Lets it go on after [`Cluster::freeze`].
     pub fn thaw(&self) {
         let Some(pid) = self.pid() else { return };

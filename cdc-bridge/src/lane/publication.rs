@@ -11,6 +11,7 @@ use migrations::names::TableName;
 use migrations::stage::Stage;
 use postgres::{Refusal, in_words};
 use rows::mapping::Mapping;
+use rows::progress::Captured;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Publishes what an order asks for. If it was asked before, nothing is touched: what others changed since then stays so,
@@ -41,13 +42,12 @@ pub(crate) async fn retire(plan: &LanePlan, order: &LaneOrder, feed: &Feed) -> R
     if order.stage == Stage::Retired { publish(plan, order, feed).await } else { Ok(()) }
 }
 
-/// Those of the tables that the feed's database does not publish.
-pub(crate) async fn missing(feed: &Feed, tables: &BTreeSet<TableName>) -> Result<BTreeSet<TableName>, Halt> {
+/// As what the feed's database publishes these tables now. Those that it does not publish are left out.
+pub(crate) async fn now(feed: &Feed, tables: &BTreeSet<TableName>) -> Result<Captured, Halt> {
     let client = feed.source.connect("strangler").await.map_err(SourceError::from)?;
-    let published = source::published(&client, &feed.source.plan).await?;
-    let mut missing = tables.clone();
-    missing.retain(|table| published.values().all(|one| one.table != *table));
-    Ok(missing)
+    let published = source::published(&client, &feed.source.plan).await?.into_values();
+    let ours = published.filter(|one| tables.contains(&one.table));
+    Ok(ours.map(|one| (one.table, one.membership)).collect())
 }
 
 /// Refuses a mapping that reads a column which is not published.
