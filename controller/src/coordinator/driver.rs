@@ -176,8 +176,9 @@ impl<'a> Driver<'a> {
         let is_split = self.sight.place.is_some_and(|place| place.stage == "split" && !place.is_held);
         let finding = (is_overdue && is_split).then(|| {
             let name = &self.slice.name;
-            let message =
-                format!("the time of slice {name} is over, but {awaited} first: the service serves on");
+            let message = format!(
+                "the time of slice {name} is over, but it returns only when {awaited}: the service serves on"
+            );
             Finding::error(Code::SliceWayBack, message, format!("look at `strangler sync status {name}`"))
         });
         self.alarm(finding);
