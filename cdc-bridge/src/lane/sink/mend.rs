@@ -4,10 +4,11 @@
 //! it was read, is the row of that prefix, unless the lane has changed it since. A row that the lane has changed since is
 //! left alone. A later change of the row comes later in the stream, and finds the mended row.
 
-use super::{RowError, Sink};
+use super::Sink;
 use crate::lane::changed::Changed;
 use crate::lane::halt::Halt;
 use crate::lane::mending::{Deed, Mend, MendRow};
+use crate::lane::refusal::RowError;
 use postgres::in_words;
 use rows::change::Relation;
 use rows::reduce::TableRows;

@@ -2,7 +2,8 @@
 //!
 //! The source's own statements were checked so: rows that refer to each other may come and go in any order.
 
-use super::{Sink, columns_of, parameters};
+use super::Sink;
+use super::write::{columns_of, parameters};
 use crate::lane::halt::Halt;
 use crate::lane::refusal::{RowError, expect, unknown_value};
 use rows::change::{Change, Tuple};
@@ -82,7 +83,7 @@ impl Sink {
         if rows.deletes.is_empty() {
             return Ok(());
         }
-        let mapping = self.mapping(&rows.relation)?;
+        let mapping = self.mappings.of(&rows.relation)?;
         let statement = mapping.delete_after(parameters_of(pieces));
         let arrays = owned(&rows.deletes, &statement.columns)?;
         let may_lack = self.cascades.deletes.contains(&mapping.to);
@@ -94,7 +95,7 @@ impl Sink {
         if rows.inserts.is_empty() {
             return Ok(());
         }
-        let statement = self.mapping(&rows.relation)?.insert_after(parameters_of(pieces));
+        let statement = self.mappings.of(&rows.relation)?.insert_after(parameters_of(pieces));
         let arrays = owned(&rows.inserts, &statement.columns)?;
         pieces.push(Piece { sql: statement.sql, arrays, rows: rows.inserts.len() as u64, may_lack: false });
         Ok(())
@@ -107,7 +108,7 @@ impl Sink {
         together: usize,
         pieces: &mut Vec<Piece>,
     ) -> Result<(), RowError> {
-        let mapping = self.mapping(&rows.relation)?;
+        let mapping = self.mappings.of(&rows.relation)?;
         for (unsent, moves) in &rows.updates {
             for (columns, moves) in self.settings(&mapping, unsent, moves).await? {
                 let is_rekey = |one: &Moved| key_changes(&mapping, one);
