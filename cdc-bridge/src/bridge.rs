@@ -32,7 +32,6 @@ use migrations::stage::Stage;
 use postgres::Address;
 use postgres::clock;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -87,11 +86,10 @@ impl Diagnostic for BridgeError {
 }
 
 impl BridgeError {
-    fn without_place(why: NoPlace, listen: &str, folder: &Path) -> Self {
+    fn without_place(why: NoPlace, listen: &str) -> Self {
         match why {
             NoPlace::Listen(source) => BridgeError::Listen { listen: listen.to_owned(), source },
             NoPlace::Kept(source) => BridgeError::Place(source),
-            NoPlace::Folder(source) => BridgeError::Folder { folder: folder.display().to_string(), source },
         }
     }
 }
@@ -123,7 +121,7 @@ pub async fn serve(plan: Plan, link: Link, shutdown: impl Future<Output = ()>) -
         .map_err(|source| BridgeError::Folder { folder: folder.display().to_string(), source })?;
     let listen = plan.bridge.listen.clone();
     let place = handover::place(&folder, &listen).await;
-    let (listener, offer) = place.map_err(|why| BridgeError::without_place(why, &listen, &folder))?;
+    let (listener, offer) = place.map_err(|why| BridgeError::without_place(why, &listen))?;
     let address = listener.local_addr().map_or(listen, |address| address.to_string());
     let address = format!("http://{address}");
     let agent = Agent::new(link.clone(), AgentKind::Bridge, rand::random())?;

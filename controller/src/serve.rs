@@ -69,7 +69,6 @@ pub async fn serve(
     let (listener, offer) = place.map_err(|no_place| match no_place {
         NoPlace::Listen(source) => ServeError::Listen { address: address.clone(), source },
         NoPlace::Kept(source) => ServeError::Place(source),
-        NoPlace::Folder(source) => ServeError::Serve(source),
     })?;
     let shutdown = async move {
         tokio::select! {

@@ -287,9 +287,10 @@ async fn a_long_poll_is_woken_by_a_decision_and_by_nothing_else() {
 async fn a_decision_of_another_controller_wakes_too() {
     let folder = tempfile::tempdir().unwrap();
     let one = Running::with_file(folder.path()).await;
-    // Both serve: the other one finds nobody whose place it could take.
-    std::fs::remove_file(folder.path().join("handover")).unwrap();
-    let other = Running::with_file(folder.path()).await;
+    // Both serve: each has a folder of its own, with the same journal.
+    let beside = tempfile::tempdir().unwrap();
+    std::fs::hard_link(folder.path().join("journal.jsonl"), beside.path().join("journal.jsonl")).unwrap();
+    let other = Running::with_file(beside.path()).await;
     let first: Desired = one.get("/v1/desired").await;
     let waiting = one.poll(&first, 20_000);
     other.share("10%").await;
@@ -299,6 +300,19 @@ async fn a_decision_of_another_controller_wakes_too() {
     assert_eq!(one.share("20%").await.generation, Generation(2));
     one.end().await;
     other.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_cannot_hand_over_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    // As if the folder were full.
+    std::fs::create_dir_all(folder.path().join("handover")).unwrap();
+    let one = Running::with_file(folder.path()).await;
+    assert_eq!(one.share("10%").await.generation, Generation(1));
+    one.end().await;
+    let next = Running::with_file(folder.path()).await;
+    assert_eq!(next.share("20%").await.generation, Generation(2), "the place is free again");
+    next.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

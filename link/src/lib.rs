@@ -6,6 +6,7 @@
 
 mod agent;
 pub mod bearer;
+pub mod elders;
 pub mod file;
 pub mod handover;
 mod stored;

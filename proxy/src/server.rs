@@ -16,7 +16,7 @@ use crate::health::Question;
 use crate::metrics::Metrics;
 use crate::request::Requests;
 use crate::shutdown::Shutdown;
-use crate::succession::{Course, Given, Listeners, Place, Succession};
+use crate::succession::{Course, Given, Listeners, Place, Succession, Term};
 use crate::table::Tables;
 use crate::upstream::Patience;
 use link::handover::Inherited;
@@ -66,6 +66,8 @@ pub enum ProxyError {
     Thread(#[source] std::io::Error),
     #[error("another process took the place of the proxy that serves here: {0}")]
     Place(String),
+    #[error("cannot take the place in the state folder")]
+    Kept(#[source] std::io::Error),
     #[error("the proxy's server panicked")]
     Panicked,
 }
@@ -87,7 +89,7 @@ impl Diagnostic for ProxyError {
             ProxyError::Client(_) => "check the system's resolver and limits",
             ProxyError::Thread(_) => "raise the limit that `ulimit -u` shows",
             ProxyError::Metrics(_) => "report this",
-            ProxyError::Place(_) => "start one proxy for each state folder",
+            ProxyError::Place(_) | ProxyError::Kept(_) => "start one proxy for each state folder",
             ProxyError::Panicked => "report what it printed",
         }
         .to_owned()
@@ -123,7 +125,7 @@ pub fn run_logging_to(
         .map_err(|source| ProxyError::State { path: link.state_dir.clone(), source })?;
     let limit = raised_limit();
     let bounds = Bounds::of(limit, settings.connections_max.and_then(|max| usize::try_from(max).ok()));
-    let mut inherited = Inherited::of(&link.state_dir);
+    let mut inherited = Inherited::of(&link.state_dir).map_err(ProxyError::Kept)?;
     let listeners = listeners(settings, &mut inherited)?;
     tracing::info!(clients = bounds.clients, open_files = limit, "connections are bounded");
     let metrics = Arc::new(Metrics::new()?);
@@ -132,29 +134,25 @@ pub fn run_logging_to(
     let (patience, budget) = (Patience::of(settings), Budget::new(bounds));
     let tables = Tables::new(patience, settings.hold, consistency, naming, budget, metrics.clone());
     let tables = Arc::new(tables);
-    let predecessor = inherited.predecessor();
-    // A socket that is not served must not keep its clients waiting.
-    drop(inherited);
-    if predecessor.is_some() {
-        tables.await_predecessor();
-    }
+    let claim = inherited.into_claim();
     let tag = ProxyTag(rand::random::<u64>() >> 16);
     let agent = link::Agent::new(link.clone(), AgentKind::Proxy, tag.0)?;
     let stored = restore(&agent, &tables);
     let (log, writer) =
         AccessLog::start(access_log, metrics.log_lines_dropped.clone()).map_err(ProxyError::Thread)?;
     let (place, drain) = (Arc::new(watch::Sender::new(Place::Awaited)), Arc::new(Drain::new()));
+    let term = Arc::<Mutex<Term>>::default();
     let course = Course {
         shutdown,
         place: place.clone(),
-        folder: link.state_dir.clone(),
+        term: term.clone(),
         listeners: Mutex::new(Some(listeners.again().map_err(ProxyError::Thread)?)),
         tables: tables.clone(),
         drain: drain.clone(),
         patience: Duration::from_millis(settings.drain_ms),
     };
     let parts = Parts { settings, tag, tables, metrics, log, drain, bounds };
-    let succession = Succession { predecessor: Mutex::new(predecessor), tables: parts.tables.clone(), place };
+    let succession = Succession { claim: Mutex::new(Some(claim)), tables: parts.tables.clone(), place, term };
     let decided = succession.place.subscribe();
     let server = assembled(parts, Conversation { link, agent, stored }, listeners, succession)?;
     let thread = std::thread::Builder::new().name("proxy".to_owned());

@@ -7,7 +7,8 @@ use crate::drain::Drain;
 use crate::shutdown::Shutdown;
 use crate::table::Tables;
 use async_trait::async_trait;
-use link::handover::{Offer, Predecessor};
+use link::elders::{Elders, Teaching};
+use link::handover::{Claim, Offer, Tenure};
 use pingora::apps::ServerApp;
 use pingora::server::{Fds, ListenFds, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::Service as ServiceTrait;
@@ -15,8 +16,7 @@ use pingora::services::background::BackgroundService;
 use pingora::services::listening::Service;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -49,44 +49,71 @@ impl Listeners {
     }
 }
 
+/// What the proxy has of its place.
+#[derive(Default)]
+pub(crate) struct Term {
+    tenure: Option<Tenure>,
+    /// Until no client can learn anything new from this process. Without it a later process would not know, so none may
+    /// take the place.
+    teaching: Option<Teaching>,
+}
+
+impl Term {
+    fn begin(tenure: Tenure) -> Self {
+        let folder = tenure.folder();
+        let teaching = Teaching::begin(folder).map_err(|error| {
+            let remedy = format!("make room in {} and give this user ownership of it", folder.display());
+            tracing::warn!(%error, %remedy, "no other proxy can take this one's place");
+        });
+        Self { teaching: teaching.ok(), tenure: Some(tenure) }
+    }
+}
+
 /// Takes the place of the proxy that runs, if one does.
 pub(crate) struct Succession {
-    pub(crate) predecessor: Mutex<Option<Predecessor>>,
+    pub(crate) claim: Mutex<Option<Claim>>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) place: Arc<watch::Sender<Place>>,
+    pub(crate) term: Arc<Mutex<Term>>,
 }
 
 #[async_trait]
 impl BackgroundService for Succession {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(predecessor) = self.predecessor.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            self.place.send_replace(Place::Ours);
-            return;
-        };
+        let Some(claim) = self.claim.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         tokio::select! {
             _ = shutdown.changed() => {}
-            () = self.succeed(predecessor) => {}
+            () = self.succeed(claim) => {}
         }
     }
 }
 
 impl Succession {
-    async fn succeed(&self, predecessor: Predecessor) {
-        tracing::info!("a proxy serves here; this one takes its place when it is ready");
-        while self.tables.acts_on().is_none() || self.tables.doubt.is_at(Instant::now()) {
-            sleep(LOOK_EVERY).await;
-        }
-        match predecessor.replace().await {
-            Ok(leaving) => {
+    async fn succeed(&self, claim: Claim) {
+        match self.tenure(claim).await {
+            Ok(tenure) => {
+                let elders = Elders::of(tenure.folder());
+                *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Term::begin(tenure);
                 self.place.send_replace(Place::Ours);
-                tracing::info!("took the place of the proxy that served here");
-                if let Some(mut leaving) = leaving {
-                    leaving.quiet().await;
-                }
+                elders.quiet().await;
                 self.tables.settle_now();
             }
             Err(error) => _ = self.place.send_replace(Place::Lost(error.to_string())),
         }
+    }
+
+    async fn tenure(&self, claim: Claim) -> std::io::Result<Tenure> {
+        let predecessor = match claim {
+            Claim::Ours(tenure) => return Ok(tenure),
+            Claim::Held(predecessor) => predecessor,
+        };
+        tracing::info!("a proxy serves here; this one takes its place when it is ready");
+        while self.tables.acts_on().is_none() || self.tables.doubt.is_at(Instant::now()) {
+            sleep(LOOK_EVERY).await;
+        }
+        let (tenure, _) = predecessor.replace().await?;
+        tracing::info!("took the place of the proxy that served here");
+        Ok(tenure)
     }
 }
 
@@ -136,7 +163,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceTrait for Given<A> {
 pub(crate) struct Course {
     pub(crate) shutdown: Shutdown,
     pub(crate) place: Arc<watch::Sender<Place>>,
-    pub(crate) folder: PathBuf,
+    pub(crate) term: Arc<Mutex<Term>>,
     /// For the successor.
     pub(crate) listeners: Mutex<Option<Listeners>>,
     pub(crate) tables: Arc<Tables>,
@@ -157,17 +184,9 @@ impl ShutdownSignalWatch for Course {
             is_graceful = self.shutdown.asked() => if is_graceful {
                 self.drain(false).await;
             },
-            mut successor = self.succeeded() => {
+            () = self.succeeded() => {
                 tracing::info!("another process took this proxy's place; what is under way is ended");
-                let quiet = async {
-                    self.drain.quiet().await;
-                    successor.be_quiet().await;
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    () = self.drain(true) => {}
-                    () = quiet => {}
-                }
+                self.drain(true).await;
             }
         }
         ShutdownSignal::FastShutdown
@@ -176,18 +195,21 @@ impl ShutdownSignalWatch for Course {
 
 impl Course {
     /// Offers the sockets once the place is ours, until another process takes it.
-    async fn succeeded(&self) -> link::handover::Successor {
+    async fn succeeded(&self) {
         let mut place = self.place.subscribe();
         let _ = place.wait_for(|place| *place == Place::Ours).await;
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match Offer::at(&self.folder, listeners.map(Listeners::into_all).unwrap_or_default()) {
-            Ok(offer) => offer.taken().await,
-            Err(error) => {
-                let folder = self.folder.display();
-                tracing::warn!(%error, remedy = %format!("give this user ownership of {folder}"), "no other proxy can take this one's place");
-                std::future::pending().await
-            }
-        }
+        let Some(tenure) = self.passable() else { return std::future::pending().await };
+        Offer::at(tenure, listeners.map(Listeners::into_all).unwrap_or_default()).taken().await;
+    }
+
+    fn passable(&self) -> Option<Tenure> {
+        let mut term = self.term();
+        term.teaching.is_some().then(|| term.tenure.take()).flatten()
+    }
+
+    fn term(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets what is under way end. A second request to stop ends it at once.
@@ -196,10 +218,16 @@ impl Course {
         self.tables.news.notify_one();
         // A queue that nobody serves would keep its clients waiting.
         drop(self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let quiet = async {
+            self.drain.quiet().await;
+            drop(self.term().teaching.take());
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             ended = timeout(self.patience, self.drain.empty()) => if ended.is_err() {
                 tracing::warn!("connections were cut off: `proxy.drain` is over");
             },
+            () = quiet => {}
             _ = self.shutdown.asked_again() => {}
         }
     }

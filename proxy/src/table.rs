@@ -199,8 +199,8 @@ pub(crate) struct Tables {
     terms: Arc<Terms>,
     unmatched: Arc<Tally>,
     consistency: Consistency,
-    /// Whether clients may still learn something from the proxy whose place this one takes: no raised share counts yet.
-    has_predecessor: AtomicBool,
+    /// Whether clients may still learn something from proxies before this one: no raised share counts yet.
+    has_elders: AtomicBool,
     naming: Naming,
     metrics: Arc<Metrics>,
 }
@@ -236,22 +236,18 @@ impl Tables {
             terms: Arc::new(Terms::new(Instant::now())),
             unmatched: Arc::default(),
             consistency,
-            has_predecessor: AtomicBool::new(false),
+            // With strong consistency each read waits for a barrier of its own.
+            has_elders: AtomicBool::new(consistency == Consistency::Session),
             naming,
             metrics,
         }
     }
 
-    /// No raised share counts before [`Tables::settle_now`].
-    pub(crate) fn await_predecessor(&self) {
-        // With strong consistency each read waits for a barrier of its own.
-        self.has_predecessor.store(self.consistency == Consistency::Session, SeqCst);
-    }
-
-    /// Clients have learned everything from the predecessor: a barrier from now on covers it.
+    /// Clients have learned everything from the proxies before this one: a barrier from now on covers it. Before, no raised
+    /// share counts.
     pub(crate) fn settle_now(&self) {
         let _no_table_is_taken = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.has_predecessor.store(false, SeqCst);
+        self.has_elders.store(false, SeqCst);
         self.live().iter().for_each(|live| self.settle(live));
     }
 
@@ -347,7 +343,7 @@ impl Tables {
 
     /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
     fn settle(&self, live: &Live) {
-        if self.has_predecessor.load(SeqCst) {
+        if self.has_elders.load(SeqCst) {
             return;
         }
         for route in live.live_routes.iter().filter(|route| route.waits_for_its_number()) {

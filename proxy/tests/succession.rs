@@ -27,8 +27,9 @@ fn until_it_serves(rig: &Rig, next: &Running) {
     });
 }
 
+/// A third one may follow before the first one has ended, and the second may be killed.
 #[test]
-fn what_a_client_writes_at_the_old_proxy_it_reads_at_the_new_one() {
+fn what_a_client_writes_at_an_old_proxy_it_reads_at_every_later_one() {
     let may_answer = Arc::new(AtomicBool::new(false));
     let answers = may_answer.clone();
     let monolith = move |asked: &Asked| {
@@ -48,12 +49,30 @@ fn what_a_client_writes_at_the_old_proxy_it_reads_at_the_new_one() {
         rig.proxy.until("the write is under way", || {
             rig.monolith.asked.lock().unwrap().iter().any(|asked| asked.method == "POST")
         });
-        let next = again(&rig);
-        until_it_serves(&rig, &next);
-        for _ in 0..20 {
-            assert_eq!(user(&rig, "ann", "GET"), "monolith", "what ann writes is not known here yet");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let mut second = again(&rig);
+        until_it_serves(&rig, &second);
+        let third = again(&rig);
+        until_it_serves(&rig, &third);
+        let is_hidden = |from: &str| {
+            for _ in 0..20 {
+                assert_eq!(
+                    user(&rig, "ann", "GET"),
+                    "monolith",
+                    "what ann writes is not known at {from} yet"
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        is_hidden("the third");
+        wait_until("the second has nothing under way", || second.has_ended());
+        second.join();
+        is_hidden("the third");
+        // The fourth never met the first. Nobody hands over to it.
+        let mut third = third;
+        third.end();
+        let fourth = again(&rig);
+        until_it_serves(&rig, &fourth);
+        is_hidden("the fourth");
         assert!(!rig.proxy.has_ended());
         may_answer.store(true, SeqCst);
         assert_eq!(write.join().unwrap(), "monolith", "a write under way ends");
