@@ -1,6 +1,8 @@
 //! Puts new processes in the place of those that run, one part after the other. The old process serves until the new one has
 //! taken its place; if the new one fails before, nothing has changed for the old one.
 
+mod verdict;
+
 use super::staff::{self, Staff};
 use crate::house::{House, PlanCopy};
 use crate::invocation::{Source, checked};
@@ -11,12 +13,11 @@ use migrations::plan::Plan;
 use migrations::problem::Problem;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::process::Child;
-use std::time::{Duration, Instant};
+use std::process::{Child, ExitStatus};
+use std::time::Instant;
 use tokio::sync::mpsc::Sender;
+use verdict::{PLACE_MAX, Sight, Verdict};
 
-/// How long a part may take until it has the place. A bridge may have to open a large log.
-const PLACE_MAX: Duration = Duration::from_secs(90);
 const LOG_LINES: usize = 4;
 
 pub(super) struct Renewing {
@@ -34,6 +35,35 @@ struct Next {
     part: Part,
     child: Child,
     since: Instant,
+    /// Whether the old process had a place to give.
+    is_offered: bool,
+    /// Since when no process hands the place over.
+    free_since: Option<Instant>,
+    ended: Option<ExitStatus>,
+}
+
+impl Next {
+    fn started(part: Part, child: Child, staff: &Staff) -> Self {
+        let is_offered = staff.pid(part).is_some() && staff.house.holder(part) == staff.pid(part);
+        Self { part, child, since: Instant::now(), is_offered, free_since: None, ended: None }
+    }
+
+    fn seen(&mut self, staff: &mut Staff) -> Sight {
+        // An end counts from the second look on: the old process may give its place away just now.
+        let has_ended = self.ended.is_some();
+        self.ended = self.ended.or_else(|| self.child.try_wait().ok().flatten());
+        let holder = staff.house.holder(self.part);
+        self.free_since = holder.is_none().then(|| self.free_since.unwrap_or_else(Instant::now));
+        Sight {
+            has_ended,
+            has_door: holder == Some(self.child.id()),
+            old_has_door: holder.is_some() && holder == staff.pid(self.part),
+            old_lives: staff.lives(self.part),
+            is_offered: self.is_offered,
+            waited: self.since.elapsed(),
+            free: self.free_since.map(|since| since.elapsed()),
+        }
+    }
 }
 
 impl Renewing {
@@ -98,7 +128,7 @@ impl Renewing {
         false
     }
 
-    fn start_next(&mut self, staff: &Staff, part: Part) -> Option<Word> {
+    fn start_next(&mut self, staff: &mut Staff, part: Part) -> Option<Word> {
         let copy = if self.is_adopted { PlanCopy::Running } else { PlanCopy::Next };
         let spawned = staff.house.log(part.name()).and_then(|log| {
             let command = staff.command(part, log, copy, &self.executable, &self.source);
@@ -113,34 +143,46 @@ impl Renewing {
         match spawned {
             Ok(child) => {
                 staff.progress.note(&format!("starting a new {} (pid {})", part.name(), child.id()));
-                self.next = Some(Next { part, child, since: Instant::now() });
+                self.next = Some(Next::started(part, child, staff));
                 None
             }
-            Err(problem) => Some(Word::Failed(problem)),
+            Err(problem) => {
+                if !staff.lives(part) {
+                    staff.start_again(part);
+                }
+                Some(Word::Failed(problem))
+            }
         }
     }
 
     fn look_at(&mut self, staff: &mut Staff, mut next: Next) -> Option<Word> {
         let part = next.part;
-        if let Ok(Some(status)) = next.child.try_wait() {
-            staff.restart_soon(part);
-            return Some(failed(part, &staff::end(status), &staff.house));
+        let verdict = next.seen(staff).verdict();
+        match verdict {
+            Verdict::Awaited => self.next = Some(next),
+            Verdict::InPlace => {
+                self.adopt(staff);
+                let ms = u64::try_from(next.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                staff.put_in_place(part, next.child);
+                self.say(Word::Replaced { part: part.name().to_owned(), ms });
+            }
+            Verdict::Failed | Verdict::Fell => {
+                let how = match next.ended {
+                    Some(status) => staff::end(status),
+                    None => {
+                        // It may have just ended by itself.
+                        let _ = next.child.kill().and_then(|()| next.child.wait());
+                        format!("was not ready within {} s", PLACE_MAX.as_secs())
+                    }
+                };
+                let rest = match verdict {
+                    Verdict::Fell if staff.start_again(part) => "another one is started",
+                    Verdict::Fell => "the plan that runs needs none",
+                    _ => "the one that runs goes on",
+                };
+                return Some(failed(part, &how, rest, &staff.house));
+            }
         }
-        if staff.house.holder(part) == Some(next.child.id()) {
-            self.adopt(staff);
-            let ms = u64::try_from(next.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-            staff.put_in_place(part, next.child);
-            self.say(Word::Replaced { part: part.name().to_owned(), ms });
-            return None;
-        }
-        if next.since.elapsed() >= PLACE_MAX {
-            // It may have just ended by itself.
-            let _ = next.child.kill().and_then(|()| next.child.wait());
-            staff.restart_soon(part);
-            let how = format!("was not ready within {} s", PLACE_MAX.as_secs());
-            return Some(failed(part, &how, &staff.house));
-        }
-        self.next = Some(next);
         None
     }
 
@@ -160,11 +202,11 @@ impl Renewing {
     }
 }
 
-fn failed(part: Part, how: &str, house: &House) -> Word {
+fn failed(part: Part, how: &str, rest: &str, house: &House) -> Word {
     let (name, words) = (part.name(), house.log_end(part.name(), LOG_LINES).join("\n  "));
     Word::Failed(Problem::new(
         Code::PartFailed,
-        format!("the new {name} {how}; the one that runs goes on\n  {words}"),
+        format!("the new {name} {how}; {rest}\n  {words}"),
         format!("read the whole log: {}; then run it again", house.log_path(name).display()),
     ))
 }

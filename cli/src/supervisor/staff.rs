@@ -177,13 +177,7 @@ impl Staff {
 
     /// The new process serves. The old one ends what is under way, and then by itself.
     pub(super) fn put_in_place(&mut self, part: Part, child: Child) {
-        let at = match self.parts.iter().position(|kept| kept.part == part) {
-            Some(at) => at,
-            None => {
-                self.parts.push(Kept::new(part));
-                self.parts.len() - 1
-            }
-        };
+        let at = self.place_of(part);
         let kept = &mut self.parts[at];
         kept.since = Instant::now();
         let record = Process::of(child.id(), kept.restarts);
@@ -197,12 +191,35 @@ impl Staff {
         }
     }
 
-    /// The old process may have given its place away before the new one failed.
-    pub(super) fn restart_soon(&mut self, part: Part) {
-        let Some(kept) = self.parts.iter_mut().find(|kept| kept.part == part) else { return };
-        if kept.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
-            (kept.child, kept.due) = (None, Instant::now());
+    pub(super) fn pid(&self, part: Part) -> Option<u32> {
+        let kept = self.parts.iter().find(|kept| kept.part == part)?;
+        kept.child.as_ref().map(Child::id)
+    }
+
+    pub(super) fn lives(&mut self, part: Part) -> bool {
+        let child = self.parts.iter_mut().find(|kept| kept.part == part).and_then(|kept| kept.child.as_mut());
+        child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Starts a part at the next tick, because no process has its place. One that had it ends by itself. False if the plan
+    /// does not need the part.
+    pub(super) fn start_again(&mut self, part: Part) -> bool {
+        if !Part::of(&self.plan).contains(&part) {
+            return false;
         }
+        let at = self.place_of(part);
+        let kept = &mut self.parts[at];
+        self.leaving.extend(kept.child.take());
+        kept.due = Instant::now();
+        true
+    }
+
+    fn place_of(&mut self, part: Part) -> usize {
+        let known = self.parts.iter().position(|kept| kept.part == part);
+        known.unwrap_or_else(|| {
+            self.parts.push(Kept::new(part));
+            self.parts.len() - 1
+        })
     }
 
     /// Stops bridge and controller first and the proxy last, so that requests are served until the end.
@@ -271,5 +288,31 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         assert_eq!(after(HEALTHY_AFTER, BACKOFF_MAX), BACKOFF_MIN);
+    }
+
+    #[test]
+    fn a_part_that_is_new_in_the_plan_is_started_though_its_first_process_failed() {
+        let plan = |database: &str| {
+            let text = format!(
+                "version: 1\nname: shop\nmonolith: {{ upstream: 'http://127.0.0.1:4000'{database} }}\nslices: {{}}\n"
+            );
+            migrations::plan::check("strangler.yaml", &text, &|_| None).unwrap().0
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let house = House::beside(&folder.path().join("strangler.yaml"));
+        let source = || Source { text: String::new(), variables: [].into() };
+        let starter = Starter {
+            executable: PathBuf::new(),
+            plan: PathBuf::new(),
+            controller: String::new(),
+            source: source(),
+        };
+        let mut staff = Staff::new(house, starter, plan(""), Progress::new(false));
+        assert!(!staff.start_again(Part::Bridge), "the plan that runs has no bridge");
+        staff.adopt(plan(", database: 'postgres://strangler@127.0.0.1/shop'"), source(), PathBuf::new());
+        assert!(staff.start_again(Part::Bridge));
+        let is_due =
+            |kept: &Kept| kept.part == Part::Bridge && kept.child.is_none() && kept.due <= Instant::now();
+        assert!(staff.parts.iter().any(is_due));
     }
 }
