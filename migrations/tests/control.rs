@@ -285,6 +285,11 @@ fn next_steps_are_commands() {
             "strangler tail orders"
         ]
     );
+    let mut read = following();
+    let routes = ["list", "show"].map(|name| (name.parse().unwrap(), Share::SERVICE));
+    read.push(("orders", Event::Shared { routes: routes.into() }));
+    let next = steps(&state(&read), "orders");
+    assert_eq!(next[..2], ["strangler rehearse orders", "strangler cutover orders"], "{next:?}");
     assert_eq!(steps(&state(&[]), "pages"), ["strangler route set pages 10%"]);
     assert!(steps(&state(&[]), "nobody").is_empty());
 }

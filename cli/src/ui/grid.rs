@@ -3,6 +3,9 @@
 use super::harmless::harmless;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
+/// In columns. Rows of a narrower terminal run over its edge, and are not broken.
+const WIDTH_MIN: u16 = 40;
+
 #[derive(Debug)]
 pub(crate) struct Grid(Table);
 
@@ -13,6 +16,10 @@ impl Grid {
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .enforce_styling();
+        // A terminal that does not know its size says 0.
+        if table.width().is_some_and(|columns| columns < WIDTH_MIN) {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
         table.set_header(columns.iter().map(|name| Cell::new(name).add_attribute(Attribute::Dim)));
         // Only padding without styles can be trimmed at line ends.
         table.style_text_only();

@@ -97,8 +97,9 @@ pub fn plan_event(plan: &Plan, state: &State, wish: Wish<'_>) -> Result<Move, Pr
 pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> {
     let Some(slice) = plan.slices.get(slice) else { return Vec::new() };
     let (name, state) = (&slice.name, state.slice(&slice.name));
-    let own =
-        |commands: &[&str]| commands.iter().map(|command| format!("strangler {command} {name}")).collect();
+    let own = |commands: &[&str]| -> Vec<String> {
+        commands.iter().map(|command| format!("strangler {command} {name}")).collect()
+    };
     if lost_its_tables(slice, &state) {
         return Vec::new();
     }
@@ -116,15 +117,14 @@ pub fn next_steps(plan: &Plan, slice: &SliceName, state: &State) -> Vec<String> 
         _ if state.preparing.is_some() => under_way(name),
         _ if state.hold.is_some() => vec!["strangler status -w".to_owned()],
         Stage::Following { .. } => {
-            let mut steps = share_steps(slice, &state);
-            if slice.may_return() {
-                steps.extend::<Vec<String>>(own(&["rehearse", "cutover"]));
-            }
-            steps.extend::<Vec<String>>(own(&["tail"]));
-            steps
+            let crossing: &[&str] = if slice.may_return() { &["rehearse", "cutover"] } else { &[] };
+            let (reads, writes, tail) = (share_steps(slice, &state), own(crossing), own(&["tail"]));
+            // When all reads are at the service, the writes come next.
+            let is_read = shares(slice, &state).iter().all(|share| *share == Share::SERVICE);
+            if is_read { [writes, reads, tail].concat() } else { [reads, writes, tail].concat() }
         }
         Stage::Split { returns_at: Some(_), .. } => own(&["confirm", "rollback"]),
-        Stage::Split { .. } => own(&["rollback", "complete"]),
+        Stage::Split { .. } => own(&["verify", "complete", "rollback"]),
         Stage::Retired => vec!["strangler journal".to_owned()],
     }
 }
@@ -133,9 +133,13 @@ fn under_way(name: &SliceName) -> Vec<String> {
     vec!["strangler status -w".to_owned(), format!("strangler abort {name}")]
 }
 
+/// Of each route that may be shared.
+fn shares(slice: &Slice, state: &SliceState) -> Vec<Share> {
+    slice.routes.iter().filter(|r| slice.may_share(r)).map(|r| derive::share(slice, r, state)).collect()
+}
+
 fn share_steps(slice: &Slice, state: &SliceState) -> Vec<String> {
-    let shares: Vec<Share> =
-        slice.routes.iter().filter(|r| slice.may_share(r)).map(|r| derive::share(slice, r, state)).collect();
+    let shares = shares(slice, state);
     let set = |share: &str| format!("strangler route set {} {share}", slice.name);
     match (shares.iter().min(), shares.iter().max()) {
         (Some(&low), Some(_)) if low == Share::SERVICE => vec![set("monolith")],

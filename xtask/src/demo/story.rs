@@ -207,10 +207,10 @@ pub fn stay(stage: &mut Stage) -> Result<bool> {
     for line in [
         "status -w",
         "tail orders -f",
-        "route set orders.list 25%",
-        "route list",
         "journal -f",
-        "sync pause orders",
+        "verify orders",
+        "rollback orders",
+        "route set orders.list 25%",
     ] {
         println!("  strangler {line}");
     }

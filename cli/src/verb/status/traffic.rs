@@ -6,6 +6,7 @@ use comfy_table::Cell;
 use migrations::api::{RouteTraffic, Status};
 use migrations::fared::BOUNDS_MS;
 use migrations::gate::Side;
+use std::collections::BTreeMap;
 
 const ROWS_MAX: usize = 20;
 /// From one failure in so many requests on, a side is not well.
@@ -24,9 +25,7 @@ pub(super) fn table(status: &Status) -> Option<String> {
     let named = of_slices.map(|(slice, (route, one))| (format!("{slice}.{}", route.name), one));
     let unmatched = status.unmatched.iter().map(|one| ("(no route)".to_owned(), one));
     let mut rows: Vec<(String, &RouteTraffic)> = named.chain(unmatched).collect();
-    rows.sort_by(|(_, a), (_, b)| {
-        failed(b).cmp(&failed(a)).then_with(|| b.per_second.total_cmp(&a.per_second))
-    });
+    sort(&mut rows);
     let mut grid = Grid::new(&["route", "answered by", "requests", "failed", "99 of 100 within"]);
     for (name, one) in rows.iter().take(ROWS_MAX) {
         let side = match one.side {
@@ -42,6 +41,22 @@ pub(super) fn table(status: &Status) -> Option<String> {
         String::new()
     };
     (!rows.is_empty()).then(|| grid.text() + &more)
+}
+
+/// The routes that fail most stand first, then the busiest. The sides of a route stand together.
+fn sort(rows: &mut [(String, &RouteTraffic)]) {
+    let mut routes: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    for (name, one) in &*rows {
+        let (failures, rate) = routes.entry(name.clone()).or_default();
+        *failures = failures.saturating_add(failed(one));
+        *rate += one.per_second;
+    }
+    rows.sort_by(|(a, one), (b, other)| {
+        let ((a_failed, a_rate), (b_failed, b_rate)) = (routes[a], routes[b]);
+        let by_route = b_failed.cmp(&a_failed).then(b_rate.total_cmp(&a_rate)).then_with(|| a.cmp(b));
+        let by_side = failed(other).cmp(&failed(one)).then(other.per_second.total_cmp(&one.per_second));
+        by_route.then(by_side)
+    });
 }
 
 fn failed(one: &RouteTraffic) -> u64 {
@@ -95,6 +110,22 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("0.5/s") && lines[1].contains("10 %: 2 5xx, 1 unanswered"), "{text}");
         assert!(lines[2].contains("12/s") && lines[2].contains("20 ms"), "{text}");
+    }
+
+    #[test]
+    fn the_sides_of_a_route_stand_together() {
+        let (many, few, failing) = (one(9.0, 60, 0, 0), one(1.0, 60, 0, 0), one(2.0, 60, 1, 0));
+        let named = |name: &str, one| (name.to_owned(), one);
+        let mut rows = vec![
+            named("a", &few),
+            named("b", &few),
+            named("c", &failing),
+            named("b", &many),
+            named("c", &many),
+        ];
+        sort(&mut rows);
+        let told: Vec<(&str, f64)> = rows.iter().map(|(name, one)| (name.as_str(), one.per_second)).collect();
+        assert_eq!(told, [("c", 2.0), ("c", 9.0), ("b", 9.0), ("b", 1.0), ("a", 1.0)]);
     }
 
     #[test]
