@@ -141,6 +141,14 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_of_open_files_is_raised_as_far_as_it_may() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard / 2, hard).unwrap();
+        assert_eq!(raised_limit() as u64, hard);
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap().0, hard);
+    }
+
+    #[test]
     fn places_are_given_back() {
         let budget = Budget::new(Bounds { clients: 1, kept: 1 });
         let leases = [budget.lease().unwrap(), budget.lease().unwrap()];
