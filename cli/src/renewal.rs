@@ -52,7 +52,7 @@ pub(crate) struct Asked {
     pub(crate) words: Sender<Word>,
 }
 
-/// Takes wishes until the result is dropped. None where the folder's file system has no sockets.
+/// Takes wishes until the result is dropped. Fails if the folder's file system has no Unix sockets, or the path is too long.
 pub(crate) fn listen(house: &House) -> std::io::Result<Receiver<Asked>> {
     let door = Door::of(&house.dir().join("run"), SOCKET)?;
     let _ = std::fs::remove_file(house.dir().join("run").join(SOCKET));

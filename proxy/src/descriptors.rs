@@ -10,12 +10,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Without a word in the plan, there are not more clients' connections than this.
+/// The most client connections, if the plan does not set `proxy.max_connections`.
 const CLIENTS_MAX: usize = 65_536;
-/// The reserve: so many descriptors, and one of 32.
+/// The reserve: this many descriptors, and one of every 32 of the limit.
 const RESERVE: usize = 64;
 const RESERVE_SHARE: usize = 32;
-/// Below it, some of the above cannot be kept.
+/// The fewest client connections. If the limit of open files is very low, they use up the reserve.
 const CLIENTS_MIN: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// As many as fit under a limit of open files, and not more than the plan says.
+    /// As many as fit under a limit of open files, and at most as many as the plan says.
     pub(crate) fn of(limit: usize, wanted: Option<usize>) -> Self {
         let usable = limit.saturating_sub(RESERVE + limit / RESERVE_SHARE);
         // Four clients take eight descriptors, and one for a connection that rests.

@@ -1,7 +1,7 @@
 //! The clients' connections that are here: how many, and which one leaves when there is no room for another.
 //!
-//! The one leaves that has waited longest: between two requests, or for the rest of a head. One with a request under way never
-//! has to.
+//! The connection that has waited longest leaves: between two requests, or for the rest of a head. A connection with a request
+//! under way never has to leave.
 
 use prometheus::{IntCounter, IntGauge};
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use tokio::task::AbortHandle;
 
 /// A seat whose guest has a request under way.
 const BUSY: u64 = 0;
-/// A seat whose guest was asked to leave. All between are the times since when a guest waits.
+/// A seat whose guest was asked to leave. Every value between these two is the time since when the guest waits.
 const GONE: u64 = u64::MAX;
-/// If all have requests under way, it is looked this often whether one has ended.
+/// If all guests have requests under way, the listener checks this often whether one has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Guests {
@@ -31,8 +31,8 @@ pub(crate) struct Guests {
 struct Present {
     seats: HashMap<u64, Guest>,
     next: u64,
-    /// Seats by the time since when they wait, the oldest last. Whoever began to wait later is not among them, so the last
-    /// one that still waits is the oldest of all.
+    /// Seats by the time since when their guests wait, the oldest last. Guests that began to wait later are missing here. So the
+    /// last guest in this list that still waits has waited longest of all.
     waiting: Vec<(u64, u64)>,
 }
 

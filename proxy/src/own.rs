@@ -1,7 +1,7 @@
 //! A client's own connections to upstreams, between two of its requests.
 //!
-//! They serve no other client. An upstream that sends more than it was asked for, late, would else answer one client with the bytes
-//! of another.
+//! They serve no other client. An upstream may send more bytes than it was asked for, and late. On a shared connection, another
+//! client would get these bytes as its answer.
 
 use crate::connection::Connection;
 use crate::upstream::{Pool, Target};
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-/// One client's: one for each side that it uses.
+/// A client has at most one for each side that it uses.
 const OWN_MAX: usize = 2;
-/// A client's own connections are closed when it is silent for longer. Its next request can wait for a new one, and idle clients
-/// would else take a connection each of the upstream's.
+/// A client's own connections are closed when it is silent for longer. Otherwise each idle client would keep a connection of the
+/// upstream busy. The client's next request opens a new one.
 pub(crate) const OWN_IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// The connections that rest between two requests of one client.

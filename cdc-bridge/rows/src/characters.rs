@@ -1,9 +1,9 @@
 //! Texts of a database whose encoding is not UTF-8: what each of their characters is in UTF-8, as the server says.
 //!
-//! Pure. A server that converts its stream ends it at the first character that UTF-8 has not, whoever needs it. So it sends its
-//! texts as they are, and is asked once for each character. A character without an equivalent leaves a text that is no
-//! UTF-8: that stops only who needs it. (The tables of a library differ from the server's: a wave dash of EUC_JP is another
-//! character there.)
+//! Pure. If the server converted its stream, it would end the stream at the first character without an equivalent in UTF-8, for
+//! every slice. So the server sends its texts as they are, and the bridge asks it once for each character. A text with a
+//! character without an equivalent becomes invalid UTF-8. It stops only the slices that need the text. (The tables of a library
+//! differ from the server's: a wave dash of EUC_JP is another character there.)
 
 use crate::change::{Tuple, Value};
 use std::borrow::Cow;
@@ -41,7 +41,7 @@ impl Width {
 pub struct Characters {
     /// None if texts are UTF-8, or are taken as they are.
     width: Option<Width>,
-    /// None for a character that UTF-8 has not.
+    /// None for a character without an equivalent in UTF-8.
     known: HashMap<Box<[u8]>, Option<Box<str>>>,
 }
 
@@ -58,7 +58,7 @@ impl Characters {
         Characters { width, known: HashMap::new() }
     }
 
-    /// Notes what the server says of a character; none if UTF-8 has it not.
+    /// Notes what a character is in UTF-8, as the server says; none if it has no equivalent.
     pub fn learn(&mut self, character: &[u8], text: Option<&str>) {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
