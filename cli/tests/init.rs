@@ -84,3 +84,21 @@ fn init_from_a_live_database_writes_a_plan_that_check_accepts() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no table `baskets`"));
 }
+
+#[test]
+fn an_added_slice_says_what_to_write_behind_a_balancer() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |plan: &str, slice: &str| {
+        std::fs::write(folder.path().join("strangler.yaml"), plan).unwrap();
+        let service = format!("{slice}=http://127.0.0.1:4002");
+        let output = strangler(folder.path(), &["init", "--add", "--service", &service]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        stderr
+    };
+    let bare = "version: 1\nname: mine\nmonolith: { upstream: 'http://127.0.0.1:4000' }\n";
+    assert!(said(bare, "notes").contains("write `trust_forwarded: true` under `proxy:`"));
+    for known in ["proxy: { trust_forwarded: true }\n", "# not `trust_forwarded`: no balancer\n"] {
+        assert!(!said(&format!("{bare}{known}"), "notes").contains("trust_forwarded"), "{known}");
+    }
+}

@@ -140,8 +140,10 @@ fn write(
         tables,
     };
     let file = call.plan_file().display();
+    let mut says_forwarded = true;
     if args.add {
         let text = added(call, &draft, survey)?;
+        says_forwarded = text.contains("trust_forwarded");
         replace(call.plan_file(), &text)?;
         call.ui.tick(&format!("added slice {slice} to {file}"));
     } else {
@@ -160,6 +162,13 @@ fn write(
             "set {}, for example `export MONOLITH_DATABASE_URL=postgres://strangler:PASSWORD@HOST/DATABASE`",
             variables.join(" and ")
         ));
+    }
+    if !says_forwarded {
+        // A new plan says this in a comment.
+        call.ui.hint(
+            "if TLS ends at a balancer in front of the proxy, write `trust_forwarded: true` under `proxy:`: otherwise applications \
+             that insist on https redirect for ever",
+        );
     }
     call.ui.hint("edit the plan, then run `strangler check`");
     Ok(())
