@@ -428,6 +428,7 @@ impl Lane {
         let mut report = self.state.borrow().report(&status, clock::now_us());
         if let Some((attempt, why)) = lost.and_then(|one| Some((one.1, status.lost.get(&one)?))) {
             report.condition = Condition::Lost { attempt, why: why.clone() };
+            (report.lag_bytes, report.lag_ms, report.lag_unknown) = (None, None, None);
         }
         report
     }
@@ -459,7 +460,7 @@ fn feed_report(feed: &Feed) -> Option<FeedReport> {
         slot: status.slot.clone(),
         timeline: status.timeline.clone()?,
         captured: status.captured,
-        lag_bytes: status.server_end.bytes_since(status.captured),
+        lag_bytes: status.lag_bytes(clock::now_us()),
         changes: status.changes,
     })
 }

@@ -254,7 +254,9 @@ async fn measure_feeds(port: &Port, registry: &Registry) -> Result<(), prometheu
         let held = log.bytes().await.unwrap_or(0);
         let (status, feed) = (feed.status.borrow(), &[database.as_str()]);
         changes.with_label_values(feed).inc_by(status.changes);
-        lag.with_label_values(feed).set(status.server_end.bytes_since(status.captured) as f64);
+        if let Some(bytes) = status.lag_bytes(clock::now_us()) {
+            lag.with_label_values(feed).set(bytes as f64);
+        }
         bytes.with_label_values(feed).set(held as f64);
     }
     Ok(())
@@ -268,6 +270,12 @@ fn measure_lanes(port: &Port, registry: &Registry) -> Result<(), prometheus::Err
         registry,
         "strangler_stream_lag_ms",
         "Age of the oldest commit that is not durable in the sink, else how long the last took.",
+        label,
+    )?;
+    let blind = gauge(
+        registry,
+        "strangler_stream_blind",
+        "1 while the lag of a lane is unknown; its lags are absent then.",
         label,
     )?;
     let changes =
@@ -288,8 +296,9 @@ fn measure_lanes(port: &Port, registry: &Registry) -> Result<(), prometheus::Err
     for (id, watched) in &port.lanes {
         let report: LaneReport = watched.state.borrow().report(&watched.feed.status.borrow(), now_us);
         let lane = &[id.slice.as_str(), &id.direction.to_string()];
-        lag_bytes.with_label_values(lane).set(report.lag_bytes as f64);
-        lag_ms.with_label_values(lane).set(report.lag_ms as f64);
+        report.lag_bytes.into_iter().for_each(|bytes| lag_bytes.with_label_values(lane).set(bytes as f64));
+        report.lag_ms.into_iter().for_each(|ms| lag_ms.with_label_values(lane).set(ms as f64));
+        blind.with_label_values(lane).set(f64::from(u8::from(report.lag_unknown.is_some())));
         changes.with_label_values(lane).inc_by(report.changes);
         foreign.with_label_values(lane).inc_by(report.foreign);
         let is_stopped = matches!(report.condition, Condition::Stopped { .. });

@@ -6,6 +6,8 @@ mod house;
 use house::House;
 use house::crossing::{session, there};
 use house::one_table::{ALL, PLAN, SINK, SOURCE, SUMS, following};
+use lab::Cluster;
+use link::Link;
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
 use migrations::lsn::Of;
@@ -51,6 +53,39 @@ async fn the_services_gate_is_shut_and_the_monoliths_is_open() {
     assert!(refused.is_err(), "the service wrote to tables that the monolith owns");
     house.at_source("SET ROLE app; INSERT INTO orders VALUES (5000, 'x')");
     house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lag_is_unknown_while_the_source_is_down_or_stands_still() {
+    let house = following().await;
+    let measured = async || {
+        let url = format!("http://{}/metrics", house.plan.bridge.listen);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    };
+    let knows = |report: &LaneReport| report.lag_ms.is_some() && report.lag_bytes.is_some();
+    let is_blind = |report: &LaneReport| {
+        report.condition == Condition::Following
+            && (report.lag_ms, report.lag_bytes) == (None, None)
+            && report.lag_unknown.is_some()
+    };
+    for (goes, comes) in
+        [(Cluster::freeze as fn(&Cluster), Cluster::thaw as fn(&Cluster)), (Cluster::kill, Cluster::restart)]
+    {
+        house.until("knowing its lag", knows).await;
+        let text = measured().await;
+        assert!(
+            text.contains("strangler_stream_lag_ms{") && text.contains("strangler_stream_blind{"),
+            "{text}"
+        );
+        goes(&house.source);
+        house.until("blind", is_blind).await;
+        let text = measured().await;
+        assert!(!text.contains("lag_ms{") && !text.contains("lag_bytes{"), "{text}");
+        assert!(text.contains("strangler_stream_blind{direction=\"forward\",slice=\"orders\"} 1"), "{text}");
+        comes(&house.source);
+    }
+    house.until("knowing its lag again", knows).await;
     house.stop().await;
 }
 

@@ -63,28 +63,23 @@ pub(crate) fn line(
         status.into_iter().flat_map(|status| status.slices.iter().map(move |slice| (status, slice)))
     {
         let mut word = format!("{name} {}", condition(slice, figures.then_some(status.now)));
-        if let Some(lane) = lane(slice).filter(|lane| figures && lane.condition == Condition::Following) {
-            word.push_str(&format!(", lag {}", figure::span(lane.lag_ms)));
+        if figures && slice.lag_unknown.is_some() {
+            word.push_str(", lag unknown");
+        } else if let Some(lane) =
+            slice.lane().filter(|lane| figures && lane.condition == Condition::Following)
+        {
+            word.push_str(&format!(", lag {}", time_lag(lane)));
         }
         words.push(word);
     }
     words.join("  ")
 }
 
-/// The lane that brings the slice's changes to the side that does not own it.
-pub(crate) fn lane(slice: &SliceStatus) -> Option<&LaneReport> {
-    match slice.stage {
-        Stage::Split { .. } | Stage::Returning { .. } => slice.reverse(),
-        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => slice.forward(),
-        Stage::Retired => None,
-    }
-}
-
 /// The stage, and what keeps its lane from following. With the time it is `now`, also how much of a hold and of `--for`
 /// is left.
 pub(crate) fn condition(slice: &SliceStatus, now: Option<Moment>) -> String {
     let stands = crossing(slice, now).unwrap_or_else(|| slice.stage.name().to_owned());
-    match lane(slice).map(|lane| &lane.condition) {
+    match slice.lane().map(|lane| &lane.condition) {
         Some(Condition::Copying { rows, rows_estimated }) if now.is_some() => {
             format!("copying {} %", figure::percent(*rows, *rows_estimated))
         }
@@ -157,10 +152,22 @@ pub(crate) fn foreign(status: &Status) -> Vec<Finding> {
 }
 
 /// A lane that does not follow yet has no lag.
-pub(crate) fn lag(stream: &LaneReport) -> String {
-    match stream.condition {
-        Condition::Idle | Condition::Copying { .. } | Condition::Lost { .. } => "–".to_owned(),
-        _ => format!("{}  {}", figure::span(stream.lag_ms), figure::size(stream.lag_bytes)),
+pub(crate) fn lag(slice: &SliceStatus) -> String {
+    let Some(lane) = slice.lane().filter(|_| slice.lag_unknown.is_none()) else {
+        return if slice.lag_unknown.is_some() { "unknown" } else { "–" }.to_owned();
+    };
+    match lane.lag_bytes {
+        Some(bytes) => format!("{}  {}", time_lag(lane), figure::size(bytes)),
+        None => time_lag(lane),
+    }
+}
+
+/// The lag in time: a figure, or that it is unknown, or that there is none yet.
+pub(crate) fn time_lag(lane: &LaneReport) -> String {
+    match lane.lag_ms {
+        Some(ms) => figure::span(ms),
+        None if lane.lag_unknown.is_some() => "unknown".to_owned(),
+        None => "–".to_owned(),
     }
 }
 
@@ -191,7 +198,7 @@ mod tests {
             slot: slot.to_owned(),
             timeline: Timeline { system_id: "1".to_owned(), timeline: 1 },
             captured: EndLsn(1),
-            lag_bytes: 0,
+            lag_bytes: Some(0),
             changes: 0,
         });
         let feeds = feeds.map(|feed| (Database::Monolith, feed)).into_iter().collect();
@@ -305,12 +312,33 @@ mod tests {
 
     #[test]
     fn the_lag_is_that_of_the_lane_to_the_side_that_does_not_own() {
-        let lag = |name: &str| lane(&slice(&stage(name), &lanes(0))).map(|lane| lane.lag_ms);
+        let lag = |name: &str| slice(&stage(name), &lanes(0)).lane().and_then(|lane| lane.lag_ms);
         assert_eq!(
             ["following", "cutting", "split", "returning"].map(lag),
             [Some(1), Some(1), Some(2), Some(2)]
         );
         assert_eq!(lag("retired"), None);
+    }
+
+    #[test]
+    fn a_lag_that_nobody_knows_is_not_shown_as_a_figure() {
+        let shown = |more: &Value| {
+            let mut status = status(Vec::new());
+            let slice = slice(&stage("following"), more);
+            status.slices.insert("orders".parse().unwrap(), slice.clone());
+            (lag(&slice), line(std::iter::empty(), Some(&status), true))
+        };
+        assert_eq!(shown(&lanes(0)), ("1 ms  0 B".to_owned(), "orders following, lag 1 ms".to_owned()));
+        let unknown = ("unknown".to_owned(), "orders following, lag unknown".to_owned());
+        assert_eq!(shown(&json!({ "lag_unknown": "no live bridge reports it" })), unknown);
+        let mut blind = lanes(0);
+        blind["lanes"]["forward"]["lag_ms"] = Value::Null;
+        blind["lanes"]["forward"]["lag_unknown"] = json!("capture stands");
+        blind["lag_unknown"] = json!("capture stands");
+        assert_eq!(shown(&blind), unknown);
+        let copying = json!({ "lanes": { "forward": { "condition": { "condition": "copied", "attempt": 1, "copied_at": "0/1" },
+            "lag_bytes": null, "lag_ms": null, "changes": 0, "foreign": 0 } } });
+        assert_eq!(shown(&copying).0, "–");
     }
 
     #[test]

@@ -339,8 +339,9 @@ mod tests {
         let withheld = |rows: &str| {
             let lane = LaneReport {
                 condition: Condition::Following,
-                lag_bytes: 0,
-                lag_ms: 0,
+                lag_bytes: Some(0),
+                lag_ms: Some(0),
+                lag_unknown: None,
                 changes: 0,
                 foreign: 0,
                 fenced: None,

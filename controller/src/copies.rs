@@ -1,7 +1,7 @@
 //! How old the services' copies are, and which of them are too old to be read. Pure.
 //!
-//! A lane proves its copy's age whenever it reports that it follows. What it reports otherwise proves nothing, so the copy
-//! gets older: a bridge that is silent, paused or waiting needs no rule of its own.
+//! A lane proves its copy's age whenever it reports that it follows, and how far behind. What it reports otherwise proves
+//! nothing, so the copy gets older: a bridge that is silent, paused, waiting or cut off from its source needs no rule of its own.
 
 use migrations::control::{Condition, LaneReport};
 use migrations::names::SliceName;
@@ -44,12 +44,10 @@ impl fmt::Display for Withheld {
 
 impl Copies {
     pub(crate) fn note(&mut self, slice: &SliceName, forward: &LaneReport, now: Instant) {
-        if forward.condition != Condition::Following {
-            return;
-        }
+        let (Condition::Following, Some(lag_ms)) = (&forward.condition, forward.lag_ms) else { return };
         // A lane that is behind for a moment on a quiet server reports the age of the last change.
         let copy = self.0.entry(slice.clone()).or_default();
-        copy.holds = copy.holds.max(now.checked_sub(Duration::from_millis(forward.lag_ms)));
+        copy.holds = copy.holds.max(now.checked_sub(Duration::from_millis(lag_ms)));
     }
 
     /// Whether a copy that may be `max` old is too old to be read. Once it is, it must be half as old before it is read again,
@@ -91,8 +89,9 @@ mod tests {
     fn lane(condition: Condition, lag_s: u64) -> LaneReport {
         LaneReport {
             condition,
-            lag_bytes: 0,
-            lag_ms: lag_s * 1000,
+            lag_bytes: Some(0),
+            lag_ms: Some(lag_s * 1000),
+            lag_unknown: None,
             changes: 0,
             foreign: 0,
             fenced: None,
@@ -147,7 +146,11 @@ mod tests {
     fn a_copy_whose_age_nobody_proves_gets_old() {
         let paused = || Some(lane(Condition::Paused, 0));
         let waits = || Some(lane(Condition::Waiting { finding: finding() }, 0));
-        for silent in [paused, waits, || None] {
+        let blind = || {
+            let (lag_ms, lag_unknown) = (None, Some("the monolith's database is down".to_owned()));
+            Some(LaneReport { lag_ms, lag_unknown, ..lane(Condition::Following, 0) })
+        };
+        for silent in [paused, waits, blind, || None] {
             let said = told(&[(0, follows(0)), (60, silent()), (61, silent())]);
             assert_eq!(said, [None, None, Some(Withheld::Old(Duration::from_secs(61)))]);
         }

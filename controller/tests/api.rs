@@ -151,8 +151,9 @@ fn proxy(name: &str, acts_on: Option<(JournalId, Generation)>, plan: &str) -> Ob
 fn bridge(address: &str, condition: Option<Condition>) -> Observed {
     let lane = condition.map(|condition| LaneReport {
         condition,
-        lag_bytes: 0,
-        lag_ms: 0,
+        lag_bytes: Some(0),
+        lag_ms: Some(0),
+        lag_unknown: None,
         changes: 0,
         foreign: 0,
         fenced: None,
@@ -571,7 +572,7 @@ async fn an_old_copy_is_withheld_until_it_follows_again(api: &Running) {
         let mut observed = bridge("http://127.0.0.1:7402", Some(condition));
         (observed.acts_on, observed.plan) = (Some((now.journal, now.generation)), now.plan.clone());
         let Report::Bridge(report) = &mut observed.report else { unreachable!() };
-        report.lanes.values_mut().for_each(|lane| lane.lag_ms = lag_ms);
+        report.lanes.values_mut().for_each(|lane| lane.lag_ms = Some(lag_ms));
         let answer = api.post("/v1/observed", serde_json::to_value(observed).unwrap()).await;
         match answer.status() {
             StatusCode::NO_CONTENT => false,
@@ -592,6 +593,18 @@ async fn an_old_copy_is_withheld_until_it_follows_again(api: &Running) {
     tokio::time::sleep(Duration::from_millis(2_100)).await;
     let status: Status = api.get("/v1/status").await;
     assert!(status.slices.values().all(|slice| slice.withheld), "the bridge is silent: {status:?}");
+    let unknown = async || {
+        let status: Status = api.get("/v1/status").await;
+        status.slices.values().next().unwrap().lag_unknown.clone()
+    };
+    assert_eq!(unknown().await, None);
+    let mut blind = bridge("http://127.0.0.1:7402", Some(Condition::Following));
+    let Report::Bridge(report) = &mut blind.report else { unreachable!() };
+    report.lanes.values_mut().for_each(|lane| lane.lag_unknown = Some("capture does not run".to_owned()));
+    api.report(&blind).await;
+    assert_eq!(unknown().await.as_deref(), Some("capture does not run"));
+    tokio::time::sleep(Duration::from_millis(5_100)).await;
+    assert_eq!(unknown().await.as_deref(), Some("no live bridge reports it"));
 }
 
 async fn with_its_journal_in_a_database() -> (Cluster, Plan) {

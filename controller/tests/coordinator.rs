@@ -126,7 +126,7 @@ async fn what_was_cut_over_for_a_time_returns_by_itself_once_the_way_back_is_sho
     house.granted("cutover", json!({ "actor": "ann", "for_ms": 3_000 })).await;
     house.until_stage(0, "split").await;
     house.manners(|manners| manners.reverse_lag_ms = 60_000);
-    house.until(0, "behind", |slice| slice.lanes.values().any(|lane| lane.lag_ms > 0)).await;
+    house.until(0, "behind", |slice| slice.lanes.values().any(|lane| lane.lag_ms > Some(0))).await;
     let refused = house.refused("rollback", ann()).await;
     assert_eq!((refused.code, refused.exit()), (Code::SliceWayBack, 3), "{refused:?}");
     tokio::time::sleep(Duration::from_millis(3_500)).await;

@@ -78,11 +78,30 @@ pub struct SliceStatus {
     pub withheld: bool,
     /// Its lanes, as the live bridge reported last; none without tables or without a bridge.
     pub lanes: BTreeMap<Direction, LaneReport>,
+    /// Why nobody knows how far the side that does not own the slice is behind, if nobody does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lag_unknown: Option<String>,
     /// The commands that lead on from here.
     pub next_steps: Vec<String>,
 }
 
+/// The direction that brings a slice's changes to the side that does not own it.
+pub fn leading(stage: Stage) -> Option<Direction> {
+    match stage {
+        Stage::Split { .. } | Stage::Returning { .. } => Some(Direction::Reverse),
+        Stage::Monolith | Stage::Copying | Stage::Following { .. } | Stage::Cutting { .. } => {
+            Some(Direction::Forward)
+        }
+        Stage::Retired => None,
+    }
+}
+
 impl SliceStatus {
+    /// The lane that brings its changes to the side that does not own it.
+    pub fn lane(&self) -> Option<&LaneReport> {
+        leading(self.stage).and_then(|direction| self.lanes.get(&direction))
+    }
+
     /// The lane from the monolith to the service.
     pub fn forward(&self) -> Option<&LaneReport> {
         self.lanes.get(&Direction::Forward)

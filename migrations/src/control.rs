@@ -243,8 +243,8 @@ pub struct FeedReport {
     pub timeline: Timeline,
     /// Everything before is durable in the log.
     pub captured: EndLsn,
-    /// Source WAL that is not yet durable in the log.
-    pub lag_bytes: u64,
+    /// Source WAL that is not yet durable in the log; none while the source is not heard of.
+    pub lag_bytes: Option<u64>,
     /// Changes captured since the bridge's start.
     pub changes: u64,
 }
@@ -252,10 +252,13 @@ pub struct FeedReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaneReport {
     pub condition: Condition,
-    /// Source WAL that is not yet durable in the sink.
-    pub lag_bytes: u64,
-    /// The age of the oldest commit that is not yet durable in the sink; 0 when there is none.
-    pub lag_ms: u64,
+    /// Source WAL that is not yet durable in the sink; none while that is unknown, or before the lane follows.
+    pub lag_bytes: Option<u64>,
+    /// The age of the oldest commit that is not yet durable in the sink, 0 when there is none; none like `lag_bytes`.
+    pub lag_ms: Option<u64>,
+    /// Why the lag of a lane that follows is unknown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lag_unknown: Option<String>,
     /// Changes applied since the bridge's start.
     pub changes: u64,
     /// Changes that a lane without the right to apply has found since the bridge's start, and that no lane of ours wrote.

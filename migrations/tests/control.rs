@@ -343,8 +343,9 @@ fn orders_and_reports_read_back() {
     for condition in conditions() {
         let lane = LaneReport {
             condition,
-            lag_bytes: u64::MAX,
-            lag_ms: 5,
+            lag_bytes: Some(u64::MAX),
+            lag_ms: None,
+            lag_unknown: Some("the database is down".to_owned()),
             changes: 6,
             foreign: 7,
             fenced: Some(Epoch(8)),
@@ -354,7 +355,7 @@ fn orders_and_reports_read_back() {
             slot: "strangler_shop_a".into(),
             timeline: Timeline { system_id: "1".into(), timeline: 1 },
             captured: EndLsn(5),
-            lag_bytes: 1,
+            lag_bytes: Some(1),
             changes: 2,
         };
         let report = BridgeReport {
@@ -410,14 +411,16 @@ fn status_and_outcome_read_back_in_every_stage() {
                 Direction::Forward,
                 LaneReport {
                     condition: Condition::Following,
-                    lag_bytes: 0,
-                    lag_ms: 0,
+                    lag_bytes: Some(0),
+                    lag_ms: Some(0),
+                    lag_unknown: None,
                     changes: 0,
                     foreign: 0,
                     fenced: None,
                     began: None,
                 },
             )]),
+            lag_unknown: None,
             next_steps: vec!["strangler status".into()],
         };
         reads_back(&one);

@@ -13,7 +13,8 @@ use crate::log::{Flush, Log, Owner};
 use migrations::lsn::{EndLsn, Timeline};
 use migrations::names::PlanName;
 use migrations::sql;
-use postgres::replication::{Replication, ReplicationError};
+use postgres::clock;
+use postgres::replication::Replication;
 use rows::assemble::Assembler;
 use rows::characters::Characters;
 use rows::progress::{Captured, Progress, Seals};
@@ -64,6 +65,7 @@ pub(crate) async fn session(
             captured: from.max(status.captured),
             changes: status.changes,
             server_end: status.server_end.max(server_end),
+            heard_us: clock::now_us(),
             lost: std::mem::take(&mut status.lost),
             gives_up: status.gives_up,
             shapes: status.shapes.clone(),

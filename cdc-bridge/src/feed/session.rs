@@ -13,6 +13,7 @@ use bytes::Bytes;
 use migrations::lsn::EndLsn;
 use migrations::names::TableName;
 use postgres::catalog;
+use postgres::clock;
 use postgres::replication::frame::Frame;
 use postgres::replication::{Replication, ReplicationError};
 use rows::assemble::{Assembler, Step};
@@ -38,8 +39,8 @@ const PATIENCE: Duration = Duration::from_millis(2);
 const PATIENCE_BEHIND: Duration = Duration::from_millis(25);
 const BEHIND_US: i64 = 250_000;
 
-/// A server that is silent for `SILENCE_MAX` is asked to reply. After `DEAD_AFTER` the session ends.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A server that is silent for `SILENCE_MAX` is asked to reply, so that the lag is known. After `DEAD_AFTER` the session ends.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// How often the wanted tables are looked up among the published ones.
@@ -148,8 +149,10 @@ impl Session<'_> {
                     flushed = Instant::now();
                 }
                 read = stream.read(), if !is_full && !is_resting => {
+                    let read = read?;
                     heard = Instant::now();
-                    if read? < GULP_BYTES && self.is_behind() {
+                    self.heard();
+                    if read < GULP_BYTES && self.is_behind() {
                         rested = heard + REST;
                     }
                 }
@@ -263,6 +266,14 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes that the server spoke. This wakes nobody.
+    fn heard(&self) {
+        self.status.send_if_modified(|status| {
+            status.heard_us = clock::now_us();
+            false
+        });
     }
 
     /// Notes how far the server is. This wakes nobody: it is read when the lag is asked for.

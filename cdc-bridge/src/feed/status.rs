@@ -66,6 +66,8 @@ pub(crate) struct Status {
     pub(crate) captured: EndLsn,
     /// The newest end of WAL that the server reported.
     pub(crate) server_end: EndLsn,
+    /// When the running session read something from the server last: microseconds since 1970.
+    pub(crate) heard_us: i64,
     /// Changes captured since the start.
     pub(crate) changes: u64,
     /// What keeps capture from running; an error if someone must act.
@@ -86,7 +88,26 @@ pub(crate) struct Status {
     pub(crate) holds_nothing: bool,
 }
 
+/// A source that was silent for longer may have any number of changes. A session has it speak every second.
+const BLIND_AFTER_US: i64 = 5_000_000;
+
 impl Status {
+    /// Why nobody knows by now what the source has, if nobody does.
+    pub(crate) fn blind(&self, now_us: i64) -> Option<String> {
+        if self.tables.is_empty() {
+            let why = self.finding.as_ref().map_or("no session reads the source", |finding| &finding.message);
+            return Some(format!("capture does not run: {why}"));
+        }
+        let silent_us = now_us.saturating_sub(self.heard_us);
+        (silent_us > BLIND_AFTER_US)
+            .then(|| format!("capture has read nothing from the source for {} s", silent_us / 1_000_000))
+    }
+
+    /// Source WAL that is not yet durable in the log, if that is known.
+    pub(crate) fn lag_bytes(&self, now_us: i64) -> Option<u64> {
+        self.blind(now_us).is_none().then(|| self.server_end.bytes_since(self.captured))
+    }
+
     /// A session for these tables is about to begin.
     pub(crate) fn begin(&mut self, tables: &BTreeSet<TableName>) {
         self.touched.clone_from(tables);

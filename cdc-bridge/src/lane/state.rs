@@ -115,31 +115,50 @@ impl LaneState {
 
     /// The report, with the lag against where the source and the log are.
     pub(crate) fn report(&self, capture: &Status, now_us: i64) -> LaneReport {
-        let follows = matches!(
-            self.condition,
-            Condition::Following | Condition::Adding { .. } | Condition::Paused | Condition::Stopped { .. }
-        );
-        let is_behind = follows && self.passed < capture.captured;
-        let ms_since = |us: i64| u64::try_from((now_us - us) / 1000).unwrap_or(0);
-        let age_ms = ms_since(self.committed_us);
-        let lag_ms = match is_behind {
-            true if self.committed_us > 0 => age_ms,
-            // After a restart: what the sink has is as old as its last note, at least.
-            true if self.noted_us > 0 => ms_since(self.noted_us),
-            // How long the last change took says nothing any more about what came after it.
-            _ if age_ms > self.took_ms + TOOK_SHOWN_MS => 0,
-            _ => self.took_ms,
+        let (lag_ms, lag_unknown) = match self.lag_ms(capture, now_us) {
+            Ok(lag_ms) => (lag_ms, None),
+            Err(why) => (None, Some(why)),
         };
-        // Without capture nobody knows what the lane lacks.
-        let is_blind = follows && capture.tables.is_empty() && self.noted_us > 0;
         LaneReport {
             condition: self.condition.clone(),
-            lag_bytes: if follows { capture.server_end.bytes_since(self.passed) } else { 0 },
-            lag_ms: if is_blind { lag_ms.max(ms_since(self.noted_us)) } else { lag_ms },
+            lag_bytes: lag_ms.map(|_| capture.server_end.bytes_since(self.passed)),
+            lag_ms,
+            lag_unknown,
             changes: self.changes,
             foreign: self.foreign.as_ref().map_or(0, |foreign| foreign.count),
             fenced: self.fenced,
             began: self.began,
+        }
+    }
+
+    /// The lag in ms; none before the lane follows. Fails with why nobody knows it.
+    fn lag_ms(&self, capture: &Status, now_us: i64) -> Result<Option<u64>, String> {
+        match &self.condition {
+            Condition::Idle
+            | Condition::Copying { .. }
+            | Condition::Copied { .. }
+            | Condition::Lost { .. } => {
+                return Ok(None);
+            }
+            Condition::Waiting { finding } => return Err(finding.message.clone()),
+            Condition::Following
+            | Condition::Adding { .. }
+            | Condition::Paused
+            | Condition::Stopped { .. } => {}
+        }
+        if let Some(why) = capture.blind(now_us) {
+            return Err(why);
+        }
+        let ms_since = |us: i64| u64::try_from((now_us - us) / 1000).unwrap_or(0);
+        let age_ms = ms_since(self.committed_us);
+        match self.passed < capture.captured {
+            true if self.committed_us > 0 => Ok(Some(age_ms)),
+            // After a restart: what the sink has is as old as its last note, at least.
+            true if self.noted_us > 0 => Ok(Some(ms_since(self.noted_us))),
+            true => Err("nothing was applied since the bridge started".to_owned()),
+            // How long the last change took says nothing any more about what came after it.
+            false if age_ms > self.took_ms + TOOK_SHOWN_MS => Ok(Some(0)),
+            false => Ok(Some(self.took_ms)),
         }
     }
 }
@@ -156,28 +175,35 @@ mod tests {
         NOW_US - seconds * 1_000_000
     }
 
-    /// The lag in s that is reported by a lane that passed everything up to `passed`, of which 10 is captured.
-    fn lag_s(passed: u64, captures: bool, took_s: u64, committed: i64, noted: i64) -> u64 {
+    /// A source of which 10 is captured, and that was heard of so many seconds ago.
+    fn capture(heard: i64) -> Status {
         let table: TableName = "public.orders".parse().unwrap();
-        let captured: Captured =
-            if captures { [(table, rows::progress::Membership(1))].into() } else { [].into() };
-        let capture = Status { captured: EndLsn(10), tables: captured, ..Status::default() };
-        let state = LaneState {
+        let tables: Captured = [(table, rows::progress::Membership(1))].into();
+        Status { captured: EndLsn(10), tables, heard_us: seconds_ago(heard), ..Status::default() }
+    }
+
+    /// A lane that passed everything up to `passed`.
+    fn lane(passed: u64, took_s: u64, committed: i64, noted: i64) -> LaneState {
+        LaneState {
             condition: Condition::Following,
             passed: EndLsn(passed),
             took_ms: took_s * 1000,
             committed_us: seconds_ago(committed),
             noted_us: seconds_ago(noted),
             ..LaneState::new()
-        };
-        state.report(&capture, NOW_US).lag_ms / 1000
+        }
+    }
+
+    /// The lag in s that it reports.
+    fn lag_s(passed: u64, took_s: u64, committed: i64, noted: i64) -> u64 {
+        lane(passed, took_s, committed, noted).report(&capture(0), NOW_US).lag_ms.unwrap() / 1000
     }
 
     #[test]
     fn the_lag_is_the_age_of_what_is_missing() {
-        assert_eq!(lag_s(9, true, 1, 30, 1), 30, "behind");
-        assert_eq!(lag_s(10, true, 3, 4, 1), 3, "the last change took so long");
-        assert_eq!(lag_s(10, true, 600, 700, 1), 0, "nothing is missing since the bridge has caught up");
+        assert_eq!(lag_s(9, 1, 30, 1), 30, "behind");
+        assert_eq!(lag_s(10, 3, 4, 1), 3, "the last change took so long");
+        assert_eq!(lag_s(10, 600, 700, 1), 0, "nothing is missing since the bridge has caught up");
     }
 
     #[test]
@@ -192,13 +218,54 @@ mod tests {
         assert_eq!(state.committed_us, seconds_ago(3));
         // Behind, before anything is known but when the sink wrote last.
         let unknown = NOW_US / 1_000_000;
-        assert_eq!(lag_s(9, true, 0, unknown, 40), 40);
-        assert_eq!(lag_s(10, true, 0, unknown, 40), 0);
+        assert_eq!(lag_s(9, 0, unknown, 40), 40);
+        assert_eq!(lag_s(10, 0, unknown, 40), 0);
+    }
+
+    /// The lag that a lane reports, or why it is unknown; neither if it has none.
+    fn told(lane: &LaneState, capture: &Status) -> (Option<u64>, Option<String>) {
+        let report = lane.report(capture, NOW_US);
+        assert_eq!(report.lag_ms.is_some(), report.lag_bytes.is_some());
+        (report.lag_ms, report.lag_unknown)
     }
 
     #[test]
-    fn a_lane_whose_source_is_not_captured_gets_older() {
-        assert_eq!(lag_s(10, false, 0, 700, 90), 90);
-        assert_eq!(lag_s(9, false, 0, 700, 90), 700);
+    fn a_lag_is_unknown_while_nobody_hears_the_source() {
+        let conditions = [
+            Condition::Following,
+            Condition::Paused,
+            Condition::Stopped { finding: waits("a row"), position: None },
+            Condition::Adding { tables: [].into(), rows: 0, rows_estimated: 0, waits: None },
+        ];
+        let stopped = Status {
+            finding: Some(waits("the database is down")),
+            captured: EndLsn(10),
+            ..Status::default()
+        };
+        for condition in conditions {
+            let lane = LaneState { condition, ..lane(10, 0, 700, 1) };
+            assert_eq!(told(&lane, &capture(4)), (Some(0), None));
+            let (lag, why) = told(&lane, &capture(7));
+            assert!(
+                lag.is_none() && why.as_ref().unwrap().ends_with("nothing from the source for 7 s"),
+                "{why:?}"
+            );
+            let (lag, why) = told(&lane, &stopped);
+            assert!(lag.is_none() && why.as_ref().unwrap().contains("the database is down"), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn a_lane_that_waits_does_not_know_its_lag_and_one_that_copies_has_none() {
+        let waiting = LaneState {
+            condition: Condition::Waiting { finding: waits("the log is away") },
+            ..lane(10, 0, 700, 1)
+        };
+        assert_eq!(told(&waiting, &capture(0)), (None, Some("the log is away".to_owned())));
+        let copying =
+            LaneState { condition: Condition::Copying { rows: 1, rows_estimated: 2 }, ..lane(10, 0, 700, 1) };
+        assert_eq!(told(&copying, &Status::default()), (None, None));
+        let behind = LaneState { committed_us: 0, noted_us: 0, ..lane(9, 0, 0, 0) };
+        assert!(told(&behind, &capture(0)).1.is_some(), "it is behind, and has applied nothing yet");
     }
 }

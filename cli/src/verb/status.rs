@@ -4,12 +4,13 @@ mod traffic;
 
 use crate::edit::edited;
 use crate::invocation::Invocation;
-use crate::outlook::{condition, foreign, lag, lane, percent};
+use crate::outlook::{condition, foreign, lag, percent};
 use crate::part::Part;
 use crate::signals::Signals;
 use crate::ui::Ui;
 use crate::ui::figure;
 use crate::ui::grid::{Grid, bad, doubtful, good, plain, strong};
+use crate::ui::harmless::harmless;
 use comfy_table::Cell;
 use migrations::api::{AgentStatus, SliceStatus, Status};
 use migrations::code::Code;
@@ -136,6 +137,11 @@ fn show(ui: &Ui, status: &Status, base: &str) {
     ui.line(format!("{}  generation {}  controller {base}", status.plan, status.generation));
     ui.line("");
     ui.line(slices(status));
+    for (name, why) in
+        status.slices.iter().filter_map(|(name, slice)| Some((name, slice.lag_unknown.as_ref()?)))
+    {
+        ui.line(harmless(&format!("the lag of {name} is unknown: {why}")));
+    }
     ui.line("");
     if let Some(traffic) = traffic::table(status) {
         ui.line(traffic);
@@ -172,7 +178,7 @@ fn slices(status: &Status) -> String {
             plain(slice.owner),
             plain(shared(slice, Access::Read)),
             plain(shared(slice, Access::Write)),
-            plain(lane(slice).map_or_else(|| "–".to_owned(), lag)),
+            plain(lag(slice)),
         ]);
     }
     grid.text()
@@ -181,7 +187,7 @@ fn slices(status: &Status) -> String {
 /// The stage and its lane's condition, with a colour for its health.
 fn stage(slice: &SliceStatus, now: Moment) -> Cell {
     let text = condition(slice, Some(now));
-    match lane(slice).map(|lane| &lane.condition) {
+    match slice.lane().map(|lane| &lane.condition) {
         Some(Condition::Stopped { .. } | Condition::Lost { .. }) => bad(text),
         _ if slice.preparing.is_some() || slice.hold.is_some() => doubtful(text),
         Some(
@@ -259,7 +265,10 @@ fn report(report: &Report) -> String {
                 "slot {}  captured {}  {} behind",
                 feed.slot,
                 figure::count(feed.changes),
-                figure::size(feed.lag_bytes)
+                match feed.lag_bytes {
+                    Some(bytes) => format!("{} behind", figure::size(bytes)),
+                    None => "captures nothing now".to_owned(),
+                }
             ),
             None => "no capture".to_owned(),
         },

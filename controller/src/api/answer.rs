@@ -4,7 +4,7 @@ use super::fared::{self, Seen};
 use crate::copies::Withheld;
 use crate::store::StoreError;
 use migrations::api::{
-    Acknowledged, AgentStatus, Outcome, RouteStatus, SliceStatus, Status, mismatches, next_steps,
+    Acknowledged, AgentStatus, Outcome, RouteStatus, SliceStatus, Status, leading, mismatches, next_steps,
 };
 use migrations::code::Code;
 use migrations::control::{self, Condition, LaneReport, Report};
@@ -135,7 +135,8 @@ pub(super) fn still_read(slice: &SliceName, proxy: &str, silent: Duration) -> Fa
 pub(super) fn no_way_back_yet(slice: &SliceName, awaited: Awaited, lane: Option<&LaneReport>) -> Failure {
     let stands = match lane.map(|lane| (&lane.condition, lane.lag_ms)) {
         None => "no live bridge reports the way back".to_owned(),
-        Some((Condition::Following, lag_ms)) => format!("the way back is {lag_ms} ms behind"),
+        Some((Condition::Following, Some(lag_ms))) => format!("the way back is {lag_ms} ms behind"),
+        Some((Condition::Following, None)) => "nobody knows how far the way back is behind".to_owned(),
         Some((condition, _)) => format!("the way back does not follow: {condition:?}"),
     };
     failure(
@@ -242,6 +243,17 @@ fn clock() -> Moment {
     Moment::default().after(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
 }
 
+/// Why nobody knows how far a followed slice is behind. Before it is followed, it has no lag.
+fn lag_unknown(stage: Stage, lanes: &Lanes) -> Option<String> {
+    if !stage.is_captured() || stage == Stage::Copying {
+        return None;
+    }
+    match lanes.get(&leading(stage)?) {
+        Some(lane) => lane.lag_unknown.clone(),
+        None => Some("no live bridge reports it".to_owned()),
+    }
+}
+
 pub(super) fn status(
     plan: &Plan,
     state: &State,
@@ -267,6 +279,7 @@ pub(super) fn status(
             });
             let lanes = if slice.is_stateless() { Lanes::new() } else { lanes(&slice.name) };
             let next_steps = steps(plan, &slice.name, state, &lanes);
+            let lag_unknown = if slice.is_stateless() { None } else { lag_unknown(now.stage, &lanes) };
             let status = SliceStatus {
                 stage: now.stage,
                 epoch: now.epoch,
@@ -277,6 +290,7 @@ pub(super) fn status(
                 routes: routes.collect(),
                 withheld: withheld.contains_key(&slice.name),
                 lanes,
+                lag_unknown,
                 next_steps,
             };
             (slice.name.clone(), status)

@@ -127,7 +127,8 @@ pub(crate) fn lane(report: Option<&LaneReport>, state: &SliceState) -> LaneSeen 
     LaneSeen {
         is_following: matches!(report.condition, Condition::Following),
         is_broken: matches!(report.condition, Condition::Stopped { .. } | Condition::Lost { .. }),
-        lag: Duration::from_millis(report.lag_ms),
+        // What nobody knows is not within any bound.
+        lag: report.lag_ms.map_or(Duration::MAX, Duration::from_millis),
         fenced: report.fenced,
         foreign: report.foreign,
         began: report.began.filter(|began| began.attempt == state.way_back).map(|began| began.at),

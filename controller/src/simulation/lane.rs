@@ -136,8 +136,9 @@ impl Databases {
         let lag = oldest.map_or(0, |at| now.since(at).as_millis());
         LaneReport {
             condition: if lane.is_some() { Condition::Following } else { Condition::Idle },
-            lag_bytes: 0,
-            lag_ms: u64::try_from(lag).unwrap(),
+            lag_bytes: Some(0),
+            lag_ms: Some(u64::try_from(lag).unwrap()),
+            lag_unknown: None,
             changes: 0,
             foreign: lane.map_or(0, |lane| lane.foreign),
             fenced: lane.and_then(|lane| lane.fenced),

@@ -393,8 +393,9 @@ impl Played {
         let is_kept = manners.way_back && order.right != Right::Rest;
         LaneReport {
             condition: if is_forward || is_kept { Condition::Following } else { Condition::Idle },
-            lag_bytes: 0,
-            lag_ms: if is_forward { 0 } else { manners.reverse_lag_ms },
+            lag_bytes: Some(0),
+            lag_ms: Some(if is_forward { 0 } else { manners.reverse_lag_ms }),
+            lag_unknown: None,
             changes: 0,
             foreign: if is_forward { 0 } else { manners.foreign },
             fenced: if is_forward { manners.fence_said.or(fenced) } else { fenced },

@@ -1,7 +1,7 @@
 //! The state of a slice's copy as the controller's status shows it, and whether the bridge has done what was decided.
 //! Pure.
 
-use crate::outlook::{bridge, lag, lane, listed};
+use crate::outlook::{bridge, lag, listed, time_lag};
 use crate::ui::figure;
 use crate::ui::harmless::harmless;
 use crate::verb::no_slice;
@@ -35,7 +35,7 @@ impl<'a> CopyState<'a> {
         let bridge = bridge(status);
         // A lane that is stopped stands in the way, whichever it is.
         let stopped = slice.lanes.values().find(|lane| matches!(lane.condition, Condition::Stopped { .. }));
-        let Some(stream) = stopped.or_else(|| lane(slice)) else {
+        let Some(stream) = stopped.or_else(|| slice.lane()) else {
             return waiting("waiting for a bridge; start one with `strangler up --detach`");
         };
         match (&stream.condition, slice.stage) {
@@ -50,7 +50,7 @@ impl<'a> CopyState<'a> {
                     Some(why) => format!("waits: {why}"),
                     None => of_about(*rows, *rows_estimated),
                 };
-                let lag = figure::span(stream.lag_ms);
+                let lag = time_lag(stream);
                 CopyState::Following(format!(
                     "{}  adding {}: {added}  lag {lag}",
                     stage.name(),
@@ -69,11 +69,11 @@ impl<'a> CopyState<'a> {
                 CopyState::Waiting(format!("lost, and will be copied again: {why}"))
             }
             (Condition::Paused, stage) => {
-                CopyState::Following(format!("{}  paused  lag {}", stage.name(), lag(stream)))
+                CopyState::Following(format!("{}  paused  lag {}", stage.name(), lag(slice)))
             }
             (Condition::Following, Stage::Copying) | (Condition::Idle, _) => waiting("about to start"),
             (Condition::Following | Condition::Copied { .. }, stage) => {
-                CopyState::Following(format!("{}  lag {}", stage.name(), figure::span(stream.lag_ms)))
+                CopyState::Following(format!("{}  lag {}", stage.name(), time_lag(stream)))
             }
         }
     }
