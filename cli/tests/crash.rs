@@ -6,6 +6,8 @@
 // Tests fail by panicking, and print their seeds.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "crash/emergency.rs"]
+mod emergency;
 #[path = "crash/eviction.rs"]
 mod eviction;
 mod folder;

@@ -10,7 +10,7 @@ use migrations::cutover::ProxiesSeen;
 use migrations::finding::{Finding, Severity};
 use migrations::journal::{Generation, JournalId};
 use migrations::lane::Direction;
-use migrations::names::SliceName;
+use migrations::names::{Requests, SliceName};
 use migrations::plan::Plan;
 use migrations::stage::Epoch;
 use std::collections::BTreeMap;
@@ -142,14 +142,14 @@ impl Agents {
         })
     }
 
-    /// How many live proxies let the monolith answer a slice that was taken back in an emergency.
-    pub(crate) fn withholding(&self, slice: &SliceName) -> Acknowledged {
+    /// How many live proxies let the monolith answer what was taken back in an emergency.
+    pub(crate) fn recalling(&self, requests: &Requests) -> Acknowledged {
         let now = self.clock.now();
         let seen = self.lock();
         self.serving(&seen).fold(Acknowledged::default(), |mut sum, agent| {
             let is_live = now.duration_since(agent.at) < LIVE;
             let has =
-                matches!(&agent.observed.report, Report::Proxy(proxy) if proxy.withholds.contains(slice));
+                matches!(&agent.observed.report, Report::Proxy(proxy) if proxy.recalled.contains(requests));
             sum.live += u32::from(is_live);
             sum.have += u32::from(is_live && has);
             sum.silent += u32::from(!is_live);

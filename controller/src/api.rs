@@ -28,7 +28,7 @@ use migrations::control::{self, Condition, Confirmed, Observed, Report, TableRou
 use migrations::finding::Finding;
 use migrations::journal::{self, Entry, Generation, JournalId};
 use migrations::lane::Direction;
-use migrations::names::SliceName;
+use migrations::names::{Requests, SliceName};
 use migrations::plan::{Secret, Slice};
 use migrations::preflight::{Aim, Diagnosis};
 use migrations::share::Share;
@@ -112,10 +112,12 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Failure> {
     let (agents, withheld) = (desk.agents.status(state.journal), desk.withheld());
     let lanes = |slice: &SliceName| desk.agents.lanes(slice);
     let mut status = answer::status(&desk.plan, &state, agents, trouble, &withheld, lanes);
-    for slice in desk.recalls.slices() {
-        if let Some(stands) = status.slices.get_mut(&slice) {
-            stands.withheld = true;
-        }
+    for Requests { slice, route } in desk.recalls.requests() {
+        let Some(stands) = status.slices.get_mut(&slice) else { continue };
+        stands.withheld |= route.is_none();
+        let meant =
+            stands.routes.iter_mut().filter(|one| route.as_ref().is_none_or(|name| one.name == *name));
+        meant.for_each(|one| one.recalled = true);
     }
     Ok(Json(status))
 }
@@ -160,8 +162,8 @@ async fn shares(
                 if wish.emergency {
                     return shared.recall(&wish).await;
                 }
-                let way =
-                    format!("if it is urgent: `strangler route set {} monolith --emergency`", wish.slice);
+                let requests = emergency::requests(&wish);
+                let way = format!("if it is urgent: `strangler route set {requests} monolith --emergency`");
                 Err(Failure(why.remedy(&way)))
             }
             decided => decided,
@@ -297,15 +299,19 @@ async fn observed(
     // Whoever acts on the newest may count on it for a while.
     let (acts_on, plan) = acts_on;
     let is_newest = plan == shared.desk.plan.hash && acts_on.is_some_and(|held| shared.desk.is_newest(held));
-    if !is_newest {
+    let recalled = shared.desk.recalls.requests();
+    if !is_newest && recalled.is_empty() {
         return Ok(StatusCode::ACCEPTED.into_response());
     }
-    let mut withheld: BTreeSet<SliceName> = shared.desk.withheld().into_keys().collect();
-    withheld.extend(shared.desk.recalls.slices());
-    if withheld.is_empty() {
+    if !is_newest {
+        let said = Confirmed { recalled, ..Confirmed::nothing() };
+        return Ok((StatusCode::ACCEPTED, Json(said)).into_response());
+    }
+    let withheld: BTreeSet<SliceName> = shared.desk.withheld().into_keys().collect();
+    if withheld.is_empty() && recalled.is_empty() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(Json(Confirmed { version: control::VERSION, withheld }).into_response())
+    Ok(Json(Confirmed { version: control::VERSION, withheld, recalled }).into_response())
 }
 
 /// Whether the plan has the slice is for `known_slice` to say: it knows what was meant.
@@ -389,14 +395,17 @@ impl Shared {
         }
     }
 
-    /// Takes a slice back without the journal, and waits until the live proxies have it, but not for ever.
+    /// Takes requests back without the journal, and waits until the live proxies have it, but not for ever.
     async fn recall(&self, wish: &SetShares) -> Result<Json<Outcome>, Failure> {
         let desk = &self.desk;
+        // A controller that has just started judges by what the agents act on.
+        self.all_are_heard().await;
         let state = emergency::take_back(desk, wish)?;
+        let requests = emergency::requests(wish);
         let (deadline, mut reports) = (Instant::now() + ACKNOWLEDGE_MAX, desk.agents.reports());
         let proxies = loop {
             reports.mark_unchanged();
-            let proxies = desk.agents.withholding(&wish.slice);
+            let proxies = desk.agents.recalling(&requests);
             if proxies.have >= proxies.live || Instant::now() >= deadline {
                 break proxies;
             }

@@ -9,6 +9,7 @@ use crate::copies::Withheld;
 use crate::course::Courses;
 use crate::place::Place;
 use crate::recall::Recalls;
+use crate::remembered::Remembered;
 use crate::store::{Draft, Store, StoreError};
 use migrations::code::Code;
 use migrations::control::Desired;
@@ -35,6 +36,7 @@ pub(crate) struct Desk {
     pub(crate) courses: Courses,
     pub(crate) spare: Spare,
     pub(crate) recalls: Recalls,
+    pub(crate) remembered: Remembered,
     store: Store,
     known: Mutex<Known>,
     reading: tokio::sync::Mutex<()>,
@@ -76,6 +78,7 @@ impl Desk {
             courses: Courses::new(),
             spare: Spare::default(),
             recalls: Recalls::default(),
+            remembered: Remembered::default(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),

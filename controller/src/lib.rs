@@ -23,6 +23,7 @@ mod observe;
 mod place;
 mod recall;
 mod reconcile;
+mod remembered;
 mod serve;
 #[cfg(test)]
 mod simulation;

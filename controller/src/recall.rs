@@ -1,13 +1,13 @@
-//! Slices that were taken back to the monolith while the journal could not be written: an emergency.
+//! Requests that were taken back to the monolith while the journal could not be written: an emergency.
 //!
 //! Proxies hear of it in the answers to their reports, as they hear of copies that are too old. It is kept in a file until the
 //! journal has it. [`crate::emergency`] takes them back and tells the journal.
 
 use migrations::code::Code;
 use migrations::finding::Finding;
-use migrations::names::SliceName;
+use migrations::names::Requests;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Recalls {
     /// None in a simulation.
     path: Option<PathBuf>,
-    held: Mutex<BTreeMap<SliceName, Recall>>,
+    held: Mutex<BTreeMap<Requests, Recall>>,
 }
 
-/// Who took a slice back, and why.
+/// Who took them back, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recall {
     pub(crate) actor: String,
@@ -41,18 +41,18 @@ impl Recalls {
         Self { path: Some(path), held: Mutex::new(held) }
     }
 
-    pub(crate) fn held(&self) -> BTreeMap<SliceName, Recall> {
+    pub(crate) fn held(&self) -> BTreeMap<Requests, Recall> {
         self.lock().clone()
     }
 
-    pub(crate) fn slices(&self) -> Vec<SliceName> {
+    pub(crate) fn requests(&self) -> BTreeSet<Requests> {
         self.lock().keys().cloned().collect()
     }
 
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let finding = |(slice, recall): (&SliceName, &Recall)| {
+        let finding = |(requests, recall): (&Requests, &Recall)| {
             let message = format!(
-                "the monolith answers slice {slice} for now: {} took it back while the journal could not be written",
+                "the monolith answers {requests} for now: {} took it back while the journal could not be written",
                 recall.actor
             );
             let remedy = "bring the monolith's database back; the journal learns of it within a second, and the shares stay at the monolith";
@@ -61,10 +61,10 @@ impl Recalls {
         self.lock().iter().map(finding).collect()
     }
 
-    pub(crate) fn note(&self, slice: &SliceName, recall: Recall) -> io::Result<()> {
+    pub(crate) fn note(&self, requests: &Requests, recall: Recall) -> io::Result<()> {
         let mut held = self.lock();
         let mut next = held.clone();
-        next.insert(slice.clone(), recall);
+        next.insert(requests.clone(), recall);
         // The file comes first: what is not kept is not promised.
         self.keep(&next)?;
         *held = next;
@@ -72,20 +72,20 @@ impl Recalls {
     }
 
     /// The journal has it. It is not told again by this process, even if the file cannot be written.
-    pub(crate) fn forget(&self, slice: &SliceName) -> io::Result<()> {
+    pub(crate) fn forget(&self, requests: &Requests) -> io::Result<()> {
         let mut held = self.lock();
-        held.remove(slice);
+        held.remove(requests);
         self.keep(&held)
     }
 
-    fn keep(&self, held: &BTreeMap<SliceName, Recall>) -> io::Result<()> {
+    fn keep(&self, held: &BTreeMap<Requests, Recall>) -> io::Result<()> {
         match &self.path {
             Some(path) => link::file::replace(path, &serde_json::to_vec(held)?),
             None => Ok(()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SliceName, Recall>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Requests, Recall>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,16 +98,16 @@ mod tests {
     fn what_was_taken_back_outlives_the_controller() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("recalled.json");
-        let orders: SliceName = "orders".parse().unwrap();
+        let orders: Requests = "orders.list".parse().unwrap();
         let recall = Recall { actor: "ann".to_owned(), reason: "the disk burns".to_owned() };
         Recalls::read(path.clone()).note(&orders, recall).unwrap();
         let again = Recalls::read(path.clone());
-        assert_eq!(again.slices(), std::slice::from_ref(&orders));
+        assert_eq!(again.requests(), [orders.clone()].into());
         assert!(again.findings()[0].message.contains("ann took it back"));
         again.forget(&orders).unwrap();
-        assert_eq!(Recalls::read(path.clone()).slices(), []);
+        assert_eq!(Recalls::read(path.clone()).requests(), [].into());
         std::fs::write(&path, "half a").unwrap();
-        assert_eq!(Recalls::read(path).slices(), [], "a broken file is said, and hinders nothing");
+        assert_eq!(Recalls::read(path).requests(), [].into(), "a broken file is said, and hinders nothing");
     }
 
     #[test]
@@ -115,6 +115,6 @@ mod tests {
         let recalls = Recalls::read(PathBuf::from("/nowhere/recalled.json"));
         let recall = Recall { actor: String::new(), reason: String::new() };
         assert!(recalls.note(&"orders".parse().unwrap(), recall).is_err());
-        assert_eq!(recalls.slices(), []);
+        assert_eq!(recalls.requests(), [].into());
     }
 }

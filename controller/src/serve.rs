@@ -5,6 +5,7 @@ use crate::coordinator::{self, Line};
 use crate::desk::Desk;
 use crate::emergency;
 use crate::recall::Recalls;
+use crate::remembered::Remembered;
 use crate::store::Store;
 use link::handover::{self, NoPlace};
 use migrations::code::Code;
@@ -77,9 +78,11 @@ pub async fn serve(
         }
     };
     let store = Store::of(&plan, &state_dir);
-    let recalls = Recalls::read(state_dir.join("recalled.json"));
     let mut desk = Desk::new(plan, store);
-    desk.recalls = recalls;
+    desk.recalls = Recalls::read(state_dir.join("recalled.json"));
+    if desk.plan.monolith.database.is_some() {
+        desk.remembered = Remembered::read(state_dir.join("remembered.json"));
+    }
     let desk = Arc::new(desk);
     // A journal that cannot be read is said in the log, in every answer and in `status`; see `Desk::trouble`.
     let _ = desk.refresh().await;
@@ -135,7 +138,8 @@ pub(crate) async fn watch_journal(desk: Arc<Desk>, mut ends: watch::Receiver<boo
             _ = tick.tick() => {}
             _ = ends.wait_for(|ended| *ended) => return,
         }
-        if desk.refresh().await.is_ok() {
+        if let Ok(state) = desk.refresh().await {
+            desk.remembered.keep(&state);
             emergency::tell_journal(&desk).await;
         }
         desk.look_for_bridge();

@@ -631,20 +631,17 @@ async fn in_an_emergency_a_slice_comes_back_without_the_journal_which_learns_of_
     let given = api.post("/v1/shares", wish(false, "service")).await;
     assert_eq!(given.status(), StatusCode::OK);
     let now: Desired = api.get("/v1/desired").await;
-    let report = async |withholds: bool| {
-        let mut observed = proxy("a-1-0", Some((now.journal, now.generation)), &now.plan);
-        if let Report::Proxy(proxy) = &mut observed.report {
-            proxy.withholds = withholds.then(|| "orders".parse().unwrap()).into_iter().collect();
-        }
+    let report = async |recalls: bool| {
+        let observed = recalling(&now, recalls.then_some("orders"));
         api.post("/v1/observed", serde_json::to_value(observed).unwrap()).await
     };
-    let withheld = async || match report(false).await {
+    let recalled = async || match report(false).await {
         answer if answer.status() == StatusCode::OK => {
-            answer.json::<Confirmed>().await.unwrap().withheld.len()
+            answer.json::<Confirmed>().await.unwrap().recalled.len()
         }
         _ => 0,
     };
-    assert_eq!(withheld().await, 0);
+    assert_eq!(recalled().await, 0);
     cluster.stop().unwrap();
     let (_, refusal) = api.refusal("/v1/shares", wish(false, "monolith")).await;
     assert!(refusal.remedy.contains("--emergency"), "{refusal:?}");
@@ -653,7 +650,7 @@ async fn in_an_emergency_a_slice_comes_back_without_the_journal_which_learns_of_
     let taken =
         async { api.post("/v1/shares", wish(true, "monolith")).await.json::<Outcome>().await.unwrap() };
     let obeyed = async {
-        while withheld().await != 1 {
+        while recalled().await != 1 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         report(true).await
@@ -688,6 +685,80 @@ async fn in_an_emergency_a_slice_comes_back_without_the_journal_which_learns_of_
         assert!(Instant::now() < until, "it is kept for ever");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A proxy's report that acts on the newest, and obeys what was taken back.
+fn recalling(now: &Desired, recalled: Option<&str>) -> Observed {
+    let mut observed = proxy("a-1-0", Some((now.journal, now.generation)), &now.plan);
+    if let Report::Proxy(proxy) = &mut observed.report {
+        proxy.recalled = recalled.map(|one| one.parse().unwrap()).into_iter().collect();
+    }
+    observed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_starts_without_the_journal_takes_a_route_back_by_what_it_remembers() {
+    let (cluster, plan) = with_its_journal_in_a_database().await;
+    let [folder, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let api = Running::start(plan.clone(), folder.path()).await;
+    let now: Desired = {
+        api.share("service").await;
+        api.get("/v1/desired").await
+    };
+    let remembered = folder.path().join("remembered.json");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !std::fs::read_to_string(&remembered).is_ok_and(|text| text.contains("\"generation\":1")) {
+        assert!(Instant::now() < until, "nothing is remembered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.stop().unwrap();
+    api.end().await;
+    let wish =
+        json!({ "slice": "orders", "route": "show", "share": "monolith", "emergency": true, "actor": "ann" });
+
+    // A controller of another folder has never read the journal.
+    let api = Running::start(plan.clone(), other.path()).await;
+    let (_, refusal) = api.refusal("/v1/shares", wish.clone()).await;
+    assert_eq!(refusal.code, Code::JournalUnreachable, "{refusal:?}");
+    api.end().await;
+
+    let api = Running::start(plan.clone(), folder.path()).await;
+    let heard = async |recalled: Option<&str>| {
+        let observed = serde_json::to_value(recalling(&now, recalled)).unwrap();
+        let answer = api.post("/v1/observed", observed).await;
+        assert_eq!(answer.status(), StatusCode::ACCEPTED, "it cannot say what is newest");
+        answer.json::<Confirmed>().await.map(|said| said.recalled).unwrap_or_default()
+    };
+    assert!(heard(None).await.is_empty());
+    let taken = async { api.post("/v1/shares", wish.clone()).await.json::<Outcome>().await.unwrap() };
+    let obeyed = async {
+        while heard(None).await != ["orders.show".parse().unwrap()].into() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        heard(Some("orders.show")).await
+    };
+    let (outcome, _) = tokio::join!(taken, obeyed);
+    assert_eq!((outcome.proxies.live, outcome.proxies.have), (1, 1));
+
+    // Another controller decided meanwhile, and a proxy knows.
+    api.report(&proxy("b-2-0", Some((now.journal, Generation(2))), &now.plan)).await;
+    let (_, refusal) = api.refusal("/v1/shares", wish).await;
+    assert!(refusal.message.contains("later decisions"), "{refusal:?}");
+
+    cluster.restart();
+    let until = Instant::now() + Duration::from_secs(20);
+    let share = async |name: &str| {
+        let answer = api.ask(Method::GET, "/v1/status", None).await;
+        let status = answer.json::<Status>().await.ok()?;
+        let mut routes = status.slices.into_values().flat_map(|slice| slice.routes);
+        routes.find(|route| route.name.as_str() == name).map(|route| (route.share, route.recalled))
+    };
+    while share("show").await != Some((Share::MONOLITH, false)) {
+        assert!(Instant::now() < until, "the journal never heard of it");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(share("place").await, Some((Share::SERVICE, false)), "the other route stays where it was");
+    api.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

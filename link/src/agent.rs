@@ -7,7 +7,7 @@ use crate::{Link, client};
 use migrations::code::Code;
 use migrations::control::{AgentId, AgentKind, Confirmed, Desired, Observed, VERSION};
 use migrations::journal::{Generation, JournalId};
-use migrations::names::SliceName;
+use migrations::names::{Requests, SliceName};
 use migrations::problem::{Diagnostic, Problem};
 use reqwest::{Response, StatusCode};
 use std::collections::BTreeSet;
@@ -71,6 +71,8 @@ pub struct Agent {
     heard: watch::Sender<Instant>,
     /// When it last asked a controller that then said that nothing is newer than what it acts on.
     confirmed: watch::Sender<Option<Confirmation>>,
+    /// What the monolith shall answer, because it was taken back in an emergency.
+    recalled: watch::Sender<Arc<BTreeSet<Requests>>>,
     /// Something newer is desired, and an open poll has not brought it.
     newer: Arc<Notify>,
 }
@@ -126,6 +128,7 @@ impl Agent {
             http: client()?,
             heard,
             confirmed: watch::Sender::new(None),
+            recalled: watch::Sender::default(),
             newer: Arc::default(),
         })
     }
@@ -142,6 +145,11 @@ impl Agent {
     /// The last time that a controller said that nothing newer is desired than what the agent acts on.
     pub fn confirmed(&self) -> watch::Receiver<Option<Confirmation>> {
         self.confirmed.subscribe()
+    }
+
+    /// What was taken back to the monolith in an emergency, as controllers said last.
+    pub fn recalled(&self) -> Arc<BTreeSet<Requests>> {
+        self.recalled.borrow().clone()
     }
 
     pub fn stored(&self) -> Stored {
@@ -272,9 +280,7 @@ impl Agent {
                 Ok(answer) => {
                     is_refused = false;
                     self.heard.send_replace(Instant::now());
-                    if let Some(withheld) = withheld(answer).await {
-                        self.confirmed.send_replace(Some(Confirmation { asked, withheld: withheld.into() }));
-                    }
+                    self.heed(asked, answer).await;
                 }
             }
             sleep(REPORT_PAUSE).await;
@@ -282,17 +288,25 @@ impl Agent {
         }
     }
 
+    /// Takes in what the answer to a report says.
+    async fn heed(&self, asked: Instant, answer: Response) {
+        let status = answer.status();
+        let said = match status {
+            StatusCode::NO_CONTENT => Some(Confirmed::nothing()),
+            _ => answer.json::<Confirmed>().await.ok(),
+        };
+        let Some(Confirmed { withheld, recalled, .. }) = said else { return };
+        if status != StatusCode::ACCEPTED {
+            self.recalled.send_replace(recalled.into());
+            self.confirmed.send_replace(Some(Confirmation { asked, withheld: withheld.into() }));
+        } else if !recalled.is_empty() {
+            // It may not know all that another one said.
+            self.recalled.send_modify(|known| *known = Arc::new(known.union(&recalled).cloned().collect()));
+        }
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.link.controller.trim_end_matches('/'))
-    }
-}
-
-/// The copies that are too old to be read, if the answer confirms the report.
-async fn withheld(answer: Response) -> Option<BTreeSet<SliceName>> {
-    match answer.status() {
-        StatusCode::NO_CONTENT => Some(BTreeSet::new()),
-        StatusCode::OK => answer.json::<Confirmed>().await.ok().map(|confirmed| confirmed.withheld),
-        _ => None,
     }
 }
 

@@ -124,6 +124,9 @@ pub struct RouteStatus {
     /// Whether the plan keeps it at the monolith.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub pinned: bool,
+    /// Whether the monolith answers it for now, whatever its share: somebody took it back in an emergency.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub recalled: bool,
     /// How its requests fared lately, by the sides that got some.
     #[serde(default)]
     pub traffic: Vec<RouteTraffic>,

@@ -12,7 +12,7 @@ use crate::finding::Finding;
 use crate::journal::{Generation, JournalId};
 use crate::lane::{LaneId, Right};
 use crate::lsn::{CommitLsn, EndLsn, Monolith, Of, Position, Timeline};
-use crate::names::{RouteName, ServiceName, SliceName, TableName};
+use crate::names::{Requests, RouteName, ServiceName, SliceName, TableName};
 use crate::pattern::{Access, Pattern};
 use crate::plan::Sticky;
 use crate::share::Share;
@@ -177,9 +177,9 @@ pub struct ProxyReport {
     /// Whether it takes no new connections, and ends with what is under way.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_leaving: bool,
-    /// The slices that it lets the monolith answer, because a controller said so ([`Confirmed`]).
+    /// What it lets the monolith answer, because a controller said that it was taken back ([`Confirmed`]).
     #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
-    pub withholds: BTreeSet<SliceName>,
+    pub recalled: BTreeSet<Requests>,
     /// Whether it lately threw away what a balancer says of clients, because the plan does not trust it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub ignores_forwarded: bool,
@@ -324,14 +324,26 @@ pub enum Condition {
     },
 }
 
-/// The controller's answer to a report that acts on the newest, if copies are too old, or slices were taken back in an
-/// emergency: until another answer, no proxy reads from the copies of these slices, and of one without tables nothing goes to
-/// the service. Without such copies the answer is empty.
+/// The controller's answer to a report that acts on the newest; it is empty if both sets are. It counts until another one.
+/// A controller that cannot say what the newest is confirms nothing (202), but its answer may have `recalled` too, which is
+/// then added to what the proxy has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {
     /// [`VERSION`].
     pub version: u32,
+    /// No proxy reads from the copies of these slices: they are too old.
     pub withheld: BTreeSet<SliceName>,
+    /// Taken back in an emergency. The monolith answers reads of a slice that follows, and everything of one without tables.
+    /// What the service owns stays at the service.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub recalled: BTreeSet<Requests>,
+}
+
+impl Confirmed {
+    /// Nothing is withheld, and nothing was taken back.
+    pub fn nothing() -> Confirmed {
+        Confirmed { version: VERSION, withheld: BTreeSet::new(), recalled: BTreeSet::new() }
+    }
 }
 
 /// A proxy's question to the bridge: has the sink passed everything committed by now?

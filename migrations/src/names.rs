@@ -60,6 +60,36 @@ name!(
     ServiceName
 );
 
+/// A slice's requests, or those of one of its routes: written `orders` or `orders.list`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Requests {
+    pub slice: SliceName,
+    /// None: all of its routes that may be shared.
+    pub route: Option<RouteName>,
+}
+
+impl FromStr for Requests {
+    type Err = BadText;
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        Ok(match text.split_once('.') {
+            Some((slice, route)) => Self { slice: slice.parse()?, route: Some(route.parse()?) },
+            None => Self { slice: text.parse()?, route: None },
+        })
+    }
+}
+
+travels_as_text!(Requests);
+
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.route {
+            Some(route) => write!(f, "{}.{route}", self.slice),
+            None => write!(f, "{}", self.slice),
+        }
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let first_is_letter = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
     let rest_fits = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
@@ -130,6 +160,18 @@ mod tests {
         assert!("orders-2".parse::<SliceName>().is_ok());
         for bad in ["", "Orders", "2orders", "or_ders", &"a".repeat(33)] {
             assert!(bad.parse::<SliceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_slice_or_one_route_of_it_is_named() {
+        let both: Requests = "orders.list".parse().unwrap();
+        assert_eq!((both.slice.as_str(), both.route.as_ref().unwrap().as_str()), ("orders", "list"));
+        assert_eq!(both.to_string(), "orders.list");
+        let whole: Requests = "orders".parse().unwrap();
+        assert!(whole.route.is_none() && whole.to_string() == "orders");
+        for bad in ["", ".", "orders.", ".list", "a.b.c"] {
+            assert!(bad.parse::<Requests>().is_err(), "{bad}");
         }
     }
 

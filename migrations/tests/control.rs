@@ -391,6 +391,7 @@ fn traffic() -> Vec<RouteTraffic> {
 fn status_and_outcome_read_back_in_every_stage() {
     for stage in stages() {
         let route = RouteStatus {
+            recalled: true,
             name: "list".parse().unwrap(),
             pattern: "GET /orders/{id}".parse().unwrap(),
             access: migrations::pattern::Access::Read,

@@ -112,7 +112,7 @@ impl Agent {
             unhealthy,
             slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
             is_leaving: self.drain.has_begun(),
-            withholds: self.tables.doubt.withheld(),
+            recalled: self.tables.doubt.recalled(),
             ignores_forwarded: self.ignored.is_met(self.metrics.forwarded_ignored.get(), Instant::now()),
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             fared,

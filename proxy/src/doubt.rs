@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use link::{ActsOn, Agent, Confirmation};
 use migrations::control::{DOUBT_AFTER, LEASE};
-use migrations::names::SliceName;
+use migrations::names::{Requests, SliceName};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -32,6 +32,8 @@ pub(crate) struct Doubt {
     alone_from_ms: AtomicU64,
     /// The slices whose copy is too old to be read, as a controller said last.
     withheld: ArcSwap<BTreeSet<SliceName>>,
+    /// What was taken back to the monolith in an emergency, likewise.
+    recalled: ArcSwap<BTreeSet<Requests>>,
     ended: Notify,
 }
 
@@ -39,8 +41,8 @@ impl Doubt {
     /// A table that was stored may be old.
     pub(crate) fn new() -> Self {
         let [from_ms, alone_from_ms] = [(); 2].map(|()| AtomicU64::new(0));
-        let (started, withheld, ended) = (Instant::now(), ArcSwap::default(), Notify::new());
-        Self { started, from_ms, alone_from_ms, withheld, ended }
+        let (withheld, recalled) = (ArcSwap::default(), ArcSwap::default());
+        Self { started: Instant::now(), from_ms, alone_from_ms, withheld, recalled, ended: Notify::new() }
     }
 
     pub(crate) fn is_at(&self, now: Instant) -> bool {
@@ -52,8 +54,16 @@ impl Doubt {
         self.ms(now) >= self.alone_from_ms.load(SeqCst)
     }
 
-    pub(crate) fn withheld(&self) -> BTreeSet<SliceName> {
-        self.withheld.load().as_ref().clone()
+    pub(crate) fn recalled(&self) -> BTreeSet<Requests> {
+        self.recalled.load().as_ref().clone()
+    }
+
+    /// Whether a route was taken back in an emergency, alone or with its slice.
+    pub(crate) fn recalls(&self, slice: &SliceName, route: &str) -> bool {
+        let is_meant = |one: &Requests| {
+            one.slice == *slice && one.route.as_ref().is_none_or(|name| name.as_str() == route)
+        };
+        self.recalled.load().iter().any(is_meant)
     }
 
     pub(crate) fn withholds(&self, slice: &SliceName) -> bool {
@@ -92,6 +102,7 @@ impl Doubt {
                 self.withheld.store(withheld);
                 self.alone_from_ms.store(self.ms(asked.into_std() + LEASE), SeqCst);
             }
+            self.recalled.store(agent.recalled());
             metrics.alone.set(i64::from(self.is_alone_at(Instant::now())));
             let _ = timeout(TICK, confirmed.changed()).await;
         }
@@ -139,6 +150,18 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_route_is_taken_back_alone_or_with_its_slice() {
+        let doubt = Doubt::new();
+        let slice = |name: &str| -> SliceName { name.parse().unwrap() };
+        assert!(!doubt.recalls(&slice("orders"), "list"));
+        let taken = ["orders.list", "stock"].map(|one| one.parse().unwrap());
+        doubt.recalled.store(Arc::new(taken.into()));
+        let cases = [("orders", "list"), ("orders", "show"), ("stock", "list"), ("prices", "list")];
+        assert_eq!(cases.map(|(name, route)| doubt.recalls(&slice(name), route)), [true, false, true, false]);
+    }
 
     #[test]
     fn a_table_is_in_doubt_at_first_and_when_nobody_puts_it_off() {

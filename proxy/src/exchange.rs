@@ -355,7 +355,7 @@ impl Exchange {
             follows: freshness.is_some() || route.slice.follows,
             leads: route.slice.leads,
             is_alone: freshness.is_some_and(|freshness| freshness.is_alone()),
-            is_old: route.slice.is_withheld(),
+            is_old: route.is_withheld(),
             asked: self.asked,
             stale,
             service_is_well: route.slice.service.is_well(),

@@ -7,12 +7,11 @@ use crate::remote::Remote;
 use crate::ui::grid::{Grid, good, plain, strong};
 use migrations::api::{Acknowledged, RouteStatus, SetShares, SliceStatus, Status};
 use migrations::code::Code;
-use migrations::names::{RouteName, SliceName};
+use migrations::names::{Requests, RouteName};
 use migrations::pattern::Access;
 use migrations::problem::Problem;
 use migrations::share::Share;
 use serde_json::json;
-use std::str::FromStr;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -25,34 +24,17 @@ pub(crate) enum Verb {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Set {
     /// A slice, for all its routes that may be shared, or one of its routes
-    #[arg(value_name = "SLICE[.ROUTE]", value_parser = typed::<Routes>)]
-    route: Routes,
+    #[arg(value_name = "SLICE[.ROUTE]", value_parser = typed::<Requests>)]
+    route: Requests,
     /// `monolith`, `service`, or a percentage of clients such as `25%`; each client stays on its side
     #[arg(value_name = "monolith|service|N%", value_parser = typed::<Share>)]
     share: Share,
-    /// Take a whole slice back to the monolith even while its database, and with it the journal, is down
+    /// Take requests back to the monolith even while its database, and with it the journal, is down
     #[arg(long)]
     emergency: bool,
     /// The reason, for the journal
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Routes {
-    slice: SliceName,
-    route: Option<RouteName>,
-}
-
-impl FromStr for Routes {
-    type Err = migrations::text::BadText;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.split_once('.') {
-            Some((slice, route)) => Self { slice: slice.parse()?, route: Some(route.parse()?) },
-            None => Self { slice: text.parse()?, route: None },
-        })
-    }
 }
 
 pub(crate) async fn run(call: &Invocation<'_>, verb: &Verb) -> Result<(), Problem> {
@@ -72,6 +54,8 @@ fn list(call: &Invocation<'_>, status: &Status) {
             let name = format!("{slice}.{}", route.name);
             let goes = if route.pinned {
                 plain("monolith, always")
+            } else if route.recalled {
+                plain("the monolith for now")
             } else if route.share == Share::MONOLITH {
                 plain(destination(route.share))
             } else {
@@ -85,7 +69,7 @@ fn list(call: &Invocation<'_>, status: &Status) {
             ]);
             rows.push(json!({
                 "slice": slice, "route": route.name, "match": route.pattern, "access": route.access,
-                "share": route.share, "pinned": route.pinned, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
+                "share": route.share, "pinned": route.pinned, "recalled": route.recalled, "stage": stands.stage.name(), "epoch": stands.epoch, "owner": stands.owner,
             }));
         }
     }
@@ -95,7 +79,7 @@ fn list(call: &Invocation<'_>, status: &Status) {
 }
 
 async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), Problem> {
-    let Routes { slice, route } = set.route.clone();
+    let Requests { slice, route } = set.route.clone();
     let wish = SetShares {
         slice: slice.clone(),
         route: route.clone(),
@@ -111,9 +95,11 @@ async fn share(call: &Invocation<'_>, remote: &Remote, set: &Set) -> Result<(), 
     let status = remote.status().await.ok();
     let stands = status.as_ref().and_then(|status| status.slices.get(&slice));
     let what = stands.map_or("requests", |stands| subject(stands, route.as_ref()));
-    let name = route.map_or_else(|| slice.to_string(), |route| format!("{slice}.{route}"));
-    call.ui
-        .line(format!("{name}: {what} go to {}, on {have} of {live} live proxies", destination(set.share)));
+    call.ui.line(format!(
+        "{}: {what} go to {}, on {have} of {live} live proxies",
+        set.route,
+        destination(set.share)
+    ));
     call.ui.outcome(&outcome);
     if have < live {
         return Err(Problem::new(
@@ -151,20 +137,5 @@ fn access(access: Access) -> &'static str {
     match access {
         Access::Read => "read",
         Access::Write => "write",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slice_or_one_route_of_it_is_named() {
-        let both: Routes = "orders.list".parse().unwrap();
-        assert_eq!((both.slice.as_str(), both.route.unwrap().as_str()), ("orders", "list"));
-        assert!("orders".parse::<Routes>().unwrap().route.is_none());
-        for bad in ["", ".", "orders.", ".list", "a.b.c"] {
-            assert!(bad.parse::<Routes>().is_err(), "{bad}");
-        }
     }
 }

@@ -204,13 +204,15 @@ fn stage(slice: &SliceStatus, now: Moment) -> Cell {
 /// Where a slice's reads or writes go; a range if its routes differ.
 fn shared(slice: &SliceStatus, access: Access) -> String {
     let routes = || slice.routes.iter().filter(|route| route.access == access);
-    let shares = routes().filter(|route| !route.pinned).map(|route| route.share);
+    let free = || routes().filter(|route| !route.pinned);
+    let is_withheld = slice.withheld && (access == Access::Read || !slice.has_tables);
+    let shares =
+        free().map(|route| if is_withheld || route.recalled { Share::MONOLITH } else { route.share });
     let Some(least) = shares.clone().min() else {
         return if routes().next().is_some() { "monolith" } else { "–" }.to_owned();
     };
     let most = shares.max().unwrap_or(least);
-    let is_withheld = slice.withheld && (access == Access::Read || !slice.has_tables);
-    if is_withheld && most > Share::MONOLITH {
+    if most == Share::MONOLITH && free().any(|route| route.share > Share::MONOLITH) {
         return "monolith for now".to_owned();
     }
     let short = |share: Share| match share {

@@ -275,6 +275,7 @@ pub(super) fn status(
                 // The same question that the proxies' table answers, so that both can never differ.
                 share: control::share(slice, route, &now),
                 pinned: route.is_pinned,
+                recalled: false,
                 traffic: seen.traffic(&Some((slice.name.clone(), route.name.clone()))),
             });
             let lanes = if slice.is_stateless() { Lanes::new() } else { lanes(&slice.name) };

@@ -106,7 +106,7 @@ pub(crate) struct Case {
     pub(crate) leads: bool,
     /// Whether no controller has confirmed the table lately.
     pub(crate) is_alone: bool,
-    /// Whether the controller says that the copy is too old, or that the slice was taken back in an emergency.
+    /// Whether the controller says that the copy is too old, or that the route was taken back in an emergency.
     pub(crate) is_old: bool,
     /// The side that a tester with the right secret asked for.
     pub(crate) asked: Option<Side>,
@@ -142,7 +142,7 @@ pub(crate) fn decide(case: &Case) -> Decision {
             None => {}
         }
     }
-    // It has no tables: a controller withholds it only because somebody took it back.
+    // It has no tables: a controller says this only because somebody took it back. What the service owns is never taken back.
     if case.is_old && !case.follows && !case.leads {
         return monolith(Why::Old);
     }

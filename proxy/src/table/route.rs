@@ -60,12 +60,6 @@ impl LiveSlice {
         }
     }
 
-    /// Whether a controller says that the monolith shall answer for now: the copy is too old, or somebody took the slice back
-    /// in an emergency.
-    pub(crate) fn is_withheld(&self) -> bool {
-        self.doubt.withholds(&self.traffic.slice)
-    }
-
     /// Whether `entry` belongs to the same slice, unchanged.
     pub(crate) fn is_of(&self, entry: &TableRoute) -> bool {
         *self.name == *entry.slice.as_str()
@@ -130,6 +124,13 @@ impl LiveRoute {
         if let Some(freshness) = &self.slice.freshness {
             freshness.want(mark);
         }
+    }
+
+    /// Whether a controller says that the monolith shall answer for now: the copy is too old, or somebody took the route back
+    /// in an emergency.
+    pub(crate) fn is_withheld(&self) -> bool {
+        let (doubt, slice) = (&self.slice.doubt, &self.slice.traffic.slice);
+        doubt.withholds(slice) || doubt.recalls(slice, &self.name)
     }
 
     /// The part of the share that needs no barrier: all of it, or the share before it was raised.

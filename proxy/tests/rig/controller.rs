@@ -88,7 +88,7 @@ fn answer_observed(is_behind: bool, withheld: BTreeSet<SliceName>) -> Reply {
     if is_behind || withheld.is_empty() {
         return text(if is_behind { 202 } else { 204 }, "");
     }
-    let confirmed = Confirmed { version: VERSION, withheld };
+    let confirmed = Confirmed { withheld, ..Confirmed::nothing() };
     Reply::Answer(200, vec![], serde_json::to_vec(&confirmed).unwrap())
 }
 
