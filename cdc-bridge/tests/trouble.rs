@@ -108,6 +108,51 @@ async fn a_second_bridge_is_kept_out_and_says_so() {
     house.stop().await;
 }
 
+/// Two folders with one log: a copy of the embedded one, made while the first bridge stood.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_with_a_copy_of_the_log_says_where_the_other_one_is_and_loses_nothing() {
+    let house = following().await;
+    house.at_source("UPDATE orders SET note = 'copied' WHERE id = 1");
+    house.same(ALL, ALL).await;
+    house.stop().await;
+    // What the bridge wrote last reaches the file.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = house.folder.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    for entry in std::fs::read_dir(&house.link().state_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "redb") {
+            std::fs::copy(&path, second.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let end = house.at_source("SELECT pg_current_wal_lsn()");
+    house.start();
+    house.at_source("UPDATE orders SET note = 'beyond the copy'");
+    house.same(ALL, ALL).await;
+    // From now on the source keeps nothing that the copy lacks.
+    let confirmed = format!("SELECT bool_and(confirmed_flush_lsn > '{end}') FROM pg_replication_slots");
+    house.until_sql(true, &confirmed, "t").await;
+    let attempt = house.attempt();
+    let mut plan = house.plan.clone();
+    plan.bridge.listen = format!("127.0.0.1:{}", lab::free_port().unwrap());
+    let link = Link { state_dir: second, ..house.link() };
+    let other = tokio::spawn(cdc_bridge::serve(plan, link, std::future::pending()));
+    house
+        .until_agent("told of the other bridge", |said| {
+            said.contains("with the same log or a copy of it: process ")
+                && said.contains("(strangler capture)")
+                && said.contains("from 127.0.0.1")
+                && said.contains("leave the slot as it is")
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(house.attempt(), attempt, "the copy began anew");
+    other.abort();
+    house.at_source("UPDATE orders SET note = 'still first'");
+    house.same(ALL, ALL).await;
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_leaves_nothing_behind() {
     let house = following().await;

@@ -2,6 +2,7 @@
 //!
 //! Pure. The one thing that must never happen is to go on silently over a gap.
 
+use super::source::STOP_ONE;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::lsn::{EndLsn, Timeline};
@@ -20,6 +21,8 @@ pub(crate) enum Begin {
     Lost(String),
     /// It must not begin before someone has looked.
     Stop(Finding),
+    /// Another session reads the slot: who.
+    Taken(String),
 }
 
 /// Decides how a session begins. `slots` are all slots whose names say that they belong to this plan; `own` is this log's.
@@ -27,6 +30,10 @@ pub(crate) fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, serv
     // One that is read now says more than one that was left.
     if let Some(foreign) = slots.iter().filter(|slot| slot.name != own).max_by_key(|slot| slot.is_active) {
         return Begin::Stop(foreign_slot(foreign, own));
+    }
+    // What the log lacks may be in the log of the bridge that reads the slot.
+    if let Some(taken) = slots.iter().find(|slot| slot.is_active) {
+        return Begin::Taken(reader(taken));
     }
     let Some(end) = end else {
         return match slots.first() {
@@ -51,9 +58,14 @@ pub(crate) fn decide(own: &str, slots: &[SlotSeen], end: Option<&Progress>, serv
     }
 }
 
+/// Who reads a slot, and from where, as far as the server shows it.
+pub(crate) fn reader(slot: &SlotSeen) -> String {
+    slot.reader.clone().unwrap_or_else(|| "a session that is not shown".to_owned())
+}
+
 fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
     if slot.is_active {
-        let reader = slot.reader.as_deref().unwrap_or("a session that is not shown");
+        let reader = reader(slot);
         return Finding::error(
             Code::CaptureForeignSlot,
             format!(
@@ -61,8 +73,7 @@ fn foreign_slot(slot: &SlotSeen, own: &str) -> Finding {
                  log is {own})",
                 slot.name
             ),
-            "stop one of the two: run `strangler down` in the folder from which it was started, on that machine; leave the \
-             slot as it is, the other bridge needs it",
+            STOP_ONE,
         );
     }
     Finding::error(
@@ -166,6 +177,27 @@ mod tests {
         assert_eq!(decide("s", &[slot("s", 9)], Some(&end(9)), &s), Begin::Resume(EndLsn(9)));
         assert!(matches!(decide("s", &[slot("s", 10)], Some(&end(9)), &s), Begin::Lost(_)));
         assert!(matches!(decide("s", &[], Some(&end(9)), &s), Begin::Lost(_)));
+    }
+
+    #[test]
+    fn a_log_whose_slot_another_bridge_reads_lacks_nothing_that_is_lost() {
+        let reader = "process 7 (strangler bridge) from 10.0.0.7".to_owned();
+        let read = |at, is_lost| SlotSeen {
+            is_active: true,
+            reader: Some(reader.clone()),
+            is_lost,
+            ..slot("s", at)
+        };
+        let promoted = Timeline { timeline: 2, ..server() };
+        for server in [server(), promoted] {
+            // The log, a log that was copied earlier, and a new one of this name.
+            for (end, at) in [(Some(end(9)), 5), (Some(end(9)), 20), (None, 5)] {
+                for is_lost in [false, true] {
+                    let begins = decide("s", &[read(at, is_lost)], end.as_ref(), &server);
+                    assert_eq!(begins, Begin::Taken(reader.clone()));
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`super::session`] reads the stream then; what it read is written here.
 
-use super::begin::{Begin, decide, other_plan, other_server, set_back};
+use super::begin::{Begin, decide, other_plan, other_server, reader, set_back};
 use super::end::SessionEnd;
 use super::pending::Pending;
 use super::seal;
@@ -134,7 +134,15 @@ async fn stream(
         return Err(SessionEnd::Stop(Box::new(set_back(begins.end, &begins.timeline))));
     }
     let publication = sql::publication(&source.plan);
-    let encoding = stream.start(slot, begins.end, &publication).await.map_err(|error| taken(slot, error))?;
+    let encoding = match stream.start(slot, begins.end, &publication).await {
+        Err(error) if error.code() == Some(SqlState::OBJECT_IN_USE) => {
+            let slots = slots(client, &source.plan).await?;
+            let reader =
+                slots.iter().find(|seen| seen.name == slot).map_or_else(|| error.to_string(), reader);
+            return Err(SourceError::Taken { slot: slot.to_owned(), reader }.into());
+        }
+        started => started?,
+    };
     Ok((stream, system.end, Characters::of(&encoding)))
 }
 
@@ -186,6 +194,7 @@ async fn begin(
         Begin::Adopt(from) => from,
         Begin::Stop(finding) => return Err(SessionEnd::Stop(Box::new(finding))),
         Begin::Lost(why) => return Err(SessionEnd::Lost(why)),
+        Begin::Taken(reader) => return Err(SourceError::Taken { slot: slot.to_owned(), reader }.into()),
     };
     note(log, begins.clone()).await?;
     Ok(begins)
@@ -230,13 +239,6 @@ async fn sealed(
     let seals = seal::after(held);
     note(log, Progress { seals: Some(seals.clone()), ..begins.clone() }).await?;
     Ok((seal::renew(client, plan, &seals).await?, Instant::now() + SEAL_INTERVAL))
-}
-
-fn taken(slot: &str, error: ReplicationError) -> SessionEnd {
-    if error.code() == Some(SqlState::OBJECT_IN_USE) {
-        return SessionEnd::Source(SourceError::Taken { slot: slot.to_owned(), why: error.to_string() });
-    }
-    error.into()
 }
 
 /// Appends flushes in order and reports what is durable.

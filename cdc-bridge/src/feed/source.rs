@@ -31,11 +31,17 @@ pub(crate) enum SourceError {
     Refused(String),
     #[error("the source's database refused: {0}")]
     Locked(String),
-    #[error("slot {slot} is read by another bridge: {why}")]
-    Taken { slot: String, why: String },
+    #[error(
+        "another bridge of this plan runs, with the same log or a copy of it: {reader} reads replication slot {slot}"
+    )]
+    Taken { slot: String, reader: String },
     #[error("the copy's snapshot waits for an open transaction: {0}")]
     Blocked(String),
 }
+
+/// What to do if two bridges of one plan run.
+pub(crate) const STOP_ONE: &str = "stop one of the two: run `strangler down` in the folder from which it was started, on that machine; leave \
+                                   the slot as it is, the other bridge needs it";
 
 impl Diagnostic for SourceError {
     fn code(&self) -> Code {
@@ -46,7 +52,9 @@ impl Diagnostic for SourceError {
         match self {
             SourceError::Connect(error) => error.remedy(),
             SourceError::Refused(_) | SourceError::Locked(_) => "`strangler doctor` names the fix".to_owned(),
-            SourceError::Taken { .. } => "stop one of the two".to_owned(),
+            SourceError::Taken { .. } => format!(
+                "{STOP_ONE}. Right after a crash it may be the last session of this bridge: then it goes on by itself"
+            ),
             SourceError::Blocked(_) => "end it, and the copy goes on by itself".to_owned(),
         }
     }
