@@ -11,6 +11,7 @@ mod feed;
 pub mod lane;
 pub mod log;
 mod port;
+mod tailed;
 mod verify;
 
 pub use bridge::{BridgeError, serve};

@@ -6,6 +6,7 @@ use crate::feed::Feed;
 use crate::feed::source;
 use crate::lane::state::LaneState;
 use crate::log::{Event, Log, LogError, Reader};
+use crate::tailed::Shapes;
 use crate::verify::{self, Verifier};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
@@ -140,6 +141,9 @@ struct TailQuery {
     n: Option<usize>,
     #[serde(default)]
     follow: bool,
+    /// Whether each change is told for people ([`migrations::tail`]), and not as its record.
+    #[serde(default)]
+    told: bool,
 }
 
 async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> Response {
@@ -155,15 +159,19 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
         Ok(recent) => recent,
         Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
     };
-    let first: String = recent.iter().map(line).collect();
+    let prefix = log.context().prefix.clone();
+    let shapes = Shapes::of(&prefix, &watched.feed.status.borrow().shapes);
+    let line = move |event: &Event| if query.told { told(&shapes, event) } else { line(event) };
+    let first: String = recent.iter().map(&line).collect();
     let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
     let body = if query.follow {
         let reader = match from_now_on(&log, &tables).await {
             Ok(reader) => reader,
             Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
         };
-        let later =
-            futures_util::stream::try_unfold((reader, tables, log), |(mut reader, tables, log)| async move {
+        let later = futures_util::stream::try_unfold(
+            (reader, tables, log, line),
+            |(mut reader, tables, log, line)| async move {
                 let changes = match &mut reader {
                     Some(reader) => reader.next().await?.changes,
                     None => {
@@ -175,9 +183,10 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
                 if changes.is_empty() {
                     sleep(TAIL_POLL).await;
                 }
-                let lines: String = events(log.context(), &changes).iter().map(line).collect();
-                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, log))))
-            });
+                let lines: String = events(log.context(), &changes).iter().map(&line).collect();
+                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, log, line))))
+            },
+        );
         Body::from_stream(futures_util::StreamExt::chain(first, later))
     } else {
         Body::from_stream(first)
@@ -221,6 +230,14 @@ fn line(event: &Event) -> String {
     let mut line = serde_json::to_string(event).unwrap_or_default();
     line.push('\n');
     line
+}
+
+fn told(shapes: &Shapes, event: &Event) -> String {
+    shapes
+        .tell(event)
+        .and_then(|told| serde_json::to_string(&told).ok())
+        .map(|line| line + "\n")
+        .unwrap_or_default()
 }
 
 async fn metrics(State(port): State<Arc<Port>>) -> Response {

@@ -235,6 +235,8 @@ pub(crate) struct Tail<'a> {
     pub(crate) slice: &'a SliceName,
     pub(crate) n: u32,
     pub(crate) follow: bool,
+    /// For people, and not as the log's records.
+    pub(crate) told: bool,
 }
 
 /// Turns an answer other than success into a problem.

@@ -30,5 +30,6 @@ pub mod problem;
 pub mod share;
 pub mod sql;
 pub mod stage;
+pub mod tail;
 pub mod text;
 pub mod verify;

@@ -1,118 +1,80 @@
-//! One change event as `tail` shows it: a headline, then the indented envelope. Pure.
-//!
-//! The envelope is indented as text, not parsed and rebuilt. Column order and the digits of numbers stay exactly as
-//! a consumer of the topic reads them.
+//! One change as `tail` shows it: a line for people. Pure.
 
 use super::harmless::harmless;
+use migrations::tail::{Operation, TailedChange, TailedColumn};
 use owo_colors::OwoColorize;
-use serde_json::Value;
 
-/// A line that is not a change event is returned as it is.
-pub(crate) fn pretty(line: &str) -> String {
-    let line = &harmless(line);
-    let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
-    let topic = harmless(event.get("topic").and_then(Value::as_str).unwrap_or("?"));
-    let value = event.get("value").unwrap_or(&Value::Null);
-    // With `schemas.enable` the envelope is one level deeper.
-    let envelope = value.get("payload").unwrap_or(value);
-    let verb = match envelope.get("op").and_then(Value::as_str) {
-        Some("c") => "insert".green().bold().to_string(),
-        Some("r") => "read".green().bold().to_string(),
-        Some("u") => "update".yellow().bold().to_string(),
-        Some("d") => "delete".red().bold().to_string(),
-        Some("t") => "truncate".red().bold().to_string(),
-        _ if value.is_null() => "tombstone".dimmed().to_string(),
-        _ => "change".bold().to_string(),
+/// Longer values are cut: the line is for the eye, and `--json` has them whole.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// What the bridge told of a change; a text that is none is returned as it is.
+pub(crate) fn line(told: &str) -> String {
+    let Ok(change) = serde_json::from_str::<TailedChange>(told) else { return harmless(told) };
+    let verb = match change.operation {
+        Operation::Insert => "insert  ".green().bold().to_string(),
+        Operation::Update => "update  ".yellow().bold().to_string(),
+        Operation::Delete => "delete  ".red().bold().to_string(),
+        Operation::Truncate => "truncate".red().bold().to_string(),
     };
-    let key = event.get("key").map(|key| key.get("payload").unwrap_or(key).to_string()).unwrap_or_default();
-    format!("{verb} {} {key}\n{}", topic.bold(), indented(line))
+    let columns: Vec<String> = change.columns.iter().map(column).collect();
+    let line = format!(
+        "{}  {verb}  {}  {}",
+        harmless(&change.position).dimmed(),
+        harmless(&change.table).bold(),
+        columns.join("  ")
+    );
+    line.trim_end().to_owned()
 }
 
-/// JSON with one field per line and coloured names. Strings and numbers keep their bytes.
-fn indented(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 2);
-    let mut depth = 0usize;
-    let mut rest = json.trim();
-    while let Some(first) = rest.chars().next() {
-        let mut length = first.len_utf8();
-        match first {
-            '"' => {
-                length = string_length(rest);
-                let text = &rest[..length];
-                let is_name = rest[length..].trim_start().starts_with(':');
-                out.push_str(&if is_name { text.cyan().to_string() } else { text.to_owned() });
-            }
-            '{' | '[' => {
-                out.push(first);
-                let closed = rest[1..].trim_start();
-                if closed.starts_with(['}', ']']) {
-                    length = rest.len() - closed.len() + 1;
-                    out.push_str(&closed[..1]);
-                } else {
-                    depth += 1;
-                    break_line(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                break_line(&mut out, depth);
-                out.push(first);
-            }
-            ',' => {
-                out.push(',');
-                break_line(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            blank if blank.is_whitespace() => {}
-            other => out.push(other),
-        }
-        rest = &rest[length..];
+fn column(column: &TailedColumn) -> String {
+    let was = column.was.as_ref().map(|was| format!("{} → ", value(Some(was)))).unwrap_or_default();
+    format!("{}={was}{}", harmless(&column.name).cyan(), value(column.value.as_deref()))
+}
+
+/// NULL stands bare, and so does a word or a number. Other texts are quoted, so that the line shows where they end.
+fn value(value: Option<&(impl AsRef<str> + ?Sized)>) -> String {
+    let Some(text) = value.map(AsRef::as_ref) else { return "NULL".to_owned() };
+    let mut shown: String = text.chars().take(VALUE_CHARS_MAX).collect();
+    if text.chars().count() > VALUE_CHARS_MAX {
+        shown.push('…');
     }
-    out
-}
-
-fn break_line(out: &mut String, depth: usize) {
-    out.push('\n');
-    out.extend(std::iter::repeat_n("  ", depth));
-}
-
-/// In bytes, with both quotes.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '+' | ':' | '_' | '@' | '/');
+    if !text.is_empty() && text != "NULL" && text.chars().all(is_plain) {
+        return shown;
     }
-    text.len()
+    format!("'{}'", harmless(&shown))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn bare(text: &str) -> String {
-        anstream::adapter::strip_str(text).to_string()
+    fn bare(told: &serde_json::Value) -> String {
+        anstream::adapter::strip_str(&line(&told.to_string())).to_string()
     }
 
     #[test]
-    fn an_update_shows_its_envelope_in_the_order_it_came() {
-        let line = r#"{"topic":"shop.public.orders","key":{"id":7},"value":{"before":null,"after":{"z":1.10,"a":"x\"}"},"op":"u"},"headers":{}}"#;
-        let shown = bare(&pretty(line));
-        assert!(shown.starts_with("update shop.public.orders {\"id\":7}\n{\n  \"topic\": "), "{shown}");
-        assert!(shown.contains("\"z\": 1.10,\n      \"a\": \"x\\\"}\"\n    },"), "{shown}");
-        assert!(shown.ends_with("\"headers\": {}\n}"), "{shown}");
+    fn a_change_is_one_line() {
+        let change = json!({ "position": "0/1EECD20+1", "operation": "update", "table": "public.orders", "columns": [
+            { "name": "id", "value": "7" }, { "name": "total", "value": "12.50", "was": "9.99" },
+            { "name": "note", "value": "it's\nBob\u{1b}[2J" }, { "name": "day", "value": null }, { "name": "empty", "value": "" },
+        ] });
+        assert_eq!(
+            bare(&change),
+            "0/1EECD20+1  update    public.orders  id=7  total=9.99 → 12.50  note='it's·Bob·[2J'  day=NULL  empty=''"
+        );
+        let truncate =
+            json!({ "position": "0/1+0", "operation": "truncate", "table": "public.orders", "columns": [] });
+        assert_eq!(bare(&truncate), "0/1+0  truncate  public.orders");
     }
 
     #[test]
-    fn a_tombstone_is_named_and_other_text_is_shown_as_it_is() {
-        assert!(bare(&pretty(r#"{"topic":"t","key":{"id":1},"value":null}"#)).starts_with("tombstone t"));
-        assert_eq!(pretty("not json\x1b[2J"), "not json·[2J");
-        // JSON does not have to escape control characters above ASCII, but a terminal obeys them.
-        assert!(!pretty("{\"topic\":\"t\\u001b[2J\",\"value\":\"\u{9b}2J\"}").contains(['\u{9b}']));
-        assert_eq!(bare(&indented("\"half")), "\"half");
+    fn a_long_value_is_cut_and_no_text_forges_a_null() {
+        let long = "x".repeat(VALUE_CHARS_MAX + 1);
+        assert_eq!(value(Some(long.as_str())), format!("{}…", "x".repeat(VALUE_CHARS_MAX)));
+        assert_eq!(value(Some("NULL")), "'NULL'");
+        assert_eq!(value(None::<&str>), "NULL");
+        assert_eq!(line("not json\u{1b}[2J"), "not json·[2J");
     }
 }

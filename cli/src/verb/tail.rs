@@ -1,4 +1,4 @@
-//! `strangler tail`: a slice's change events, as a consumer of the topics reads them.
+//! `strangler tail`: a slice's changes, one line each.
 
 use crate::invocation::{Invocation, typed};
 use crate::outlook::bridge;
@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Keep printing new events until Ctrl-C
     #[arg(short, long)]
     follow: bool,
+    /// Print each change's record as a consumer of the topics reads it, one JSON document a line
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Problem> {
@@ -46,7 +49,8 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
             "start one with `strangler up --detach`, or read .strangler/log/bridge.log",
         )
     })?;
-    let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow };
+    let is_raw = args.json || call.ui.is_json();
+    let tail = Tail { slice: &args.slice, n: args.count, follow: args.follow, told: !is_raw };
     let mut signals = Signals::listen()?;
     // A busy bridge may take long to answer.
     let mut lines = tokio::select! {
@@ -62,8 +66,8 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         match line.transpose()? {
             None => break,
             Some(line) if line.is_empty() => {}
-            Some(line) if call.ui.is_json() => call.ui.raw(&format!("{line}\n")),
-            Some(line) => call.ui.raw(&format!("{}\n", change::pretty(&line))),
+            Some(line) if is_raw => call.ui.raw(&format!("{line}\n")),
+            Some(line) => call.ui.raw(&format!("{}\n", change::line(&line))),
         }
         shown += 1;
     }
