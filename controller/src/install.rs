@@ -3,12 +3,15 @@
 
 use migrations::code::Code;
 use migrations::finding::Finding;
+use migrations::journal::{Entry, Generation, JournalId, State};
 use migrations::plan::{LogChoice, Plan};
 use migrations::problem::{Diagnostic, Problem};
 use migrations::sql::{self, Database, NoScript, Script};
 use postgres::{ConnectError, Session, connect, connect_as_other, in_words};
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use uuid::Uuid;
 
 /// A busy table keeps a script waiting at most so long for its lock, so that the application behind it is not held up.
 const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; BEGIN";
@@ -17,6 +20,8 @@ const LIMITS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; B
 const HAS_JOURNAL: &str = "SELECT to_regclass('strangler.slice') IS NOT NULL";
 /// Each slice with its stage.
 const HEADS: &str = "SELECT slice, coalesce(stage->>'stage', '') FROM strangler.slice ORDER BY slice";
+/// Every entry of the journal, as far as it decides where requests go.
+const ENTRIES: &str = "SELECT generation, slice, event FROM strangler.journal ORDER BY generation";
 
 /// Why a database could not be prepared or left. What was begun in that one was undone. Those before it stay done, if it went
 /// through the trial of an `install`.
@@ -38,17 +43,17 @@ pub enum InstallError {
         #[source]
         source: ConnectError,
     },
-    /// Slices are followed through Kafka, and only a bridge takes their topics away. Nothing was done.
-    #[error(
-        "the copy of {} is not given up, and its Kafka topics {topics} would stay",
-        .slices.join(", ")
-    )]
+    /// Slices are followed, or requests go to a service. Nothing was done.
+    #[error("{}", in_use(.slices, .shared, .topics.as_deref()))]
     Followed {
+        /// Those that are followed.
         slices: Vec<String>,
-        /// Those of them that the plan no longer has with tables; a bridge knows their topics from the plan.
+        /// Those with requests at a service.
+        shared: Vec<String>,
+        /// Those that are followed and that the plan no longer has with tables; a bridge knows their topics from the plan.
         unplanned: Vec<String>,
-        /// Their topics, as `<prefix>.*`.
-        topics: String,
+        /// The topics of those that are followed through Kafka, as `<prefix>.*`. Only a bridge takes them away.
+        topics: Option<String>,
     },
     /// The slice has left the monolith or is on its way. Nothing was done.
     #[error(
@@ -79,20 +84,30 @@ impl Diagnostic for InstallError {
             InstallError::UnknownPart { known, .. } => format!("it has: {known}"),
             InstallError::NoScript(error) => error.remedy(),
             InstallError::Connect { source, .. } => source.remedy(),
-            InstallError::Followed { slices, unplanned, .. } => drop_first(slices, unplanned),
+            InstallError::Followed { slices, shared, unplanned, .. } => drop_first(slices, shared, unplanned),
             InstallError::Left { slice, stage } => end_first(slice, stage),
             InstallError::Refused { remedy, .. } => remedy.clone(),
         }
     }
 }
 
-/// A copy is dropped by a command for each slice, and for that strangler must be up.
-fn drop_first(slices: &[String], unplanned: &[String]) -> String {
+fn in_use(slices: &[String], shared: &[String], topics: Option<&str>) -> String {
+    let topics =
+        topics.map(|topics| format!(", and its Kafka topics {topics} would stay")).unwrap_or_default();
+    match slices {
+        [] => format!("requests of {} go to the service", shared.join(", ")),
+        slices => format!("the copy of {} is not given up{topics}", slices.join(", ")),
+    }
+}
+
+/// Requests come back and a copy is dropped by a command for each slice, and for that strangler must be up.
+fn drop_first(slices: &[String], shared: &[String], unplanned: &[String]) -> String {
     let mut steps = Vec::new();
     if !unplanned.is_empty() {
         steps.push(format!("put {} back into the plan, with its tables", unplanned.join(", ")));
     }
     steps.push("start strangler again: `strangler up --detach`".to_owned());
+    steps.extend(shared.iter().map(|slice| format!("then `strangler route set {slice} monolith`")));
     steps.extend(slices.iter().map(|slice| format!("then `strangler sync drop {slice}`")));
     steps.push("then `strangler down` and `strangler uninstall`".to_owned());
     steps.join("\n")
@@ -140,8 +155,7 @@ pub async fn locked_out(plan: &Plan) -> Vec<Finding> {
 }
 
 /// Takes everything away again: slots, publication, gates, schema, rights, role. The monolith goes first, because it
-/// says whether a service still owns a slice. Topics are nothing that a database could drop, so with Kafka no slice may
-/// be followed any more.
+/// says whether a service still owns a slice. No slice may be followed any more, and no request may go to a service.
 pub async fn uninstall(
     plan: &Plan,
     admin_urls: &BTreeMap<String, String>,
@@ -149,7 +163,8 @@ pub async fn uninstall(
 ) -> Result<(), InstallError> {
     let databases = known(plan, admin_urls)?;
     if databases.contains(&Database::Monolith) {
-        may_leave(plan, &heads(admin_urls).await?)?;
+        let (heads, shared) = stands(admin_urls).await?;
+        may_leave(plan, &heads, shared)?;
     }
     run_all(plan, admin_urls, sql::uninstall, report).await
 }
@@ -158,26 +173,29 @@ pub async fn uninstall(
 type Head = (String, String);
 
 /// Whether no slice needs what would be taken away. The monolith's script asks the same about gates once more.
-fn may_leave(plan: &Plan, heads: &[Head]) -> Result<(), InstallError> {
+fn may_leave(plan: &Plan, heads: &[Head], shared: Vec<String>) -> Result<(), InstallError> {
     let is_left = |(_, stage): &&Head| matches!(&stage[..], "cutting" | "split" | "returning");
     if let Some((slice, stage)) = heads.iter().find(is_left) {
         return Err(InstallError::Left { slice: slice.clone(), stage: stage.clone() });
     }
-    let LogChoice::Kafka { topic_prefix, .. } = &plan.log else { return Ok(()) };
+    let topics = match &plan.log {
+        LogChoice::Kafka { topic_prefix, .. } => Some(format!("{topic_prefix}.*")),
+        _ => None,
+    };
     let is_followed = |(_, stage): &&Head| matches!(&stage[..], "copying" | "following");
     let slices: Vec<String> = heads.iter().filter(is_followed).map(|(slice, _)| slice.clone()).collect();
-    if slices.is_empty() {
+    if slices.is_empty() && shared.is_empty() {
         return Ok(());
     }
     let is_planned = |name: &&String| {
         plan.slices.values().any(|slice| slice.name.as_str() == *name && !slice.is_stateless())
     };
     let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
-    Err(InstallError::Followed { slices, unplanned, topics: format!("{topic_prefix}.*") })
+    Err(InstallError::Followed { slices, shared, unplanned, topics })
 }
 
-/// The journal's heads; none where the journal is gone already.
-async fn heads(admin_urls: &BTreeMap<String, String>) -> Result<Vec<Head>, InstallError> {
+/// The journal's heads, and the slices of which requests go to a service; none where the journal is gone already.
+async fn stands(admin_urls: &BTreeMap<String, String>) -> Result<(Vec<Head>, Vec<String>), InstallError> {
     let (database, title) = (Database::Monolith, "look how the slices stand");
     let session = enter(&database, admin_urls).await?;
     // It is a transaction of its own, for the limits.
@@ -185,12 +203,32 @@ async fn heads(admin_urls: &BTreeMap<String, String>) -> Result<Vec<Head>, Insta
     let failed = |error: tokio_postgres::Error| refused(&database, title, &error);
     let has_journal = session.client.query_one(HAS_JOURNAL, &[]).await.map_err(failed)?;
     if !has_journal.get::<_, bool>(0) {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let rows = session.client.query(HEADS, &[]).await.map_err(failed)?;
+    let entries = session.client.query(ENTRIES, &[]).await.map_err(failed)?;
     // The journal's heads are let go before the script wants to drop them.
     execute(&database, &session, title, "COMMIT").await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok((rows.iter().map(|row| (row.get(0), row.get(1))).collect(), shared(&entries)))
+}
+
+/// The slices of which requests go to a service by these entries. A journal that cannot be read shares nothing: it must not keep
+/// anyone from leaving.
+fn shared(entries: &[Row]) -> Vec<String> {
+    let entry = |row: &Row| {
+        Some(Entry {
+            generation: Generation(u64::try_from(row.get::<_, i64>(0)).ok()?),
+            at: String::new(),
+            actor: String::new(),
+            reason: String::new(),
+            slice: row.get::<_, String>(1).parse().ok()?,
+            event: serde_json::from_value(row.get(2)).ok()?,
+        })
+    };
+    let entries: Option<Vec<Entry>> = entries.iter().map(entry).collect();
+    let state = entries.and_then(|entries| State::replay(JournalId(Uuid::nil()), &entries).ok());
+    let slices = state.into_iter().flat_map(|state| state.slices);
+    slices.filter(|(_, slice)| !slice.shares.is_empty()).map(|(name, _)| name.to_string()).collect()
 }
 
 type Scripts = fn(&Plan, &Database) -> Result<Vec<Script>, NoScript>;
@@ -301,7 +339,12 @@ mod tests {
         let slices = vec!["carts".to_owned(), "orders".to_owned()];
         let followed = |unplanned| {
             let (slices, topics) = (slices.clone(), "shop.*".to_owned());
-            Problem::from(InstallError::Followed { slices, unplanned, topics })
+            Problem::from(InstallError::Followed {
+                slices,
+                shared: Vec::new(),
+                unplanned,
+                topics: Some(topics),
+            })
         };
         let steps = |problem: &Problem| problem.remedy.lines().map(str::to_owned).collect::<Vec<_>>();
         let problem = followed(Vec::new());

@@ -5,6 +5,7 @@
 mod world;
 
 use migrations::plan::{KafkaOptions, LogChoice};
+use migrations::problem::Diagnostic;
 use migrations::problem::Problem;
 use migrations::sql::{self, Database};
 use migrations::stage::Epoch;
@@ -283,6 +284,34 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
     );
     world.monolith("DELETE FROM strangler.slice");
     world.uninstall().await.unwrap();
+    world.uninstall().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_names_the_verbs_that_come_first() {
+    let world = World::new("").await;
+    world.install().await;
+    let shared = r#"INSERT INTO strangler.journal (generation, actor, slice, event)
+        VALUES (1, 'ann', 'orders', '{"event": "shared", "routes": {"list": "10%"}}')"#;
+    world.monolith(shared);
+    let refused = world.uninstall().await.unwrap_err();
+    let (message, remedy) = (refused.to_string(), refused.remedy());
+    assert_eq!(message, "requests of orders go to the service");
+    assert!(
+        remedy.contains("`strangler route set orders monolith`") && !remedy.contains("sync drop"),
+        "{remedy}"
+    );
+    world.monolith(r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "following"}', 0, 2)"#);
+    let refused = world.uninstall().await.unwrap_err();
+    assert_eq!(refused.to_string(), "the copy of orders is not given up", "with the embedded log, too");
+    let remedy = refused.remedy();
+    let [back, drop, down] =
+        ["route set orders monolith", "sync drop orders", "strangler down"].map(|verb| remedy.find(verb));
+    assert!(back.is_some() && back < drop && drop < down, "{remedy}");
+    let back = r#"INSERT INTO strangler.journal (generation, actor, slice, event)
+        VALUES (2, 'ann', 'orders', '{"event": "shared", "routes": {"list": "monolith"}}')"#;
+    world.monolith(back);
+    world.monolith("DELETE FROM strangler.slice");
     world.uninstall().await.unwrap();
 }
 

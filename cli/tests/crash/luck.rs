@@ -238,11 +238,21 @@ fn giving_up_early_in_a_first_copy_leaves_no_topic_behind() {
 }
 
 #[test]
-fn uninstall_of_a_house_that_still_follows_takes_the_slot_too() {
+fn uninstall_of_a_house_that_still_follows_says_what_comes_first() {
     let house = House::following(&Log::Embedded);
     let (exit, said) = house.tried(&["uninstall", "--yes", "--admin-url", "x=postgres://x@y/z"]);
     assert_eq!(exit, 2, "{said}");
+    house.ok(&["route", "set", "orders", "10%"]);
     house.ok(&["down"]);
+    let (exit, said) = house.tried_uninstall(str::to_owned);
+    assert!(exit == 4 && said.contains("the copy of orders is not given up"), "{exit} {said}");
+    let verbs: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+    for verb in &verbs[..verbs.len() - 1] {
+        let arguments: Vec<&str> = verb.split(' ').skip(1).collect();
+        let yes: &[&str] = if arguments.starts_with(&["sync", "drop"]) { &["--yes"] } else { &[] };
+        house.ok(&[&arguments[..], yes].concat());
+    }
+    assert_eq!(*verbs.last().unwrap(), "strangler uninstall");
     house.uninstall();
     assert_eq!(house.at_source(REMAINS), "");
     assert_eq!(house.at_sink(REMAINS), "");
