@@ -23,6 +23,7 @@ mod supervisor;
 mod survey;
 mod ui;
 mod verb;
+mod view;
 
 use args::{Cli, Verb};
 use failed::Failed;

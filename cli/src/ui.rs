@@ -142,6 +142,11 @@ impl Ui {
         self.line(format!("{} {}", "✔".green().bold(), harmless(text)));
     }
 
+    /// A line of something that is not as it should be.
+    pub(crate) fn cross(&self, text: &str) {
+        self.line(format!("{} {}", "✗".red().bold(), harmless(text)));
+    }
+
     /// Findings go to stdout and the rest to stderr. As JSON, everything is one document on stdout.
     pub(crate) fn failed(&self, failed: &Failed) {
         if self.is_json() {

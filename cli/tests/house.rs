@@ -6,6 +6,8 @@
 mod folder;
 #[path = "house/reload.rs"]
 mod reload;
+#[path = "house/upstreams.rs"]
+mod upstreams;
 
 use folder::{Folder, PATIENCE, signal};
 use nix::sys::signal::Signal;

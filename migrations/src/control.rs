@@ -172,6 +172,9 @@ pub struct ProxyReport {
     pub failed: u64,
     /// Upstream addresses that fail their health checks now.
     pub unhealthy: Vec<String>,
+    /// Whether it does not know yet of some address: it has just started, or the address is new.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_checking: bool,
     /// The slices whose writes wait or are under way.
     pub slices: BTreeMap<SliceName, SliceTraffic>,
     /// Whether it takes no new connections, and ends with what is under way.

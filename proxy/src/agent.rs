@@ -102,6 +102,7 @@ impl Agent {
         let live = self.tables.live();
         let unwell = live.iter().flat_map(|live| live.targets()).filter(|target| !target.is_well());
         let mut unhealthy: Vec<String> = unwell.map(|target| target.upstream.to_string()).collect();
+        let is_checking = live.iter().flat_map(|live| live.targets()).any(|target| !target.is_known());
         unhealthy.sort();
         unhealthy.dedup();
         let (window, fared) = live.as_ref().map(|live| live.fared(Instant::now())).unwrap_or_default();
@@ -110,6 +111,7 @@ impl Agent {
             answered: self.metrics.answered_by_upstream(),
             failed: self.metrics.failed.get(),
             unhealthy,
+            is_checking,
             slices: live.as_ref().map(|live| live.traffic()).unwrap_or_default(),
             is_leaving: self.drain.has_begun(),
             recalled: self.tables.doubt.recalled(),

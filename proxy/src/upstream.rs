@@ -57,6 +57,8 @@ pub(crate) struct Target {
     peers: ArcSwap<Vec<HttpPeer>>,
     unwell: AtomicBool,
     failures: AtomicU32,
+    /// Whether it was found well or unwell at all.
+    is_known: AtomicBool,
 }
 
 impl Target {
@@ -71,11 +73,17 @@ impl Target {
             peers: ArcSwap::default(),
             unwell: AtomicBool::new(false),
             failures: AtomicU32::new(0),
+            is_known: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn is_well(&self) -> bool {
         !self.unwell.load(Relaxed)
+    }
+
+    /// Whether it was found well or unwell since it came.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known.load(Relaxed)
     }
 
     /// A request was answered.
@@ -94,6 +102,7 @@ impl Target {
 
     pub(crate) fn note_success(&self) {
         self.failures.store(0, Relaxed);
+        self.is_known.store(true, Relaxed);
         if self.unwell.swap(false, Relaxed) {
             tracing::info!(upstream = %self.upstream, "upstream is well again");
         }
@@ -102,6 +111,7 @@ impl Target {
     pub(crate) fn note_failure(&self) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= FAILURES_TO_UNWELL && !self.unwell.swap(true, Relaxed) {
+            self.is_known.store(true, Relaxed);
             tracing::warn!(upstream = %self.upstream, "upstream fails its checks; requests avoid it");
         }
     }

@@ -2,6 +2,8 @@
 
 use crate::invocation::{Invocation, typed};
 use crate::verb::no_slice;
+use crate::view;
+use migrations::api::Status;
 use migrations::code::Code;
 use migrations::finding::{Finding, Severity};
 use migrations::names::SliceName;
@@ -31,8 +33,13 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     let mut diagnosis = crate::part::doctor(&plan, args.slice.as_ref()).await;
     // No copy needs an upstream, but its clients do.
     diagnosis.following.retain(|finding| finding.code != Code::UpstreamUnreachable);
-    diagnosis.following.extend(crate::part::upstreams(&plan, args.slice.as_ref()).await);
-    diagnosis.following.extend(balancer(call).await);
+    let here = crate::part::upstreams(&plan, args.slice.as_ref()).await;
+    let status = running(call).await;
+    let service = args.slice.as_ref().and_then(|slice| plan.slices.get(slice)).map(|slice| &slice.service);
+    diagnosis.following.extend(view::upstreams(status.as_ref(), here, service));
+    // Only running proxies can see a balancer in front that is not believed.
+    let mut seen = status.into_iter().flat_map(|status| status.findings);
+    diagnosis.following.extend(seen.find(|finding| finding.code == Code::ProxyForwardedIgnored));
     diagnosis.following.extend(disk(&plan, call.house().dir()));
     diagnosis.following.extend(crate::part::out_of_reach(&plan.log).await);
     progress.clear();
@@ -65,10 +72,9 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     Ok(())
 }
 
-/// What only running proxies can see, if some run: a balancer in front that is not believed.
-async fn balancer(call: &Invocation<'_>) -> Option<Finding> {
-    let status = call.remote().ok()?.status().await.ok()?;
-    status.findings.into_iter().find(|finding| finding.code == Code::ProxyForwardedIgnored)
+/// What the controller says, if one runs.
+async fn running(call: &Invocation<'_>) -> Option<Status> {
+    call.remote().ok()?.status().await.ok()
 }
 
 /// Slices that can never be cut over as the plan is. Without a name, those that only route are not meant.

@@ -12,7 +12,8 @@ use crate::renewal::Renewal;
 use crate::span::{patience, written};
 use crate::supervisor::{Starter, Supervisor, end_leftovers};
 use crate::verb::down::say_kept;
-use migrations::api::Status;
+use crate::view;
+use migrations::api::{AgentStatus, Status};
 use migrations::code::Code;
 use migrations::plan::Plan;
 use migrations::problem::Problem;
@@ -23,6 +24,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long the proxies may take to look at the upstreams: two rounds of checks find one that is down.
+const VIEW_PATIENCE: Duration = Duration::from_secs(6);
 /// After this many restarts without becoming ready, a part is not expected to recover by itself.
 const RESTARTS_MAX: u32 = 2;
 /// How long a supervisor that failed to start may take to stop.
@@ -269,6 +272,33 @@ async fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// The status once the live proxies know of every upstream, or the last one before the patience ends.
+async fn looked(remote: &Remote) -> Option<Status> {
+    let until = Instant::now() + VIEW_PATIENCE;
+    loop {
+        let status = remote.status().await.ok();
+        if status.as_ref().is_some_and(view::is_known) || Instant::now() >= until {
+            return status;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// This machine's proxy, and each other one that sees an upstream down.
+fn show_proxies(call: &Invocation<'_>, address: &str, status: &Status) {
+    let mut down: Vec<(&AgentStatus, String)> = view::proxies(status)
+        .filter(|(_, proxy)| !proxy.unhealthy.is_empty())
+        .map(|(agent, proxy)| (agent, proxy.unhealthy.join(", ")))
+        .collect();
+    match down.iter().position(|(agent, _)| agent.address.as_deref() == Some(address)) {
+        Some(own) => call.ui.cross(&format!("proxy       {address}  cannot reach {}", down.remove(own).1)),
+        None => call.ui.tick(&format!("proxy       {address}")),
+    }
+    for (agent, down) in down {
+        call.ui.cross(&format!("proxy       {}  cannot reach {down}", agent.agent.name));
+    }
+}
+
 async fn report(
     call: &Invocation<'_>,
     plan: &Plan,
@@ -278,22 +308,23 @@ async fn report(
     taken: Option<Taken>,
 ) {
     let proxy = format!("http://{}", plan.proxy.listen);
+    let looked = looked(&gauge.remote).await;
+    let status = looked.as_ref().unwrap_or(status);
     let next: Vec<String> =
         status.slices.values().flat_map(|slice| slice.next_steps.iter().cloned()).take(2).collect();
     call.ui.tick(&format!("controller  {}", gauge.remote.base()));
     if Part::of(plan).contains(&Part::Bridge) {
         call.ui.tick(&format!("bridge      {}", local(&plan.bridge.listen)));
     }
-    call.ui.tick(&format!("proxy       {proxy}"));
-    // The proxy has had no time yet to see which upstreams answer.
-    let mut findings = crate::part::upstreams(plan, None).await;
+    show_proxies(call, &proxy, status);
+    let mut findings = view::upstreams(Some(status), crate::part::upstreams(plan, None).await, None);
     findings.extend(status.findings.iter().filter(|finding| finding.code != Code::UpstreamUnwell).cloned());
     for finding in &findings {
         call.ui.finding(finding);
     }
     call.ui.json(&json!({
         "already": taken.is_some(), "replaced": taken.unwrap_or_default().replaced, "controller": gauge.remote.base(), "proxy": proxy,
-        "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
+        "proxies": view::document(status), "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
         "findings": findings, "next_steps": next,
     }));
     call.ui.next_steps(&next);
