@@ -149,6 +149,18 @@ impl House {
         serde_json::from_slice(&fs::read(self.note_path(part.name())).ok()?).ok()
     }
 
+    /// How a part of this folder ended last, with its last words, if `up` starts it again and again.
+    pub(crate) fn crash(&self, part: Part) -> Option<String> {
+        let record = self.up().and_then(|_| self.noted(part)).filter(|record| record.restarts > 0)?;
+        let ended = record.ended.unwrap_or_else(|| "ended".to_owned());
+        let words = self.log_end(part.name(), 4).join("\n  ");
+        Some(format!(
+            "`up` has started the {} again {} times, and it last {ended}\n  {words}",
+            part.name(),
+            record.restarts
+        ))
+    }
+
     /// The `up` of this folder, if it still runs. A stale record is removed.
     pub(crate) fn up(&self) -> Option<Watch> {
         self.living("up", |watch: &Watch| watch.process.is_alive())

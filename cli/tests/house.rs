@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the finding")]
 
+#[path = "house/crashing.rs"]
+mod crashing;
 mod folder;
 #[path = "house/reload.rs"]
 mod reload;

@@ -94,7 +94,10 @@ impl Staff {
         kept.backoff = after(kept.since.elapsed(), kept.backoff);
         kept.due = Instant::now() + kept.backoff;
         kept.restarts = kept.restarts.saturating_add(1);
-        let text = format!("the {} {ended}; restarting it in {} s", kept.part.name(), kept.backoff.as_secs());
+        let words = self.house.log_end(kept.part.name(), 2).join("; ");
+        let words = if words.is_empty() { words } else { format!(", its last words: {words}") };
+        let text =
+            format!("the {} {ended}{words}; restarting it in {} s", kept.part.name(), kept.backoff.as_secs());
         kept.ended = Some(ended);
         self.progress.note(&text);
     }

@@ -59,7 +59,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
             // The controller may be restarting.
             Err(problem) => {
                 call.ui.clear();
-                call.ui.failed(&problem.into());
+                call.ui.failed(&crashing(call, problem).into());
             }
         }
         tokio::select! {
@@ -78,17 +78,9 @@ fn seen(call: &Invocation<'_>, mut status: Status) -> Status {
 
 /// Why the controller of this folder does not stay up, if `up` starts it again and again.
 fn crashing(call: &Invocation<'_>, problem: Problem) -> Problem {
-    let house = call.house();
-    let record = house.up().and_then(|_| house.noted(Part::Controller)).filter(|record| record.restarts > 0);
-    match record {
-        Some(record) if problem.code == Code::ApiUnreachable => {
-            let ended = record.ended.unwrap_or_else(|| "ended".to_owned());
-            let words = house.log_end(Part::Controller.name(), 4).join("\n  ");
-            let message = format!(
-                "{}; `up` has started it again {} times, and it last {ended}\n  {words}",
-                problem.message, record.restarts
-            );
-            Problem { message, ..problem }
+    match call.house().crash(Part::Controller) {
+        Some(crash) if problem.code == Code::ApiUnreachable => {
+            Problem { message: format!("{}; {crash}", problem.message), ..problem }
         }
         _ => problem,
     }

@@ -107,8 +107,9 @@ async fn already(
         Err(why) => Err(Problem::new(
             Code::UpRunning,
             format!(
-                "another `strangler up`{pid} is running in {}, but is not ready: {why}",
-                house.dir().display()
+                "another `strangler up`{pid} is running in {}, but is not ready: {why}{}",
+                house.dir().display(),
+                house.crash(Part::Controller).map(|crash| format!("; {crash}")).unwrap_or_default()
             ),
             "wait for it, or stop it with `strangler down`",
         )),
