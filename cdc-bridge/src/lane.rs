@@ -33,6 +33,7 @@ use crate::log::Log;
 use changed::Changed;
 use copy::Job;
 pub use halt::Halt;
+use halt::pasted;
 use kept::Kept;
 pub use kept::{begin_chunk, hold};
 use mending::Mending;
@@ -232,7 +233,8 @@ impl Lane<'_> {
             }
             Halt::Stopped(finding, position) => {
                 tracing::error!(%lane, "the lane stopped: {finding}");
-                Condition::Stopped { finding: (**finding).clone(), position: *position }
+                let finding = pasted((**finding).clone(), &self.context.plan.id.slice);
+                Condition::Stopped { finding, position: *position }
             }
             Halt::Lost(why) => {
                 tracing::error!(%lane, "the lane is lost: {why}");

@@ -160,7 +160,9 @@ impl Ui {
             problem.findings.iter().for_each(|finding| self.finding(finding));
         }
         self.err(&format!("{} {}", "error:".red().bold(), lines(&problem.message)));
-        for hint in problem.remedy.lines() {
+        // What a finding says to do is said once.
+        let is_said = problem.findings.iter().any(|finding| finding.remedy == problem.remedy);
+        for hint in problem.remedy.lines().filter(|_| !is_said) {
             self.err(&format!("{} {}", "hint:".cyan().bold(), lines(hint)));
         }
         if self.verbose > 0 {

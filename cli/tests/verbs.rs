@@ -377,6 +377,7 @@ fn status_fails_while_a_slice_is_stopped_and_says_who_answers_its_reads() {
     let mut stands = status(&[], &[]);
     let slice = &mut stands["slices"]["orders"];
     slice["withheld"] = json!(true);
+    (slice["stage"], slice["copied_at"]) = (json!("following"), json!("0/1"));
     slice["routes"] = json!([{ "name": "list", "match": "GET /orders", "access": "read", "share": "100%" }]);
     slice["lanes"] = json!({ "forward": {
         "condition": { "condition": "stopped", "finding": finding }, "lag_bytes": 0, "lag_ms": 0, "changes": 0, "foreign": 0,
@@ -386,7 +387,11 @@ fn status_fails_while_a_slice_is_stopped_and_says_who_answers_its_reads() {
     let said = strangler(folder.path(), &["status"]);
     assert_eq!(said.code, Some(1), "{}", said.all());
     assert!(said.out.contains("monolith for now") && said.out.contains("row id=1"), "{}", said.out);
-    assert!(said.err.contains("strangler sync status orders"), "{}", said.err);
+    assert!(said.err.contains("strangler sync status orders") && !said.err.contains("next:"), "{}", said.err);
+    // What to do is said once, and only by the finding.
+    let said = strangler(folder.path(), &["sync", "status", "orders"]);
+    assert_eq!((said.code, said.all().matches("mend it").count()), (Some(1), 1), "{}", said.all());
+    assert!(!said.all().contains("sync resume"), "{}", said.all());
 }
 
 #[test]

@@ -69,7 +69,8 @@ pub(crate) async fn tell_journal(desk: &Desk) {
     let held = desk.recalls.held();
     for (requests, Recall { actor, reason }) in held {
         let Requests { slice, route } = requests.clone();
-        let (share, reason) = (Share::MONOLITH, format!("in an emergency: {reason}"));
+        let colon = if reason.is_empty() { "" } else { ": " };
+        let (share, reason) = (Share::MONOLITH, format!("in an emergency{colon}{reason}"));
         let wish = SetShares { slice, route, share, emergency: false, actor, reason };
         let is_refused = AtomicBool::new(false);
         let decided = desk.decide(|state| {

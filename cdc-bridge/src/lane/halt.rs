@@ -6,6 +6,7 @@ use crate::log::LogError;
 use migrations::code::{Code, Retry};
 use migrations::finding::Finding;
 use migrations::lsn::Position;
+use migrations::names::SliceName;
 use migrations::problem::{Diagnostic, Problem};
 use postgres::{ConnectError, Refusal, in_words};
 
@@ -78,6 +79,21 @@ impl Halt {
     }
 }
 
+/// The finding of a lane that has stopped, with commands that can be pasted: they name the slice, and the last one lets it go on.
+pub(crate) fn pasted(mut finding: Finding, slice: &SliceName) -> Finding {
+    let remedy = &mut finding.remedy;
+    if !remedy.contains("strangler sync ") {
+        remedy.push_str("; then `strangler sync resume`");
+    }
+    if !remedy.contains("every slice") {
+        for verb in ["resume", "drop", "start"] {
+            *remedy = remedy
+                .replace(&format!("`strangler sync {verb}`"), &format!("`strangler sync {verb} {slice}`"));
+        }
+    }
+    finding
+}
+
 impl From<ConnectError> for Halt {
     fn from(error: ConnectError) -> Self {
         Halt::Away(Box::new(Finding::warning(Code::BridgeWaits, error.to_string(), error.remedy())))
@@ -102,6 +118,32 @@ impl From<LogError> for Halt {
         match finding.code.policy().retry {
             Retry::AfterRemedy => Halt::stop(finding),
             Retry::ByItself => Halt::Away(Box::new(finding)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_names_the_slice_and_says_how_it_goes_on() {
+        let slice: SliceName = "orders".parse().unwrap();
+        let remedy = |text: &str| pasted(Finding::error(Code::SinkGate, "", text), &slice).remedy;
+        for (given, pasted) in [
+            ("free it", "free it; then `strangler sync resume orders`"),
+            ("free it, then `strangler sync resume`", "free it, then `strangler sync resume orders`"),
+            (
+                "`strangler sync drop`, then `strangler sync start`",
+                "`strangler sync drop orders`, then `strangler sync start orders`",
+            ),
+            (
+                "run `strangler sync resume orders --skip 0/1+1`",
+                "run `strangler sync resume orders --skip 0/1+1`",
+            ),
+            ("give up every slice, `strangler sync drop`", "give up every slice, `strangler sync drop`"),
+        ] {
+            assert_eq!(remedy(given), pasted);
         }
     }
 }

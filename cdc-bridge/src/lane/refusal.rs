@@ -258,7 +258,8 @@ pub(crate) fn unknown_value(mapping: &Mapping) -> Finding {
         Code::SourceIdentity,
         format!("a `set` of {} reads a large value that the source did not send", mapping.from),
         format!(
-            "run `ALTER TABLE {} REPLICA IDENTITY FULL` in the source's database, then copy the slice again",
+            "run `ALTER TABLE {} REPLICA IDENTITY FULL;` in the source's database, then copy the slice again: `strangler sync drop`, then \
+             `strangler sync start`",
             mapping.from.quoted()
         ),
     )

@@ -40,9 +40,12 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         let status = seen(call, status);
         show(call.ui, &status, remote.base());
         say_unwatched(call);
+        if let Some(problem) = stopped(&status).or_else(|| unwell(&status)) {
+            return Err(problem);
+        }
         let steps: Vec<String> = status.slices.values().flat_map(|slice| slice.next_steps.clone()).collect();
         call.ui.next_steps(steps.first_chunk::<1>().map_or(&[], |first| first));
-        return stopped(&status).or_else(|| unwell(&status)).map_or(Ok(()), Err);
+        return Ok(());
     }
     let mut signals = Signals::listen()?;
     while !call.ui.is_gone() {
@@ -76,7 +79,7 @@ fn seen(call: &Invocation<'_>, mut status: Status) -> Status {
     status
 }
 
-/// Why the controller of this folder does not stay up, if `up` starts it again and again.
+/// With why the controller of this folder does not stay up, if it does not.
 fn crashing(call: &Invocation<'_>, problem: Problem) -> Problem {
     match call.house().crash(Part::Controller) {
         Some(crash) if problem.code == Code::ApiUnreachable => {
@@ -111,7 +114,7 @@ fn stopped(status: &Status) -> Option<Problem> {
     Some(Problem::new(
         Code::SliceStopped,
         format!("stopped: {}", stopped.join(", ")),
-        format!("`strangler sync status {first}` says why, and how to go on"),
+        format!("do what the finding says; `strangler sync status {first}` shows it alone"),
     ))
 }
 
@@ -256,7 +259,7 @@ fn report(report: &Report) -> String {
         }
         Report::Bridge(bridge) => match bridge.feeds.get(&Database::Monolith) {
             Some(feed) => format!(
-                "slot {}  captured {}  {} behind",
+                "slot {}  captured {}  {}",
                 feed.slot,
                 figure::count(feed.changes),
                 match feed.lag_bytes {

@@ -176,8 +176,8 @@ async fn status(call: &Invocation<'_>, slice: &SliceName) -> Result<(), Problem>
     let status = remote.status().await?;
     let stands = find(&status, slice)?;
     let state = CopyState::of(stands, &status);
-    if let CopyState::Stopped(finding, position) = state {
-        return Err(stopped(slice, finding, position));
+    if let CopyState::Stopped(finding) = state {
+        return Err(stopped(slice, finding));
     }
     // A finding about the bridge itself concerns each of its slices.
     let findings = match (&state, bridge(&status)) {
@@ -258,7 +258,7 @@ async fn watch(ui: &Ui, remote: &Remote, slice: &SliceName) -> Result<SliceStatu
                         ui.line(format!("{slice}: {}", follows.words()));
                         return Ok(stands.clone());
                     }
-                    CopyState::Stopped(finding, position) => return Err(stopped(slice, finding, position)),
+                    CopyState::Stopped(finding) => return Err(stopped(slice, finding)),
                     CopyState::Dropped => {
                         return Err(Problem::new(
                             Code::SliceStopped,

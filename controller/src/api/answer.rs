@@ -189,13 +189,12 @@ pub(super) fn outcome(
     }
 }
 
-/// The commands that lead on: first of all to a lane that is stopped.
+/// The commands that lead on. From a lane that is stopped only its finding does.
 fn steps(plan: &Plan, slice: &SliceName, state: &State, lanes: &Lanes) -> Vec<String> {
-    let mut steps = next_steps(plan, slice, state);
     if lanes.values().any(|lane| matches!(lane.condition, Condition::Stopped { .. })) {
-        steps.insert(0, format!("strangler sync status {slice}"));
+        return vec![format!("strangler sync status {slice}")];
     }
-    steps
+    next_steps(plan, slice, state)
 }
 
 /// Reads that are shared and do not come to the service yet: after a share was raised, and after a client wrote, they

@@ -10,7 +10,6 @@ use migrations::code::Code;
 use migrations::control::{BridgeReport, Condition};
 use migrations::finding::Finding;
 use migrations::lane::LaneId;
-use migrations::lsn::Position;
 use migrations::names::SliceName;
 use migrations::problem::Problem;
 use migrations::stage::Stage;
@@ -22,7 +21,7 @@ pub(crate) enum CopyState<'a> {
     /// Rows so far, and the estimate of all rows.
     Copying(u64, u64),
     Following(String),
-    Stopped(&'a Finding, Option<Position>),
+    Stopped(&'a Finding),
 }
 
 impl<'a> CopyState<'a> {
@@ -39,7 +38,7 @@ impl<'a> CopyState<'a> {
             return waiting("waiting for a bridge; start one with `strangler up --detach`");
         };
         match (&stream.condition, slice.stage) {
-            (Condition::Stopped { finding, position }, _) => CopyState::Stopped(finding, *position),
+            (Condition::Stopped { finding, .. }, _) => CopyState::Stopped(finding),
             _ if bridge.is_none() => waiting("waiting for the bridge, which is silent"),
             (Condition::Waiting { finding }, _) => {
                 CopyState::Waiting(format!("waiting: {}", finding.message))
@@ -83,7 +82,7 @@ impl<'a> CopyState<'a> {
             CopyState::Dropped => "not copied".to_owned(),
             CopyState::Waiting(why) | CopyState::Following(why) => harmless(why),
             CopyState::Copying(rows, estimated) => format!("copied {}", of_about(*rows, *estimated)),
-            CopyState::Stopped(finding, _) => format!("stopped: {}", harmless(&finding.message)),
+            CopyState::Stopped(finding) => format!("stopped: {}", harmless(&finding.message)),
         }
     }
 }
@@ -96,20 +95,10 @@ pub(crate) fn find<'a>(status: &'a Status, slice: &SliceName) -> Result<&'a Slic
     status.slices.get(slice).ok_or_else(|| no_slice(slice, status.slices.keys()))
 }
 
-pub(crate) fn stopped(slice: &SliceName, finding: &Finding, position: Option<Position>) -> Problem {
-    let resume = format!("strangler sync resume {slice}");
-    let problem = Problem::new(
-        Code::SliceStopped,
-        format!("{slice}: the stream has stopped"),
-        format!("fix the cause, then run `{resume}`"),
-    )
-    .with(vec![finding.clone()]);
-    match position {
-        Some(position) => {
-            problem.remedy(&format!("or skip that change for good: `{resume} --skip {position}`"))
-        }
-        None => problem,
-    }
+/// What to do is said once, by the finding: only it knows whether the slice goes on or must be copied again.
+pub(crate) fn stopped(slice: &SliceName, finding: &Finding) -> Problem {
+    let message = format!("{slice}: the stream has stopped");
+    Problem::new(Code::SliceStopped, message, finding.remedy.clone()).with(vec![finding.clone()])
 }
 
 pub(crate) fn document(slice: &SliceName, stands: &SliceStatus, findings: &[Finding]) -> Value {
@@ -156,9 +145,7 @@ pub(crate) fn unsettled(status: Option<&Status>, slice: &SliceName, verb: SyncVe
     let stream = bridge.and_then(|bridge| bridge.lanes.get(&LaneId::forward(slice.clone())));
     let other_plan = bridge.and_then(BridgeReport::other_plan).filter(|_| verb == SyncVerb::Drop);
     match (stream.map(|stream| &stream.condition), other_plan) {
-        (Some(Condition::Stopped { finding, position }), _) if verb == SyncVerb::Resume => {
-            stopped(slice, finding, *position)
-        }
+        (Some(Condition::Stopped { finding, .. }), _) if verb == SyncVerb::Resume => stopped(slice, finding),
         (_, Some(other)) => Problem::new(
             Code::CommandTimedOut,
             format!("{slice}: decided, but not done yet: {}", other.message),
@@ -249,7 +236,7 @@ mod tests {
         let stands = json!({ "condition": "stopped", "finding": finding });
         assert!(!goes_on(&stands));
         let problem = unsettled(Some(&status(&stands)), &slice, SyncVerb::Resume);
-        assert_eq!((problem.exit(), problem.findings), (1, vec![finding]));
+        assert_eq!((problem.exit(), &problem.remedy[..], problem.findings), (1, "mend it", vec![finding]));
         assert_eq!(unsettled(None, &slice, SyncVerb::Resume).exit(), 8);
     }
 }
