@@ -5,6 +5,7 @@
 use migrations::api::Outline;
 use migrations::code::Code;
 use migrations::crossing::{Crossing, Digest, Intent, Moment};
+use migrations::finding::Finding;
 use migrations::journal::{JournalId, SliceState, State};
 use migrations::lsn::{CommitLsn, EndLsn, Of};
 use migrations::plan::Plan;
@@ -119,6 +120,33 @@ fn what_a_followed_slice_stands_on_does_not_change() {
     let both = [MORE, TEARING[0]];
     assert!(reloaded(&both, &following()).is_err(), "a table came, and another is mapped otherwise");
     assert!(reloaded(&[MORE], &split()).is_err(), "the way back would stop");
+}
+
+#[test]
+fn a_retired_slice_may_only_get_more_to_read() {
+    let retired = state("orders", |one| one.stage = Stage::Retired);
+    let prices = ("    tables:\n", "    reference: [public.prices]\n    tables:\n");
+    let taxes = ("    tables:\n", "    reference: [public.prices, public.taxes]\n    tables:\n");
+    let renamed =
+        ("    tables:\n", "    reference: [{ from: public.prices, rename: { eur: price } }]\n    tables:\n");
+    for edit in TEARING.iter().chain([&MORE]) {
+        let refused = reloaded(&[*edit], &retired).unwrap_err();
+        let is_told = |one: &Finding| one.message.contains("slice orders is retired");
+        assert!(refused.findings.iter().any(is_told), "{edit:?}: {refused:?}");
+    }
+    reloaded(&[prices], &retired).unwrap();
+    let with = Outline::of(&plan(&[prices]));
+    let then = |edits: &[(&str, &str)]| with.reloaded(&Outline::of(&plan(edits)), &retired, &BTreeSet::new());
+    then(&[taxes]).unwrap();
+    for edits in [&[][..], &[renamed], &[taxes, TEARING[0]]] {
+        let refused = then(edits).unwrap_err();
+        let finding = &refused.findings[0];
+        assert!(finding.message.contains("how their rows are mapped"), "{edits:?}: {finding:?}");
+        assert!(finding.remedy.contains("under `reference` may be added"), "{finding:?}");
+    }
+    let reads_late = Outline::of(&plan(&[renamed]));
+    let stopped = ["orders".parse().unwrap()].into();
+    reads_late.reloaded(&with, &retired, &stopped).unwrap();
 }
 
 #[test]

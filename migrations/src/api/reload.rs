@@ -34,6 +34,9 @@ struct SliceOutline {
     has_tables: bool,
     /// What its rows are made of, and by what, as a hash for each table of the monolith's.
     rows: BTreeMap<TableName, String>,
+    /// Those of them that the service only reads.
+    #[serde(default)]
+    reference: BTreeSet<TableName>,
     may_return: bool,
     routes: BTreeSet<RouteName>,
 }
@@ -161,15 +164,22 @@ impl SliceOutline {
                 .all_tables()
                 .map(|table| (table.from.clone(), slice.only(|one| one.from == table.from).mapping_hash()))
                 .collect(),
+            reference: slice.reference.iter().map(|table| table.from.clone()).collect(),
             may_return: slice.may_return(),
             routes: slice.routes.iter().map(|route| route.name.clone()).collect(),
         }
     }
 
-    /// Whether tables came, and nothing else changed, while they can be added to the copy.
+    /// Whether tables came, and nothing else changed, while they can be added to the copy. When the move is complete, only
+    /// what the service reads is still followed.
     fn only_grew(&self, next: &SliceOutline, stage: Stage) -> bool {
-        matches!(stage, Stage::Following { .. })
-            && self.rows.iter().all(|(table, made)| next.rows.get(table) == Some(made))
+        let is_read = |table: &TableName| self.rows.contains_key(table) || next.reference.contains(table);
+        let may_grow = match stage {
+            Stage::Following { .. } => true,
+            Stage::Retired => next.rows.keys().all(is_read),
+            _ => false,
+        };
+        may_grow && self.rows.iter().all(|(table, made)| next.rows.get(table) == Some(made))
     }
 }
 
@@ -186,7 +196,7 @@ fn changed(
                 changes.push(format!("its service ({} → {})", held.service, wanted.service));
             }
             let is_whole = held.rows == wanted.rows || held.only_grew(wanted, stage);
-            if !is_whole && stage != Stage::Retired && !is_copied_otherwise {
+            if !is_whole && !is_copied_otherwise {
                 changes.push("its tables or how their rows are mapped".to_owned());
             }
             if stage.is_at_service() && stage != Stage::Retired && held.may_return && !wanted.may_return {
@@ -233,7 +243,10 @@ fn lost_routes(
 
 fn ends(name: &SliceName, stage: Stage) -> String {
     match stage {
-        Stage::Retired => "keep what the slice is made of: its move is final".to_owned(),
+        Stage::Retired => {
+            "keep what the slice is made of: its move is final; only tables under `reference` may be added"
+                .to_owned()
+        }
         Stage::Split { .. } | Stage::Returning { .. } => {
             format!("put it back, or run `strangler rollback {name}` and give the copy up then")
         }
