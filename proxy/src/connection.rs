@@ -3,7 +3,7 @@
 //! A kept connection serves the client again for whose request it was opened ([`crate::own`]). If the plan says `reuse: shared`,
 //! it serves any client: each address has a bounded queue of kept connections, without a lock.
 
-use crate::descriptors::{Lease, Rest};
+use crate::descriptors::{Lease, Place};
 use crate::trust::{TRIAL, Trust};
 use crate::wire::Wire;
 use crate::wire::socket::{Rested, Socket};
@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     since: Instant,
     trust: Arc<Trust>,
     lease: Lease,
-    rest: Option<Rest>,
+    rest: Option<Place>,
 }
 
 impl Connection {
@@ -51,6 +51,11 @@ impl Connection {
         self.rest = self.lease.rest();
         (self.since, self.is_used) = (Instant::now(), true);
         self.rest.is_some().then_some(self)
+    }
+
+    /// A place for it without its client. `None` if there are too many such.
+    pub(crate) fn outlive(&self) -> Option<Place> {
+        self.lease.outlive()
     }
 
     /// Whether it can rest on. Wakes the task when it no longer can.

@@ -24,14 +24,17 @@ pub(crate) struct Bounds {
     pub(crate) clients: usize,
     /// Connections to upstreams that rest between two requests.
     pub(crate) kept: usize,
+    /// Connections to upstreams whose clients have left, with writes under way.
+    pub(crate) outliving: usize,
 }
 
 impl Bounds {
     /// As many as fit under a limit of open files, and at most as many as the plan says.
     pub(crate) fn of(limit: usize, wanted: Option<usize>) -> Self {
         let usable = limit.saturating_sub(RESERVE + limit / RESERVE_SHARE);
-        // Four clients take eight descriptors, and one for a connection that rests.
-        let most = (usable / 9).saturating_mul(4).max(CLIENTS_MIN);
+        // Sixteen clients take 32 descriptors, with four for connections that rest, and one for a write that outlives its
+        // client.
+        let most = (usable.saturating_mul(16) / 37).max(CLIENTS_MIN);
         let clients = wanted.unwrap_or(CLIENTS_MAX).min(most);
         if wanted.is_some_and(|wanted| wanted > clients) {
             tracing::warn!(
@@ -41,7 +44,7 @@ impl Bounds {
                  times that number"
             );
         }
-        Self { clients, kept: (clients / 4).max(1) }
+        Self { clients, kept: (clients / 4).max(1), outliving: (clients / 16).max(1) }
     }
 }
 
@@ -71,53 +74,69 @@ pub(crate) fn comes_of_shortage(error: &pingora::Error) -> bool {
     false
 }
 
-/// The connections to upstreams: how many there are, and how many of them rest.
+/// The connections to upstreams: how many there are, how many of them rest, and how many outlive their clients. Each client has
+/// room for one, whatever the others do.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    open: AtomicUsize,
-    kept: AtomicUsize,
-    bounds: Bounds,
+    open: Arc<Share>,
+    kept: Arc<Share>,
+    outliving: Arc<Share>,
 }
+
+#[derive(Debug)]
+struct Share {
+    places: usize,
+    taken: AtomicUsize,
+}
+
+/// One place of a share, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Share>);
 
 /// A place for a connection to an upstream.
 #[derive(Debug)]
-pub(crate) struct Lease(Arc<Budget>);
-
-/// A place for one that rests.
-#[derive(Debug)]
-pub(crate) struct Rest(Arc<Budget>);
+pub(crate) struct Lease {
+    budget: Arc<Budget>,
+    _open: Place,
+}
 
 impl Budget {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), kept: AtomicUsize::new(0), bounds })
+        let Bounds { clients, kept, outliving } = bounds;
+        let share = |places| Arc::new(Share { places, taken: AtomicUsize::new(0) });
+        let open = share(clients + kept + outliving);
+        Arc::new(Self { open, kept: share(kept), outliving: share(outliving) })
     }
 
     /// `None` if there are as many as there may be.
     pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
-        let lease = Lease(self.clone());
-        let before = self.open.fetch_add(1, Relaxed);
-        (before < self.bounds.clients + self.bounds.kept).then_some(lease)
+        Some(Lease { _open: self.open.take()?, budget: self.clone() })
+    }
+}
+
+impl Share {
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(self.clone());
+        let before = self.taken.fetch_add(1, Relaxed);
+        (before < self.places).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
     }
 }
 
 impl Lease {
-    /// `None` if too many rest already.
-    pub(crate) fn rest(&self) -> Option<Rest> {
-        let rest = Rest(self.0.clone());
-        let before = self.0.kept.fetch_add(1, Relaxed);
-        (before < self.0.bounds.kept).then_some(rest)
+    /// A place for a rest. `None` if too many rest already.
+    pub(crate) fn rest(&self) -> Option<Place> {
+        self.budget.kept.take()
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        self.0.kept.fetch_sub(1, Relaxed);
+    /// A place without a client. `None` if too many have outlived theirs already.
+    pub(crate) fn outlive(&self) -> Option<Place> {
+        self.budget.outliving.take()
     }
 }
 
@@ -132,12 +151,12 @@ mod tests {
                 let bounds = Bounds::of(limit, wanted);
                 assert!(bounds.clients >= 1 && bounds.clients <= wanted.unwrap_or(CLIENTS_MAX), "{bounds:?}");
                 if limit >= 256 {
-                    let used = bounds.clients.saturating_mul(2) + bounds.kept;
+                    let used = bounds.clients.saturating_mul(2) + bounds.kept + bounds.outliving;
                     assert!(used <= limit - RESERVE, "{bounds:?} of {limit}");
                 }
             }
         }
-        assert_eq!(Bounds::of(1024, None), Bounds { clients: 412, kept: 103 });
+        assert_eq!(Bounds::of(1024, None), Bounds { clients: 401, kept: 100, outliving: 25 });
     }
 
     #[test]
@@ -150,12 +169,12 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let budget = Budget::new(Bounds { clients: 1, kept: 1 });
-        let leases = [budget.lease().unwrap(), budget.lease().unwrap()];
+        let budget = Budget::new(Bounds { clients: 1, kept: 1, outliving: 1 });
+        let leases = [(); 3].map(|()| budget.lease().unwrap());
         assert!(budget.lease().is_none());
-        let rest = leases[0].rest().unwrap();
-        assert!(leases[1].rest().is_none());
-        drop((leases, rest));
+        let (rest, alone) = (leases[0].rest().unwrap(), leases[1].outlive().unwrap());
+        assert!(leases[1].rest().is_none() && leases[2].outlive().is_none());
+        drop((leases, rest, alone));
         assert!(budget.lease().is_some_and(|lease| lease.rest().is_some()));
     }
 

@@ -13,9 +13,11 @@ use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use prometheus::IntCounter;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// After a failure that will come again at once.
@@ -60,9 +62,8 @@ impl Entrance {
     async fn welcome(&self, listener: TcpListener) -> std::convert::Infallible {
         let mut logged: Option<Instant> = None;
         loop {
-            match listener.accept().await {
+            match self.next_of(&listener).await {
                 Ok((stream, address)) => {
-                    self.guests.room().await;
                     let _ = stream.set_nodelay(true);
                     let requests = self.requests.clone();
                     self.guests.seat(move |seat| async move {
@@ -83,6 +84,19 @@ impl Entrance {
                 }
             }
         }
+    }
+
+    /// A client stays in the listener's queue until there is room for it. If the place passes on meanwhile, the next process
+    /// finds it there.
+    async fn next_of(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        if !self.guests.has_room() {
+            // Only a new registration says what is there now: the listener's may remember a client that was accepted. Tokio
+            // waits for what a stream's descriptor is ready for, and does not ask which kind it is.
+            let queue: std::net::TcpStream = listener.as_fd().try_clone_to_owned()?.into();
+            TcpStream::from_std(queue)?.readable().await?;
+            self.guests.room().await;
+        }
+        listener.accept().await
     }
 }
 

@@ -98,7 +98,7 @@ impl Guests {
         is_done
     }
 
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.present().seats.len() < self.places
     }
 

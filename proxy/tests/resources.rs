@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Apart, Bare, Rig, ask, connect, read_answer, read_past, text, wait_until};
+use rig::{Apart, Bare, Rig, ask, connect, orders, read_answer, read_past, text, wait_until};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -178,6 +178,34 @@ fn a_bound_of_the_plan_holds_and_new_clients_wait_while_all_are_busy() {
     busy[0].write_all(b"2").unwrap();
     assert_eq!(read_answer(&mut BufReader::new(&busy[0]), "POST").unwrap().status, 200);
     assert_eq!(read_answer(&mut BufReader::new(&third), "GET").unwrap().status, 200);
+}
+
+/// A client may leave each write that it sends, one after the other.
+#[test]
+fn writes_whose_clients_left_leave_room_for_reads() {
+    let bare = Bare::new(|stream, _| {
+        while !read_past(stream, b"\r\n\r\n").starts_with(b"POST") {
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+        // It works on, and sees no client leave.
+        std::thread::sleep(rig::PATIENCE);
+    });
+    let mut rig = Rig::before("  max_connections: 4\n", &bare);
+    rig.publish_with(orders("monolith"), |table| table.monolith = vec![bare.url()]);
+    for number in 0..12 {
+        let before = bare.count();
+        let mut left = connect(rig.proxy.address);
+        left.write_all(b"POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+        wait_until("it is at the upstream", || bare.count() > before);
+        drop(left);
+        let logged = || rig.proxy.log_text().matches("\"status\":499").count();
+        wait_until("its client has left", || logged() == number + 1);
+    }
+    let all: Vec<_> = (0..4).map(|_| connect(rig.proxy.address)).collect();
+    all.iter().for_each(|client| assert_eq!(ask_on(client), 200));
+    wait_until("one of them is waited for", || rig.reported().in_flight == 1);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 mod rig;
 
 use migrations::plan::Sticky;
-use rig::{Asked, Rig, Running, ask, route, text, wait_until};
+use rig::{Asked, Bare, Rig, Running, ask, connect, read_answer, read_past, route, text, wait_until};
+use std::io::{BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -93,4 +94,35 @@ fn a_proxy_without_a_table_takes_no_place() {
         assert_eq!(user(&rig, "bob", "GET"), "service");
     }
     assert!(next.log_text().is_empty() && !rig.proxy.has_ended());
+}
+
+#[test]
+fn a_client_that_waits_for_a_place_finds_one_at_the_new_proxy() {
+    let may_answer = Arc::new(AtomicBool::new(false));
+    let answers = may_answer.clone();
+    let bare = Bare::new(move |stream, _| {
+        let is_write = read_past(stream, b"\r\n\r\n").starts_with(b"POST");
+        while is_write && !answers.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let rig = Rig::before("  max_connections: 2\n", &bare);
+    let mut busy: Vec<_> = (0..2).map(|_| connect(rig.proxy.address)).collect();
+    for stream in &mut busy {
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+    }
+    rig.proxy.until("both are at the upstream", || bare.count() == 2);
+    let mut third = connect(rig.proxy.address);
+    third.write_all(b"GET /third HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let is_here = || rig.proxy.metric("strangler_proxy_connections ") > 2.0 || bare.count() > 2;
+    (0..30).for_each(|_| assert!(!is_here(), "there was a place"));
+    let next = again(&rig);
+    assert_eq!(read_answer(&mut BufReader::new(third), "GET").unwrap().status, 200);
+    wait_until("the new proxy has answered it", || next.log_text().contains("/third"));
+    assert!(!rig.proxy.has_ended());
+    may_answer.store(true, SeqCst);
+    for stream in busy {
+        assert_eq!(read_answer(&mut BufReader::new(stream), "POST").unwrap().status, 200);
+    }
 }

@@ -8,9 +8,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// If more writes of a slice are in flight, those whose client left are no longer waited for.
-const OUTLIVING_MAX: u64 = 1_000;
-
 #[derive(Default)]
 pub(crate) struct Stay {
     /// How long it was held, once that has ended.
@@ -49,13 +46,17 @@ impl Stay {
         self.going = None;
     }
 
-    /// Its client left. The upstream works on, and a hold must not miss that.
+    /// Its client left. The upstream works on, and a hold must not miss that. Of too many such, the latest are not waited
+    /// for: reads need connections, too.
     pub(crate) fn outlive_client(&mut self, upstream: Connection, patience: Duration) {
-        let is_bounded = |one: &InFlight| one.0.seen().in_flight <= OUTLIVING_MAX;
-        let Some(in_flight) = self.in_flight.take().filter(is_bounded) else { return };
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let Some(place) = upstream.outlive() else {
+            tracing::warn!(slice = %in_flight.0.slice, "many clients leave their writes; no more of those are waited for");
+            return;
+        };
         tokio::spawn(async move {
             relay::outlast(upstream, patience).await;
-            drop(in_flight);
+            drop((in_flight, place));
         });
     }
 
