@@ -6,7 +6,7 @@
 mod house;
 
 use house::House;
-use house::crossing::there;
+use house::crossing::{session, there};
 use house::one_table::{ALL, PLAN, SINK, SOURCE};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
@@ -30,9 +30,13 @@ async fn a_value_that_the_server_cannot_send_is_named_and_the_slices_can_go_on_w
     let follows = |report: &LaneReport| report.condition == Condition::Following;
     house.until_lane(&blobs, "following", follows).await;
     house.at_source("INSERT INTO blobs SELECT g, 'small', 'x' FROM generate_series(1, 5) g");
+    // A table that cannot be searched delays nothing.
+    let held = session(&house.source.url("postgres", "shop")).await;
     house.at_source(LARGE);
+    held.batch_execute("BEGIN; LOCK TABLE orders").await.unwrap();
     let told = Code::CaptureUnsendable.as_str();
-    house.until_agent("told", |said| said.contains(told)).await;
+    house.until_agent("told", |said| said.contains(told) && said.contains("is being looked for")).await;
+    held.batch_execute("COMMIT").await.unwrap();
     house
         .until_agent("told of which table", |said| {
             ["table public.blobs has a row of 11324", "in column data", "LSN"]

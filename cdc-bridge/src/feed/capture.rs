@@ -85,7 +85,7 @@ pub(crate) async fn run(
                 let is_wanted = *orders.borrow() == order;
                 if is_wanted {
                     let ended = opening::session(&source, &log, left, &mut orders, &status).await;
-                    search.explained(&source, &log, left, ended).await
+                    search.explained(&sql::slot(&source.plan, &log.id().0), &left.tables, ended)
                 } else {
                     Ok(())
                 }
@@ -115,8 +115,12 @@ pub(crate) async fn run(
                 if began.elapsed() > RETRY_MAX {
                     wait = RETRY_MIN;
                 }
+                let rest = async {
+                    search.go_on(&source, &status).await;
+                    sleep(wait).await;
+                };
                 tokio::select! {
-                    () = sleep(wait) => wait = (wait * 2).min(RETRY_MAX),
+                    () = rest => wait = (wait * 2).min(RETRY_MAX),
                     changed = orders.changed() => if changed.is_err() { return },
                 }
             }

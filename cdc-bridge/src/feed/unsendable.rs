@@ -3,21 +3,24 @@
 
 use super::end::SessionEnd;
 use super::source::{Source, SourceError};
-use super::status::Order;
-use crate::log::Log;
+use super::status::Status;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::names::{TableName, quote_identifier};
-use migrations::sql;
 use postgres::in_words;
 use postgres::replication::frame::ServerError;
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
 
 /// A server allocates no more for one text, in bytes. (PostgreSQL source, `MaxAllocSize`.)
 const TEXT_MAX: i64 = 0x3fff_ffff;
 
-/// A table is searched for so long.
+/// The tables are searched for so long, all together.
+const SEARCH_MAX: Duration = Duration::from_secs(60);
+/// So a statement at the server ends, too, when nobody waits for it any more.
 const PATIENCE: &str = "SET statement_timeout = '60s'";
 
 /// The columns whose values can be that large, with what their text takes: its length stands in a value's header. Of other
@@ -30,10 +33,19 @@ const WIDE: &str = "SELECT a.attname::text, CASE t.typname \
     WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped AND a.attlen = -1 \
     AND a.attstorage <> 'p' AND a.attgenerated = '' ORDER BY a.attnum";
 
-/// What was found for a place of the stream. It is looked for once.
+/// What is known of a place of the stream. Its table is looked for once.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
-    last: Option<(ServerError, Finding)>,
+    last: Option<Unsendable>,
+}
+
+#[derive(Debug)]
+struct Unsendable {
+    error: ServerError,
+    slot: String,
+    tables: BTreeSet<TableName>,
+    finding: Finding,
+    is_open: bool,
 }
 
 /// The largest row of a table, in bytes of text, and its largest value.
@@ -46,35 +58,40 @@ struct Largest {
 }
 
 impl Search {
-    /// How a session for this order ended, with what is wrong where the server cannot send a change.
-    pub(crate) async fn explained(
+    /// How a session for these tables ended, with what is known by now where the server cannot send a change.
+    pub(crate) fn explained(
         &mut self,
-        source: &Source,
-        log: &Log,
-        order: &Order,
-        ended: Result<(), SessionEnd>,
-    ) -> Result<(), SessionEnd> {
-        let Err(SessionEnd::Unsendable(why)) = ended else { return ended };
-        let slot = sql::slot(&source.plan, &log.id().0);
-        let finding = self.explain(source, &slot, &order.tables, *why).await;
-        Err(SessionEnd::Stop(Box::new(finding)))
-    }
-
-    /// What is wrong, with the table that it most likely is.
-    async fn explain(
-        &mut self,
-        source: &Source,
         slot: &str,
         tables: &BTreeSet<TableName>,
-        error: ServerError,
-    ) -> Finding {
-        if let Some((_, finding)) = self.last.as_ref().filter(|(last, _)| *last == error) {
-            return finding.clone();
+        ended: Result<(), SessionEnd>,
+    ) -> Result<(), SessionEnd> {
+        let Err(SessionEnd::Unsendable(error)) = ended else { return ended };
+        if self.last.as_ref().is_none_or(|last| last.error != *error) {
+            let finding = finding(slot, &error, "which table it is of is being looked for");
+            let (slot, tables) = (slot.to_owned(), tables.clone());
+            self.last = Some(Unsendable { error: *error, slot, tables, finding, is_open: true });
         }
-        let found = largest(source, tables).await;
-        let finding = finding(slot, tables, &error, found);
-        self.last = Some((error, finding.clone()));
-        finding
+        let known = self.last.as_ref().map(|last| last.finding.clone());
+        Err(known.map_or(SessionEnd::Ended, |finding| SessionEnd::Stop(Box::new(finding))))
+    }
+
+    /// Looks for the table, if that was not done yet, and says so. May be given up at any time, and begun again.
+    pub(crate) async fn go_on(&mut self, source: &Source, status: &watch::Sender<Status>) {
+        let Some(last) = self.last.as_mut().filter(|last| last.is_open) else { return };
+        let found = largest(source, &last.tables).await;
+        let whose = match found {
+            Err(why) => format!("which table it is of could not be looked for: {why}"),
+            Ok((largest, unsearched)) => {
+                let told = largest.map_or_else(|| of_one(&last.tables), |largest| largest.told());
+                match unsearched.is_empty() {
+                    true => told,
+                    false => format!("{told}; not searched: {}", unsearched.join(", ")),
+                }
+            }
+        };
+        (last.finding, last.is_open) = (finding(&last.slot, &last.error, &whose), false);
+        tracing::warn!("capture: {}", last.finding.message);
+        status.send_modify(|status| status.finding = Some(last.finding.clone()));
     }
 }
 
@@ -83,16 +100,18 @@ async fn largest(
     source: &Source,
     tables: &BTreeSet<TableName>,
 ) -> Result<(Option<Largest>, Vec<String>), SourceError> {
+    let until = Instant::now() + SEARCH_MAX;
     let client = source.connect("strangler capture").await?;
     client.batch_execute(PATIENCE).await?;
     let (mut largest, mut unsearched): (Option<Largest>, _) = (None, Vec::new());
     for table in tables {
-        match measure(&client, table).await {
-            Ok(found) => {
+        match timeout_at(until, measure(&client, table)).await {
+            Ok(Ok(found)) => {
                 let found = found.filter(|found| largest.as_ref().is_none_or(|known| known.row < found.row));
                 largest = found.or(largest);
             }
-            Err(error) => unsearched.push(format!("{table} ({})", in_words(&error))),
+            Ok(Err(error)) => unsearched.push(format!("{table} ({})", in_words(&error))),
+            Err(_) => unsearched.push(format!("{table} (it took too long)")),
         }
     }
     Ok((largest, unsearched))
@@ -124,23 +143,8 @@ async fn measure(client: &Client, table: &TableName) -> Result<Option<Largest>, 
     Ok(largest.map(|((column, _), value)| Largest { table: table.clone(), column, row: found.get(0), value }))
 }
 
-fn finding(
-    slot: &str,
-    tables: &BTreeSet<TableName>,
-    error: &ServerError,
-    found: Result<(Option<Largest>, Vec<String>), SourceError>,
-) -> Finding {
+fn finding(slot: &str, error: &ServerError, whose: &str) -> Finding {
     let place = error.context().map(|context| format!(" ({context})")).unwrap_or_default();
-    let whose = match found {
-        Err(why) => format!("which table it is of could not be looked for: {why}"),
-        Ok((largest, unsearched)) => {
-            let told = largest.map_or_else(|| of_one(tables), |largest| largest.told());
-            match unsearched.is_empty() {
-                true => told,
-                false => format!("{told}; not searched: {}", unsearched.join(", ")),
-            }
-        }
-    };
     Finding::error(
         Code::CaptureUnsendable,
         format!("the server cannot send a change: {error}{place}; {whose}"),
@@ -171,4 +175,28 @@ impl Largest {
 fn of_one(tables: &BTreeSet<TableName>) -> String {
     let names: Vec<String> = tables.iter().map(TableName::to_string).collect();
     format!("it is of one of these tables: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_cannot_be_sent_is_told_before_its_table_is_found() {
+        let (mut search, tables) = (Search::default(), ["public.blobs".parse().unwrap()].into());
+        let mut told = |code: &str| {
+            let mut error = ServerError::default();
+            code.clone_into(&mut error.code);
+            let ended = Err(SessionEnd::Unsendable(Box::new(error)));
+            let told = search.explained("strangler_shop", &tables, ended).unwrap_err().finding();
+            search.last.as_mut().unwrap().finding.message.push('!');
+            told
+        };
+        let first = told("54000");
+        assert_eq!(first.code, Code::CaptureUnsendable);
+        assert!(first.message.ends_with("is being looked for") && first.remedy.contains("strangler_shop"));
+        assert!(told("54000").message.ends_with("looked for!"), "what is known stays");
+        assert!(told("53200").message.ends_with("looked for"), "another change is another search");
+        assert!(matches!(search.explained("", &tables, Err(SessionEnd::Ended)), Err(SessionEnd::Ended)));
+    }
 }
