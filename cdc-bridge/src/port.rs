@@ -121,7 +121,7 @@ async fn barrier(State(port): State<Arc<Port>>, Json(request): Json<BarrierReque
     };
     let token = uuid::Uuid::new_v4().simple().to_string();
     let sent = match port.barrier_client(&watched.feed).await {
-        Ok(client) => source::barrier(&client, &token).await.map_err(|error| error.to_string()),
+        Ok(client) => source::barrier(&client, &token).await.map(drop).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     if let Err(why) = sent {

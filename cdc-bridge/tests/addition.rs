@@ -279,6 +279,43 @@ async fn the_others_go_on_while_a_table_waits_for_a_long_transaction() {
     house.stop().await;
 }
 
+/// The source keeps what a snapshot sees for as long as it is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_is_behind_catches_up_before_it_takes_a_snapshot() {
+    const BEHIND: i64 = 100;
+    let mut house = following("").await;
+    house.stop().await;
+    edit(&mut house, &[], &more().reference);
+    install(&house);
+    house.at_sink(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END$$;
+        CREATE TRIGGER slow AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    // Ten batches of the log.
+    house.at_source(&format!(
+        "DO $$BEGIN FOR i IN 1..{BEHIND} LOOP UPDATE counts SET n = i;
+        INSERT INTO orders SELECT i, string_agg(md5(random()::text), '') FROM generate_series(1, 3000); COMMIT; END LOOP; END$$"
+    ));
+    let held = session(&house.sink.url("postgres", "orders")).await;
+    held.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    house.start();
+    let snapshots = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'strangler copy'
+        AND state = 'idle in transaction' AND backend_xmin IS NOT NULL";
+    let fills = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    let mut was_behind = false;
+    while house.at_sink(fills) == "0" {
+        let is_held = house.at_source(snapshots) != "0";
+        let n: i64 = house.at_sink("SELECT n FROM counts").parse().unwrap();
+        was_behind |= n < BEHIND / 2;
+        assert!(!is_held || n > BEHIND / 2, "a snapshot is held for {} transactions", BEHIND - n);
+    }
+    assert!(was_behind);
+    held.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    follows(&house).await;
+    house.same("SELECT * FROM prices ORDER BY id", "SELECT * FROM prices ORDER BY id").await;
+    house.stop().await;
+}
+
 /// When the move is complete, what the service reads may still grow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reference_table_comes_after_the_move_was_completed() {

@@ -183,10 +183,11 @@ pub(crate) async fn create_slot(source: &Source, client: &Client, slot: &str) ->
 }
 
 /// Commits a logical message with this content. When a sink has passed the message, it has passed everything that was
-/// committed before; and a quiet database has something to stream.
-pub(crate) async fn barrier(client: &Client, token: &str) -> Result<(), SourceError> {
-    client.execute("SELECT pg_logical_emit_message(true, 'strangler.barrier', $1)", &[&token]).await?;
-    Ok(())
+/// committed before; and a quiet database has something to stream. Returns a place just before its end.
+pub(crate) async fn barrier(client: &Client, token: &str) -> Result<EndLsn, SourceError> {
+    let sql = "SELECT pg_logical_emit_message(true, 'strangler.barrier', $1)::text";
+    let place: String = client.query_one(sql, &[&token]).await?.get(0);
+    place.parse().map_err(|_| SourceError::Refused(format!("it put a message at {place}")))
 }
 
 /// A snapshot at an exact place in the stream. It lasts as long as this value.

@@ -13,7 +13,7 @@ use super::narrowed;
 use super::plan::LanePlan;
 use super::sink::Sink;
 use super::{COPY_REPORT_INTERVAL, Lane, RETRY_MAX};
-use crate::feed::source::{self, Snapshot};
+use crate::feed::source::{self, Snapshot, Source, SourceError};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneOrder};
 use migrations::finding::Finding;
@@ -30,8 +30,12 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::time::sleep;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
+
+/// A lane that needs no longer for what the source has now is near it.
+const NEAR: Duration = Duration::from_secs(10);
 
 /// Whether the plan has tables that the copy lacks, and otherwise is as it was, where they may be added: while the monolith
 /// owns the slice, or what the service only reads when the move is complete.
@@ -90,7 +94,7 @@ impl Lane<'_> {
         let source = feed.source.connect("strangler copy").await?;
         self.make_gates(sink, &source, part).await?;
         let followed: BTreeSet<TableName> = &self.context.plan.wanted(self.order) - &added;
-        // A snapshot may have to wait for long transactions. The lane goes on until one could be had.
+        // The lane goes on until it is near, and a snapshot could be had: that may have to wait for long transactions.
         let reader = self.log.reader(followed.clone(), &kept.cursor).await?;
         self.apply(reader, sink, kept, None, self.calm(&added)).await?;
         let kept = kept::load(sink.client(), &part.id).await?.ok_or_else(|| superseded(part))?;
@@ -155,15 +159,36 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Waits until the source gives a snapshot, so that the next one comes soon, too.
+    /// Waits until the lane is near the source, and the source gives a snapshot, so that the next one comes soon, too.
     async fn calm(&self, added: &BTreeSet<TableName>) {
         let (source, slice) = (&self.context.feed.source, &self.context.plan.id.slice);
-        while let Err(why) = Snapshot::take(source, slice.as_str()).await {
+        let calm = async || {
+            self.come_near(source, added).await?;
+            Snapshot::take(source, slice.as_str()).await
+        };
+        while let Err(why) = calm().await {
             tracing::warn!(lane = %self.context.plan.id, "tables are not added yet: {why}; {}", why.remedy());
             self.tell_addition(added, &RowCount::default(), Some(why.to_string()));
             sleep(RETRY_MAX).await;
         }
         self.tell_addition(added, &RowCount::default(), None);
+    }
+
+    /// Waits until what the source has at a moment comes within [`NEAR`]. A snapshot is held at the source until the lane has
+    /// come to it.
+    async fn come_near(&self, source: &Source, added: &BTreeSet<TableName>) -> Result<(), SourceError> {
+        let client = source.connect("strangler barrier").await?;
+        let mut state = self.context.state.subscribe();
+        loop {
+            let place = source::barrier(&client, &uuid::Uuid::new_v4().to_string()).await?;
+            if timeout(NEAR, state.wait_for(|state| state.passed >= place)).await.is_ok() {
+                return Ok(());
+            }
+            let waits = "what was written before them is applied first".to_owned();
+            self.tell_addition(added, &RowCount::default(), Some(waits));
+            // It is there as long as the lane.
+            let _ = state.wait_for(|state| state.passed >= place).await;
+        }
     }
 
     async fn report_addition(&self, added: &BTreeSet<TableName>, progress: &RowCount) -> Infallible {
