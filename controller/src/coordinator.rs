@@ -29,10 +29,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use uuid::Uuid;
 
 /// How often a lease that another coordinator holds is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Longer than a lease runs that is not renewed.
+const LEAD_MAX: Duration = Duration::from_secs(6);
+const LEAD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Drives whatever is crossing, until the process ends.
 pub(crate) async fn run(desk: Arc<Desk>, line: Option<Arc<Line>>, mut ends: watch::Receiver<bool>) {
@@ -46,7 +48,6 @@ pub(crate) async fn run(desk: Arc<Desk>, line: Option<Arc<Line>>, mut ends: watc
         () = tokio::time::sleep(HEARD_AFTER) => {}
         _ = ends.wait_for(|ended| *ended) => return,
     }
-    let name: Arc<str> = format!("{}-{}", std::process::id(), Uuid::new_v4().simple()).into();
     let mut revisions = desk.revisions();
     let mut tick = tokio::time::interval(ASK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -57,8 +58,7 @@ pub(crate) async fn run(desk: Arc<Desk>, line: Option<Arc<Line>>, mut ends: watc
         driven.retain(|_, driver| !driver.is_finished());
         for slice in crossing(&desk) {
             driven.entry(slice).or_insert_with_key(|slice| {
-                let by = (Arc::clone(&name), Arc::clone(&line));
-                drivers.spawn(drive(Arc::clone(&desk), slice.clone(), by, ends.clone()))
+                drivers.spawn(drive(Arc::clone(&desk), slice.clone(), Arc::clone(&line), ends.clone()))
             });
         }
         while let Some(ended) = drivers.try_join_next() {
@@ -89,6 +89,19 @@ pub(crate) async fn make_ready(desk: &Desk, name: &SliceName) {
     }
 }
 
+/// Makes this controller the next to drive a slice that needs no coordinator yet. Another one that finds a return under way,
+/// and has not seen it begin, gives it up. One that drove lately is waited for.
+pub(crate) async fn lead(desk: &Desk, name: &SliceName) {
+    let led = async {
+        while matches!(desk.store().take_lease(name, &desk.coordinator, lease::LENGTH).await, Ok(false)) {
+            tokio::time::sleep(LEAD_PAUSE).await;
+        }
+    };
+    if tokio::time::timeout(LEAD_MAX, led).await.is_err() {
+        tracing::warn!(slice = %name, "another coordinator keeps the lease; it drives what begins now");
+    }
+}
+
 /// The plan's slices for which there is something to do here.
 fn crossing(desk: &Desk) -> Vec<SliceName> {
     let Some(state) = desk.state() else { return Vec::new() };
@@ -96,19 +109,14 @@ fn crossing(desk: &Desk) -> Vec<SliceName> {
     desk.plan.slices.keys().filter(needs).cloned().collect()
 }
 
-async fn drive(
-    desk: Arc<Desk>,
-    name: SliceName,
-    (coordinator, line): (Arc<str>, Arc<Line>),
-    ends: watch::Receiver<bool>,
-) {
+async fn drive(desk: Arc<Desk>, name: SliceName, line: Arc<Line>, ends: watch::Receiver<bool>) {
     let Some(slice) = desk.plan.slices.get(&name) else { return };
-    let lease = match Lease::take(desk.store(), &name, &coordinator).await {
+    let lease = match Lease::take(desk.store(), &name, &desk.coordinator).await {
         Ok(Some(lease)) => lease,
         Ok(None) => return tracing::debug!(slice = %name, "another coordinator drives it"),
         Err(error) => return tracing::warn!(slice = %name, %error, "the lease could not be had yet"),
     };
-    tracing::info!(slice = %name, coordinator = &*coordinator, "drives a crossing");
+    tracing::info!(slice = %name, coordinator = &*desk.coordinator, "drives a crossing");
     let mut driver = Driver::new(&desk, slice, &lease, &line, ends);
     tokio::select! {
         biased;

@@ -20,10 +20,11 @@ use migrations::plan::Plan;
 use migrations::problem::Problem;
 use migrations::stage::Stage;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// How often a decision is made anew after somebody else was faster. They are rare and each succeeds for someone.
 const TRIES: u32 = 8;
@@ -37,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) spare: Spare,
     pub(crate) recalls: Recalls,
     pub(crate) remembered: Remembered,
+    /// This process's name in the lease of a slice.
+    pub(crate) coordinator: Arc<str>,
     store: Store,
     known: Mutex<Known>,
     reading: tokio::sync::Mutex<()>,
@@ -79,6 +82,7 @@ impl Desk {
             spare: Spare::default(),
             recalls: Recalls::default(),
             remembered: Remembered::default(),
+            coordinator: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()).into(),
             store,
             known: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),

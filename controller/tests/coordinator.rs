@@ -493,6 +493,20 @@ async fn a_table_that_is_altered_meanwhile_ends_a_cutover() {
     house.only_writes("monolith").await;
 }
 
+/// The other one may still have the lease, and has not seen the rollback begin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_is_driven_by_the_controller_that_was_asked() {
+    let house = House::new(2).await;
+    for way in ["cutover", "rollback", "cutover", "rollback"] {
+        let asked = usize::from(way == "cutover");
+        let (status, answer) = house.wish(asked, way, ann()).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        house.until_stage(0, if way == "cutover" { "split" } else { "following" }).await;
+        house.until_stage(1, if way == "cutover" { "split" } else { "following" }).await;
+    }
+    assert!(!house.events(0).await.contains(&"rollback-aborted"), "{:#?}", house.journal(0).await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_coordinator_is_followed_by_another_in_each_phase() {
     while_preparing().await;

@@ -2,6 +2,7 @@
 
 use super::{Shared, answer, detached, name};
 use crate::coordinator::{self, sight};
+use crate::place::Place;
 use crate::reconcile;
 use answer::Failure;
 use axum::Json;
@@ -97,6 +98,9 @@ impl Shared {
             CrossingVerb::Rollback => {
                 self.may_return(slice).await?;
                 coordinator::make_ready(desk, slice).await;
+                if !Place::needs_coordinator(&desk.present().await?.slice(slice)) {
+                    coordinator::lead(desk, slice).await;
+                }
                 Vec::new()
             }
             CrossingVerb::Complete => self.all_follow(slice).await.map(|()| Vec::new())?,

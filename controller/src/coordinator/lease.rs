@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// After a coordinator died, so long nobody drives the slice.
-const LENGTH: Duration = Duration::from_secs(5);
+pub(super) const LENGTH: Duration = Duration::from_secs(5);
 const RENEWED_EVERY: Duration = Duration::from_secs(1);
 /// An answer that took longer says the time too roughly, if a better one can be had.
 const QUICK: Duration = Duration::from_millis(250);
