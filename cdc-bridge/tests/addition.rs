@@ -6,6 +6,7 @@
 mod house;
 
 use house::crossing::{back, session, there};
+use house::one_table::PLAN;
 use house::{House, kafka};
 use migrations::code::Code;
 use migrations::control::{Condition, LaneReport};
@@ -38,16 +39,6 @@ const SINK: &str = "
     CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END$$;
     CREATE TRIGGER wait AFTER INSERT ON prices FOR EACH STATEMENT EXECUTE FUNCTION wait();";
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables: [public.orders]
-    reference: [public.counts]
-";
 /// The tables that come later.
 const MORE: &str = "
 version: 1
@@ -117,7 +108,7 @@ fn is_adding(report: &LaneReport) -> bool {
 }
 
 async fn following(log: &str) -> House {
-    House::following(SOURCE, SINK, &format!("{PLAN}{log}")).await
+    House::following(SOURCE, SINK, &format!("{PLAN}    reference: [public.counts]\n{log}")).await
 }
 
 /// Writes at the source until told to stop.

@@ -7,6 +7,7 @@ mod house;
 
 use house::House;
 use house::crossing::session;
+use house::one_table::plan;
 use migrations::control::Condition;
 use migrations::stage::Event;
 use tokio_postgres::Client;
@@ -23,15 +24,7 @@ const SINK: &str = "
     CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN new; END$$;
     CREATE TRIGGER wait BEFORE INSERT ON firsts FOR EACH ROW EXECUTE FUNCTION wait();";
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables: [public.firsts, public.items]
-";
+const TABLES: &str = "    tables: [public.firsts, public.items]\n";
 const ALL: &str = "SELECT id, first, note FROM items ORDER BY id";
 
 /// The session that holds the locks: until the second table is read, no other one locks it.
@@ -48,7 +41,7 @@ const REPLACE: &str = "BEGIN; CREATE TABLE other (LIKE items INCLUDING ALL); INS
 
 /// A copy that has its snapshot and its locks, and waits before it reads the second table. The session lets it go on.
 async fn halfway() -> (House, Client) {
-    let house = House::new(SOURCE, SINK, PLAN).await;
+    let house = House::new(SOURCE, SINK, &plan(TABLES)).await;
     let held = session(&house.sink.url("postgres", "orders")).await;
     held.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
     house.start();
@@ -112,7 +105,7 @@ async fn a_copy_that_lost_its_snapshot_begins_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_the_role_do_not_end_a_copy() {
-    let house = House::new(SOURCE, SINK, PLAN).await;
+    let house = House::new(SOURCE, SINK, &plan(TABLES)).await;
     for limit in ["idle_in_transaction_session_timeout", "idle_session_timeout", "transaction_timeout"] {
         let known = format!("SELECT count(*) FROM pg_settings WHERE name = '{limit}'");
         if house.at_source(&known) == "1" {

@@ -6,6 +6,7 @@
 mod house;
 
 use house::House;
+use house::one_table::plan;
 use migrations::stage::Event;
 
 const SOURCE: &str = "
@@ -22,14 +23,7 @@ const SINK: &str = "
     CREATE TABLE prices (id int PRIMARY KEY, cents int, secret text);
     CREATE TABLE parts (id int, no int, PRIMARY KEY (id, no));";
 /// `total` is dropped and read by a `set`; `token` and `secret` are masked.
-const PLAN: &str = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
+const TABLES: &str = "    tables:
       - { from: public.accounts, drop: [secret] }
       - { from: public.prices, drop: [total], set: { cents: '(total * 100)::int', secret: \"''\" } }
       - { from: public.parts, drop: [secret] }
@@ -54,7 +48,7 @@ fn log(house: &House) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_no_slice_needs_is_in_no_log() {
-    let house = House::following(SOURCE, SINK, PLAN).await;
+    let house = House::following(SOURCE, SINK, &plan(TABLES)).await;
     // Under REPLICA IDENTITY FULL there is no list of columns, but the log has none of the secrets either.
     let listed = "accounts {id,note,secret} parts {id,no} prices {id,total} users {id,name}";
     assert_eq!(house.at_source(COLUMNS), listed);

@@ -4,9 +4,9 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod house;
 
-use house::House;
 use house::crossing::{back, session, there};
 use house::orders::{AT_SINK, AT_SOURCE, ITEMS, SINK, SOURCE, plan};
+use house::{House, one_table};
 use migrations::code::Code;
 use migrations::control::Condition;
 use migrations::journal::Generation;
@@ -232,21 +232,14 @@ async fn the_way_back_writes_only_the_columns_that_changed() {
         GRANT INSERT ON fired TO PUBLIC;";
     let sink = "CREATE TABLE goods (id int PRIMARY KEY, cents bigint NOT NULL, lower text NOT NULL, tags json, size numeric,
         own int DEFAULT 0);";
-    let plan = "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: { list: GET /orders }
-    tables:
+    let goods = "    tables:
       - from: public.goods
         drop: [price, name, legacy]
         set: { cents: '(price * 100)::bigint', lower: 'lower(name)' }
         reverse: { price: 'cents / 100.0', name: 'lower' }
     triggers: { on_price: fire, on_name: fire }
 ";
-    let house = following_back(House::new(source, sink, plan).await).await;
+    let house = following_back(House::new(source, sink, &one_table::plan(goods)).await).await;
     house.cut_over().await;
     let rows = |of: &str| house.at_source(&format!("SELECT {of} FROM goods ORDER BY id"));
     let (exact, ids) = (rows("price, name, tags, legacy"), rows("id"));

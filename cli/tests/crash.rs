@@ -158,13 +158,7 @@ async fn a_killed_broker_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_goes_on() {
     let mut chance = Chance::new();
-    let ((monolith, shop), (service, orders)) = (shop::open("monolith").await, shop::open("service").await);
-    let house = House::with_upstreams(&Log::Embedded, monolith, service);
-    shop.send_replace(house.source.url("app", "shop"));
-    orders.send_replace(house.sink.url("app", "orders"));
-    house.ok(&["up", "--detach"]);
-    house.ok(&["sync", "start", "orders", "--timeout", "120"]);
-    house.ok(&["route", "set", "orders", "100%"]);
+    let house = shop::reading_at_the_service().await;
 
     let stop = Arc::new(AtomicBool::new(false));
     let clerks = (1..=3).map(|clerk| tokio::spawn(at_work(house.proxy, clerk * 1_000_000, stop.clone())));

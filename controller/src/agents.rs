@@ -337,16 +337,7 @@ mod tests {
         let (plan, _) = migrations::plan::check("plan.yaml", text, &|_| None).unwrap();
         let slice: SliceName = "orders".parse().unwrap();
         let withheld = |rows: &str| {
-            let lane = LaneReport {
-                condition: Condition::Following,
-                lag_bytes: Some(0),
-                lag_ms: Some(0),
-                lag_unknown: None,
-                changes: 0,
-                foreign: 0,
-                fenced: None,
-                began: None,
-            };
+            let lane = LaneReport::caught_up(Condition::Following);
             let report = BridgeReport {
                 lanes: [(LaneId::forward(slice.clone()), lane)].into(),
                 rows: [(slice.clone(), rows.to_owned())].into(),

@@ -87,16 +87,7 @@ mod tests {
     const MAX: Duration = Duration::from_secs(60);
 
     fn lane(condition: Condition, lag_s: u64) -> LaneReport {
-        LaneReport {
-            condition,
-            lag_bytes: Some(0),
-            lag_ms: Some(lag_s * 1000),
-            lag_unknown: None,
-            changes: 0,
-            foreign: 0,
-            fenced: None,
-            began: None,
-        }
+        LaneReport { lag_ms: Some(lag_s * 1000), ..LaneReport::caught_up(condition) }
     }
 
     fn finding() -> Finding {

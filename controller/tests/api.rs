@@ -149,16 +149,7 @@ fn proxy(name: &str, acts_on: Option<(JournalId, Generation)>, plan: &str) -> Ob
 }
 
 fn bridge(address: &str, condition: Option<Condition>) -> Observed {
-    let lane = condition.map(|condition| LaneReport {
-        condition,
-        lag_bytes: Some(0),
-        lag_ms: Some(0),
-        lag_unknown: None,
-        changes: 0,
-        foreign: 0,
-        fenced: None,
-        began: None,
-    });
+    let lane = condition.map(LaneReport::caught_up);
     let lanes = lane.into_iter().map(|lane| ("orders/forward".parse().unwrap(), lane)).collect();
     Observed {
         version: VERSION,

@@ -274,6 +274,22 @@ pub struct LaneReport {
     pub began: Option<Began>,
 }
 
+impl LaneReport {
+    /// Of a lane that has applied everything.
+    pub fn caught_up(condition: Condition) -> Self {
+        Self {
+            condition,
+            lag_bytes: Some(0),
+            lag_ms: Some(0),
+            lag_unknown: None,
+            changes: 0,
+            foreign: 0,
+            fenced: None,
+            began: None,
+        }
+    }
+}
+
 /// Where a lane back began, and for which order: what it kept for an earlier one is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Began {

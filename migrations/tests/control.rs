@@ -387,19 +387,6 @@ fn traffic() -> Vec<RouteTraffic> {
     vec![RouteTraffic { side, per_second: 1.5, requests: 90, errors: 1, unanswered: 2, p99_ms: None }]
 }
 
-fn lane_that_follows() -> LaneReport {
-    LaneReport {
-        condition: Condition::Following,
-        lag_bytes: Some(0),
-        lag_ms: Some(0),
-        lag_unknown: None,
-        changes: 0,
-        foreign: 0,
-        fenced: None,
-        began: None,
-    }
-}
-
 #[test]
 fn status_and_outcome_read_back_in_every_stage() {
     for stage in stages() {
@@ -421,7 +408,7 @@ fn status_and_outcome_read_back_in_every_stage() {
             has_tables: true,
             routes: vec![route],
             withheld: true,
-            lanes: BTreeMap::from([(Direction::Forward, lane_that_follows())]),
+            lanes: BTreeMap::from([(Direction::Forward, LaneReport::caught_up(Condition::Following))]),
             lag_unknown: None,
             next_steps: vec!["strangler status".into()],
         };

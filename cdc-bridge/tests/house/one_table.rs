@@ -15,8 +15,15 @@ slices:
     routes: { list: GET /orders }
     tables: [public.orders]
 ";
+/// Its tables. Another test puts others there.
+const TABLES: &str = "    tables: [public.orders]\n";
 pub const ALL: &str = "SELECT id, note FROM orders ORDER BY id";
 pub const SUMS: &str = "SELECT id, md5(note) FROM orders ORDER BY id";
+
+/// The same plan with this in place of its tables.
+pub fn plan(slice: &str) -> String {
+    PLAN.replace(TABLES, slice)
+}
 
 pub async fn following() -> House {
     House::following(SOURCE, SINK, PLAN).await

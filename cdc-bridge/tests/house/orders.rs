@@ -20,20 +20,11 @@ pub const AT_SINK: &str = "SELECT id, customer, total_cents, note FROM orders OR
 
 /// A plan with these tables beside the orders.
 pub fn plan(tables: &str) -> String {
-    format!(
-        "
-version: 1
-name: shop
-slices:
-  orders:
-    service: orders
-    routes: {{ list: GET /orders }}
-    tables:
+    let orders = "    tables:
       - from: public.orders
         drop: [total]
-        set: {{ total_cents: '(total * 100)::bigint' }}
-        reverse: {{ total: 'total_cents / 100.0' }}
-{tables}    reference: [public.customers]
-"
-    )
+        set: { total_cents: '(total * 100)::bigint' }
+        reverse: { total: 'total_cents / 100.0' }
+";
+    super::one_table::plan(&format!("{orders}{tables}    reference: [public.customers]\n"))
 }

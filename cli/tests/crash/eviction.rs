@@ -2,7 +2,7 @@
 //! stands still, one was killed and begins again with the table that it stored.
 
 use crate::folder::signal;
-use crate::house::{House, Log};
+use crate::house::House;
 use crate::shop;
 use migrations::control::READERS_LEAVE;
 use nix::sys::signal::Signal;
@@ -160,13 +160,7 @@ const LOSE_SLOT: &str = "DO $$ DECLARE lost name; BEGIN
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_proxy_reads_from_a_copy_that_is_emptied_whatever_it_has_not_heard() {
-    let ((monolith, shop), (service, orders)) = (shop::open("monolith").await, shop::open("service").await);
-    let house = House::with_upstreams(&Log::Embedded, monolith, service);
-    shop.send_replace(house.source.url("app", "shop"));
-    orders.send_replace(house.sink.url("app", "orders"));
-    house.ok(&["up", "--detach"]);
-    house.ok(&["sync", "start", "orders", "--timeout", "120"]);
-    house.ok(&["route", "set", "orders", "100%"]);
+    let house = shop::reading_at_the_service().await;
     let (cut, frozen) = (Proxy::start(&house, "cut").await, Proxy::start(&house, "frozen").await);
     let mut killed = Proxy::start(&house, "killed").await;
     let (answers, begun) = (Answers::default(), Instant::now());

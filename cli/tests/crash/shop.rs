@@ -1,13 +1,26 @@
 //! A monolith and a service behind the proxy, as small as can be: each order is a row, and each answer a number.
 
+use crate::house::{House, Log};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::NoTls;
 
+/// A house in front of both, whose reads are at the service.
+pub async fn reading_at_the_service() -> House {
+    let ((monolith, shop), (service, orders)) = (open("monolith").await, open("service").await);
+    let house = House::with_upstreams(&Log::Embedded, monolith, service);
+    shop.send_replace(house.source.url("app", "shop"));
+    orders.send_replace(house.sink.url("app", "orders"));
+    house.ok(&["up", "--detach"]);
+    house.ok(&["sync", "start", "orders", "--timeout", "120"]);
+    house.ok(&["route", "set", "orders", "100%"]);
+    house
+}
+
 /// `POST /orders` with a number in the body places that order; the answer comes after the commit. `GET /orders/ID` says
 /// how often it was hit, or 404. The answer names its side. Serves as long as the test runs.
-pub async fn open(side: &'static str) -> (u16, tokio::sync::watch::Sender<String>) {
+async fn open(side: &'static str) -> (u16, tokio::sync::watch::Sender<String>) {
     let (database, url) = tokio::sync::watch::channel(String::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

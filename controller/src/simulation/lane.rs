@@ -135,16 +135,13 @@ impl Databases {
         });
         let lag = oldest.map_or(0, |at| now.since(at).as_millis());
         LaneReport {
-            condition: if lane.is_some() { Condition::Following } else { Condition::Idle },
-            lag_bytes: Some(0),
             lag_ms: Some(u64::try_from(lag).unwrap()),
-            lag_unknown: None,
-            changes: 0,
             foreign: lane.map_or(0, |lane| lane.foreign),
             fenced: lane.and_then(|lane| lane.fenced),
             began: lane
                 .filter(|_| direction == Direction::Reverse)
                 .map(|lane| Began { attempt: lane.attempt, at: EndLsn(lane.began as u64) }),
+            ..LaneReport::caught_up(if lane.is_some() { Condition::Following } else { Condition::Idle })
         }
     }
 }

@@ -392,14 +392,15 @@ impl Played {
         let fenced = fence.map(|gate| gate.epoch).filter(|_| manners.fences_pass && is_moving);
         let is_kept = manners.way_back && order.right != Right::Rest;
         LaneReport {
-            condition: if is_forward || is_kept { Condition::Following } else { Condition::Idle },
-            lag_bytes: Some(0),
             lag_ms: Some(if is_forward { 0 } else { manners.reverse_lag_ms }),
-            lag_unknown: None,
-            changes: 0,
             foreign: if is_forward { 0 } else { manners.foreign },
             fenced: if is_forward { manners.fence_said.or(fenced) } else { fenced },
             began: (!is_forward && is_kept).then_some(Began { attempt: order.attempt, at: EndLsn(9) }),
+            ..LaneReport::caught_up(if is_forward || is_kept {
+                Condition::Following
+            } else {
+                Condition::Idle
+            })
         }
     }
 }
