@@ -3,7 +3,7 @@
 use crate::log::Event;
 use migrations::names::TableName;
 use migrations::tail::{Operation, TailedChange, TailedColumn};
-use rows::change::{self, Change, Relation, Tuple, Value};
+use rows::change::{self, Change, Relation, ReplicaIdentity, Tuple, Value};
 use rows::envelope::{decode, header, topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,10 @@ impl Shapes {
         let read = self.0.get(&event.topic).and_then(|shape| {
             let value = serde_json::to_vec(&event.value).ok()?;
             let header = |name: &str| event.headers.get(name).map(String::as_bytes);
-            decode(shape, Some(&value), header).ok().flatten()
+            let read = |shape: &Arc<Relation>| decode(shape, Some(&value), header).ok().flatten();
+            // What is written of an old row may have changed since.
+            let other = |identity| read(&Arc::new(Relation { identity, ..(**shape).clone() }));
+            read(shape).or_else(|| other(ReplicaIdentity::Default)).or_else(|| other(ReplicaIdentity::Full))
         });
         Some(read.as_ref().map_or_else(|| as_logged(event), of))
     }
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
     use migrations::column_type::ColumnType;
     use migrations::lsn::{CommitLsn, Position};
-    use rows::change::{Column, ReplicaIdentity, Transaction};
+    use rows::change::{Column, Transaction};
     use rows::envelope::{Context, Encoded, Encoder};
 
     fn relation(identity: ReplicaIdentity) -> Arc<Relation> {
@@ -154,7 +157,7 @@ mod tests {
         };
         let mut encoded = Encoded::new();
         Encoder::new(context).encode(&change, 0, &mut encoded);
-        let record = encoded.records().find(|record| record.value.is_some()).unwrap();
+        let record = encoded.records().filter(|record| record.value.is_some()).last().unwrap();
         let event = Event {
             topic: "shop.public.orders".to_owned(),
             key: serde_json::Value::Null,
@@ -164,8 +167,19 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), String::from_utf8(value.to_vec()).unwrap()))
                 .collect(),
         };
-        let tables = is_known.then(|| (relation.table.clone(), (*relation).clone())).into_iter().collect();
-        let told = Shapes::of("shop", &tables).tell(&event).unwrap();
+        let now = |identity| Relation { identity, ..(*relation).clone() };
+        let as_it_is = |identity| {
+            let tables = is_known.then(|| (relation.table.clone(), now(identity))).into_iter().collect();
+            Shapes::of("shop", &tables).tell(&event).unwrap()
+        };
+        let told = as_it_is(identity);
+        if is_known {
+            let values =
+                |told: &TailedChange| told.columns.iter().map(|one| one.value.clone()).collect::<Vec<_>>();
+            for other in [ReplicaIdentity::Default, ReplicaIdentity::Full] {
+                assert_eq!(values(&as_it_is(other)), values(&told), "the identity was {other:?} by then");
+            }
+        }
         let column = |column: &TailedColumn| format!("{}={:?}<{:?}", column.name, column.value, column.was);
         let columns: Vec<String> = told.columns.iter().map(column).collect();
         format!("{:?} {} {}", told.operation, told.table, columns.join(" ")).replace("Some", "")
@@ -183,7 +197,15 @@ mod tests {
             told(ReplicaIdentity::Full, change::Operation::Update { old: Some(old), new }, true),
             r#"Update public.orders id=("7")<None total=("99.00")<("12.50") rate=("1.5")<("1.50") day=("2026-01-02")<None"#
         );
-        let key = row([None, Some("7"), None, None]);
+        let (moved, key) = (row([Some("1.00"), Some("8"), None, None]), row([None, Some("7"), None, None]));
+        assert_eq!(
+            told(
+                ReplicaIdentity::Default,
+                change::Operation::Update { old: Some(key.clone()), new: moved },
+                true
+            ),
+            r#"Update public.orders id=("8")<("7") total=("1.00")<None rate=None<None day=None<None"#
+        );
         assert_eq!(
             told(ReplicaIdentity::Default, change::Operation::Delete { old: key.clone() }, true),
             r#"Delete public.orders id=("7")<None"#
