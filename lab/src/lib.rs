@@ -3,6 +3,7 @@
 //!
 //! It knows nothing of strangler. Where a server's programs are missing, the error says how to install them.
 
+mod certificate;
 mod dice;
 pub mod interrupt;
 pub mod kafka;
@@ -10,6 +11,7 @@ pub mod port;
 pub mod postgres;
 pub mod process;
 
+pub use certificate::certificates;
 pub use dice::Dice;
 pub use kafka::Broker;
 pub use port::free_port;

@@ -11,18 +11,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 /// Authorities `ca` and `other`, `middle` that `ca` certified, and certificates of servers and clients.
-const CERTIFICATES: &str = "set -e
-    ec='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-    for name in ca other; do
-        openssl req -x509 $ec -days 2 -subj /CN=$name -addext keyUsage=keyCertSign,digitalSignature -keyout $name.key -out $name.pem
-    done
-    # NAME COMMON-NAME AUTHORITY KEY-OPTIONS EXTENSIONS DAYS
-    sign() {
-        openssl req $4 -nodes -subj /CN=$2 -keyout $1.key -out $1.csr
-        printf \"$5\" > $1.ext
-        ext=; if [ -n \"$5\" ]; then ext=\"-extfile $1.ext\"; fi
-        openssl x509 -req -in $1.csr -CA $3.pem -CAkey $3.key -CAcreateserial -days ${6:-2} $ext -out $1.pem
-    }
+const CERTIFICATES: &str = "for name in ca other; do authority $name; done
     sign middle middle ca \"$ec\" 'basicConstraints=critical,CA:TRUE\\nkeyUsage=keyCertSign'
     sign server x ca \"$ec\" subjectAltName=DNS:localhost
     # As the PostgreSQL manual makes one (19.9.5): of version 1, with a common name only.
@@ -66,8 +55,7 @@ struct Server {
 impl Server {
     fn start() -> Server {
         let folder = tempfile::tempdir().unwrap();
-        let made = Command::new("sh").args(["-c", CERTIFICATES]).current_dir(folder.path()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        lab::certificates(folder.path(), CERTIFICATES).unwrap();
         let hba = folder.path().join("hba.conf");
         std::fs::write(&hba, ACCESS).unwrap();
         let cluster = Cluster::start_with(&format!("-c hba_file={}", hba.display()));
