@@ -4,7 +4,7 @@
 
 mod rig;
 
-use rig::{Reply, Rig, ask, connect, raw, read_past, route, text};
+use rig::{Reply, Rig, ask, connect, raw, read_past, route, text, websocket};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -118,19 +118,7 @@ fn a_redirect_to_an_upstream_stays_on_the_proxy() {
 
 #[test]
 fn an_upgraded_connection_carries_any_bytes_both_ways() {
-    let monolith = |_: &rig::Asked| {
-        Reply::Speak(Box::new(|stream: &mut TcpStream| {
-            let head =
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-            stream.write_all(head.as_bytes()).unwrap();
-            let mut frame = [0; 4];
-            while stream.read_exact(&mut frame).is_ok() {
-                frame.reverse();
-                stream.write_all(&frame).unwrap();
-            }
-        }))
-    };
-    let rig = Rig::with("  read_timeout: 1s\n", vec![], monolith, |_| text(200, ""));
+    let rig = Rig::with("  read_timeout: 1s\n", vec![], |_| websocket(), |_| text(200, ""));
     let mut stream = connect(rig.proxy.address);
     let head = "GET /ws HTTP/1.1\r\nHost: shop.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();

@@ -15,7 +15,7 @@ pub use apart::Apart;
 pub use bare::{Bare, connect, read_past};
 pub use browser::{Browser, ask, raw};
 pub use controller::{Controller, Gate};
-pub use origin::{Origin, Reply, text};
+pub use origin::{Origin, Reply, text, websocket};
 pub use running::{Running, settings};
 pub use wire::{Asked, Got, read_answer};
 

@@ -2,7 +2,7 @@
 
 use super::PATIENCE;
 use super::wire::{Asked, read_body, read_head};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,19 @@ pub enum Reply {
 
 pub fn text(status: u16, body: &str) -> Reply {
     Reply::Answer(status, Vec::new(), body.as_bytes().to_vec())
+}
+
+/// Takes an upgrade, and sends each four bytes back in reverse.
+pub fn websocket() -> Reply {
+    Reply::Speak(Box::new(|stream: &mut TcpStream| {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut frame = [0; 4];
+        while stream.read_exact(&mut frame).is_ok() {
+            frame.reverse();
+            stream.write_all(&frame).unwrap();
+        }
+    }))
 }
 
 /// An HTTP/1.1 server that does what its closure says.
