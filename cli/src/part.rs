@@ -6,6 +6,7 @@ pub(crate) use controller::{doctor, locked_out, readers, upstreams, writers};
 
 use crate::signals::Signals;
 use link::Link;
+use migrations::finding::Finding;
 use migrations::plan::{Plan, Secret};
 use migrations::problem::Problem;
 use migrations::sql::Database;
@@ -54,6 +55,16 @@ pub(crate) async fn bridge(plan: Plan, link: Link) -> Result<(), Problem> {
 /// Blocks, and starts its own runtimes.
 pub(crate) fn proxy(plan: &Plan, link: Link) -> Result<(), Problem> {
     proxy::run(&plan.proxy, link, proxy::Shutdown::by_signal()).map_err(Problem::from)
+}
+
+/// Whether the proxy could start with the certificates of the plan.
+pub(crate) fn check_certificates(plan: &Plan) -> Result<(), Problem> {
+    plan.proxy.tls.as_ref().map_or(Ok(()), proxy::check_certificates).map_err(Problem::from)
+}
+
+/// What is wrong or doubtful about them.
+pub(crate) fn certificates(plan: &Plan) -> Vec<Finding> {
+    plan.proxy.tls.as_ref().map(proxy::certificate_findings).unwrap_or_default()
 }
 
 /// `report` gets a line for each step.

@@ -8,6 +8,8 @@ mod crashing;
 mod folder;
 #[path = "house/reload.rs"]
 mod reload;
+#[path = "house/secure.rs"]
+mod secure;
 #[path = "house/upstreams.rs"]
 mod upstreams;
 

@@ -346,7 +346,9 @@ codes! {
     LogUnknown = "log.unknown", Stopped;
 
     BridgeOtherPlan = "bridge.other-plan", NotReady;
+    ProxyCertificate = "proxy.certificate", NotReady;
     ProxyForwardedIgnored = "proxy.forwarded-ignored", NotReady;
+    ProxyOpenKey = "proxy.open-key", NotReady;
     ProxySeveral = "proxy.several", NotReady;
     BridgeWaits = "bridge.waits", Unavailable;
 

@@ -186,6 +186,12 @@ pub struct ProxyReport {
     /// Whether it lately threw away what a balancer says of clients, because the plan does not trust it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub ignores_forwarded: bool,
+    /// Where clients come by TLS, e.g. `https://0.0.0.0:8443`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub https: Option<String>,
+    /// What is wrong with the proxy itself.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub findings: Vec<Finding>,
     /// How far `fared` reaches back.
     #[serde(default)]
     pub window_ms: u64,

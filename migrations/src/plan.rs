@@ -8,11 +8,13 @@ mod environment;
 mod fingerprint;
 mod kafka;
 mod sql;
+mod tls;
 mod tree;
 mod written;
 
 pub use check::check;
 pub use kafka::{KafkaOption, KafkaOptions};
+pub use tls::{CertificateFiles, TlsSettings};
 
 use crate::crossing::Moment;
 use crate::finding::Finding;
@@ -147,6 +149,8 @@ pub enum LogChoice {
 pub struct ProxySettings {
     /// Where clients connect, `address:port`.
     pub listen: String,
+    /// None: clients come by plain HTTP only.
+    pub tls: Option<TlsSettings>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served, `address:port`.
     pub admin: String,
     /// Testers who know this may choose the side with a header; none: nobody may.

@@ -145,6 +145,13 @@ fn every_key_is_read() {
     assert_eq!(plan.proxy.body_bytes_max, Some(10 << 20));
     assert_eq!(plan.proxy.head_bytes_max, 32 << 10);
     assert_eq!((plan.proxy.connections_max, plan.proxy.reuse), (Some(2000), Reuse::Shared));
+    let tls = plan.proxy.tls.as_ref().unwrap();
+    assert_eq!((&*tls.listen, tls.redirect_port), ("0.0.0.0:8443", Some(443)));
+    let files = tls.certificates.iter().map(|files| (files.certificate.to_str(), files.key.to_str()));
+    assert_eq!(
+        files.collect::<Vec<_>>(),
+        [(Some("/etc/shop/shop.pem"), Some("/etc/shop/shop.key")), (Some("all.pem"), Some("all.pem"))]
+    );
     let hold = plan.proxy.hold;
     assert_eq!((hold.writes_max, hold.bytes_max, hold.wait_ms_max), (500, 8 << 20, 2_000));
     assert_eq!(plan.proxy.consistency, Some(Consistency::Strong));

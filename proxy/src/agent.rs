@@ -9,6 +9,7 @@ use crate::health::{self, Question};
 use crate::metrics::Metrics;
 use crate::succession::Place;
 use crate::table::{BadDesired, Tables};
+use crate::tls::Tls;
 use async_trait::async_trait;
 use link::Told;
 use migrations::code::Code;
@@ -28,6 +29,8 @@ pub(crate) struct Agent {
     /// The stored table, if it is in use.
     pub(crate) stored: Option<Told>,
     pub(crate) listen: String,
+    /// Where clients come by TLS.
+    pub(crate) https: Option<(String, Arc<Tls>)>,
     pub(crate) health: Option<Question>,
     pub(crate) bridge: BridgeLink,
     pub(crate) drain: Arc<Drain>,
@@ -63,6 +66,7 @@ impl BackgroundService for Agent {
             _ = shutdown.changed() => {}
             never = self.agent.pull(self.stored.clone(), |told| self.take(told)) => match never {},
             never = self.report() => match never {},
+            never = self.keep_certificates_fresh() => match never {},
             never = self.tables.doubt.watch(&self.agent, || self.tables.acts_on(), &self.metrics) => match never {},
         }
         health.abort();
@@ -98,6 +102,13 @@ impl Agent {
         self.agent.report(&self.tables.news, || self.observed()).await
     }
 
+    async fn keep_certificates_fresh(&self) -> Infallible {
+        match &self.https {
+            Some((_, tls)) => tls.keep_fresh(|| self.tables.news.notify_one()).await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn observed(&self) -> Observed {
         let live = self.tables.live();
         let unwell = live.iter().flat_map(|live| live.targets()).filter(|target| !target.is_well());
@@ -116,6 +127,8 @@ impl Agent {
             is_leaving: self.drain.has_begun(),
             recalled: self.tables.doubt.recalled(),
             ignores_forwarded: self.ignored.is_met(self.metrics.forwarded_ignored.get(), Instant::now()),
+            https: self.https.as_ref().map(|(address, _)| address.clone()),
+            findings: self.https.as_ref().map(|(_, tls)| tls.findings()).unwrap_or_default(),
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             fared,
         };

@@ -41,11 +41,9 @@ impl Answer {
                 "writes are held for a cutover, and no more of them can wait; this one was not sent",
                 "send it again; `proxy.hold` in the plan sets the bounds",
             ),
-            Failure::TooLarge => (
-                413,
-                "the request's body is too large",
-                "send a smaller body, or raise `proxy.max_body` in the plan",
-            ),
+            Failure::TooLarge => {
+                (413, "the request's body is too large", "send less, or raise `proxy.max_body`")
+            }
             Failure::Malformed(malformed @ (HEAD_TOO_LARGE | TOO_MANY_FIELDS)) => {
                 (431, "the request's head is too large", malformed.0)
             }
@@ -56,6 +54,7 @@ impl Answer {
                 "send it without encoded slashes, backslashes, empty segments, `;` and `#`; `proxy.ambiguous_paths: pass` in \
                  the plan lets it through",
             ),
+            Failure::NotTls => (400, "this port speaks nothing but TLS", "ask for it with https://"),
             Failure::ClientLate => (408, "the request did not arrive in time", "send it again"),
             Failure::ConnectLate => (
                 504,

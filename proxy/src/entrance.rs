@@ -1,4 +1,4 @@
-//! Where clients come in: the accept loop of the proxy's listener.
+//! Where clients come in: the accept loops of the proxy's listeners, the plain one and that with TLS.
 //!
 //! It is not Pingora's. That one has no bound, goes round without a pause when the system has no descriptor left, and gives
 //! each connection a read buffer of 64 KiB for its whole life. Runtimes and the order of the end are still Pingora's.
@@ -8,10 +8,12 @@ use crate::drain::Drain;
 use crate::guests::Guests;
 use crate::request::Requests;
 use crate::succession::Place;
+use crate::tls::Tls;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use prometheus::IntCounter;
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -26,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Entrance {
-    pub(crate) listener: Option<std::net::TcpListener>,
+    pub(crate) plain: Option<std::net::TcpListener>,
+    pub(crate) secure: Option<(std::net::TcpListener, Arc<Tls>)>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) guests: Arc<Guests>,
     pub(crate) place: watch::Receiver<Place>,
@@ -38,18 +41,16 @@ pub(crate) struct Entrance {
 #[async_trait]
 impl Service for Entrance {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let Some(listener) = self.listener.take() else { return };
+        let (Some(plain), secure) = (self.plain.take(), self.secure.take()) else { return };
         if self.place.wait_for(|place| *place == Place::Ours).await.is_err() {
             return;
         }
-        let listener = match TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "cannot accept connections; start the proxy again"),
-        };
         let mut drain = self.drain.begun();
         tokio::select! {
             _ = drain.wait_for(|has_begun| *has_begun) => {}
-            never = self.welcome(listener) => match never {},
+            Err(error) = self.welcome_all(plain, secure) => {
+                tracing::error!(%error, "cannot accept connections; start the proxy again");
+            }
         }
     }
 
@@ -59,15 +60,31 @@ impl Service for Entrance {
 }
 
 impl Entrance {
-    async fn welcome(&self, listener: TcpListener) -> std::convert::Infallible {
+    /// A loop that has found room waits for a client. The other may fill the room meanwhile, so there is at most one client more
+    /// than there are places.
+    async fn welcome_all(
+        &self,
+        plain: std::net::TcpListener,
+        secure: Option<(std::net::TcpListener, Arc<Tls>)>,
+    ) -> io::Result<Infallible> {
+        let plain = self.welcome(TcpListener::from_std(plain)?, None);
+        let Some((secure, tls)) = secure else { return Ok(plain.await) };
+        let secure = self.welcome(TcpListener::from_std(secure)?, Some(tls));
+        tokio::select! {
+            never = plain => match never {},
+            never = secure => match never {},
+        }
+    }
+
+    async fn welcome(&self, listener: TcpListener, tls: Option<Arc<Tls>>) -> Infallible {
         let mut logged: Option<Instant> = None;
         loop {
             match self.next_of(&listener).await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    let requests = self.requests.clone();
+                    let (requests, tls) = (self.requests.clone(), tls.clone());
                     self.guests.seat(move |seat| async move {
-                        requests.receive(stream, address.ip(), seat).await;
+                        requests.receive(stream, tls, address.ip(), seat).await;
                     });
                 }
                 Err(error) if is_of_connection(&error) => {}

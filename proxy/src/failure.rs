@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     /// Other servers read the path of the request as another route's.
     AmbiguousPath,
     TooLarge,
+    /// The client speaks plain HTTP where TLS is spoken.
+    NotTls,
     /// The client was too slow to send the request or to take the answer.
     ClientLate,
     ClientLeft,

@@ -30,11 +30,13 @@ pub(crate) fn is_forwarded(fields: &Fields) -> bool {
     fields.has(Name::ForwardedProto) || fields.has(Name::Forwarded)
 }
 
-/// Whether the client used TLS. The proxy itself listens without TLS, so only a trusted load balancer can say so. Of several
-/// balancers, the first one saw the client.
-pub(crate) fn client_uses_tls(fields: &Fields, trust_forwarded: bool) -> bool {
-    let told = fields.first(Name::ForwardedProto).filter(|_| trust_forwarded);
-    let first = told.and_then(|list| list.split(|b| *b == b',').next()).unwrap_or_default().trim_ascii();
+/// Whether the client used TLS: to a trusted load balancer, if one says how the client came, otherwise to the proxy itself. Of
+/// several balancers, the first one saw the client.
+pub(crate) fn client_uses_tls(fields: &Fields, trust_forwarded: bool, came_by_tls: bool) -> bool {
+    let Some(told) = fields.first(Name::ForwardedProto).filter(|_| trust_forwarded) else {
+        return came_by_tls;
+    };
+    let first = told.split(|b| *b == b',').next().unwrap_or_default().trim_ascii();
     // Some balancers name a WebSocket's scheme.
     first.eq_ignore_ascii_case(b"https") || first.eq_ignore_ascii_case(b"wss")
 }
@@ -49,6 +51,8 @@ pub(crate) fn traced(fields: &Fields, started: Option<Trace>) -> Trace {
 pub(crate) struct Forwarded<'a> {
     /// The address at the other end of the client's connection.
     pub(crate) peer: Option<IpAddr>,
+    /// Whether that connection uses TLS.
+    pub(crate) came_by_tls: bool,
     /// Whether the client's own claims about the way to us are believed.
     pub(crate) trust: bool,
     pub(crate) framing: Framing,
@@ -71,7 +75,11 @@ impl Forwarded<'_> {
                 Name::MaxForwards => request.forwards_left().is_none(),
                 Name::Cookie | Name::Host | Name::Date | Name::Location => true,
                 Name::Traceparent | Name::Tracestate => keeps_trace,
-                Name::Forwarded | Name::ForwardedHost | Name::ForwardedProto => self.trust,
+                Name::Forwarded
+                | Name::ForwardedHost
+                | Name::ForwardedPort
+                | Name::ForwardedProto
+                | Name::ForwardedOther => self.trust,
                 _ => false,
             };
             if passes {
@@ -85,7 +93,7 @@ impl Forwarded<'_> {
         if let Some(left) = request.forwards_left() {
             head.field(b"Max-Forwards", left.saturating_sub(1).to_string().as_bytes());
         }
-        self.write_way(fields, &mut head);
+        self.write_way(request, &mut head);
         if !keeps_trace {
             head.field(b"traceparent", &self.trace.value(rand::random()));
         }
@@ -97,14 +105,23 @@ impl Forwarded<'_> {
         head.end();
     }
 
-    fn write_way(&self, fields: &Fields, head: &mut OutgoingHead<'_>) {
+    fn write_way(&self, request: &RequestHead, head: &mut OutgoingHead<'_>) {
+        let fields = &request.fields;
         if let Some(peer) = self.peer {
             let peer = AddressText::of(peer.to_canonical());
             let before = fields.all(Name::ForwardedFor).filter(|_| self.trust);
             head.list(b"X-Forwarded-For", before.chain([peer.as_bytes()]));
         }
-        if !self.trust || !fields.has(Name::ForwardedProto) {
-            head.field(b"X-Forwarded-Proto", b"http");
+        if self.trust && fields.has(Name::ForwardedProto) {
+            return;
+        }
+        let (scheme, usual): (&[u8], &[u8]) =
+            if self.came_by_tls { (b"https", b"443") } else { (b"http", b"80") };
+        head.field(b"X-Forwarded-Proto", scheme);
+        if !self.trust || !fields.has(Name::ForwardedPort) {
+            // The client knows which port it used. Ours may be another one, with a firewall or a container in between.
+            let named = request.host().and_then(|(_, port)| port);
+            head.field(b"X-Forwarded-Port", named.unwrap_or(usual));
         }
     }
 }
@@ -188,8 +205,15 @@ pub(crate) mod tests {
         let (request, trace) = (request(SENT), Trace::start(7));
         let mut out = BytesMut::new();
         let upstream = &upstream();
-        Forwarded { peer: Some(PEER), trust, framing: Framing::Length(3), trace: &trace, upstream }
-            .write(&request, &mut out);
+        Forwarded {
+            peer: Some(PEER),
+            came_by_tls: false,
+            trust,
+            framing: Framing::Length(3),
+            trace: &trace,
+            upstream,
+        }
+        .write(&request, &mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
         let at = text.find("traceparent: 00-00000000000000000000000000000007-").unwrap();
         format!("{}{}", &text[..at], &text[at + 70..])
@@ -198,7 +222,7 @@ pub(crate) mod tests {
     #[test]
     fn an_untrusted_clients_claims_are_replaced() {
         let expected = "GET /a?b HTTP/1.1\r\nHOST: shop.example\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: \
-                        http\r\nContent-Length: 3\r\n\r\n";
+                        http\r\nX-Forwarded-Port: 80\r\nContent-Length: 3\r\n\r\n";
         assert_eq!(forwarded(false), expected);
     }
 
@@ -211,8 +235,8 @@ pub(crate) mod tests {
         let fields = request(SENT).fields;
         assert_eq!(client_address(&fields, PEER, true).to_string(), "203.0.113.1");
         assert_eq!(client_address(&fields, PEER, false), PEER);
-        assert!(client_uses_tls(&fields, true));
-        assert!(!client_uses_tls(&fields, false));
+        assert!(client_uses_tls(&fields, true, false));
+        assert!(client_uses_tls(&fields, false, true) && !client_uses_tls(&fields, false, false));
     }
 
     #[test]
@@ -248,9 +272,47 @@ pub(crate) mod tests {
         let (request, trace) = (super::tests::request(request), Trace::start(7));
         let upstream = &upstream();
         let mut out = BytesMut::new();
-        Forwarded { peer: Some(PEER), trust, framing: Framing::Empty, trace: &trace, upstream }
-            .write(&request, &mut out);
+        Forwarded {
+            peer: Some(PEER),
+            came_by_tls: false,
+            trust,
+            framing: Framing::Empty,
+            trace: &trace,
+            upstream,
+        }
+        .write(&request, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn told_of_the_way(fields: &str, came_by_tls: bool, trust: bool) -> String {
+        let request = super::tests::request(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n"));
+        let (trace, upstream, mut out) = (Trace::start(7), upstream(), BytesMut::new());
+        let framing = Framing::Empty;
+        Forwarded { peer: Some(PEER), came_by_tls, trust, framing, trace: &trace, upstream: &upstream }
+            .write(&request, &mut out);
+        let text = String::from_utf8_lossy(&out).into_owned();
+        let told = text.lines().filter(|line| line.starts_with("X-Forwarded-P") || line.starts_with("X-R"));
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn the_port_is_the_one_that_the_client_names_and_the_scheme_is_how_it_came() {
+        let told = |host: &str, tls| told_of_the_way(&format!("Host: {host}"), tls, false);
+        assert_eq!(told("a", true), "X-Forwarded-Proto: https, X-Forwarded-Port: 443");
+        assert_eq!(told("[::1]:8443", true), "X-Forwarded-Proto: https, X-Forwarded-Port: 8443");
+        assert_eq!(told("a:", false), "X-Forwarded-Proto: http, X-Forwarded-Port: 80");
+        let balancer = "Host: a\r\nX-Forwarded-Proto: http\r\nX-Real-IP: 203.0.113.1\r\nX-Forwarded-Ssl: on\r\nX-Forwarded-Prefix: /p";
+        assert_eq!(
+            told_of_the_way(balancer, true, true),
+            "X-Forwarded-Proto: http, X-Real-IP: 203.0.113.1, X-Forwarded-Prefix: /p"
+        );
+        assert_eq!(
+            told_of_the_way(balancer, true, false),
+            told("a", true),
+            "who may say what is not believed"
+        );
+        let port = "Host: a\r\nX-Forwarded-Port: 8443";
+        assert_eq!(told_of_the_way(port, true, true), "X-Forwarded-Port: 8443, X-Forwarded-Proto: https");
     }
 
     #[test]
@@ -290,7 +352,7 @@ pub(crate) mod tests {
         assert_eq!(client("unknown, ,10.0.0.1"), "10.0.0.1");
         assert_eq!(client("unknown\r\nX-Forwarded-For: 10.0.0.2:1"), "10.0.0.2");
         assert_eq!(client("nobody"), PEER.to_string());
-        let tls = |value: &str| client_uses_tls(&of(&format!("X-Forwarded-Proto: {value}")), true);
+        let tls = |value: &str| client_uses_tls(&of(&format!("X-Forwarded-Proto: {value}")), true, true);
         assert!(tls("https,http") && tls(" HTTPS , http") && tls("wss"));
         assert!(!tls("http,https") && !tls("") && !tls(",https"));
     }

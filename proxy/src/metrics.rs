@@ -5,6 +5,7 @@
 
 use crate::hold::counters::HoldMetrics;
 use crate::route::decision::{Side, Why};
+use crate::tls::counters::TlsCounters;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -38,6 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) failed: IntCounter,
     /// Access log lines dropped because the writer fell behind.
     pub(crate) log_lines_dropped: IntCounter,
+    pub(crate) tls: TlsCounters,
     /// Clients' connections.
     pub(crate) connections: IntGauge,
     /// Clients that had to leave because others came.
@@ -161,6 +163,7 @@ impl Metrics {
             alone: gauge("strangler_proxy_alone", "1 while no controller confirms the table")?,
             unwell: gauge("strangler_proxy_unwell_addresses", "Upstream addresses that fail their checks")?,
             holds: HoldMetrics::new(&registry)?,
+            tls: TlsCounters::new(&registry)?,
             latency,
             registry,
         })

@@ -16,12 +16,15 @@ use crate::headers::{self, Forwarded, Returned};
 use crate::last_hop;
 use crate::metrics::Metrics;
 use crate::passage::Passage;
+use crate::redirect;
 use crate::relay;
 use crate::route::decision::{Side, Why};
 use crate::table::{Live, Tables};
 use crate::tally::End;
+use crate::tls::{Guest, Tls};
 use crate::upstream::Target;
 use crate::visit::Visit;
+use crate::wire::socket::Socket;
 use http1::{Fields, Framing, HEAD_TOO_LARGE, Malformed, Name, RequestHead, TOO_MANY_FIELDS};
 use migrations::path;
 use migrations::plan::{ProxySettings, Reuse};
@@ -66,14 +69,27 @@ enum Attempt {
 
 impl Requests {
     /// Serves a client until it leaves.
-    pub(crate) async fn receive(&self, stream: TcpStream, peer: IpAddr, seat: Seat) {
+    pub(crate) async fn receive(&self, stream: TcpStream, tls: Option<Arc<Tls>>, peer: IpAddr, seat: Seat) {
+        let _counted = self.drain.visit();
+        let speaks_plainly = tls.is_some();
+        // In a box, like what follows: most connections wait most of the time.
+        let socket = match tls {
+            None => Socket::Client(stream),
+            Some(tls) => match Box::pin(tls.greet(stream)).await {
+                Guest::Secure(stream) => Socket::SecureClient(stream),
+                Guest::Plain(stream) => Socket::Client(stream),
+                Guest::Gone => return,
+            },
+        };
         let head_bytes_max = usize::try_from(self.settings.head_bytes_max).unwrap_or(usize::MAX);
-        let mut visit = Visit::new(stream, peer, head_bytes_max, seat, &self.drain);
+        let mut visit = Visit::new(socket, peer, head_bytes_max, seat, &self.drain);
+        if speaks_plainly && !visit.is_secure {
+            self.turn_away(&mut visit, Failure::NotTls).await;
+        }
         while visit.is_kept {
             match visit.next_request().await {
-                // In a box, because most connections wait most of the time.
                 Ok(true) => Box::pin(self.serve(&mut visit)).await,
-                Ok(false) => return,
+                Ok(false) => return visit.part().await,
                 Err(failure) => self.turn_away(&mut visit, failure).await,
             }
         }
@@ -82,7 +98,10 @@ impl Requests {
 
     async fn serve(&self, visit: &mut Visit) {
         if last_hop::is_reached(&visit.request) {
-            return self.answer_here(visit).await;
+            return self.answer_here(visit, None).await;
+        }
+        if let Some(port) = self.redirect_port(visit) {
+            return self.answer_here(visit, Some(port)).await;
         }
         let arrived = self.arrived(visit);
         if !self.settings.trust_forwarded && headers::is_forwarded(&visit.request.fields) {
@@ -118,18 +137,29 @@ impl Requests {
         self.log.write(&Line { status, bytes, ..Line::of(&visit.request, arrived) });
     }
 
-    async fn answer_here(&self, visit: &mut Visit) {
+    /// The port at which a plain request is to come again by TLS.
+    fn redirect_port(&self, visit: &Visit) -> Option<u16> {
+        let port = self.settings.tls.as_ref()?.redirect_port?;
+        let trust = self.settings.trust_forwarded;
+        let is_secure = headers::client_uses_tls(&visit.request.fields, trust, visit.is_secure);
+        (!is_secure && redirect::is_due(&visit.request)).then_some(port)
+    }
+
+    /// Answers without an upstream: with a redirect to this port, or as the last server.
+    async fn answer_here(&self, visit: &mut Visit, redirect_port: Option<u16>) {
         let arrived = self.arrived(visit);
         visit.is_kept = false;
-        let bytes = last_hop::answer(&visit.request, &mut visit.wire.outbox);
+        let (request, outbox) = (&visit.request, &mut visit.wire.outbox);
+        let (status, bytes) = match redirect_port {
+            None => (200, last_hop::answer(request, outbox)),
+            Some(port) => match redirect::answer(request, port, outbox) {
+                Ok(()) => (redirect::STATUS, 0),
+                Err(malformed) => return self.turn_away(visit, Failure::Malformed(malformed)).await,
+            },
+        };
         let _ = relay::flush(&mut visit.wire, &mut visit.deadline).await;
         self.metrics.decided(Why::Here);
-        self.log.write(&Line {
-            status: 200,
-            bytes,
-            why: Some(Why::Here),
-            ..Line::of(&visit.request, arrived)
-        });
+        self.log.write(&Line { status, bytes, why: Some(Why::Here), ..Line::of(&visit.request, arrived) });
     }
 
     /// Checks what the head alone can tell, and finds out who answers. Returns the exchange and the request's body.
@@ -251,6 +281,7 @@ impl Requests {
         let trust = self.settings.trust_forwarded;
         Forwarded {
             peer: visit.peer,
+            came_by_tls: visit.is_secure,
             trust,
             framing: upload.goes,
             trace: &trace,
@@ -377,6 +408,7 @@ impl Requests {
             Failure::NoTable => "no-table",
             Failure::TooLarge => "too-large",
             Failure::AmbiguousPath => "path",
+            Failure::NotTls => "tls",
             Failure::Malformed(HEAD_TOO_LARGE | TOO_MANY_FIELDS) => "head",
             _ => "framing",
         };
@@ -417,7 +449,8 @@ impl Requests {
     fn kept_on_host(&self, visit: &Visit, exchange: &Exchange) -> Option<String> {
         let location = std::str::from_utf8(visit.answer.fields.first(Name::Location)?).ok()?;
         let host = std::str::from_utf8(visit.request.fields.first(Name::Host)?).ok()?;
-        let tls = headers::client_uses_tls(&visit.request.fields, self.settings.trust_forwarded);
+        let trust = self.settings.trust_forwarded;
+        let tls = headers::client_uses_tls(&visit.request.fields, trust, visit.is_secure);
         let is_upstream = |tls, authority: &str| exchange.live.is_upstream(tls, authority);
         headers::location::rewritten(location, tls, host, is_upstream)
     }

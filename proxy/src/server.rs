@@ -18,12 +18,13 @@ use crate::request::Requests;
 use crate::shutdown::Shutdown;
 use crate::succession::{Course, Given, Listeners, Place, Succession, Term};
 use crate::table::Tables;
+use crate::tls::{BadCertificate, Tls};
 use crate::upstream::Patience;
 use link::handover::Inherited;
 use link::{Link, Told};
 use migrations::code::Code;
 use migrations::control::AgentKind;
-use migrations::plan::{Consistency, ProxySettings};
+use migrations::plan::{Consistency, ProxySettings, TlsSettings};
 use migrations::problem::Diagnostic;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
@@ -52,6 +53,8 @@ pub enum ProxyError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{why}")]
+    Certificate { why: String, remedy: String },
     #[error("cannot make the state folder {path}")]
     State {
         path: PathBuf,
@@ -76,6 +79,7 @@ impl Diagnostic for ProxyError {
     fn code(&self) -> Code {
         match self {
             ProxyError::Listen { .. } => Code::PartListen,
+            ProxyError::Certificate { .. } => Code::ProxyCertificate,
             _ => Code::PartFailed,
         }
     }
@@ -85,6 +89,7 @@ impl Diagnostic for ProxyError {
             ProxyError::Listen { key, .. } => {
                 return format!("stop what listens there, or change `proxy.{key}` in the plan");
             }
+            ProxyError::Certificate { remedy, .. } => remedy,
             ProxyError::State { .. } => "give this user access to it, or name another one",
             ProxyError::Client(_) => "check the system's resolver and limits",
             ProxyError::Thread(_) => "raise the limit that `ulimit -u` shows",
@@ -103,7 +108,24 @@ fn listeners(settings: &ProxySettings, inherited: &mut Inherited) -> Result<List
         let listener = inherited.listener(address).map_err(failed)?;
         SockRef::from(&listener).listen(BACKLOG).map_err(failed).map(|()| listener)
     };
-    Ok(Listeners { clients: at("listen", &settings.listen)?, admin: at("admin", &settings.admin)? })
+    Ok(Listeners {
+        clients: at("listen", &settings.listen)?,
+        secure: settings.tls.as_ref().map(|tls| at("tls.listen", &tls.listen)).transpose()?,
+        admin: at("admin", &settings.admin)?,
+    })
+}
+
+/// Whether a proxy could start with these files.
+///
+/// # Errors
+/// Of the first file that cannot be used.
+pub fn check_certificates(settings: &TlsSettings) -> Result<(), ProxyError> {
+    opened(settings, &Metrics::new()?).map(drop)
+}
+
+fn opened(settings: &TlsSettings, metrics: &Metrics) -> Result<Tls, ProxyError> {
+    Tls::open(settings, metrics.tls.clone())
+        .map_err(|BadCertificate { why, remedy }| ProxyError::Certificate { why, remedy })
 }
 
 /// Runs the proxy until it is stopped, with the access log on standard output.
@@ -124,11 +146,12 @@ pub fn run_logging_to(
     std::fs::create_dir_all(&link.state_dir)
         .map_err(|source| ProxyError::State { path: link.state_dir.clone(), source })?;
     let limit = raised_limit();
+    let metrics = Arc::new(Metrics::new()?);
+    let tls = settings.tls.as_ref().map(|tls| opened(tls, &metrics).map(Arc::new)).transpose()?;
     let bounds = Bounds::of(limit, settings.connections_max.and_then(|max| usize::try_from(max).ok()));
     let mut inherited = Inherited::of(&link.state_dir).map_err(ProxyError::Kept)?;
     let listeners = listeners(settings, &mut inherited)?;
     tracing::info!(clients = bounds.clients, open_files = limit, "connections are bounded");
-    let metrics = Arc::new(Metrics::new()?);
     let consistency = settings.consistency.unwrap_or(Consistency::Session);
     let naming = Naming::of(link.token.expose());
     let (patience, budget) = (Patience::of(settings), Budget::new(bounds));
@@ -151,7 +174,7 @@ pub fn run_logging_to(
         drain: drain.clone(),
         patience: Duration::from_millis(settings.drain_ms),
     };
-    let parts = Parts { settings, tag, tables, metrics, log, drain, bounds };
+    let parts = Parts { settings, tag, tables, tls, metrics, log, drain, bounds };
     let succession = Succession { claim: Mutex::new(Some(claim)), tables: parts.tables.clone(), place, term };
     let decided = succession.place.subscribe();
     let server = assembled(parts, Conversation { link, agent, stored }, listeners, succession)?;
@@ -201,6 +224,7 @@ struct Parts<'s> {
     settings: &'s ProxySettings,
     tag: ProxyTag,
     tables: Arc<Tables>,
+    tls: Option<Arc<Tls>>,
     metrics: Arc<Metrics>,
     log: AccessLog,
     drain: Arc<Drain>,
@@ -213,7 +237,7 @@ fn assembled(
     listeners: Listeners,
     succession: Succession,
 ) -> Result<Server, ProxyError> {
-    let Parts { settings, tag, tables, metrics, log, drain, bounds } = parts;
+    let Parts { settings, tag, tables, tls, metrics, log, drain, bounds } = parts;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let conf = ServerConf {
         threads,
@@ -235,7 +259,8 @@ fn assembled(
     };
     let place = || succession.place.subscribe();
     server.add_service(Entrance {
-        listener: Some(listeners.clients),
+        plain: Some(listeners.clients),
+        secure: listeners.secure.zip(tls.clone()),
         requests: Arc::new(requests),
         guests: Guests::new(bounds.clients, metrics.connections.clone(), metrics.evicted.clone()),
         place: place(),
@@ -255,6 +280,7 @@ fn assembled(
         agent,
         stored,
         listen: settings.listen.clone(),
+        https: settings.tls.as_ref().map(|tls| format!("https://{}", tls.listen)).zip(tls),
         health: Question::of(settings),
         bridge,
         drain,

@@ -35,17 +35,20 @@ pub(crate) enum Place {
 /// The sockets that the proxy listens at.
 pub(crate) struct Listeners {
     pub(crate) clients: TcpListener,
+    /// For clients that come by TLS.
+    pub(crate) secure: Option<TcpListener>,
     pub(crate) admin: TcpListener,
 }
 
 impl Listeners {
     /// The same sockets once more.
     pub(crate) fn again(&self) -> std::io::Result<Self> {
-        Ok(Self { clients: self.clients.try_clone()?, admin: self.admin.try_clone()? })
+        let secure = self.secure.as_ref().map(TcpListener::try_clone).transpose()?;
+        Ok(Self { clients: self.clients.try_clone()?, secure, admin: self.admin.try_clone()? })
     }
 
     fn into_all(self) -> Vec<TcpListener> {
-        vec![self.clients, self.admin]
+        [self.clients, self.admin].into_iter().chain(self.secure).collect()
     }
 }
 

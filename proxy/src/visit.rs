@@ -17,7 +17,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot::Receiver;
 use tokio::task::coop::unconstrained;
 
@@ -34,6 +33,7 @@ pub(crate) struct Visit {
     pub(crate) answer: AnswerHead,
     pub(crate) deadline: Deadline,
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) is_secure: bool,
     pub(crate) is_kept: bool,
     /// While the client may learn something from the request under way.
     pub(crate) lesson: Option<Counted>,
@@ -41,12 +41,11 @@ pub(crate) struct Visit {
     pub(crate) own: Own,
     seat: Seat,
     ending: Ending,
-    _counted: Counted,
 }
 
 impl Visit {
     pub(crate) fn new(
-        stream: TcpStream,
+        socket: Socket,
         peer: IpAddr,
         head_bytes_max: usize,
         seat: Seat,
@@ -54,7 +53,8 @@ impl Visit {
     ) -> Self {
         Self {
             peer: Some(peer),
-            wire: Wire::new(Socket::Client(stream)),
+            is_secure: matches!(socket, Socket::SecureClient(_)),
+            wire: Wire::new(socket),
             request: RequestHead::at_most(head_bytes_max),
             answer: AnswerHead::at_most(head_bytes_max),
             deadline: Deadline::after(IDLE_MAX),
@@ -63,7 +63,6 @@ impl Visit {
             own: Own::default(),
             seat,
             ending: Ending::new(drain),
-            _counted: drain.visit(),
         }
     }
 
@@ -162,6 +161,13 @@ impl Visit {
             answer: &mut self.answer,
             deadline: &mut self.deadline,
             patience,
+        }
+    }
+
+    /// Says that nothing more comes, if TLS wants that said (RFC 8446, 6.1). Nobody waits for it.
+    pub(crate) async fn part(&mut self) {
+        if self.is_secure {
+            let _ = poll_fn(|cx| Poll::Ready(self.wire.poll_end(cx))).await;
         }
     }
 

@@ -17,6 +17,9 @@ fn forwarded_headers_are_replaced_and_host_stays() {
         ("X-Forwarded-For", "203.0.113.9"),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Port", "444"),
+        ("X-Forwarded-Ssl", "on"),
+        ("X-Real-IP", "203.0.113.9"),
         ("Forwarded", "for=1.2.3.4"),
     ];
     ask(rig.proxy.address, "GET", "/", &sent, b"");
@@ -24,7 +27,10 @@ fn forwarded_headers_are_replaced_and_host_stays() {
     assert_eq!(asked.header("host"), Some("shop.example"));
     assert_eq!(asked.header("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(asked.header("x-forwarded-proto"), Some("http"));
-    assert_eq!(asked.header("x-forwarded-host"), None);
+    assert_eq!(asked.header("x-forwarded-port"), Some("80"));
+    for name in ["x-forwarded-host", "x-forwarded-ssl", "x-real-ip"] {
+        assert_eq!(asked.header(name), None, "{name}");
+    }
     assert_eq!(asked.header("forwarded"), None);
     assert_eq!(rig.proxy.metric("strangler_proxy_forwarded_ignored_total "), 1.0);
     ask(rig.proxy.address, "GET", "/", &[("X-Forwarded-For", "203.0.113.9")], b"");

@@ -27,6 +27,8 @@ pub(super) struct Renewing {
     /// Whether a part runs by the new plan: from here on there is only forward.
     is_adopted: bool,
     left: VecDeque<Part>,
+    /// The edit does not touch it.
+    keeps_proxy: bool,
     next: Option<Next>,
     words: Sender<Word>,
 }
@@ -107,8 +109,9 @@ impl Renewing {
         staff.house.keep_plan(PlanCopy::Next, &source.text)?;
         let is_other = every_part || executable != staff.starter.executable;
         let needs = |part: &Part| *part != Part::Proxy || is_other || plan.proxy != staff.served;
-        let left = Part::of(&plan).into_iter().filter(needs).collect();
-        Ok(Renewing { plan, source, executable, is_adopted: false, left, next: None, words })
+        let left: VecDeque<Part> = Part::of(&plan).into_iter().filter(needs).collect();
+        let keeps_proxy = !left.contains(&Part::Proxy);
+        Ok(Renewing { plan, source, executable, is_adopted: false, left, keeps_proxy, next: None, words })
     }
 
     /// One step: looks whether the new process has the place, or starts the next one. False when it is over.
@@ -117,7 +120,12 @@ impl Renewing {
             Some(next) => self.look_at(staff, next),
             None => match self.left.pop_front() {
                 Some(part) => self.start_next(staff, part),
-                None => Some(Word::Done),
+                None => {
+                    if self.keeps_proxy {
+                        staff.refresh_certificates();
+                    }
+                    Some(Word::Done)
+                }
             },
         };
         let Some(word) = ended else { return true };

@@ -194,6 +194,13 @@ impl Staff {
         }
     }
 
+    /// Has the proxy read its certificates again. One without TLS would end by this signal.
+    pub(super) fn refresh_certificates(&self) {
+        if let (Some(pid), Some(_)) = (self.pid(Part::Proxy), &self.served.tls) {
+            Process::of(pid, 0).signal(Signal::SIGHUP);
+        }
+    }
+
     pub(super) fn pid(&self, part: Part) -> Option<u32> {
         let kept = self.parts.iter().find(|kept| kept.part == part)?;
         kept.child.as_ref().map(Child::id)

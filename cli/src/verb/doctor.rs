@@ -37,9 +37,9 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
     let status = running(call).await;
     let service = args.slice.as_ref().and_then(|slice| plan.slices.get(slice)).map(|slice| &slice.service);
     diagnosis.following.extend(view::upstreams(status.as_ref(), here, service));
-    // Only running proxies can see a balancer in front that is not believed.
-    let mut seen = status.into_iter().flat_map(|status| status.findings);
-    diagnosis.following.extend(seen.find(|finding| finding.code == Code::ProxyForwardedIgnored));
+    diagnosis.following.extend(crate::part::certificates(&plan));
+    let seen = status.map(|status| seen_by_proxies(status, &diagnosis.following));
+    diagnosis.following.extend(seen.unwrap_or_default());
     diagnosis.following.extend(disk(&plan, call.house().dir()));
     diagnosis.following.extend(crate::part::out_of_reach(&plan.log).await);
     progress.clear();
@@ -75,6 +75,17 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
 /// What the controller says, if one runs.
 async fn running(call: &Invocation<'_>) -> Option<Status> {
     call.remote().ok()?.status().await.ok()
+}
+
+/// What only running proxies can see: a balancer in front that is not believed, certificates on other machines.
+fn seen_by_proxies(status: Status, here: &[Finding]) -> Vec<Finding> {
+    let is_known = |one: &Finding| here.iter().any(|known| one.message.ends_with(&known.message));
+    let is_meant = |one: &Finding| match one.code {
+        Code::ProxyForwardedIgnored => true,
+        Code::ProxyCertificate => !is_known(one),
+        _ => false,
+    };
+    status.findings.into_iter().filter(is_meant).collect()
 }
 
 /// Slices that can never be cut over as the plan is. Without a name, those that only route are not meant.

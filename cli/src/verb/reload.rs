@@ -10,7 +10,7 @@ use migrations::problem::Problem;
 use serde_json::json;
 
 pub(crate) async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
-    let (plan, warnings, source) = call.read()?;
+    let (plan, mut warnings, source) = call.read()?;
     if call.house().up().is_none() {
         return Err(Problem::new(
             Code::UpNone,
@@ -18,10 +18,14 @@ pub(crate) async fn run(call: &Invocation<'_>) -> Result<(), Problem> {
             "start it with `strangler up --detach`\nparts that are run one by one: start each again with the new plan, the controller first",
         ));
     }
+    crate::part::check_certificates(&plan)?;
     let remote = call.remote()?;
     let renewal = Renewal { source, executable: executable()?, every_part: false };
     let taken = edit::take(call, &remote, &plan, &renewal).await?;
     call.ui.rendered(&warnings);
+    let certificates = crate::part::certificates(&plan);
+    certificates.iter().for_each(|finding| call.ui.finding(finding));
+    warnings.extend(certificates);
     call.ui.tick(&format!("plan `{}` is in use; replaced: {}", plan.name, taken.replaced.join(", ")));
     call.ui.json(&json!({
         "plan": plan.name.as_str(), "hash": plan.hash, "replaced": taken.replaced, "stopped": taken.stopped,

@@ -252,6 +252,7 @@ fn report(report: &Report) -> String {
                 proxy.answered.iter().map(|(name, count)| format!("{name} {}", figure::count(*count)));
             let mut words: Vec<String> = answered.collect();
             words.push(format!("failed {}", figure::count(proxy.failed)));
+            words.extend(proxy.https.clone());
             if !proxy.unhealthy.is_empty() {
                 words.push(format!("unhealthy {}", proxy.unhealthy.join(" ")));
             }

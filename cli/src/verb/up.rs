@@ -15,6 +15,7 @@ use crate::verb::down::say_kept;
 use crate::view;
 use migrations::api::{AgentStatus, Status};
 use migrations::code::Code;
+use migrations::finding::Finding;
 use migrations::plan::Plan;
 use migrations::problem::Problem;
 use nix::sys::signal::Signal;
@@ -71,6 +72,7 @@ pub(crate) async fn run(call: &Invocation<'_>, args: &Args) -> Result<(), Proble
         let _ = nix::unistd::setsid();
     }
     let (plan, _, source) = call.read()?;
+    crate::part::check_certificates(&plan)?;
     let house = call.house();
     let token = call.token_or_new()?;
     let gauge = Gauge {
@@ -130,7 +132,8 @@ async fn stay(
         controller: gauge.remote.base().to_owned(),
         source,
     };
-    call.ui.note(format!("proxy http://{}  controller {}", plan.proxy.listen, gauge.remote.base()));
+    let proxy = addresses(&plan).join("  ");
+    call.ui.note(format!("proxy {proxy}  controller {}", gauge.remote.base()));
     end_leftovers(&house, call.ui).await;
     let supervisor = Supervisor::new(house, starter, plan, call.ui.progress())?;
     let watch = supervisor.run(gauge.remote).await?;
@@ -286,14 +289,15 @@ async fn looked(remote: &Remote) -> Option<Status> {
 }
 
 /// This machine's proxy, and each other one that sees an upstream down.
-fn show_proxies(call: &Invocation<'_>, address: &str, status: &Status) {
+fn show_proxies(call: &Invocation<'_>, addresses: &[String], status: &Status) {
     let mut down: Vec<(&AgentStatus, String)> = view::proxies(status)
         .filter(|(_, proxy)| !proxy.unhealthy.is_empty())
         .map(|(agent, proxy)| (agent, proxy.unhealthy.join(", ")))
         .collect();
-    match down.iter().position(|(agent, _)| agent.address.as_deref() == Some(address)) {
-        Some(own) => call.ui.cross(&format!("proxy       {address}  cannot reach {}", down.remove(own).1)),
-        None => call.ui.tick(&format!("proxy       {address}")),
+    let shown = addresses.join("  ");
+    match down.iter().position(|(agent, _)| agent.address.as_ref() == addresses.first()) {
+        Some(own) => call.ui.cross(&format!("proxy       {shown}  cannot reach {}", down.remove(own).1)),
+        None => call.ui.tick(&format!("proxy       {shown}")),
     }
     for (agent, down) in down {
         call.ui.cross(&format!("proxy       {}  cannot reach {down}", agent.agent.name));
@@ -308,7 +312,7 @@ async fn report(
     status: &Status,
     taken: Option<Taken>,
 ) {
-    let proxy = format!("http://{}", plan.proxy.listen);
+    let proxy = addresses(plan);
     let looked = looked(&gauge.remote).await;
     let status = looked.as_ref().unwrap_or(status);
     let next: Vec<String> =
@@ -319,16 +323,25 @@ async fn report(
     }
     show_proxies(call, &proxy, status);
     let mut findings = view::upstreams(Some(status), crate::part::upstreams(plan, None).await, None);
-    findings.extend(status.findings.iter().filter(|finding| finding.code != Code::UpstreamUnwell).cloned());
+    findings.extend(crate::part::certificates(plan));
+    let is_said = |finding: &&Finding| matches!(finding.code, Code::UpstreamUnwell | Code::ProxyCertificate);
+    findings.extend(status.findings.iter().filter(|finding| !is_said(finding)).cloned());
     for finding in &findings {
         call.ui.finding(finding);
     }
     call.ui.json(&json!({
-        "already": taken.is_some(), "replaced": taken.unwrap_or_default().replaced, "controller": gauge.remote.base(), "proxy": proxy,
-        "proxies": view::document(status), "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
+        "already": taken.is_some(), "replaced": taken.unwrap_or_default().replaced, "controller": gauge.remote.base(),
+        "proxy": proxy[0], "https": proxy.get(1), "proxies": view::document(status),
+        "pid": house.up().map(|watch| watch.process.pid), "log": house.dir().join("log"),
         "findings": findings, "next_steps": next,
     }));
     call.ui.next_steps(&next);
+}
+
+/// Where clients reach the proxy: plainly, and by TLS if the plan says so.
+fn addresses(plan: &Plan) -> Vec<String> {
+    let secure = plan.proxy.tls.iter().map(|tls| format!("https://{}", tls.listen));
+    std::iter::once(format!("http://{}", plan.proxy.listen)).chain(secure).collect()
 }
 
 /// If the executable was replaced meanwhile, its path names the new one.

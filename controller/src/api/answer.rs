@@ -302,7 +302,11 @@ pub(super) fn status(
     findings.extend(at_monolith.map(|(slice, why)| reads_withheld(plan, slice, why)));
     findings.extend(agents.iter().filter(|agent| agent.live).flat_map(|agent| match &agent.report {
         Report::Bridge(bridge) => bridge.findings.clone(),
-        Report::Proxy(_) => Vec::new(),
+        Report::Proxy(proxy) => {
+            let named = |message: &str| format!("proxy {}: {message}", agent.agent.name);
+            let named = |one: &Finding| Finding { message: named(&one.message), ..one.clone() };
+            proxy.findings.iter().map(named).collect()
+        }
     }));
     findings.extend(fared::unwell(plan, &agents));
     findings.extend(fared::ignoring(&agents));

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A part has two listeners at most.
+/// A part has three listeners at most.
 const DESCRIPTORS_MAX: usize = 8;
 
 pub(super) fn say(stream: impl AsFd, word: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod reading;
 mod settings;
 mod slice;
 mod table;
+mod tls;
 
 use super::tree::{self, Node, Spot};
 use super::written::Notes;

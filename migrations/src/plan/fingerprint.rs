@@ -104,6 +104,9 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
     print.put("hold_wait", proxy.hold.wait_ms_max);
     print.put("consistency", proxy.consistency.map(Consistency::word).unwrap_or_default());
     print.put("ambiguous_paths", proxy.takes_ambiguous_paths);
+    if let Some(tls) = &proxy.tls {
+        tls.put(print);
+    }
     print.put("controller", &plan.controller.listen);
     print.put("bridge", &plan.bridge.listen);
     print.put("max_wal_kept", plan.limits.wal_kept_bytes_max);

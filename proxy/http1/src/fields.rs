@@ -20,7 +20,10 @@ pub enum Name {
     Forwarded,
     ForwardedFor,
     ForwardedHost,
+    ForwardedPort,
     ForwardedProto,
+    /// Another word of who stands in front about the client: `X-Forwarded-…`, or `X-Real-IP`.
+    ForwardedOther,
     Host,
     /// A field for one hop only, whatever `Connection` says, without a use here.
     HopByHop,
@@ -46,7 +49,7 @@ impl Name {
             6 => &[("cookie", Cookie)],
             7 => &[("upgrade", Upgrade), ("trailer", HopByHop)],
             8 => &[("location", Location)],
-            9 => &[("forwarded", Forwarded)],
+            9 => &[("forwarded", Forwarded), ("x-real-ip", ForwardedOther)],
             10 => &[("connection", Connection), ("keep-alive", HopByHop), ("tracestate", Tracestate)],
             11 => &[("traceparent", Traceparent)],
             12 => &[("max-forwards", MaxForwards)],
@@ -54,6 +57,7 @@ impl Name {
             15 => &[("x-forwarded-for", ForwardedFor)],
             16 => &[
                 ("x-forwarded-host", ForwardedHost),
+                ("x-forwarded-port", ForwardedPort),
                 ("proxy-connection", HopByHop),
                 ("x-strangler-side", Side),
             ],
@@ -63,8 +67,17 @@ impl Name {
             _ => &[],
         };
         let is_it = |(text, _): &&(&str, Name)| name.eq_ignore_ascii_case(text.as_bytes());
-        candidates.iter().find(is_it).map_or(Other, |(_, name)| *name)
+        match candidates.iter().find(is_it) {
+            Some((_, name)) => *name,
+            None if is_forwarded(name) => ForwardedOther,
+            None => Other,
+        }
     }
+}
+
+fn is_forwarded(name: &[u8]) -> bool {
+    const START: &[u8] = b"x-forwarded-";
+    name.get(..START.len()).is_some_and(|start| start.eq_ignore_ascii_case(START))
 }
 
 #[derive(Debug, Clone, Copy)]

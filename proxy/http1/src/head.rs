@@ -146,6 +146,12 @@ impl RequestHead {
         target.split(|b| *b == b'?').next().unwrap_or(target)
     }
 
+    /// The host that it is for, and the port if it names one. An IPv6 address has its brackets.
+    pub fn host(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        let (host, port) = host::split(self.fields.first(Name::Host)?);
+        Some((host, port.filter(|port| !port.is_empty())))
+    }
+
     /// Whether the client keeps its connection.
     pub fn wants_more(&self) -> bool {
         !self.options.close && (!self.is_old || self.options.keep_alive)

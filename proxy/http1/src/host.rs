@@ -22,7 +22,7 @@ pub(crate) fn is_same(one: &[u8], other: &[u8], default_port: u16) -> bool {
 }
 
 /// The host, and the port after its colon. An IPv6 address keeps its brackets.
-fn split(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(crate) fn split(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
     let literal_end = authority.iter().position(|b| *b == b']').filter(|_| authority.starts_with(b"["));
     let from = literal_end.unwrap_or(0);
     match authority[from..].iter().position(|b| *b == b':') {

@@ -8,7 +8,7 @@ use crate::fields::{Field, Fields, Name};
 const OPTIONS_MAX: usize = 32;
 /// Fields that are meant for the last server, beside those that the proxy knows. Whoever named one here would take it from
 /// the request that the last server gets.
-const FOR_THE_LAST: [&str; 9] = [
+const FOR_THE_LAST: [&str; 8] = [
     "access-control-request-method",
     "authorization",
     "cache-control",
@@ -17,9 +17,7 @@ const FOR_THE_LAST: [&str; 9] = [
     "expect",
     "origin",
     "range",
-    "x-real-ip",
 ];
-const FORWARDED_PREFIX: &[u8] = b"x-forwarded-";
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -92,12 +90,7 @@ fn listed(fields: &Fields) -> impl Iterator<Item = &[u8]> {
 pub fn is_relied_on(name: &[u8]) -> bool {
     match Name::of(name) {
         Name::Connection | Name::HopByHop | Name::TransferEncoding | Name::Upgrade => false,
-        Name::Other => {
-            FOR_THE_LAST.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-                || name
-                    .get(..FORWARDED_PREFIX.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED_PREFIX))
-        }
+        Name::Other => FOR_THE_LAST.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())),
         _ => true,
     }
 }

@@ -60,7 +60,7 @@ impl Bare {
 }
 
 /// Reads up to and including `end`. Empty if it does not come.
-pub fn read_past(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+pub fn read_past(stream: &mut impl Read, end: &[u8]) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.ends_with(end) {
         let mut byte = [0];

@@ -9,6 +9,7 @@ mod browser;
 mod controller;
 mod origin;
 mod running;
+mod secure;
 mod wire;
 
 pub use apart::Apart;
@@ -17,6 +18,7 @@ pub use browser::{Browser, ask, raw};
 pub use controller::{Controller, Gate};
 pub use origin::{Origin, Reply, text, websocket};
 pub use running::{Running, settings};
+pub use secure::{Certificates, Secure, ask_securely, client, come, come_as, shown_to};
 pub use wire::{Asked, Got, read_answer};
 
 use migrations::control::{Desired, Report, SliceTraffic, Table, TableRoute, VERSION};

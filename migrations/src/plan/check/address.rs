@@ -7,7 +7,7 @@ use crate::code::Code;
 use crate::plan::tree::{Node, Scalar, Spot, Value};
 use crate::plan::written::{Notes, literal_passwords};
 use crate::plan::{DatabaseUrl, Upstream};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// More addresses of one side than this are not a plan's business but a load balancer's.
 const UPSTREAMS_MAX: usize = 64;
@@ -183,6 +183,10 @@ fn percents_fit(text: &str) -> bool {
     let bytes = text.as_bytes();
     let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
     bytes.iter().enumerate().all(|(at, byte)| *byte != b'%' || (hex(at + 1) && hex(at + 2)))
+}
+
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
 /// An address to listen on, or the default.

@@ -1,8 +1,9 @@
 //! The parts of the plan that say how strangler itself runs: log, proxy, controller, bridge, limits, acceptances.
 
-use super::address::{self, Listener};
+use super::address::{self, Listener, loopback};
 use super::kafka;
 use super::reading::{self, Fields};
+use super::tls::tls;
 use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::tree::Node;
@@ -12,7 +13,7 @@ use crate::plan::{
     ProxySettings, Reuse, Secret,
 };
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -99,6 +100,7 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
 fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>) -> ProxySettings {
     let keys = [
         "listen",
+        "tls",
         "admin",
         "override_secret",
         "trust_forwarded",
@@ -119,6 +121,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
     let get = |key: &str| fields.as_ref().and_then(|fields| fields.get(key));
     let owner = fields.as_ref().map_or(plan.owner, |fields| fields.owner);
     let listen = address::listen(get("listen"), "proxy.listen", loopback(8080), owner, listeners, notes);
+    let tls = get("tls").and_then(|node| tls(node, listeners, notes));
     let admin = address::listen(get("admin"), "proxy.admin", loopback(8081), owner, listeners, notes);
     let mut timeout = |key, default| {
         let read = get(key).and_then(|node| reading::milliseconds(node, "a timeout", TIMEOUTS_MS, notes));
@@ -129,6 +132,7 @@ fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>
     let drain_ms = timeout("drain", 30_000);
     ProxySettings {
         listen,
+        tls,
         admin,
         override_secret: get("override_secret").and_then(|node| override_secret(node, notes)),
         trust_forwarded: get("trust_forwarded")
@@ -272,10 +276,6 @@ fn only_listen(
         notes.warning(node.spot, Code::PlanOpenListen, message, hint);
     }
     listen
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
 fn limits(node: Option<&Node>, notes: &mut Notes<'_>) -> Limits {
