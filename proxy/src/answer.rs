@@ -97,9 +97,7 @@ impl Answer {
     /// Writes it; for a HEAD request without the body. Returns the length of the body that was written.
     pub(crate) fn write(&self, outbox: &mut BytesMut, cookies: &[String], is_head: bool) -> u64 {
         let body = serde_json::to_vec(self).unwrap_or_default();
-        let status = http::StatusCode::from_u16(self.status).ok();
-        let reason = status.and_then(|status| status.canonical_reason()).unwrap_or_default();
-        let mut head = OutgoingHead::status(self.status, reason.as_bytes(), outbox);
+        let mut head = OutgoingHead::status(self.status, reason(self.status).as_bytes(), outbox);
         head.field(b"Content-Type", b"application/json");
         head.framing(Framing::Length(body.len() as u64));
         head.field(b"Cache-Control", b"no-store");
@@ -115,6 +113,11 @@ impl Answer {
         outbox.extend_from_slice(&body);
         body.len() as u64
     }
+}
+
+pub(crate) fn reason(status: u16) -> &'static str {
+    let status = http::StatusCode::from_u16(status).ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,23 +1,24 @@
-//! Where clients come in: the accept loops of the proxy's listeners, the plain one and that with TLS.
+//! Where connections come in: the accept loops of the proxy's listeners.
 //!
-//! It is not Pingora's. That one has no bound, goes round without a pause when the system has no descriptor left, and gives
+//! They are not Pingora's. That one has no bound, goes round without a pause when the system has no descriptor left, and gives
 //! each connection a read buffer of 64 KiB for its whole life. Runtimes and the order of the end are still Pingora's.
 
 use crate::descriptors::is_shortage;
 use crate::drain::Drain;
-use crate::guests::Guests;
-use crate::request::Requests;
+use crate::guests::{Guests, Seat};
 use crate::succession::Place;
-use crate::tls::Tls;
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use prometheus::IntCounter;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -27,10 +28,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Failures are logged this often at most. All are counted.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-pub(crate) struct Entrance {
-    pub(crate) plain: Option<std::net::TcpListener>,
-    pub(crate) secure: Option<(std::net::TcpListener, Arc<Tls>)>,
-    pub(crate) requests: Arc<Requests>,
+/// Who serves a connection until it ends.
+pub(crate) trait Host: Clone + Send + Sync + 'static {
+    fn receive(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        seat: Seat,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Listeners whose connections share their places.
+pub(crate) struct Entrance<H> {
+    pub(crate) name: &'static str,
+    /// None: as many as there are cores.
+    pub(crate) threads: Option<usize>,
+    pub(crate) doors: Vec<(std::net::TcpListener, H)>,
     pub(crate) guests: Arc<Guests>,
     pub(crate) place: watch::Receiver<Place>,
     pub(crate) drain: Arc<Drain>,
@@ -39,53 +52,58 @@ pub(crate) struct Entrance {
 }
 
 #[async_trait]
-impl Service for Entrance {
+impl<H: Host> Service for Entrance<H> {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let (Some(plain), secure) = (self.plain.take(), self.secure.take()) else { return };
         if self.place.wait_for(|place| *place == Place::Ours).await.is_err() {
             return;
         }
+        let doors = std::mem::take(&mut self.doors).into_iter();
+        let doors = doors.map(|(listener, host)| Ok((TcpListener::from_std(listener)?, host)));
+        let doors: Vec<_> = match doors.collect::<io::Result<_>>() {
+            Ok(doors) => doors,
+            Err(error) => return tracing::error!(%error, "cannot accept connections; start the proxy again"),
+        };
         let mut drain = self.drain.begun();
         tokio::select! {
             _ = drain.wait_for(|has_begun| *has_begun) => {}
-            Err(error) = self.welcome_all(plain, secure) => {
-                tracing::error!(%error, "cannot accept connections; start the proxy again");
-            }
+            never = self.welcome_all(doors) => match never {},
         }
     }
 
     fn name(&self) -> &str {
-        "proxy"
+        self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.threads
     }
 }
 
-impl Entrance {
-    /// A loop that has found room waits for a client. The other may fill the room meanwhile, so there is at most one client more
-    /// than there are places.
-    async fn welcome_all(
-        &self,
-        plain: std::net::TcpListener,
-        secure: Option<(std::net::TcpListener, Arc<Tls>)>,
-    ) -> io::Result<Infallible> {
-        let plain = self.welcome(TcpListener::from_std(plain)?, None);
-        let Some((secure, tls)) = secure else { return Ok(plain.await) };
-        let secure = self.welcome(TcpListener::from_std(secure)?, Some(tls));
-        tokio::select! {
-            never = plain => match never {},
-            never = secure => match never {},
-        }
+impl<H: Host> Entrance<H> {
+    /// A loop that has found room waits for a guest. Others may fill the room meanwhile, so there is one guest more than places for
+    /// each listener beside the first, at most.
+    async fn welcome_all(&self, doors: Vec<(TcpListener, H)>) -> Infallible {
+        type Welcome<'w> = Pin<Box<dyn Future<Output = Infallible> + Send + 'w>>;
+        let welcome = |(listener, host)| Box::pin(self.welcome(listener, host)) as Welcome<'_>;
+        let mut welcomes: Vec<_> = doors.into_iter().map(welcome).collect();
+        poll_fn(|cx| {
+            for welcome in &mut welcomes {
+                if let Poll::Ready(never) = welcome.as_mut().poll(cx) {
+                    match never {}
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
-    async fn welcome(&self, listener: TcpListener, tls: Option<Arc<Tls>>) -> Infallible {
+    async fn welcome(&self, listener: TcpListener, host: H) -> Infallible {
         let mut logged: Option<Instant> = None;
         loop {
             match self.next_of(&listener).await {
                 Ok((stream, address)) => {
                     let _ = stream.set_nodelay(true);
-                    let (requests, tls) = (self.requests.clone(), tls.clone());
-                    self.guests.seat(move |seat| async move {
-                        requests.receive(stream, tls, address.ip(), seat).await;
-                    });
+                    self.guests.seat(|seat| host.receive(stream, address.ip(), seat));
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {

@@ -44,6 +44,9 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGauge,
     /// Clients that had to leave because others came.
     pub(crate) evicted: IntCounter,
+    /// Connections to the admin port.
+    pub(crate) admin_connections: IntGauge,
+    pub(crate) admin_evicted: IntCounter,
     /// What could not be done for want of a descriptor, port or place: accept, connect, check.
     pub(crate) shortages: IntCounterVec,
     /// Times that an upstream sent bytes that nobody asked for.
@@ -152,6 +155,8 @@ impl Metrics {
             log_lines_dropped: one("strangler_proxy_log_lines_dropped_total", "Access log lines dropped")?,
             connections: gauge("strangler_proxy_connections", "Connections of clients")?,
             evicted: one("strangler_proxy_evicted_total", "Waiting clients that left for others")?,
+            admin_connections: gauge("strangler_proxy_admin_connections", "Connections to the admin port")?,
+            admin_evicted: one("strangler_proxy_admin_evicted_total", "Those that left it for others")?,
             shortages: vec("strangler_proxy_shortages_total", "What lacked a descriptor or port", &["at"])?,
             unasked: one("strangler_proxy_unasked_total", "Bytes of upstreams that nobody asked for")?,
             generation: gauge("strangler_proxy_generation", "Generation of the table in use")?,

@@ -7,6 +7,7 @@ use crate::access_log::{AccessLog, Line};
 use crate::answer::Answer;
 use crate::connection::Connection;
 use crate::drain::Drain;
+use crate::entrance::Host;
 use crate::exchange::{Arrived, CLIENT_LEFT, Exchange};
 use crate::failure::Failure;
 use crate::freshness::seen::ProxyTag;
@@ -49,6 +50,26 @@ pub(crate) struct Requests {
     pub(crate) drain: Arc<Drain>,
 }
 
+/// Clients of one listener.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub(crate) requests: Arc<Requests>,
+    /// None: they come plainly.
+    pub(crate) tls: Option<Arc<Tls>>,
+}
+
+impl Host for Clients {
+    fn receive(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        seat: Seat,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Clients { requests, tls } = self.clone();
+        async move { requests.receive(stream, tls, peer, seat).await }
+    }
+}
+
 /// The attempts to get an answer, one after the other.
 #[derive(Default)]
 struct Attempts {
@@ -69,7 +90,7 @@ enum Attempt {
 
 impl Requests {
     /// Serves a client until it leaves.
-    pub(crate) async fn receive(&self, stream: TcpStream, tls: Option<Arc<Tls>>, peer: IpAddr, seat: Seat) {
+    async fn receive(&self, stream: TcpStream, tls: Option<Arc<Tls>>, peer: IpAddr, seat: Seat) {
         let _counted = self.drain.visit();
         let speaks_plainly = tls.is_some();
         // In a box, like what follows: most connections wait most of the time.

@@ -3,7 +3,7 @@
 //! Pingora brings its own runtimes. So the server runs in its own thread and may be started from anywhere.
 
 use crate::access_log::AccessLog;
-use crate::admin::Admin;
+use crate::admin::{Admin, PLACES};
 use crate::agent::{Agent, Ignored};
 use crate::client::Naming;
 use crate::descriptors::{Bounds, Budget, raised_limit};
@@ -14,9 +14,9 @@ use crate::freshness::seen::ProxyTag;
 use crate::guests::Guests;
 use crate::health::Question;
 use crate::metrics::Metrics;
-use crate::request::Requests;
+use crate::request::{Clients, Requests};
 use crate::shutdown::Shutdown;
-use crate::succession::{Course, Given, Listeners, Place, Succession, Term};
+use crate::succession::{Course, Listeners, Place, Succession, Term};
 use crate::table::Tables;
 use crate::tls::{BadCertificate, Tls};
 use crate::upstream::Patience;
@@ -30,7 +30,6 @@ use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
-use pingora::services::listening::Service;
 use socket2::SockRef;
 use std::io::Write;
 use std::path::PathBuf;
@@ -257,20 +256,29 @@ fn assembled(
         connector,
         drain: drain.clone(),
     };
+    let requests = Arc::new(requests);
+    let door = |tls| Clients { requests: requests.clone(), tls };
+    let secure = listeners.secure.zip(tls.clone()).map(|(listener, tls)| (listener, door(Some(tls))));
     let place = || succession.place.subscribe();
     server.add_service(Entrance {
-        plain: Some(listeners.clients),
-        secure: listeners.secure.zip(tls.clone()),
-        requests: Arc::new(requests),
+        name: "proxy",
+        threads: None,
+        doors: std::iter::once((listeners.clients, door(None))).chain(secure).collect(),
         guests: Guests::new(bounds.clients, metrics.connections.clone(), metrics.evicted.clone()),
         place: place(),
         drain: drain.clone(),
         failures: metrics.shortages.with_label_values(&["accept"]),
     });
-    let mut admin =
-        Service::new("admin".to_owned(), Admin { tables: tables.clone(), metrics: metrics.clone() });
-    admin.threads = Some(1);
-    server.add_service(Given::new(admin, &settings.admin, listeners.admin, place(), drain.clone()));
+    let admin = Admin { tables: tables.clone(), metrics: metrics.clone(), drain: drain.clone() };
+    server.add_service(Entrance {
+        name: "admin",
+        threads: Some(1),
+        doors: vec![(listeners.admin, admin)],
+        guests: Guests::new(PLACES, metrics.admin_connections.clone(), metrics.admin_evicted.clone()),
+        place: place(),
+        drain: drain.clone(),
+        failures: metrics.shortages.with_label_values(&["accept"]),
+    });
 
     let Conversation { link, agent, stored } = conversation;
     let bridge = BridgeLink { address: tables.bridge.clone(), token: link.token, http: link::client()? };

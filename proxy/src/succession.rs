@@ -9,13 +9,9 @@ use crate::table::Tables;
 use async_trait::async_trait;
 use link::elders::{Elders, Teaching};
 use link::handover::{Claim, Offer, Tenure};
-use pingora::apps::ServerApp;
-use pingora::server::{Fds, ListenFds, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::Service as ServiceTrait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::BackgroundService;
-use pingora::services::listening::Service;
 use std::net::TcpListener;
-use std::os::fd::IntoRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -117,48 +113,6 @@ impl Succession {
         let (tenure, _) = predecessor.replace().await?;
         tracing::info!("took the place of the proxy that served here");
         Ok(tenure)
-    }
-}
-
-/// A service at a socket that is there already. It accepts when the place is ours, and no more when the proxy drains.
-pub(crate) struct Given<A> {
-    service: Service<A>,
-    sockets: ListenFds,
-    place: watch::Receiver<Place>,
-    drain: Arc<Drain>,
-}
-
-impl<A> Given<A> {
-    pub(crate) fn new(
-        mut service: Service<A>,
-        address: &str,
-        listener: TcpListener,
-        place: watch::Receiver<Place>,
-        drain: Arc<Drain>,
-    ) -> Self {
-        let mut sockets = Fds::new();
-        // Pingora takes it over by its number.
-        sockets.add(address.to_owned(), listener.into_raw_fd());
-        service.add_tcp(address);
-        Self { service, sockets: Arc::new(sockets.into()), place, drain }
-    }
-}
-
-#[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServiceTrait for Given<A> {
-    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, listeners_per_fd: usize) {
-        if self.place.wait_for(|place| *place == Place::Ours).await.is_ok() {
-            let sockets = Some(self.sockets.clone());
-            self.service.start_service(sockets, self.drain.begun(), listeners_per_fd).await;
-        }
-    }
-
-    fn name(&self) -> &str {
-        self.service.name()
-    }
-
-    fn threads(&self) -> Option<usize> {
-        self.service.threads()
     }
 }
 
