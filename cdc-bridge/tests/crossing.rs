@@ -148,6 +148,17 @@ async fn an_aborted_cutover_leaves_everything_as_it_was_and_the_next_one_works()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_applied_where_another_has_opened_the_gate() {
+    let house = following("").await;
+    let copied = house.at_sink(AT_SINK);
+    house.at_sink("SELECT strangler.open('orders', 0)");
+    house.at_source(&write(1, "g"));
+    let (found, _) = house.stopped(&there()).await;
+    assert_eq!(found.code, Code::SinkGate, "{found}");
+    assert_eq!(house.at_sink(AT_SINK), copied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_way_back_does_not_begin_while_the_service_may_write() {
     let house = following("").await;
     house.at_sink("SELECT strangler.open('orders', 0)");

@@ -6,9 +6,9 @@
 
 mod agent;
 pub mod bearer;
-pub mod elders;
 pub mod file;
 pub mod handover;
+pub mod serving;
 mod stored;
 
 pub use agent::{ActsOn, Agent, Confirmation, Told};

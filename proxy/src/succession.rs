@@ -7,8 +7,8 @@ use crate::drain::Drain;
 use crate::shutdown::Shutdown;
 use crate::table::Tables;
 use async_trait::async_trait;
-use link::elders::{Elders, Teaching};
 use link::handover::{Claim, Offer, Tenure};
+use link::serving::{Earlier, Serving};
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::BackgroundService;
 use std::net::TcpListener;
@@ -54,17 +54,17 @@ pub(crate) struct Term {
     tenure: Option<Tenure>,
     /// Until no client can learn anything new from this process. Without it a later process would not know, so none may
     /// take the place.
-    teaching: Option<Teaching>,
+    serving: Option<Serving>,
 }
 
 impl Term {
     fn begin(tenure: Tenure) -> Self {
         let folder = tenure.folder();
-        let teaching = Teaching::begin(folder).map_err(|error| {
+        let serving = Serving::begin(folder).map_err(|error| {
             let remedy = format!("make room in {} and give this user ownership of it", folder.display());
             tracing::warn!(%error, %remedy, "no other proxy can take this one's place");
         });
-        Self { teaching: teaching.ok(), tenure: Some(tenure) }
+        Self { serving: serving.ok(), tenure: Some(tenure) }
     }
 }
 
@@ -91,10 +91,10 @@ impl Succession {
     async fn succeed(&self, claim: Claim) {
         match self.tenure(claim).await {
             Ok(tenure) => {
-                let elders = Elders::of(tenure.folder());
+                let earlier = Earlier::of(tenure.folder());
                 *self.term.lock().unwrap_or_else(PoisonError::into_inner) = Term::begin(tenure);
                 self.place.send_replace(Place::Ours);
-                elders.quiet().await;
+                earlier.quiet().await;
                 self.tables.settle_now();
             }
             Err(error) => _ = self.place.send_replace(Place::Lost(error.to_string())),
@@ -162,7 +162,7 @@ impl Course {
 
     fn passable(&self) -> Option<Tenure> {
         let mut term = self.term();
-        term.teaching.is_some().then(|| term.tenure.take()).flatten()
+        term.serving.is_some().then(|| term.tenure.take()).flatten()
     }
 
     fn term(&self) -> MutexGuard<'_, Term> {
@@ -177,7 +177,7 @@ impl Course {
         drop(self.listeners.lock().unwrap_or_else(PoisonError::into_inner).take());
         let quiet = async {
             self.drain.quiet().await;
-            drop(self.term().teaching.take());
+            drop(self.term().serving.take());
             std::future::pending::<()>().await;
         };
         tokio::select! {

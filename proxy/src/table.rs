@@ -200,7 +200,7 @@ pub(crate) struct Tables {
     unmatched: Arc<Tally>,
     consistency: Consistency,
     /// Whether clients may still learn something from proxies before this one: no raised share counts yet.
-    has_elders: AtomicBool,
+    is_after_others: AtomicBool,
     naming: Naming,
     metrics: Arc<Metrics>,
 }
@@ -237,7 +237,7 @@ impl Tables {
             unmatched: Arc::default(),
             consistency,
             // With strong consistency each read waits for a barrier of its own.
-            has_elders: AtomicBool::new(consistency == Consistency::Session),
+            is_after_others: AtomicBool::new(consistency == Consistency::Session),
             naming,
             metrics,
         }
@@ -247,7 +247,7 @@ impl Tables {
     /// share counts.
     pub(crate) fn settle_now(&self) {
         let _no_table_is_taken = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.has_elders.store(false, SeqCst);
+        self.is_after_others.store(false, SeqCst);
         self.live().iter().for_each(|live| self.settle(live));
     }
 
@@ -343,7 +343,7 @@ impl Tables {
 
     /// Gives every raised share the number of the barrier it waits for: one that starts after the swap.
     fn settle(&self, live: &Live) {
-        if self.has_elders.load(SeqCst) {
+        if self.is_after_others.load(SeqCst) {
             return;
         }
         for route in live.live_routes.iter().filter(|route| route.waits_for_its_number()) {
