@@ -9,8 +9,10 @@ use lab::process::Background;
 
 use super::super::account;
 
+/// They take what memory the server has kept free from the load before. Those that are measured come after them.
+const FIRST: usize = 400;
 /// More would need more open files than many systems allow: a proxy takes two for each.
-const IDLE: usize = 1000;
+const IDLE: usize = 500;
 const UNFINISHED: usize = 300;
 /// Of each head that never ends.
 const HEAD_BYTES: usize = 1 << 20;
@@ -23,13 +25,16 @@ const REQUEST: &[u8] =
 /// Opens connections to a server that has served others before. Returns the memory for each, in KiB: a second after its
 /// answer, some seconds later, and with a head that does not end.
 pub fn costs(server: &Background, port: u16) -> Result<[f64; 3]> {
+    let crowd = |count| (0..count).map(|_| served(port)).collect::<Result<Vec<TcpStream>>>();
+    let first = crowd(FIRST)?;
+    std::thread::sleep(SETTLING);
     let before = account::resident_kib(server.pid())?;
-    let idle: Vec<TcpStream> = (0..IDLE).map(|_| served(port)).collect::<Result<_>>()?;
+    let idle = crowd(IDLE)?;
     std::thread::sleep(Duration::from_secs(1));
     let soon = account::resident_kib(server.pid())?;
     std::thread::sleep(SETTLING);
     let later = account::resident_kib(server.pid())?;
-    drop(idle);
+    drop((first, idle));
     std::thread::sleep(SETTLING);
     let before_heads = account::resident_kib(server.pid())?;
     let heads: Vec<TcpStream> = (0..UNFINISHED).map(|_| unfinished(port)).collect::<Result<_>>()?;

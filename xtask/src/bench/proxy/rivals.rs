@@ -1,5 +1,5 @@
 //! The other proxies, set up as their manuals say for this job: one worker, connections to the origin kept,
-//! `X-Forwarded-For` set as ours sets it, HTTP/1.1 on both sides.
+//! `X-Forwarded-For` and, for nginx, scheme and port told as ours tells them, HTTP/1.1 on both sides.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,8 @@ fn nginx_proxy(name: &'static str, folder: &Path, origin: u16, cpu: usize, log: 
          server {{ listen 127.0.0.1:{port}; location / {{\n  proxy_pass http://origin;\n  proxy_http_version 1.1;\n  \
          proxy_set_header Connection \"\";\n  proxy_set_header Host $host;\n  \
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n  \
-         proxy_set_header X-Forwarded-Proto $scheme;\n}} }}"
+         proxy_set_header X-Forwarded-Proto $scheme;\n  \
+         proxy_set_header X-Forwarded-Port $server_port;\n}} }}"
     );
     nginx(name, folder, port, cpu, &http)
 }
