@@ -231,7 +231,9 @@ mod tests {
         assert_eq!(Name::of(b"transfer-Encoding"), TransferEncoding);
         assert_eq!(Name::of(b"X-FORWARDED-FOR"), ForwardedFor);
         assert_eq!(Name::of(b"Keep-Alive"), HopByHop);
-        assert_eq!(Name::of(b"x-forwarded-foo"), Other);
+        assert_eq!(Name::of(b"x-Forwarded-foo"), ForwardedOther);
+        assert_eq!(Name::of(b"X-Real-IP"), ForwardedOther);
+        assert_eq!(Name::of(b"x-forwarded"), Other);
         assert_eq!(Name::of(b""), Other);
     }
 }
