@@ -8,17 +8,15 @@ use crate::drain::Drain;
 use crate::guests::{Guests, Seat};
 use crate::succession::Place;
 use async_trait::async_trait;
+use futures_util::future::select_all;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use prometheus::IntCounter;
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -83,18 +81,8 @@ impl<H: Host> Entrance<H> {
     /// A loop that has found room waits for a guest. Others may fill the room meanwhile, so there is one guest more than places for
     /// each listener beside the first, at most.
     async fn welcome_all(&self, doors: Vec<(TcpListener, H)>) -> Infallible {
-        type Welcome<'w> = Pin<Box<dyn Future<Output = Infallible> + Send + 'w>>;
-        let welcome = |(listener, host)| Box::pin(self.welcome(listener, host)) as Welcome<'_>;
-        let mut welcomes: Vec<_> = doors.into_iter().map(welcome).collect();
-        poll_fn(|cx| {
-            for welcome in &mut welcomes {
-                if let Poll::Ready(never) = welcome.as_mut().poll(cx) {
-                    match never {}
-                }
-            }
-            Poll::Pending
-        })
-        .await
+        let welcomes = doors.into_iter().map(|(listener, host)| Box::pin(self.welcome(listener, host)));
+        select_all(welcomes).await.0
     }
 
     async fn welcome(&self, listener: TcpListener, host: H) -> Infallible {
