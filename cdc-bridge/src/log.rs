@@ -203,16 +203,17 @@ impl Log {
 /// What events say of their source. The prefix is the topics' where there are topics, else the plan's name; a service
 /// has one of its own.
 fn context(choice: &LogChoice, plan: &PlanName, database: &Database, name: &str) -> Context {
-    let (prefix, schemas) = match choice {
-        LogChoice::Kafka { topic_prefix, schemas, .. } => (topic_prefix.clone(), *schemas),
-        _ => (plan.to_string(), false),
+    let (prefix, publish) = match choice {
+        LogChoice::Kafka { topic_prefix, publish, .. } => (topic_prefix.clone(), publish.clone()),
+        _ => (plan.to_string(), None),
     };
+    let publish = publish.unwrap_or_default();
     let prefix = match database {
         Database::Monolith => prefix,
         Database::Service(service) => format!("{prefix}-{service}"),
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Context { prefix, database: name.to_owned(), version, schemas }
+    Context { prefix, database: name.to_owned(), version, publish }
 }
 
 impl Writer {

@@ -113,6 +113,7 @@ mod tests {
     use super::*;
     use migrations::column_type::ColumnType;
     use migrations::lsn::{CommitLsn, Position};
+    use migrations::plan::Publish;
     use rows::change::{Column, Transaction};
     use rows::envelope::{Context, Encoded, Encoder};
 
@@ -146,7 +147,7 @@ mod tests {
     fn told(identity: ReplicaIdentity, operation: change::Operation, is_known: bool) -> String {
         let relation = relation(identity);
         let [prefix, database, version] = ["shop", "shop", "1"].map(str::to_owned);
-        let context = Context { prefix, database, version, schemas: false };
+        let context = Context { prefix, database, version, publish: Publish::default() };
         let change = Change {
             position: Position { commit: CommitLsn(0x10), ordinal: 1 },
             lsn: 0x10,

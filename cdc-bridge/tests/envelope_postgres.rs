@@ -7,6 +7,7 @@ use base64::Engine;
 use bytes::Bytes;
 use lab::Cluster;
 use migrations::column_type::ColumnType;
+use migrations::plan::Publish;
 use num_bigint::BigInt;
 use rows::assemble::{Assembler, Step};
 use rows::change::{Change, Column, Operation, Relation, Value};
@@ -363,8 +364,8 @@ async fn every_types_values_arrive_are_written_as_debezium_does_and_come_back() 
     }
     let changes = changes(&client, &cases).await;
     assert_eq!(changes.len(), expected.len());
-    let context =
-        Context { prefix: "t".to_owned(), database: "d".to_owned(), version: "1".to_owned(), schemas: false };
+    let [prefix, database, version] = ["t", "d", "1"].map(str::to_owned);
+    let context = Context { prefix, database, version, publish: Publish::default() };
     let mut encoder = Encoder::new(context);
     let mut encoded = Encoded::new();
     for (change, (kind, text, json)) in changes.iter().zip(expected) {

@@ -4,7 +4,7 @@
 
 mod world;
 
-use migrations::plan::{KafkaOptions, LogChoice};
+use migrations::plan::{KafkaOptions, LogChoice, Publish};
 use migrations::problem::Diagnostic;
 use migrations::problem::Problem;
 use migrations::sql::{self, Database};
@@ -269,7 +269,7 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
         topic_prefix: "shop".to_owned(),
         partitions: 1,
         replication: 1,
-        schemas: false,
+        publish: Some(Publish::default()),
         options: KafkaOptions::default(),
     };
     let refused = told(world.uninstall().await);

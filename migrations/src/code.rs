@@ -159,6 +159,7 @@ codes! {
     PlanOpenListen = "plan.open-listen", Usage;
     PlanOtherCollation = "plan.other-collation", NotReady;
     PlanOtherSide = "plan.other-side", Usage;
+    PlanOutbox = "plan.outbox", Usage;
     PlanReverseDiffers = "plan.reverse-differs", NotReady;
     PlanRouteTwice = "plan.route-twice", Usage;
     PlanRoutesAmbiguous = "plan.routes-ambiguous", Usage;

@@ -7,6 +7,7 @@ mod check;
 mod environment;
 mod fingerprint;
 mod kafka;
+mod publish;
 mod sql;
 mod tls;
 mod tree;
@@ -14,6 +15,7 @@ mod written;
 
 pub use check::check;
 pub use kafka::{KafkaOption, KafkaOptions};
+pub use publish::{Decimals, Publish, Skipped, Times};
 pub use tls::{CertificateFiles, TlsSettings};
 
 use crate::crossing::Moment;
@@ -132,14 +134,14 @@ pub enum LogChoice {
     Kafka {
         /// `host:port`, several with commas.
         brokers: String,
-        /// The monolith's prefix; topics are `<prefix>.<schema>.<table>`.
+        /// The monolith's prefix; tables' topics are `<prefix>.<schema>.<table>`.
         topic_prefix: String,
         /// Partitions of a topic that we create.
         partitions: u16,
         /// Replicas of a topic that we create.
         replication: u16,
-        /// Whether keys and values carry their Connect schema (`schemas.enable`).
-        schemas: bool,
+        /// What the tables' topics hold; none: there are none.
+        publish: Option<Publish>,
         options: KafkaOptions,
     },
 }

@@ -8,7 +8,9 @@ use migrations::crossing::Moment;
 use migrations::finding::{self, Finding};
 use migrations::names::{ServiceName, SliceName};
 use migrations::pattern::Access;
-use migrations::plan::{Consistency, HoldBounds, LogChoice, Plan, Reuse, Sticky, check};
+use migrations::plan::{
+    Consistency, Decimals, HoldBounds, LogChoice, Plan, Publish, Reuse, Skipped, Sticky, Times, check,
+};
 use migrations::stage::{Epoch, Hold};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -166,6 +168,37 @@ fn every_key_is_read() {
     let route = |name: &str| slice.route(&name.parse().unwrap()).unwrap();
     assert!(slice.falls_back_on_5xx);
     assert!(route("add").is_pinned && !route("number").is_pinned);
+}
+
+#[test]
+fn what_is_published_is_what_debezium_publishes_unless_the_plan_says_otherwise() {
+    let published = |name: &str| match good(name).0.log {
+        LogChoice::Kafka { publish, .. } => publish,
+        _ => panic!("not in Kafka"),
+    };
+    assert_eq!(published("annotated"), Some(Publish::default()));
+    let every_option = Publish {
+        decimals: Decimals::String,
+        times: Times::Connect,
+        has_tombstones: false,
+        skipped: Skipped::default(),
+        has_schemas: true,
+        replaces_null: false,
+        is_unwrapped: true,
+        outbox: ["public.outbox".parse().unwrap()].into(),
+    };
+    assert_eq!(published("publish"), Some(every_option));
+    let (_, text) = plans("good").into_iter().find(|(file, _)| file == "annotated").unwrap();
+    let log = |word: &str| {
+        let text = text.replace("topic_prefix: shop", &format!("topic_prefix: shop, publish: {word}"));
+        match check("x", &text, &env).unwrap().0.log {
+            LogChoice::Kafka { publish, .. } => publish,
+            _ => panic!("not in Kafka"),
+        }
+    };
+    assert_eq!((log("on"), log("off")), (Some(Publish::default()), None));
+    let skipped = log("{ skipped.operations: 'c, d' }").unwrap().skipped;
+    assert_eq!(skipped, Skipped { creates: true, deletes: true, ..Skipped::default() });
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use migrations::column_type::ColumnType;
 use migrations::lsn::{CommitLsn, Position};
+use migrations::plan::Publish;
 use rows::change::{Change, Column, Operation, Relation, ReplicaIdentity, Transaction, Tuple, Value};
 use rows::envelope::{Context, Encoded, Encoder, PLACEHOLDER, decode, header, topic};
 use serde_json::{Value as Json, json};
@@ -17,9 +18,10 @@ mod vectors;
 
 const NOW_US: i64 = 1_700_000_000_123_456;
 
-fn encoder(schemas: bool) -> Encoder {
-    let (prefix, database) = ("shop".to_owned(), "main".to_owned());
-    Encoder::new(Context { prefix, database, version: "0.1.0".to_owned(), schemas })
+fn encoder(has_schemas: bool) -> Encoder {
+    let [prefix, database, version] = ["shop", "main", "0.1.0"].map(str::to_owned);
+    let publish = Publish { has_schemas, ..Publish::default() };
+    Encoder::new(Context { prefix, database, version, publish })
 }
 
 fn column(name: &str, kind: ColumnType, is_key: bool, nullable: bool) -> Column {

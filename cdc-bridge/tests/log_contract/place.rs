@@ -5,7 +5,7 @@ use cdc_bridge::log::{BATCH_BYTES_MAX, Batch, Cursor, Log, LogError, Reader};
 use lab::Dice;
 use migrations::lsn::{EndLsn, Position};
 use migrations::names::{PlanName, TableName};
-use migrations::plan::{KafkaOptions, LogChoice};
+use migrations::plan::{KafkaOptions, LogChoice, Publish};
 use migrations::sql::Database;
 use rows::change::Change;
 use rows::progress::Message;
@@ -50,7 +50,7 @@ impl Place {
                 topic_prefix,
                 partitions: 3,
                 replication: 1,
-                schemas: false,
+                publish: Some(Publish::default()),
                 options: KafkaOptions::default(),
             },
             plan: "shop".parse().unwrap(),

@@ -6,6 +6,7 @@
 mod across;
 mod address;
 mod kafka;
+mod publish;
 mod reading;
 mod settings;
 mod slice;

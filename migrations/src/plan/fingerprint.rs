@@ -71,12 +71,15 @@ pub(super) fn of(plan: &Plan) -> String {
 fn settings(plan: &Plan, print: &mut Fingerprint) {
     match &plan.log {
         LogChoice::Embedded { bytes_max } => print.put("embedded", bytes_max),
-        LogChoice::Kafka { brokers, topic_prefix, partitions, replication, schemas, options } => {
+        LogChoice::Kafka { brokers, topic_prefix, partitions, replication, publish, options } => {
             print.put("kafka", brokers);
             print.put("topic_prefix", topic_prefix);
             print.put("partitions", partitions);
             print.put("replication", replication);
-            print.put("schemas", schemas);
+            print.put("publish", publish.is_some());
+            if let Some(publish) = publish {
+                publish.put(print);
+            }
             for (name, option) in options.iter() {
                 print.put("option", name);
                 print.put("value", if option.is_secret { "" } else { option.expose() });

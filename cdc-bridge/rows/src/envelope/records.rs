@@ -6,6 +6,7 @@ use super::encoded::{Encoded, Span, Spans};
 use super::row::{RowWriter, Sent};
 use super::{header, json, schema};
 use crate::change::{Change, Operation, Relation, ReplicaIdentity, Tuple, Value};
+use migrations::plan::Publish;
 use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +16,7 @@ pub struct Context {
     pub database: String,
     /// Strangler's version, in the place of Debezium's.
     pub version: String,
-    /// Whether key and value carry their Connect schema (`schemas.enable`).
-    pub schemas: bool,
+    pub publish: Publish,
 }
 
 /// What is the same for all changes of one shape of a table.
@@ -35,7 +35,7 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn new(context: &Context, relation: &Arc<Relation>) -> Self {
         let (mut key_open, mut value_open) = (Vec::new(), Vec::new());
-        if context.schemas {
+        if context.publish.has_schemas {
             let name = format!("{}.{}", context.prefix, relation.table);
             key_open.extend_from_slice(b"{\"schema\":");
             schema::key(&name, relation, &mut key_open);
@@ -73,7 +73,7 @@ impl Shape {
             rows: RowWriter::new(relation),
             key_open,
             value_open,
-            close: if context.schemas { b"}" } else { b"" },
+            close: if context.publish.has_schemas { b"}" } else { b"" },
             source: [head.concat(), middle.concat(), tail.concat()],
         }
     }

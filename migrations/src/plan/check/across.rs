@@ -21,6 +21,7 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes<'_>) {
     sources(draft, notes);
     sinks(draft, notes);
     topics(draft, notes);
+    outbox(draft, notes);
     databases(draft, notes);
     listeners(draft, notes);
 }
@@ -190,6 +191,18 @@ fn topics(draft: &Draft, notes: &mut Notes<'_>) {
             let hint = "rename one of the two tables in the monolith, or leave out `log: { kafka: … }`";
             notes.error(one.spot, Code::PlanSameTopic, message, hint);
         }
+    }
+}
+
+/// Only tables of slices are in the log.
+fn outbox(draft: &Draft, notes: &mut Notes<'_>) {
+    for (spot, table) in &draft.settings.outbox {
+        if named(&draft.slices).any(|named| named.table.from == *table || named.table.to == *table) {
+            continue;
+        }
+        let message = format!("no slice has the outbox table `{table}`");
+        let hint = "name it under a slice's `tables`, so that it moves with what writes it";
+        notes.error(*spot, Code::PlanOutbox, message, hint);
     }
 }
 

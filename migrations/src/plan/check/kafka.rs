@@ -3,6 +3,7 @@
 //! Which names and values the library knows is its own business. Here stands what it would take silently: options that
 //! strangler sets itself, and settings of TLS or a login that would not be used.
 
+use super::publish;
 use super::reading::{self, Fields, listed};
 use crate::code::Code;
 use crate::names::PlanName;
@@ -17,8 +18,18 @@ const TOPIC_PREFIX_LEN_MAX: usize = 100;
 const PROTOCOL: &str = "security.protocol";
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
-pub(super) fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<LogChoice> {
-    let keys = ["brokers", "topic_prefix", "partitions", "replication", "schemas", "options"];
+/// The log's own topic is `strangler.<prefix>.log`.
+const OWN_PREFIX: &str = "strangler";
+/// What Debezium's `EventRouter` puts before a type.
+const OUTBOX_PREFIX: &str = "outbox.event";
+
+pub(super) fn log(
+    node: &Node,
+    name: Option<&PlanName>,
+    outbox: &mut Vec<publish::Outbox>,
+    notes: &mut Notes<'_>,
+) -> Option<LogChoice> {
+    let keys = ["brokers", "topic_prefix", "partitions", "replication", "publish", "options"];
     let fields = Fields::open(node, "log.kafka", &keys, notes)?;
     let brokers = fields
         .need("brokers", "write `brokers: localhost:9092`", notes)
@@ -33,17 +44,18 @@ pub(super) fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -
     };
     let partitions = count("partitions", "a number of partitions", 1000);
     let replication = count("replication", "a number of replicas", 32);
-    let schemas = match fields.get("schemas") {
-        Some(node) => reading::boolean(node, "a choice of `schemas`", notes),
-        None => Some(false),
-    };
+    let publish = publish::publish(fields.get("publish"), outbox, notes);
+    if let Some(prefix) = &topic_prefix {
+        let spot = fields.get("topic_prefix").map_or(fields.owner, |node| node.spot);
+        stays_apart(prefix, !outbox.is_empty(), spot, notes);
+    }
     let options = options(fields.get("options"), fields.owner, notes);
     Some(LogChoice::Kafka {
         brokers: brokers?,
         topic_prefix: topic_prefix?,
         partitions: partitions?,
         replication: replication?,
-        schemas: schemas?,
+        publish: publish?,
         options,
     })
 }
@@ -79,6 +91,24 @@ fn topic_prefix(node: &Node, notes: &mut Notes<'_>) -> Option<String> {
     let hint = format!("use 1 to {TOPIC_PREFIX_LEN_MAX} of A-Z, a-z, 0-9, `.`, `_` and `-`");
     notes.error(node.spot, Code::PlanBadValue, message, hint);
     None
+}
+
+/// No table's topic may be among those that have other prefixes, nor be found by who looks for them.
+fn stays_apart(prefix: &str, has_outbox: bool, spot: Spot, notes: &mut Notes<'_>) {
+    let is_within = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let (what, whose) = if is_within(OWN_PREFIX, prefix) {
+        (OWN_PREFIX, "of strangler's own topics")
+    } else if has_outbox && (is_within(OUTBOX_PREFIX, prefix) || is_within(prefix, OUTBOX_PREFIX)) {
+        (OUTBOX_PREFIX, "of the outbox's topics")
+    } else {
+        return;
+    };
+    let message =
+        format!("the topic prefix `{}` meets `{what}`, which is that {whose}", reading::shown(prefix));
+    let hint = "write another `topic_prefix:`, for example `topic_prefix: shop`";
+    notes.error(spot, Code::PlanSameTopic, message, hint);
 }
 
 fn options(node: Option<&Node>, owner: Spot, notes: &mut Notes<'_>) -> KafkaOptions {

@@ -1,9 +1,9 @@
 //! The parts of the plan that say how strangler itself runs: log, proxy, controller, bridge, limits, acceptances.
 
 use super::address::{self, Listener, loopback};
-use super::kafka;
 use super::reading::{self, Fields};
 use super::tls::tls;
+use super::{kafka, publish};
 use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::tree::Node;
@@ -32,6 +32,7 @@ const OVERRIDE_SECRET_LEN_MIN: usize = 8;
 pub(super) struct Settings {
     /// None where it could not be read.
     pub log: Option<LogChoice>,
+    pub outbox: Vec<publish::Outbox>,
     pub proxy: ProxySettings,
     pub controller: ControllerSettings,
     pub bridge: BridgeSettings,
@@ -46,8 +47,9 @@ impl Settings {
         listeners: &mut Vec<Listener>,
         notes: &mut Notes<'_>,
     ) -> Self {
+        let mut outbox = Vec::new();
         let log = match plan.get("log") {
-            Some(node) => log(node, name, notes),
+            Some(node) => log(node, name, &mut outbox, notes),
             None => Some(LogChoice::Embedded { bytes_max: EMBEDDED_BYTES }),
         };
         let proxy = proxy(plan, listeners, notes);
@@ -67,6 +69,7 @@ impl Settings {
         });
         Self {
             log,
+            outbox,
             proxy,
             controller,
             bridge,
@@ -76,7 +79,12 @@ impl Settings {
     }
 }
 
-fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<LogChoice> {
+fn log(
+    node: &Node,
+    name: Option<&PlanName>,
+    outbox: &mut Vec<publish::Outbox>,
+    notes: &mut Notes<'_>,
+) -> Option<LogChoice> {
     let fields = Fields::open(node, "log", &["embedded", "kafka"], notes)?;
     let (embedded, kafka) = (fields.get("embedded"), fields.get("kafka"));
     if let (Some(_), Some(second)) = (embedded, kafka) {
@@ -85,7 +93,7 @@ fn log(node: &Node, name: Option<&PlanName>, notes: &mut Notes<'_>) -> Option<Lo
         return None;
     }
     if let Some(node) = kafka {
-        return kafka::log(node, name, notes);
+        return kafka::log(node, name, outbox, notes);
     }
     let mut bytes_max = Some(EMBEDDED_BYTES);
     if let Some(node) = embedded {
