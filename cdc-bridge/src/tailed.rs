@@ -122,6 +122,8 @@ mod tests {
             name: name.to_owned(),
             kind,
             declared: None,
+            key_position: 0,
+            default: None,
             is_key,
             nullable: !is_key,
             number: 0,

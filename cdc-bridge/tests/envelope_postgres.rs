@@ -293,6 +293,8 @@ fn relation(wire: &WireRelation, cases: &[Case]) -> Relation {
         number: 0,
         stored: None,
         declared: None,
+        key_position: 0,
+        default: None,
     };
     let columns = vec![column("id", ColumnType::Int4, true), column("v", cases[case].kind.clone(), false)];
     Relation {

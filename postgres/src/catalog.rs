@@ -54,8 +54,8 @@ const COLUMNS: &str = "
                AND NOT (t.typname = 'numeric' AND a.atttypmod >= 4 AND ((a.atttypmod - 4) >> 16) <= 28)
                AND NOT (t.typname IN ('varchar', 'bpchar') AND a.atttypmod BETWEEN 4 AND 8),
            a.attidentity = 'a',
-           EXISTS (SELECT FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
-                    WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND k.place <= i.indnkeyatts),
+           (SELECT k.place::int2 FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND k.place <= i.indnkeyatts),
            t.oid, t.typname::text, MADE_OF,
            a.xmin::text::bigint, coalesce(FILE, 0), (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname)
                FROM pg_collation l JOIN pg_namespace ln ON ln.oid = l.collnamespace
@@ -68,7 +68,8 @@ const COLUMNS: &str = "
               JOIN pg_amop m ON m.amopfamily = s.opcfamily AND m.amopstrategy = 3
                    AND m.amoplefttype = s.opcintype AND m.amoprighttype = s.opcintype
               JOIN pg_operator q ON q.oid = m.amopopr JOIN pg_namespace kn ON kn.oid = q.oprnamespace
-             WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND kn.nspname <> 'pg_catalog')
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.attnum = a.attnum AND kn.nspname <> 'pg_catalog'),
+           CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       JOIN pg_type t ON t.oid = a.atttypid
@@ -433,6 +434,7 @@ async fn table(client: &Client, name: &TableName, row: &Row) -> Result<TableSeen
 fn column(row: &Row) -> ColumnSeen {
     let kind = column_type::seen(row.get(12), row.get(13), row.get(14));
     let modifier = row.get(5);
+    let key_position = row.get::<_, Option<i16>>(11).unwrap_or(0);
     let collation: Option<&str> = row.get(17);
     let collation = collation.map(|collation| format!(" COLLATE {collation}")).unwrap_or_default();
     let cast = if matches!(kind, TypeSeen::Domain { .. }) { kind.cast() } else { row.get(4) };
@@ -450,7 +452,9 @@ fn column(row: &Row) -> ColumnSeen {
         generated_as: row.get(8),
         is_toastable: row.get(9),
         is_always_identity: row.get(10),
-        is_key: row.get(11),
+        is_key: key_position > 0,
+        key_position,
+        default: row.get(20),
         operators: row.get(19),
         kind,
     }

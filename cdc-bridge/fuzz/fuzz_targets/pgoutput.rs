@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         match assembler.push(lsn, message) {
             Ok(Step::NeedRelation(wire)) => {
                 let column =
-                    |name: String| Column { name, kind: ColumnType::Text, is_key: true, nullable: true, number: 0, stored: None, declared: None };
+                    |name: String| Column { name, kind: ColumnType::Text, is_key: true, nullable: true, number: 0, stored: None, declared: None, key_position: 0, default: None };
                 let relation = Relation {
                     table: TableName { schema: wire.schema, name: wire.name },
                     identity: wire.identity,

@@ -4,7 +4,7 @@
 //! Postgres' wire (see `pgoutput`) nor JSON (see `envelope`).
 
 use bytes::{BufMut, Bytes, BytesMut};
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, TypeSeen};
 use migrations::lsn::Position;
 use migrations::names::TableName;
 use migrations::preflight::{ColumnSeen, IdentitySeen};
@@ -29,9 +29,12 @@ impl Relation {
             kind: ColumnType::of(&column.kind, column.modifier),
             declared: Some(column.exact.clone()),
             is_key: column.is_key,
+            key_position: column.key_position,
             nullable: column.is_nullable,
             number: column.number,
             stored: Some(Stored { modifier: column.modifier, written: column.written, file: column.file }),
+            // A domain's and an extension's are not Debezium's to read.
+            default: column.default.clone().filter(|_| reads_default(&column.kind)),
         });
         let identity = match identity {
             IdentitySeen::Default => ReplicaIdentity::Default,
@@ -59,6 +62,38 @@ impl Relation {
     }
 }
 
+/// Whether Debezium reads the default of a column of this type (its source, `PostgresDefaultValueConverter`).
+fn reads_default(kind: &TypeSeen) -> bool {
+    const READ: [&str; 19] = [
+        "bit",
+        "varbit",
+        "bool",
+        "bpchar",
+        "varchar",
+        "text",
+        "numeric",
+        "float4",
+        "float8",
+        "int2",
+        "int4",
+        "int8",
+        "json",
+        "jsonb",
+        "xml",
+        "uuid",
+        "date",
+        "time",
+        "timestamp",
+    ];
+    match kind {
+        TypeSeen::Base(name) => {
+            READ.contains(&name.as_str()) || matches!(name.as_str(), "timestamptz" | "interval")
+        }
+        TypeSeen::Enum { .. } => true,
+        _ => false,
+    }
+}
+
 /// What the source writes of an old row (PostgreSQL manual, ALTER TABLE, REPLICA IDENTITY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +118,9 @@ pub struct Column {
     pub declared: Option<String>,
     /// Whether it belongs to the primary key.
     pub is_key: bool,
+    /// Its place in the primary key, from 1; 0 outside of it, and in a shape that an earlier version kept.
+    #[serde(default)]
+    pub key_position: i16,
     pub nullable: bool,
     /// Its number in the table (`pg_attribute.attnum`), which no other column of the table gets again; 0 where it is not
     /// known.
@@ -91,6 +129,10 @@ pub struct Column {
     /// Unknown in a shape that an earlier version kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<Stored>,
+    /// The expression of its default as the catalog prints it, for columns of which Debezium tells it. What goes through the
+    /// stream never depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
 }
 
 /// What the source says of how a column's values are stored.

@@ -256,6 +256,8 @@ mod tests {
             number: 0,
             stored: None,
             declared: None,
+            key_position: 0,
+            default: None,
         };
         Arc::new(Relation {
             table: "t".parse().unwrap(),

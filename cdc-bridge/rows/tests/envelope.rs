@@ -25,7 +25,17 @@ fn encoder(has_schemas: bool) -> Encoder {
 }
 
 fn column(name: &str, kind: ColumnType, is_key: bool, nullable: bool) -> Column {
-    Column { name: name.to_owned(), kind, is_key, nullable, number: 0, stored: None, declared: None }
+    Column {
+        name: name.to_owned(),
+        kind,
+        is_key,
+        nullable,
+        number: 0,
+        stored: None,
+        declared: None,
+        key_position: 0,
+        default: None,
+    }
 }
 
 fn relation(identity: ReplicaIdentity, columns: Vec<Column>) -> Arc<Relation> {

@@ -49,7 +49,17 @@ fn as_text(wire: &WireRelation) -> Relation {
     let kind = ColumnType::Text;
     let column = |name: &String, is_key| {
         let (name, kind) = (name.clone(), kind.clone());
-        Column { name, kind, is_key, nullable: !is_key, number: 0, stored: None, declared: None }
+        Column {
+            name,
+            kind,
+            is_key,
+            nullable: !is_key,
+            number: 0,
+            stored: None,
+            declared: None,
+            key_position: 0,
+            default: None,
+        }
     };
     let columns = wire.columns.iter().map(|wire| column(&wire.name, wire.part_of_key)).collect();
     Relation { table, identity: wire.identity, columns }

@@ -169,6 +169,8 @@ pub(crate) fn joined(table: TableName, wire: WireRelation, facts: Option<Relatio
             name: wire.name.clone(),
             kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
             declared: None,
+            key_position: 0,
+            default: None,
             is_key: false,
             nullable: true,
             number: 0,

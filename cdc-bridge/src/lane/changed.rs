@@ -274,6 +274,8 @@ mod tests {
             number: 0,
             stored: None,
             declared: None,
+            key_position: 0,
+            default: None,
         };
         let relation = Relation {
             table: "t".parse().unwrap(),

@@ -166,6 +166,8 @@ mod tests {
             written: 0,
             file: 0,
             is_key: false,
+            key_position: 0,
+            default: None,
             is_nullable: true,
             has_default: false,
             is_always_identity: false,

@@ -44,6 +44,8 @@ pub fn relation_of(index: u64, wider: bool) -> Arc<Relation> {
         number: 0,
         stored: None,
         declared: None,
+        key_position: 0,
+        default: None,
     };
     let mut columns = vec![column("id", ColumnType::Int8, true), column("note", ColumnType::Text, false)];
     if wider {

@@ -204,11 +204,15 @@ pub struct ColumnSeen {
     /// The file of its table, or of the oldest partition.
     pub file: i64,
     pub is_key: bool,
+    /// Its place in the primary key, from 1; 0 outside of it.
+    pub key_position: i16,
     /// The schema of the operators that the primary key compares it by, quoted; none if they are Postgres' own.
     pub operators: Option<String>,
     pub is_nullable: bool,
     /// Whether it fills itself when an insert leaves it out: a default or an identity.
     pub has_default: bool,
+    /// Its default as SQL.
+    pub default: Option<String>,
     /// Whether it is an identity that only the database fills: `GENERATED ALWAYS AS IDENTITY`.
     pub is_always_identity: bool,
     /// The expression over other columns that it is computed by, where it is generated.

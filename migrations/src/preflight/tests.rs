@@ -52,6 +52,8 @@ fn column(name: &str, base: &str) -> ColumnSeen {
         written: 0,
         file: 0,
         is_key: name == "id",
+        key_position: 0,
+        default: None,
         operators: None,
         is_nullable: false,
         has_default: false,

@@ -13,6 +13,8 @@ fn relation(columns: &[(&str, ColumnType)]) -> Relation {
         number: 0,
         stored: None,
         declared: None,
+        key_position: 0,
+        default: None,
     };
     Relation {
         table: "public.orders".parse().unwrap(),
@@ -109,4 +111,21 @@ fn a_weaker_identity_or_another_key_stops() {
     let mut keyless = default.clone();
     keyless.columns[0].is_key = false;
     assert!(compatible(&default, &keyless, |_| true).unwrap_err().message.contains("primary key"));
+}
+
+#[test]
+fn another_default_or_place_in_the_key_goes_on() {
+    let old = relation(&[("id", ColumnType::Int4), ("v", ColumnType::Text)]);
+    let mut new = old.clone();
+    new.columns[0].key_position = 1;
+    new.columns[1].default = Some("'new'::text".to_owned());
+    assert!(compatible(&old, &new, |_| true).is_ok());
+    assert!(compatible(&new, &old, |_| true).is_ok());
+    // A shape that was kept by an earlier version knows neither.
+    let mut kept = serde_json::to_value(&new).unwrap();
+    for column in kept["columns"].as_array_mut().unwrap() {
+        let column = column.as_object_mut().unwrap();
+        column.retain(|name, _| !matches!(name.as_str(), "key_position" | "default"));
+    }
+    assert_eq!(serde_json::from_value::<Relation>(kept).unwrap(), old);
 }

@@ -16,6 +16,8 @@ fn relation(name: &str) -> Arc<Relation> {
         number: 0,
         stored: None,
         declared: None,
+        key_position: 0,
+        default: None,
     };
     Arc::new(Relation {
         table: name.parse().unwrap(),
