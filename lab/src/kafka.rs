@@ -3,80 +3,58 @@
 //! It is broker and KRaft controller in one process, on loopback, with a small heap. It is private and for trying
 //! out: this is not how to run Kafka in production.
 
+mod record;
+
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::maven::{self, Library};
 use crate::process::{self, Background};
 use crate::{FOLDER_PREFIX, free_port, interrupt};
+use record::records;
+
+pub use record::Record;
 
 /// Fixed, so that a run next year does what this one did. It needs Java 17.
-const VERSION: &str = "4.1.1";
-/// The oldest Java that this Kafka runs on.
-pub const OLDEST_JAVA: u32 = 17;
+pub(crate) const VERSION: &str = "4.1.1";
 /// What Kafka logs with; the broker's own artifact names the interface only.
-const LOG4J: &str = "2.24.3";
+pub(crate) const LOG4J: &str = "2.24.3";
 /// KRaft wants a cluster id of 16 bytes in base64; one broker alone needs no unique one.
 const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 const LOG: &str = "server.log";
-const FETCH_MARK: &str = "complete";
+const HEAP: &str = "-Xmx512m";
 const FORMAT_LIMIT: Duration = Duration::from_secs(60);
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-pub fn is_fetched() -> bool {
-    libraries().join(FETCH_MARK).exists()
-}
+/// The broker and its tools.
+const LIBRARY: Library = Library {
+    name: "Kafka",
+    folder: VERSION,
+    megabytes: 43,
+    artifacts: &[
+        ("org.apache.kafka", "kafka_2.13", VERSION),
+        ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J),
+        ("org.apache.logging.log4j", "log4j-core", LOG4J),
+    ],
+    without: &[],
+};
 
-fn libraries() -> PathBuf {
-    crate::target().join("kafka").join(VERSION).join("libs")
+pub fn is_fetched() -> bool {
+    LIBRARY.is_fetched()
 }
 
 /// Fetches Kafka and what it needs into `target/kafka/VERSION`, once.
 pub fn fetch() -> Result<PathBuf> {
-    let libraries = libraries();
-    if is_fetched() {
-        return Ok(libraries);
-    }
-    must_be_on(&path(), "mvn", "Maven")?;
-    fs::create_dir_all(&libraries)?;
-    fs::write(libraries.join("pom.xml"), pom())?;
-    let mut maven = Command::new("mvn");
-    maven.args(["-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
-    maven.arg(format!("-DoutputDirectory={}", libraries.display())).current_dir(&libraries);
-    process::succeed(&mut maven).with_context(|| {
-        format!(
-            "Maven cannot fetch Kafka {VERSION} (43 MB, once); it needs Maven Central (a proxy belongs in \
-             ~/.m2/settings.xml)"
-        )
-    })?;
-    fs::write(libraries.join(FETCH_MARK), "")?;
-    Ok(libraries)
-}
-
-fn pom() -> String {
-    let dependency = |group: &str, artifact: &str, version: &str| {
-        format!(
-            "    <dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
-             <version>{version}</version></dependency>\n"
-        )
-    };
-    let kafka = dependency("org.apache.kafka", "kafka_2.13", VERSION);
-    let binding = dependency("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J);
-    let core = dependency("org.apache.logging.log4j", "log4j-core", LOG4J);
-    format!(
-        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">\n  <modelVersion>4.0.0</modelVersion>\n  \
-         <groupId>private</groupId>\n  <artifactId>kafka-home</artifactId>\n  <version>1</version>\n  \
-         <packaging>pom</packaging>\n  <dependencies>\n{kafka}{binding}{core}  </dependencies>\n</project>\n"
-    )
+    LIBRARY.fetch()
 }
 
 /// The broker logs this when its controller has admitted it and clients may connect.
@@ -293,6 +271,12 @@ impl Broker {
         Ok(names.filter_map(|name| topic_of(&name).map(str::to_owned)).collect())
     }
 
+    /// All records of a topic, partition by partition, as the broker keeps them on its disk. They must not be
+    /// compressed.
+    pub fn records(&self, topic: &str) -> Result<Vec<Record>> {
+        records(&self.folder.join("data"), topic)
+    }
+
     /// What the server has said since it was started last.
     pub fn log(&self) -> PathBuf {
         self.folder.join(LOG)
@@ -346,45 +330,12 @@ fn serve(folder: &Path, port: u16) -> Result<Background> {
 }
 
 fn java(folder: &Path, class: &str) -> Result<Command> {
-    must_be_on(&path(), "java", "Java")?;
-    let mut java = Command::new("java");
-    java.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]);
-    // Otherwise each of its threads keeps a buffer of the largest record that it ever wrote.
-    java.arg("-Djdk.nio.maxCachedBufferSize=1048576");
-    java.args(["-Djava.awt.headless=true", "-Dcom.sun.management.jmxremote=false"]);
-    java.arg("-Dlog4j2.configurationFile=log4j2.properties").current_dir(folder);
-    java.arg("-cp").arg(format!("{}/*", fetch()?.display())).arg(class);
-    Ok(java)
-}
-
-fn path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_default()
-}
-
-fn must_be_on(path: &OsStr, program: &str, name: &str) -> Result<()> {
-    ensure!(
-        std::env::split_paths(path).any(|folder| folder.join(program).is_file()),
-        "Kafka needs {name}, but no `{program}` is on the PATH; `cargo xtask prerequisites` installs Java \
-         {OLDEST_JAVA} and Maven"
-    );
-    Ok(())
+    maven::java(folder, &LIBRARY, HEAP, class)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_error_says_how_to_install_what_is_missing() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("java"), "").unwrap();
-        let path = folder.path().as_os_str();
-        must_be_on(path, "java", "Java").unwrap();
-        assert_eq!(
-            must_be_on(path, "mvn", "Maven").unwrap_err().to_string(),
-            "Kafka needs Maven, but no `mvn` is on the PATH; `cargo xtask prerequisites` installs Java 17 and Maven"
-        );
-    }
 
     #[test]
     fn the_broker_comes_back_on_its_port_after_a_kill() {

@@ -1,12 +1,15 @@
-//! Real servers on this machine for tests, benches and the demo: Postgres clusters and Kafka brokers on free ports,
-//! which can be killed and started again. They end with their owner.
+//! Real servers on this machine for tests, benches and the demo: Postgres clusters, Kafka brokers and Connect workers on
+//! free ports, which can be killed and started again. They end with their owner.
 //!
 //! It knows nothing of strangler. Where a server's programs are missing, the error says how to install them.
 
 mod certificate;
+pub mod comparison;
+pub mod connect;
 mod dice;
 pub mod interrupt;
 pub mod kafka;
+mod maven;
 pub mod port;
 pub mod postgres;
 pub mod process;
@@ -14,6 +17,7 @@ pub mod process;
 pub use certificate::certificates;
 pub use dice::Dice;
 pub use kafka::Broker;
+pub use maven::OLDEST_JAVA;
 pub use port::free_port;
 pub use postgres::{Access, Cluster};
 

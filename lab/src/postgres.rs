@@ -24,9 +24,9 @@ use crate::{FOLDER_PREFIX, free_port, interrupt};
 const BACKENDS_END: Duration = Duration::from_millis(50);
 /// The oldest Postgres that the bridge reads from: 14 sends binary values and streams big transactions.
 const OLDEST: u32 = 14;
-const SUPERUSER: &str = "postgres";
+pub const SUPERUSER: &str = "postgres";
 /// Every role's password. The clusters listen on loopback only and live for minutes.
-const PASSWORD: &str = "secret";
+pub const PASSWORD: &str = "secret";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const STATEMENT_LIMIT: Duration = Duration::from_secs(120);

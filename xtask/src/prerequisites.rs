@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::terminal;
-use lab::{kafka, postgres, process};
+use lab::{postgres, process};
 
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Debian keeps servers where an ordinary user's `PATH` does not look.
@@ -93,7 +93,7 @@ pub fn missing(need: &Need) -> Vec<Missing> {
     let server = package("Postgres server programs, 14 or newer", "postgresql", "postgresql@17");
     check(need.postgres, || postgres::programs().is_some(), server);
     let java = package("Java 17 or newer", "default-jre-headless", "openjdk");
-    check(need.kafka, || java_version() >= Some(kafka::OLDEST_JAVA), java);
+    check(need.kafka, || java_version() >= Some(lab::OLDEST_JAVA), java);
     check(need.kafka, || runs("mvn", &["-v"]), package("Maven", "maven", "maven"));
     check(need.rivals, || runs(NGINX, &["-v"]), package("nginx", "nginx-light", "nginx"));
     check(need.rivals, || runs(HAPROXY, &["-v"]), package("HAProxy", "haproxy", "haproxy"));
