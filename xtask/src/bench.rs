@@ -8,9 +8,9 @@ mod account;
 mod cdc;
 mod cutover;
 mod figure;
-mod house;
+pub mod house;
 mod proxy;
-mod session;
+pub mod session;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

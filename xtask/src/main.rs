@@ -6,6 +6,7 @@
 
 mod bench;
 mod chaos;
+mod conformance;
 mod demo;
 mod guard;
 mod kafka;
@@ -80,6 +81,10 @@ enum Verb {
     ///
     /// Writes target/bench/*.json.
     Bench(bench::Wish),
+    /// Compare our records in Kafka with those that Debezium's own connector writes from the same database.
+    ///
+    /// Writes target/conformance/report.json, and exits with 0 only if every difference is explained.
+    Conformance(conformance::Wish),
     /// Live worlds in which everything goes wrong that can: controllers, agents and databases in a time of their own.
     Simulate(simulate::Wish),
 }
@@ -125,6 +130,7 @@ impl Verb {
             Verb::Chaos(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Test { yes } => prerequisites::ensure(&Need::everything(), *yes)?,
             Verb::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
+            Verb::Conformance(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Simulate(_) => {}
         }
         guard::over(self.keeps())
@@ -132,7 +138,11 @@ impl Verb {
 
     /// Leaves its temporary files behind.
     fn keeps(&self) -> bool {
-        matches!(self, Verb::Demo(demo::Wish { keep: true, .. }))
+        matches!(
+            self,
+            Verb::Demo(demo::Wish { keep: true, .. })
+                | Verb::Conformance(conformance::Wish { keep: true, .. })
+        )
     }
 
     fn work(self) -> Result<ExitCode> {
@@ -143,6 +153,7 @@ impl Verb {
             Verb::Chaos(wish) => chaos::run(&wish),
             Verb::Test { .. } => test::run(),
             Verb::Bench(wish) => bench::run(&wish),
+            Verb::Conformance(wish) => conformance::run(&wish),
             Verb::Simulate(wish) => simulate::run(&wish),
         }
     }
