@@ -5,6 +5,7 @@
 pub(crate) mod begin;
 pub(crate) mod capture;
 mod converted;
+mod described;
 pub(crate) mod end;
 mod opening;
 pub(crate) mod pending;

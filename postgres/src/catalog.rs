@@ -44,6 +44,8 @@ const STAMPS: &str = "
                 WHERE a.attrelid = c.oid AND a.attnum > 0)), 0)
       FROM pg_class c WHERE c.oid = ANY ($1)";
 
+const TYPES: &str = "SELECT t.oid, t.typname::text, MADE_OF FROM pg_type t WHERE t.oid = ANY ($1)";
+
 /// Values of at most 24 bytes are never stored apart (PostgreSQL source, `toast_tuple_find_biggest_attribute`): a
 /// numeric of up to 28 digits, a text of up to 4 characters of up to 4 bytes.
 const COLUMNS: &str = "
@@ -246,6 +248,13 @@ pub async fn shape(client: &Client, table: &TableName) -> Result<Option<Shape>, 
     Ok(Some(Shape { identity, columns, has_binary: first.get(18) }))
 }
 
+/// The types with these oids. Those that were dropped are left out.
+pub async fn types(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, TypeSeen>, Error> {
+    let question = TYPES.replace("MADE_OF", column_type::MADE_OF);
+    let rows = client.query(&question, &[&oids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), column_type::seen(row.get(0), row.get(1), row.get(2)))).collect())
+}
+
 /// By the oids of tables, a number for each that changes whenever [`shape`] does.
 pub async fn stamps(client: &Client, tables: &[u32]) -> Result<BTreeMap<u32, i64>, Error> {
     let question = STAMPS.replace("FILE", FILE).replace("MADE_OF", column_type::MADE_OF);
@@ -441,6 +450,7 @@ fn column(row: &Row) -> ColumnSeen {
     ColumnSeen {
         name: row.get(1),
         number: row.get(2),
+        type_oid: row.get(12),
         declared: row.get(3),
         cast,
         exact: format!("{}{collation}", kind.sql(modifier)),

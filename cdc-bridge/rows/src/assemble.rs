@@ -11,6 +11,7 @@ use crate::pgoutput::{OldTuple, WireMessage, WireRelation};
 use crate::progress::Message;
 use bytes::Bytes;
 use migrations::code::Code;
+use migrations::column_type::TypeName;
 use migrations::lane::Mark;
 use migrations::lsn::{CommitLsn, EndLsn, Position};
 use migrations::problem::Diagnostic;
@@ -81,6 +82,8 @@ impl Diagnostic for AssembleError {
 #[derive(Debug, Default)]
 pub struct Assembler {
     relations: HashMap<u32, Known>,
+    /// The types that were named since the last relation, by oid.
+    types: HashMap<u32, TypeName>,
     open: Option<Open>,
 }
 
@@ -146,11 +149,19 @@ impl Assembler {
     /// The same for a table of which no change has these columns.
     pub fn learn_without(&mut self, oid: u32, relation: Relation, left_out: &BTreeSet<String>) {
         self.relations.insert(oid, Known::Wanted(Wanted::of(relation, left_out)));
+        self.types.clear();
     }
 
     /// The table's rows are counted, and otherwise dropped.
     pub fn ignore(&mut self, oid: u32) {
         self.relations.insert(oid, Known::Ignored);
+        self.types.clear();
+    }
+
+    /// The types of the relation that is asked for that are not built in, as they were called then. A domain has the name of
+    /// the type that it is made of (PostgreSQL source, `logicalrep_write_typ`).
+    pub fn types(&self) -> &HashMap<u32, TypeName> {
+        &self.types
     }
 
     /// A row was passed over. It is counted like one that is not wanted.
@@ -199,7 +210,11 @@ impl Assembler {
                 self.message(transactional, lsn, prefix, &content)
             }
             WireMessage::Relation(relation) => Ok(Step::NeedRelation(relation)),
-            WireMessage::Type { .. } | WireMessage::Origin { .. } => Ok(Step::Nothing),
+            WireMessage::Type { oid, schema, name } => {
+                self.types.insert(oid, TypeName { schema, name });
+                Ok(Step::Nothing)
+            }
+            WireMessage::Origin { .. } => Ok(Step::Nothing),
         }
     }
 

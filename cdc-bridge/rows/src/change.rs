@@ -140,7 +140,7 @@ pub struct Column {
 pub struct Stored {
     /// What the type keeps of a value: length, digits (`atttypmod`).
     pub modifier: i32,
-    /// The transaction that wrote the column's entry in the catalog.
+    /// The transaction that wrote the column's entry in the catalog; 0 where the catalog has another entry by now.
     pub written: i64,
     /// The table's file, or that of its oldest partition.
     pub file: i64,
@@ -150,7 +150,8 @@ impl Stored {
     /// Whether an ALTER has changed values since: it writes the column's entry, and it writes the rows into another file.
     /// VACUUM FULL, CLUSTER and TRUNCATE do only the latter. SET STATISTICS and GRANT do only the former.
     pub fn was_rewritten(&self, now: &Stored) -> bool {
-        self.written != now.written && self.file != now.file
+        let is_known = self.written != 0 && now.written != 0;
+        is_known && self.written != now.written && self.file != now.file
     }
 }
 

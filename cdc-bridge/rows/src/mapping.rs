@@ -105,19 +105,18 @@ impl Mapping {
             if target.is_none() && !by_name {
                 continue;
             }
+            let direct =
+                target.and_then(|target| sink.iter().find(|c| c.name == target && !c.is_generated()));
+            let is_known = known(&column.name);
+            // An expression of the way back may read what only the service has.
+            if direct.is_none() && !is_known && !by_name {
+                continue;
+            }
             if let ColumnType::Unsupported(name) = &column.kind {
                 return Err(unsupported(table, &column.name, name));
             }
-            let direct =
-                target.and_then(|target| sink.iter().find(|c| c.name == target && !c.is_generated()));
-            if let (Some(target), None) = (target, direct) {
-                if known(&column.name) {
-                    return Err(no_column(table, &column.name, target));
-                }
-                // An expression of the way back may read what only the service has.
-                if !by_name {
-                    continue;
-                }
+            if let (Some(target), None, true) = (target, direct, is_known) {
+                return Err(no_column(table, &column.name, target));
             }
             let (sql_type, cast_type) = match direct {
                 Some(sink_column) if !by_name => (sink_column.declared.clone(), sink_column.cast.clone()),

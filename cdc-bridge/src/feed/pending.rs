@@ -3,11 +3,8 @@
 //! Pure; the session fills it and the writer empties it.
 
 use crate::log::Flush;
-use migrations::column_type::ColumnType;
 use migrations::lsn::EndLsn;
-use migrations::names::TableName;
-use rows::change::{Change, Column, Relation};
-use rows::pgoutput::{WireColumn, WireRelation};
+use rows::change::Change;
 use rows::progress::{Membership, Message, Progress, Seals};
 use std::collections::BTreeSet;
 
@@ -159,41 +156,12 @@ impl Pending {
     }
 }
 
-/// The stream's columns with the catalog's facts. The catalog may be younger than the stream: a column that it no
-/// longer has is carried as unsupported, and stops only the slices that use it.
-pub(crate) fn joined(table: TableName, wire: WireRelation, facts: Option<Relation>) -> Relation {
-    let facts = facts.map(|relation| relation.columns).unwrap_or_default();
-    let column = |wire: &WireColumn| {
-        let known = facts.iter().find(|column| column.name == wire.name).cloned();
-        let mut column = known.unwrap_or_else(|| Column {
-            name: wire.name.clone(),
-            kind: ColumnType::Unsupported("column that is gone by now".to_owned()),
-            declared: None,
-            key_position: 0,
-            default: None,
-            is_key: false,
-            nullable: true,
-            number: 0,
-            stored: None,
-        });
-        if let Some(stored) = &mut column.stored
-            && stored.modifier != wire.type_modifier
-        {
-            // The catalog's digits are not those of this row.
-            (stored.modifier, column.declared) = (wire.type_modifier, None);
-        }
-        column
-    };
-    let columns = wire.columns.iter().map(column).collect();
-    Relation { table, identity: wire.identity, columns }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use migrations::lsn::{CommitLsn, Position, Timeline};
     use proptest::prelude::*;
-    use rows::change::{Operation, ReplicaIdentity, Transaction};
+    use rows::change::{Operation, Relation, ReplicaIdentity, Transaction};
     use rows::progress::LogId;
     use std::sync::Arc;
 

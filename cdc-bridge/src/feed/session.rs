@@ -3,8 +3,9 @@
 //! It ends when the order changes or something fails; [`super::capture`] begins the next one.
 
 use super::converted;
+use super::described;
 use super::end::{SessionEnd, row_too_large};
-use super::pending::{Pending, joined};
+use super::pending::Pending;
 use super::seal;
 use super::source::{self, Published, Source};
 use super::status::{Order, Status};
@@ -298,11 +299,10 @@ impl Session<'_> {
         }
         // The server describes a table again after each change of the publication.
         self.check_tables().await?;
-        let facts = catalog::shape(self.client, &table).await?;
-        let facts = facts.map(|facts| Relation::of(&table, facts.identity, &facts.columns));
-        let (oid, none) = (wire.oid, BTreeSet::new());
+        let relation = described::look(self.client, &table, &wire, self.assembler.types()).await?;
+        let none = BTreeSet::new();
         let left_out = self.source.left_out.get(&table).unwrap_or(&none);
-        self.assembler.learn_without(oid, joined(table.clone(), wire, facts), left_out);
+        self.assembler.learn_without(wire.oid, relation, left_out);
         Ok(())
     }
 

@@ -157,6 +157,7 @@ mod tests {
         ColumnSeen {
             name: "total".to_owned(),
             number: 1,
+            type_oid: 0,
             declared: String::new(),
             cast: String::new(),
             exact: String::new(),

@@ -190,6 +190,8 @@ pub struct ColumnSeen {
     pub name: String,
     /// `pg_attribute.attnum`, which no other column of the table gets again.
     pub number: i16,
+    /// Its type's number in `pg_type`, which means something in one database only.
+    pub type_oid: u32,
     /// Its type as one would write it, e.g. `numeric(12,2)`.
     pub declared: String,
     /// The same without its modifier: a cast to `varchar(20)` would cut a longer text silently, an assignment refuses it.

@@ -44,6 +44,7 @@ fn column(name: &str, base: &str) -> ColumnSeen {
     ColumnSeen {
         name: name.to_owned(),
         number: 0,
+        type_oid: 0,
         declared: base.to_owned(),
         cast: base.to_owned(),
         exact: base.to_owned(),
