@@ -117,6 +117,11 @@ async fn diagnose(plan: &Plan, slice: Option<&SliceName>, look: Look) -> Diagnos
             Err(finding) => following.push(*finding),
         }
     }
+    if look == Look::Long
+        && let Some(source) = seen.get(&Database::Monolith)
+    {
+        following.extend(preflight::old_rows(plan, slices.iter().copied(), source));
+    }
     let mut cutover = BTreeMap::new();
     for slice in slices {
         let sight = Sight {

@@ -241,6 +241,7 @@ codes! {
     SourceNoReplicationRight = "source.no-replication-right", NotReady;
     SourceNoTable = "source.no-table", NotReady;
     SourceNoUrl = "source.no-url", NotReady;
+    SourceOldRows = "source.old-rows", NotReady;
     SourcePartitioned = "source.partitioned", NotReady;
     SourcePreparedTransaction = "source.prepared-transaction", NotReady;
     SourceRefuses = "source.refuses", NotReady;

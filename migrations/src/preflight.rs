@@ -6,6 +6,7 @@
 
 mod blockers;
 mod columns;
+mod consumers;
 mod cutover;
 mod diagnosis;
 mod installed;
@@ -20,6 +21,7 @@ mod way_back;
 mod writers;
 
 use crate::code::Code;
+pub use consumers::old_rows;
 pub use cutover::{Precondition, preconditions};
 pub use diagnosis::{Aim, Diagnosis, Readiness};
 pub use secrets::looks_secret;

@@ -12,7 +12,7 @@ use crate::names::TableName;
 use crate::plan;
 use std::collections::BTreeMap;
 
-const PLAN: &str = r#"
+pub(super) const PLAN: &str = r#"
 version: 1
 name: shop
 monolith: { upstream: "http://127.0.0.1:4000", database: "postgres://strangler:x@127.0.0.1/shop" }
@@ -30,9 +30,9 @@ slices:
     reference: [public.customers]
 "#;
 
-struct World {
-    plan: Plan,
-    source: DatabaseSeen,
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) source: DatabaseSeen,
     sink: DatabaseSeen,
 }
 
@@ -142,7 +142,7 @@ impl World {
         Self::of(PLAN)
     }
 
-    fn of(text: &str) -> World {
+    pub(super) fn of(text: &str) -> World {
         let (plan, _) = plan::check("plan.yaml", text, &|_| None).unwrap();
         let read = ["SELECT"];
         let write = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"];
@@ -170,7 +170,7 @@ impl World {
         judge(&self.plan, slice, &seen)
     }
 
-    fn source(&mut self) -> &mut TableSeen {
+    pub(super) fn source(&mut self) -> &mut TableSeen {
         self.source.tables.get_mut(&table("orders")).unwrap()
     }
 
