@@ -7,6 +7,7 @@
 mod bench;
 mod chaos;
 mod conformance;
+mod consumers;
 mod demo;
 mod guard;
 mod kafka;
@@ -85,6 +86,10 @@ enum Verb {
     ///
     /// Writes target/conformance/report.json, and exits with 0 only if every difference is explained.
     Conformance(conformance::Wish),
+    /// Let programs of others read our topics, and compare what they make of them with Postgres: Flink, OpenSearch, kcat.
+    ///
+    /// Exits with 0 only if everything is equal.
+    Consumers(consumers::Wish),
     /// Live worlds in which everything goes wrong that can: controllers, agents and databases in a time of their own.
     Simulate(simulate::Wish),
 }
@@ -131,6 +136,7 @@ impl Verb {
             Verb::Test { yes } => prerequisites::ensure(&Need::everything(), *yes)?,
             Verb::Bench(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Conformance(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
+            Verb::Consumers(wish) => prerequisites::ensure(&wish.need(), wish.yes)?,
             Verb::Simulate(_) => {}
         }
         guard::over(self.keeps())
@@ -154,6 +160,7 @@ impl Verb {
             Verb::Test { .. } => test::run(),
             Verb::Bench(wish) => bench::run(&wish),
             Verb::Conformance(wish) => conformance::run(&wish),
+            Verb::Consumers(wish) => consumers::run(&wish),
             Verb::Simulate(wish) => simulate::run(&wish),
         }
     }

@@ -37,6 +37,9 @@ pub struct Need {
     pub postgres: bool,
     /// Java and Maven, to fetch and run a broker.
     pub kafka: bool,
+    /// What compiles Java.
+    pub jdk: bool,
+    pub kcat: bool,
     /// The proxies that ours is compared with, and what measures them.
     pub rivals: bool,
 }
@@ -44,7 +47,7 @@ pub struct Need {
 impl Need {
     /// Everything but what only benches need.
     pub fn everything() -> Need {
-        Need { build: true, lint: true, postgres: true, kafka: true, rivals: false }
+        Need { build: true, lint: true, postgres: true, kafka: true, ..Need::default() }
     }
 
     pub fn kafka() -> Need {
@@ -95,6 +98,12 @@ pub fn missing(need: &Need) -> Vec<Missing> {
     let java = package("Java 17 or newer", "default-jre-headless", "openjdk");
     check(need.kafka, || java_version() >= Some(lab::OLDEST_JAVA), java);
     check(need.kafka, || runs("mvn", &["-v"]), package("Maven", "maven", "maven"));
+    check(
+        need.jdk,
+        || runs("javac", &["-version"]),
+        package("Java's compiler", "default-jdk-headless", "openjdk"),
+    );
+    check(need.kcat, || runs("kcat", &["-V"]), package("kcat", "kcat", "kcat"));
     check(need.rivals, || runs(NGINX, &["-v"]), package("nginx", "nginx-light", "nginx"));
     check(need.rivals, || runs(HAPROXY, &["-v"]), package("HAProxy", "haproxy", "haproxy"));
     // wrk prints its version and its usage, and then fails.
