@@ -289,8 +289,7 @@ impl Bridge {
             let (bridge, feed, database) = (self.clone(), feed.clone(), database.clone());
             let (choice, name, folder) = (plan.log.clone(), plan.name.clone(), link.state_dir.clone());
             parts.spawn(async move {
-                let every = bridge.of_feed(&database).flat_map(|(_, lane)| lane.plan.sources()).collect();
-                feed.run(&choice, &name, &folder, every, || bridge.readers(&database)).await;
+                feed.run(&choice, &name, &folder, || bridge.readers(&database)).await;
             });
         }
     }
@@ -393,7 +392,7 @@ impl Bridge {
     }
 
     fn report(&self, held: Option<&Desired>) -> BridgeReport {
-        let mut findings: Vec<Finding> = self.feeds.values().filter_map(Feed::finding).collect();
+        let mut findings: Vec<Finding> = self.feeds.values().flat_map(Feed::findings).collect();
         if held.is_some_and(|held| held.plan != self.plan) {
             findings.push(Finding::warning(
                 Code::BridgeOtherPlan,

@@ -17,15 +17,15 @@ pub(crate) mod status;
 mod unsendable;
 
 use crate::log::Log;
+use crate::publish::{self, Output, Standing};
 use migrations::finding::Finding;
-use migrations::names::{PlanName, TableName};
+use migrations::names::PlanName;
 use migrations::plan::LogChoice;
 use migrations::problem::Diagnostic;
 use migrations::sql::Database;
 use retention::Reading;
 use source::Source;
 use status::{Order, Status};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,6 +42,8 @@ pub(crate) struct Feed {
     pub(crate) status: watch::Sender<Status>,
     /// Its log, once that is open.
     pub(crate) log: watch::Sender<Option<Log>>,
+    /// How far its changes are published.
+    pub(crate) published: watch::Sender<Standing>,
     /// The source database's own name.
     pub(crate) name: String,
 }
@@ -49,7 +51,8 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn new(source: Source, name: String) -> Feed {
         let (orders, status) = (watch::Sender::new(None), watch::Sender::new(Status::default()));
-        Feed { source, orders, status, log: watch::Sender::new(None), name }
+        let (log, published) = (watch::Sender::new(None), watch::Sender::new(Standing::default()));
+        Feed { source, orders, status, log, published, name }
     }
 
     pub(crate) async fn opened(&self) -> Log {
@@ -62,14 +65,12 @@ impl Feed {
         }
     }
 
-    /// Opens the log, then captures and trims for as long as the feed is wanted. `every` is all the tables that could
-    /// ever be wanted of it.
+    /// Opens the log, then captures and trims for as long as the feed is wanted.
     pub(crate) async fn run(
         self,
         choice: &LogChoice,
         plan: &PlanName,
         state_dir: &Path,
-        every: BTreeSet<TableName>,
         readers: impl Fn() -> Vec<Reading>,
     ) {
         if self.source.database != Database::Monolith {
@@ -77,14 +78,23 @@ impl Feed {
             let _ = self.orders.subscribe().wait_for(Option::is_some).await;
         }
         let log = self.open(choice, plan, state_dir).await;
+        let output = Output::of(choice, self.source.row_bytes_max);
+        let publishing = async {
+            match &output {
+                Some(output) => publish::run(&log, output, &self.published).await,
+                None => std::future::pending().await,
+            }
+        };
         let (source, status) = (self.source.clone(), self.status.clone());
         // A task of its own: it is woken for every block that arrives.
+        let published = || output.as_ref().map(|_| self.published.borrow().place.clone());
         let mut capture = JoinSet::new();
-        capture.spawn(capture::run(source, log.clone(), every, self.orders.subscribe(), status));
+        capture.spawn(capture::run(source, log.clone(), self.orders.subscribe(), status));
         tokio::select! {
             _ = capture.join_next() => {}
             () = capture::guard_wal(&self.source, &log, self.orders.subscribe(), &self.status) => {}
-            () = retention::run(&log, self.orders.subscribe(), &self.status, readers) => {}
+            () = retention::run(&log, self.orders.subscribe(), &self.status, (readers, published)) => {}
+            () = publishing => {}
         }
     }
 
@@ -111,7 +121,11 @@ impl Feed {
     }
 
     /// What is wrong with it.
-    pub(crate) fn finding(&self) -> Option<Finding> {
-        self.status.borrow().finding.clone()
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let published = self.published.borrow().clone();
+        [self.status.borrow().finding.clone(), published.finding, published.skipped]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }

@@ -180,7 +180,7 @@ impl Lane<'_> {
                     self.context.state.send_modify(LaneState::reset);
                     let tell =
                         || self.set(Condition::Waiting { finding: waits("the copy is being removed") });
-                    removal::remove(plan, order, feed, self.log, epoch, tell).await?;
+                    removal::remove(plan, order, feed, epoch, tell).await?;
                     return self.stay(Condition::Idle).await;
                 }
                 (Next::Forget, ..) => {

@@ -11,6 +11,7 @@ mod feed;
 pub mod lane;
 pub mod log;
 mod port;
+mod publish;
 mod tailed;
 mod verify;
 

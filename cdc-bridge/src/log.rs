@@ -1,4 +1,5 @@
-//! The log: it keeps captured changes durably until every sink has them. One contract, two adapters.
+//! The log: it keeps captured changes durably until every sink has them. One contract, one writer, one reader, and two
+//! stores that keep what the writer makes: on disk and in Kafka.
 //!
 //! The contract, held by one test suite for both: a writer appends flushes of changes in position order and ends a
 //! flush with a [`Progress`] record where a transaction ends; what [`Writer::append`] returns is durable. After a
@@ -8,45 +9,45 @@
 // An error that carries a finding is large, and rare.
 #![allow(clippy::result_large_err)]
 
+mod bookmark;
 mod contract;
 mod embedded;
+mod extent;
 mod floor;
-mod kafka;
+pub(crate) mod kafka;
+mod reader;
+mod recent;
+mod store;
+mod writer;
 
-pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Event, Flush, LogError, Owner, RECENT_MAX};
+use bookmark::Bookmark;
+pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Flush, LogError, Owner, RECENT_MAX};
 pub use kafka::{out_of_reach, unknown_options};
-use migrations::lsn::{Durable, EndLsn, Timeline};
+use migrations::lsn::Timeline;
 use migrations::names::{PlanName, TableName};
 use migrations::plan::LogChoice;
 use migrations::sql::Database;
+pub use reader::Reader;
+use reader::Wanted;
+use rows::change::Change;
 use rows::envelope::Context;
 use rows::progress::{LogId, Progress};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use store::Store;
+pub use writer::Writer;
 
-/// A log of either kind. Cheap to clone.
+/// A log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub enum Log {
-    Embedded(embedded::EmbeddedLog),
-    Kafka(kafka::KafkaLog),
-}
-
-/// Appends to a log; there is one at a time.
-#[derive(Debug)]
-pub enum Writer {
-    Embedded(embedded::EmbeddedWriter),
-    Kafka(kafka::KafkaWriter),
-}
-
-#[derive(Debug)]
-pub enum Reader {
-    Embedded(embedded::EmbeddedReader),
-    Kafka(kafka::KafkaReader),
+pub struct Log {
+    store: Store,
+    context: Context,
 }
 
 impl Log {
-    /// Opens the log of one of the plan's databases, making it if it is missing. `name` is the database's own name, which
-    /// events carry; `state_dir` is the bridge's own folder.
+    /// Opens the log of one of the plan's databases; an embedded one is made if it is missing. `name` is the database's own
+    /// name, which events carry; `state_dir` is the bridge's own folder.
     pub async fn open(
         choice: &LogChoice,
         plan: &PlanName,
@@ -55,148 +56,149 @@ impl Log {
         state_dir: &Path,
     ) -> Result<Log, LogError> {
         let context = context(choice, plan, database, name);
-        match choice {
-            LogChoice::Embedded { bytes_max } => {
-                let file = match database {
-                    Database::Monolith => "log.redb".to_owned(),
-                    Database::Service(service) => format!("log-{service}.redb"),
+        let file = match database {
+            Database::Monolith => "log.redb".to_owned(),
+            Database::Service(service) => format!("log-{service}.redb"),
+        };
+        let (choice, plan, path) = (choice.clone(), plan.clone(), state_dir.join(file));
+        let place = path.display().to_string();
+        let open = move || {
+            let store =
+                match (kafka::Store::open(&choice, &plan, (&context.prefix, &context.database))?, &choice) {
+                    (Some(store), _) => Store::Kafka(Arc::new(store)),
+                    (None, LogChoice::Embedded { bytes_max }) => {
+                        let store =
+                            embedded::Store::open(&path, plan.as_str(), &context.database, *bytes_max)?;
+                        Store::Embedded(Arc::new(store))
+                    }
+                    (None, _) => return Err(contract::unknown(plan.as_str())),
                 };
-                let path = state_dir.join(file);
-                Ok(Log::Embedded(embedded::EmbeddedLog::open(&path, plan, context, *bytes_max).await?))
-            }
-            choice => Ok(Log::Kafka(kafka::KafkaLog::open(choice, plan, context).await?)),
-        }
+            Ok(Log { store, context })
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.map_err(|error| LogError::Unavailable {
+            place,
+            why: error.to_string(),
+            hint: "restart the bridge".into(),
+        })?
     }
 
     pub fn context(&self) -> &Context {
-        match self {
-            Log::Embedded(log) => log.context(),
-            Log::Kafka(log) => log.context(),
-        }
+        &self.context
     }
 
     /// Which log it is; another one after it was deleted or destroyed.
     pub fn id(&self) -> LogId {
-        match self {
-            Log::Embedded(log) => log.id(),
-            Log::Kafka(log) => log.id(),
-        }
+        self.store.extent().borrow().log.clone()
     }
 
-    /// Where it is, for people: `embedded log .strangler/bridge/log.redb`, `Kafka localhost:9092, topics shop.*`.
+    /// Where it is, for people: `.strangler/bridge/log.redb`, `Kafka localhost:9092, topic strangler.shop.log`.
     pub fn describe(&self) -> String {
-        match self {
-            Log::Embedded(log) => log.describe(),
-            Log::Kafka(log) => log.describe(),
-        }
+        self.store.place()
     }
 
     /// The last durable progress record; none if nothing was ever written.
     pub async fn end(&self) -> Result<Option<Progress>, LogError> {
-        match self {
-            Log::Embedded(log) => log.end().await,
-            Log::Kafka(log) => log.end().await,
+        match self.store.blocking(Store::look).await {
+            Ok(extent) => Ok(extent.last),
+            Err(LogError::Missing) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Makes ready for rows of `tables` up to `row_bytes_max` bytes: makes the missing topics, and refuses existing
-    /// ones that would lose rows.
-    pub async fn prepare(
-        &self,
-        tables: &BTreeSet<TableName>,
-        row_bytes_max: u64,
-        server: &Timeline,
-    ) -> Result<(), LogError> {
-        match self {
-            Log::Embedded(log) => log.prepare(tables, row_bytes_max).await,
-            Log::Kafka(log) => log.prepare(tables, row_bytes_max, server).await,
-        }
+    /// Makes ready for rows of up to `row_bytes_max` bytes: makes the topic, or refuses one that would lose rows.
+    pub async fn prepare(&self, row_bytes_max: u64, server: &Timeline) -> Result<(), LogError> {
+        let server = server.clone();
+        self.store.blocking(move |store| store.prepare(row_bytes_max, &server)).await
     }
 
     /// Begins to append. It ends the session of an earlier writer.
     pub async fn writer(&self) -> Result<Writer, LogError> {
-        match self {
-            Log::Embedded(log) => log.writer().await.map(Writer::Embedded),
-            Log::Kafka(log) => log.writer().await.map(Writer::Kafka),
-        }
+        Writer::begin(self.store.clone()).await
     }
 
     /// Behind the last progress record: a reader from here sees every transaction that is completed later.
     pub async fn end_cursor(&self) -> Result<Cursor, LogError> {
-        match self {
-            Log::Embedded(log) => log.end_cursor().await,
-            Log::Kafka(log) => log.end_cursor().await,
-        }
+        Ok(self.store.blocking(Store::known).await?.end())
     }
 
     /// Reads changes of `tables` from a cursor on; [`LogError::Trimmed`] where it is no longer kept.
     pub async fn reader(&self, tables: BTreeSet<TableName>, from: &Cursor) -> Result<Reader, LogError> {
-        match self {
-            Log::Embedded(log) => log.reader(tables, from).await.map(Reader::Embedded),
-            Log::Kafka(log) => log.reader(tables, from).await.map(Reader::Kafka),
+        self.read(Wanted::Of(Arc::new(tables)), from).await
+    }
+
+    async fn read(&self, wanted: Wanted, from: &Cursor) -> Result<Reader, LogError> {
+        let from = self.bookmark(from)?;
+        self.store.blocking(move |store| Reader::begin(store, wanted, from)).await
+    }
+
+    /// Reads all changes from a cursor on, of whatever table.
+    pub(crate) async fn reader_of_all(&self, from: &Cursor) -> Result<Reader, LogError> {
+        self.read(Wanted::Every, from).await
+    }
+
+    /// Before the first change that is kept.
+    pub(crate) async fn start_cursor(&self) -> Result<Cursor, LogError> {
+        Ok(self.store.blocking(Store::known).await?.start())
+    }
+
+    /// Whether a cursor is of this log, and not of one before it.
+    pub(crate) fn is_of(&self, cursor: &Cursor) -> bool {
+        Bookmark::read(cursor).is_some_and(|bookmark| bookmark.log == self.id())
+    }
+
+    /// The topic that the log is in; empty for an embedded one.
+    pub(crate) fn topic(&self) -> String {
+        match &self.store {
+            Store::Embedded(_) => String::new(),
+            Store::Kafka(store) => store.topic.clone(),
         }
     }
 
-    /// The newest `n` change events of `tables` (1000 at most, no tombstones), oldest first.
-    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Event>, LogError> {
-        let n = n.min(RECENT_MAX);
-        match self {
-            Log::Embedded(log) => log.recent(tables, n).await,
-            Log::Kafka(log) => log.recent(tables, n).await,
+    fn bookmark(&self, cursor: &Cursor) -> Result<Bookmark, LogError> {
+        Bookmark::read(cursor).ok_or_else(|| self.store.damaged("a cursor is not one of ours"))
+    }
+
+    /// The newest `n` changes of `tables` (1000 at most), oldest first.
+    pub async fn recent(&self, tables: &BTreeSet<TableName>, n: usize) -> Result<Vec<Change>, LogError> {
+        let (tables, n) = (tables.clone(), n.min(RECENT_MAX));
+        match self.store.blocking(move |store| recent::recent(store, tables, n)).await {
+            Err(LogError::Missing) => Ok(Vec::new()),
+            found => found,
         }
     }
 
-    /// Whether it is for us to trim. Kafka is not: others may read it.
-    pub fn is_trimmed(&self) -> bool {
-        matches!(self, Log::Embedded(_))
-    }
-
-    /// Drops what lies before a cursor, if [`Log::is_trimmed`].
+    /// Drops what lies before a cursor, or a little less.
     pub async fn trim(&self, before: &Cursor) -> Result<(), LogError> {
-        match self {
-            Log::Embedded(log) => log.trim(before).await,
-            Log::Kafka(_) => Ok(()),
-        }
+        let before = self.bookmark(before)?;
+        let trim = move |store: &Store| {
+            let extent = store.known()?;
+            if before.base <= extent.first {
+                return Ok(());
+            }
+            match store.check(&before, &extent) {
+                // It was trimmed that far already.
+                Err(LogError::Trimmed) => Ok(()),
+                Ok(()) => store.trim(&before),
+                Err(error) => Err(error),
+            }
+        };
+        self.store.blocking(trim).await
     }
 
     /// Whose log is there, before it is removed; none if there is no log.
     pub async fn owner(&self) -> Result<Option<Owner>, LogError> {
-        match self {
-            Log::Embedded(log) => Ok(log.end().await?.map(|_| Owner::Us)),
-            Log::Kafka(log) => log.owner().await,
-        }
+        self.store.blocking(Store::owner).await
     }
 
-    /// Removes what only these tables needed: their topics.
-    pub async fn forget(&self, tables: &BTreeSet<TableName>) -> Result<(), LogError> {
-        match self {
-            Log::Embedded(_) => Ok(()),
-            Log::Kafka(log) => log.forget(tables).await,
-        }
-    }
-
-    /// Removes the topics that this process made or prepared, and that are left.
-    pub async fn forget_made(&self) -> Result<(), LogError> {
-        match self {
-            Log::Embedded(_) => Ok(()),
-            Log::Kafka(log) => log.forget_made().await,
-        }
-    }
-
-    /// Removes the log itself; the next one has another [`LogId`]. Topics of tables are [`Log::forget`]'s.
+    /// Removes the log itself; the next one has another [`LogId`].
     pub async fn destroy(&self) -> Result<(), LogError> {
-        match self {
-            Log::Embedded(log) => log.destroy().await,
-            Log::Kafka(log) => log.destroy().await,
-        }
+        self.store.blocking(Store::destroy).await
     }
 
-    /// Bytes that the embedded log holds, as its bound counts them; 0 for Kafka.
-    pub async fn bytes(&self) -> Result<u64, LogError> {
-        match self {
-            Log::Embedded(log) => log.bytes().await,
-            Log::Kafka(_) => Ok(0),
-        }
+    /// Bytes that the log holds, as its bound counts them.
+    pub fn bytes(&self) -> u64 {
+        self.store.extent().borrow().bytes
     }
 }
 
@@ -214,30 +216,4 @@ fn context(choice: &LogChoice, plan: &PlanName, database: &Database, name: &str)
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Context { prefix, database: name.to_owned(), version, publish }
-}
-
-impl Writer {
-    /// Appends a flush and returns when all of it is durable: how far the source is in the log now, where the
-    /// flush has a progress record. After an error the session is over; ask for a new writer, and repeat from
-    /// the last durable progress record on. What the log has already is not written twice.
-    pub async fn append(&mut self, flush: Flush) -> Result<Option<Durable<EndLsn>>, LogError> {
-        match self {
-            Writer::Embedded(writer) => writer.append(flush).await,
-            Writer::Kafka(writer) => writer.append(flush).await,
-        }
-    }
-}
-
-impl Reader {
-    /// Waits for the next batch. It may be cancelled: nothing is lost. After [`LogError::Unavailable`] it may be
-    /// asked again.
-    ///
-    /// A batch either ends at its progress record or has none: then it is a part of a large transaction whose
-    /// rest, up to the record, is durable already.
-    pub async fn next(&mut self) -> Result<Batch, LogError> {
-        match self {
-            Reader::Embedded(reader) => reader.next().await,
-            Reader::Kafka(reader) => reader.next().await,
-        }
-    }
 }

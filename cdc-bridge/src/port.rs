@@ -5,8 +5,8 @@
 use crate::feed::Feed;
 use crate::feed::source;
 use crate::lane::state::LaneState;
-use crate::log::{Event, Log, LogError, Reader};
-use crate::tailed::Shapes;
+use crate::log::{Log, LogError, Reader};
+use crate::tailed::Telling;
 use crate::verify::{self, Verifier};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, Request, State};
@@ -24,8 +24,6 @@ use migrations::problem::Problem;
 use migrations::sql::Database;
 use postgres::clock;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
-use rows::change::Change;
-use rows::envelope::{Context, Encoded, Encoder};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -159,10 +157,8 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
         Ok(recent) => recent,
         Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
     };
-    let prefix = log.context().prefix.clone();
-    let shapes = Shapes::of(&prefix, &watched.feed.status.borrow().shapes);
-    let line = move |event: &Event| if query.told { told(&shapes, event) } else { line(event) };
-    let first: String = recent.iter().map(&line).collect();
+    let telling = if query.told { Telling::ForPeople } else { Telling::AsRecords(log.context().clone()) };
+    let first = telling.lines(&recent);
     let first = futures_util::stream::once(async move { Ok::<_, LogError>(Bytes::from(first)) });
     let body = if query.follow {
         let reader = match from_now_on(&log, &tables).await {
@@ -170,8 +166,8 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
             Err(error) => return refusal(Code::BridgeWaits, &error.to_string(), "try again"),
         };
         let later = futures_util::stream::try_unfold(
-            (reader, tables, log, line),
-            |(mut reader, tables, log, line)| async move {
+            (reader, tables, log, telling),
+            |(mut reader, tables, log, telling)| async move {
                 let changes = match &mut reader {
                     Some(reader) => reader.next().await?.changes,
                     None => {
@@ -183,8 +179,8 @@ async fn tail(State(port): State<Arc<Port>>, Query(query): Query<TailQuery>) -> 
                 if changes.is_empty() {
                     sleep(TAIL_POLL).await;
                 }
-                let lines: String = events(log.context(), &changes).iter().map(&line).collect();
-                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, log, line))))
+                let lines = telling.lines(&changes);
+                Ok::<_, LogError>(Some((Bytes::from(lines), (reader, tables, log, telling))))
             },
         );
         Body::from_stream(futures_util::StreamExt::chain(first, later))
@@ -201,43 +197,6 @@ async fn from_now_on(log: &Log, tables: &BTreeSet<TableName>) -> Result<Option<R
         Err(LogError::Missing) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The records of some changes, without tombstones.
-fn events(context: &Context, changes: &[Change]) -> Vec<Event> {
-    let mut encoder = Encoder::new(context.clone());
-    let mut encoded = Encoded::new();
-    let mut events = Vec::new();
-    for change in changes {
-        encoder.encode(change, clock::now_us(), &mut encoded);
-        let topic = encoder.topic(&change.relation.table);
-        events.extend(encoded.records().filter(|record| record.value.is_some()).map(|record| {
-            Event {
-                topic: topic.clone(),
-                key: record.key.and_then(|key| serde_json::from_slice(key).ok()).unwrap_or_default(),
-                value: record.value.and_then(|value| serde_json::from_slice(value).ok()).unwrap_or_default(),
-                headers: record
-                    .headers()
-                    .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
-                    .collect(),
-            }
-        }));
-    }
-    events
-}
-
-fn line(event: &Event) -> String {
-    let mut line = serde_json::to_string(event).unwrap_or_default();
-    line.push('\n');
-    line
-}
-
-fn told(shapes: &Shapes, event: &Event) -> String {
-    shapes
-        .tell(event)
-        .and_then(|told| serde_json::to_string(&told).ok())
-        .map(|line| line + "\n")
-        .unwrap_or_default()
 }
 
 async fn metrics(State(port): State<Arc<Port>>) -> Response {
@@ -265,11 +224,28 @@ async fn measure_feeds(port: &Port, registry: &Registry) -> Result<(), prometheu
     )?;
     let lag =
         gauge(registry, "strangler_capture_lag_bytes", "Source WAL not yet durable in the log.", label)?;
-    let bytes = gauge(registry, "strangler_log_bytes", "Bytes that the embedded log holds.", label)?;
+    let published = counter(
+        registry,
+        "strangler_published_records_total",
+        "Records written into the topics of tables since the start.",
+        label,
+    )?;
+    let unpublished = gauge(
+        registry,
+        "strangler_publish_lag_bytes",
+        "Source WAL that is in the log and not noted as published.",
+        label,
+    )?;
+    let bytes = gauge(registry, "strangler_log_bytes", "Bytes that the log holds.", label)?;
     for (database, feed) in &port.feeds {
         let Some(log) = feed.log.borrow().clone() else { continue };
-        let held = log.bytes().await.unwrap_or(0);
-        let (status, feed) = (feed.status.borrow(), &[database.as_str()]);
+        let held = log.bytes();
+        let (status, standing) = (feed.status.borrow(), feed.published.borrow());
+        let feed = &[database.as_str()];
+        if let Some((end, _)) = &standing.place {
+            published.with_label_values(feed).inc_by(standing.records);
+            unpublished.with_label_values(feed).set(status.captured.bytes_since(*end) as f64);
+        }
         changes.with_label_values(feed).inc_by(status.changes);
         if let Some(bytes) = status.lag_bytes(clock::now_us()) {
             lag.with_label_values(feed).set(bytes as f64);

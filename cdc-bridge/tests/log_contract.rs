@@ -20,8 +20,7 @@ mod place;
 
 use cdc_bridge::log::{Cursor, Flush, LogError, Writer};
 use history::{
-    Committed, History, changes_of, flush, flushes, key_row, message, messages_of, row, table, tables,
-    timeline,
+    Committed, History, changes_of, flush, flushes, key_row, message, messages_of, row, tables, timeline,
 };
 use lab::Dice;
 use migrations::code::Code;
@@ -63,8 +62,9 @@ contract!(
     a_cursor_of_another_history_is_refused,
     a_tables_shape_may_change,
     another_timeline_is_refused,
-    the_newest_events_are_shown,
+    the_newest_changes_are_shown,
     a_destroyed_log_is_another_one,
+    a_full_log_says_so_and_goes_on_after_a_trim,
 );
 
 async fn append(writer: &mut Writer, flush: Flush) -> Option<EndLsn> {
@@ -400,7 +400,7 @@ async fn another_timeline_is_refused(place: Place) {
     place.clean(&log).await;
 }
 
-async fn the_newest_events_are_shown(place: Place) {
+async fn the_newest_changes_are_shown(place: Place) {
     let log = place.ready().await;
     let mut history = History::new(Dice::new(9));
     let mut writer = log.writer().await.unwrap();
@@ -414,22 +414,22 @@ async fn the_newest_events_are_shown(place: Place) {
         let committed = history.commit(operations);
         append(&mut writer, flush(std::slice::from_ref(&committed))).await;
     }
-    let events = log.recent(&tables(&[0, 2]), 5).await.unwrap();
-    let seen: Vec<_> =
-        events.iter().map(|event| (topic_end(&event.topic), event.value["op"].as_str().unwrap())).collect();
-    assert_eq!(seen, [("t2", "d"), ("t0", "c"), ("t2", "d"), ("t0", "c"), ("t2", "d")]);
-    assert_eq!(events[4].value["before"]["id"], 19);
-    assert_eq!(events[3].value["after"]["note"], "zero");
-    assert_eq!(events[3].value["source"]["table"], "t0");
-    assert_eq!(events[3].value["source"]["db"], "shopdb");
-    assert_eq!(events[3].key["id"], 19);
-    assert_eq!(log.recent(&tables(&[1]), 1000).await.unwrap().len(), 20);
-    assert_eq!(table(0).name, "t0");
+    let newest = log.recent(&tables(&[0, 2]), 5).await.unwrap();
+    let seen: Vec<_> = newest.iter().map(|change| change.relation.table.name.as_str()).collect();
+    assert_eq!(seen, ["t2", "t0", "t2", "t0", "t2"]);
+    assert_eq!(newest[3].operation, Operation::Insert { new: row(19, "zero") });
+    assert_eq!(newest[4].operation, Operation::Delete { old: key_row(19) });
+    assert!(newest.is_sorted_by_key(|change| change.position));
+    // Another session's changes come after those, and what it repeats comes once.
+    let mut writer = log.writer().await.unwrap();
+    let last = history.commit(vec![(1, Operation::Insert { new: row(20, "one") })]);
+    let cut = Flush { changes: last.changes.clone(), progress: None };
+    append(&mut writer, cut).await;
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(std::slice::from_ref(&last))).await;
+    let all = log.recent(&tables(&[1]), 1000).await.unwrap();
+    assert_eq!((all.len(), all.last()), (21, last.changes.last()));
     place.clean(&log).await;
-}
-
-fn topic_end(topic: &str) -> &str {
-    topic.rsplit('.').next().unwrap()
 }
 
 async fn a_destroyed_log_is_another_one(place: Place) {
@@ -447,12 +447,41 @@ async fn a_destroyed_log_is_another_one(place: Place) {
     // The slot is where it was; the new log begins with what comes next.
     drop((log, writer));
     let log = place.reopen().await;
-    log.prepare(&tables(&[0, 1, 2]), 4 << 20, &timeline()).await.unwrap();
+    log.prepare(4 << 20, &timeline()).await.unwrap();
     assert_eq!(log.end().await.unwrap(), None);
     let start = log.end_cursor().await.unwrap();
     let next = history.commit(vec![(0, Operation::Insert { new: row(2, "y") })]);
     let mut writer = log.writer().await.unwrap();
     append(&mut writer, flush(std::slice::from_ref(&next))).await;
     Watcher::at_the_end_of(&[next], &log, &tables(&[0]), &start).await;
+    place.clean(&log).await;
+}
+
+async fn a_full_log_says_so_and_goes_on_after_a_trim(place: Place) {
+    let bytes_max = 40 << 20;
+    let place = place.of(bytes_max);
+    let (log, start, mut history) = place.begun(Dice::new(12)).await;
+    let note = "n".repeat(100_000);
+    let mut writer = log.writer().await.unwrap();
+    let mut kept = Vec::new();
+    let (error, refused) = loop {
+        let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
+        match writer.append(flush(std::slice::from_ref(&committed))).await {
+            Ok(_) => kept.push(committed),
+            Err(error) => break (error, committed),
+        }
+        assert!(kept.len() < 800, "it is never full");
+    };
+    assert!(matches!(error, LogError::Full { bytes } if bytes <= bytes_max), "{error}");
+    assert!(kept.len() > 250, "full after {}", kept.len());
+    // The session is over: what was refused would be missing before what comes next.
+    assert!(writer.append(flush(std::slice::from_ref(&refused))).await.is_err());
+    let mut watcher = Watcher::at_the_end_of(&kept, &log, &tables(&[0]), &start).await;
+    log.trim(&watcher.cursor).await.unwrap();
+    assert!(log.bytes() < bytes_max / 2, "{} bytes are left", log.bytes());
+    let mut writer = log.writer().await.unwrap();
+    append(&mut writer, flush(std::slice::from_ref(&refused))).await;
+    watcher.until(refused.end).await;
+    assert_eq!(watcher.changes.len(), kept.len() + 1);
     place.clean(&log).await;
 }

@@ -44,16 +44,16 @@ pub enum InstallError {
         source: ConnectError,
     },
     /// Slices are followed, or requests go to a service. Nothing was done.
-    #[error("{}", in_use(.slices, .shared, .topics.as_deref()))]
+    #[error("{}", in_use(.slices, .shared, .topic.as_deref()))]
     Followed {
         /// Those that are followed.
         slices: Vec<String>,
         /// Those with requests at a service.
         shared: Vec<String>,
-        /// Those that are followed and that the plan no longer has with tables; a bridge knows their topics from the plan.
+        /// Those that are followed and that the plan no longer has with tables; a bridge knows them from the plan.
         unplanned: Vec<String>,
-        /// The topics of those that are followed through Kafka, as `<prefix>.*`. Only a bridge takes them away.
-        topics: Option<String>,
+        /// The log's topic, if it is in Kafka. Only a bridge takes it away.
+        topic: Option<String>,
     },
     /// The slice has left the monolith or is on its way. Nothing was done.
     #[error(
@@ -91,12 +91,11 @@ impl Diagnostic for InstallError {
     }
 }
 
-fn in_use(slices: &[String], shared: &[String], topics: Option<&str>) -> String {
-    let topics =
-        topics.map(|topics| format!(", and its Kafka topics {topics} would stay")).unwrap_or_default();
+fn in_use(slices: &[String], shared: &[String], topic: Option<&str>) -> String {
+    let topic = topic.map(|topic| format!(", and Kafka's topic {topic} would stay")).unwrap_or_default();
     match slices {
         [] => format!("requests of {} go to the service", shared.join(", ")),
-        slices => format!("the copy of {} is not given up{topics}", slices.join(", ")),
+        slices => format!("the copy of {} is not given up{topic}", slices.join(", ")),
     }
 }
 
@@ -178,8 +177,8 @@ fn may_leave(plan: &Plan, heads: &[Head], shared: Vec<String>) -> Result<(), Ins
     if let Some((slice, stage)) = heads.iter().find(is_left) {
         return Err(InstallError::Left { slice: slice.clone(), stage: stage.clone() });
     }
-    let topics = match &plan.log {
-        LogChoice::Kafka { topic_prefix, .. } => Some(format!("{topic_prefix}.*")),
+    let topic = match &plan.log {
+        LogChoice::Kafka { topic_prefix, .. } => Some(format!("strangler.{topic_prefix}.log")),
         _ => None,
     };
     let is_followed = |(_, stage): &&Head| matches!(&stage[..], "copying" | "following");
@@ -191,7 +190,7 @@ fn may_leave(plan: &Plan, heads: &[Head], shared: Vec<String>) -> Result<(), Ins
         plan.slices.values().any(|slice| slice.name.as_str() == *name && !slice.is_stateless())
     };
     let unplanned = slices.iter().filter(|slice| !is_planned(slice)).cloned().collect();
-    Err(InstallError::Followed { slices, shared, unplanned, topics })
+    Err(InstallError::Followed { slices, shared, unplanned, topic })
 }
 
 /// The journal's heads, and the slices of which requests go to a service; none where the journal is gone already.
@@ -335,21 +334,24 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_whose_topics_would_stay_is_to_be_dropped_first() {
+    fn a_slice_whose_log_would_stay_is_to_be_dropped_first() {
         let slices = vec!["carts".to_owned(), "orders".to_owned()];
         let followed = |unplanned| {
-            let (slices, topics) = (slices.clone(), "shop.*".to_owned());
+            let slices = slices.clone();
             Problem::from(InstallError::Followed {
                 slices,
                 shared: Vec::new(),
                 unplanned,
-                topics: Some(topics),
+                topic: Some("strangler.shop.log".to_owned()),
             })
         };
         let steps = |problem: &Problem| problem.remedy.lines().map(str::to_owned).collect::<Vec<_>>();
         let problem = followed(Vec::new());
         assert_eq!(problem.exit(), 4);
-        assert!(problem.message.contains("carts, orders") && problem.message.contains("shop.*"), "{problem}");
+        assert!(
+            problem.message.contains("carts, orders") && problem.message.contains("strangler.shop.log"),
+            "{problem}"
+        );
         let drops = ["then `strangler sync drop carts`", "then `strangler sync drop orders`"];
         assert_eq!(steps(&problem)[1..3], drops);
         assert!(steps(&problem)[0].contains("strangler up"), "{problem}");

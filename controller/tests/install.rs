@@ -259,7 +259,7 @@ async fn uninstall_does_not_take_the_gate_of_a_slice_that_has_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
+async fn uninstall_leaves_no_log_of_a_slice_that_is_followed() {
     let mut world = World::new("").await;
     world.install().await;
     let following = r#"INSERT INTO strangler.slice VALUES ('orders', '{"stage": "following"}', 0, 2), ('gone', '{"stage": "copying"}', 0, 3)"#;
@@ -270,17 +270,21 @@ async fn uninstall_leaves_no_topic_of_a_slice_that_is_followed() {
         partitions: 1,
         replication: 1,
         publish: Some(Publish::default()),
+        bytes_max: 1 << 30,
         options: KafkaOptions::default(),
     };
     let refused = told(world.uninstall().await);
-    assert!(refused.contains("copy of gone, orders is") && refused.contains("shop.*"), "{refused}");
+    assert!(
+        refused.contains("copy of gone, orders is") && refused.contains("strangler.shop.log"),
+        "{refused}"
+    );
     let heads = "SELECT count(*)::text FROM strangler.slice";
     assert_eq!(world.monolith(heads), "2", "nothing was done");
     world.monolith("DELETE FROM strangler.slice WHERE slice = 'orders'");
     let refused = world.uninstall().await.unwrap_err();
     assert!(
         matches!(&refused, controller::InstallError::Followed { unplanned, .. } if *unplanned == ["gone"]),
-        "the plan has it no longer, but its topics are there: {refused:?}"
+        "the plan has it no longer, but its log is there: {refused:?}"
     );
     world.monolith("DELETE FROM strangler.slice");
     world.uninstall().await.unwrap();

@@ -341,6 +341,8 @@ codes! {
     LogOtherTimeline = "log.other-timeline", Stopped;
     LogReplication = "log.replication", Stopped;
     LogRights = "log.rights", Stopped;
+    PublishStopped = "publish.stopped", Stopped;
+    PublishSkipped = "publish.skipped", Stopped;
     LogRowTooLarge = "log.row-too-large", Stopped;
     LogTopicCompacted = "log.topic-compacted", Stopped;
     LogTopicName = "log.topic-name", Stopped;

@@ -142,6 +142,8 @@ pub enum LogChoice {
         replication: u16,
         /// What the tables' topics hold; none: there are none.
         publish: Option<Publish>,
+        /// The log never grows beyond this; a slice that would fill it is evicted.
+        bytes_max: u64,
         options: KafkaOptions,
     },
 }

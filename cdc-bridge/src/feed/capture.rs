@@ -9,11 +9,9 @@ use super::source::{Source, SourceError, slots};
 use super::status::{Order, Status};
 use super::unsendable::Search;
 use crate::log::{Log, Owner};
-use migrations::names::TableName;
 use migrations::preflight::SlotSeen;
 use migrations::sql;
 use postgres::slot;
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -50,11 +48,10 @@ pub(crate) fn next(order: Option<&Order>, status: &Status) -> Next {
     if left.tables.is_empty() { Next::Rest } else { Next::Capture(left) }
 }
 
-/// Runs capture until `orders` closes. `every` is all the tables that could ever be wanted.
+/// Runs capture until `orders` closes.
 pub(crate) async fn run(
     source: Source,
     log: Log,
-    every: BTreeSet<TableName>,
     mut orders: watch::Receiver<Option<Order>>,
     status: watch::Sender<Status>,
 ) {
@@ -71,24 +68,18 @@ pub(crate) async fn run(
         let began = Instant::now();
         let now = next(order.as_ref(), &status.borrow());
         let ended = match &now {
-            Next::GiveUp => match give_up_slots(&source, &log, &every, None).await {
+            Next::GiveUp => match give_up_slots(&source, &log, None).await {
                 Ok(()) => {
                     status.send_modify(|status| status.gives_up = false);
                     continue;
                 }
                 failed => failed,
             },
-            Next::LetGo => give_up_slots(&source, &log, &every, Some(&status)).await,
+            Next::LetGo => give_up_slots(&source, &log, Some(&status)).await,
             Next::Capture(left) => {
-                status.send_modify(|status| status.begin(&left.tables));
-                // A lane that drops a slice gets its order after us: it sees what we touch, or we see that the slice is not wanted.
-                let is_wanted = *orders.borrow() == order;
-                if is_wanted {
-                    let ended = opening::session(&source, &log, left, &mut orders, &status).await;
-                    search.explained(&sql::slot(&source.plan, &log.id().0), &left.tables, ended)
-                } else {
-                    Ok(())
-                }
+                status.send_modify(|status| status.holds_nothing = false);
+                let ended = opening::session(&source, &log, left, &mut orders, &status).await;
+                search.explained(&sql::slot(&source.plan, &log.id().0), &left.tables, ended)
             }
             Next::Rest => Ok(()),
         };
@@ -133,7 +124,6 @@ pub(crate) async fn run(
 async fn give_up_slots(
     source: &Source,
     log: &Log,
-    every: &BTreeSet<TableName>,
     forget: Option<&watch::Sender<Status>>,
 ) -> Result<(), SessionEnd> {
     let client = source.connect("strangler capture").await?;
@@ -147,16 +137,6 @@ async fn give_up_slots(
     }
     let owner = log.owner().await?;
     let is_ours = is_ours(source, log, &there, owner.as_ref()).await?;
-    if forget.is_some() {
-        if is_ours {
-            log.forget(every).await?;
-        }
-        // In a log of others, only what this process made is ours.
-        if is_ours || matches!(owner, None | Some(Owner::Nobody)) {
-            log.forget_made().await?;
-        }
-    }
-    // The log's name goes last: until then it says whose the rest is.
     if is_ours || owner == Some(Owner::Nobody) {
         log.destroy().await?;
     }

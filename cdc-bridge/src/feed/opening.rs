@@ -44,7 +44,7 @@ pub(crate) async fn session(
         return Err(SessionEnd::Unpublished(apart));
     }
     published.retain(|_, one| fit.tables.contains(&one.table));
-    log.prepare(&fit.tables, source.row_bytes_max, &timeline).await?;
+    log.prepare(source.row_bytes_max, &timeline).await?;
     let slot = sql::slot(&source.plan, &log.id().0);
     let captured: Captured =
         published.values().map(|published| (published.table.clone(), published.membership)).collect();
@@ -59,7 +59,6 @@ pub(crate) async fn session(
             slot: slot.clone(),
             timeline: Some(timeline.clone()),
             tables: captured,
-            touched: fit.tables.clone(),
             apart,
             refused: std::mem::take(&mut status.refused),
             captured: from.max(status.captured),

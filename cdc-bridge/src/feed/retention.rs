@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 /// How often the log is trimmed up to its readers.
 const TRIM_INTERVAL: Duration = Duration::from_secs(2);
-/// The embedded log is trimmed only above this size, so that `tail` has something to show.
+/// The log is trimmed only above this size, so that `tail` has something to show.
 const HISTORY_BYTES: u64 = 16 << 20;
 /// How long a full log waits for a slice whose needs are not known.
 const BLIND_MAX: Duration = Duration::from_secs(30);
@@ -35,23 +35,23 @@ impl Reading {
 
 /// Trims the log up to its slowest reader; if it is full, that reader is given up.
 ///
+/// What is not published yet is kept, too, for as long as the log has room: `published` says how far it is, if anything is
+/// published and that is known.
+///
 /// The trim goes to where that reader was at the trim before, so that something is left for `tail`. The first trim, and
 /// the trim of a full log, goes to where the reader is now.
 pub(crate) async fn run(
     log: &Log,
     orders: watch::Receiver<Option<Order>>,
     status: &watch::Sender<Status>,
-    readers: impl Fn() -> Vec<Reading>,
+    (readers, published): (impl Fn() -> Vec<Reading>, impl Fn() -> Option<Option<(EndLsn, Cursor)>>),
 ) {
     let mut earlier: Option<Cursor> = None;
     let mut blind = None;
     loop {
         sleep(TRIM_INTERVAL).await;
-        if !log.is_trimmed() {
-            continue;
-        }
         let is_full = status.borrow().is_full;
-        let bytes = log.bytes().await.unwrap_or(0);
+        let bytes = log.bytes();
         let Ok(end) = log.end_cursor().await else { continue };
         let readers = readers();
         if let Some(unknown) = readers.iter().find(|reader| reader.cursor.is_none()) {
@@ -64,16 +64,21 @@ pub(crate) async fn run(
         }
         blind = None;
         let slowest = readers.iter().min_by_key(|reader| reader.durable);
-        let now = slowest.and_then(|slowest| slowest.cursor.clone()).unwrap_or_else(|| end.clone());
+        let mut now = slowest.and_then(|slowest| slowest.cursor.clone()).unwrap_or_else(|| end.clone());
         if !is_full && bytes <= HISTORY_BYTES {
             continue;
+        }
+        match published() {
+            Some(Some((_, place))) if !is_full && place.key() < now.key() => now = place,
+            Some(None) if !is_full => continue,
+            _ => {}
         }
         let before = if is_full { now.clone() } else { earlier.take().unwrap_or_else(|| now.clone()) };
         earlier = Some(now);
         if let Err(why) = log.trim(&before).await {
             tracing::warn!("the log cannot be trimmed: {why}");
         }
-        let has_room = log.bytes().await.unwrap_or(0) < bytes;
+        let has_room = log.bytes() < bytes;
         match slowest {
             _ if !is_full => {}
             // The next report is about the log as it is now.
@@ -88,7 +93,7 @@ pub(crate) async fn run(
 
 /// The slowest reader is given up, so that the others go on.
 fn furthest_behind(status: &watch::Sender<Status>, reader: &Reading) {
-    let why = "the embedded log is full, and this slice is the furthest behind";
+    let why = "the log is full, and this slice is the furthest behind";
     status.send_modify(|status| {
         status.is_full = false;
         status.lose(reader.lane.clone(), why);
@@ -98,8 +103,8 @@ fn furthest_behind(status: &watch::Sender<Status>, reader: &Reading) {
 /// Every reader has everything, and the log is full of a transaction that has not ended: nothing can make room for it.
 /// Capture begins again after the transaction, and new copies bring its rows.
 fn too_large(status: &watch::Sender<Status>, order: &Order) {
-    let why = "one transaction is larger than the whole embedded log: it is skipped and the slice is copied again; raise \
-               `log.embedded.max` if such transactions come again";
+    let why = "one transaction is larger than the whole log: it is skipped and the slice is copied again; raise \
+               the log's `max` in the plan if such transactions come again";
     status.send_modify(|status| {
         status.is_full = false;
         status.lose_all(order, why);

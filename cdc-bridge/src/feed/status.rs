@@ -60,8 +60,6 @@ pub(crate) struct Status {
     pub(crate) tables: Captured,
     /// The captured tables as they are now. A barrier or a fence comes later than what is older.
     pub(crate) shapes: Arc<BTreeMap<TableName, Relation>>,
-    /// The tables whose topics a session may make or write to: those of one that runs, or is about to.
-    pub(crate) touched: BTreeSet<TableName>,
     /// Everything before is durable in the log.
     pub(crate) captured: EndLsn,
     /// The newest end of WAL that the server reported.
@@ -108,15 +106,8 @@ impl Status {
         self.blind(now_us).is_none().then(|| self.server_end.bytes_since(self.captured))
     }
 
-    /// A session for these tables is about to begin.
-    pub(crate) fn begin(&mut self, tables: &BTreeSet<TableName>) {
-        self.touched.clone_from(tables);
-        self.holds_nothing = false;
-    }
-
     pub(crate) fn end(&mut self) {
         self.tables.clear();
-        self.touched.clear();
     }
 
     /// A session for this order ended, and why.

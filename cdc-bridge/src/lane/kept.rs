@@ -118,26 +118,13 @@ impl Kept {
 
 pub(crate) type Shapes = BTreeMap<TableName, Relation>;
 
-/// Where a slice's rows came from, and where they went.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) log: LogId,
-    pub(crate) system_id: String,
-    /// The sink tables whose rows they are.
-    pub(crate) filled: BTreeSet<TableName>,
-}
-
-/// Where a lane's rows came from, if anything is kept about it.
-pub(crate) async fn origin(client: &Client, plan: &LanePlan) -> Result<Option<Origin>, Halt> {
-    let sql = "SELECT log_id, system_id, filled FROM strangler.stream WHERE slice = $1 AND direction = $2";
+/// The sink tables whose rows a lane brought, if anything is kept about it.
+pub(crate) async fn filled(client: &Client, plan: &LanePlan) -> Result<Option<BTreeSet<TableName>>, Halt> {
+    let sql = "SELECT filled FROM strangler.stream WHERE slice = $1 AND direction = $2";
     match client.query_opt(sql, &[&plan.id.slice.as_str(), &plan.id.direction.to_string()]).await {
         Ok(None) => Ok(None),
-        Ok(Some(row)) => Ok(Some(Origin {
-            log: LogId(row.get(0)),
-            system_id: row.get(1),
-            // Nobody could drop the copy if this were an error.
-            filled: json(&row, 2).unwrap_or_else(|_| migrations::filled::all(&plan.slice)),
-        })),
+        // Nobody could drop the copy if this were an error.
+        Ok(Some(row)) => Ok(Some(json(&row, 0).unwrap_or_else(|_| migrations::filled::all(&plan.slice)))),
         // Nothing is installed there, or not for us: nothing can have been kept.
         Err(error) if matches!(Refusal::of(&error), Refusal::NotInstalled | Refusal::NoRight) => Ok(None),
         Err(error) => Err(Halt::of(error)),

@@ -1,5 +1,6 @@
 //! What a log's adapters, writers and readers speak of: what is appended, what is read, where, and why not.
 
+use super::bookmark::Bookmark;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::problem::{Diagnostic, Problem};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A reader's batch ends after this many bytes of changes, so that memory stays bounded.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// [`Log::recent`] never returns more events.
+/// [`super::Log::recent`] never returns more changes.
 pub const RECENT_MAX: usize = 1000;
 
 /// Who owns a log. An embedded log lies in our own folder. A cluster may hold logs of others under any name.
@@ -42,6 +43,13 @@ pub struct Flush {
 #[serde(transparent)]
 pub struct Cursor(pub String);
 
+impl Cursor {
+    /// The key that is read next; 0 for a cursor that is not ours.
+    pub(crate) fn key(&self) -> u64 {
+        Bookmark::read(self).map_or(0, |bookmark| bookmark.key)
+    }
+}
+
 /// What a reader delivers at once.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -53,23 +61,12 @@ pub struct Batch {
     pub progress: Option<(Progress, Cursor)>,
 }
 
-/// One change as other consumers see it: a topic's record, in Debezium's words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// `<prefix>.<schema>.<table>`.
-    pub topic: String,
-    pub key: serde_json::Value,
-    /// The envelope; null for a tombstone.
-    pub value: serde_json::Value,
-    pub headers: std::collections::BTreeMap<String, String>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The store on disk or the cluster does not answer; worth another try.
     #[error("the log {place} is not available: {why}")]
     Unavailable { place: String, why: String, hint: String },
-    /// There is no log; for Kafka, no progress topic with the log's name in it.
+    /// There is no log; in Kafka, no topic with a log in it.
     #[error("there is no log yet")]
     Missing,
     #[error("the log is full: it holds {bytes} bytes")]
@@ -82,8 +79,13 @@ pub enum LogError {
     Damaged { place: String, why: String },
 }
 
-const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete the progress topic) while the bridge is down, and \
+const HINT_DAMAGED: &str = "restore it, or move it away (in Kafka: delete its topic) while the bridge is down, and \
                             copy the slices again with `strangler sync drop`, then `strangler sync start`";
+
+pub(crate) fn unknown(plan: &str) -> LogError {
+    let message = format!("the log of plan {plan} is not one that this strangler knows");
+    LogError::Refused(Finding::error(Code::LogUnknown, message, "write `log: { kafka: … }`"))
+}
 
 /// A reader has read something else up to its cursor than the log holds.
 pub(crate) fn other_history(place: &str) -> LogError {
@@ -112,7 +114,7 @@ impl Diagnostic for LogError {
             LogError::Unavailable { hint, .. } => hint,
             LogError::Missing => "it is made when the first slice is followed (`strangler sync start`)",
             LogError::Full { .. } => {
-                "the slice that is furthest behind is evicted, or raise `log.embedded.max`"
+                "the slice that is furthest behind is evicted, or raise the log's `max` in the plan"
             }
             LogError::Trimmed => "copy the slice again with `strangler sync drop` and `sync start`",
         }

@@ -1,7 +1,7 @@
 //! A log that was deleted while a bridge ran, or that belongs to others, does not count as the known one.
 
 use crate::history::{History, flush, tables, timeline};
-use crate::kafka_only::{admin, append, insert, make_topic, progress_topic, topics, until};
+use crate::kafka_only::{admin, append, insert, log_topic, make_topic, topics, until};
 use crate::place::Place;
 use cdc_bridge::log::{Log, LogError, Owner};
 use lab::Dice;
@@ -21,13 +21,13 @@ async fn a_log_that_was_deleted_under_a_bridge_is_another_one_afterwards() {
     append(&log, &[insert(&mut history, 1), insert(&mut history, 2)]).await;
     let (before, cursor) = (log.id(), log.end_cursor().await.unwrap());
     let mut writer = log.writer().await.unwrap();
-    let topic = progress_topic(&place);
+    let topic = log_topic(&place);
     delete_topic(&place, &topic).await;
     assert_eq!(log.owner().await.unwrap(), None);
     assert_ne!(log.id(), before);
     let late = writer.append(flush(&[insert(&mut history, 3)])).await;
     assert!(late.is_err(), "{late:?}");
-    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    log.prepare(1 << 20, &timeline()).await.unwrap();
     append(&log, &[insert(&mut history, 4)]).await;
     let refused = log.reader(tables(&[0]), &cursor).await;
     assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
@@ -43,7 +43,7 @@ async fn a_log_that_a_broker_made_again_under_a_writer_promises_nothing() {
     for id in 1..4 {
         writer.append(flush(&[insert(&mut history, id)])).await.unwrap();
     }
-    let topic = progress_topic(&place);
+    let topic = log_topic(&place);
     delete_topic(&place, &topic).await;
     make_topic(&place, &topic, "delete").await;
     let late = writer.append(flush(&[insert(&mut history, 4)])).await;

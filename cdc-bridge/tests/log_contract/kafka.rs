@@ -1,8 +1,6 @@
-//! What only Kafka brings: topics that others made, promises whose rows never arrived, records that are gone.
+//! What only the log in Kafka does: its topic, whose log it is, and what others do to it.
 
-use crate::history::{
-    Committed, History, changes_of, flush, key_row, relation, row, table, tables, timeline,
-};
+use crate::history::{Committed, History, changes_of, flush, relation, row, tables, timeline};
 use crate::place::{Place, Watcher};
 use cdc_bridge::log::{Log, LogError, Owner};
 use lab::Dice;
@@ -40,12 +38,12 @@ pub fn admin(place: &Place) -> AdminClient<DefaultClientContext> {
     config(place).create().unwrap()
 }
 
-pub fn progress_topic(place: &Place) -> String {
-    format!("{}.strangler.progress", names(place).1)
+pub fn log_topic(place: &Place) -> String {
+    format!("strangler.{}.log", names(place).1)
 }
 
 /// Writes a record beside those of the log's writers.
-fn forge(place: &Place, topic: &str, key: &str, value: &str) {
+fn forge(place: &Place, topic: &str, key: &[u8], value: &[u8]) {
     let producer: BaseProducer = config(place).create().unwrap();
     producer.send(BaseRecord::to(topic).partition(0).key(key).payload(value)).unwrap();
     producer.flush(PATIENCE).unwrap();
@@ -83,19 +81,20 @@ pub async fn append(log: &Log, transactions: &[Committed]) {
     }
 }
 
-/// All records of a partition: offset, key, value.
-fn records(place: &Place, topic: &str, partition: i32) -> Vec<(i64, Vec<u8>, Option<Vec<u8>>)> {
-    let consumer: BaseConsumer = config(place).set("group.id", "test").create().unwrap();
-    let (from, to) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+/// All records of the log: offset, key, value.
+fn records(place: &Place) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
+    let (topic, config) = (log_topic(place), config(place).set("group.id", "test").clone());
+    let consumer: BaseConsumer = config.create().unwrap();
+    let (from, to) = consumer.fetch_watermarks(&topic, 0, PATIENCE).unwrap();
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(from)).unwrap();
+    list.add_partition_offset(&topic, 0, Offset::Offset(from)).unwrap();
     consumer.assign(&list).unwrap();
     let mut found = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     while found.len() < (to - from) as usize && Instant::now() < deadline {
         if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
-            let key = message.key().unwrap_or_default().to_vec();
-            found.push((message.offset(), key, message.payload().map(<[u8]>::to_vec)));
+            let (key, value) = (message.key().unwrap().to_vec(), message.payload().unwrap().to_vec());
+            found.push((message.offset(), key, value));
         }
     }
     found
@@ -110,54 +109,104 @@ pub async fn make_topic(place: &Place, topic: &str, policy: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_topic_is_refused() {
     let place = Place::kafka();
-    let topic = format!("{}.public.t0", names(&place).1);
+    let topic = log_topic(&place);
     make_topic(&place, &topic, "compact").await;
     let log = place.open().await;
-    let refused = log.prepare(&tables(&[0]), 1 << 20, &timeline()).await;
+    let refused = log.prepare(1 << 20, &timeline()).await;
     let Err(LogError::Refused(finding)) = refused else { panic!("{refused:?}") };
     assert_eq!(finding.code, Code::LogTopicCompacted);
     assert!(finding.remedy.contains(&topic), "{}", finding.remedy);
-    log.forget(&tables(&[0])).await.unwrap();
     log.destroy().await.unwrap();
 }
 
+/// What a frozen bridge, a lost record, a producer that repeats, and a stranger leave.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_promise_whose_rows_never_arrived_is_waited_for() {
+async fn a_record_that_lies_elsewhere_than_its_key_says_does_not_count() {
     let place = Place::kafka();
     let (log, start, mut history) = place.begun(Dice::new(20)).await;
-    let transactions = inserts(&mut history, 0..5);
-    append(&log, &transactions[..2]).await;
-    // What a writer leaves that dies when the broker has its record and not yet its rows.
-    let topic = progress_topic(&place);
-    let written = records(&place, &topic, 0);
-    let last = written.iter().rev().find(|(_, key, _)| key == b"progress").unwrap();
-    let mut record: serde_json::Value = serde_json::from_slice(last.2.as_ref().unwrap()).unwrap();
-    let promised = &transactions[3];
-    let position = promised.changes[0].position.to_string();
-    record["acknowledged"] = transactions[1].end.to_string().into();
-    record["end"] = promised.end.to_string().into();
-    for (_, partitions) in record["sent"].as_object_mut().unwrap() {
-        for (_, sent) in partitions.as_object_mut().unwrap() {
-            sent["last"] = position.clone().into();
-        }
+    let transactions = inserts(&mut history, 0..6);
+    append(&log, &transactions[..3]).await;
+    let topic = log_topic(&place);
+    let written = records(&place);
+    let (next, newest) = (written.len(), written.last().unwrap());
+    assert_eq!(newest.1, format!("value/{}", next - 1).as_bytes());
+    let head = written.iter().rev().find(|(_, key, _)| key.starts_with(b"head/")).unwrap();
+    // Nothing of these is taken for a promise, a shape, or an end.
+    for (key, value) in [
+        (newest.1.clone(), newest.2.clone()),
+        (format!("value/{}", next + 7).into_bytes(), newest.2.clone()),
+        (head.1.clone(), head.2.clone()),
+        (format!("head/{}", next + 7).into_bytes(), head.2.clone()),
+        (b"value".to_vec(), b"x".to_vec()),
+        (b"".to_vec(), b"".to_vec()),
+    ] {
+        forge(&place, &topic, &key, &value);
     }
-    forge(&place, &topic, "progress", &record.to_string());
+    assert_eq!(log.end().await.unwrap().unwrap().end, transactions[2].end);
+    let mut early = Watcher::at_the_end_of(&transactions[..3], &log, &tables(&[0]), &start).await;
+    let other = place.open().await;
+    assert_eq!(other.end().await.unwrap().unwrap().end, transactions[2].end);
+    append(&log, &transactions[3..]).await;
+    early.until(transactions[5].end).await;
+    assert_eq!(early.changes, changes_of(&transactions, &tables(&[0])));
+    Watcher::at_the_end_of(&transactions, &other, &tables(&[0]), &start).await;
+    place.clean(&log).await;
+}
 
-    assert_eq!(log.end().await.unwrap().unwrap().end, transactions[1].end);
-    let mut early = Watcher::new(&log, &tables(&[0]), &start).await;
-    early.until(transactions[1].end).await;
-    let mut late = Watcher::new(&log, &tables(&[0]), &log.end_cursor().await.unwrap()).await;
-    assert!(early.is_silent(Duration::from_millis(300)).await);
-    assert!(late.is_silent(Duration::from_millis(100)).await);
-    // The next writer repeats from what was confirmed, and goes on.
-    let more = inserts(&mut history, 5..40);
-    append(&log, &transactions[1..]).await;
-    append(&log, &more).await;
-    let all = [transactions.clone(), more].concat();
-    early.until(all.last().unwrap().end).await;
-    late.until(all.last().unwrap().end).await;
-    assert_eq!(early.changes, changes_of(&all, &tables(&[0])));
-    assert_eq!(late.changes, changes_of(&all[2..], &tables(&[0])));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_another_process_overtook_promises_nothing() {
+    let place = Place::kafka();
+    let (log, start, mut history) = place.begun(Dice::new(29)).await;
+    let transactions = inserts(&mut history, 0..40);
+    let mut frozen = log.writer().await.unwrap();
+    let one = |at: usize| flush(&transactions[at..=at]);
+    frozen.append(one(0)).await.unwrap();
+    let mut cut = one(1);
+    cut.progress = None;
+    frozen.append(cut).await.unwrap();
+    // Its reader sees what the other writes.
+    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
+    let other = place.open().await;
+    let mut next = other.writer().await.unwrap();
+    next.append(flush(&transactions[1..3])).await.unwrap();
+    let late = frozen.append(one(3)).await;
+    assert!(matches!(late, Err(LogError::Unavailable { .. })), "{late:?}");
+    for at in 3..40 {
+        next.append(one(at)).await.unwrap();
+    }
+    watcher.until(transactions[39].end).await;
+    assert_eq!(watcher.changes, changes_of(&transactions, &tables(&[0])));
+    Watcher::at_the_end_of(&transactions, &other, &tables(&[0]), &start).await;
+    // It begins anew behind what the other promised.
+    assert_eq!(log.end().await.unwrap().unwrap().end, transactions[39].end);
+    place.clean(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_that_begin_at_once_leave_one_log_with_one_history() {
+    let place = Place::kafka();
+    let (log, start, mut history) = place.begun(Dice::new(30)).await;
+    let transactions = inserts(&mut history, 0..60);
+    let race = |log: Log| {
+        let transactions = transactions.clone();
+        async move {
+            for _ in 0..100 {
+                let Ok(mut writer) = log.writer().await else { continue };
+                let from = log.end().await.unwrap().map(|end| end.end).unwrap_or_default();
+                let mut left = transactions.iter().filter(|committed| committed.end > from);
+                let Some(committed) = left.next() else { return };
+                if writer.append(flush(std::slice::from_ref(committed))).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(committed.end.0 % 7)).await;
+                }
+            }
+        }
+    };
+    let (a, b) = (place.open().await, place.open().await);
+    tokio::join!(race(a), race(b));
+    let left = log.end().await.unwrap().unwrap().end;
+    let done = transactions.iter().position(|committed| committed.end == left).unwrap() + 1;
+    assert!(done > 10, "{done} transactions");
+    Watcher::at_the_end_of(&transactions[..done], &log, &tables(&[0]), &start).await;
     place.clean(&log).await;
 }
 
@@ -171,13 +220,41 @@ async fn missing_records_are_reported() {
     append(&log, &inserts(&mut history, 30..60)).await;
     let admin = admin(&place);
     let mut list = TopicPartitionList::new();
-    for partition in 0..3 {
-        let topic = format!("{}.{}", names(&place).1, table(0));
-        list.add_partition_offset(&topic, partition, Offset::End).unwrap();
-    }
+    list.add_partition_offset(&log_topic(&place), 0, Offset::End).unwrap();
     admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
-    let refused = log.reader(tables(&[0]), &watcher.cursor).await;
-    assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
+    for log in [&log, &place.open().await] {
+        let refused = log.reader(tables(&[0]), &watcher.cursor).await;
+        assert!(matches!(refused, Err(LogError::Trimmed)), "{refused:?}");
+    }
+    place.clean(&log).await;
+}
+
+/// Heads come again, so that a reader needs little of what lies before it, and a broker's disk is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trim_leaves_what_a_reader_from_there_needs_and_little_more() {
+    let place = Place::kafka();
+    let (log, start, mut history) = place.begun(Dice::new(31)).await;
+    let note = "n".repeat(400_000);
+    let mut writer = log.writer().await.unwrap();
+    let (mut watcher, mut kept) = (Watcher::new(&log, &tables(&[0]), &start).await, 0);
+    for id in 0..150 {
+        let committed = history.commit(vec![(0, Operation::Insert { new: row(id, &note) })]);
+        writer.append(flush(std::slice::from_ref(&committed))).await.unwrap();
+        watcher.until(committed.end).await;
+        if id % 10 == 9 {
+            log.trim(&watcher.cursor).await.unwrap();
+            kept = kept.max(log.bytes());
+            watcher.restart(&log, &tables(&[0])).await;
+        }
+    }
+    assert!((4 << 20..16 << 20).contains(&kept), "{kept} bytes were kept of 60 MB");
+    assert_eq!(watcher.changes.len(), 150);
+    let again = place.open().await;
+    assert_eq!(again.bytes(), log.bytes(), "another process counts the same");
+    assert!(matches!(again.reader(tables(&[0]), &start).await, Err(LogError::Trimmed)));
+    again.trim(&start).await.unwrap();
+    Watcher::new(&again, &tables(&[0]), &watcher.cursor).await;
+    assert_eq!(again.recent(&tables(&[0]), 3).await.unwrap().len(), 3);
     place.clean(&log).await;
 }
 
@@ -185,7 +262,7 @@ async fn missing_records_are_reported() {
 async fn a_row_that_kafka_refuses_is_a_finding() {
     let place = Place::kafka();
     let log = place.open().await;
-    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    log.prepare(1 << 20, &timeline()).await.unwrap();
     let mut history = History::new(Dice::new(22));
     let note = "n".repeat(8 << 20);
     let committed = history.commit(vec![(0, Operation::Insert { new: row(1, &note) })]);
@@ -200,7 +277,7 @@ async fn the_log_says_whose_it_is() {
     let ours = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), None);
     let made_for = Timeline { system_id: "42".to_owned(), timeline: 1 };
-    ours.prepare(&tables(&[0]), 1 << 20, &made_for).await.unwrap();
+    ours.prepare(1 << 20, &made_for).await.unwrap();
     let theirs = place.open().await;
     assert_eq!(ours.owner().await.unwrap(), Some(Owner::Us));
     assert_eq!(theirs.owner().await.unwrap(), Some(Owner::Server(made_for.system_id)));
@@ -210,31 +287,12 @@ async fn the_log_says_whose_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_process_made_is_known_to_it_although_the_log_is_gone() {
-    let place = Place::kafka();
-    let (log, other) = (place.open().await, place.open().await);
-    log.prepare(&tables(&[0, 1, 2]), 1 << 20, &timeline()).await.unwrap();
-    log.forget(&tables(&[0])).await.unwrap();
-    log.destroy().await.unwrap();
-    let prefix = format!("{}.public.", names(&place).1);
-    let until = async |count: usize| {
-        until(&format!("{count} topics"), async || topics(&place, &prefix) == count).await
-    };
-    until(2).await;
-    other.forget_made().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    until(2).await;
-    log.forget_made().await.unwrap();
-    until(0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_does_not_say_whose_it_is_is_damaged() {
     let place = Place::kafka();
     let log = place.open().await;
-    let topic = progress_topic(&place);
+    let topic = log_topic(&place);
     make_topic(&place, &topic, "delete").await;
-    forge(&place, &topic, "log", r#"{"version":1,"log":"nobodys"}"#);
+    forge(&place, &topic, b"head/0", br#"{"version":1,"log":"nobodys"}"#);
     let owner = log.owner().await;
     assert!(matches!(owner, Err(LogError::Damaged { .. })), "{owner:?}");
     place.clean(&log).await;
@@ -248,27 +306,27 @@ async fn only_capture_makes_the_log() {
     assert!(matches!(log.writer().await.map(drop), Err(LogError::Missing)));
     assert_eq!(log.owner().await.unwrap(), None);
     // The topic's maker was killed before it wrote the log's name.
-    let topic = progress_topic(&place);
+    let topic = log_topic(&place);
     make_topic(&place, &topic, "delete").await;
     until("the topic", async || log.owner().await.unwrap() == Some(Owner::Nobody)).await;
     assert!(matches!(log.end_cursor().await, Err(LogError::Missing)));
-    log.prepare(&tables(&[0]), 1 << 20, &timeline()).await.unwrap();
+    log.prepare(1 << 20, &timeline()).await.unwrap();
     assert_eq!(log.owner().await.unwrap(), Some(Owner::Us));
     log.end_cursor().await.unwrap();
     place.clean(&log).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
+async fn the_largest_row_arrives_with_the_one_before() {
     let place = Place::kafka();
     let log = place.open().await;
     let row_bytes_max = 16 << 20;
-    log.prepare(&tables(&[0]), row_bytes_max, &timeline()).await.unwrap();
+    log.prepare(row_bytes_max, &timeline()).await.unwrap();
     let start = log.end_cursor().await.unwrap();
     let mut history = History::new(Dice::new(25));
     let mut dice = Dice::new(27);
     let mut note = || -> String {
-        // Each is escaped to six bytes, and they hardly compress.
+        // They hardly compress.
         (0..row_bytes_max - 100).map(|_| char::from(0x0e + dice.below(0x12) as u8)).collect()
     };
     let (first, second, third) = (note(), note(), note());
@@ -285,49 +343,7 @@ async fn the_largest_row_arrives_though_all_of_it_is_escaped() {
     append(&log, &all).await;
     let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
     watcher.until(all[3].end).await;
-    // Two such rows are more than a record holds: the old one is told by its key.
-    all[1].changes[0].operation = Operation::Update { old: Some(key_row(1)), new: one };
-    all[2].changes[0].operation = Operation::Update { old: Some(key_row(1)), new: other };
     assert!(watcher.changes == changes_of(&all, &tables(&[0])), "they are other rows");
-    place.clean(&log).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_forgotten_begins_again() {
-    let place = Place::kafka();
-    let log = place.ready().await;
-    let mut history = History::new(Dice::new(23));
-    append(&log, &inserts(&mut history, 0..30)).await;
-    log.forget(&tables(&[0])).await.unwrap();
-    // Kafka takes a topic away after it has said so.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let log = place.ready().await;
-    let start = log.end_cursor().await.unwrap();
-    let later = inserts(&mut history, 30..40);
-    append(&log, &later).await;
-    Watcher::at_the_end_of(&later, &log, &tables(&[0]), &start).await;
-    place.clean(&log).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_more_keeps_the_order() {
-    let place = Place::kafka();
-    let (log, start, mut history) = place.begun(Dice::new(24)).await;
-    let before = inserts(&mut history, 0..20);
-    append(&log, &before).await;
-    let mut watcher = Watcher::new(&log, &tables(&[0]), &start).await;
-    watcher.step().await;
-    let admin = admin(&place);
-    let topic = format!("{}.{}", names(&place).1, table(0));
-    let more = rdkafka::admin::NewPartitions::new(&topic, 5);
-    admin.create_partitions([&more], &AdminOptions::new()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let after = inserts(&mut history, 20..80);
-    append(&log, &after).await;
-    assert!((3..5).any(|partition| !records(&place, &topic, partition).is_empty()));
-    let all = [before, after].concat();
-    watcher.until(all.last().unwrap().end).await;
-    assert_eq!(watcher.changes, changes_of(&all, &tables(&[0])));
     place.clean(&log).await;
 }
 

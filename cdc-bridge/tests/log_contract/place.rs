@@ -24,12 +24,8 @@ pub struct Place {
 
 impl Place {
     pub fn embedded() -> Self {
-        Self::embedded_of(1 << 30)
-    }
-
-    pub fn embedded_of(bytes_max: u64) -> Self {
         Self {
-            choice: LogChoice::Embedded { bytes_max },
+            choice: LogChoice::Embedded { bytes_max: 1 << 30 },
             plan: "shop".parse().unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }
@@ -51,11 +47,21 @@ impl Place {
                 partitions: 3,
                 replication: 1,
                 publish: Some(Publish::default()),
+                bytes_max: 1 << 30,
                 options: KafkaOptions::default(),
             },
             plan: "shop".parse().unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// The same with another bound.
+    pub fn of(mut self, most: u64) -> Self {
+        match &mut self.choice {
+            LogChoice::Embedded { bytes_max } | LogChoice::Kafka { bytes_max, .. } => *bytes_max = most,
+            _ => panic!("another kind of log"),
+        }
+        self
     }
 
     pub async fn open(&self) -> Log {
@@ -77,10 +83,10 @@ impl Place {
         Log::open(&self.choice, &self.plan, &Database::Monolith, "shopdb", self.folder.path()).await
     }
 
-    /// An open log whose three tables are ready.
+    /// An open log that is ready.
     pub async fn ready(&self) -> Log {
         let log = self.open().await;
-        log.prepare(&history::tables(&[0, 1, 2]), 4 << 20, &history::timeline()).await.unwrap();
+        log.prepare(4 << 20, &history::timeline()).await.unwrap();
         log
     }
 
@@ -91,9 +97,8 @@ impl Place {
         (log, start, History::new(dice))
     }
 
-    /// Takes the topics away again.
+    /// Takes the log away again.
     pub async fn clean(&self, log: &Log) {
-        log.forget(&history::tables(&[0, 1, 2])).await.unwrap();
         log.destroy().await.unwrap();
     }
 }

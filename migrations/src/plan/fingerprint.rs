@@ -71,7 +71,7 @@ pub(super) fn of(plan: &Plan) -> String {
 fn settings(plan: &Plan, print: &mut Fingerprint) {
     match &plan.log {
         LogChoice::Embedded { bytes_max } => print.put("embedded", bytes_max),
-        LogChoice::Kafka { brokers, topic_prefix, partitions, replication, publish, options } => {
+        LogChoice::Kafka { brokers, topic_prefix, partitions, replication, publish, bytes_max, options } => {
             print.put("kafka", brokers);
             print.put("topic_prefix", topic_prefix);
             print.put("partitions", partitions);
@@ -80,6 +80,7 @@ fn settings(plan: &Plan, print: &mut Fingerprint) {
             if let Some(publish) = publish {
                 publish.put(print);
             }
+            print.put("max", bytes_max);
             for (name, option) in options.iter() {
                 print.put("option", name);
                 print.put("value", if option.is_secret { "" } else { option.expose() });

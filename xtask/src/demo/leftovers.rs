@@ -21,7 +21,8 @@ pub fn find(shop: &Shop, broker: Option<&Broker>) -> Result<Vec<String>> {
     left.extend(in_database("monolith", &shop.monolith_cluster, "shop")?);
     left.extend(in_database("service", &shop.orders_cluster, "orders")?);
     if let Some(broker) = broker {
-        let topics = broker.topics()?.into_iter().filter(|topic| !topic.starts_with("__"));
+        // Topics of tables are for other programs, and stay.
+        let topics = broker.topics()?.into_iter().filter(|topic| topic.starts_with("strangler."));
         left.extend(topics.map(|topic| format!("Kafka: topic {topic}")));
     }
     Ok(left)

@@ -260,7 +260,7 @@ pub fn end(stage: &mut Stage, claims: &mut Claims, was_stopped: bool) -> Result<
     for thing in &left {
         println!("    left: {thing}");
     }
-    claims.hold("no slot, publication, topic, role, schema or trigger is left behind", left.is_empty());
+    claims.hold("no slot, publication, log, role, schema or trigger is left behind", left.is_empty());
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! The file of the embedded log: opened or made, and its troubles in words.
 
 use crate::log::contract::LogError;
+use crate::log::extent::Extent;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
-use rows::progress::{LogId, Point, Progress};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -23,37 +23,11 @@ const FIRST_KEY: u64 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) version: u32,
-    pub(crate) log: LogId,
     /// The plan and the source database that it was made for, for people who find the file.
     pub(crate) plan: String,
     pub(crate) database: String,
-    /// The first key that is kept.
-    pub(crate) first: u64,
-    /// Where the log was before that key; none if it holds everything from its beginning on, or does not know.
-    #[serde(default)]
-    pub(crate) before: Option<Point>,
-    /// Values before this key are promised by a progress record.
-    pub(crate) promised: u64,
-    /// Space that the kept values take.
-    pub(crate) bytes: u64,
-    pub(crate) last: Option<Progress>,
-}
-
-impl State {
-    /// A new log's.
-    pub(crate) fn new((plan, database): &(String, String)) -> Self {
-        Self {
-            version: VERSION,
-            log: LogId(uuid::Uuid::new_v4().to_string()),
-            plan: plan.clone(),
-            database: database.clone(),
-            first: FIRST_KEY,
-            before: None,
-            promised: FIRST_KEY,
-            bytes: 0,
-            last: None,
-        }
-    }
+    #[serde(flatten)]
+    pub(crate) extent: Extent,
 }
 
 #[derive(Debug)]
@@ -77,8 +51,8 @@ impl<E: Into<redb::Error>> From<E> for Failure {
 pub(super) const HINT_DISK: &str =
     "free disk space or repair the disk; nothing was confirmed, and the bridge goes on by itself";
 
-/// Opens or makes the file.
-pub(super) fn open(path: &Path, names: &(String, String)) -> Result<(Open, State), LogError> {
+/// Opens or makes the file; how far the log in it is.
+pub(super) fn open(path: &Path, names: &(String, String)) -> Result<(Open, Extent), LogError> {
     let io = |error: std::io::Error| unavailable(path, &error.to_string(), HINT_DISK);
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(io)?;
@@ -97,7 +71,7 @@ pub(super) fn open(path: &Path, names: &(String, String)) -> Result<(Open, State
         return Err(LogError::Damaged { place: path.display().to_string(), why });
     }
     let inode = std::fs::metadata(path).map_err(io)?.ino();
-    Ok((Open { database, inode }, state))
+    Ok((Open { database, inode }, state.extent))
 }
 
 /// The state that a file has, or a new log's where it has none.
@@ -112,10 +86,10 @@ fn first_state(database: &Database, names: &(String, String)) -> Result<State, F
         Some(Ok(state)) => Ok(state),
         Some(Err(error)) => Err(Failure::Redb(redb::Error::Corrupted(error.to_string()))),
         None => {
-            let state = State::new(names);
+            let extent = Extent::new(FIRST_KEY);
             transaction.open_table(FLUSHES)?;
             transaction.open_table(RELATIONS)?;
-            put_state(&transaction, &state)?;
+            let state = put_state(&transaction, names, extent)?;
             transaction.commit()?;
             Ok(state)
         }
@@ -156,9 +130,14 @@ pub(super) fn unavailable(path: &Path, why: &str, hint: &str) -> LogError {
     LogError::Unavailable { place: path.display().to_string(), why: why.to_owned(), hint: hint.to_owned() }
 }
 
-pub(super) fn put_state(transaction: &WriteTransaction, state: &State) -> Result<(), Failure> {
-    let json = serde_json::to_vec(state)
+pub(super) fn put_state(
+    transaction: &WriteTransaction,
+    (plan, database): &(String, String),
+    extent: Extent,
+) -> Result<State, Failure> {
+    let state = State { version: VERSION, plan: plan.clone(), database: database.clone(), extent };
+    let json = serde_json::to_vec(&state)
         .map_err(|error| Failure::Redb(redb::Error::Corrupted(error.to_string())))?;
     transaction.open_table(META)?.insert(STATE, json.as_slice())?;
-    Ok(())
+    Ok(state)
 }

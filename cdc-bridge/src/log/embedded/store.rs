@@ -3,12 +3,13 @@
 //!
 //! Everything here blocks: callers are on threads that may.
 
-use super::file::{FLUSHES, Failure, HINT_DISK, Open, RELATIONS, State, open, put_state, said, unavailable};
+use super::file::{FLUSHES, Failure, HINT_DISK, Open, RELATIONS, open, put_state, said, unavailable};
 use crate::log::contract::LogError;
+use crate::log::extent::Extent;
+use crate::log::store::{Addition, Found, Shape, Visit};
 use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
-use rows::progress::{Point, Progress};
-use std::ops::ControlFlow;
+use rows::progress::Point;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -34,17 +35,7 @@ pub(crate) struct Store {
     slot: RwLock<Option<Open>>,
     /// Held during a change of the store. The session's number tells writers from each other.
     session: Mutex<u64>,
-    published: watch::Sender<State>,
-}
-
-/// What an append adds, made beforehand.
-#[derive(Debug, Default)]
-pub(crate) struct Addition {
-    /// In order; the last one ends with the progress record, where there is one.
-    pub(crate) values: Vec<Bytes>,
-    /// Relations that the store may not have yet, with their JSON.
-    pub(crate) relations: Vec<(u64, Vec<u8>)>,
-    pub(crate) progress: Option<Progress>,
+    published: watch::Sender<Extent>,
 }
 
 impl Store {
@@ -62,13 +53,13 @@ impl Store {
     }
 
     /// What is durable now, and a way to wait for more.
-    pub(crate) fn state(&self) -> watch::Receiver<State> {
+    pub(crate) fn extent(&self) -> watch::Receiver<Extent> {
         self.published.subscribe()
     }
 
     /// Begins a writer's session: the values of a transaction that was never finished go, and every earlier
     /// session is over.
-    pub(crate) fn begin_session(&self) -> Result<(u64, State), LogError> {
+    pub(crate) fn begin_session(&self) -> Result<(u64, Extent), LogError> {
         let mut session = self.lock();
         self.change(|transaction, state| {
             let mut flushes = transaction.open_table(FLUSHES)?;
@@ -95,7 +86,7 @@ impl Store {
                 return Err(Failure::Said(LogError::Full { bytes: state.bytes }));
             }
             let mut relations = transaction.open_table(RELATIONS)?;
-            for (hash, json) in &addition.relations {
+            for Shape { hash, json, .. } in &addition.shapes {
                 relations.insert(hash, json.as_slice())?;
             }
             let mut flushes = transaction.open_table(FLUSHES)?;
@@ -153,24 +144,17 @@ impl Store {
         Ok(())
     }
 
-    /// Hands the values from `from` up to, not including, `to` to `visit`, in order, until it has enough. It may
-    /// look relations up. [`LogError::Trimmed`] where the first is no longer kept.
-    pub(crate) fn read(
-        &self,
-        from: u64,
-        to: u64,
-        mut visit: impl FnMut(
-            u64,
-            Bytes,
-            &dyn Fn(u64) -> Result<Vec<u8>, LogError>,
-        ) -> Result<ControlFlow<()>, LogError>,
-    ) -> Result<(), LogError> {
+    /// Hands the values from `from` up to, not including, `to` to `visit`, in order, until it has enough.
+    /// [`LogError::Trimmed`] where the first is no longer kept.
+    pub(crate) fn read(&self, from: u64, to: u64, visit: Visit<'_>) -> Result<(), LogError> {
         self.with(|open| {
             let transaction = open.database.begin_read()?;
             let flushes = transaction.open_table(FLUSHES)?;
             let relations = transaction.open_table(RELATIONS)?;
             let relation = |hash: u64| match relations.get(hash) {
-                Ok(Some(json)) => Ok(json.value().to_vec()),
+                Ok(Some(json)) => {
+                    serde_json::from_slice(json.value()).map_err(|error| self.damaged(&error.to_string()))
+                }
                 Ok(None) => Err(self.damaged("it lacks a table's shape")),
                 Err(error) => Err(self.damaged(&error.to_string())),
             };
@@ -181,8 +165,9 @@ impl Store {
                     return Err(Failure::Said(LogError::Trimmed));
                 }
                 expected += 1;
-                let value = Bytes::copy_from_slice(value.value());
-                if visit(key.value(), value, &relation).map_err(Failure::Said)?.is_break() {
+                let bytes = Bytes::copy_from_slice(value.value());
+                let found = Found { key: key.value(), base: expected, bytes, relation: &relation };
+                if visit(found).map_err(Failure::Said)?.is_break() {
                     return Ok(());
                 }
             }
@@ -199,17 +184,19 @@ impl Store {
     /// caller holds the session's lock.
     fn change(
         &self,
-        change: impl FnOnce(&WriteTransaction, &mut State) -> Result<(), Failure>,
+        change: impl FnOnce(&WriteTransaction, &mut Extent) -> Result<(), Failure>,
     ) -> Result<(), LogError> {
         let state = self.with(|open| {
             self.check_file(open)?;
             let mut state = self.published.borrow().clone();
             let mut transaction = open.database.begin_write()?;
             change(&transaction, &mut state)?;
+            // Shapes are not among the values: nothing before a key is needed to read on from it.
+            state.base = state.promised;
             transaction.set_quick_repair(state.bytes >= QUICK_REPAIR_BYTES_MIN);
-            put_state(&transaction, &state)?;
+            let state = put_state(&transaction, &self.names, state)?;
             transaction.commit()?;
-            Ok(state)
+            Ok(state.extent)
         });
         let state =
             state.inspect_err(|error| tracing::debug!(%error, "the embedded log did not take a change"))?;
@@ -276,7 +263,7 @@ impl Store {
     }
 }
 
-fn next_key(flushes: &impl ReadableTable<u64, &'static [u8]>, state: &State) -> Result<u64, Failure> {
+fn next_key(flushes: &impl ReadableTable<u64, &'static [u8]>, state: &Extent) -> Result<u64, Failure> {
     let last = flushes.last()?.map(|(key, _)| key.value() + 1);
     Ok(last.unwrap_or(state.promised).max(state.promised))
 }

@@ -16,12 +16,12 @@ pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(10);
 const DELIVERY_MS_MAX: u64 = 20_000;
 /// What a producer may hold that is not acknowledged yet.
 const PRODUCER_KBYTES_MAX: u64 = 32 << 10;
-/// What a consumer may hold, over all its partitions.
-const CONSUMER_KBYTES_MAX: u64 = 8 << 10;
-/// Fetched batches are compressed: so many times smaller than what they are received as, about.
-const COMPRESSION: u64 = 8;
-/// The broker answers a fetch that finds nothing after this time; a partition that is added in between waits so long.
-const FETCH_WAIT_MS: u64 = 10;
+/// What a reader may hold that is not asked for yet.
+const CONSUMER_KBYTES_MAX: u64 = 2 << 10;
+/// What one answer of a broker brings, compressed: it is received as up to so many times more.
+const FETCH_BYTES_MAX: u64 = 1 << 20;
+/// The broker answers a fetch that finds nothing after this time.
+const FETCH_WAIT_MS: u64 = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
@@ -101,10 +101,9 @@ impl Cluster {
         self.with_options(config, Client::Producer)
     }
 
-    /// For a reader of so many partitions. It belongs to no group and commits nothing.
-    pub(crate) fn consumer(&self, partitions: usize) -> ClientConfig {
+    /// For a reader of one partition. It belongs to no group and commits nothing.
+    pub(crate) fn consumer(&self) -> ClientConfig {
         let mut config = self.config();
-        let kbytes = (CONSUMER_KBYTES_MAX / partitions.max(1) as u64).clamp(64, CONSUMER_KBYTES_MAX / 4);
         config
             .set("group.id", "strangler")
             .set("enable.auto.commit", "false")
@@ -112,9 +111,9 @@ impl Cluster {
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
             .set("enable.partition.eof", "false")
-            .set("queued.max.messages.kbytes", kbytes.to_string())
-            .set("fetch.message.max.bytes", (kbytes * 1024 / COMPRESSION).to_string())
-            .set("fetch.max.bytes", (CONSUMER_KBYTES_MAX * 1024 / COMPRESSION).to_string())
+            .set("queued.max.messages.kbytes", CONSUMER_KBYTES_MAX.to_string())
+            .set("fetch.message.max.bytes", (FETCH_BYTES_MAX / 2).to_string())
+            .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
             .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
             .set("fetch.min.bytes", "1")
             .set("fetch.error.backoff.ms", "20")

@@ -1,8 +1,7 @@
-//! Records on their way to the cluster, and their acknowledgements.
+//! Records on their way to the cluster, and where they came to lie.
 
 use super::listener;
 use super::lock::locked;
-use super::routes::{PROGRESS_SLOT, Slot};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,10 +16,10 @@ const FLUSH_MAX: Duration = Duration::from_secs(60);
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
 /// Hands a record to the producer; where its queue is full, waits for room.
-pub(super) fn produce(
+pub(crate) fn produce(
     producer: &ThreadedProducer<Deliveries>,
     tally: &Tally,
-    mut record: BaseRecord<'_, [u8], [u8], Slot>,
+    mut record: BaseRecord<'_, [u8], [u8], usize>,
 ) -> Result<(), KafkaError> {
     tally.expect_one();
     loop {
@@ -38,6 +37,7 @@ pub(super) fn produce(
     }
 }
 
+/// Counts acknowledgements.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     state: Mutex<Count>,
@@ -48,47 +48,33 @@ pub(crate) struct Tally {
 struct Count {
     left: usize,
     failed: Option<KafkaError>,
-    /// By slot.
-    next: Vec<i64>,
-    /// Where the progress topic's next record is due, and whether one came before that: into another topic of its name.
-    promises: i64,
-    went_back: bool,
+    is_astray: bool,
 }
 
 impl Tally {
-    pub(super) fn begin(&self) {
-        let mut count = locked(&self.state);
-        *count = Count { promises: count.promises, went_back: count.went_back, ..Count::default() };
+    pub(crate) fn begin(&self) {
+        *locked(&self.state) = Count::default();
     }
 
     fn expect_one(&self) {
         locked(&self.state).left += 1;
     }
 
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         locked(&self.state).failed.is_some()
     }
 
-    pub(super) fn went_back(&self) -> bool {
-        locked(&self.state).went_back
+    /// Whether a record lies elsewhere than it was to, or where is not known: a broker does not say it of a record that
+    /// it had already.
+    pub(crate) fn is_astray(&self) -> bool {
+        locked(&self.state).is_astray
     }
 
-    fn arrived(&self, result: &DeliveryResult<'_>, slot: Slot) {
+    fn arrived(&self, result: &DeliveryResult<'_>, offset: usize) {
         let mut count = locked(&self.state);
         count.left = count.left.saturating_sub(1);
         match result {
-            Ok(message) if slot != PROGRESS_SLOT => {
-                if count.next.len() <= slot {
-                    count.next.resize(slot + 1, 0);
-                }
-                count.next[slot] = count.next[slot].max(message.offset() + 1);
-            }
-            // A repeated record that the broker had already is acknowledged without its offset.
-            Ok(message) if message.offset() >= 0 => {
-                count.went_back |= message.offset() < count.promises;
-                count.promises = message.offset() + 1;
-            }
-            Ok(_) => {}
+            Ok(message) => count.is_astray |= usize::try_from(message.offset()) != Ok(offset),
             Err((error, _)) => count.failed = Some(error.clone()),
         }
         if count.left == 0 || count.failed.is_some() {
@@ -97,7 +83,7 @@ impl Tally {
     }
 
     /// Waits until all have been acknowledged, or one was not.
-    pub(super) fn wait(&self) -> Result<(), KafkaError> {
+    pub(crate) fn wait(&self) -> Result<(), KafkaError> {
         let count = locked(&self.state);
         let going = |count: &mut Count| count.left > 0 && count.failed.is_none();
         let (mut count, waited) =
@@ -110,14 +96,10 @@ impl Tally {
             None => Ok(()),
         }
     }
-
-    pub(super) fn next(&self) -> Vec<i64> {
-        std::mem::take(&mut locked(&self.state).next)
-    }
 }
 
-/// Gives the client library's delivery reports to the tally.
-pub(crate) struct Deliveries(pub(super) Arc<Tally>);
+/// Gives the client library's delivery reports to the tally. A record's opaque number is the offset it is to have.
+pub(crate) struct Deliveries(pub(crate) Arc<Tally>);
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -130,9 +112,9 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Slot;
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, slot: Slot) {
-        self.0.arrived(result, slot);
+    fn delivery(&self, result: &DeliveryResult<'_>, offset: usize) {
+        self.0.arrived(result, offset);
     }
 }

@@ -1,4 +1,4 @@
-//! Short looks into topics: where they begin and end, and their last records. Everything here blocks.
+//! Short looks into topics: where they begin and end, and some of their records. Everything here blocks.
 
 use super::client::{ANSWER_MAX, Cluster};
 use super::listener::Listener;
@@ -7,7 +7,7 @@ use crate::log::contract::LogError;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::topic_partition_list::Offset;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ impl Look {
     /// Connects when it is first used.
     pub(crate) fn new(cluster: &Cluster) -> Result<Look, LogError> {
         let consumer =
-            cluster.consumer(1).create_with_context(Listener).map_err(|error| cluster.error(&error))?;
+            cluster.consumer().create_with_context(Listener).map_err(|error| cluster.error(&error))?;
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 
@@ -108,36 +108,34 @@ impl Look {
         }
     }
 
-    /// The records from an offset up to, not including, another.
-    pub(crate) fn read(
+    /// Hands the records of a topic's first partition from an offset up to, not including, another to `visit`.
+    pub(crate) fn each(
         &self,
         topic: &str,
-        partition: i32,
-        from: i64,
-        to: i64,
-    ) -> Result<Vec<OwnedMessage>, LogError> {
-        let mut found = Vec::new();
+        (from, to): (u64, u64),
+        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
         if from >= to {
-            return Ok(found);
+            return Ok(());
         }
         let wrong = |error: KafkaError| self.wrong(&error);
         let mut place = TopicPartitionList::new();
-        place.add_partition_offset(topic, partition, Offset::Offset(from)).map_err(wrong)?;
+        place.add_partition_offset(topic, 0, Offset::Offset(from as i64)).map_err(wrong)?;
         self.consumer.assign(&place).map_err(wrong)?;
-        let deadline = Instant::now() + ANSWER_MAX;
+        let mut deadline = Instant::now() + ANSWER_MAX;
         while Instant::now() < deadline {
             match self.consumer.poll(Duration::from_millis(100)) {
                 None => {}
                 Some(Err(error)) if is_passing(&error) => {}
                 Some(Err(error)) => return Err(wrong(error)),
                 Some(Ok(message)) => {
-                    let (offset, ours) = (message.offset(), message.topic() == topic);
-                    if ours && message.partition() == partition && offset < to {
-                        found.push(message.detach());
+                    deadline = Instant::now() + ANSWER_MAX;
+                    let offset = message.offset() as u64;
+                    if offset < to {
+                        visit(&message)?;
                     }
                     if offset + 1 >= to {
-                        self.consumer.unassign().map_err(wrong)?;
-                        return Ok(found);
+                        return self.consumer.unassign().map_err(wrong);
                     }
                 }
             }

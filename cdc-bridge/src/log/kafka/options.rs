@@ -2,6 +2,7 @@
 
 use super::client::Cluster;
 use super::look::Look;
+use super::topic;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::plan::{KafkaOption, LogChoice};
@@ -41,7 +42,7 @@ fn refusal(name: &str, option: &KafkaOption, error: &KafkaError) -> Finding {
 pub async fn out_of_reach(choice: &LogChoice) -> Option<Finding> {
     let LogChoice::Kafka { brokers, topic_prefix, options, .. } = choice else { return None };
     let cluster = Cluster::new(brokers, options);
-    let topic = format!("{topic_prefix}.strangler.progress");
+    let topic = topic(topic_prefix);
     let looked =
         tokio::task::spawn_blocking(move || Look::new(&cluster).and_then(|look| look.partitions(&topic)));
     let error = looked.await.ok()?.err()?;

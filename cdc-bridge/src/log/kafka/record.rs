@@ -1,39 +1,37 @@
-//! What strangler writes into the topic `<prefix>.strangler.progress`, and where a reader of it begins again. Pure.
+//! What strangler writes into the log's topic, and which of it counts. Pure.
 //!
-//! A record's key tells its kind: `log` is the first of all, it names the log; `tables` holds the shapes of the
-//! tables whose changes follow; `progress` promises.
+//! The topic has one partition and, at a time, one writer, so a writer knows which offset each of its records gets. It
+//! names that offset in the record's key. *A record counts if it lies where its key says.* If another writer has begun,
+//! or a record before it was lost, it lies elsewhere, and nobody takes it. So the log's end is taken over by
+//! compare-and-swap, without transactions and without a second round trip.
+//!
+//! A record is a value ([`rows::binary`]) or a head: what a reader or a writer must know to begin there.
 
-use crate::log::contract::Cursor;
-use migrations::lsn::{EndLsn, Position};
-use rdkafka::message::{Headers, Message, OwnedMessage};
 use rows::change::Relation;
-use rows::envelope::header;
-use rows::progress::{LogId, Point, Progress};
+use rows::progress::{LogId, Progress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A header of every record of a change: the hash of its table's shape, in hexadecimal.
-pub(crate) const RELATION_HEADER: &str = "strangler.relation";
-/// The version of all these records.
-pub(crate) const VERSION: u32 = 1;
+/// The version of heads; values have their own.
+pub(super) const VERSION: u32 = 1;
 
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Record {
-    Log(LogRecord),
-    /// Shapes of tables: all that the writer's session has used so far, each table's newest.
-    Tables(TablesRecord),
-    Progress(Box<ProgressRecord>),
-}
-
-/// Key `log`.
+/// A writer's session begins with one. Others follow when tables have other shapes, and after some MiB.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LogRecord {
+pub(crate) struct Head {
     pub(crate) version: u32,
     pub(crate) log: LogId,
-    /// The system identifier of the server that it was made for (`IDENTIFY_SYSTEM`).
+    /// The system identifier of the server that the log was made for (`IDENTIFY_SYSTEM`).
     pub(crate) system_id: String,
     /// The plan and the database that it was made for.
     pub(crate) made_for: MadeFor,
+    /// The head before it; none for the log's first.
+    pub(crate) before: Option<u64>,
+    /// Bytes of values since the log's beginning.
+    pub(crate) written: u64,
+    /// What was promised before; none in a log without a promise.
+    pub(crate) last: Option<Last>,
+    /// The shapes that the values up to the next head use, by their hashes in hexadecimal.
+    pub(crate) relations: BTreeMap<String, Relation>,
 }
 
 /// A server has many databases, and a database may be followed by several plans: each has a log of its own.
@@ -43,128 +41,63 @@ pub(crate) struct MadeFor {
     pub(crate) database: String,
 }
 
-/// Key `tables`.
+/// The last promise, and where a reader behind it begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct TablesRecord {
-    pub(crate) version: u32,
-    pub(crate) log: LogId,
-    /// Shapes by their hash in hexadecimal.
-    pub(crate) relations: BTreeMap<String, Relation>,
-}
-
-/// Key `progress`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ProgressRecord {
-    #[serde(flatten)]
+pub(crate) struct Last {
     pub(crate) progress: Progress,
-    /// Everything up to here had been acknowledged when this record was sent, so what is after it may be missing
-    /// if the writer died.
-    pub(crate) acknowledged: EndLsn,
-    /// The last position that was sent to each partition, by topic.
-    pub(crate) sent: BTreeMap<String, BTreeMap<i32, Sent>>,
+    /// The offset behind it.
+    pub(crate) promised: u64,
+    /// The newest head before it.
+    pub(crate) base: u64,
 }
 
-/// What was sent to one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sent {
-    pub(crate) last: Position,
-    /// Where the changes after `acknowledged` begin.
-    pub(crate) offset: i64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Head,
+    Value,
 }
 
-impl Record {
-    /// Reads a record; none for one of another kind or version.
-    pub(crate) fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Record> {
-        let value = value?;
-        match key? {
-            b"log" => serde_json::from_slice(value).ok().map(Record::Log),
-            b"tables" => serde_json::from_slice(value).ok().map(Record::Tables),
-            b"progress" => {
-                serde_json::from_slice(value).ok().map(|record| Record::Progress(Box::new(record)))
+/// The key of a record that is to lie at an offset.
+pub(super) fn key(kind: Kind, offset: u64) -> String {
+    match kind {
+        Kind::Head => format!("head/{offset}"),
+        Kind::Value => format!("value/{offset}"),
+    }
+}
+
+/// What a record is that lies at an offset; none for one that does not count.
+pub(super) fn kind(key: Option<&[u8]>, offset: i64) -> Option<Kind> {
+    let (kind, named) = std::str::from_utf8(key?).ok()?.split_once('/')?;
+    let kind = match kind {
+        "head" => Kind::Head,
+        "value" => Kind::Value,
+        _ => return None,
+    };
+    (named.parse() == Ok(offset)).then_some(kind)
+}
+
+/// The name of a shape in a head.
+pub(super) fn shape(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_where_its_key_says_and_nowhere_else() {
+        for kept in [Kind::Head, Kind::Value] {
+            let key = key(kept, 42);
+            assert_eq!(kind(Some(key.as_bytes()), 42), Some(kept));
+            for elsewhere in [0, 41, 43, -1] {
+                assert_eq!(kind(Some(key.as_bytes()), elsewhere), None);
             }
-            _ => None,
+        }
+        for other in
+            [None, Some("".as_bytes()), Some(b"42"), Some(b"tail/42"), Some(b"value/x"), Some(&[0xff, b'/'])]
+        {
+            assert_eq!(kind(other, 42), None, "{other:?}");
         }
     }
-
-    pub(crate) fn version(&self) -> u32 {
-        match self {
-            Record::Log(record) => record.version,
-            Record::Tables(record) => record.version,
-            Record::Progress(record) => record.progress.version,
-        }
-    }
-
-    pub(crate) fn log(&self) -> &LogId {
-        match self {
-            Record::Log(record) => &record.log,
-            Record::Tables(record) => &record.log,
-            Record::Progress(record) => &record.progress.log,
-        }
-    }
-
-    /// Its key and value.
-    pub(crate) fn bytes(&self) -> Result<(&'static str, Vec<u8>), serde_json::Error> {
-        Ok(match self {
-            Record::Log(record) => ("log", serde_json::to_vec(record)?),
-            Record::Tables(record) => ("tables", serde_json::to_vec(record)?),
-            Record::Progress(record) => ("progress", serde_json::to_vec(record)?),
-        })
-    }
-}
-
-impl ProgressRecord {
-    /// The partitions whose promised records may be missing: those that were sent to since `acknowledged`.
-    pub(crate) fn doubtful(&self) -> impl Iterator<Item = (&str, i32, Sent)> {
-        let all = self.sent.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(|(partition, sent)| (topic.as_str(), *partition, *sent))
-        });
-        all.filter(|(_, _, sent)| !self.acknowledged.is_past(sent.last.commit))
-    }
-
-    /// What holds of it if its own flush did not arrive; none if nothing had been acknowledged before.
-    pub(crate) fn before(&self) -> Option<Progress> {
-        let known = self.acknowledged > EndLsn(0);
-        known.then(|| Progress {
-            end: self.acknowledged,
-            committed_us: 0,
-            messages: Vec::new(),
-            ..self.progress.clone()
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Bookmark {
-    pub(crate) log: LogId,
-    /// The next record of the progress topic.
-    pub(crate) progress: i64,
-    /// The newest `tables` record before it.
-    pub(crate) tables: Option<i64>,
-    /// Changes before here have been delivered.
-    pub(crate) end: EndLsn,
-    /// What the record before `progress` promised, if that is the one that was delivered last.
-    #[serde(default)]
-    pub(crate) point: Option<Point>,
-    /// The next record of each partition, by topic.
-    pub(crate) offsets: BTreeMap<String, BTreeMap<i32, i64>>,
-}
-
-impl Bookmark {
-    /// Reads a cursor; none for one that is not Kafka's.
-    pub(crate) fn read(cursor: &Cursor) -> Option<Bookmark> {
-        serde_json::from_str(&cursor.0).ok()
-    }
-
-    pub(crate) fn cursor(&self) -> Cursor {
-        // Strings and numbers always serialise.
-        Cursor(serde_json::to_string(self).unwrap_or_default())
-    }
-}
-
-/// The position in a record's headers; a tombstone counts for nothing.
-pub(super) fn position(message: &OwnedMessage) -> Option<Position> {
-    message.payload()?;
-    let headers = message.headers()?;
-    let value = headers.iter().find(|found| found.key == header::POSITION)?.value?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

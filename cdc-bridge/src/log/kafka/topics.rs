@@ -1,15 +1,20 @@
-//! The topics: made, checked, removed.
+//! The topics: made, checked, shortened, removed.
 
 use super::client::{ANSWER_MAX, Cluster};
 use super::listener::Listener;
 use crate::log::contract::LogError;
 use migrations::code::Code;
 use migrations::finding::Finding;
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
 
-/// Topics made, checked or removed in one request.
+/// Topics made in one request.
 const TOPICS_PER_REQUEST: usize = 50;
+
+/// The log's topic gives space back in files of this size (`segment.bytes`).
+const SEGMENT_BYTES: &str = "67108864";
 
 /// How topics of ours are made.
 #[derive(Debug, Clone, Copy)]
@@ -32,24 +37,43 @@ impl Topics {
         Ok(Topics { cluster: cluster.clone(), admin })
     }
 
-    /// Makes the topics that are missing, and checks those that are there.
+    /// Makes the log's topic if it is missing, and checks it if it is there. Nothing but us takes records away.
+    pub(crate) async fn ensure_log(&self, name: &str, shape: Shape) -> Result<(), LogError> {
+        let ours = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("segment.bytes", SEGMENT_BYTES),
+        ];
+        if self.make(&[name.to_owned()], shape, &ours).await?.is_empty() {
+            return Ok(());
+        }
+        self.check(name).await
+    }
+
+    /// Makes the topics of tables that are missing; how long they keep records is for the brokers to say.
     pub(crate) async fn ensure(&self, names: &[String], shape: Shape) -> Result<(), LogError> {
         for names in names.chunks(TOPICS_PER_REQUEST) {
-            let there = self.make(names, shape).await?;
-            self.check(&there).await?;
+            self.make(names, shape, &[]).await?;
         }
         Ok(())
     }
 
     /// Makes topics; the names of those that were there already.
-    async fn make(&self, names: &[String], shape: Shape) -> Result<Vec<String>, LogError> {
+    async fn make(
+        &self,
+        names: &[String],
+        shape: Shape,
+        settings: &[(&'static str, &'static str)],
+    ) -> Result<Vec<String>, LogError> {
         let bytes = shape.record_bytes_max.to_string();
         let new = |name| {
-            NewTopic::new(name, shape.partitions, TopicReplication::Fixed(shape.replication))
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", "-1")
-                .set("retention.bytes", "-1")
-                .set("max.message.bytes", &bytes)
+            let mut new = NewTopic::new(name, shape.partitions, TopicReplication::Fixed(shape.replication))
+                .set("max.message.bytes", &bytes);
+            for (name, value) in settings {
+                new = new.set(name, value);
+            }
+            new
         };
         let new: Vec<NewTopic<'_>> = names.iter().map(|name| new(name.as_str())).collect();
         let made = self.admin.create_topics(&new, &options()).await;
@@ -89,20 +113,15 @@ impl Topics {
         }
     }
 
-    /// A compacted topic loses values that a later change leaves out, and halves of transactions.
-    async fn check(&self, names: &[String]) -> Result<(), LogError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let found = self.admin.describe_configs(&topics, &options()).await;
-        let found = found.map_err(|error| self.cluster.error(&error))?;
-        for (name, resource) in names.iter().zip(found) {
+    /// A compacted topic loses records that are still needed.
+    async fn check(&self, name: &str) -> Result<(), LogError> {
+        let found = self.admin.describe_configs([&ResourceSpecifier::Topic(name)], &options()).await;
+        for resource in found.map_err(|error| self.cluster.error(&error))? {
             let resource =
                 resource.map_err(|code| self.cluster.unavailable(&format!("topic {name}: {code}")))?;
             let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.clone());
             if policy.is_some_and(|policy| policy.contains("compact")) {
-                let message = format!("topic {name} is compacted, which would lose parts of changes");
+                let message = format!("the log's topic {name} is compacted, which would lose changes");
                 let hint = format!(
                     "run `kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {name} \
                      --add-config cleanup.policy=delete`, or choose another `topic_prefix`",
@@ -114,22 +133,28 @@ impl Topics {
         Ok(())
     }
 
-    /// Takes topics away; those that are not there are no error.
-    pub(crate) async fn delete(&self, names: &[String]) -> Result<(), LogError> {
-        for names in names.chunks(TOPICS_PER_REQUEST) {
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let gone = self.admin.delete_topics(&names, &options()).await;
-            for result in gone.map_err(|error| self.cluster.error(&error))? {
-                match result {
-                    Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
-                    Err((name, code)) => {
-                        let why = format!("topic {name} cannot be taken away: {code}");
-                        return Err(self.cluster.unavailable(&why));
-                    }
+    /// Takes a topic away; one that is not there is no error.
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), LogError> {
+        let gone = self.admin.delete_topics(&[name], &options()).await;
+        for result in gone.map_err(|error| self.cluster.error(&error))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((name, code)) => {
+                    let why = format!("topic {name} cannot be taken away: {code}");
+                    return Err(self.cluster.unavailable(&why));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes the records of the log's topic before an offset away.
+    pub(crate) async fn delete_records(&self, name: &str, before: u64) -> Result<(), LogError> {
+        let wrong = |error: KafkaError| self.cluster.error(&error);
+        let mut places = TopicPartitionList::new();
+        places.add_partition_offset(name, 0, Offset::Offset(before as i64)).map_err(wrong)?;
+        let deleted = self.admin.delete_records(&places, &options()).await.map_err(wrong)?;
+        deleted.elements().iter().try_for_each(|place| place.error()).map_err(wrong)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::publish;
 use super::reading::{self, Fields, listed};
+use super::settings::log_max;
 use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::LogChoice;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 
 /// Kafka's names end at 249 characters (`Topic.MAX_NAME_LENGTH`); schema and table need the most of it.
 const TOPIC_PREFIX_LEN_MAX: usize = 100;
+/// What the log's topic may hold, of values before they are compressed.
+const LOG_BYTES: u64 = 64 << 30;
 const PROTOCOL: &str = "security.protocol";
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
@@ -29,7 +32,7 @@ pub(super) fn log(
     outbox: &mut Vec<publish::Outbox>,
     notes: &mut Notes<'_>,
 ) -> Option<LogChoice> {
-    let keys = ["brokers", "topic_prefix", "partitions", "replication", "publish", "options"];
+    let keys = ["brokers", "topic_prefix", "partitions", "replication", "publish", "max", "options"];
     let fields = Fields::open(node, "log.kafka", &keys, notes)?;
     let brokers = fields
         .need("brokers", "write `brokers: localhost:9092`", notes)
@@ -49,6 +52,7 @@ pub(super) fn log(
         let spot = fields.get("topic_prefix").map_or(fields.owner, |node| node.spot);
         stays_apart(prefix, !outbox.is_empty(), spot, notes);
     }
+    let bytes_max = log_max(&fields, LOG_BYTES, notes);
     let options = options(fields.get("options"), fields.owner, notes);
     Some(LogChoice::Kafka {
         brokers: brokers?,
@@ -56,6 +60,7 @@ pub(super) fn log(
         partitions: partitions?,
         replication: replication?,
         publish: publish?,
+        bytes_max: bytes_max?,
         options,
     })
 }

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// The embedded log must hold a few flushes and the history that a slice reads again after a restart.
-const EMBEDDED_BYTES_MIN: u64 = 64 * MIB;
+/// A log must hold a few flushes and the history that a slice reads again after a restart.
+const LOG_BYTES_MIN: u64 = 64 * MIB;
 /// What the embedded log may take of the disk by default.
 const EMBEDDED_BYTES: u64 = 8 * GIB;
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
@@ -95,14 +95,19 @@ fn log(
     if let Some(node) = kafka {
         return kafka::log(node, name, outbox, notes);
     }
-    let mut bytes_max = Some(EMBEDDED_BYTES);
-    if let Some(node) = embedded {
-        let fields = Fields::open(node, "log.embedded", &["max"], notes)?;
-        if let Some(node) = fields.get("max") {
-            bytes_max = reading::bytes(node, "a size of the log", EMBEDDED_BYTES_MIN..=1024 * GIB, notes);
-        }
-    }
+    let bytes_max = match embedded {
+        Some(node) => log_max(&Fields::open(node, "log.embedded", &["max"], notes)?, EMBEDDED_BYTES, notes),
+        None => Some(EMBEDDED_BYTES),
+    };
     bytes_max.map(|bytes_max| LogChoice::Embedded { bytes_max })
+}
+
+/// What a log may grow to.
+pub(super) fn log_max(fields: &Fields<'_>, otherwise: u64, notes: &mut Notes<'_>) -> Option<u64> {
+    match fields.get("max") {
+        Some(node) => reading::bytes(node, "a size of the log", LOG_BYTES_MIN..=1024 * GIB, notes),
+        None => Some(otherwise),
+    }
 }
 
 fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>) -> ProxySettings {
