@@ -43,7 +43,10 @@ pub(crate) struct Output {
 impl Output {
     /// None if nothing is to be published.
     pub(crate) fn of(choice: &LogChoice, row_bytes_max: u64) -> Option<Output> {
-        let LogChoice::Kafka { brokers, partitions, replication, options, .. } = choice else { return None };
+        let LogChoice::Kafka { brokers, partitions, replication, publish: Some(_), options, .. } = choice
+        else {
+            return None;
+        };
         Some(Output {
             cluster: Cluster::new(brokers, options),
             partitions: i32::from(*partitions).max(1),

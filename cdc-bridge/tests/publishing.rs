@@ -134,11 +134,6 @@ async fn every_change_is_published_also_by_a_bridge_that_is_killed() {
     house.same(orders::AT_SOURCE, orders::AT_SINK).await;
     kafka.until_consumed(&house).await;
     let records = kafka.records();
-    let strange = records.iter().find(|record| {
-        let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
-        headers.into_iter().any(|header| !header.key.starts_with("__debezium."))
-    });
-    assert!(strange.is_none(), "{strange:?}");
     assert!(records.iter().any(|record| record.partition() == 1), "a topic's partitions are used");
     // The place is one that Kafka's own tools show.
     let group = format!("strangler.{}.publish", kafka.prefix);

@@ -63,10 +63,12 @@ impl Reader {
     /// Begins behind a bookmark; [`LogError::Trimmed`] where what follows is no longer kept.
     pub(super) fn begin(store: &Store, wanted: Wanted, from: Bookmark) -> Result<Reader, LogError> {
         let mut extent = store.extent();
-        let mut known = store.known()?;
+        // Where there is no log, what the bookmark stood at is gone.
+        let gone = |error| if matches!(error, LogError::Missing) { LogError::Trimmed } else { error };
+        let mut known = store.known().map_err(gone)?;
         if from.log == known.log && from.key > known.promised {
             // Another process may have written meanwhile.
-            known = store.look()?;
+            known = store.look().map_err(gone)?;
         }
         extent.mark_unchanged();
         store.check(&from, &known)?;
@@ -115,16 +117,28 @@ impl Reader {
     }
 }
 
-#[derive(Default)]
 struct Growing {
     batch: Batch,
     size: usize,
     passed: usize,
+    /// How many of its changes are promised, or were when it began, and the last change before the others.
+    settled: (usize, Position),
 }
 
 impl Growing {
-    /// Takes changes until the batch is full; true when all were taken. What a dead writer left of a transaction, its
-    /// successor has repeated.
+    /// A batch behind what was handed out before.
+    fn behind(delivered: Position) -> Self {
+        Self { batch: Batch::default(), size: 0, passed: 0, settled: (0, delivered) }
+    }
+
+    /// Another writer begins: what the one before left unpromised, it repeats. What was handed out stays.
+    fn forget_unpromised(&mut self, delivered: &mut Position) {
+        let dropped = self.batch.changes.drain(self.settled.0..);
+        self.size -= dropped.map(|change| change.size()).sum::<usize>();
+        *delivered = self.settled.1;
+    }
+
+    /// Takes changes until the batch is full; true when all were taken. Those that were handed out before are left out.
     fn take(&mut self, changes: &mut Changes, delivered: &mut Position) -> Result<bool, Malformed> {
         while self.size < BATCH_BYTES_MAX {
             let Some(change) = changes.next().transpose()? else { return Ok(true) };
@@ -138,7 +152,8 @@ impl Growing {
     }
 
     /// Everything up to this record is in the batch, and nothing before the bookmark is needed any more.
-    fn end(&mut self, mut progress: Progress, bookmark: &Bookmark) {
+    fn end(&mut self, mut progress: Progress, bookmark: &Bookmark, delivered: Position) {
+        self.settled = (self.batch.changes.len(), delivered);
         if let Some((before, _)) = self.batch.progress.take() {
             progress.messages.splice(0..0, before.messages);
         }
@@ -165,7 +180,7 @@ impl Place {
         promised: u64,
         log: &LogId,
     ) -> Result<(Place, Batch), LogError> {
-        let mut growing = Growing::default();
+        let mut growing = Growing::behind(self.delivered);
         let malformed = |malformed: Malformed| store.damaged(&malformed.to_string());
         if let Some(mut partly) = self.partly.take() {
             if !growing.take(&mut partly.0, &mut self.delivered).map_err(malformed)? {
@@ -183,6 +198,9 @@ impl Place {
             let value = Value::open(found.bytes).map_err(malformed)?;
             if !growing.has_room(&value) {
                 return Ok(ControlFlow::Break(()));
+            }
+            if found.is_first {
+                growing.forget_unpromised(&mut place.delivered);
             }
             growing.passed += len;
             let relations = place.shapes.of_value(&value, found.relation)?;
@@ -210,7 +228,8 @@ impl Place {
         (self.key, self.base) = (key + 1, base);
         if let Some(progress) = progress {
             let point = Some(progress.point());
-            growing.end(progress, &Bookmark { log: log.clone(), key: self.key, base, point });
+            let bookmark = Bookmark { log: log.clone(), key: self.key, base, point };
+            growing.end(progress, &bookmark, self.delivered);
         }
         growing.size < BATCH_BYTES_MAX
     }

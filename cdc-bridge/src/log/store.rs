@@ -55,6 +55,8 @@ pub(crate) struct Found<'a> {
     pub(crate) key: u64,
     /// What a reader behind it needs is kept from this key on.
     pub(crate) base: u64,
+    /// A writer began with it: what is behind the last promise before it does not count.
+    pub(crate) is_first: bool,
     pub(crate) bytes: Bytes,
     pub(crate) relation: &'a dyn Fn(u64) -> Result<Relation, LogError>,
 }

@@ -24,7 +24,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(cluster: &Cluster, log: &Log) -> Result<Place, LogError> {
         let group = format!("strangler.{}.publish", log.context().prefix);
-        let mut config = cluster.consumer();
+        let mut config = cluster.consumer(10);
         let consumer = config.set("group.id", group).create_with_context(Listener);
         let consumer = Arc::new(consumer.map_err(|error| cluster.error(&error))?);
         Ok(Place { cluster: cluster.clone(), consumer, topic: log.topic() })

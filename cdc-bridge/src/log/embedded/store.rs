@@ -166,7 +166,8 @@ impl Store {
                 }
                 expected += 1;
                 let bytes = Bytes::copy_from_slice(value.value());
-                let found = Found { key: key.value(), base: expected, bytes, relation: &relation };
+                let found =
+                    Found { key: key.value(), base: expected, is_first: false, bytes, relation: &relation };
                 if visit(found).map_err(Failure::Said)?.is_break() {
                     return Ok(());
                 }

@@ -20,8 +20,6 @@ const PRODUCER_KBYTES_MAX: u64 = 32 << 10;
 const CONSUMER_KBYTES_MAX: u64 = 2 << 10;
 /// What one answer of a broker brings, compressed: it is received as up to so many times more.
 const FETCH_BYTES_MAX: u64 = 1 << 20;
-/// The broker answers a fetch that finds nothing after this time.
-const FETCH_WAIT_MS: u64 = 500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
@@ -101,8 +99,9 @@ impl Cluster {
         self.with_options(config, Client::Producer)
     }
 
-    /// For a reader of one partition. It belongs to no group and commits nothing.
-    pub(crate) fn consumer(&self) -> ClientConfig {
+    /// For a reader of one partition. It belongs to no group and commits nothing. The broker answers a fetch that finds
+    /// nothing after `wait_ms`; another place that is read from then waits for so long.
+    pub(crate) fn consumer(&self, wait_ms: u64) -> ClientConfig {
         let mut config = self.config();
         config
             .set("group.id", "strangler")
@@ -114,7 +113,7 @@ impl Cluster {
             .set("queued.max.messages.kbytes", CONSUMER_KBYTES_MAX.to_string())
             .set("fetch.message.max.bytes", (FETCH_BYTES_MAX / 2).to_string())
             .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
-            .set("fetch.wait.max.ms", FETCH_WAIT_MS.to_string())
+            .set("fetch.wait.max.ms", wait_ms.to_string())
             .set("fetch.min.bytes", "1")
             .set("fetch.error.backoff.ms", "20")
             // Its default of a second would stop a reader that is faster than its queue is long.

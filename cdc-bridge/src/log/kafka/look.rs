@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// A question about topics is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A look goes from place to place.
+const FETCH_WAIT_MS: u64 = 10;
 /// News of the client library that are taken at once.
 const NEWS_MAX: usize = 64;
 
@@ -26,8 +28,10 @@ pub(crate) struct Look {
 impl Look {
     /// Connects when it is first used.
     pub(crate) fn new(cluster: &Cluster) -> Result<Look, LogError> {
-        let consumer =
-            cluster.consumer().create_with_context(Listener).map_err(|error| cluster.error(&error))?;
+        let consumer = cluster
+            .consumer(FETCH_WAIT_MS)
+            .create_with_context(Listener)
+            .map_err(|error| cluster.error(&error))?;
         Ok(Look { cluster: cluster.clone(), consumer })
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Head {
     pub(crate) system_id: String,
     /// The plan and the database that it was made for.
     pub(crate) made_for: MadeFor,
+    /// Whether a writer begins with it: what another one left behind the last promise is no part of the log.
+    pub(crate) begins: bool,
     /// The head before it; none for the log's first.
     pub(crate) before: Option<u64>,
     /// Bytes of values since the log's beginning.

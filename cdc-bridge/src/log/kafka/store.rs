@@ -193,6 +193,7 @@ impl Store {
             log: self.published.borrow().log.clone(),
             system_id: server.system_id.clone(),
             made_for: self.made_for.clone(),
+            begins: true,
             before: None,
             written: 0,
             last: None,
@@ -220,6 +221,7 @@ impl Store {
             let Seen { head, at, next } = *self.seen(&mut session)?;
             let extent = self.published.borrow().clone();
             let head = Head {
+                begins: true,
                 before: Some(at),
                 written: session.written,
                 last: last(&extent),
@@ -292,6 +294,7 @@ impl Store {
             log: extent.log.clone(),
             system_id: live.system_id.clone(),
             made_for: self.made_for.clone(),
+            begins: false,
             before: Some(live.head),
             written,
             last: last(extent),

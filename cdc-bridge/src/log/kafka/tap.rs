@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// The client library is asked so often whether something arrived.
 const POLL: Duration = Duration::from_millis(100);
+/// A reader stays at one place, the log's end.
+const FETCH_WAIT_MS: u64 = 500;
 
 pub(crate) struct Tap {
     cluster: Cluster,
@@ -30,8 +32,10 @@ pub(crate) struct Tap {
     /// The newest head before that, and the shapes in it.
     base: u64,
     relations: BTreeMap<String, Relation>,
+    /// A writer began, and none of its values was handed out yet.
+    has_begun: bool,
     /// The value that was handed out last, for a reader that had no room for it.
-    held: Option<(u64, Bytes)>,
+    held: Option<(u64, Bytes, bool)>,
 }
 
 impl std::fmt::Debug for Tap {
@@ -42,10 +46,10 @@ impl std::fmt::Debug for Tap {
 
 impl Tap {
     pub(super) fn new(cluster: Cluster, topic: String) -> Result<Tap, LogError> {
-        let consumer = cluster.consumer().create_with_context(Listener);
+        let consumer = cluster.consumer(FETCH_WAIT_MS).create_with_context(Listener);
         let consumer = consumer.map_err(|error| cluster.error(&error))?;
-        let (next, base, relations, held) = (None, 0, BTreeMap::new(), None);
-        Ok(Tap { cluster, topic, consumer, next, base, relations, held })
+        let (next, base, relations, has_begun, held) = (None, 0, BTreeMap::new(), false, None);
+        Ok(Tap { cluster, topic, consumer, next, base, relations, has_begun, held })
     }
 
     /// The head at an offset.
@@ -66,8 +70,9 @@ impl Tap {
     }
 
     pub(crate) fn read(&mut self, from: u64, base: u64, to: u64, visit: Visit<'_>) -> Result<(), LogError> {
-        let held = self.held.take().filter(|(key, _)| *key == from && self.base == base);
-        if let Some((key, bytes)) = held {
+        let held = self.held.take().filter(|(key, ..)| *key == from && self.base == base);
+        if let Some((key, bytes, has_begun)) = held {
+            self.has_begun |= has_begun;
             if self.hand_out(key, &bytes, visit)?.is_break() || key + 1 >= to {
                 return Ok(());
             }
@@ -88,8 +93,9 @@ impl Tap {
             match kind {
                 Some(Kind::Value) if self.hand_out(at, &bytes, visit)?.is_break() => return Ok(()),
                 Some(Kind::Head) => {
-                    self.relations = read_head(&self.cluster, at, &bytes)?.relations;
-                    self.base = at;
+                    let head = read_head(&self.cluster, at, &bytes)?;
+                    (self.relations, self.base) = (head.relations, at);
+                    self.has_begun |= head.begins;
                 }
                 Some(Kind::Value) | None => {}
             }
@@ -98,17 +104,18 @@ impl Tap {
     }
 
     fn hand_out(&mut self, key: u64, bytes: &Bytes, visit: Visit<'_>) -> Result<ControlFlow<()>, LogError> {
-        self.held = Some((key, bytes.clone()));
+        let is_first = std::mem::take(&mut self.has_begun);
+        self.held = Some((key, bytes.clone(), is_first));
         let relation = |hash: u64| {
             let found = self.relations.get(&record::shape(hash));
             found.cloned().ok_or_else(|| self.cluster.damaged("it lacks a table's shape"))
         };
-        visit(Found { key, base: self.base, bytes: bytes.clone(), relation: &relation })
+        visit(Found { key, base: self.base, is_first, bytes: bytes.clone(), relation: &relation })
     }
 
     /// Begins to receive at an offset.
     fn seek(&mut self, from: u64, base: u64) -> Result<(), LogError> {
-        self.next = None;
+        (self.next, self.has_begun) = (None, false);
         self.relations = self.head(base)?.relations;
         self.base = base;
         let wrong = |error: KafkaError| self.cluster.error(&error);
