@@ -19,7 +19,7 @@ pub struct Membership(pub i64);
 
 pub type Captured = BTreeMap<TableName, Membership>;
 
-/// How far a source has been written into the log. JSON in Kafka's progress topic, versioned.
+/// How far a source has been written into the log. JSON, versioned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     pub version: u32,
