@@ -18,10 +18,12 @@ pub(crate) mod kafka;
 mod reader;
 mod recent;
 mod store;
+mod values;
 mod writer;
 
 use bookmark::Bookmark;
-pub use contract::{BATCH_BYTES_MAX, Batch, Cursor, Flush, LogError, Owner, RECENT_MAX};
+pub use bookmark::Cursor;
+pub use contract::{BATCH_BYTES_MAX, Batch, Flush, LogError, Owner, RECENT_MAX};
 pub use kafka::{out_of_reach, unknown_options};
 use migrations::lsn::Timeline;
 use migrations::names::{PlanName, TableName};

@@ -1,7 +1,19 @@
 //! What a cursor says: where a reader begins again, and what it had read by then. Pure.
 
-use super::contract::Cursor;
 use rows::progress::{LogId, Point};
+use serde::{Deserialize, Serialize};
+
+/// Where a reader can begin again; opaque to everyone but the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub String);
+
+impl Cursor {
+    /// The key that is read next; 0 for a cursor that is not ours.
+    pub(crate) fn key(&self) -> u64 {
+        Bookmark::read(self).map_or(0, |bookmark| bookmark.key)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bookmark {

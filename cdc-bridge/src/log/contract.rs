@@ -1,12 +1,11 @@
 //! What a log's adapters, writers and readers speak of: what is appended, what is read, where, and why not.
 
-use super::bookmark::Bookmark;
+use super::bookmark::Cursor;
 use migrations::code::Code;
 use migrations::finding::Finding;
 use migrations::problem::{Diagnostic, Problem};
 use rows::change::Change;
 use rows::progress::Progress;
-use serde::{Deserialize, Serialize};
 
 /// A reader's batch ends after this many bytes of changes, so that memory stays bounded.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -36,18 +35,6 @@ pub struct Flush {
     pub changes: Vec<Change>,
     /// Present where the last change ends a transaction (or no change is in flight).
     pub progress: Option<Progress>,
-}
-
-/// Where a reader can begin again; opaque to everyone but its adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Cursor(pub String);
-
-impl Cursor {
-    /// The key that is read next; 0 for a cursor that is not ours.
-    pub(crate) fn key(&self) -> u64 {
-        Bookmark::read(self).map_or(0, |bookmark| bookmark.key)
-    }
 }
 
 /// What a reader delivers at once.

@@ -1,7 +1,6 @@
 //! How far a log is, as its store publishes it whenever that changes. Pure.
 
-use super::bookmark::Bookmark;
-use super::contract::Cursor;
+use super::bookmark::{Bookmark, Cursor};
 use rows::progress::{LogId, Point, Progress};
 use serde::{Deserialize, Serialize};
 

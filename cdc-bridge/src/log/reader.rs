@@ -3,7 +3,8 @@
 use super::bookmark::Bookmark;
 use super::contract::{BATCH_BYTES_MAX, Batch, LogError};
 use super::extent::Extent;
-use super::store::{Found, Store, Tap};
+use super::store::{Store, Tap};
+use super::values::Found;
 use migrations::lsn::Position;
 use migrations::names::TableName;
 use rows::binary::{Changes, Malformed, Value};

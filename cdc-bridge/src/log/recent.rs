@@ -2,7 +2,8 @@
 
 use super::contract::LogError;
 use super::reader::{Shapes, Wanted};
-use super::store::{Found, Store};
+use super::store::Store;
+use super::values::Found;
 use migrations::names::TableName;
 use rows::binary::{Malformed, Value};
 use rows::change::Change;

@@ -2,7 +2,8 @@
 
 use super::contract::{Flush, LogError};
 use super::floor::Floor;
-use super::store::{Addition, Shape, Store};
+use super::store::Store;
+use super::values::{Addition, Shape};
 use migrations::lsn::{Durable, EndLsn};
 use rows::binary::{Encoder, relation_hash};
 use rows::change::{Change, Relation};

@@ -6,7 +6,7 @@
 use super::file::{FLUSHES, Failure, HINT_DISK, Open, RELATIONS, open, put_state, said, unavailable};
 use crate::log::contract::LogError;
 use crate::log::extent::Extent;
-use crate::log::store::{Addition, Found, Shape, Visit};
+use crate::log::values::{Addition, Found, Shape, Visit};
 use bytes::Bytes;
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use rows::progress::Point;

@@ -36,6 +36,18 @@ pub(crate) struct Head {
     pub(crate) relations: BTreeMap<String, Relation>,
 }
 
+impl Head {
+    /// Reads the head at an offset; why that cannot be.
+    pub(super) fn read(at: u64, payload: &[u8]) -> Result<Head, String> {
+        let head: Head = serde_json::from_slice(payload)
+            .map_err(|error| format!("its head {at} cannot be read: {error}"))?;
+        if head.version != VERSION {
+            return Err(format!("its head {at} is of another version of strangler"));
+        }
+        Ok(head)
+    }
+}
+
 /// A server has many databases, and a database may be followed by several plans: each has a log of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MadeFor {

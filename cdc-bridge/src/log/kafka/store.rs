@@ -11,7 +11,7 @@ use super::tap::Tap;
 use super::topics::{Shape, Topics};
 use crate::log::contract::{LogError, Owner};
 use crate::log::extent::Extent;
-use crate::log::store::Addition;
+use crate::log::values::Addition;
 use bytes::Bytes;
 use migrations::lsn::Timeline;
 use rdkafka::error::KafkaError;
@@ -442,7 +442,7 @@ impl Store {
     }
 
     fn head(&self, at: u64, payload: &[u8]) -> Result<Head, LogError> {
-        read_head(&self.cluster, at, payload)
+        Head::read(at, payload).map_err(|why| self.cluster.damaged(&why))
     }
 
     /// How far the log is: what the newest head says, and the promises behind it.
@@ -507,13 +507,4 @@ fn block<T>(run: impl AsyncFnOnce() -> Result<T, LogError>) -> Result<T, LogErro
 fn last(extent: &Extent) -> Option<Last> {
     let progress = extent.last.clone()?;
     Some(Last { progress, promised: extent.promised, base: extent.base })
-}
-
-pub(super) fn read_head(cluster: &Cluster, at: u64, payload: &[u8]) -> Result<Head, LogError> {
-    let head: Head = serde_json::from_slice(payload)
-        .map_err(|error| cluster.damaged(&format!("its head {at} cannot be read: {error}")))?;
-    if head.version != VERSION {
-        return Err(cluster.damaged(&format!("its head {at} is of another version of strangler")));
-    }
-    Ok(head)
 }

@@ -4,9 +4,8 @@ use super::client::{ANSWER_MAX, Cluster};
 use super::listener::Listener;
 use super::look::{Look, is_passing};
 use super::record::{self, Head, Kind};
-use super::store::read_head;
 use crate::log::contract::{LogError, other_history};
-use crate::log::store::{Found, Visit};
+use crate::log::values::{Found, Visit};
 use bytes::Bytes;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -62,7 +61,7 @@ impl Tap {
         let mut head = None;
         look.each(&self.topic, (at, at + 1), |message| {
             if record::kind(message.key(), message.offset()) == Some(Kind::Head) {
-                head = Some(read_head(&self.cluster, at, message.payload().unwrap_or_default())?);
+                head = Some(self.parsed(at, message.payload().unwrap_or_default())?);
             }
             Ok(())
         })?;
@@ -93,7 +92,7 @@ impl Tap {
             match kind {
                 Some(Kind::Value) if self.hand_out(at, &bytes, visit)?.is_break() => return Ok(()),
                 Some(Kind::Head) => {
-                    let head = read_head(&self.cluster, at, &bytes)?;
+                    let head = self.parsed(at, &bytes)?;
                     (self.relations, self.base) = (head.relations, at);
                     self.has_begun |= head.begins;
                 }
@@ -101,6 +100,10 @@ impl Tap {
             }
         }
         Ok(())
+    }
+
+    fn parsed(&self, at: u64, payload: &[u8]) -> Result<Head, LogError> {
+        Head::read(at, payload).map_err(|why| self.cluster.damaged(&why))
     }
 
     fn hand_out(&mut self, key: u64, bytes: &Bytes, visit: Visit<'_>) -> Result<ControlFlow<()>, LogError> {

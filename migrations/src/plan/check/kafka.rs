@@ -5,7 +5,6 @@
 
 use super::publish;
 use super::reading::{self, Fields, listed};
-use super::settings::log_max;
 use crate::code::Code;
 use crate::names::PlanName;
 use crate::plan::LogChoice;
@@ -52,7 +51,7 @@ pub(super) fn log(
         let spot = fields.get("topic_prefix").map_or(fields.owner, |node| node.spot);
         stays_apart(prefix, !outbox.is_empty(), spot, notes);
     }
-    let bytes_max = log_max(&fields, LOG_BYTES, notes);
+    let bytes_max = reading::log_max(&fields, LOG_BYTES, notes);
     let options = options(fields.get("options"), fields.owner, notes);
     Some(LogChoice::Kafka {
         brokers: brokers?,

@@ -13,6 +13,8 @@ use std::str::FromStr;
 const LIKENESS_MIN: f64 = 0.55;
 /// A value shown in a message is cut here.
 const SHOWN_CHARS_MAX: usize = 60;
+/// A log must hold a few flushes and the history that a slice reads again after a restart.
+const LOG_BYTES: RangeInclusive<u64> = 64 << 20..=1 << 40;
 
 /// A mapping with known keys.
 pub(super) struct Fields<'n> {
@@ -203,6 +205,14 @@ pub(super) fn integer(
     let units = [("", 1)];
     let example = format!("write a whole number from {} to {}", bounds.start(), bounds.end());
     measured(node, what, &units, bounds, &example, notes)
+}
+
+/// What a log may grow to.
+pub(super) fn log_max(fields: &Fields<'_>, otherwise: u64, notes: &mut Notes<'_>) -> Option<u64> {
+    match fields.get("max") {
+        Some(node) => bytes(node, "a size of the log", LOG_BYTES, notes),
+        None => Some(otherwise),
+    }
 }
 
 /// A size such as `16GiB`, in bytes.

@@ -17,8 +17,6 @@ use std::net::SocketAddr;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// A log must hold a few flushes and the history that a slice reads again after a restart.
-const LOG_BYTES_MIN: u64 = 64 * MIB;
 /// What the embedded log may take of the disk by default.
 const EMBEDDED_BYTES: u64 = 8 * GIB;
 const TIMEOUTS_MS: std::ops::RangeInclusive<u64> = 1..=3_600_000;
@@ -96,18 +94,12 @@ fn log(
         return kafka::log(node, name, outbox, notes);
     }
     let bytes_max = match embedded {
-        Some(node) => log_max(&Fields::open(node, "log.embedded", &["max"], notes)?, EMBEDDED_BYTES, notes),
+        Some(node) => {
+            reading::log_max(&Fields::open(node, "log.embedded", &["max"], notes)?, EMBEDDED_BYTES, notes)
+        }
         None => Some(EMBEDDED_BYTES),
     };
     bytes_max.map(|bytes_max| LogChoice::Embedded { bytes_max })
-}
-
-/// What a log may grow to.
-pub(super) fn log_max(fields: &Fields<'_>, otherwise: u64, notes: &mut Notes<'_>) -> Option<u64> {
-    match fields.get("max") {
-        Some(node) => reading::bytes(node, "a size of the log", LOG_BYTES_MIN..=1024 * GIB, notes),
-        None => Some(otherwise),
-    }
 }
 
 fn proxy(plan: &Fields<'_>, listeners: &mut Vec<Listener>, notes: &mut Notes<'_>) -> ProxySettings {
