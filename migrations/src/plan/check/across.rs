@@ -206,11 +206,14 @@ fn outbox(draft: &Draft, notes: &mut Notes<'_>) {
     }
 }
 
-/// A table's part of its topic's name as Kafka compares it: what a topic cannot hold is written `_` there, and Kafka
+/// A table's part of its topic's name as Kafka compares it: what a topic cannot hold is written `_` there for each UTF-16 unit, and Kafka
 /// refuses a topic that differs from another only in `.` and `_` (Kafka source, `Topic.unifyCollisionChars`).
 fn topic_as_compared(table: &TableName) -> String {
-    let letter = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    table.to_string().chars().map(letter).collect()
+    let letters = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '-' => vec![c],
+        _ => vec!['_'; c.len_utf16()],
+    };
+    table.to_string().chars().flat_map(letters).collect()
 }
 
 fn databases(draft: &Draft, notes: &mut Notes<'_>) {
