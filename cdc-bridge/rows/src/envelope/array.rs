@@ -1,6 +1,8 @@
-//! Arrays: Postgres' text (PostgreSQL manual, 8.15.6) taken apart and put together.
+//! Arrays: Postgres' text (PostgreSQL manual, 8.15.6) taken apart.
 //!
 //! Knows nothing of the elements' type but how its text is quoted.
+
+use migrations::column_type::{ColumnType, Form};
 
 /// Postgres' own bound on an array's dimensions (`MAXDIM`).
 pub(super) const DEPTH_MAX: usize = 6;
@@ -15,8 +17,17 @@ pub(super) enum Token<'a> {
     Element(&'a [u8]),
 }
 
-/// Walks over an array's text; false if it is none, or has bounds other than from 1 (`[0:1]={…}`).
+/// Whether a null may stand among the elements. Debezium forgets to say so of types that it finds by their name.
+pub(super) fn takes_nulls(element: &ColumnType) -> bool {
+    !matches!(element, ColumnType::Enum { .. } | ColumnType::Printed { form: Form::Tsvector, .. })
+}
+
+/// Walks over an array's text; false if it is none. Bounds before it (`[0:1]={…}`) are passed over, as pgjdbc does.
 pub(super) fn walk(text: &[u8], mut meet: impl FnMut(Token<'_>) -> bool) -> bool {
+    let text = match text.first() {
+        Some(b'[') => text.iter().position(|byte| *byte == b'=').map_or(text, |at| &text[at + 1..]),
+        _ => text,
+    };
     let mut scratch = Vec::new();
     let mut depth = 0;
     let mut at = 0;
@@ -83,22 +94,4 @@ fn element(text: &[u8], element: &mut Vec<u8>) -> Option<usize> {
             }
         }
     }
-}
-
-/// Writes an element as Postgres does (`array_out`): quoted if it is empty, looks like NULL, or holds what an
-/// array's text is made of.
-pub(super) fn write_element(text: &[u8], out: &mut Vec<u8>) {
-    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',' | b' ' | b'\t'..=b'\r');
-    if !text.is_empty() && !text.eq_ignore_ascii_case(b"NULL") && !text.iter().any(is_special) {
-        out.extend_from_slice(text);
-        return;
-    }
-    out.push(b'"');
-    for byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
-    }
-    out.push(b'"');
 }

@@ -1,14 +1,26 @@
-//! Dates and times: between Postgres' ISO text (PostgreSQL manual, 8.5.2, `DateStyle = ISO`, `TimeZone = UTC`), counts
-//! of days and microseconds since 1970, and Java's ISO text of a zoned timestamp.
+//! Dates and times: from Postgres' ISO text (PostgreSQL manual, 8.5.2, `DateStyle = ISO`, `TimeZone = UTC`) to counts of
+//! days and microseconds since 1970, and to Java's ISO text.
 //!
 //! The calendar is the proleptic Gregorian one on both sides. Readers take what Postgres writes and nothing else.
 
 use super::json::digits;
 
-/// What Debezium writes for infinite timestamps without time zone, whatever their unit (pgjdbc's
-/// `DATE_POSITIVE_INFINITY` and `DATE_NEGATIVE_INFINITY`).
-pub(super) const INFINITY: i64 = 9_223_372_036_825_200_000;
-pub(super) const NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
+/// What Debezium makes of infinite timestamps without time zone, in microseconds (pgjdbc's `DATE_POSITIVE_INFINITY` and
+/// `DATE_NEGATIVE_INFINITY`).
+pub(super) const INFINITY_US: i128 = 9_223_372_036_825_200_000;
+pub(super) const NEGATIVE_INFINITY_US: i128 = -9_223_372_036_832_400_000;
+/// What it makes of infinite dates, in days: -5877611-06-21 and the day after
+/// (`PostgresValueConverter.POSITIVE_INFINITY_LOCAL_DATE`).
+pub(super) const INFINITY_DAYS: i64 = -2_147_472_692;
+pub(super) const NEGATIVE_INFINITY_DAYS: i64 = INFINITY_DAYS + 1;
+
+/// How many digits of a second are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fraction {
+    /// As many as there are, none for a whole second (`DateTimeFormatter.ISO_LOCAL_TIME`).
+    Shortest,
+    Digits(u8),
+}
 
 pub(super) const DAY_US: i64 = 86_400_000_000;
 
@@ -16,15 +28,6 @@ pub(super) const DAY_US: i64 = 86_400_000_000;
 pub(super) fn days(text: &[u8]) -> Option<i64> {
     let (text, is_bc) = era(text);
     date(text, is_bc)
-}
-
-/// Writes a date as Postgres does.
-pub(super) fn write_days(days: i64, out: &mut Vec<u8>) {
-    let (year, month, day) = civil(days);
-    write_date(if year > 0 { year } else { 1 - year }, month, day, out);
-    if year <= 0 {
-        out.extend_from_slice(b" BC");
-    }
 }
 
 /// Microseconds since midnight of a time like `13:51:30.5`; `24:00:00` is the end of the day.
@@ -44,19 +47,6 @@ pub(super) fn time_us(text: &[u8]) -> Option<i64> {
     (number(minutes)? < 60 && number(seconds)? < 60 && us <= DAY_US).then_some(us)
 }
 
-/// Writes a time as Postgres does: a fraction only if there is one, without zeros at its end.
-pub(super) fn write_time(us: i64, out: &mut Vec<u8>) {
-    write_clock(us, out);
-    let fraction = us % 1_000_000;
-    if fraction != 0 {
-        out.push(b'.');
-        digits(fraction as u128, 6, out);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
-    }
-}
-
 /// Microseconds since 1970-01-01 00:00 of a timestamp like `2016-11-04 13:51:30.5` or `0044-03-15 12:00:00 BC`.
 /// Postgres' last thirty years do not fit 64 bits.
 pub(super) fn timestamp_us(text: &[u8]) -> Option<i128> {
@@ -64,11 +54,6 @@ pub(super) fn timestamp_us(text: &[u8]) -> Option<i128> {
     let space = text.iter().position(|byte| *byte == b' ')?;
     let days = date(&text[..space], is_bc)?;
     Some(i128::from(days) * i128::from(DAY_US) + i128::from(time_us(&text[space + 1..])?))
-}
-
-/// Writes a timestamp as Postgres does.
-pub(super) fn write_timestamp(us: i128, out: &mut Vec<u8>) {
-    write_moment(us, b"", out);
 }
 
 /// The same with a time zone, which is UTC: `2016-11-04 13:51:30.5+00`.
@@ -81,53 +66,50 @@ pub(super) fn timestamptz_us(text: &[u8]) -> Option<i128> {
     timestamp_us(&[local, b" BC"].concat())
 }
 
-/// Writes a timestamp with time zone as Postgres does.
-pub(super) fn write_timestamptz(us: i128, out: &mut Vec<u8>) {
-    write_moment(us, b"+00", out);
-}
-
-/// Writes Java's `ISO_OFFSET_DATE_TIME` with six digits of a second, as Debezium's `ZonedTimestamp` for a column
-/// without precision: `2016-11-04T11:51:30.123456Z`, `+21016-11-04T06:51:30.000000Z`, `-0043-03-15T00:00:00.000000Z`.
-pub(super) fn write_zoned(us: i128, out: &mut Vec<u8>) {
-    let (days, time) = split(us);
+/// Writes Java's `ISO_LOCAL_DATE`: `2016-11-04`, `+21016-11-04`, `-0043-03-15`.
+pub(super) fn write_days(days: i64, out: &mut Vec<u8>) {
     let (year, month, day) = civil(days);
     if year > 9999 {
         out.push(b'+');
     } else if year < 0 {
         out.push(b'-');
     }
-    write_date(year.abs(), month, day, out);
-    out.push(b'T');
-    write_clock(time, out);
-    out.push(b'.');
-    digits((time % 1_000_000) as u128, 6, out);
-    out.push(b'Z');
+    digits(u128::from(year.unsigned_abs()), 4, out);
+    out.push(b'-');
+    digits(month as u128, 2, out);
+    out.push(b'-');
+    digits(day as u128, 2, out);
 }
 
-/// Reads what [`write_zoned`] wrote.
-pub(super) fn zoned_us(text: &[u8]) -> Option<i128> {
-    let (is_negative, text) = match text {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        text => (false, text),
-    };
-    let separator = text.iter().position(|byte| *byte == b'T')?;
-    let (year, month, day) = parts(&text[..separator])?;
-    let days = days_of(if is_negative { -year } else { year }, month, day)?;
-    let time = time_us(text[separator + 1..].strip_suffix(b"Z")?)?;
-    Some(i128::from(days) * i128::from(DAY_US) + i128::from(time))
-}
-
-fn write_moment(us: i128, zone: &[u8], out: &mut Vec<u8>) {
-    let (days, time) = split(us);
-    let (year, month, day) = civil(days);
-    write_date(if year > 0 { year } else { 1 - year }, month, day, out);
-    out.push(b' ');
-    write_time(time, out);
-    out.extend_from_slice(zone);
-    if year <= 0 {
-        out.extend_from_slice(b" BC");
+/// Writes a time of a day up to its end: `13:51:30.5`.
+pub(super) fn write_time(us: i64, fraction: Fraction, out: &mut Vec<u8>) {
+    write_clock(us, out);
+    let (us, kept) = (
+        (us % 1_000_000) as u128,
+        match fraction {
+            Fraction::Shortest => 6,
+            Fraction::Digits(kept) => usize::from(kept.min(6)),
+        },
+    );
+    if kept == 0 || (us == 0 && fraction == Fraction::Shortest) {
+        return;
     }
+    out.push(b'.');
+    let start = out.len();
+    digits(us, 6, out);
+    out.truncate(start + kept);
+    while fraction == Fraction::Shortest && out.last() == Some(&b'0') {
+        out.pop();
+    }
+}
+
+/// Writes Java's `ISO_OFFSET_DATE_TIME` in UTC: `2016-11-04T11:51:30.123456Z`.
+pub(super) fn write_zoned(us: i128, fraction: Fraction, out: &mut Vec<u8>) {
+    let (days, time) = split(us);
+    write_days(days, out);
+    out.push(b'T');
+    write_time(time, fraction, out);
+    out.push(b'Z');
 }
 
 fn split(us: i128) -> (i64, i64) {
@@ -172,14 +154,6 @@ fn number(text: &[u8]) -> Option<i64> {
     Some(value)
 }
 
-fn write_date(year: i64, month: i64, day: i64, out: &mut Vec<u8>) {
-    digits(year as u128, 4, out);
-    out.push(b'-');
-    digits(month as u128, 2, out);
-    out.push(b'-');
-    digits(day as u128, 2, out);
-}
-
 fn write_clock(us: i64, out: &mut Vec<u8>) {
     let seconds = us / 1_000_000;
     digits((seconds / 3600) as u128, 2, out);
@@ -212,4 +186,15 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infinite_dates_are_the_days_that_debezium_names() {
+        assert_eq!(days_of(-5_877_611, 6, 21), Some(INFINITY_DAYS));
+        assert_eq!(days_of(-5_877_611, 6, 22), Some(NEGATIVE_INFINITY_DAYS));
+    }
 }

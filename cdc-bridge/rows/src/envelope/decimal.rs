@@ -1,5 +1,5 @@
-//! Numerics: between Postgres' text and the unscaled two's complement bytes of Connect's `Decimal` and Debezium's
-//! `VariableScaleDecimal`.
+//! Numerics: from Postgres' text to the unscaled two's complement bytes of Connect's `Decimal` and Debezium's
+//! `VariableScaleDecimal`, and to Java's text.
 
 use num_bigint::BigInt;
 
@@ -80,47 +80,62 @@ impl Decimal {
         BigInt::parse_bytes(&self.digits, 10).unwrap_or_default().to_signed_bytes_be()
     }
 
+    /// As Java writes it (`BigDecimal.toString`): with an exponent if the number is a fraction with many zeros, or ends
+    /// with digits that its scale leaves out.
+    pub(super) fn write_java(&self, out: &mut Vec<u8>) {
+        let (sign, digits) = match self.digits.split_first() {
+            Some((b'-', _)) if self.is_zero() => (&self.digits[..0], &self.digits[1..]),
+            Some((b'-', digits)) => (&self.digits[..1], digits),
+            _ => (&self.digits[..0], self.digits.as_slice()),
+        };
+        let zeros =
+            digits.iter().take(digits.len().saturating_sub(1)).take_while(|digit| **digit == b'0').count();
+        let digits = &digits[zeros..];
+        out.extend_from_slice(sign);
+        let exponent = digits.len() as i64 - 1 - i64::from(self.scale);
+        if self.scale == 0 {
+            out.extend_from_slice(digits);
+        } else if self.scale > 0 && exponent >= -6 {
+            let whole = digits.len().saturating_sub(self.scale as usize);
+            out.extend_from_slice(if whole == 0 { b"0" } else { &digits[..whole] });
+            out.push(b'.');
+            out.resize(out.len() + (self.scale as usize).saturating_sub(digits.len()), b'0');
+            out.extend_from_slice(&digits[whole..]);
+        } else {
+            out.extend_from_slice(&digits[..1]);
+            if digits.len() > 1 {
+                out.push(b'.');
+                out.extend_from_slice(&digits[1..]);
+            }
+            out.extend_from_slice(format!("E{exponent:+}").as_bytes());
+        }
+    }
+
     fn is_zero(&self) -> bool {
         self.digits.iter().all(|byte| matches!(byte, b'0' | b'-'))
     }
 }
 
-/// Writes the number of an unscaled value as Postgres does.
-pub(super) fn write(unscaled: &[u8], scale: i32, out: &mut Vec<u8>) {
-    let text = match small(unscaled) {
-        Some(small) => small.to_string(),
-        None => BigInt::from_signed_bytes_be(unscaled).to_string(),
-    };
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", text.as_str()),
-    };
-    out.extend_from_slice(sign.as_bytes());
-    if scale <= 0 {
-        out.extend_from_slice(digits.as_bytes());
-        if digits != "0" {
-            out.resize(out.len() + scale.unsigned_abs().min(SCALE_MAX) as usize, b'0');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_spelled_as_java_spells_them() {
+        for (text, scale, expected) in [
+            ("12.30", 2, "12.30"),
+            ("-0.50", 2, "-0.50"),
+            ("0.00", 2, "0.00"),
+            ("7", 0, "7"),
+            ("12300", -2, "1.23E+4"),
+            ("100", -2, "1E+2"),
+            ("0.0000001", 7, "1E-7"),
+            ("0.00000123", 8, "0.00000123"),
+            ("0.000000123", 9, "1.23E-7"),
+        ] {
+            let mut out = Vec::new();
+            Decimal::read(text.as_bytes()).unwrap().with_scale(scale).unwrap().write_java(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
-        return;
     }
-    let scale = scale.unsigned_abs().min(SCALE_MAX) as usize;
-    let whole = digits.len().saturating_sub(scale);
-    out.extend_from_slice(if whole == 0 { b"0" } else { &digits.as_bytes()[..whole] });
-    out.push(b'.');
-    out.resize(out.len() + scale.saturating_sub(digits.len()), b'0');
-    out.extend_from_slice(&digits.as_bytes()[whole..]);
-}
-
-/// Postgres keeps at most this many digits after the point (PostgreSQL manual, 8.1.2); a scale that was read from a
-/// topic must not reserve more memory.
-const SCALE_MAX: u32 = 16_383;
-
-fn small(unscaled: &[u8]) -> Option<i128> {
-    let first = *unscaled.first()?;
-    if unscaled.len() > 16 {
-        return None;
-    }
-    let mut bytes = [if first >= 0x80 { 0xFF } else { 0 }; 16];
-    bytes[16 - unscaled.len()..].copy_from_slice(unscaled);
-    Some(i128::from_be_bytes(bytes))
 }

@@ -24,10 +24,6 @@ impl<'a> Record<'a> {
         let headers: usize = self.headers().map(|(name, value)| name.len() + value.len()).sum();
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
     }
-
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().find(|(its_name, _)| *its_name == name).map(|(_, value)| value)
-    }
 }
 
 /// Where bytes lie in the buffer.

@@ -1,19 +1,16 @@
-//! The names of a record's headers.
+//! The names of a record's headers, as Debezium's connector spells them, and what they say of the connector.
 
-/// The change's position, `16/B374D848+3`: on every record.
-pub const POSITION: &str = "strangler.position";
-/// The slice whose applier wrote the change: the echo mark.
-pub const MARK: &str = "strangler.mark";
-/// The text of values in `after` that its JSON does not give back exactly: an object of column → text, null where a
-/// large value did not change and was not sent.
-pub const EXACT: &str = "strangler.exact";
-/// The same for `before`, and for the old row of a changed key.
-pub const EXACT_BEFORE: &str = "strangler.exact.before";
-/// A changed key's old row, where it is more than the key, or might be by the table's identity.
-pub const BEFORE: &str = "strangler.before";
-/// The old row's columns that were sent, where the table's identity does not say them.
-pub const IDENTITY: &str = "strangler.identity";
-/// On the delete half of a changed key: the new key (Debezium's).
+/// On the delete of a changed key, and on its tombstone: the new key.
 pub const NEW_KEY: &str = "__debezium.newkey";
-/// On the create half of a changed key: the old key (Debezium's).
+/// On the create of a changed key: the old key.
 pub const OLD_KEY: &str = "__debezium.oldkey";
+
+const LOGICAL_NAME: &str = "__debezium.context.connectorLogicalName";
+const TASK_ID: &str = "__debezium.context.taskId";
+const CONNECTOR_NAME: &str = "__debezium.context.connectorName";
+
+/// The headers that every record has (`extended.headers.enabled`), in their order. The prefix is the connector's logical
+/// name. A connector for Postgres has one task.
+pub(super) fn context(prefix: &str) -> [(&'static str, &[u8]); 3] {
+    [(LOGICAL_NAME, prefix.as_bytes()), (TASK_ID, b"0"), (CONNECTOR_NAME, b"postgresql")]
+}

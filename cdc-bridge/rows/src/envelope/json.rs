@@ -78,18 +78,3 @@ pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     out.truncate(start + written);
     out.push(b'"');
 }
-
-/// Reads base64 (without quotes).
-pub(super) fn unbase64(text: &[u8]) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
-}
-
-/// Reads a JSON string (with quotes) that was scanned as a whole value.
-pub(super) fn unquoted<'a>(json: &'a str, scratch: &'a mut String) -> Option<&'a str> {
-    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
-    if !inside.contains('\\') {
-        return Some(inside);
-    }
-    *scratch = serde_json::from_str(json).ok()?;
-    Some(scratch)
-}

@@ -1,13 +1,13 @@
 //! Types of which nothing but their text is known, in the form that Debezium's Postgres connector gives them (Debezium's
 //! documentation, "Data type mappings", and its source, `PostgresValueConverter`).
-//!
-//! Where that form says less than the text, nothing is read back from it: the text is in a header.
 
-use super::calendar::{self, DAY_US};
+use super::calendar::{self, DAY_US, Fraction};
 use super::decimal::Decimal;
-use super::json;
-use super::plain::{Written, float, string};
+use super::plain::string;
+use super::{float, hstore, json};
 use migrations::column_type::Form;
+use migrations::plan::Decimals;
+use std::str::FromStr;
 
 /// Debezium's days of a month on average: 365.25 / 12.
 const DAYS_PER_MONTH: f64 = 365.25 / 12.0;
@@ -15,44 +15,47 @@ const DAYS_PER_MONTH: f64 = 365.25 / 12.0;
 /// PostGIS writes this for a geometry that is empty: a collection of nothing, as WKB.
 const EMPTY_GEOMETRY: &[u8] = &[1, 7, 0, 0, 0, 0, 0, 0, 0];
 
-pub(super) fn write(form: Form, text: &[u8], out: &mut Vec<u8>) -> Written {
+pub(super) fn write(form: Form, decimals: Decimals, text: &[u8], out: &mut Vec<u8>) -> bool {
     if form.is_string() {
         return string(text, out);
     }
     let start = out.len();
     let text = std::str::from_utf8(text).ok();
-    match text.and_then(|text| write_form(form, text, out)) {
-        Some(()) => Written::Inexact,
-        None => {
-            out.truncate(start);
-            Written::Nothing
-        }
+    let is_written = text.and_then(|text| write_form(form, decimals, text, out)).is_some();
+    if !is_written {
+        out.truncate(start);
     }
+    is_written
 }
 
-fn write_form(form: Form, text: &str, out: &mut Vec<u8>) -> Option<()> {
+fn write_form(form: Form, decimals: Decimals, text: &str, out: &mut Vec<u8>) -> Option<()> {
     match form {
         Form::Text | Form::Xml | Form::Ltree | Form::Tsvector => json::string(text.as_bytes(), out),
         Form::Interval => json::number(i128::from(interval_us(text)?), out),
         Form::ZonedTime => zoned_time(text, out)?,
-        Form::Money => money(text, out)?,
+        Form::Money => money(text, decimals, out)?,
         Form::Bits { length } => bits(text, length, out)?,
-        Form::Hstore => hstore(text, out)?,
+        Form::Hstore => hstore::write(text, out)?,
         Form::Point => point(text, out)?,
         Form::Geometry | Form::Geography => geometry(text, out)?,
-        Form::Vector | Form::HalfVector => vector(text, out)?,
+        Form::Vector => vector(text, out, float::double)?,
+        Form::HalfVector => vector(text, out, float::single)?,
         Form::SparseVector => sparse_vector(text, out)?,
     }
     Some(())
 }
 
 /// Debezium's value for a column that cannot be without one.
-pub(super) fn write_zero(form: Form, out: &mut Vec<u8>) {
+pub(super) fn write_zero(form: Form, decimals: Decimals, out: &mut Vec<u8>) {
     let zero: &[u8] = match form {
         Form::Text | Form::Xml | Form::Ltree | Form::Tsvector => b"\"\"",
         Form::Interval => b"0",
         Form::ZonedTime => b"\"00:00:00Z\"",
-        Form::Money => b"\"AA==\"",
+        Form::Money => match decimals {
+            Decimals::Precise => b"\"AA==\"",
+            Decimals::String => b"\"0.00\"",
+            Decimals::Double => b"0.0",
+        },
         Form::Bits { length: Some(0..=1) } => b"false",
         Form::Bits { .. } => b"\"\"",
         Form::Hstore => b"\"{}\"",
@@ -65,13 +68,15 @@ pub(super) fn write_zero(form: Form, out: &mut Vec<u8>) {
 }
 
 /// The parts of Connect's schema: before and after `optional`.
-pub(super) fn schema(form: Form) -> (&'static str, String) {
+pub(super) fn schema(form: Form, decimals: Decimals) -> (&'static str, String) {
     let named = |name: &str| format!(r#","name":"{name}","version":1"#);
     let shape = |name: &str, doc: &str| format!(r#","name":"{name}","version":1,"doc":"{doc}""#);
     match form {
         Form::Text => (r#""type":"string""#, String::new()),
         Form::Interval => (r#""type":"int64""#, named("io.debezium.time.MicroDuration")),
         Form::ZonedTime => (r#""type":"string""#, named("io.debezium.time.ZonedTime")),
+        Form::Money if decimals == Decimals::String => (r#""type":"string""#, String::new()),
+        Form::Money if decimals == Decimals::Double => (r#""type":"double""#, String::new()),
         Form::Money => (
             r#""type":"bytes""#,
             named("org.apache.kafka.connect.data.Decimal") + r#","parameters":{"scale":"2"}"#,
@@ -110,13 +115,14 @@ pub(super) fn schema(form: Form) -> (&'static str, String) {
 const GEOMETRY: &str = r#""type":"struct","fields":[{"type":"bytes","optional":false,"field":"wkb"},{"type":"int32","optional":true,"field":"srid"}]"#;
 
 /// Microseconds of an interval in Postgres' own style (`1 year 2 mons -3 days +04:05:06.7`), with months as long as on
-/// average.
+/// average. Sums are made in the order of Debezium's `MicroDuration`, which decides their last bits.
 fn interval_us(text: &str) -> Option<i64> {
-    let (mut months, mut days, mut seconds) = (0.0, 0.0, 0.0);
+    let (mut months, mut days) = (0.0, 0.0);
+    let [mut hours, mut minutes, mut seconds] = [0.0; 3];
     let mut words = text.split(' ');
     while let Some(word) = words.next() {
         if word.contains(':') {
-            seconds = clock_seconds(word)?;
+            [hours, minutes, seconds] = clock(word)?;
             continue;
         }
         let number = f64::from(word.parse::<i32>().ok()?);
@@ -127,39 +133,45 @@ fn interval_us(text: &str) -> Option<i64> {
             _ => return None,
         }
     }
-    let us = ((months * DAYS_PER_MONTH + days) * 86_400.0 + seconds) * 1e6;
-    us.is_finite().then_some(us as i64)
+    let days = months * DAYS_PER_MONTH + days;
+    let seconds = ((days * 24.0 + hours) * 60.0 + minutes) * 60.0 + seconds;
+    seconds.is_finite().then_some((seconds * 1e6) as i64)
 }
 
-fn clock_seconds(text: &str) -> Option<f64> {
+fn clock(text: &str) -> Option<[f64; 3]> {
     let (sign, clock) = match text.strip_prefix('-') {
         Some(clock) => (-1.0, clock),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
     };
     let mut parts = clock.split(':').map(|part| part.parse::<f64>().ok());
-    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-    Some(sign * ((hours * 60.0 + minutes) * 60.0 + seconds))
+    let mut next = || parts.next()?.map(|part| sign * part);
+    Some([next()?, next()?, next()?])
 }
 
-/// A time with its distance to UTC becomes that of UTC. Java knows no 24:00.
+/// A time with its distance to UTC becomes that of UTC. Java knows no 24:00 and takes it for the next day's 0:00.
 fn zoned_time(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let at = text.rfind(['+', '-'])?;
-    let us = calendar::time_us(&text.as_bytes()[..at]).filter(|us| *us < DAY_US)?;
+    let us = calendar::time_us(&text.as_bytes()[..at])?;
     let (sign, mut parts) = (text.as_bytes()[at], text[at + 1..].split(':').map(str::parse::<i64>));
     let mut offset = parts.next()?.ok()? * 3600;
     offset += parts.next().transpose().ok()?.unwrap_or(0) * 60;
     offset += parts.next().transpose().ok()?.unwrap_or(0);
     let offset = if sign == b'-' { -offset } else { offset };
     out.push(b'"');
-    calendar::write_time((us - offset * 1_000_000).rem_euclid(DAY_US), out);
+    calendar::write_time((us - offset * 1_000_000).rem_euclid(DAY_US), Fraction::Shortest, out);
     out.extend_from_slice(b"Z\"");
     Some(())
 }
 
 /// `-$1,234.56`, as a session prints it whose `lc_monetary` is C.
-fn money(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    let plain: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b'$' | b',')).collect();
-    json::base64(&Decimal::read(&plain)?.with_scale(2)?.unscaled(), out);
+fn money(text: &str, decimals: Decimals, out: &mut Vec<u8>) -> Option<()> {
+    let plain: String = text.chars().filter(|char| !matches!(char, '$' | ',')).collect();
+    let decimal = Decimal::read(plain.as_bytes())?.with_scale(2)?;
+    match decimals {
+        Decimals::Precise => json::base64(&decimal.unscaled(), out),
+        Decimals::String => json::string(plain.as_bytes(), out),
+        Decimals::Double => float::double(plain.parse().ok()?, out),
+    }
     Some(())
 }
 
@@ -169,6 +181,10 @@ fn bits(text: &str, length: Option<u32>, out: &mut Vec<u8>) -> Option<()> {
         return None;
     }
     if length.is_some_and(|length| length <= 1) {
+        // One bit is never nothing, but `varbit(1)` may be.
+        if text.is_empty() {
+            return None;
+        }
         out.extend_from_slice(if text.contains('1') { b"true" } else { b"false" });
         return Some(());
     }
@@ -184,60 +200,20 @@ fn bits(text: &str, length: Option<u32>, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// `"key"=>"value", "other"=>NULL` becomes JSON in a string.
-fn hstore(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    let (mut object, mut rest) = (vec![b'{'], text);
-    while !rest.is_empty() {
-        if object.len() > 1 {
-            rest = rest.strip_prefix(", ")?;
-            object.push(b',');
-        }
-        rest = quoted(rest, &mut object)?.strip_prefix("=>")?;
-        object.push(b':');
-        rest = match rest.strip_prefix("NULL") {
-            Some(rest) => {
-                object.extend_from_slice(b"null");
-                rest
-            }
-            None => quoted(rest, &mut object)?,
-        };
-    }
-    object.push(b'}');
-    json::string(&object, out);
-    Some(())
-}
-
-/// Takes a quoted text from the front and writes it as a JSON string.
-fn quoted<'t>(text: &'t str, out: &mut Vec<u8>) -> Option<&'t str> {
-    let text = text.strip_prefix('"')?;
-    let (mut read, mut chars) = (String::new(), text.char_indices());
-    while let Some((at, char)) = chars.next() {
-        match char {
-            '"' => {
-                json::string(read.as_bytes(), out);
-                return Some(&text[at + 1..]);
-            }
-            '\\' => read.push(chars.next()?.1),
-            char => read.push(char),
-        }
-    }
-    None
-}
-
 fn point(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let (x, y) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-    let (x, y): (f64, f64) = (x.parse().ok()?, y.parse().ok()?);
-    if !x.is_finite() || !y.is_finite() {
-        return None;
-    }
-    write_point(x, y, out);
+    write_point(x.parse().ok()?, y.parse().ok()?, out);
     Some(())
 }
 
 fn write_point(x: f64, y: f64, out: &mut Vec<u8>) {
     // Little-endian, and a point.
     let wkb = [&[1, 1, 0, 0, 0][..], &x.to_le_bytes(), &y.to_le_bytes()].concat();
-    out.extend_from_slice(format!(r#"{{"x":{x:?},"y":{y:?},"wkb":"#).as_bytes());
+    out.extend_from_slice(b"{\"x\":");
+    float::double(x, out);
+    out.extend_from_slice(b",\"y\":");
+    float::double(y, out);
+    out.extend_from_slice(b",\"wkb\":");
     json::base64(&wkb, out);
     out.extend_from_slice(b",\"srid\":null}");
 }
@@ -267,14 +243,14 @@ fn write_geometry(wkb: &[u8], srid: Option<u32>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn vector(text: &str, out: &mut Vec<u8>) -> Option<()> {
+fn vector<N: FromStr>(text: &str, out: &mut Vec<u8>, mut write: impl FnMut(N, &mut Vec<u8>)) -> Option<()> {
     let numbers = text.strip_prefix('[')?.strip_suffix(']')?;
     out.push(b'[');
     for (n, number) in numbers.split(',').enumerate() {
         if n > 0 {
             out.push(b',');
         }
-        number_of(number, out)?;
+        write(number.parse().ok()?, out);
     }
     out.push(b']');
     Some(())
@@ -292,13 +268,9 @@ fn sparse_vector(text: &str, out: &mut Vec<u8>) -> Option<()> {
         let (index, number) = entry.split_once(':')?;
         let index: u32 = index.parse().ok()?;
         out.extend_from_slice(format!("[{index},").as_bytes());
-        number_of(number, out)?;
+        float::double(number.parse().ok()?, out);
         out.push(b']');
     }
     out.extend_from_slice(b"]}");
     Some(())
-}
-
-fn number_of(text: &str, out: &mut Vec<u8>) -> Option<()> {
-    (float(text.as_bytes(), out) != Written::Nothing).then_some(())
 }
