@@ -15,6 +15,7 @@ mod header;
 mod header_text;
 mod hstore;
 mod json;
+pub mod outbox;
 mod plain;
 mod printed;
 mod records;

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 #[path = "envelope/options.rs"]
 mod options;
+#[path = "envelope/outbox.rs"]
+mod outbox;
 #[path = "envelope/properties.rs"]
 mod properties;
 #[path = "envelope/vectors.rs"]
