@@ -105,6 +105,7 @@ impl Feed {
             let why = match opened {
                 Ok(log) => {
                     tracing::info!("{} is open", log.describe());
+                    let log = log.hiding(self.source.hidden.as_ref().clone());
                     self.status.send_modify(|status| status.finding = None);
                     self.log.send_replace(Some(log.clone()));
                     return log;

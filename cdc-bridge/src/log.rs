@@ -34,7 +34,7 @@ use reader::Wanted;
 use rows::change::Change;
 use rows::envelope::Context;
 use rows::progress::{LogId, Progress};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -83,6 +83,13 @@ impl Log {
             why: error.to_string(),
             hint: "restart the bridge".into(),
         })?
+    }
+
+    /// The same, but events do not tell these columns.
+    #[must_use]
+    pub fn hiding(mut self, hidden: BTreeMap<TableName, BTreeSet<String>>) -> Log {
+        self.context.hidden = hidden;
+        self
     }
 
     pub fn context(&self) -> &Context {
@@ -217,5 +224,5 @@ fn context(choice: &LogChoice, plan: &PlanName, database: &Database, name: &str)
         Database::Service(service) => format!("{prefix}-{service}"),
     };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Context { prefix, database: name.to_owned(), version, publish }
+    Context { prefix, database: name.to_owned(), version, publish, hidden: BTreeMap::new() }
 }

@@ -407,12 +407,19 @@ impl Table {
     /// The source columns that the plan names and that nothing at the sink is made of: their values belong into no log. A
     /// dropped column that a `set` reads is none of them.
     pub fn left_out(&self) -> BTreeSet<String> {
-        let renamed = self.rename.iter().filter(|(_, sink)| self.set.contains_key(*sink));
-        let replaced = renamed.map(|(source, _)| source).chain(self.set.keys());
-        let mut named: BTreeSet<String> =
-            replaced.chain(&self.drop).chain(self.reverse.keys()).cloned().collect();
-        named.retain(|column| self.sink_column(column).is_none());
+        let mut named = self.hidden();
+        named.extend(self.reverse.keys().cloned());
         named.retain(|column| self.set.values().all(|set| !set.columns.contains(column)));
+        named
+    }
+
+    /// The source columns that are dropped, or masked by a `set` in their place: other programs do not see them, although a
+    /// `set` may read them.
+    pub fn hidden(&self) -> BTreeSet<String> {
+        let renamed = self.rename.iter().filter(|(_, sink)| self.set.contains_key(*sink));
+        let masked = renamed.map(|(source, _)| source).chain(self.set.keys());
+        let mut named: BTreeSet<String> = masked.chain(&self.drop).cloned().collect();
+        named.retain(|column| self.sink_column(column).is_none());
         named
     }
 

@@ -5,7 +5,7 @@
 use migrations::code::Code;
 use migrations::lsn::{CommitLsn, EndLsn};
 use migrations::names::{PlanName, SliceName, TableName};
-use migrations::plan::{DatabaseUrl, Plan};
+use migrations::plan::{DatabaseUrl, Plan, Table};
 use migrations::preflight::SlotSeen;
 use migrations::problem::Diagnostic;
 use migrations::sql::{self, Database};
@@ -89,6 +89,8 @@ pub(crate) struct Source {
     pub(crate) wal_kept_bytes_max: u64,
     /// By table, the columns that no lane needs. They are kept out of the log, whether the server sends them or not.
     pub(crate) left_out: Arc<BTreeMap<TableName, BTreeSet<String>>>,
+    /// By table, the columns that all slices drop or mask. A `set` may read them, so they may be in the log.
+    pub(crate) hidden: Arc<BTreeMap<TableName, BTreeSet<String>>>,
 }
 
 impl Source {
@@ -100,7 +102,12 @@ impl Source {
             plan: plan.name.clone(),
             row_bytes_max: plan.limits.row_bytes_max,
             wal_kept_bytes_max: plan.limits.wal_kept_bytes_max,
-            left_out: Arc::new(left_out(plan, database)),
+            left_out: Arc::new(columns(plan, database, Table::left_out)),
+            hidden: Arc::new(match database {
+                Database::Monolith => columns(plan, database, Table::hidden),
+                // What it has is its own.
+                Database::Service(_) => BTreeMap::new(),
+            }),
         })
     }
 
@@ -117,15 +124,19 @@ impl Source {
     }
 }
 
-/// By table of this database, the columns that none of the plan's slices needs.
-fn left_out(plan: &Plan, database: &Database) -> BTreeMap<TableName, BTreeSet<String>> {
+/// By table of this database, the columns of which all of the plan's slices say so.
+fn columns(
+    plan: &Plan,
+    database: &Database,
+    of: impl Fn(&Table) -> BTreeSet<String>,
+) -> BTreeMap<TableName, BTreeSet<String>> {
     let mut columns: BTreeMap<TableName, BTreeSet<String>> = BTreeMap::new();
     for slice in database.slices(plan) {
         for table in sql::captured(slice, database) {
-            let left_out = table.left_out();
+            let named = of(&table);
             match columns.entry(table.from) {
-                Entry::Vacant(first) => drop(first.insert(left_out)),
-                Entry::Occupied(mut known) => known.get_mut().retain(|column| left_out.contains(column)),
+                Entry::Vacant(first) => drop(first.insert(named)),
+                Entry::Occupied(mut known) => known.get_mut().retain(|column| named.contains(column)),
             }
         }
     }
@@ -260,7 +271,7 @@ mod tests {
     fn only_what_no_slice_needs_is_left_out() {
         let (plan, _) = migrations::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
         let told = |database: &Database| -> Vec<String> {
-            let columns = left_out(&plan, database);
+            let columns = columns(&plan, database, Table::left_out);
             columns.iter().map(|(table, columns)| format!("{table} {columns:?}")).collect()
         };
         let there = ["public.orders {\"cents\", \"flags\", \"text\"}", "public.users {\"password\"}"];
@@ -269,5 +280,16 @@ mod tests {
         // On the way back `text` has no column to go to, and `cents` is read.
         assert_eq!(told(&orders), ["public.orders {\"flags\", \"text\", \"total\"}"]);
         assert_eq!(told(&Database::Service("mail".parse().unwrap())), [""; 0]);
+    }
+
+    #[test]
+    fn what_all_slices_drop_or_mask_is_hidden_though_a_set_reads_it() {
+        let (plan, _) = migrations::plan::check("plan.yaml", PLAN, &|_| None).unwrap();
+        let hidden = columns(&plan, &Database::Monolith, Table::hidden);
+        let hidden: Vec<String> =
+            hidden.iter().map(|(table, columns)| format!("{table} {columns:?}")).collect();
+        let there =
+            ["public.orders {\"cents\", \"flags\", \"text\", \"total\"}", "public.users {\"password\"}"];
+        assert_eq!(hidden, there);
     }
 }
