@@ -134,6 +134,11 @@ async fn every_change_is_published_also_by_a_bridge_that_is_killed() {
     house.same(orders::AT_SOURCE, orders::AT_SINK).await;
     kafka.until_consumed(&house).await;
     let records = kafka.records();
+    let strange = records.iter().find(|record| {
+        let headers = record.headers().into_iter().flat_map(rdkafka::message::Headers::iter);
+        headers.into_iter().any(|header| !header.key.starts_with("__debezium."))
+    });
+    assert!(strange.is_none(), "{strange:?}");
     assert!(records.iter().any(|record| record.partition() == 1), "a topic's partitions are used");
     // The place is one that Kafka's own tools show.
     let group = format!("strangler.{}.publish", kafka.prefix);
@@ -165,5 +170,41 @@ async fn a_topic_that_refuses_a_record_holds_no_slice_back_and_loses_nothing() {
     admin.alter_configs([&larger], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     kafka.until_consumed(&house).await;
     house.until_agent("well again", |report| !report.contains(Code::PublishStopped.as_str())).await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_sends_its_inserts_and_nothing_else() {
+    let outbox = "CREATE TABLE outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text NOT NULL, \
+                  aggregateid text NOT NULL, type text NOT NULL, payload jsonb);";
+    let log = kafka().replace("partitions: 2", "publish: { outbox: public.outbox }");
+    let plan = format!("{}\n{log}", plan("      - public.outbox\n"));
+    let (source, sink) = (format!("{}{outbox}", orders::SOURCE), format!("{}{outbox}", orders::SINK));
+    let house = House::following(&source, &sink, &plan).await;
+    let kafka = Kafka::of(&house);
+    let kind = format!("order-{}", kafka.prefix);
+    let payload = "jsonb_build_object('n', g)";
+    house.at_source(&format!(
+        "INSERT INTO outbox (aggregatetype, aggregateid, type, payload) SELECT '{kind}', g % 3, 'placed', {payload} \
+         FROM generate_series(1, 30) g; UPDATE outbox SET type = 'changed'; DELETE FROM outbox;"
+    ));
+    insert(&house, 1000..=1000, "'behind it'");
+    kafka.until_consumed(&house).await;
+    let topic = format!("outbox.event.{kind}");
+    let consumer: BaseConsumer = kafka.config.create().unwrap();
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(&topic, 0, Offset::Offset(0)).unwrap();
+    consumer.assign(&place).unwrap();
+    let (_, left) = consumer.fetch_watermarks(&topic, 0, WAIT).unwrap();
+    assert_eq!(left, 30);
+    for n in 1..=30 {
+        let message = consumer.poll(WAIT).unwrap().unwrap().detach();
+        assert_eq!(message.key().unwrap(), (n % 3).to_string().as_bytes());
+        let value: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        assert_eq!(value, serde_json::json!({ "n": n }));
+        let headers = message.headers().unwrap();
+        let id = rdkafka::message::Headers::iter(headers).find(|header| header.key == "id").unwrap();
+        assert_eq!(id.value.unwrap().len(), 36, "{id:?}");
+    }
     house.stop().await;
 }

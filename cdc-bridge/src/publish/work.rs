@@ -7,7 +7,7 @@ use postgres::clock::now_us;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rows::change::Change;
-use rows::envelope::{Encoded, Encoder};
+use rows::envelope::{Context, Encoded, Encoder, outbox};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ const TOPICS_MAX: usize = 4096;
 
 pub(super) struct Work {
     cluster: Cluster,
+    context: Context,
     topics: Topics,
     shape: Shape,
     made: BTreeSet<String>,
@@ -27,6 +28,13 @@ pub(super) struct Work {
     tally: Arc<Tally>,
     encoder: Encoder,
     encoded: Encoded,
+}
+
+/// What a change becomes, with the topic that it goes to.
+enum Outgoing {
+    Records(String, Change),
+    /// A row of an outbox.
+    Event(outbox::Event),
 }
 
 impl Drop for Work {
@@ -54,6 +62,7 @@ impl Work {
             producer: producer.map_err(|error| cluster.error(&error))?,
             cluster,
             tally,
+            context: log.context().clone(),
             encoder: Encoder::new(log.context().clone()),
             encoded: Encoded::new(),
         }))
@@ -67,18 +76,32 @@ impl Work {
         if changes.is_empty() {
             return Ok((self, 0));
         }
-        self.make_topics(&changes).await?;
+        let outgoing: Vec<Outgoing> = changes.into_iter().filter_map(|change| self.routed(change)).collect();
+        self.make_topics(&outgoing).await?;
         let cluster = self.cluster.clone();
         let publish = tokio::task::spawn_blocking(move || {
-            let records = self.send(&changes)?;
+            let records = self.send(&outgoing)?;
             Ok((self, records))
         });
         publish.await.map_err(|error| cluster.unavailable(&error.to_string()))?
     }
 
-    async fn make_topics(&mut self, changes: &[Change]) -> Result<(), LogError> {
-        let names: BTreeSet<String> =
-            changes.iter().map(|change| self.encoder.topic(&change.relation.table)).collect();
+    /// None for a change that nothing is to be said of.
+    fn routed(&self, change: Change) -> Option<Outgoing> {
+        if !self.context.publish.outbox.contains(&change.relation.table) {
+            return Some(Outgoing::Records(self.encoder.topic(&change.relation.table), change));
+        }
+        outbox::event(&self.context, &change).map_or_else(
+            |why| {
+                tracing::warn!("{why}");
+                None
+            },
+            |event| event.map(Outgoing::Event),
+        )
+    }
+
+    async fn make_topics(&mut self, outgoing: &[Outgoing]) -> Result<(), LogError> {
+        let names: BTreeSet<String> = outgoing.iter().map(|one| one.topic().to_owned()).collect();
         let new: Vec<String> = names.difference(&self.made).cloned().collect();
         if !new.is_empty() {
             self.topics.ensure(&new, self.shape).await?;
@@ -90,25 +113,49 @@ impl Work {
         Ok(())
     }
 
-    fn send(&mut self, changes: &[Change]) -> Result<u64, LogError> {
-        let wrong = |error| self.cluster.error(&error);
+    fn send(&mut self, outgoing: &[Outgoing]) -> Result<u64, LogError> {
         let (now_us, mut count) = (now_us(), 0);
+        let mut encoded = std::mem::take(&mut self.encoded);
         self.tally.begin();
-        for change in changes {
-            self.encoder.encode(change, now_us, &mut self.encoded);
-            let topic = self.encoder.topic(&change.relation.table);
-            for record in self.encoded.records() {
-                let mut headers = OwnedHeaders::new_with_capacity(record.headers().len());
-                for (key, value) in record.headers() {
-                    headers = headers.insert(Header { key, value: Some(value) });
+        for one in outgoing {
+            match one {
+                Outgoing::Event(event) => {
+                    let headers = event.headers.iter().map(|(name, value)| (*name, value.as_slice()));
+                    self.produce(&event.topic, (event.key.as_deref(), event.value.as_deref()), headers)?;
+                    count += 1;
                 }
-                let mut out = BaseRecord::with_opaque_to(&topic, 0).headers(headers);
-                (out.key, out.payload) = (record.key, record.value);
-                produce(&self.producer, &self.tally, out).map_err(wrong)?;
-                count += 1;
+                Outgoing::Records(topic, change) => {
+                    self.encoder.encode(change, now_us, &mut encoded);
+                    for record in encoded.records() {
+                        self.produce(topic, (record.key, record.value), record.headers())?;
+                        count += 1;
+                    }
+                }
             }
         }
-        self.tally.wait().map_err(wrong)?;
+        self.encoded = encoded;
+        self.tally.wait().map_err(|error| self.cluster.error(&error))?;
         Ok(count)
+    }
+
+    fn produce<'a>(
+        &self,
+        topic: &str,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
+        headers: impl Iterator<Item = (&'static str, &'a [u8])>,
+    ) -> Result<(), LogError> {
+        let into = |all: OwnedHeaders, (key, value)| all.insert(Header { key, value: Some(value) });
+        let mut out = BaseRecord::with_opaque_to(topic, 0).headers(headers.fold(OwnedHeaders::new(), into));
+        (out.key, out.payload) = (key, value);
+        produce(&self.producer, &self.tally, out).map_err(|error| self.cluster.error(&error))
+    }
+}
+
+impl Outgoing {
+    fn topic(&self) -> &str {
+        match self {
+            Outgoing::Records(topic, _) => topic,
+            Outgoing::Event(event) => &event.topic,
+        }
     }
 }
