@@ -199,10 +199,11 @@ fn ours(program: &Path, cluster: &Cluster, broker: &Broker) -> Result<(House, Ba
         tables(cluster)?.iter().map(|table| serde_json::Value::from(table.as_str()).to_string()).collect();
     let slices = format!("  all: {{ service: side, tables: [{}] }}\n", tables.join(", "));
     let plan = house::plan([&nobody, &nobody], true, &nobody, None, &slices)?;
-    // The records are read from the broker's files, so they must not be compressed.
+    // Debezium writes no TRUNCATE by default either; here both do. The records are read from the broker's files, so they
+    // must not be compressed.
     let log = format!(
-        "log: {{ kafka: {{ brokers: \"{}\", topic_prefix: {PREFIX}, partitions: {PARTITIONS}, schemas: true, options: \
-         {{ compression.type: none }} }} }}\n",
+        "log: {{ kafka: {{ brokers: \"{}\", topic_prefix: {PREFIX}, partitions: {PARTITIONS}, publish: {{ schemas.enable: \
+         true, skipped.operations: none }}, options: {{ compression.type: none }} }} }}\n",
         broker.address()
     );
     let house = House::between(program, "conformance", &(plan + &log), [(cluster, SOURCE), (cluster, SIDE)])?;
