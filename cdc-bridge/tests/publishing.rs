@@ -143,10 +143,17 @@ async fn every_change_is_published_also_by_a_bridge_that_is_killed() {
     // The place is one that Kafka's own tools show.
     let group = format!("strangler.{}.publish", kafka.prefix);
     let consumer: BaseConsumer = kafka.config.clone().set("group.id", group).create().unwrap();
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition(&format!("strangler.{}.log", kafka.prefix), 0);
-    let place = consumer.committed_offsets(asked, WAIT).unwrap().elements()[0].offset();
-    assert!(matches!(place, Offset::Offset(at) if at > 0), "{place:?}");
+    let began = Instant::now();
+    loop {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&format!("strangler.{}.log", kafka.prefix), 0);
+        let place = consumer.committed_offsets(asked, WAIT).unwrap().elements()[0].offset();
+        if matches!(place, Offset::Offset(at) if at > 0) {
+            break;
+        }
+        assert!(began.elapsed() < WAIT, "{place:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     house.stop().await;
 }
 

@@ -182,7 +182,7 @@ mod tests {
         }
         assert_eq!(all(&batch(1 << 5)).unwrap(), []);
         assert!(all(&batch(3)).unwrap_err().to_string().contains("compressed"));
-        for (at, byte) in [(16, 1), (BATCH_HEAD + 1, 255), (BATCH_HEAD + 4, 100), (BATCH_HEAD + 6, 99)] {
+        for (at, byte) in [(16, 1), (BATCH_HEAD - 1, 2), (BATCH_HEAD + 4, 100), (BATCH_HEAD + 6, 99)] {
             let mut broken = batch(0);
             broken[at] = byte;
             assert!(all(&broken).is_err(), "{at}");
