@@ -146,6 +146,15 @@ impl Log {
         self.read(Wanted::Every, from).await
     }
 
+    /// Waits until this process learns how far the log is, if it did not know.
+    pub(crate) async fn news(&self) {
+        let mut extent = self.store.extent();
+        if !self.store.is_known() {
+            // The sender is held by us.
+            let _ = extent.changed().await;
+        }
+    }
+
     /// Before the first change that is kept.
     pub(crate) async fn start_cursor(&self) -> Result<Cursor, LogError> {
         Ok(self.store.blocking(Store::known).await?.start())

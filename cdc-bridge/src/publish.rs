@@ -23,8 +23,8 @@ use work::Work;
 /// Waits between failed sessions.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// Pause between two looks for a log that is not made yet: each is a connection of its own.
-const LOG_POLL: Duration = Duration::from_secs(1);
+/// Pause between two looks for a log that another process may make: each is a connection of its own.
+const LOG_POLL: Duration = Duration::from_secs(30);
 /// The place is kept so often.
 const PLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// And so often although nothing was published: a cluster forgets the places of groups that are silent for days.
@@ -75,9 +75,11 @@ pub(crate) async fn run(log: &Log, output: &Output, standing: &watch::Sender<Sta
     loop {
         let began = Instant::now();
         let Err(error) = session(log, output, standing).await;
-        if matches!(error, LogError::Missing) {
+        if matches!(error, LogError::Missing | LogError::Trimmed) {
+            // There is no log, or another one, or what is to be published next left it: the next session sees which.
             standing.send_modify(|standing| (standing.finding, standing.place) = (None, None));
-            sleep(LOG_POLL).await;
+            let _ = timeout(LOG_POLL, log.news()).await;
+            sleep(RETRY_MIN).await;
             continue;
         }
         let finding = stopped(&error, log);

@@ -50,6 +50,9 @@ pub(crate) async fn run(
     let mut blind = None;
     loop {
         sleep(TRIM_INTERVAL).await;
+        if orders.borrow().as_ref().is_none_or(|order| order.tables.is_empty()) {
+            continue;
+        }
         let is_full = status.borrow().is_full;
         let bytes = log.bytes();
         let Ok(end) = log.end_cursor().await else { continue };

@@ -57,6 +57,14 @@ impl Store {
         }
     }
 
+    /// Whether this process knows a log.
+    pub(crate) fn is_known(&self) -> bool {
+        match self {
+            Store::Embedded(_) => true,
+            Store::Kafka(store) => store.is_known(),
+        }
+    }
+
     /// The same, if this process cannot know it because it does not write.
     pub(crate) fn look_again(&self) -> Result<(), LogError> {
         match self {

@@ -150,8 +150,12 @@ impl Store {
         Ok(self.published.borrow().clone())
     }
 
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn known(&self) -> Result<Extent, LogError> {
-        if self.is_known.load(Ordering::SeqCst) { Ok(self.published.borrow().clone()) } else { self.look() }
+        if self.is_known() { Ok(self.published.borrow().clone()) } else { self.look() }
     }
 
     pub(crate) fn owner(&self) -> Result<Option<Owner>, LogError> {
