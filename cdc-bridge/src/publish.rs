@@ -24,7 +24,7 @@ use work::Work;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Pause between two looks for a log that another process may make: each is a connection of its own.
-const LOG_POLL: Duration = Duration::from_secs(30);
+const LOG_POLL: Duration = Duration::from_secs(5);
 /// The place is kept so often.
 const PLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// And so often although nothing was published: a cluster forgets the places of groups that are silent for days.
