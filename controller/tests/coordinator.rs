@@ -26,10 +26,15 @@ fn ann() -> Value {
 
 /// Why the last crossing was given up.
 async fn why(house: &House, n: usize) -> String {
-    match house.report(n).await.end {
-        Some(CrossingEnd::Aborted { why }) => why,
-        other => panic!("not aborted: {other:?}"),
+    // The journal tells of the end a moment before the report does.
+    for _ in 0..500 {
+        match house.report(n).await.end {
+            Some(CrossingEnd::Aborted { why }) => return why,
+            Some(other) => panic!("not aborted: {other:?}"),
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
+    panic!("no end is reported")
 }
 
 #[tokio::test(flavor = "multi_thread")]
