@@ -115,7 +115,7 @@ pub(crate) fn other_plan(log: &str, whose: &str) -> Finding {
     Finding::error(
         Code::CaptureOtherPlan,
         format!("the log {log} was made for {whose}"),
-        "give this plan its own `topic_prefix`; if this is an old log of yours, stop every bridge and X
+        "give this plan its own `topic_prefix`; if this is an old log of yours, stop every bridge and delete its \
          topic",
     )
 }
