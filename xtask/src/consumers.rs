@@ -3,6 +3,7 @@
 //! It fetches some hundred megabytes of Java programs and takes minutes, so it is no part of `cargo xtask test`.
 
 mod house;
+mod jdbc;
 mod kcat;
 mod load;
 mod rows;
@@ -24,6 +25,8 @@ enum Consumer {
     Search,
     /// kcat, which reads records one by one.
     Kcat,
+    /// Debezium's JDBC sink, from the topics of 69 tables to another Postgres database.
+    Jdbc,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -31,7 +34,7 @@ pub struct Wish {
     /// Only these.
     #[arg(value_enum)]
     only: Vec<Consumer>,
-    /// Leave the search running until Ctrl-C, with changes to try.
+    /// Leave everything running until Ctrl-C, with changes to try.
     #[arg(long)]
     stay: bool,
     /// Take the programs that the last build left.
@@ -61,6 +64,9 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     let mut wrong = 0;
     if wish.wants(Consumer::Search) || wish.wants(Consumer::Kcat) {
         wrong += search::run(wish.wants(Consumer::Search), wish.wants(Consumer::Kcat), wish.stay)?;
+    }
+    if wish.wants(Consumer::Jdbc) {
+        wrong += jdbc::run(wish.stay)?;
     }
     let told = if wrong == 0 {
         "every consumer has what Postgres has".to_owned()
