@@ -205,6 +205,15 @@ impl Worker {
         self.ask("PUT", &format!("/connectors/{}/stop", connector.name), "").map(drop)
     }
 
+    /// Starts a stopped connector again, and waits until it runs.
+    pub fn resume_connector(&mut self, connector: &Connector) -> Result<()> {
+        let name = &connector.name;
+        self.ask("PUT", &format!("/connectors/{name}/resume"), "")?;
+        interrupt::await_until(&format!("the start of connector `{name}`"), RUN_LIMIT, LOOK, || {
+            Ok(self.must_run(connector)?.then_some(()))
+        })
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.server.pid()

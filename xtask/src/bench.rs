@@ -80,6 +80,9 @@ pub struct Wish {
     /// `cutover` only: send changes through Kafka instead of the embedded log.
     #[arg(long)]
     kafka: bool,
+    /// `cdc` only: also measure Debezium's connector with its JDBC sink, on the same Kafka.
+    #[arg(long)]
+    debezium: bool,
     /// Take the programs that the last build left.
     #[arg(long)]
     built: bool,
@@ -104,7 +107,7 @@ impl Wish {
     pub fn need(&self) -> Need {
         let need = Need { build: true, ..Need::default() };
         match self.subject {
-            Subject::Cdc => Need { postgres: true, ..need },
+            Subject::Cdc => Need { postgres: true, kafka: self.debezium, ..need },
             Subject::Proxy => Need { rivals: true, ..need },
             Subject::Cutover => Need { postgres: true, kafka: self.kafka, ..need },
         }
@@ -140,6 +143,8 @@ fn folder() -> PathBuf {
 pub struct Course {
     pub extent: Extent,
     pub program: PathBuf,
+    /// Debezium is measured, too.
+    pub debezium: bool,
     only: Option<String>,
     figures: Vec<Figure>,
 }
@@ -163,6 +168,7 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
         is_cutover || !wish.kafka,
         "--kafka is for `bench cutover`: the others find Kafka themselves"
     );
+    anyhow::ensure!(wish.subject == Subject::Cdc || !wish.debezium, "--debezium is for `bench cdc`");
     anyhow::ensure!(!is_cutover || wish.only.is_none(), "`bench cutover` is one case: leave out --only");
     let program = wish.program("strangler");
     build(wish)?;
@@ -173,7 +179,13 @@ pub fn run(wish: &Wish) -> Result<ExitCode> {
     if is_cutover {
         return cutover::run(wish);
     }
-    let mut course = Course { extent: wish.extent(), program, only: wish.only.clone(), figures: Vec::new() };
+    let mut course = Course {
+        extent: wish.extent(),
+        program,
+        debezium: wish.debezium,
+        only: wish.only.clone(),
+        figures: Vec::new(),
+    };
     match wish.subject {
         Subject::Cdc => cdc::measure(&mut course)?,
         Subject::Proxy => proxy::measure(&mut course)?,

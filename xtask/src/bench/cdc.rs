@@ -4,6 +4,7 @@
 //! A backlog is written while both streams stand still. Then each stream drains it alone, and must end with exactly the
 //! rows of the source. Which stream goes first changes from round to round.
 
+mod amount;
 mod arena;
 mod latency;
 
@@ -12,58 +13,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::Course;
 use super::figure::{Better, Figure, quantiles};
-use super::{Course, Extent};
 use crate::prerequisites::{self, Need};
 use crate::terminal;
+use amount::Amount;
 use arena::{Arena, Side};
 use lab::{postgres, process};
 
 const SIDES: [Side; 2] = [Side::Ours, Side::Native];
 const NATIVE: &str = "logical replication";
+const DEBEZIUM: &str = "Debezium and its JDBC sink";
 /// Rows of one transaction of a bulk backlog.
 const BATCH: u64 = 10_000;
 /// What one case may take; ten million rows on a slow machine included.
 const LONG: Duration = Duration::from_secs(1800);
 /// What the bridge may have resident, in MiB.
 const MEMORY_LIMIT: f64 = 128.0;
-
-struct Amount {
-    copied: u64,
-    inserted: u64,
-    updated: u64,
-    singles: u64,
-    latency_seconds: u64,
-    weighed_copy: u64,
-    weighed_transaction: u64,
-}
-
-impl Amount {
-    fn of(extent: Extent) -> Amount {
-        let usual = Amount {
-            copied: 1_000_000,
-            inserted: 1_000_000,
-            updated: 500_000,
-            singles: 100_000,
-            latency_seconds: 10,
-            weighed_copy: 2_000_000,
-            weighed_transaction: 1_000_000,
-        };
-        match extent {
-            Extent::Usual => usual,
-            Extent::Full => Amount { weighed_copy: 10_000_000, ..usual },
-            Extent::Quick => Amount {
-                copied: 100_000,
-                inserted: 100_000,
-                updated: 50_000,
-                singles: 20_000,
-                latency_seconds: 3,
-                weighed_copy: 200_000,
-                weighed_transaction: 100_000,
-            },
-        }
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
@@ -111,9 +77,13 @@ fn one_log(course: &mut Course, log: &str, kafka: bool) -> Result<()> {
         rounds: course.extent.rounds(),
         next: 1,
         mark: 0,
+        debezium: Vec::new(),
     };
     if copy {
         run.copy(course)?;
+    }
+    if kafka && course.debezium && !wanted.is_empty() {
+        run.measure_debezium(course, &titles, &wanted)?;
     }
     if !wanted.is_empty() || latency {
         run.begin()?;
@@ -168,6 +138,8 @@ struct Run {
     next: u64,
     /// Tells one round's updates from another's.
     mark: u64,
+    /// Debezium's rates, by backlog.
+    debezium: Vec<(Backlog, Vec<f64>)>,
 }
 
 impl Run {
@@ -208,7 +180,7 @@ impl Run {
                         self.arena.must_be_equal(side)?;
                         self.arena.drop_copy()?;
                     }
-                    Side::Native => pipe.push(rows as f64 / self.pipe()?),
+                    Side::Native | Side::Debezium => pipe.push(rows as f64 / self.pipe()?),
                 }
             }
         }
@@ -246,6 +218,29 @@ impl Run {
         self.arena.subscribe()
     }
 
+    /// Lets Debezium drain backlogs of its own, before the other sides' turn. What it drains first warms Java up.
+    fn measure_debezium(&mut self, course: &Course, titles: &Titles<'_>, wanted: &[Backlog]) -> Result<()> {
+        let others = std::mem::replace(&mut self.amount, Amount::of_debezium(course.extent));
+        self.arena.source.ask("TRUNCATE items")?;
+        self.next = 1;
+        self.arena.connect_debezium()?;
+        let (_, done) = self.backlog(Backlog::Insert)?;
+        self.arena.drain(Side::Debezium, &done)?;
+        for way in wanted {
+            let mut rates = Vec::new();
+            for round in 0..self.rounds {
+                let (count, done) = self.backlog(*way)?;
+                self.arena.rest()?;
+                rates.push(count as f64 / self.arena.drain(Side::Debezium, &done)?);
+                let title = titles.stream(*way);
+                terminal::note(&format!("{title}: Debezium's round {} of {}", round + 1, self.rounds));
+            }
+            self.debezium.push((*way, rates));
+        }
+        self.amount = others;
+        self.arena.disconnect_debezium()
+    }
+
     fn stream(&mut self, course: &mut Course, titles: &Titles<'_>, way: Backlog) -> Result<()> {
         let (mut ours, mut native) = (Vec::new(), Vec::new());
         for round in 0..self.rounds {
@@ -258,7 +253,9 @@ impl Run {
             terminal::note(&format!("{}: round {} of {}", titles.stream(way), round + 1, self.rounds));
         }
         let unit = if way == Backlog::Singles { "tx/s" } else { "rows/s" };
-        let peers = [(NATIVE, native.as_slice())];
+        let mut peers = vec![(NATIVE, native.as_slice())];
+        let debezium = self.debezium.iter().filter(|(of, _)| *of == way);
+        peers.extend(debezium.map(|(_, rates)| (DEBEZIUM, rates.as_slice())));
         course.take(Figure::of(&titles.stream(way), unit, Better::More, &ours, &peers));
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Two clusters and three databases: the source, our sink, and a sink that PostgreSQL's own logical replication fills.
+//! Two clusters and four databases: the source, our sink, a sink that PostgreSQL's own logical replication fills, and one that
+//! Debezium fills where it is measured.
 //!
 //! Both sinks lie in one cluster and hold the same table; both streams start from one backlog at one source. Only one of
 //! them runs at a time.
@@ -11,8 +12,9 @@ use anyhow::{Context, Result, bail};
 use super::super::account;
 use super::super::house::{self, House, end};
 use super::super::session::Session;
-use lab::process::Background;
-use lab::{Access, Broker, Cluster, free_port};
+use lab::connect::{Connector, Plugin, Worker};
+use lab::process::{self, Background};
+use lab::{Access, Broker, Cluster, free_port, postgres};
 
 const STREAM_LIMIT: Duration = Duration::from_secs(900);
 /// How often a sink is looked at while a backlog is applied, which takes seconds.
@@ -33,24 +35,34 @@ const SLICES: &str =
 const SOURCE: &str = "shop";
 const OURS: &str = "ours";
 const NATIVE: &str = "native";
+const DEBEZIUM: &str = "debezium";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Ours,
     Native,
+    Debezium,
+}
+
+/// Debezium's connector for PostgreSQL and its JDBC sink, in one Connect worker.
+struct Debezium {
+    source: Connector,
+    worker: Worker,
 }
 
 /// What the measurements play in. What is dropped first stands first.
 pub struct Arena {
     bridge: Option<Background>,
+    debezium: Option<Debezium>,
     house: House,
     pub source: Session,
     ours: Session,
     native: Session,
+    third: Session,
     sinks: Cluster,
     sources: Cluster,
     subscribed: bool,
-    _broker: Option<Broker>,
+    broker: Option<Broker>,
 }
 
 impl Arena {
@@ -58,7 +70,8 @@ impl Arena {
     /// through a broker of its own.
     pub fn build(program: &Path, kafka: bool) -> Result<Arena> {
         let broker = if kafka { Some(Broker::start(None)?) } else { None };
-        let (sources, sinks) = (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE])?);
+        let (sources, sinks) =
+            (cluster("bench-source", &[SOURCE])?, cluster("bench-sink", &[OURS, NATIVE, DEBEZIUM])?);
         let nobody = format!("127.0.0.1:{}", free_port()?);
         let listen = format!("127.0.0.1:{}", free_port()?);
         let kafka = broker.as_ref().map(Broker::address);
@@ -67,14 +80,16 @@ impl Arena {
         let log = house.log("psql");
         Ok(Arena {
             bridge: None,
+            debezium: None,
             source: Session::open(&sources.admin_url(SOURCE), &log)?,
             ours: Session::open(&sinks.admin_url(OURS), &log)?,
             native: Session::open(&sinks.admin_url(NATIVE), &log)?,
+            third: Session::open(&sinks.admin_url(DEBEZIUM), &log)?,
             house,
             sinks,
             sources,
             subscribed: false,
-            _broker: broker,
+            broker,
         })
     }
 
@@ -82,6 +97,7 @@ impl Arena {
         match side {
             Side::Ours => &mut self.ours,
             Side::Native => &mut self.native,
+            Side::Debezium => &mut self.third,
         }
     }
 
@@ -95,9 +111,9 @@ impl Arena {
         self.house.folder().join(name)
     }
 
-    /// Brings all three databases to rest: no dead rows, fresh statistics, nothing left to write out.
+    /// Brings all databases to rest: no dead rows, fresh statistics, nothing left to write out.
     pub fn rest(&mut self) -> Result<()> {
-        for session in [&mut self.source, &mut self.ours, &mut self.native] {
+        for session in [&mut self.source, &mut self.ours, &mut self.native, &mut self.third] {
             session.ask("VACUUM (ANALYZE) items")?;
             session.ask("CHECKPOINT")?;
         }
@@ -140,10 +156,78 @@ impl Arena {
         Ok(())
     }
 
+    /// Starts Debezium's connectors in a worker of their own. The one that reads the source then stands still; its slot
+    /// keeps what comes.
+    pub fn connect_debezium(&mut self) -> Result<()> {
+        let broker = self.broker.as_ref().context("Debezium needs Kafka")?;
+        let mut worker = Worker::start(broker, &[Plugin::Postgres, Plugin::Jdbc], true)?;
+        let url = format!(
+            "jdbc:postgresql://127.0.0.1:{}/{DEBEZIUM}?reWriteBatchedInserts=true",
+            self.sinks.port()
+        );
+        worker.create(
+            "sink",
+            Plugin::Jdbc,
+            &[
+                ("topics", "debezium.public.items"),
+                ("connection.url", &url),
+                ("connection.username", postgres::SUPERUSER),
+                ("connection.password", postgres::PASSWORD),
+                ("collection.name.format", "items"),
+                ("insert.mode", "upsert"),
+                ("delete.enabled", "true"),
+                ("primary.key.mode", "record_key"),
+                // The default of both is 500.
+                ("batch.size", "5000"),
+                ("consumer.override.max.poll.records", "5000"),
+                // The topic comes with the first record.
+                ("consumer.override.metadata.max.age.ms", "1000"),
+            ],
+        )?;
+        let source = worker.create(
+            "source",
+            Plugin::Postgres,
+            &[
+                ("database.hostname", "127.0.0.1"),
+                ("database.port", &self.sources.port().to_string()),
+                ("database.user", postgres::SUPERUSER),
+                ("database.password", postgres::PASSWORD),
+                ("database.dbname", SOURCE),
+                ("topic.prefix", DEBEZIUM),
+                ("plugin.name", "pgoutput"),
+                ("slot.name", DEBEZIUM),
+                ("publication.name", DEBEZIUM),
+                ("publication.autocreate.mode", "filtered"),
+                ("table.include.list", "public.items"),
+                ("snapshot.mode", "no_data"),
+                ("topic.creation.default.replication.factor", "1"),
+                ("topic.creation.default.partitions", "1"),
+            ],
+        )?;
+        self.debezium = Some(Debezium { source, worker });
+        self.await_stream(Side::Debezium)?;
+        self.stop(Side::Debezium)
+    }
+
+    /// Ends Debezium, so that its slot keeps no changes any more.
+    pub fn disconnect_debezium(&mut self) -> Result<()> {
+        if let Some(mut debezium) = self.debezium.take() {
+            debezium.worker.stop()?;
+            self.source.ask("SELECT pg_drop_replication_slot('debezium')")?;
+            self.source.ask("DROP PUBLICATION debezium")?;
+        }
+        Ok(())
+    }
+
     pub fn start(&mut self, side: Side) -> Result<()> {
         match side {
             Side::Ours => self.bridge = Some(self.house.part("bridge", None)?),
             Side::Native => drop(self.native.ask("ALTER SUBSCRIPTION native ENABLE")?),
+            Side::Debezium => {
+                let Debezium { source, worker } =
+                    self.debezium.as_mut().context("Debezium is not connected")?;
+                worker.resume_connector(source)?;
+            }
         }
         Ok(())
     }
@@ -157,6 +241,11 @@ impl Arena {
                 }
             }
             Side::Native => drop(self.native.ask("ALTER SUBSCRIPTION native DISABLE")?),
+            Side::Debezium => {
+                let Debezium { source, worker } =
+                    self.debezium.as_mut().context("Debezium is not connected")?;
+                worker.stop_connector(source)?;
+            }
         }
         let gone = format!("SELECT count(*) = 0 FROM pg_replication_slots WHERE active AND {}", slot(side));
         self.source.await_holding(&gone, SETTLE_LIMIT, LOOK_EVERY).map(drop)
@@ -208,12 +297,11 @@ impl Arena {
         self.source.await_holding(&held, SETTLE_LIMIT, LOOK_EVERY).map(drop)
     }
 
-    /// What the bridge said last.
+    /// What the bridge or Debezium said last.
     fn words(&self) -> String {
-        self.bridge
-            .as_ref()
-            .map(|bridge| format!("The bridge said:\n{}", bridge.log_end()))
-            .unwrap_or_default()
+        let ours = self.bridge.as_ref().map(|bridge| format!("The bridge said:\n{}", bridge.log_end()));
+        let theirs = self.debezium.as_ref().map(|debezium| process::end_of(&debezium.worker.log()));
+        ours.or(theirs.map(|words| format!("Debezium said:\n{words}"))).unwrap_or_default()
     }
 }
 
@@ -228,8 +316,9 @@ impl Drop for Arena {
 /// The slot of a side, as a condition; ours has the tool's own name.
 fn slot(side: Side) -> &'static str {
     match side {
-        Side::Ours => "NOT temporary AND slot_name <> 'native'",
+        Side::Ours => "NOT temporary AND slot_name NOT IN ('native', 'debezium')",
         Side::Native => "slot_name = 'native'",
+        Side::Debezium => "slot_name = 'debezium'",
     }
 }
 
