@@ -17,6 +17,8 @@ use crate::bench::session::Session;
 use crate::terminal;
 
 const PREFIX: &str = "shop";
+/// Begins strangler's own topics: a log for each database.
+const LOGS: &str = "strangler.shop";
 /// What stands before the topics of Debezium. Its prefix is ours, so that names, keys and partitions can be the same.
 const PEER: &str = "peer.";
 const SLOT: &str = "debezium";
@@ -150,9 +152,7 @@ impl Arena {
         let mut topics = self.broker.topics()?.into_iter().collect::<Vec<_>>();
         topics.retain(|name| {
             let name = name.strip_prefix(PEER).unwrap_or(name);
-            !name.starts_with("__")
-                && name != "shop.strangler.progress"
-                && !known.iter().any(|topic| topic == name)
+            !name.starts_with("__") && !name.starts_with(LOGS) && !known.iter().any(|topic| topic == name)
         });
         Ok(topics)
     }
