@@ -130,6 +130,7 @@ async fn session(
             Err(_) if noted.elapsed() > PLACE_AGAIN => unnoted = standing.borrow().place.clone(),
             Err(_) => {}
         }
+        work = work.beat().await?;
         if noted.elapsed() >= PLACE_INTERVAL
             && let Some((end, cursor)) = unnoted.take()
         {

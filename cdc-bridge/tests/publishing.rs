@@ -215,3 +215,31 @@ async fn an_outbox_sends_its_inserts_and_nothing_else() {
     }
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_come_although_nothing_changes() {
+    let log = kafka().replace("partitions: 2", "publish: { heartbeat.interval.ms: 1000 }");
+    let house = House::following(orders::SOURCE, orders::SINK, &format!("{}\n{log}", plan(""))).await;
+    let kafka = Kafka::of(&house);
+    let topic = format!("__debezium-heartbeat.{}", kafka.prefix);
+    let consumer: BaseConsumer = kafka.config.create().unwrap();
+    let began = Instant::now();
+    while !consumer.fetch_watermarks(&topic, 0, WAIT).is_ok_and(|(_, end)| end >= 3) {
+        assert!(began.elapsed() < WAIT, "no heartbeats");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(&topic, 0, Offset::Offset(0)).unwrap();
+    consumer.assign(&place).unwrap();
+    let mut last = 0;
+    for _ in 0..3 {
+        let message = consumer.poll(WAIT).unwrap().unwrap().detach();
+        let key: Value = serde_json::from_slice(message.key().unwrap()).unwrap();
+        assert_eq!(key, serde_json::json!({ "serverName": kafka.prefix }));
+        let value: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+        let at = value["ts_ms"].as_i64().unwrap();
+        assert!(at >= last + 1000, "{at} after {last}");
+        last = at;
+    }
+    house.stop().await;
+}

@@ -186,6 +186,7 @@ fn what_is_published_is_what_debezium_publishes_unless_the_plan_says_otherwise()
         replaces_null: false,
         is_unwrapped: true,
         outbox: ["public.outbox".parse().unwrap()].into(),
+        heartbeat_ms: 5000,
     };
     assert_eq!(published("publish"), Some(every_option));
     let (_, text) = plans("good").into_iter().find(|(file, _)| file == "annotated").unwrap();

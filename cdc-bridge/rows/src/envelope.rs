@@ -13,6 +13,7 @@ mod float;
 mod format;
 mod header;
 mod header_text;
+pub mod heartbeat;
 mod hstore;
 mod json;
 pub mod outbox;

@@ -7,9 +7,12 @@ use postgres::clock::now_us;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use rows::change::Change;
+use rows::envelope::heartbeat::heartbeat;
 use rows::envelope::{Context, Encoded, Encoder, outbox};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// JSON of a row, in multiples of the row: text of control characters alone is escaped to six times its size. More than this
 /// would make a record of the largest usual row larger than a broker takes in one request (`socket.request.max.bytes`,
@@ -28,6 +31,8 @@ pub(super) struct Work {
     tally: Arc<Tally>,
     encoder: Encoder,
     encoded: Encoded,
+    /// The last heartbeat, or the start.
+    beaten: Instant,
 }
 
 /// What a change becomes, with the topic that it goes to.
@@ -65,6 +70,7 @@ impl Work {
             context: log.context().clone(),
             encoder: Encoder::new(log.context().clone()),
             encoded: Encoded::new(),
+            beaten: Instant::now(),
         }))
     }
 
@@ -82,6 +88,29 @@ impl Work {
         let publish = tokio::task::spawn_blocking(move || {
             let records = self.send(&outgoing)?;
             Ok((self, records))
+        });
+        publish.await.map_err(|error| cluster.unavailable(&error.to_string()))?
+    }
+
+    /// Publishes a heartbeat if one is due; it is acknowledged when this returns.
+    pub(super) async fn beat(mut self: Box<Self>) -> Result<Box<Self>, LogError> {
+        let interval = self.context.publish.heartbeat_ms;
+        if interval == 0 || self.beaten.elapsed() < Duration::from_millis(interval) {
+            return Ok(self);
+        }
+        let beat = heartbeat(&self.context, now_us());
+        if !self.made.contains(&beat.topic) {
+            let shape = Shape { partitions: 1, ..self.shape };
+            self.topics.ensure(std::slice::from_ref(&beat.topic), shape).await?;
+            self.made.insert(beat.topic.clone());
+        }
+        self.beaten = Instant::now();
+        let cluster = self.cluster.clone();
+        let publish = tokio::task::spawn_blocking(move || {
+            self.tally.begin();
+            self.produce(&beat.topic, (Some(&beat.key), Some(&beat.value)), std::iter::empty())?;
+            self.tally.wait().map_err(|error| self.cluster.error(&error))?;
+            Ok(self)
         });
         publish.await.map_err(|error| cluster.unavailable(&error.to_string()))?
     }

@@ -20,6 +20,8 @@ pub struct Publish {
     pub is_unwrapped: bool,
     /// Tables whose inserts go to `outbox.event.<aggregatetype>`, as the transform `EventRouter` sends them.
     pub outbox: BTreeSet<TableName>,
+    /// How often a heartbeat is published (`heartbeat.interval.ms`); 0 for never.
+    pub heartbeat_ms: u64,
 }
 
 impl Default for Publish {
@@ -34,6 +36,7 @@ impl Default for Publish {
             replaces_null: true,
             is_unwrapped: false,
             outbox: BTreeSet::new(),
+            heartbeat_ms: 0,
         }
     }
 }
@@ -102,6 +105,9 @@ impl Publish {
         print.put("unwrap", self.is_unwrapped);
         for table in &self.outbox {
             print.put("outbox", table);
+        }
+        if self.heartbeat_ms > 0 {
+            print.put("heartbeat", self.heartbeat_ms);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The options of what is published: what each leaves out or writes otherwise.
 
-use super::{change, context, encoder, orders, publishing, records, seen, tuple};
+use super::{NOW_US, change, context, encoder, orders, publishing, records, seen, tuple};
 use migrations::plan::{Publish, Skipped};
 use rows::change::{Operation, ReplicaIdentity};
+use rows::envelope::heartbeat::heartbeat;
 use rows::envelope::{Context, Encoder, NEW_KEY, OLD_KEY};
 use serde_json::{Value as Json, json};
 
@@ -20,6 +21,27 @@ fn what_is_skipped_is_not_written() {
         let change = change(&orders, operation);
         assert_eq!(records(&mut publishing(Publish { skipped, ..Publish::default() }), &change), []);
     }
+}
+
+#[test]
+fn a_heartbeat_has_the_prefix_and_the_time_with_and_without_schemas() {
+    let plain = heartbeat(&context(Publish::default()), NOW_US);
+    assert_eq!(plain.topic, "__debezium-heartbeat.shop");
+    assert_eq!(plain.key, br#"{"serverName":"shop"}"#);
+    assert_eq!(plain.value, br#"{"ts_ms":1700000000123}"#);
+    let full = heartbeat(&context(Publish { has_schemas: true, ..Publish::default() }), NOW_US);
+    let read = |bytes: &[u8]| serde_json::from_slice::<Json>(bytes).unwrap();
+    let record = |name: &str, kind: &str, field: &str, payload: Json| {
+        let name = format!("io.debezium.connector.common.{name}");
+        let fields = json!([{"type": kind, "optional": false, "field": field}]);
+        let schema =
+            json!({"type": "struct", "fields": fields, "optional": false, "name": name, "version": 1});
+        json!({"schema": schema, "payload": payload})
+    };
+    let key = record("ServerNameKey", "string", "serverName", json!({"serverName": "shop"}));
+    assert_eq!(read(&full.key), key);
+    let value = record("Heartbeat", "int64", "ts_ms", json!({"ts_ms": 1_700_000_000_123_i64}));
+    assert_eq!(read(&full.value), value);
 }
 
 #[test]

@@ -15,7 +15,11 @@ const SCHEMAS: &str = "schemas.enable";
 const REPLACES_NULL: &str = "replace.null.with.default";
 const UNWRAP: &str = "unwrap";
 const OUTBOX: &str = "outbox";
-const KEYS: [&str; 8] = [DECIMALS, TIMES, TOMBSTONES, SKIPPED, SCHEMAS, REPLACES_NULL, UNWRAP, OUTBOX];
+const HEARTBEAT: &str = "heartbeat.interval.ms";
+const KEYS: [&str; 9] =
+    [DECIMALS, TIMES, TOMBSTONES, SKIPPED, SCHEMAS, REPLACES_NULL, UNWRAP, OUTBOX, HEARTBEAT];
+/// A day.
+const HEARTBEAT_MAX_MS: u64 = 86_400_000;
 
 /// An outbox table as the plan names it.
 pub(super) type Outbox = (Spot, TableName);
@@ -53,6 +57,10 @@ pub(super) fn publish(
         Some(node) => skipped(node, notes),
         None => Some(default.skipped),
     };
+    let heartbeat_ms = match fields.get(HEARTBEAT) {
+        Some(node) => reading::integer(node, &format!("a `{HEARTBEAT}`"), 0..=HEARTBEAT_MAX_MS, notes),
+        None => Some(default.heartbeat_ms),
+    };
     *outbox = tables(fields.get(OUTBOX), notes);
     Some(Some(Publish {
         decimals: decimals?,
@@ -63,6 +71,7 @@ pub(super) fn publish(
         replaces_null: replaces_null?,
         is_unwrapped: is_unwrapped?,
         outbox: outbox.iter().map(|(_, table)| table.clone()).collect(),
+        heartbeat_ms: heartbeat_ms?,
     }))
 }
 
