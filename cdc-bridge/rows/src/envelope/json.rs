@@ -12,11 +12,12 @@ pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Writes a string's inside. Escapes are those of Jackson, which writes Debezium's JSON.
+/// Writes a string's inside. Escapes are those of Jackson, which writes Debezium's JSON: also characters of four bytes, as
+/// two units of UTF-16.
 pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
     let mut plain = 0;
     for (at, byte) in text.iter().enumerate() {
-        if !matches!(byte, 0..0x20 | b'"' | b'\\') {
+        if !matches!(byte, 0..0x20 | b'"' | b'\\' | 0xF0..) {
             continue;
         }
         out.extend_from_slice(&text[plain..at]);
@@ -29,15 +30,29 @@ pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
             b'\t' => out.extend_from_slice(b"\\t"),
             0x08 => out.extend_from_slice(b"\\b"),
             0x0C => out.extend_from_slice(b"\\f"),
-            control => {
-                const HEX: &[u8; 16] = b"0123456789ABCDEF";
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(control >> 4)]);
-                out.push(HEX[usize::from(control & 15)]);
-            }
+            0xF0.. => match large(&text[at..]) {
+                Some(char) => {
+                    char.encode_utf16(&mut [0; 2]).iter().for_each(|code| unit(*code, out));
+                    plain = at + char.len_utf8();
+                }
+                None => plain = at,
+            },
+            control => unit(u16::from(*control), out),
         }
     }
     out.extend_from_slice(&text[plain..]);
+}
+
+/// The character of four bytes that a text begins with.
+fn large(text: &[u8]) -> Option<char> {
+    std::str::from_utf8(text.get(..4)?).ok()?.chars().next()
+}
+
+/// Writes `\u` and the number of a unit of UTF-16.
+fn unit(code: u16, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.extend_from_slice(b"\\u");
+    out.extend([12, 8, 4, 0].map(|shift| HEX[usize::from((code >> shift) & 15)]));
 }
 
 pub(super) fn number(value: i128, out: &mut Vec<u8>) {
@@ -77,4 +92,29 @@ pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or(0);
     out.truncate(start + written);
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        string(text, &mut out);
+        out
+    }
+
+    #[test]
+    fn strings_are_escaped_as_jackson_does() {
+        let text = "a\u{1}\u{1F}\n\"\\é€\u{FFFF}\u{10000}🐘z";
+        let expected = "\"a\\u0001\\u001F\\n\\\"\\\\é€\u{FFFF}\\uD800\\uDC00\\uD83D\\uDC18z\"";
+        assert_eq!(String::from_utf8(written(text.as_bytes())).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_no_utf_8_stays_as_it_is() {
+        for text in [b"a\xF0".as_slice(), b"\xF0\x9F\x90", b"\xFFabc", b"\xF4\xFF\xFF\xFFx"] {
+            assert_eq!(written(text), [b"\"", text, b"\""].concat());
+        }
+    }
 }
