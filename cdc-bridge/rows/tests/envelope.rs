@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what is called by tests may fail like tests")]
 
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, Form};
 use migrations::lsn::{CommitLsn, Position};
 use migrations::names::TableName;
 use migrations::plan::{Publish, Skipped};
@@ -330,6 +330,19 @@ fn a_changed_keys_headers_are_as_connects_simple_converter_writes_them() {
     let to = [(NEW_KEY.to_owned(), "{\"b\":-0.25,\"a\":\"\\\"\\\\\n\"}".to_owned())];
     let from = [(OLD_KEY.to_owned(), "{\"b\":1.50,\"a\":\"x\"}".to_owned())];
     assert_eq!(headers, [to.clone(), to, from]);
+}
+
+#[test]
+fn an_amount_of_money_in_a_changed_key_is_a_number() {
+    let money = ColumnType::Printed { name: "money".to_owned(), form: Form::Money };
+    let keyed = relation(ReplicaIdentity::Full, vec![column("m", money, true, false)]);
+    let (old, new) = (tuple(&[Some("$1,003.00")]), tuple(&[Some("-$0.50")]));
+    let update = change(&keyed, Operation::Update { old: Some(old), new });
+    let found: Vec<_> =
+        records(&mut encoder(true), &update).into_iter().flat_map(|record| record.headers).collect();
+    let to = (NEW_KEY.to_owned(), "{\"m\":-0.50}".to_owned());
+    let from = (OLD_KEY.to_owned(), "{\"m\":1003.00}".to_owned());
+    assert_eq!(found, [to.clone(), to, from]);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 use super::decimal::Decimal;
 use super::format::Format;
+use super::printed;
 use crate::change::Value;
-use migrations::column_type::ColumnType;
+use migrations::column_type::{ColumnType, Form};
 use migrations::plan::Decimals;
 
 /// Writes a text within a struct.
@@ -22,10 +23,16 @@ pub(super) fn quoted(text: &str, out: &mut Vec<u8>) {
 
 /// Writes a value within a struct. `json` is the value as the record has it.
 pub(super) fn write(kind: &ColumnType, format: &Format, value: Value<'_>, json: &[u8], out: &mut Vec<u8>) {
-    if let (ColumnType::Numeric { scale, .. }, Decimals::Precise, Value::Text(text)) =
-        (kind, format.decimals, value)
-        && let Some(decimal) = Decimal::read(text).and_then(|decimal| decimal.with_scale(i32::from(*scale)))
-    {
+    let decimal = match (kind, format.decimals, value) {
+        (ColumnType::Numeric { scale, .. }, Decimals::Precise, Value::Text(text)) => {
+            Decimal::read(text).and_then(|decimal| decimal.with_scale(i32::from(*scale)))
+        }
+        (ColumnType::Printed { form: Form::Money, .. }, Decimals::Precise, Value::Text(text)) => {
+            printed::amount(text)
+        }
+        _ => None,
+    };
+    if let Some(decimal) = decimal {
         return decimal.write_java(out);
     }
     match serde_json::from_slice::<String>(json) {

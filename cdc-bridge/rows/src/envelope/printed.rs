@@ -164,9 +164,17 @@ fn zoned_time(text: &str, out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// `-$1,234.56`, as a session prints it whose `lc_monetary` is C.
+/// The number of a `money`.
+pub(super) fn amount(text: &[u8]) -> Option<Decimal> {
+    Decimal::read(plain_money(std::str::from_utf8(text).ok()?).as_bytes())?.with_scale(2)
+}
+
+fn plain_money(text: &str) -> String {
+    text.chars().filter(|char| !matches!(char, '$' | ',')).collect()
+}
+
 fn money(text: &str, decimals: Decimals, out: &mut Vec<u8>) -> Option<()> {
-    let plain: String = text.chars().filter(|char| !matches!(char, '$' | ',')).collect();
-    let decimal = Decimal::read(plain.as_bytes())?.with_scale(2)?;
+    let (plain, decimal) = (plain_money(text), amount(text.as_bytes())?);
     match decimals {
         Decimals::Precise => json::base64(&decimal.unscaled(), out),
         Decimals::String => json::string(plain.as_bytes(), out),
