@@ -18,6 +18,8 @@ use tokio::time::Instant;
 /// would make a record of the largest usual row larger than a broker takes in one request (`socket.request.max.bytes`,
 /// 100 MiB).
 const RECORD_GROWTH: u64 = 6;
+/// What the protocol adds to a record and its batch, at most.
+const FRAME_BYTES: u64 = 4 << 10;
 /// Topics that are remembered as made; beyond it they are made again, which changes nothing.
 const TOPICS_MAX: usize = 4096;
 
@@ -68,7 +70,8 @@ impl Work {
             cluster,
             tally,
             context: log.context().clone(),
-            encoder: Encoder::new(log.context().clone()),
+            encoder: Encoder::new(log.context().clone())
+                .with_records_up_to(usize::try_from(record_bytes_max - FRAME_BYTES).unwrap_or(usize::MAX)),
             encoded: Encoded::new(),
             beaten: Instant::now(),
         }))
