@@ -15,6 +15,7 @@ use migrations::plan::LogChoice;
 use migrations::problem::Diagnostic;
 use place::Place;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -112,32 +113,52 @@ async fn session(
         reader => reader?,
     };
     let mut work = Work::new(output, log)?;
-    // What is published is noted now and then; (end, cursor, when it is due).
-    let mut unnoted: Option<(EndLsn, Cursor)> = None;
-    let mut noted = Instant::now();
+    let mut noting = Noting { place, published: None, at: Instant::now() };
     standing.send_modify(|standing| standing.finding = None);
     loop {
-        match timeout(PLACE_INTERVAL, reader.next()).await {
-            Ok(batch) => {
-                let batch = batch?;
-                let records;
-                (work, records) = work.publish(batch.changes).await?;
-                standing.send_modify(|standing| standing.records += records);
-                if let Some((progress, cursor)) = batch.progress {
-                    unnoted = Some((progress.end, cursor));
+        let batch = {
+            // A read that takes long goes on. Begun again and again, it would never end.
+            let mut next = pin!(reader.next());
+            loop {
+                if let Ok(batch) = timeout(PLACE_INTERVAL, &mut next).await {
+                    break batch?;
                 }
+                if noting.at.elapsed() > PLACE_AGAIN {
+                    noting.published.clone_from(&standing.borrow().place);
+                }
+                work = work.beat().await?;
+                noting.note(standing).await?;
             }
-            Err(_) if noted.elapsed() > PLACE_AGAIN => unnoted = standing.borrow().place.clone(),
-            Err(_) => {}
+        };
+        let records;
+        (work, records) = work.publish(batch.changes).await?;
+        standing.send_modify(|standing| standing.records += records);
+        if let Some((progress, cursor)) = batch.progress {
+            noting.published = Some((progress.end, cursor));
         }
         work = work.beat().await?;
-        if noted.elapsed() >= PLACE_INTERVAL
-            && let Some((end, cursor)) = unnoted.take()
-        {
-            place.keep(&cursor).await?;
-            noted = Instant::now();
-            standing.send_modify(|standing| standing.place = Some((end, cursor)));
+        noting.note(standing).await?;
+    }
+}
+
+/// Notes now and then how far it is published.
+struct Noting {
+    place: Place,
+    /// What is to be noted next.
+    published: Option<(EndLsn, Cursor)>,
+    at: Instant,
+}
+
+impl Noting {
+    async fn note(&mut self, standing: &watch::Sender<Standing>) -> Result<(), LogError> {
+        if self.at.elapsed() < PLACE_INTERVAL {
+            return Ok(());
         }
+        let Some((end, cursor)) = self.published.take() else { return Ok(()) };
+        self.place.keep(&cursor).await?;
+        self.at = Instant::now();
+        standing.send_modify(|standing| standing.place = Some((end, cursor)));
+        Ok(())
     }
 }
 
