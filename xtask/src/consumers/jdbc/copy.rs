@@ -146,7 +146,7 @@ mod tests {
     fn a_value_is_cast_to_the_type_of_the_sink() {
         let cast =
             |of: &str, to| cast(&Column { name: "a\"b".to_owned(), of: of.to_owned(), is_key: false }, to);
-        let of = |value| format!("CASE WHEN \"a\"\"b\" IS NOT NULL THEN concat(concat({value}) END");
+        let of = |value| format!("CASE WHEN \"a\"\"b\" IS NOT NULL THEN concat(concat({value} END");
         assert_eq!(cast("oid", "bigint"), of("\"a\"\"b\")::bigint)"));
         assert_eq!(cast("hstore", "json"), of("\"a\"\"b\"::jsonb)::jsonb)"));
         assert_eq!(
