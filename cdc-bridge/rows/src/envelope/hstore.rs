@@ -25,10 +25,10 @@ pub(super) fn write(text: &str, out: &mut Vec<u8>) -> Option<()> {
         if n > 0 {
             object.push(b',');
         }
-        json::string(key.as_bytes(), &mut object);
+        json::string_in_text(key.as_bytes(), &mut object);
         object.push(b':');
         match value {
-            Some(value) => json::string(value.as_bytes(), &mut object),
+            Some(value) => json::string_in_text(value.as_bytes(), &mut object),
             None => object.extend_from_slice(b"null"),
         }
     }

@@ -5,19 +5,23 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Writes a string with its quotes. The text must be UTF-8, else the JSON is not.
+/// Writes a string with its quotes. The text must be UTF-8, else the JSON is not. Escapes are those of Jackson, which writes
+/// Debezium's JSON: where it writes bytes, also characters of four bytes, as two units of UTF-16.
 pub(super) fn string(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    escaped(text, out);
-    out.push(b'"');
+    quoted(text, 0xF0, out);
 }
 
-/// Writes a string's inside. Escapes are those of Jackson, which writes Debezium's JSON: also characters of four bytes, as
-/// two units of UTF-16.
-pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
+/// The same within a JSON that is itself a text: there Jackson leaves large characters as they are.
+pub(super) fn string_in_text(text: &[u8], out: &mut Vec<u8>) {
+    quoted(text, u8::MAX, out);
+}
+
+/// Escapes what must be, and characters whose first byte is `large_from` or more.
+fn quoted(text: &[u8], large_from: u8, out: &mut Vec<u8>) {
+    out.push(b'"');
     let mut plain = 0;
     for (at, byte) in text.iter().enumerate() {
-        if !matches!(byte, 0..0x20 | b'"' | b'\\' | 0xF0..) {
+        if !matches!(byte, 0..0x20 | b'"' | b'\\') && *byte < large_from {
             continue;
         }
         out.extend_from_slice(&text[plain..at]);
@@ -41,6 +45,7 @@ pub(super) fn escaped(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&text[plain..]);
+    out.push(b'"');
 }
 
 /// The character of four bytes that a text begins with.
@@ -109,6 +114,9 @@ mod tests {
         let text = "a\u{1}\u{1F}\n\"\\é€\u{FFFF}\u{10000}🐘z";
         let expected = "\"a\\u0001\\u001F\\n\\\"\\\\é€\u{FFFF}\\uD800\\uDC00\\uD83D\\uDC18z\"";
         assert_eq!(String::from_utf8(written(text.as_bytes())).unwrap(), expected);
+        let mut out = Vec::new();
+        string_in_text("\n🐘".as_bytes(), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "\"\\n🐘\"");
     }
 
     #[test]
